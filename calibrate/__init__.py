@@ -1,0 +1,1 @@
+"""What this machine really takes, and how wrong we are."""

@@ -1,0 +1,264 @@
+"""Rows of published training runs as scenarios: column spellings, and what an expert assumes where a cell is empty.
+
+Only workload columns are read: never id, source, notes or a measured value. Every assumption is a rule on those
+columns and is applied to every row alike.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from typing import Any
+
+from sim.scenario import ScenarioError
+
+Row = Mapping[str, str]
+
+METRICS = ("step_time_s", "peak_allocated_gib")
+_WORKLOAD = ("model", "gpu", "gpus", "seq_len", "gbs")
+
+
+def _cell(row: Row, key: str) -> str:
+    return (row.get(key) or "").strip()
+
+
+def _whole(row: Row, key: str, default: int | None = None) -> int | None:
+    text = _cell(row, key)
+    if not text:
+        return default
+    try:
+        value = float(text)
+    except ValueError:
+        raise ScenarioError(f"column {key}: {text!r} is not a whole number") from None
+    if value != int(value) or value < 0:
+        raise ScenarioError(f"column {key}: {text!r} is not a whole number")
+    return int(value)
+
+
+def precision_of(text: str) -> str:
+    """Our name of a published precision: BF16, amp_bf16, FP16 mixed, FP8, MXFP8, FP8-block, NVFP4 and their kin."""
+    t = text.lower()
+    if "nvfp4" in t or t == "fp4":
+        return "nvfp4"
+    if "mxfp8" in t or "fp8-mx" in t or "fp8_mx" in t:
+        return "mxfp8"
+    if "block" in t or "128x128" in t or "1x128" in t or "subchannel" in t:
+        return "fp8_block"
+    if "fp8" in t:
+        return "fp8"
+    if "fp16" in t or "float16" in t or t == "half":
+        return "fp16"
+    return "bf16"
+
+
+def stack_of(row: Row) -> tuple[str, str]:
+    """The software stack a row most likely ran on, and the rule that says so."""
+    zero, precision, release = _cell(row, "zero").upper(), _cell(row, "precision"), _cell(row, "release")
+    if _cell(row, "stack"):
+        return _cell(row, "stack"), "stack column"
+    if "FSDP2" in zero or "TORCHTITAN" in release.upper():
+        return "torchtitan", "FSDP2"
+    if zero in ("FULL_SHARD", "SHARD_GRAD_OP", "HYBRID_SHARD") or precision.lower().startswith("amp_"):
+        return "composer-fsdp", "FSDP with PyTorch's own sharding names"
+    if "DUALPIPE" in _cell(row, "schedule").upper() or "128X128" in precision.upper():
+        return "hai-llm", "DualPipe, or FP8 with 1x128 / 128x128 tiles"
+    if release:
+        return "megatron-tuned", "a vendor's software release is named"
+    if precision_of(precision) == "fp16":
+        return "megatron-2021", "FP16 mixed precision without a release: Megatron-LM of the A100 years"
+    if _cell(row, "schedule"):
+        return "megatron-core", "schedule stated, no release: research run on plain Megatron-LM"
+    if _cell(row, "gpu").upper().startswith(("A100", "A800", "V100")):
+        return "megatron-2021", "Ampere or older, no release"
+    return "megatron-tuned", "no release: tuned Megatron-Core"
+
+
+def recompute_of(text: str) -> list[str]:
+    """Module names from a published recompute cell; empty means none."""
+    t = text.lower()
+    if not t or t == "none":
+        return ["none"]
+    if t.startswith("full"):
+        return ["full"]
+    if t.startswith("selective"):
+        return ["selective"]
+    names = []
+    for pattern, module in (
+        (r"mla[_ ]?up", "mla_up_proj"),
+        (r"moe[_ ]?act", "moe_act"),
+        (r"layernorm|norm", "layernorm"),
+        (r"\bmlp\b", "mlp"),
+        (r"core[_ ]?attn|core[_ ]?attention", "core_attention"),
+        (r"\bmoe\b", "moe"),
+    ):
+        if re.search(pattern, t):
+            names.append(module)
+    return names or ["none"]
+
+
+def _zero(row: Row, stack: str) -> tuple[int, int | None]:
+    text = _cell(row, "zero").upper()
+    shard = re.search(r"SHARD\s+(\d+)", text)
+    if "FSDP" in text or text in ("FULL_SHARD", "HYBRID_SHARD"):
+        return 3, int(shard.group(1)) if shard else None
+    if text == "SHARD_GRAD_OP":
+        return 2, None
+    digits = re.search(r"(?:ZERO-?|^)(\d)", text)
+    if digits:
+        return int(digits.group(1)), None
+    if "DISTRIBUTED" in text:
+        return 1, None
+    return (0 if stack == "megatron-2021" else 1), None
+
+
+def _model(row: Row) -> Any:
+    name = _cell(row, "model")
+    layers, dense, kv = _whole(row, "layers"), _whole(row, "first_dense_layers"), _whole(row, "kv_heads")
+    if _cell(row, "hidden"):
+        inline: dict[str, Any] = {
+            "layers": layers,
+            "hidden": _whole(row, "hidden"),
+            "heads": _whole(row, "heads"),
+            "vocab": _whole(row, "vocab", 51200),
+        }
+        if kv is not None:
+            inline["kv_heads"] = kv
+        return inline
+    if layers is None and dense is None and kv is None:
+        return name
+    proxy: dict[str, Any] = {"base": name}
+    for key, value in (("layers", layers), ("first_dense_layers", dense), ("kv_heads", kv)):
+        if value is not None:
+            proxy[key] = value
+    return proxy
+
+
+def _cluster(row: Row) -> dict[str, Any]:
+    cluster: dict[str, Any] = {"gpu": _cell(row, "gpu"), "gpus": _whole(row, "gpus")}
+    found = re.search(r"(\d+(?:\.\d+)?)\s*Gb/s\s+per\s+(node|GPU)", _cell(row, "internode"))
+    if found:
+        rate = float(found.group(1)) * 1e9 / 8.0
+        cluster["nic_bytes_per_s"] = rate / (8 if found.group(2) == "node" else 1)
+    else:
+        nic = re.search(r"(\d+)G NICs", _cell(row, "internode"))
+        if nic:
+            cluster["nic_bytes_per_s"] = float(nic.group(1)) * 1e9 / 8.0
+    return cluster
+
+
+def _micro_batch(row: Row, stack: str) -> tuple[int, str | None]:
+    stated = _whole(row, "mbs")
+    if stated:
+        return stated, None
+    if stack == "megatron-2021" and precision_of(_cell(row, "precision")) == "fp16":
+        return 4, "micro_batch = 4 (not stated; usual in the A100 years with full recompute)"
+    return 1, "micro_batch = 1 (not stated)"
+
+
+def _expert_tensor(row: Row, layout: dict[str, Any]) -> int:
+    """Blank means 1, but tp where only that fits the GPUs, or where the release predates folding (its default)."""
+    stated = _whole(row, "etp")
+    if stated:
+        return stated
+    per_stage = int(_whole(row, "gpus") or 1) // layout["pp"]
+    if per_stage % layout["ep"] and per_stage % (layout["ep"] * layout["tp"]) == 0:
+        return int(layout["tp"])
+    if layout["ep"] > 1 and _cell(row, "release") == "DGXC dev":
+        return int(layout["tp"])
+    return 1
+
+
+def _pipeline(row: Row) -> int:
+    """Blank pp follows from dp when that is given; otherwise it cannot be known."""
+    stated = _whole(row, "pp")
+    if stated:
+        return stated
+    dp, gpus = _whole(row, "dp"), _whole(row, "gpus")
+    if dp and gpus:
+        return max(1, gpus // (dp * (_whole(row, "tp", 1) or 1) * (_whole(row, "cp", 1) or 1)))
+    raise ScenarioError("pp is not stated and dp is not either: the layout cannot be known; state pp")
+
+
+def release_of(text: str) -> str:
+    """'YY.MM' of a release cell ('Megatron-Bridge 26.04.01' -> '26.04'), or '' when it names no date."""
+    found = re.search(r"(\d\d)\.(\d\d)", text)
+    if found:
+        return f"{found.group(1)}.{found.group(2)}"
+    half = re.search(r"20(\d\d)H([12])", text)
+    if half:
+        return f"{half.group(1)}.{'04' if half.group(2) == '1' else '09'}"
+    return ""
+
+
+def scenario_of(row: Row) -> tuple[dict[str, Any], list[str]]:
+    """The scenario mapping of one row and the assumptions it took. ScenarioError when a needed cell is unusable."""
+    for key in _WORKLOAD:
+        if not _cell(row, key):
+            raise ScenarioError(f"column {key} is empty; a row needs {', '.join(_WORKLOAD)}")
+    stack, rule = stack_of(row)
+    assumed = [f"stack = {stack} ({rule})"]
+    zero, shard = _zero(row, stack)
+    layout: dict[str, Any] = {
+        "tp": _whole(row, "tp", 1) or 1,
+        "pp": _pipeline(row),
+        "vpp": _whole(row, "vpp", 1) or 1,
+        "cp": _whole(row, "cp", 1) or 1,
+        "ep": _whole(row, "ep", 1) or 1,
+        "zero": zero,
+        "zero_group": shard,
+    }
+    layout["etp"] = _expert_tensor(row, layout)
+    recompute = recompute_of(_cell(row, "recompute"))
+    if stack == "megatron-2021" and recompute == ["full"]:
+        layout["sequence_parallel"] = False
+    if stack == "megatron-2021" and not _cell(row, "recompute"):
+        layout["sequence_parallel"] = False
+        assumed.append("sequence_parallel = False (Megatron-LM before Korthikanti et al.)")
+    micro, note = _micro_batch(row, stack)
+    if note:
+        assumed.append(note)
+    if not _cell(row, "recompute"):
+        assumed.append("recompute = none (not stated)")
+    train: dict[str, Any] = {
+        "global_batch": _whole(row, "gbs"),
+        "micro_batch": micro,
+        "seq_len": _whole(row, "seq_len"),
+        "precision": precision_of(_cell(row, "precision")),
+        "recompute": recompute,
+    }
+    if layout["pp"] == 1:
+        layout["vpp"] = 1
+    _capacity(row, train)
+    scenario: dict[str, Any] = {
+        "model": _model(row),
+        "cluster": _cluster(row),
+        "layout": layout,
+        "train": train,
+        "stack": {"name": stack, **_settings(row, stack)},
+    }
+    release = release_of(_cell(row, "release"))
+    if release:
+        scenario["release"] = release
+    return scenario, assumed
+
+
+def _capacity(row: Row, train: dict[str, Any]) -> None:
+    text = _cell(row, "capacity_factor").lower()
+    routed = _cell(row, "routing").lower()
+    found = re.search(r"capacity\s*(\d+(?:\.\d+)?)", routed)
+    if found:
+        train["capacity_factor"] = float(found.group(1))
+    elif "drop" in text and "dropless" not in text:
+        train["capacity_factor"] = 1.0
+    else:
+        number = re.fullmatch(r"\d+(?:\.\d+)?", text)
+        if number:
+            train["capacity_factor"] = float(text)
+
+
+def _settings(row: Row, stack: str) -> dict[str, Any]:
+    """Stack settings that a row's own cells state."""
+    settings: dict[str, Any] = {}
+    if _cell(row, "precision").lower().startswith("amp_"):
+        settings["grad_dtype"] = "fp32"
+    return settings

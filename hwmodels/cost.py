@@ -1,0 +1,130 @@
+"""Cost: how long one piece of work takes on one GPU of a cluster, how sure that is, and what bounds it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Protocol
+
+from hwmodels.cluster import Cluster
+from hwmodels.collectives import FabricFit, collective_s, exchange_s
+from hwmodels.kernels import attention_time_s, gemm_time_s, grouped_gemm_time_s
+from hwmodels.profile import Profile
+from hwmodels.roofline import bound_of, floor_s
+from hwmodels.work import Attention, Comm, ExpertExchange, Gemm, GroupedGemm, Stream, Work
+
+
+@dataclass(frozen=True, slots=True)
+class Cost:
+    """Seconds, relative spread (one standard deviation), what bounds it, and where the number comes from."""
+
+    time_s: float
+    spread: float
+    bound: str  # compute | memory | network | latency
+    source: str  # profile name, "derived", "roofline" or "assumed"
+
+
+# formats that share a tensor path, nearest first: used where a table has no kernel of the format itself
+_STAND_INS: dict[str, tuple[str, ...]] = {
+    "fp16": ("bf16",),
+    "mxfp8": ("fp8", "fp8_block"),
+    "fp8": ("fp8_block",),
+    "fp8_block": ("fp8",),
+    "mxfp4": ("nvfp4",),
+}
+
+
+class CostModel(Protocol):
+    """What every cost model offers: a pure function of the work."""
+
+    def cost(self, work: Work) -> Cost:
+        """Seconds of `work` when nothing else runs on its resources. NoFit when there is no honest answer."""
+        ...
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Sustained:
+    """What separates kernels inside a long training step from the same kernels timed alone.
+
+    Factors multiply the profile's time, keyed by dtype; bandwidths are shares of the HBM peak, keyed by Stream.kind.
+    """
+
+    gemm: Mapping[str, float] = field(default_factory=dict)
+    grouped: Mapping[str, float] = field(default_factory=dict)
+    attention: float = 1.0
+    stream_bandwidth: Mapping[str, float] = field(default_factory=dict)
+    stream_launch_s: float = 2.0e-6
+
+
+class KernelCostModel:
+    """Measured-kernel fits over the roofline floor, closed forms for transfers; memoised by work."""
+
+    def __init__(self, cluster: Cluster, profile: Profile, sustained: Sustained, fabric: FabricFit | None = None) -> None:
+        self._cluster = cluster
+        self._profile = profile
+        self._sustained = sustained
+        self._fabric = fabric or FabricFit()
+        self._memo: dict[Work, Cost] = {}
+
+    def cost(self, work: Work) -> Cost:
+        """Seconds of `work` alone on this cluster's GPU or links."""
+        found = self._memo.get(work)
+        if found is None:
+            found = self._price(work)
+            self._memo[work] = found
+        return found
+
+    def _price(self, work: Work) -> Cost:
+        if isinstance(work, Comm):
+            seconds = collective_s(work, self._cluster, self._profile.collectives, self._fabric)
+            return Cost(seconds, 0.10, "network", self._source("collectives", "nccl", "nccl"))
+        if isinstance(work, ExpertExchange):
+            return Cost(exchange_s(work, self._cluster, self._fabric), 0.15, "network", "assumed: expert exchange")
+        if isinstance(work, Stream):
+            return self._stream(work)
+        seconds, spread, source = self._kernel(work)
+        floor = floor_s(work, self._cluster.gpu)
+        return Cost(max(seconds, floor), spread, bound_of(work, self._cluster.gpu), source)
+
+    def _stream(self, work: Stream) -> Cost:
+        share = self._sustained.stream_bandwidth.get(work.kind, self._sustained.stream_bandwidth.get("*", 1.0))
+        seconds = work.bytes / (self._cluster.gpu.hbm_bytes_per_s * share) + work.kernels * self._sustained.stream_launch_s
+        return Cost(seconds, 0.15, "memory", "assumed: memory-bound kernels")
+
+    def _kernel(self, work: Gemm | GroupedGemm | Attention) -> tuple[float, float, str]:
+        gpu, sustained = self._cluster.gpu, self._sustained
+        peak, sms = gpu.peak(work.dtype), max(1, gpu.sm_count)
+        if isinstance(work, Gemm):
+            op, factor = "gemm", sustained.gemm.get(work.dtype, 1.0)
+            dtype = self._stand_in(op, work.dtype)
+            seconds = gemm_time_s(work, peak, gpu.hbm_bytes_per_s, sms, self._profile.gemm(dtype))
+        elif isinstance(work, GroupedGemm):
+            op, factor = "grouped_gemm", sustained.grouped.get(work.dtype, 1.0)
+            dtype = self._stand_in(op, work.dtype)
+            seconds = grouped_gemm_time_s(work, peak, gpu.hbm_bytes_per_s, sms, self._profile.grouped_gemm(dtype))
+        else:
+            op, factor, dtype = "attention", sustained.attention, self._stand_in("attention", work.dtype)
+            seconds = attention_time_s(work, peak, gpu.hbm_bytes_per_s, sms, self._profile.attention(dtype))
+        return seconds * factor, self._spread(op, dtype), self._source(op, dtype, work.dtype)
+
+    def _stand_in(self, op: str, dtype: str) -> str:
+        """The dtype whose fit is used: its own where measured, else the nearest format on the same tensor path."""
+        fits = {
+            "gemm": self._profile.gemms,
+            "grouped_gemm": self._profile.grouped_gemms,
+            "attention": self._profile.attentions,
+        }[op]
+        return next((d for d in (dtype, *_STAND_INS.get(dtype, ())) if d in fits), dtype)
+
+    def _spread(self, op: str, dtype: str) -> float:
+        for key in (f"{op}/{dtype}", f"{op}_forward/{dtype}"):
+            if key in self._profile.provenance:
+                return self._profile.provenance[key].median_error * 1.5  # median to standard deviation
+        return 0.15
+
+    def _source(self, op: str, dtype: str, asked: str) -> str:
+        name = self._profile.derived_from or self._profile.gpu
+        label = f"fit: {name} {op} {dtype}"
+        if asked != dtype and not (asked == "fp16" and dtype == "bf16"):
+            label += f" standing in for {asked}"
+        return f"derived {label}" if self._profile.derived_from else label

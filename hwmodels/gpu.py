@@ -1,0 +1,82 @@
+"""GpuSpec: what the data sheet says about one GPU. Facts with a source each; no efficiency lives here."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from hwmodels.dtypes import PEAK_OF
+from hwmodels.facts import FactError, catalogue, lookup
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class GpuSpec:
+    """Peaks are dense (no structured sparsity); bandwidths per direction."""
+
+    name: str
+    vendor: str
+    arch: str
+    peak_flops_per_s: dict[str, float]  # by spec-sheet format: fp32 tf32 fp16 bf16 fp8 fp6 fp4 int8
+    hbm_bytes: float  # as marketed
+    usable_bytes: float  # as the driver reports, where known; else the marketed figure
+    hbm_bytes_per_s: float
+    l2_bytes: float
+    sm_count: int
+    scale_up_bytes_per_s: float  # 0 when there is no scale-up link
+    pcie_bytes_per_s: float
+    tdp_w: float
+    price_usd_per_hour: float | None  # middle of the published range
+    price_note: str
+    notes: str
+    source: str
+
+    def peak(self, dtype: str) -> float:
+        """Peak FLOP/s of the tensor path that runs `dtype`. FactError when this GPU has none."""
+        name = PEAK_OF[dtype]
+        rate = self.peak_flops_per_s.get(name)
+        if rate is None:
+            have = ", ".join(sorted(self.peak_flops_per_s))
+            raise FactError(f"{self.name} has no {dtype} tensor path; it has {have}")
+        return rate
+
+    def supports(self, dtype: str) -> bool:
+        """True when the data sheet lists a peak for `dtype`."""
+        return PEAK_OF[dtype] in self.peak_flops_per_s
+
+
+def _from_record(name: str, r: dict[str, Any]) -> GpuSpec:
+    price = r.get("price_usd_per_hour") or {}
+    middle = None
+    if price.get("low") is not None:
+        middle = (float(price["low"]) + float(price["high"])) / 2.0
+    return GpuSpec(
+        name=name,
+        vendor=r["vendor"],
+        arch=r["arch"],
+        peak_flops_per_s={k: float(v) for k, v in r["peak_flops_per_s"].items() if v is not None},
+        hbm_bytes=float(r["hbm_bytes"]),
+        usable_bytes=float(r.get("usable_bytes") or r["hbm_bytes"]),
+        hbm_bytes_per_s=float(r["hbm_bytes_per_s"]),
+        l2_bytes=float(r.get("l2_bytes") or 0.0),
+        sm_count=int(r.get("sm_count") or 0),
+        scale_up_bytes_per_s=float(r.get("scale_up_bytes_per_s") or 0.0),
+        pcie_bytes_per_s=float(r.get("pcie_bytes_per_s") or 0.0),
+        tdp_w=float(r["tdp_w"]),
+        price_usd_per_hour=middle,
+        price_note=f"{price.get('date', '')} {price.get('source', '')}".strip(),
+        notes=r.get("notes", ""),
+        source=r["source"],
+    )
+
+
+def gpu_names() -> tuple[str, ...]:
+    """Names of all GPUs in the catalogue."""
+    return tuple(catalogue("gpus"))
+
+
+def load_gpu(name: str) -> GpuSpec:
+    """The GPU called `name` (or one of its aliases). FactError with the nearest names otherwise."""
+    records = catalogue("gpus")
+    aliases = {alias: key for key, r in records.items() for alias in r.get("aliases", [])}
+    key = aliases.get(name, name)
+    return _from_record(key, lookup(records, key, "GPU"))

@@ -1,0 +1,228 @@
+"""Kernel times: the roofline floor plus what measurements add (launch, tiles, waves), as pure functions.
+
+Every formula has the shape  t = launch + (t_flops^p + t_bytes^p)^(1/p),  where t_flops and t_bytes are the
+roofline legs divided by a fitted efficiency and stretched by padding to tiles and by the last, partly filled
+wave of thread blocks. The forms were chosen by error on left-out shapes; the coefficients come from a profile
+and are fits, not facts. All functions are positive, never below flops/peak or bytes/bandwidth (of the keys
+inside the window, for windowed decode), and non-decreasing in every size. Math only.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from math import ceil, sqrt
+
+from hwmodels.dtypes import bytes_per_element
+from hwmodels.work import Attention, Gemm, GroupedGemm
+
+# Query rows of one thread block in the attention kernels that were measured, about.
+QUERY_TILE = 128
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class GemmFit:
+    """Coefficients of `gemm_time_s` for one GPU and one dtype. Fractions unless the name carries a unit."""
+
+    launch_s: float  # floor of one kernel
+    flops_efficiency: float  # of peak, before padding, waves and decline
+    bandwidth_efficiency: float  # of peak HBM bandwidth
+    overlap_power: float  # p of the p-norm of compute and memory: 1 adds them, large p takes the maximum
+    tile_m: int  # rows of one thread block's tile
+    tile_n: int  # columns of one thread block's tile
+    tile_m_exponent: float  # 0: the library always finds a tile that fits m, 1: m is padded to tile_m
+    pad_n_columns: float  # columns' worth of work that every GEMM pays on top of n
+    pad_k: float  # k-steps' worth of prologue and epilogue
+    partial_wave_exponent: float  # below one wave of tiles: 0 = split-k fills the GPU, 1 = idle SMs are lost
+    wave_exponent: float  # above one wave: 0 = no quantisation, 1 = full waves are paid
+    decline: float  # share by which long kernels slow down (clocks, power, L2 reuse), saturating
+    decline_scale_s: float  # ideal duration at which half of the decline has come
+    serial_s_per_k: float  # time of one k-step that parallelism over the output cannot hide
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class GroupedGemmFit:
+    """Coefficients of `grouped_gemm_time_s` for one GPU and one dtype."""
+
+    launch_s: float  # floor of one grouped kernel (taken from the plain GEMM of the same dtype)
+    group_s: float  # per group that has rows
+    flops_efficiency: float
+    bandwidth_efficiency: float
+    overlap_power: float
+    tile_rows: int  # rows of every group are padded to a multiple of this
+    tile_n: int
+    pad_weight: float  # 0 = padding is free, 1 = padded rows cost like real ones
+    pad_n_columns: float
+    pad_k: float
+    partial_wave_exponent: float
+    wave_exponent: float
+    # the two below describe the whole MoE op around its GEMMs and are NOT in grouped_gemm_time_s:
+    op_overhead_s: float  # routing, sort and the launches of permute, activation and combine
+    stream_bandwidth_efficiency: float  # share of HBM bandwidth of the bytes that these move; ASSUMED
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AttentionFit:
+    """Coefficients of `attention_time_s` for one GPU and one dtype: forward, backward and decode."""
+
+    launch_s: float
+    flops_efficiency: float
+    bandwidth_efficiency: float
+    overlap_power: float
+    diagonal_keys: float  # masked keys per query that are computed anyway: tiles across the diagonal
+    pad_dim: float  # head-dimension elements' worth of softmax and epilogue per score
+    serial_s_per_key: float  # a thread block walks its keys in sequence, however idle the GPU
+    cache_write_passes: float  # extra passes over K and V when they are also written to a paged KV cache
+    partial_wave_exponent: float
+    wave_exponent: float
+    backward_efficiency_ratio: float  # of forward efficiency; ASSUMED, the tables hold no backward kernels
+    decode_launch_s: float
+    decode_bandwidth_efficiency: float
+    decode_ramp_bytes: float  # sqrt(bytes x this) is added to the bytes: ramp up and tail
+    decode_pad_keys: float  # keys' worth of bytes that every sequence pays on top of its own
+    decode_sequence_s: float  # per sequence and query head: schedule, merge of split KV
+    decode_partial_wave_exponent: float
+    decode_flops_efficiency: float
+    decode_group_rows: float  # query heads of one KV head are padded to this many rows
+    decode_overlap_power: float
+
+
+def _norm(a: float, b: float, p: float) -> float:
+    """(a^p + b^p)^(1/p) without overflow; between max(a, b) and a + b."""
+    if a < b:
+        a, b = b, a
+    if b <= 0.0:
+        return a
+    return float(a * (1.0 + (b / a) ** p) ** (1.0 / p))
+
+
+def _wave_stretch(blocks_per_slot: float, partial_exponent: float, wave_exponent: float) -> float:
+    """Stretch by idle SMs: f^-a below one wave of thread blocks, (ceil(f)/f)^b above.
+
+    Times a work that grows like f it never decreases as long as both exponents lie in [0, 1].
+    """
+    f = blocks_per_slot
+    if f <= 1.0:
+        return float(f**-partial_exponent)
+    return float((ceil(f) / f) ** wave_exponent)
+
+
+def gemm_time_s(
+    work: Gemm, peak_flops_per_s: float, hbm_bytes_per_s: float, sm_count: int, fit: GemmFit
+) -> float:
+    """Seconds of `work.count` GEMMs, one after the other. `sm_count` 0 leaves out the wave term.
+
+    Steps in m at multiples of `tile_m` and in m*n at full waves are meant: tile and wave quantisation.
+    """
+    m, n, k = work.m, work.n, work.k
+    if m <= 0 or n <= 0 or k <= 0 or work.count <= 0:
+        return 0.0
+    rows = m * (fit.tile_m * ceil(m / fit.tile_m) / m) ** fit.tile_m_exponent
+    columns = n + fit.pad_n_columns
+    flops = 2.0 * rows * columns * (k + fit.pad_k)
+    if sm_count:
+        slots = float(fit.tile_m * fit.tile_n * sm_count)
+        stretch = _wave_stretch(rows * columns / slots, fit.partial_wave_exponent, fit.wave_exponent)
+    else:
+        stretch = 1.0
+    ideal_s = flops / peak_flops_per_s
+    slowdown = 1.0 + fit.decline * ideal_s / (ideal_s + fit.decline_scale_s)
+    flops_s = ideal_s * stretch * slowdown / fit.flops_efficiency
+    bytes_s = work.bytes / work.count / (hbm_bytes_per_s * fit.bandwidth_efficiency)
+    one = fit.launch_s + fit.serial_s_per_k * k + _norm(flops_s, bytes_s, fit.overlap_power)
+    return float(work.count * one)
+
+
+def grouped_gemm_time_s(
+    work: GroupedGemm, peak_flops_per_s: float, hbm_bytes_per_s: float, sm_count: int, fit: GroupedGemmFit
+) -> float:
+    """Seconds of one grouped GEMM kernel. Rows of a group are padded to a tile; empty groups cost nothing."""
+    tile = fit.tile_rows
+    total = active = tiles = 0
+    for r in work.rows:
+        if r:
+            total += r
+            active += 1
+            tiles += -(-r // tile)
+    if not total:
+        return 0.0
+    rows = total + fit.pad_weight * (tiles * tile - total)
+    columns = work.n + fit.pad_n_columns
+    flops = 2.0 * rows * columns * (work.k + fit.pad_k)
+    if sm_count:
+        area = float(active * work.k) if work.weight_gradient else rows
+        slots = float(tile * fit.tile_n * sm_count)
+        stretch = _wave_stretch(area * columns / slots, fit.partial_wave_exponent, fit.wave_exponent)
+    else:
+        stretch = 1.0
+    flops_s = flops * stretch / (peak_flops_per_s * fit.flops_efficiency)
+    bytes_s = work.bytes / (hbm_bytes_per_s * fit.bandwidth_efficiency)
+    return fit.launch_s + fit.group_s * active + _norm(flops_s, bytes_s, fit.overlap_power)
+
+
+def attention_time_s(
+    work: Attention,
+    peak_flops_per_s: float,
+    hbm_bytes_per_s: float,
+    sm_count: int,
+    fit: AttentionFit,
+    kv_cache_write: bool = False,
+) -> float:
+    """Seconds of one fused attention kernel, forward, backward or decode.
+
+    The measured prefill rows include writing K and V into a paged cache: serving passes
+    `kv_cache_write=True`, training leaves it out. Decode ignores the flag.
+    """
+    if work.batch <= 0 or work.q_len <= 0 or work.kv_len <= 0:
+        return 0.0
+    if work.phase == "decode":
+        return _decode_time_s(work, peak_flops_per_s, hbm_bytes_per_s, sm_count, fit)
+    queries = float(work.batch * work.q_len)
+    pairs = work.score_elements + (queries * fit.diagonal_keys if work.causal else 0.0)
+    width = work.qk_dim + work.v_dim + fit.pad_dim
+    flops = 2.0 * pairs * work.heads * width
+    if sm_count:
+        blocks = work.batch * work.heads * work.q_len / QUERY_TILE
+        stretch = _wave_stretch(blocks / sm_count, fit.partial_wave_exponent, fit.wave_exponent)
+    else:
+        stretch = 1.0
+    efficiency = fit.flops_efficiency
+    if work.phase == "backward":
+        flops *= 2.5  # five GEMMs instead of two, as in Attention.flops
+        efficiency *= fit.backward_efficiency_ratio
+    flops_s = flops * stretch / (peak_flops_per_s * efficiency)
+    moved = work.bytes
+    if kv_cache_write:
+        kv = work.batch * work.kv_len * work.kv_heads * (work.qk_dim + work.v_dim)
+        moved += fit.cache_write_passes * kv * bytes_per_element(work.dtype)
+    bytes_s = moved / (hbm_bytes_per_s * fit.bandwidth_efficiency)
+    seen = min(work.kv_len, work.window or work.kv_len)
+    return fit.launch_s + fit.serial_s_per_key * seen + _norm(flops_s, bytes_s, fit.overlap_power)
+
+
+def _decode_time_s(
+    work: Attention, peak_flops_per_s: float, hbm_bytes_per_s: float, sm_count: int, fit: AttentionFit
+) -> float:
+    """Few queries against a long KV cache: memory bound, with a slow ramp and work per sequence."""
+    kv_len = min(work.kv_len, work.window + work.q_len - 1) if work.window else work.kv_len
+    seen = work if kv_len == work.kv_len else _with_kv_len(work, kv_len)
+    width = work.qk_dim + work.v_dim
+    padding = work.batch * work.kv_heads * width * fit.decode_pad_keys * bytes_per_element(work.dtype)
+    moved = seen.bytes + padding
+    slots = work.batch * work.kv_heads / sm_count if sm_count else 1.0
+    stretch = slots**-fit.decode_partial_wave_exponent if slots < 1.0 else 1.0
+    ramped = moved + sqrt(moved * fit.decode_ramp_bytes) * stretch
+    bytes_s = ramped / (hbm_bytes_per_s * fit.decode_bandwidth_efficiency)
+    group = work.q_len * work.heads / work.kv_heads
+    rows = max(group, fit.decode_group_rows)
+    flops = 2.0 * work.batch * work.kv_heads * rows * kv_len * width
+    flops_s = flops / (peak_flops_per_s * fit.decode_flops_efficiency)
+    per_sequence_s = fit.decode_sequence_s * work.batch * work.heads
+    return fit.decode_launch_s + per_sequence_s + _norm(flops_s, bytes_s, fit.decode_overlap_power)
+
+
+def _with_kv_len(work: Attention, kv_len: int) -> Attention:
+    """The same attention against `kv_len` keys (dataclasses.replace is ten times slower)."""
+    return Attention(
+        work.batch, work.q_len, kv_len, work.heads, work.kv_heads, work.qk_dim, work.v_dim,
+        work.causal, None, work.dtype, work.phase,
+    )  # fmt: skip

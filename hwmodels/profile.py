@@ -1,0 +1,184 @@
+"""Profile: fitted coefficients of one GPU and their provenance; borrowed from kin where not measured."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from functools import cache
+from importlib.resources import files
+from math import log
+from typing import Any, TypeVar
+
+from hwmodels.collective_fit import CollectiveFit
+from hwmodels.dtypes import PEAK_OF
+from hwmodels.gpu import GpuSpec, load_gpu
+from hwmodels.kernels import AttentionFit, GemmFit, GroupedGemmFit
+
+F = TypeVar("F")
+
+
+class NoFit(ValueError):  # noqa: N818 - the name of the design: a fit that does not exist
+    """Nothing was measured for this GPU, operation and dtype; the message says what was."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Provenance:
+    """Where one set of coefficients comes from and how wrong it was on shapes it never saw (fractions)."""
+
+    package: str
+    package_version: str
+    licence: str
+    tables: tuple[str, ...]  # paths inside the package's data folder: <gpu>/<op>/<engine>/<version>/<file>
+    fit_date: str
+    left_out_rule: str
+    samples_fit: int
+    samples_left_out: int
+    median_error: float
+    p90_error: float
+    long_median_error: float  # only kernels longer than 20 us
+    long_p90_error: float
+    long_bias: float  # median of predicted/measured - 1 over the same
+    shape_range: Mapping[str, tuple[float, float]]  # smallest and largest of each size in the tables
+    assumed: tuple[str, ...]  # coefficients that were set, not fitted, and why
+    notes: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Profile:
+    """Fits of one GPU. `derived_from`: the measured GPU whose efficiencies go with this one's own peaks."""
+
+    gpu: str
+    derived_from: str | None
+    derived_note: str
+    gemms: Mapping[str, GemmFit]
+    grouped_gemms: Mapping[str, GroupedGemmFit]
+    attentions: Mapping[str, AttentionFit]
+    collectives: CollectiveFit
+    provenance: Mapping[str, Provenance]  # by "gemm/bf16", "grouped_gemm/bf16", "attention_forward/bf16",
+    # "attention_decode/bf16", "collectives"
+
+    def gemm(self, dtype: str) -> GemmFit:
+        """GEMM coefficients. NoFit when the dtype was not measured."""
+        return self._get(self.gemms, "gemm", dtype)
+
+    def grouped_gemm(self, dtype: str) -> GroupedGemmFit:
+        """Grouped GEMM coefficients. NoFit when the dtype was not measured."""
+        return self._get(self.grouped_gemms, "grouped_gemm", dtype)
+
+    def attention(self, dtype: str) -> AttentionFit:
+        """Attention coefficients, all phases. NoFit when the dtype was not measured."""
+        return self._get(self.attentions, "attention", dtype)
+
+    def _get(self, fits: Mapping[str, F], op: str, dtype: str) -> F:
+        name = "bf16" if dtype == "fp16" else dtype  # same tensor path, same bytes
+        fit = fits.get(name)
+        if fit is None:
+            have = ", ".join(sorted(fits)) or "nothing"
+            raise NoFit(f"{self.gpu}: no {op} fit for {dtype!r}; fitted: {have}")
+        return fit
+
+
+_SAME = "same efficiencies and launch times on this part's own peaks, bandwidth and link rate"
+# GPU -> (measured GPU that lends its coefficients, why)
+_DERIVED: dict[str, tuple[str, str]] = {
+    "h800-sxm": ("h100-sxm", f"H100 silicon with NVLink cut to 200 GB/s: {_SAME}"),
+    "h20-96gb": ("h100-sxm", f"Hopper with fewer SMs: {_SAME}"),
+    "h100-sxm-96gb-500w": ("h100-sxm", f"H100 with other memory and a lower power limit: {_SAME}"),
+    "h100-pcie": ("h100-sxm", f"H100 with fewer SMs and a lower power limit (not modelled): {_SAME}"),
+    "gh200-96gb": ("h100-sxm", f"Hopper with other memory: {_SAME}"),
+    "mi300x": ("h100-sxm", f"no table for AMD: {_SAME}; software of another vendor, expect tens of percent"),
+    "mi325x": ("h100-sxm", f"no table for AMD: {_SAME}; software of another vendor, expect tens of percent"),
+    "mi355x": ("b200-hgx", f"no table for AMD: {_SAME}; software of another vendor, expect tens of percent"),
+    "a100-sxm-40gb": ("a100-sxm-80gb", f"A100 with less and slower memory: {_SAME}"),
+    "v100-sxm2-16gb": ("a100-sxm-80gb", f"Volta, fp16 only: {_SAME}"),
+    "v100-sxm2-32gb": ("a100-sxm-80gb", f"Volta, fp16 only: {_SAME}"),
+}
+_NO_NVLS = ("AMD", "Google")
+
+
+def measured_gpus() -> tuple[str, ...]:
+    """GPUs with a profile of their own."""
+    names = (f.name for f in files("hwmodels").joinpath("profiles").iterdir())
+    return tuple(sorted(n.removesuffix(".json") for n in names if n.endswith(".json")))
+
+
+@cache
+def load_profile(gpu_name: str) -> Profile:
+    """The profile of a catalogue GPU (or alias): its own, or one derived from a measured GPU, marked as such.
+
+    FactError for a GPU that is not in the catalogue.
+    """
+    gpu = load_gpu(gpu_name)
+    if gpu.name != gpu_name:
+        return load_profile(gpu.name)
+    measured = measured_gpus()
+    if gpu.name in measured:
+        return _read(gpu.name)
+    lender, note = _DERIVED.get(gpu.name) or _nearest(gpu, measured)
+    return _derive(gpu, load_profile(lender), note)
+
+
+def _nearest(gpu: GpuSpec, measured: tuple[str, ...]) -> tuple[str, str]:
+    """The measured GPU with the nearest 16-bit peak, same vendor and architecture preferred."""
+
+    def distance(name: str) -> tuple[int, float]:
+        other = load_gpu(name)
+        kin = 0 if other.arch.split()[0] == gpu.arch.split()[0] else 1
+        return kin, abs(log(_peak16(other) / _peak16(gpu)))
+
+    name = min(measured, key=distance)
+    return name, f"nothing measured on {gpu.name}, nearest in the catalogue: {_SAME}"
+
+
+def _peak16(gpu: GpuSpec) -> float:
+    return gpu.peak_flops_per_s.get("bf16") or gpu.peak_flops_per_s["fp16"]
+
+
+def _derive(gpu: GpuSpec, base: Profile, note: str) -> Profile:
+    """`base` under another name: only the dtypes this GPU has, NVLS only where the switches have it."""
+    collectives = base.collectives
+    if gpu.vendor in _NO_NVLS or gpu.arch.split()[0] in ("Volta", "Turing", "Ampere", "Ada"):
+        collectives = replace(collectives, nvls_efficiency=0.0, nvls_min_ranks=0)
+    return replace(
+        base,
+        gpu=gpu.name,
+        derived_from=base.gpu,
+        derived_note=note,
+        gemms=_supported(gpu, base.gemms),
+        grouped_gemms=_supported(gpu, base.grouped_gemms),
+        attentions=_supported(gpu, base.attentions),
+        collectives=collectives,
+    )
+
+
+def _supported(gpu: GpuSpec, fits: Mapping[str, F]) -> dict[str, F]:
+    """Fits whose tensor path the data sheet lists; bf16 coefficients also serve a GPU that has fp16 only."""
+    have = set(gpu.peak_flops_per_s)
+    return {d: f for d, f in fits.items() if PEAK_OF[d] in have or (d == "bf16" and "fp16" in have)}
+
+
+def _read(name: str) -> Profile:
+    text = files("hwmodels").joinpath("profiles", f"{name}.json").read_text(encoding="utf-8")
+    return profile_from_dict(json.loads(text))
+
+
+def profile_from_dict(raw: Mapping[str, Any]) -> Profile:
+    """The record from the parsed JSON. TypeError when a coefficient is missing or unknown."""
+    return Profile(
+        gpu=raw["gpu"],
+        derived_from=None,
+        derived_note="",
+        gemms={d: GemmFit(**v) for d, v in raw["gemm"].items()},
+        grouped_gemms={d: GroupedGemmFit(**v) for d, v in raw["grouped_gemm"].items()},
+        attentions={d: AttentionFit(**v) for d, v in raw["attention"].items()},
+        collectives=CollectiveFit(**raw["collectives"]),
+        provenance={k: _provenance(v) for k, v in raw["provenance"].items()},
+    )
+
+
+def _provenance(raw: Mapping[str, Any]) -> Provenance:
+    ranges = {k: (float(v[0]), float(v[1])) for k, v in raw["shape_range"].items()}
+    return Provenance(
+        **{**raw, "tables": tuple(raw["tables"]), "assumed": tuple(raw["assumed"]), "shape_range": ranges}
+    )

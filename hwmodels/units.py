@@ -1,0 +1,56 @@
+"""Quantities with units, parsed once at the file edge: "64 MiB", "400 Gb/s", "2.5 us". Bare numbers are SI."""
+
+from __future__ import annotations
+
+import math
+import re
+
+_PREFIX = {"": 1.0, "k": 1e3, "K": 1e3, "M": 1e6, "G": 1e9, "T": 1e12, "P": 1e15, "m": 1e-3, "u": 1e-6, "n": 1e-9}
+_BINARY = {"Ki": 2.0**10, "Mi": 2.0**20, "Gi": 2.0**30, "Ti": 2.0**40}
+_BASE = {"B": 1.0, "b": 0.125, "bit": 0.125, "s": 1.0, "FLOP": 1.0, "W": 1.0}
+_TIME = {"min": 60.0, "h": 3600.0, "d": 86400.0}
+_PATTERN = re.compile(r"^\s*([-+]?[0-9._]*\.?[0-9]+(?:[eE][-+]?\d+)?)\s*([A-Za-z]*)(/s|ps)?\s*$")
+
+
+class UnitError(ValueError):
+    """Text that is not a quantity of the unit that was asked for."""
+
+
+def _factor(unit: str) -> tuple[float, str] | None:
+    if unit in _TIME:
+        return _TIME[unit], "s"
+    for base, scale in _BASE.items():
+        if not unit.endswith(base):
+            continue
+        prefix = unit[: len(unit) - len(base)]
+        dimension = "B" if base in ("B", "b", "bit") else base
+        if prefix in _PREFIX:
+            return _PREFIX[prefix] * scale, dimension
+        if prefix in _BINARY and dimension == "B":
+            return _BINARY[prefix] * scale, dimension
+    return None
+
+
+def parse_quantity(value: float | int | str, unit: str) -> float:
+    """`value` in SI base units; `unit` is one of "B", "B/s", "s", "FLOP/s", "W". UnitError otherwise."""
+    if isinstance(value, bool) or not isinstance(value, (int, float, str)):
+        raise UnitError(f"{value!r} is not a quantity; write a number or text such as '64 MiB'")
+    if isinstance(value, (int, float)):
+        number = float(value)
+    else:
+        match = _PATTERN.match(value)
+        if match is None:
+            raise UnitError(f"{value!r} is not a quantity; write a number or text such as '400 Gb/s'")
+        number = float(match.group(1).replace("_", ""))
+        if match.group(2) or match.group(3):
+            found = _factor(match.group(2))
+            rate = "/s" if match.group(3) else ""
+            if found is None or found[1] + rate != unit:
+                raise UnitError(f"{value!r} is not in {unit}; write for example {_EXAMPLE.get(unit, unit)!r}")
+            number *= found[0]
+    if not math.isfinite(number):
+        raise UnitError(f"{value!r} is not a finite number")
+    return number
+
+
+_EXAMPLE = {"B": "64 MiB", "B/s": "400 Gb/s", "s": "20 ms", "FLOP/s": "989 TFLOP/s", "W": "700 W"}

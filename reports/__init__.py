@@ -1,0 +1,1 @@
+"""What a person sees: tables, figures, timelines, the command line."""

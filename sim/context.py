@@ -1,0 +1,77 @@
+"""LayerContext: everything a layer needs to know to say what it computes on one GPU for one micro-batch."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from hwmodels.cluster import Cluster
+from hwmodels.work import Group
+from sim.arch import ModelArch
+from sim.layout import Layout
+from sim.stack import Stack, Tuning, gpu_class
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ExpertLoad:
+    """What routing asks of the busiest expert-parallel rank, for one layer and micro-batch.
+
+    `rows` per local expert of that rank; `imbalance` its received tokens over the mean; `node_copies` and
+    `rank_copies` distinct scale-up domains and ranks that one token reaches; `dropped_share` tokens not served.
+    """
+
+    rows: tuple[int, ...]
+    imbalance: float
+    node_copies: float
+    rank_copies: float
+    dropped_share: float = 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class LayerContext:
+    """Inputs of the layer builders; `load` is set for layers with experts."""
+
+    arch: ModelArch
+    layout: Layout
+    cluster: Cluster
+    stack: Stack
+    tuning: Tuning
+    micro_batch: int
+    seq_len: int
+    precision: str
+    load: ExpertLoad | None = None  # of the layer at hand
+
+    @property
+    def tokens(self) -> int:
+        """Tokens that one tensor-parallel group works on."""
+        return max(1, self.micro_batch * self.seq_len // self.layout.cp)
+
+    @property
+    def local_tokens(self) -> float:
+        """Tokens in the regions that sequence parallelism splits over the tensor group."""
+        split = self.layout.tp if self.layout.sequence_parallel else 1
+        return self.tokens / split
+
+    @property
+    def quantised(self) -> bool:
+        """True when linear layers run below 16 bits."""
+        return self.precision not in ("bf16", "fp16", "fp32")
+
+    @property
+    def gpu_class(self) -> str:
+        """Family of GPUs for constants."""
+        return gpu_class(self.cluster)
+
+    def traffic(self) -> float:
+        """How much more elementwise work moves than perfectly fused kernels would."""
+        name = self.stack.name + ("+compile" if self.stack.compiled else "")
+        return self.tuning.get("elementwise_traffic", name)
+
+    def cast_bytes(self) -> float:
+        """Bytes moved per quantised element (read 16 bits, write both layouts), times the stack's factor."""
+        if not self.quantised:
+            return 0.0
+        return 4.0 * self.tuning.get("cast_traffic", self.precision, self.gpu_class)
+
+    def group(self, kind: str) -> Group:
+        """The layout's communicator of this kind."""
+        return self.layout.group(kind, self.cluster)

@@ -1,0 +1,92 @@
+"""Op and Segment: pieces of work with a stream and dependencies; a segment is what one rank runs for one micro-batch.
+
+No seconds here. Within a segment every stream runs its ops in program order, like a CUDA stream; an op also waits for
+the ops named in `after`. A segment ends when its blocking streams (compute and comm) are done; ops of the background
+stream ("dp": parameter gathers, gradient reductions) may outlast it.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from hwmodels.work import Work
+
+STREAMS = ("compute", "comm", "dp")
+
+
+@dataclass(frozen=True, slots=True)
+class Op:
+    """One kernel or transfer. `scale` multiplies its time (a share of a split transfer)."""
+
+    name: str
+    work: Work
+    category: str
+    stream: str = "compute"
+    after: tuple[int, ...] = ()
+    scale: float = 1.0
+    kernels: int = 1  # launches, for the host
+
+
+@dataclass(frozen=True, slots=True)
+class Segment:
+    """Ops of one rank for one phase of one micro-batch, in program order; `after` are indices into `ops`."""
+
+    name: str
+    ops: tuple[Op, ...]
+    host_s: float = 0.0  # what the CPU needs to issue it
+
+    def check(self) -> None:
+        """ValueError when an op waits for itself or for a later one (a deadlock on real streams)."""
+        for i, op in enumerate(self.ops):
+            if op.stream not in STREAMS:
+                raise ValueError(f"{self.name}: {op.name} runs on unknown stream {op.stream!r}")
+            if any(j >= i or j < 0 for j in op.after):
+                raise ValueError(f"{self.name}: {op.name} waits for an op that does not precede it")
+
+
+@dataclass
+class SegmentBuilder:
+    """Collects ops; compute waits for the last blocking transfer, transfers wait for the last compute."""
+
+    name: str
+    ops: list[Op] = field(default_factory=list)
+    host_s: float = 0.0
+    own_comm: bool = False  # transfers run on the comm stream, so that another micro-batch can compute beside them
+    _last_compute: int | None = None
+    _pending: tuple[int, ...] = ()
+
+    def compute(self, name: str, work: Work, category: str, kernels: int = 1, scale: float = 1.0) -> int:
+        """Append work on the compute stream, after every transfer that blocks it."""
+        self.ops.append(Op(name, work, category, "compute", self._pending, scale, kernels))
+        self._pending = ()
+        self._last_compute = len(self.ops) - 1
+        return self._last_compute
+
+    def transfer(self, name: str, work: Work, category: str, exposed: float = 1.0) -> None:
+        """Append a transfer whose `exposed` share blocks the next compute; the rest runs beside compute."""
+        after = () if self._last_compute is None else (self._last_compute,)
+        if self.own_comm:
+            self.ops.append(Op(name, work, category, "comm", after, 1.0, 1))
+            self._pending = (*self._pending, len(self.ops) - 1)
+            return
+        if exposed < 1.0:
+            self.ops.append(Op(name + ".hidden", work, category, "comm", after, 1.0 - exposed, 0))
+        if exposed > 0.0:
+            # the blocking share rides on the compute stream: it must not queue behind the hidden one
+            self.ops.append(Op(name, work, category, "compute", self._pending, exposed, 1))
+            self._pending = ()
+            self._last_compute = len(self.ops) - 1
+
+    def background(self, name: str, work: Work, category: str, *, after_compute: bool, scale: float = 1.0) -> int:
+        """Append a transfer on the dp stream; it starts after the last compute op, or as soon as the stream is free."""
+        after = (self._last_compute,) if after_compute and self._last_compute is not None else ()
+        self.ops.append(Op(name, work, category, "dp", after, scale, 0))
+        return len(self.ops) - 1
+
+    def wait(self, index: int) -> None:
+        """Make the next compute op wait for op `index`."""
+        self._pending = (*self._pending, index)
+
+    def build(self) -> Segment:
+        """The finished segment."""
+        return Segment(self.name, tuple(self.ops), self.host_s)

@@ -1,0 +1,170 @@
+"""What one dense layer computes: attention of every kind and feed-forward blocks, as differentiable steps."""
+
+from __future__ import annotations
+
+from hwmodels.work import Attention, Comm
+from sim.arch import AttentionArch
+from sim.context import LayerContext
+from sim.steps import Core, Exchange, Linear, Pointwise, Step
+
+_ACCUMULATE = 8.0  # fp32 gradient buffer: read and write per weight
+
+
+def linear(ctx: LayerContext, name: str, m: float, n: int, k: int, module: str = "") -> Linear:
+    """A linear layer in the run's precision, with its cast and gradient-accumulation traffic."""
+    return Linear(
+        name=name,
+        m=max(1, round(m)),
+        n=max(1, n),
+        k=max(1, k),
+        dtype=ctx.precision,
+        module=module,
+        cast_bytes=ctx.cast_bytes(),
+        accumulate_bytes=_ACCUMULATE * ctx.tuning.get("accumulate_traffic", ctx.stack.name),
+    )
+
+
+def pointwise(ctx: LayerContext, name: str, forward: float, backward: float, module: str = "") -> Pointwise:
+    """Elementwise work: ideal bytes times what this stack really moves."""
+    factor = ctx.traffic()
+    return Pointwise(name=name, forward_bytes=forward * factor, backward_bytes=backward * factor, module=module)
+
+
+def norm(ctx: LayerContext, name: str) -> Pointwise:
+    """Norm plus the residual gradient that joins it backward: read and write the hidden state."""
+    elements = ctx.local_tokens * ctx.arch.hidden
+    return pointwise(ctx, name, 4.0 * elements, 8.0 * elements, module="layernorm")
+
+
+def residual(ctx: LayerContext, name: str) -> Pointwise:
+    """Residual add (with bias and dropout where they exist): read two, write one."""
+    elements = ctx.local_tokens * ctx.arch.hidden
+    return pointwise(ctx, name, 6.0 * elements, 2.0 * elements)
+
+
+def enter_tensor_parallel(ctx: LayerContext, name: str, module: str = "") -> list[Step]:
+    """Before a column-parallel layer: all-gather with sequence parallelism, an all-reduce backward without."""
+    if ctx.layout.tp == 1:
+        return []
+    group, buffer = ctx.group("tp"), ctx.tokens * ctx.arch.hidden * 2.0
+    exposed = tp_exposed(ctx)
+    if not ctx.layout.sequence_parallel:
+        return [Exchange(name=name, forward=None, backward=Comm("all_reduce", buffer, group), exposed=exposed, module=module)]
+    gather, scatter = Comm("all_gather", buffer, group), Comm("reduce_scatter", buffer, group)
+    again = Exchange(name=f"{name}.regather", forward=None, backward=gather, exposed=exposed, module=module)
+    return [Exchange(name=name, forward=gather, backward=scatter, exposed=exposed, module=module), again]
+
+
+def leave_tensor_parallel(ctx: LayerContext, name: str, module: str = "") -> list[Step]:
+    """After a row-parallel layer: reduce-scatter with sequence parallelism, an all-reduce forward without."""
+    if ctx.layout.tp == 1:
+        return []
+    group, buffer = ctx.group("tp"), ctx.tokens * ctx.arch.hidden * 2.0
+    exposed = tp_exposed(ctx)
+    if not ctx.layout.sequence_parallel:
+        return [Exchange(name=name, forward=Comm("all_reduce", buffer, group), backward=None, exposed=exposed, module=module)]
+    gather, scatter = Comm("all_gather", buffer, group), Comm("reduce_scatter", buffer, group)
+    return [Exchange(name=name, forward=scatter, backward=gather, exposed=exposed, module=module)]
+
+
+def tp_exposed(ctx: LayerContext) -> float:
+    """Share of tensor-parallel communication that compute does not hide."""
+    return ctx.tuning.get("tp_exposed", ctx.stack.name) if ctx.stack.tp_overlap else 1.0
+
+
+def _context_exchange(ctx: LayerContext, name: str, elements: float) -> list[Step]:
+    """Context parallelism as all-to-all between sequence and heads."""
+    if ctx.layout.cp == 1:
+        return []
+    comm = Comm("all_to_all", elements * 2.0, ctx.group("cp"))
+    exposed = ctx.tuning.get("cp_exposed", ctx.stack.name)
+    return [Exchange(name=name, forward=comm, backward=comm, category="cp_comm", exposed=exposed)]
+
+
+def _core(ctx: LayerContext, a: AttentionArch, *, window: bool, causal: bool) -> Core:
+    heads, kv_heads = a.heads // ctx.layout.tp, max(1, a.kv_heads // ctx.layout.tp)
+    seq, cp = ctx.seq_len, ctx.layout.cp
+    size = a.window if window and a.window and a.window < seq else None
+    if cp > 1:  # balanced halves of the causal mask: every rank sees half the keys for its own queries
+        q_len, kv_len, masked = max(1, seq // cp), (max(1, seq // 2) if causal else seq), False
+        if size is not None:
+            kv_len = min(kv_len, size)
+            size = None
+    else:
+        q_len, kv_len, masked = seq, seq, causal
+    if not masked:
+        size = None
+    work = Attention(
+        ctx.micro_batch, q_len, kv_len, heads, kv_heads, a.head_dim, a.v_head_dim, masked, size, "bf16", "forward"
+    )
+    if ctx.stack.attention_kernel != "unfused":
+        return Core(name="attention.core", work=work)
+    factor = ctx.tuning.get("unfused_score_bytes", ctx.stack.name)
+    return Core(name="attention.core", work=work, unfused_bytes=12.0 * factor, unfused_backward_bytes=18.0 * factor)
+
+
+def _mla_projections(ctx: LayerContext, a: AttentionArch) -> list[Step]:
+    assert a.kv_lora_rank and a.qk_nope_head_dim is not None and a.qk_rope_head_dim is not None
+    h, t, tp = ctx.arch.hidden, float(ctx.tokens), ctx.layout.tp
+    local = ctx.local_tokens
+    heads = a.heads // tp
+    steps: list[Step] = []
+    latent = (a.q_lora_rank or 0) + a.kv_lora_rank + a.qk_rope_head_dim
+    steps.append(linear(ctx, "attention.down", local, latent, h))  # down projections are not split over tp
+    steps.append(pointwise(ctx, "attention.latent_norm", 4.0 * local * latent, 6.0 * local * latent))
+    if a.q_lora_rank:
+        steps.append(linear(ctx, "attention.q_up", t, heads * a.head_dim, a.q_lora_rank, "mla_up_proj"))
+    else:
+        steps.append(linear(ctx, "attention.q", t, heads * a.head_dim, h))
+    up = heads * (a.qk_nope_head_dim + a.v_head_dim)
+    steps.append(linear(ctx, "attention.kv_up", t, up, a.kv_lora_rank, "mla_up_proj"))
+    return steps
+
+
+def attention_steps(ctx: LayerContext, *, window: bool = False, causal: bool = True, cross: bool = False) -> list[Step]:
+    """One attention block with its norm, projections, position encoding, core and residual."""
+    a = ctx.arch.attention
+    assert a is not None
+    h, t, tp = ctx.arch.hidden, float(ctx.tokens), ctx.layout.tp
+    heads, kv = a.heads // tp, max(1, a.kv_heads // tp)
+    prefix = "cross" if cross else "attention"
+    steps: list[Step] = [norm(ctx, f"{prefix}.norm")]
+    steps += enter_tensor_parallel(ctx, f"{prefix}.enter")
+    if a.is_mla:
+        steps += _mla_projections(ctx, a)
+    else:
+        gate = heads * a.v_head_dim if a.output_gate else 0
+        width = heads * a.head_dim + kv * (a.head_dim + a.v_head_dim) + gate
+        steps.append(linear(ctx, f"{prefix}.qkv", t, width, h))
+    rotated = t * (heads + (heads if a.is_mla else kv)) * a.head_dim
+    passes = 2.0 if a.qk_norm != "none" else 1.0
+    steps.append(pointwise(ctx, f"{prefix}.rope", 4.0 * passes * rotated, 4.0 * passes * rotated))
+    steps += _context_exchange(ctx, f"{prefix}.cp_in", t * (heads * a.head_dim + 2 * kv * a.head_dim))
+    steps.append(_core(ctx, a, window=window, causal=causal))
+    steps += _context_exchange(ctx, f"{prefix}.cp_out", t * heads * a.v_head_dim)
+    steps.append(linear(ctx, f"{prefix}.out", t, h, heads * a.v_head_dim))
+    steps += leave_tensor_parallel(ctx, f"{prefix}.leave")
+    steps.append(residual(ctx, f"{prefix}.residual"))
+    return steps
+
+
+def feed_forward(ctx: LayerContext, name: str, intermediate: int, gated: bool, tokens: float) -> list[Step]:
+    """Two or three matrices with the activation between; width already split over the tensor group."""
+    h = ctx.arch.hidden
+    elements = tokens * intermediate
+    first = linear(ctx, f"{name}.up", tokens, (2 if gated else 1) * intermediate, h, "mlp")
+    act_forward, act_backward = (6.0, 10.0) if gated else (4.0, 6.0)
+    act = pointwise(ctx, f"{name}.act", act_forward * elements, act_backward * elements, "mlp_act")
+    return [first, act, linear(ctx, f"{name}.down", tokens, h, intermediate, "mlp")]
+
+
+def dense_ffn_steps(ctx: LayerContext) -> list[Step]:
+    """A dense feed-forward block with its norm and residual."""
+    f = ctx.arch.ffn
+    assert f is not None
+    steps: list[Step] = [norm(ctx, "ffn.norm")]
+    steps += enter_tensor_parallel(ctx, "ffn.enter", "mlp")
+    steps += feed_forward(ctx, "ffn", f.intermediate // ctx.layout.tp, f.gated, float(ctx.tokens))
+    steps += leave_tensor_parallel(ctx, "ffn.leave", "mlp")
+    steps.append(residual(ctx, "ffn.residual"))
+    return steps

@@ -1,0 +1,157 @@
+"""Resolve a Scenario into a TrainJob: catalogue look-ups, defaults for what was not said, and a list of those."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from hwmodels.cluster import Cluster, build_cluster, node_for_gpu
+from hwmodels.dtypes import PEAK_OF
+from sim.arch import ModelArch
+from sim.arch_catalogue import load_model
+from sim.layout import BadLayout, Layout, check_layout
+from sim.scenario import LayoutAsk, Scenario, ScenarioError, TrainAsk
+from sim.stack import Stack, load_stack
+from sim.train import TrainJob
+from traces.routing import Routing
+
+# what "selective" means: keep everything but what attention can redo cheaply (Korthikanti et al. 2022)
+_SELECTIVE = frozenset({"core_attention"})
+
+
+@dataclass(frozen=True, slots=True)
+class Resolved:
+    """A job ready to simulate, and what had to be assumed to get there."""
+
+    job: TrainJob
+    profile: str
+    assumptions: tuple[str, ...]
+
+
+def _cluster(scenario: Scenario) -> tuple[Cluster, list[str]]:
+    ask = scenario.cluster
+    assumed = []
+    node = ask.node
+    if node is None:
+        if ask.gpu is None:
+            raise ScenarioError("cluster needs a node (for example dgx-h100) or a gpu (for example H100)")
+        node = node_for_gpu(ask.gpu)
+        assumed.append(f"cluster.node = {node} (usual node of {ask.gpu})")
+    cluster = build_cluster(node, ask.gpus, ask.fabric, ask.nic_bytes_per_s, ask.oversubscription)
+    if ask.fabric is None and cluster.domains > 1:
+        assumed.append(f"cluster.fabric = {cluster.fabric}, {cluster.nic_bytes_per_s / 1e9:g} GB/s per GPU (node's NICs)")
+    return cluster, assumed
+
+
+def default_stack(arch: ModelArch, cluster: Cluster) -> str:
+    """The stack that is assumed when none is named."""
+    return "megatron-tuned"
+
+
+def _stack(scenario: Scenario, arch: ModelArch, cluster: Cluster) -> tuple[Stack, list[str]]:
+    ask = scenario.stack
+    overrides: dict[str, Any] = {}
+    if isinstance(ask, dict):
+        overrides = dict(ask)
+        name = str(overrides.pop("name", default_stack(arch, cluster)))
+    else:
+        name = ask or default_stack(arch, cluster)
+    stack, assumed = load_stack(name, cluster, overrides)
+    if ask is None:
+        assumed.insert(0, f"stack = {name} (not stated)")
+    return stack, assumed
+
+
+def _layout(ask: LayoutAsk, arch: ModelArch, gpus: int, stack: Stack) -> tuple[Layout, list[str]]:
+    assumed = []
+    schedule = ask.schedule
+    if schedule is None:
+        schedule = "dualpipe" if stack.ep_overlap == "dualpipe" and ask.pp > 1 else "interleaved" if ask.vpp > 1 else "1f1b"
+        if ask.pp > 1:
+            assumed.append(f"layout.schedule = {schedule} (not stated)")
+    layout = Layout(
+        gpus=gpus,
+        schedule=schedule,
+        **ask.model_dump(exclude={"dp", "schedule"}),
+    )
+    check_layout(layout, arch)
+    if ask.dp is not None and ask.dp != layout.dp:
+        raise BadLayout(
+            f"dp={ask.dp} does not fit: {gpus} GPUs / (tp={ask.tp} x cp={ask.cp} x pp={ask.pp}) = {layout.dp}; "
+            f"leave dp out or use {ask.dp * ask.tp * ask.cp * ask.pp} GPUs"
+        )
+    return layout, assumed
+
+
+def _routing(scenario: Scenario) -> Routing:
+    ask = scenario.routing
+    if isinstance(ask, str):
+        return Routing()
+    if ask.counts is not None and ask.lognormal is not None:
+        raise ScenarioError("routing: give lognormal or counts, not both")
+    if ask.counts is not None:
+        return Routing(kind="counts", counts_file=ask.counts)
+    return Routing(kind="lognormal", sigma=ask.lognormal or 0.0, seed=ask.seed)
+
+
+def _check_batch(train: TrainAsk, layout: Layout) -> None:
+    per_pass = train.micro_batch * layout.dp
+    if train.global_batch % per_pass:
+        lower = max(per_pass, train.global_batch // per_pass * per_pass)
+        raise ScenarioError(
+            f"global_batch={train.global_batch} is not a multiple of micro_batch x dp = {train.micro_batch} x {layout.dp} "
+            f"= {per_pass}; use {lower} or {lower + per_pass}"
+        )
+    if train.seq_len % layout.cp:
+        raise ScenarioError(f"cp={layout.cp} does not divide seq_len={train.seq_len}")
+    if layout.schedule == "dualpipe":
+        count = train.global_batch // per_pass
+        if count % 2 or count < 2 * layout.pp:
+            raise ScenarioError(
+                f"dualpipe needs an even number of micro-batches of at least {2 * layout.pp}; global_batch="
+                f"{train.global_batch} gives {count}; use {2 * layout.pp * per_pass} or more, or schedule=1f1b"
+            )
+
+
+def recompute_modules(names: tuple[str, ...]) -> frozenset[str]:
+    """Modules to run again in the backward, from the names a scenario may use."""
+    modules: set[str] = set()
+    for name in names:
+        if name == "selective":
+            modules |= _SELECTIVE
+        elif name != "none":
+            modules.add(name)
+    return frozenset(modules)
+
+
+def resolve(scenario: Scenario) -> Resolved:
+    """Everything looked up and checked. ScenarioError, BadLayout, ArchError or FactError say what is wrong."""
+    train = scenario.train
+    if train is None:
+        raise ScenarioError("the scenario has no train section; add train: {global_batch: ..., seq_len: ...}")
+    arch = load_model(scenario.model)
+    cluster, assumed = _cluster(scenario)
+    stack, from_stack = _stack(scenario, arch, cluster)
+    layout, from_layout = _layout(scenario.layout, arch, cluster.gpus, stack)
+    _check_batch(train, layout)
+    if not cluster.gpu.supports(train.precision):
+        have = ", ".join(p for p in ("bf16", "fp16", "fp8", "nvfp4") if PEAK_OF[p] in cluster.gpu.peak_flops_per_s)
+        raise ScenarioError(f"precision={train.precision} has no tensor path on {cluster.gpu.name}; use one of {have}")
+    if scenario.release is None:
+        assumed.append("release = unknown (software of the published rows' middle age)")
+    job = TrainJob(
+        arch=arch,
+        cluster=cluster,
+        layout=layout,
+        stack=stack,
+        global_batch=train.global_batch,
+        micro_batch=train.micro_batch,
+        seq_len=train.seq_len,
+        precision=train.precision,
+        recompute=recompute_modules(train.recompute),
+        routing=_routing(scenario),
+        capacity_factor=train.capacity_factor,
+        mtp=train.mtp,
+        release=scenario.release or "",
+    )
+    return Resolved(job, scenario.profile or cluster.gpu.name, tuple(assumed + from_layout + from_stack))

@@ -1,0 +1,127 @@
+"""Price a segment: when each op runs, how long the segment blocks its rank, and what the time was spent on."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from hwmodels.cost import CostModel
+from sim.graph import Op, Segment
+
+
+@dataclass(frozen=True, slots=True)
+class BackgroundOp:
+    """A transfer that may outlast its segment: ready `ready_s` after the segment starts, then `duration_s` long."""
+
+    name: str
+    ready_s: float
+    duration_s: float
+
+
+@dataclass(frozen=True, slots=True)
+class SegmentTime:
+    """A priced segment. `by_category` sums to `duration_s`; `by_source` counts the same seconds by evidence."""
+
+    duration_s: float
+    host_s: float
+    by_category: dict[str, float]
+    by_source: dict[str, float]
+    variance_s2: float
+    background: tuple[BackgroundOp, ...] = ()
+    op_times: tuple[tuple[float, float], ...] = field(default=(), repr=False)  # (start, end) of every op
+
+
+def op_seconds(op: Op, model: CostModel, gap_s: float) -> float:
+    """Seconds of one op on its stream, launch gaps included."""
+    gap = gap_s * op.kernels if op.stream == "compute" else 0.0
+    return model.cost(op.work).time_s * op.scale + gap
+
+
+def price(segment: Segment, model: CostModel, gap_s: float, slowdown: dict[str, float] | None = None) -> SegmentTime:
+    """Run the segment alone: every stream in program order, ops wait for `after`.
+
+    `slowdown` multiplies op times per stream (communication and compute that run beside each other slow down).
+    Seconds in which compute waits are booked under the category of what it waits for.
+    """
+    factor = slowdown or {}
+    free = {"compute": 0.0, "comm": 0.0, "dp": 0.0}
+    start, end = [0.0] * len(segment.ops), [0.0] * len(segment.ops)
+    spent: dict[str, float] = {}
+    sources: dict[str, float] = {}
+    variance = 0.0
+    last_comm = ""
+    for i, op in enumerate(segment.ops):
+        cost = model.cost(op.work)
+        seconds = cost.time_s * op.scale * factor.get(op.stream, 1.0)
+        if op.stream == "compute":
+            seconds += gap_s * op.kernels
+        begin, blocker = free[op.stream], -1
+        for j in op.after:
+            if end[j] > begin:
+                begin, blocker = end[j], j
+        if op.stream == "compute":
+            if blocker >= 0:
+                waited = segment.ops[blocker].category
+                spent[waited] = spent.get(waited, 0.0) + begin - free["compute"]
+            spent[op.category] = spent.get(op.category, 0.0) + seconds
+            sources[cost.source] = sources.get(cost.source, 0.0) + seconds
+            variance += (cost.spread * seconds) ** 2
+        elif op.stream == "comm":
+            last_comm = op.category
+        start[i], end[i] = begin, begin + seconds
+        free[op.stream] = end[i]
+    duration = max(free["compute"], free["comm"])
+    if free["comm"] > free["compute"]:
+        spent[last_comm] = spent.get(last_comm, 0.0) + free["comm"] - free["compute"]
+    return SegmentTime(
+        duration,
+        segment.host_s,
+        spent,
+        sources,
+        variance,
+        _background(segment, start, end),
+        tuple(zip(start, end, strict=True)),
+    )
+
+
+def _background(segment: Segment, start: list[float], end: list[float]) -> tuple[BackgroundOp, ...]:
+    """Reductions on the dp stream; gathers are waited for inside the segment and need no follow-up."""
+    waited = {j for op in segment.ops if op.stream == "compute" for j in op.after}
+    found = []
+    for i, op in enumerate(segment.ops):
+        if op.stream == "dp" and i not in waited:
+            ready = max((end[j] for j in op.after), default=0.0)
+            found.append(BackgroundOp(op.name, ready, end[i] - start[i]))
+    return tuple(found)
+
+
+def merge(forward: Segment, backward: Segment) -> Segment:
+    """Run two segments beside each other on one rank: their transfers alternate with each other's compute.
+
+    Each keeps its own order; blocks between transfers take turns on the compute stream, so that while one
+    micro-batch waits for its tokens the other computes (DualPipe, two-batch and 1F1B all-to-all overlap).
+    """
+    threads = [_blocks(forward), _blocks(backward)]
+    ops: list[Op] = []
+    where: list[dict[int, int]] = [{}, {}]
+    cursors = [0, 0]
+    while any(cursors[t] < len(threads[t]) for t in (0, 1)):
+        share = [cursors[t] / len(threads[t]) if threads[t] else 1.0 for t in (0, 1)]
+        thread = 0 if share[0] <= share[1] and cursors[0] < len(threads[0]) else 1
+        if cursors[thread] >= len(threads[thread]):
+            thread = 1 - thread
+        for index, op in threads[thread][cursors[thread]]:
+            after = [where[thread][j] for j in op.after]
+            ops.append(Op(op.name, op.work, op.category, op.stream, tuple(after), op.scale, op.kernels))
+            where[thread][index] = len(ops) - 1
+        cursors[thread] += 1
+    return Segment(f"{forward.name}+{backward.name}", tuple(ops), forward.host_s + backward.host_s)
+
+
+def _blocks(segment: Segment) -> list[list[tuple[int, Op]]]:
+    """Ops cut after every transfer on the comm stream."""
+    blocks: list[list[tuple[int, Op]]] = [[]]
+    for index, op in enumerate(segment.ops):
+        blocks[-1].append((index, op))
+        if op.stream == "comm":
+            blocks.append([])
+    return [b for b in blocks if b]

@@ -1,0 +1,249 @@
+"""Segments: what one pipeline rank runs for one micro-batch of one virtual stage, forward or backward."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from functools import lru_cache
+
+from hwmodels.dtypes import bytes_per_element
+from hwmodels.work import Comm, Group
+from sim.arch import LayerKind
+from sim.context import ExpertLoad, LayerContext
+from sim.graph import Segment, SegmentBuilder
+from sim.layers import (
+    attention_steps,
+    dense_ffn_steps,
+    enter_tensor_parallel,
+    leave_tensor_parallel,
+    linear,
+    norm,
+    pointwise,
+)
+from sim.moe_layer import moe_steps
+from sim.params import layer_params
+from sim.ssm_layer import ssm_steps
+from sim.stages import Chunk
+from sim.steps import Linear, Pointwise, Step, backward, backward_input, backward_weight, forward, recomputed
+
+
+@dataclass(frozen=True, slots=True)
+class Variant:
+    """Which extras ride along: parameter gathers before layers, gradient reductions after them."""
+
+    gather: bool = False
+    reduce: bool = False
+
+
+def layer_steps(ctx: LayerContext, kind: LayerKind) -> tuple[Step, ...]:
+    """All forward steps of one layer."""
+    steps: list[Step] = []
+    causal = not kind.encoder
+    if kind.mixer in ("attention", "window_attention", "cross_attention"):
+        steps += attention_steps(ctx, window=kind.mixer == "window_attention", causal=causal)
+        if kind.mixer == "cross_attention":
+            steps += attention_steps(ctx, causal=False, cross=True)
+    elif kind.mixer != "none":
+        steps += ssm_steps(ctx, kind.mixer)
+    if kind.ffn == "dense":
+        steps += dense_ffn_steps(ctx)
+    elif kind.ffn != "none":
+        steps += moe_steps(ctx, kind)
+    return tuple(steps)
+
+
+def embedding_steps(ctx: LayerContext) -> tuple[Step, ...]:
+    """Gather rows of the table; backward adds them into its gradient."""
+    elements = ctx.local_tokens * ctx.arch.hidden
+    work = Pointwise(
+        name="embedding", forward_bytes=4.0 * elements, backward_bytes=8.0 * elements, kind="embedding", category="embedding"
+    )
+    return (work, *leave_tensor_parallel(ctx, "embedding.leave"))
+
+
+def head_steps(ctx: LayerContext) -> tuple[Step, ...]:
+    """Final norm, logits in 16 bits, softmax cross-entropy: the loss moves 20 to 25 bytes per logit in all."""
+    vocab = -(-ctx.arch.vocab // ctx.layout.tp)
+    logits = float(ctx.tokens) * vocab
+    bytes_per_logit = ctx.tuning.get("loss_bytes_per_logit", "fused" if ctx.stack.fused_loss else "plain")
+    gemm = Linear(
+        name="head.logits",
+        m=ctx.tokens,
+        n=vocab,
+        k=ctx.arch.hidden,
+        dtype="fp16" if ctx.precision == "fp16" else "bf16",
+        category="head",
+        module="head",
+        accumulate_bytes=8.0 * ctx.tuning.get("accumulate_traffic", ctx.stack.name),
+    )
+    loss = Pointwise(
+        name="head.loss",
+        forward_bytes=0.4 * bytes_per_logit * logits,
+        backward_bytes=0.6 * bytes_per_logit * logits,
+        kind="loss",
+        category="head",
+        module="head",
+        kernels=4,
+    )
+    return (norm(ctx, "head.norm"), *enter_tensor_parallel(ctx, "head.enter"), gemm, loss)
+
+
+def mtp_steps(ctx: LayerContext) -> tuple[Step, ...]:
+    """One multi-token-prediction module: two norms, a projection of both halves, one layer, the head again."""
+    t, h = ctx.local_tokens, ctx.arch.hidden
+    project = linear(ctx, "mtp.project", t, h, 2 * h)
+    extra = pointwise(ctx, "mtp.norms", 8.0 * t * h, 12.0 * t * h)
+    return (extra, project, *layer_steps(ctx, ctx.arch.layers[-1]), *head_steps(ctx))
+
+
+class SegmentFactory:
+    """Builds segments of one scenario; layers of the same kind and load share their steps."""
+
+    def __init__(
+        self, ctx: LayerContext, loads: Sequence[ExpertLoad | None], recompute: frozenset[str], trainable: bool = True
+    ) -> None:
+        self._ctx = ctx
+        self._loads = loads
+        self._recompute = recompute
+        self._trainable = trainable
+        self._steps = lru_cache(maxsize=None)(self._build_steps)
+
+    def signature(self, chunk: Chunk) -> tuple[object, ...]:
+        """Equal for chunks whose segments are identical."""
+        layers = tuple((self._ctx.arch.layers[i], self._loads[i]) for i in chunk.layers)
+        return (layers, chunk.embedding, chunk.head, chunk.mtp)
+
+    def _build_steps(self, kind: LayerKind, load: ExpertLoad | None) -> tuple[Step, ...]:
+        return layer_steps(replace(self._ctx, load=load), kind)
+
+    def blocks(self, chunk: Chunk) -> list[tuple[str, tuple[Step, ...], LayerKind | None]]:
+        """The chunk's blocks in forward order: (name, steps, layer kind or None)."""
+        arch = self._ctx.arch
+        found: list[tuple[str, tuple[Step, ...], LayerKind | None]] = []
+        if chunk.embedding:
+            found.append(("embedding", embedding_steps(self._ctx), None))
+        for index in chunk.layers:
+            kind = arch.layers[index]
+            found.append((f"L{index}", self._steps(kind, self._loads[index]), kind))
+        if chunk.head:
+            found.append(("head", head_steps(self._ctx), None))
+        for module in range(chunk.mtp):
+            ctx = replace(self._ctx, load=self._loads[-1])
+            found.append((f"mtp{module}", mtp_steps(ctx), arch.layers[-1]))
+        return found
+
+    def _host_s(self, builder: SegmentBuilder, blocks: Sequence[tuple[str, tuple[Step, ...], LayerKind | None]], share: float) -> float:
+        ctx = self._ctx
+        launches = sum(op.kernels for op in builder.ops)
+        moe = sum(1 for _, _, kind in blocks if kind is not None and kind.ffn in ("moe", "moe_residual"))
+        mode = "drop" if any(ld is not None and ld.dropped_share < 0 for ld in self._loads) else "dropless"
+        per_launch = ctx.tuning.get("host_launch_s", ctx.stack.name)
+        per_moe = ctx.tuning.get("host_moe_layer_s", ctx.stack.name, mode)
+        total = launches * per_launch + moe * share * per_moe
+        if ctx.stack.cuda_graphs:
+            total *= ctx.tuning.get("host_graph_share", ctx.stack.name)
+        return total
+
+    def forward(self, chunk: Chunk, variant: Variant = Variant(), own_comm: bool = False) -> Segment:  # noqa: B008
+        """Forward of one micro-batch."""
+        builder = SegmentBuilder(f"F{chunk.index}", own_comm=own_comm)
+        blocks = self.blocks(chunk)
+        gathers = self._gathers(builder, blocks) if variant.gather else {}
+        for i, (_, steps, _) in enumerate(blocks):
+            if i in gathers:
+                builder.wait(gathers[i])
+            forward(builder, steps)
+        builder.host_s = self._host_s(builder, blocks, 1.0 / 3.0)
+        return builder.build()
+
+    def backward(self, chunk: Chunk, variant: Variant = Variant(), own_comm: bool = False) -> Segment:  # noqa: B008
+        """Recompute, input and weight gradients of one micro-batch."""
+        builder = SegmentBuilder(f"B{chunk.index}", own_comm=own_comm)
+        blocks = list(reversed(self.blocks(chunk)))
+        gathers = self._gathers(builder, blocks) if variant.gather else {}
+        for i, (name, steps, kind) in enumerate(blocks):
+            if i in gathers:
+                builder.wait(gathers[i])
+            if name not in ("head", "embedding"):
+                forward(builder, recomputed(steps, self._recompute), ".again")
+            if self._trainable:
+                backward(builder, steps)
+            else:
+                backward_input(builder, steps)
+            if variant.reduce:
+                self._reduce(builder, name, kind)
+        builder.host_s = self._host_s(builder, blocks, 2.0 / 3.0)
+        return builder.build()
+
+    def backward_input(self, chunk: Chunk, own_comm: bool = False) -> Segment:
+        """Recompute and input gradients only ("B" of zero-bubble schedules)."""
+        builder = SegmentBuilder(f"I{chunk.index}", own_comm=own_comm)
+        blocks = list(reversed(self.blocks(chunk)))
+        for name, steps, _ in blocks:
+            if name not in ("head", "embedding"):
+                forward(builder, recomputed(steps, self._recompute), ".again")
+            backward_input(builder, steps)
+        builder.host_s = self._host_s(builder, blocks, 1.0 / 3.0)
+        return builder.build()
+
+    def backward_weight(self, chunk: Chunk) -> Segment:
+        """Weight gradients only ("W")."""
+        builder = SegmentBuilder(f"W{chunk.index}")
+        blocks = list(reversed(self.blocks(chunk)))
+        for _, steps, _ in blocks:
+            backward_weight(builder, steps)
+        builder.host_s = self._host_s(builder, blocks, 1.0 / 3.0)
+        return builder.build()
+
+    def dense_and_expert_params(self, name: str, kind: LayerKind | None) -> tuple[float, float]:
+        """Parameters of one block on one GPU before data-parallel sharding: (dense, expert)."""
+        ctx = self._ctx
+        arch, lay = ctx.arch, ctx.layout
+        if kind is None:
+            return arch.vocab * arch.hidden / lay.tp, 0.0
+        counted = layer_params(arch, kind)
+        head = arch.vocab * arch.hidden / lay.tp if name.startswith("mtp") else 0.0
+        return (sum(counted) - counted.experts) / lay.tp + head, counted.experts / (lay.ep * lay.etp)
+
+    def _gathers(
+        self, builder: SegmentBuilder, blocks: Sequence[tuple[str, tuple[Step, ...], LayerKind | None]]
+    ) -> dict[int, int]:
+        """Parameter all-gathers on the background stream, in the order the blocks need them."""
+        waits: dict[int, int] = {}
+        exposed = self._ctx.tuning.get("dp_interference", self._ctx.stack.name)
+        for i, (name, _, kind) in enumerate(blocks):
+            for label, comm in self._parameter_comms("all_gather", name, kind, self._gather_bytes()):
+                waits[i] = builder.background(f"{name}.{label}", comm, "dp_comm", after_compute=False)
+                if i > 0 and exposed > 0:
+                    builder.compute(f"{name}.{label}.interference", comm, "dp_comm", kernels=0, scale=exposed)
+        return waits
+
+    def _reduce(self, builder: SegmentBuilder, name: str, kind: LayerKind | None) -> None:
+        exposed = self._ctx.tuning.get("dp_interference", self._ctx.stack.name)
+        for label, comm in self._parameter_comms("reduce_scatter", name, kind, bytes_per_element(self._ctx.stack.grad_dtype)):
+            builder.background(f"{name}.{label}", comm, "dp_comm", after_compute=True)
+            if exposed > 0:
+                builder.compute(f"{name}.{label}.interference", comm, "dp_comm", kernels=0, scale=exposed)
+
+    def _gather_bytes(self) -> float:
+        return 2.0
+
+    def _parameter_comms(
+        self, what: str, name: str, kind: LayerKind | None, width: float
+    ) -> list[tuple[str, Comm]]:
+        dense, expert = self.dense_and_expert_params(name, kind)
+        if name == "head" and self._ctx.arch.tied_embeddings and self._ctx.layout.pp == 1:
+            dense = 0.0  # one table, reduced once, with the embedding
+        op = "all_reduce" if what == "reduce_scatter" and self._ctx.layout.zero == 0 else what
+        comms = []
+        for label, params, group in (
+            ("dense", dense, self._ctx.group("dp")),
+            ("expert", expert, self._ctx.group("edp")),
+        ):
+            if params > 0 and group.ranks > 1:
+                comms.append((f"{what}.{label}", _comm(op, params * width, group)))
+        return comms
+
+
+def _comm(kind: str, size: float, group: Group) -> Comm:
+    return Comm("all_gather" if kind == "all_gather" else "all_reduce" if kind == "all_reduce" else "reduce_scatter", size, group)

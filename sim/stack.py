@@ -1,0 +1,180 @@
+"""Stack: the software that runs the model, as named settings; Tuning: the numbers that its fits attach to them.
+
+Settings are choices (overlap, graphs, kernels); a scenario may name any of them, the stack fills in the rest and the
+prediction lists what was assumed. Numbers come from stacks/constants.yaml, each fitted on published `fit` rows or
+named as assumed, looked up from the most specific key to the most general one.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, fields, replace
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+from hwmodels.cluster import Cluster
+from hwmodels.facts import did_you_mean, read_yaml
+
+_STACKS = Path(__file__).parent / "stacks"
+
+
+class StackError(ValueError):
+    """A stack or setting that does not exist."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Stack:
+    """Named settings of a training stack. None means "decide from the scenario" and is resolved before use."""
+
+    name: str
+    title: str
+    attention_kernel: str  # fused | unfused | unmasked (fused, but masked blocks are computed too)
+    tp_overlap: bool
+    dp_overlap: bool
+    ep_overlap: str  # none | hidden (pipelined with compute, vendor recipes) | dualpipe
+    grad_dtype: str
+    cuda_graphs: bool
+    compiled: bool  # graph compiler fuses elementwise work
+    deduplicated_dispatch: bool
+    host_sync: bool  # the CPU waits for the GPU at pipeline transfers
+    fused_loss: bool
+    cast_weights_each_micro_batch: bool
+    precision_low_layers: float  # share of linear layers that run in the low precision
+    master_dtype_bytes: float  # optimizer state per parameter: fp32 master + two moments
+    source: str = ""
+
+
+_BOOLS = {"tp_overlap", "dp_overlap", "cuda_graphs", "compiled", "deduplicated_dispatch", "host_sync", "fused_loss"}
+
+
+@cache
+def _records() -> dict[str, dict[str, Any]]:
+    records: dict[str, dict[str, Any]] = read_yaml(_STACKS / "stacks.yaml")
+    return records
+
+
+@cache
+def constants() -> dict[str, dict[str, Any]]:
+    """Every constant: key -> {value, kind: fitted | assumed, why}."""
+    values: dict[str, dict[str, Any]] = read_yaml(_STACKS / "constants.yaml")
+    return values
+
+
+def stack_names() -> tuple[str, ...]:
+    """Names of the stacks in the catalogue."""
+    return tuple(_records())
+
+
+def setting_names() -> tuple[str, ...]:
+    """Names of the settings that a scenario may override."""
+    return tuple(f.name for f in fields(Stack) if f.name not in ("name", "title", "source"))
+
+
+def load_stack(name: str, cluster: Cluster, overrides: dict[str, Any] | None = None) -> tuple[Stack, list[str]]:
+    """The stack called `name` on this cluster with overrides applied, and what had to be assumed."""
+    records = _records()
+    if name not in records:
+        raise StackError(f"unknown stack {name!r}; {did_you_mean(name, list(records))}")
+    record = dict(records[name])
+    assumed = []
+    graphs = record["cuda_graphs"]
+    if graphs == "auto":
+        record["cuda_graphs"] = cluster.host_cpu == "grace"
+    for key, value in (overrides or {}).items():
+        if key not in setting_names():
+            raise StackError(f"unknown stack setting {key!r}; {did_you_mean(key, list(setting_names()))}")
+        record[key] = value
+    for key in setting_names():
+        if key not in (overrides or {}):
+            assumed.append(f"{key} = {record[key]} (default of stack {name})")
+    return Stack(name=name, **record), assumed
+
+
+def gpu_class(cluster: Cluster) -> str:
+    """The family of GPUs that shares a constant: a100, h100, b200, b300, gb200, gb300, or the name itself."""
+    name = cluster.gpu.name
+    for prefix, family in (
+        ("a100", "a100"),
+        ("h100-sxm-96gb-500w", "h100-500w"),
+        ("h100", "h100"),
+        ("h800", "h100"),
+        ("h200", "h100"),
+        ("h20", "h100"),
+        ("gh200", "h100"),
+        ("b200", "b200"),
+        ("b300", "b300"),
+    ):
+        if name.startswith(prefix):
+            return family
+    return name
+
+
+# the broader family to fall back to when a GPU class has no constant of its own
+_PARENT = {
+    "h100-500w": "h100",
+    "b200": "blackwell",
+    "b300": "blackwell",
+    "gb200": "blackwell",
+    "gb300": "blackwell",
+    "rtx-pro-6000-server": "blackwell",
+}
+
+
+def _candidates(qualifiers: tuple[str, ...]) -> list[str]:
+    """Keys from specific to general: each qualifier may fall back to its parent family, then to '*'."""
+    keys: list[tuple[str, ...]] = [()]
+    for qualifier in qualifiers:
+        options = [qualifier]
+        if qualifier in _PARENT:
+            options.append(_PARENT[qualifier])
+        options.append("*")
+        keys = [(*key, option) for key in keys for option in options]
+    keys.sort(key=lambda key: sum(_generality(option, own) for option, own in zip(key, qualifiers, strict=True)))
+    return [",".join(key) for key in keys]
+
+
+def _generality(option: str, own: str) -> float:
+    if option == own:
+        return 0.0
+    return 1.5 if option == "*" else 1.0
+
+
+@dataclass(frozen=True, slots=True)
+class Constant:
+    """One number with where it comes from."""
+
+    value: float
+    key: str
+    kind: str  # fitted | assumed
+
+
+class Tuning:
+    """Look-up of constants for one (GPU class, stack, precision); remembers what was used and of which kind."""
+
+    def __init__(self, overrides: dict[str, float] | None = None) -> None:
+        self._overrides = overrides or {}
+        self.used: dict[str, Constant] = {}
+        self._cache: dict[tuple[str, tuple[str, ...]], Constant] = {}
+
+    def get(self, name: str, *qualifiers: str) -> float:
+        """The value of constant `name` for these qualifiers, most specific key first."""
+        found = self._cache.get((name, qualifiers))
+        if found is None:
+            found = self._find(name, qualifiers)
+            self._cache[(name, qualifiers)] = found
+            self.used[found.key] = found
+        return found.value
+
+    def _find(self, name: str, qualifiers: tuple[str, ...]) -> Constant:
+        for candidate in _candidates(qualifiers):
+            key = f"{name}[{candidate}]" if candidate else name
+            record = constants().get(key)
+            if record is not None:
+                value = self._overrides.get(key, float(record["value"]))
+                return Constant(value, key, record["kind"])
+        raise StackError(f"no constant {name} for {', '.join(qualifiers)}")
+
+
+def with_settings(stack: Stack, **changes: Any) -> Stack:
+    """A copy of the stack with other settings."""
+    return replace(stack, **changes)

@@ -1,0 +1,176 @@
+"""Every kernel model, on every profile: positive, deterministic, above the roofline, monotone, plausible."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from itertools import pairwise
+
+import pytest
+
+from hwmodels.collective_fit import domain_collective_s, ring_steps, wire_bytes
+from hwmodels.gpu import load_gpu
+from hwmodels.kernels import attention_time_s, gemm_time_s, grouped_gemm_time_s
+from hwmodels.profile import load_profile, measured_gpus
+from hwmodels.work import Attention, CommKind, Gemm, GroupedGemm
+
+GPUS = (*measured_gpus(), "h800-sxm", "h20-96gb", "v100-sxm2-32gb", "mi300x", "gb300")
+SIZES = (1, 2, 7, 16, 33, 64, 96, 127, 128, 129, 255, 256, 257, 500, 1024, 1500, 4096, 5000, 16384, 32768)
+EPS = 1e-9
+
+
+def gemm_s(gpu: str, work: Gemm) -> float:
+    g, dtype = load_gpu(gpu), _peak_dtype(gpu, work.dtype)
+    return gemm_time_s(work, g.peak(dtype), g.hbm_bytes_per_s, g.sm_count, load_profile(gpu).gemm(work.dtype))
+
+
+def grouped_s(gpu: str, work: GroupedGemm) -> float:
+    g, fit = load_gpu(gpu), load_profile(gpu).grouped_gemm(work.dtype)
+    return grouped_gemm_time_s(work, g.peak(_peak_dtype(gpu, work.dtype)), g.hbm_bytes_per_s, g.sm_count, fit)
+
+
+def attention_s(gpu: str, work: Attention, kv_cache_write: bool = False) -> float:
+    g, fit = load_gpu(gpu), load_profile(gpu).attention(work.dtype)
+    peak = g.peak(_peak_dtype(gpu, work.dtype))
+    return attention_time_s(work, peak, g.hbm_bytes_per_s, g.sm_count, fit, kv_cache_write)
+
+
+def _peak_dtype(gpu: str, dtype: str) -> str:
+    return dtype if load_gpu(gpu).supports(dtype) else "fp16"
+
+
+def non_decreasing(time_of: Callable[[int], float], sizes: tuple[int, ...] = SIZES) -> None:
+    for (a, ta), (b, tb) in pairwise((s, time_of(s)) for s in sizes):
+        assert tb >= ta * (1.0 - EPS), f"{a} takes {ta}, {b} takes {tb}"
+
+
+def floor_s(gpu: str, work: Gemm | GroupedGemm | Attention) -> float:
+    g = load_gpu(gpu)
+    return max(work.flops / g.peak(_peak_dtype(gpu, work.dtype)), work.bytes / g.hbm_bytes_per_s)
+
+
+@pytest.mark.parametrize("gpu", GPUS)
+def test_gemm_never_faster_with_more_work(gpu: str) -> None:
+    for dtype in load_profile(gpu).gemms:
+        for n, k in ((64, 4096), (512, 128), (4096, 4096), (14336, 8192)):
+            non_decreasing(lambda s, n=n, k=k, d=dtype: gemm_s(gpu, Gemm(s, n, k, d)))
+            non_decreasing(lambda s, n=n, k=k, d=dtype: gemm_s(gpu, Gemm(n, s, k, d)))
+            non_decreasing(lambda s, n=n, k=k, d=dtype: gemm_s(gpu, Gemm(n, k, s, d)))
+
+
+@pytest.mark.parametrize("gpu", GPUS)
+def test_gemm_above_roofline_and_deterministic(gpu: str) -> None:
+    for dtype in load_profile(gpu).gemms:
+        for m in SIZES:
+            for n, k in ((64, 4096), (4096, 512), (16384, 8192)):
+                work = Gemm(m, n, k, dtype)
+                t = gemm_s(gpu, work)
+                assert t >= floor_s(gpu, work) * (1.0 - EPS)
+                assert t == gemm_s(gpu, work) > 0.0
+
+
+@pytest.mark.parametrize("gpu", measured_gpus())
+def test_gemm_shares_of_peak_are_plausible(gpu: str) -> None:
+    work = Gemm(8192, 8192, 8192)
+    share = floor_s(gpu, work) / gemm_s(gpu, work)
+    assert 0.60 < share < 0.90
+    skinny = Gemm(1, 16384, 16384)
+    assert 0.5 < floor_s(gpu, skinny) / gemm_s(gpu, skinny) < 1.0
+
+
+def test_gemm_repetitions_add_up_and_empty_work_is_free() -> None:
+    one = gemm_s("h100-sxm", Gemm(4096, 4096, 4096))
+    assert gemm_s("h100-sxm", Gemm(4096, 4096, 4096, count=7)) == pytest.approx(7 * one, rel=1e-12)
+    assert gemm_s("h100-sxm", Gemm(0, 4096, 4096)) == 0.0
+
+
+def test_gemm_tile_step_costs() -> None:
+    """One row more than a tile pays for a new row of tiles: measured on fp8 block GEMMs."""
+    assert gemm_s("h100-sxm", Gemm(257, 8192, 8192, "fp8_block")) > 1.15 * gemm_s(
+        "h100-sxm", Gemm(256, 8192, 8192, "fp8_block")
+    )
+
+
+@pytest.mark.parametrize("gpu", GPUS)
+def test_grouped_gemm_monotone_and_above_roofline(gpu: str) -> None:
+    for dtype in load_profile(gpu).grouped_gemms:
+        for experts in (1, 8, 64):
+            non_decreasing(lambda s, e=experts, d=dtype: grouped_s(gpu, GroupedGemm((s,) * e, 4096, 7168, d)))
+            few = (5,) * experts
+            non_decreasing(lambda s, e=few, d=dtype: grouped_s(gpu, GroupedGemm((s, *e), 512, 512, d)))
+            non_decreasing(lambda s, e=experts, d=dtype: grouped_s(gpu, GroupedGemm((77,) * e, s, 2048, d)))
+            non_decreasing(lambda s, e=experts, d=dtype: grouped_s(gpu, GroupedGemm((77,) * e, 2048, s, d)))
+            for rows in ((3,) * experts, (4000,) * experts, (10000,) + (0,) * experts):
+                for gradient in (False, True):
+                    work = GroupedGemm(rows, 4096, 7168, dtype, weight_gradient=gradient)
+                    assert grouped_s(gpu, work) >= floor_s(gpu, work) * (1.0 - EPS)
+
+
+def test_grouped_gemm_reads_only_touched_experts_and_pays_for_padding() -> None:
+    touched = grouped_s("h100-sxm", GroupedGemm((1,) * 8 + (0,) * 248, 4096, 7168))
+    spread = grouped_s("h100-sxm", GroupedGemm((1,) * 256, 4096, 7168))
+    assert spread > 4.0 * touched
+    balanced = grouped_s("h100-sxm", GroupedGemm((256,) * 64, 4096, 7168))
+    assert balanced > gemm_s("h100-sxm", Gemm(256 * 64, 4096, 7168))
+    assert grouped_s("h100-sxm", GroupedGemm((0, 0), 4096, 7168)) == 0.0
+
+
+@pytest.mark.parametrize("gpu", GPUS)
+@pytest.mark.parametrize("phase", ["forward", "backward", "decode"])
+def test_attention_monotone_and_above_roofline(gpu: str, phase: str) -> None:
+    base = Attention(2, 512, 512, 32, 8, 128, 128, phase=phase)  # type: ignore[arg-type]
+    if phase == "decode":
+        base = replace(base, q_len=1)
+        non_decreasing(lambda s: attention_s(gpu, replace(base, kv_len=s)))
+    else:
+        non_decreasing(lambda s: attention_s(gpu, replace(base, q_len=s, kv_len=s)))
+        non_decreasing(lambda s: attention_s(gpu, replace(base, q_len=s, kv_len=32768)))
+        non_decreasing(lambda s: attention_s(gpu, replace(base, q_len=s, kv_len=s, window=1024)))
+    non_decreasing(lambda s: attention_s(gpu, replace(base, batch=s)))
+    non_decreasing(lambda s: attention_s(gpu, replace(base, heads=8 * s)))
+    non_decreasing(lambda s: attention_s(gpu, replace(base, heads=8 * s, kv_heads=8 * s)))
+    non_decreasing(lambda s: attention_s(gpu, replace(base, qk_dim=s)))
+    for s in SIZES:
+        work = replace(base, kv_len=s, q_len=min(s, base.q_len))
+        assert attention_s(gpu, work) >= floor_s(gpu, work) * (1.0 - EPS)
+        assert attention_s(gpu, work, True) >= attention_s(gpu, work)
+
+
+@pytest.mark.parametrize("gpu", measured_gpus())
+def test_attention_shares_of_peak_are_plausible(gpu: str) -> None:
+    prefill = Attention(4, 8192, 8192, 32, 8, 128, 128)
+    assert 0.40 < floor_s(gpu, prefill) / attention_s(gpu, prefill, True) < 0.80
+    decode = Attention(64, 1, 16384, 32, 8, 128, 128, phase="decode")
+    assert 0.55 < floor_s(gpu, decode) / attention_s(gpu, decode) < 1.0
+
+
+def test_windowed_decode_reads_only_the_window() -> None:
+    full = Attention(64, 1, 65536, 32, 8, 128, 128, phase="decode")
+    assert attention_s("h100-sxm", replace(full, window=1024)) < 0.1 * attention_s("h100-sxm", full)
+
+
+KINDS: tuple[CommKind, ...] = (
+    "all_reduce",
+    "all_gather",
+    "reduce_scatter",
+    "all_to_all",
+    "send",
+    "broadcast",
+)
+
+
+@pytest.mark.parametrize("gpu", measured_gpus())
+def test_collectives_monotone_and_above_the_wire(gpu: str) -> None:
+    fit, link = load_profile(gpu).collectives, load_gpu(gpu).scale_up_bytes_per_s
+    for kind in KINDS:
+        for ranks in (2, 4, 8):
+            non_decreasing(lambda s, k=kind, r=ranks: domain_collective_s(k, r, 1024.0 * s, link, fit))
+            wire_s = wire_bytes(kind, ranks, 1e9) / link
+            if kind == "all_reduce":  # in-switch reduction sends S (1 + 1/n) instead of 2 S (n-1)/n
+                wire_s = min(wire_s, 1e9 * (1.0 + 1.0 / ranks) / link)
+            assert domain_collective_s(kind, ranks, 1e9, link, fit) > wire_s
+    assert domain_collective_s("all_reduce", 1, 1e9, link, fit) == 0.0
+
+
+def test_ring_steps() -> None:
+    assert [ring_steps(k, 8) for k in KINDS] == [14, 7, 7, 1, 1, 7]

@@ -1,0 +1,115 @@
+"""Profiles: provenance, derivation, and refusal to guess."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from importlib.resources import files
+from importlib.util import find_spec
+
+import pytest
+
+from hwmodels.facts import FactError
+from hwmodels.gpu import gpu_names, load_gpu
+from hwmodels.profile import NoFit, load_profile, measured_gpus, profile_from_dict
+
+
+def test_seven_gpus_are_measured() -> None:
+    assert set(measured_gpus()) == {
+        "a100-sxm-80gb", "h100-sxm", "h200-sxm", "b200-hgx", "b300-hgx", "gb200", "gb300",
+    }  # fmt: skip
+
+
+@pytest.mark.parametrize("gpu", measured_gpus())
+def test_provenance_is_complete(gpu: str) -> None:
+    profile = load_profile(gpu)
+    assert profile.derived_from is None
+    wanted = {f"gemm/{d}" for d in profile.gemms} | {f"grouped_gemm/{d}" for d in profile.grouped_gemms}
+    wanted |= {f"attention_{p}/{d}" for d in profile.attentions for p in ("forward", "decode")}
+    wanted.add("collectives")
+    assert set(profile.provenance) == wanted
+    for record in profile.provenance.values():
+        assert record.package == "aiconfigurator-core" and record.package_version
+        assert record.licence == "Apache-2.0"
+        assert record.tables and not any(t.startswith("/") for t in record.tables)
+        assert record.samples_fit > 50 and record.samples_left_out > 20
+        assert 0.0 < record.median_error < record.p90_error
+        assert record.shape_range and all(low <= high for low, high in record.shape_range.values())
+        assert len(record.fit_date) == 10
+
+
+@pytest.mark.parametrize("gpu", measured_gpus())
+def test_long_bf16_gemms_are_predicted_well(gpu: str) -> None:
+    record = load_profile(gpu).provenance["gemm/bf16"]
+    assert record.long_median_error < 0.08
+    assert abs(record.long_bias) < 0.03
+
+
+def test_no_fit_says_what_there_is() -> None:
+    with pytest.raises(NoFit, match=r"a100-sxm-80gb: no gemm fit for 'fp8'; fitted: bf16"):
+        load_profile("a100-sxm-80gb").gemm("fp8")
+    with pytest.raises(NoFit):
+        load_profile("h100-sxm").grouped_gemm("nvfp4")
+    with pytest.raises(NoFit):
+        load_profile("h100-sxm").attention("no-such-dtype")
+    with pytest.raises(FactError):
+        load_profile("no-such-gpu")
+
+
+def test_fp16_runs_like_bf16() -> None:
+    profile = load_profile("h100-sxm")
+    assert profile.gemm("fp16") == profile.gemm("bf16")
+
+
+@pytest.mark.parametrize(
+    ("gpu", "lender"),
+    [
+        ("h800-sxm", "h100-sxm"),
+        ("h20-96gb", "h100-sxm"),
+        ("h100-sxm-96gb-500w", "h100-sxm"),
+        ("mi300x", "h100-sxm"),
+        ("a100-sxm-40gb", "a100-sxm-80gb"),
+        ("v100-sxm2-32gb", "a100-sxm-80gb"),
+    ],
+)
+def test_derived_profiles_are_marked(gpu: str, lender: str) -> None:
+    profile, base = load_profile(gpu), load_profile(lender)
+    assert profile.gpu == gpu
+    assert profile.derived_from == lender and profile.derived_note
+    assert profile.gemm("bf16" if load_gpu(gpu).supports("bf16") else "fp16") == base.gemm("bf16")
+    assert profile.provenance == base.provenance
+
+
+def test_every_gpu_of_the_catalogue_has_a_profile() -> None:
+    for name in gpu_names():
+        profile = load_profile(name)
+        assert profile.gpu == name
+        assert (profile.derived_from is None) == (name in measured_gpus())
+        for dtype in profile.gemms:
+            assert load_gpu(name).supports(dtype) or dtype == "bf16"
+    assert load_profile("mi300x").collectives.nvls_efficiency == 0.0
+    assert load_profile("H100") is load_profile("h100-sxm")
+
+
+@pytest.mark.parametrize("gpu", measured_gpus())
+def test_files_are_canonical(gpu: str) -> None:
+    text = files("hwmodels").joinpath("profiles", f"{gpu}.json").read_text(encoding="utf-8")
+    raw = json.loads(text)
+    assert text == json.dumps(raw, indent=1, sort_keys=True) + "\n"
+    assert "/work" not in text and "/home" not in text
+    fit = profile_from_dict(raw).gemm("bf16")
+    assert dataclasses.asdict(fit) == raw["gemm"]["bf16"]
+
+
+@pytest.mark.skipif(find_spec("aiconfigurator_core") is None, reason="needs the tables (extra `fit`)")
+def test_refit_of_one_small_table_agrees() -> None:
+    """The collective fit of B300 (no exclusions there) comes out as shipped."""
+    pytest.importorskip("scipy")
+    pytest.importorskip("pyarrow")
+    from calibrate.fit_nccl import fit_collectives
+
+    fit, result, samples, dropped = fit_collectives(load_gpu("b300-hgx"), frozenset())
+    shipped = load_profile("b300-hgx")
+    assert len(samples) == 252 and dropped == 0
+    assert result.median_error == pytest.approx(shipped.provenance["collectives"].median_error, rel=0.05)
+    assert fit.link_efficiency == pytest.approx(shipped.collectives.link_efficiency, rel=0.01)

@@ -1,0 +1,1 @@
+"""What the outside world sends: requests, and which expert each token picks."""
