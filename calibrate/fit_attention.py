@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from calibrate.kernel_fit import FitResult, Free, Sample, fit_coefficients, split
+from calibrate.kernel_fit import FitResult, Free, Sample, fit_coefficients, free_for, split
 from calibrate.kernel_tables import TABLE_DTYPE, has_column, read_table, table_path
 from hwmodels.gpu import GpuSpec
 from hwmodels.kernels import AttentionFit, attention_time_s
@@ -97,4 +97,5 @@ def fit_phase(
         fit = make_fit(_NO_FORWARD, v) if decode else make_fit(v, _NO_DECODE)
         return attention_time_s(work, peak, bandwidth, sms, fit, kv_cache_write=True)
 
-    return fit_coefficients(predict, DECODE_FREE if decode else FORWARD_FREE, seen, unseen), samples
+    free = free_for(DECODE_FREE if decode else FORWARD_FREE, sms)
+    return fit_coefficients(predict, free, seen, unseen), samples

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from calibrate.kernel_fit import FitResult, Free, Sample, fit_coefficients, split
+from calibrate.kernel_fit import FitResult, Free, Sample, fit_coefficients, free_for, split
 from calibrate.kernel_tables import TABLE_DTYPE, read_table, table_path
 from hwmodels.gpu import GpuSpec
 from hwmodels.kernels import GemmFit, gemm_time_s
@@ -74,7 +74,7 @@ def fit_gemm(
         def predict(v: Mapping[str, float], work: Gemm, tm: int = tile_m, tn: int = tile_n) -> float:
             return gemm_time_s(work, peak, bandwidth, sms, GemmFit(tile_m=tm, tile_n=tn, **v))
 
-        result = fit_coefficients(predict, FREE, seen, unseen)
+        result = fit_coefficients(predict, free_for(FREE, sms), seen, unseen)
         if best is None or result.loss < best[1].loss:
             best = GemmFit(tile_m=tile_m, tile_n=tile_n, **result.values), result
     assert best is not None

@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import lru_cache
 
-from calibrate.kernel_fit import FitResult, Free, Sample, fit_coefficients, split
+from calibrate.kernel_fit import FitResult, Free, Sample, fit_coefficients, free_for, split
 from calibrate.kernel_tables import TABLE_DTYPE, read_table, table_path
 from hwmodels.dtypes import bytes_per_element
 from hwmodels.gpu import GpuSpec
@@ -23,8 +23,12 @@ _SOURCES = {"a100-sxm-80gb": "trtllm/1.0.0"}
 _DEFAULT_SOURCE = "trtllm/1.3.0rc20"
 DTYPES = {"Ampere": ("bf16",), "Hopper": ("bf16", "fp8", "fp8_block")}
 _BLACKWELL_DTYPES = ("bf16", "fp8", "fp8_block", "nvfp4")
-# gated ops only, and not TensorRT-LLM's small-batch kernel, which shares the table with the CUTLASS one
+# gated ops only; where a table holds two nvfp4 kernels, the faster one, which is what is served
 KERNELS = ("moe_torch_flow_cutlass", "moe_torch_flow", "deepgemm")
+_FASTER_KERNEL = {
+    ("b200-hgx", "nvfp4"): ("moe_torch_flow_min_latency",),
+    ("gb200", "nvfp4"): ("moe_torch_flow_min_latency",),
+}
 STREAM_BANDWIDTH_EFFICIENCY = 0.7  # assumed: permute, activation and combine move bytes at this share of HBM
 TILES = (64, 128)
 TILE_N = 128
@@ -107,9 +111,10 @@ def load_samples(gpu: GpuSpec, dtype: str) -> list[Sample[MoeOp]]:
     path = table_path(gpu.name, "moe", source_of(gpu), FILE)
     columns = ["num_tokens", "hidden_size", "inter_size", "topk", "num_experts", "distribution", "latency"]
     equal = {"moe_dtype": TABLE_DTYPE[dtype], "moe_tp_size": 1, "moe_ep_size": 1}
+    kernels = _FASTER_KERNEL.get((gpu.name, dtype), KERNELS)
     samples = []
     for *shape, distribution, ms, kernel in read_table(path, [*columns, "kernel_source"], equal):
-        if str(kernel) not in KERNELS:
+        if str(kernel) not in kernels:
             continue
         tokens, hidden, inter, top_k, experts = (int(x) for x in shape)
         rows = rows_per_expert(tokens, top_k, experts, str(distribution))
@@ -148,7 +153,7 @@ def fit_grouped(
             assert callable(make)
             return op_time_s(op, gpu, peak, make(v))
 
-        result = fit_coefficients(predict, FREE, seen, unseen)
+        result = fit_coefficients(predict, free_for(FREE, gpu.sm_count), seen, unseen)
         if best is None or result.loss < best[1].loss:
             best = record(result.values), result
     assert best is not None

@@ -14,6 +14,7 @@ W = TypeVar("W")
 
 LONG_S = 20e-6  # kernels longer than this are what training and prefill are made of
 SEED = 20240101
+_WAVE_TERMS = ("partial_wave_exponent", "wave_exponent", "decode_partial_wave_exponent")
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,6 +48,13 @@ class FitResult:
     long_p90_error: float
     long_bias: float
     loss: float
+
+
+def free_for(free: Mapping[str, Free], sm_count: int) -> dict[str, Free]:
+    """`free`, with the wave terms held at zero when the number of SMs is not known: nothing could fit them."""
+    if sm_count:
+        return dict(free)
+    return {n: Free(0.0, 0.0, 0.0) if n in _WAVE_TERMS else f for n, f in free.items()}
 
 
 def split(
@@ -83,21 +91,22 @@ def fit_coefficients(
     import numpy as np
     from scipy.optimize import least_squares
 
-    names = list(free)
+    names = [n for n, f in free.items() if f.low < f.high]
+    held = {n: f.start for n, f in free.items() if f.low >= f.high}
     measured = np.log([s.seconds for s in seen])
     weight = np.where(np.exp(measured) > LONG_S, long_weight, 1.0)
     # keep scale-free parameters: the solver works on coefficient / scale
     scale = np.array([max(abs(free[n].start), (free[n].high - free[n].low) * 1e-3) for n in names])
 
     def residual(x: Any) -> Any:
-        values = dict(zip(names, (x * scale).tolist(), strict=True))
+        values = {**held, **dict(zip(names, (x * scale).tolist(), strict=True))}
         return weight * (np.log([predict(values, s.work) for s in seen]) - measured)
 
     start = np.array([free[n].start for n in names]) / scale
     low = np.array([free[n].low for n in names]) / scale
     high = np.array([free[n].high for n in names]) / scale
     found = least_squares(residual, start, bounds=(low, high), loss="soft_l1", f_scale=0.08, max_nfev=60)
-    values = dict(zip(names, (found.x * scale).tolist(), strict=True))
+    values = {**held, **dict(zip(names, (found.x * scale).tolist(), strict=True))}
     return _judge(predict, values, seen, unseen, float(found.cost))
 
 

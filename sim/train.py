@@ -13,6 +13,8 @@ from hwmodels.work import Comm
 from sim.arch import ModelArch
 from sim.context import ExpertLoad, LayerContext
 from sim.engine import recursion, run
+from sim.exact import expand
+from sim.graph import Segment
 from sim.layout import Layout
 from sim.pipeline import Slot, orders
 from sim.placement import expert_loads
@@ -115,25 +117,28 @@ class StepSimulator:
         return found
 
     def _price(self, slot: Slot, variant: Variant) -> SegmentTime:
-        chunk = self.chunks[slot.stage]
+        slow = None
         if slot.phase == "FB":
-            other = self.chunks[slot.stage_b]
-            pair = merge(self.factory.forward(chunk, own_comm=True), self.factory.backward(other, variant, own_comm=True))
             name = self.job.stack.name
             slow = {
                 "compute": self.tuning.get("overlap_compute_slowdown", name),
                 "comm": self.tuning.get("overlap_comm_slowdown", name),
             }
-            return price(pair, self.model, self._gap_s, slow)
+        return price(self.segment(slot, variant), self.model, self._gap_s, slow)
+
+    def segment(self, slot: Slot, variant: Variant) -> Segment:
+        """The ops of one slot."""
+        chunk = self.chunks[slot.stage]
+        if slot.phase == "FB":
+            backward = self.factory.backward(self.chunks[slot.stage_b], variant, own_comm=True)
+            return merge(self.factory.forward(chunk, own_comm=True), backward)
         if slot.phase == "F":
-            segment = self.factory.forward(chunk, variant)
-        elif slot.phase == "B":
-            segment = self.factory.backward(chunk, variant)
-        elif slot.phase == "I":
-            segment = self.factory.backward_input(chunk)
-        else:
-            segment = self.factory.backward_weight(chunk)
-        return price(segment, self.model, self._gap_s)
+            return self.factory.forward(chunk, variant)
+        if slot.phase == "B":
+            return self.factory.backward(chunk, variant)
+        if slot.phase == "I":
+            return self.factory.backward_input(chunk)
+        return self.factory.backward_weight(chunk)
 
     # -- program ----------------------------------------------------------------------------------------------
 
@@ -158,6 +163,17 @@ class StepSimulator:
         program, slots, times = self.build()
         timeline = run(program) if events else recursion(program)
         return _account(self, timeline, slots, times)
+
+    def simulate_exact(self) -> StepResult:
+        """The step with every op as an event of its own; per-slot times are read back from that run."""
+        builder = _ProgramBuilder(self)
+        program, slots, times = builder.build()
+        segments = {item: self.segment(slot, builder.variants[item]) for item, slot in slots.items()}
+        big, first, done = expand(program, segments, times)
+        ran = run(big)
+        start = [ran.start_s[first[i]] for i in range(len(program))]
+        end = [ran.end_s[done[i]] for i in range(len(program))]
+        return _account(self, Timeline(program, start, end), slots, times)
 
     # -- end of the step --------------------------------------------------------------------------------------
 
@@ -213,6 +229,7 @@ class _ProgramBuilder:
         self.program = Program()
         self.slots: dict[int, Slot] = {}
         self.times: dict[int, SegmentTime] = {}
+        self.variants: dict[int, Variant] = {}
         self.done: dict[tuple[str, int, int], tuple[int, ...]] = {}  # items that end a phase: compute, host
         self.send_s = simulator.send_s()
         self.orders = orders(job.layout.schedule, job.layout.pp, job.layout.vpp, job.micro_batches)
@@ -226,16 +243,18 @@ class _ProgramBuilder:
         return Variant(gather=slot in first and lay.zero >= 1, reduce=slot in last)
 
     def build(self) -> tuple[Program, dict[int, Slot], dict[int, SegmentTime]]:
-        placed: list[tuple[int, Slot, SegmentTime]] = []
+        placed: list[tuple[int, Slot, Variant, SegmentTime]] = []
         for rank, order in enumerate(self.orders):
             first, last = _edges(order)
             for slot in order:
-                placed.append((rank, slot, self.sim.segment_time(slot, self._variant(slot, first, last))))
-        host = any(t.host_s > t.duration_s for _, _, t in placed)
+                variant = self._variant(slot, first, last)
+                placed.append((rank, slot, variant, self.sim.segment_time(slot, variant)))
+        host = any(p[3].host_s > p[3].duration_s for p in placed)
         previous_host: dict[int, int] = {}
-        for rank, slot, time in placed:
+        for rank, slot, variant, time in placed:
             item = self.program.add(Lane(rank, "compute"), _label(slot), time.duration_s)
             self.slots[item], self.times[item] = slot, time
+            self.variants[item] = variant
             ends: tuple[int, ...] = (item,)
             if host:
                 issue = self.program.add(Lane(rank, "host"), "issue " + _label(slot), time.host_s)
