@@ -51,7 +51,7 @@ class FitResult:
 
 
 def free_for(free: Mapping[str, Free], sm_count: int) -> dict[str, Free]:
-    """`free`, with the wave terms held at zero when the number of SMs is not known: nothing could fit them."""
+    """`free`, with the wave terms held at zero when the number of SMs is not known."""
     if sm_count:
         return dict(free)
     return {n: Free(0.0, 0.0, 0.0) if n in _WAVE_TERMS else f for n, f in free.items()}

@@ -8,11 +8,15 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
+from math import log
 from typing import Any
 
+from sim.arch_catalogue import load_model
 from sim.scenario import ScenarioError
 
 Row = Mapping[str, str]
+
+_LAYERS_PER_CHUNK = 4.0  # NVIDIA's recipes: Llama-70B pp4 vpp5, Qwen3-235B pp8 vpp3, DeepSeek-V3 pp16 vpp1
 
 METRICS = ("step_time_s", "peak_allocated_gib")
 _WORKLOAD = ("model", "gpu", "gpus", "seq_len", "gbs")
@@ -179,6 +183,20 @@ def _pipeline(row: Row) -> int:
     raise ScenarioError("pp is not stated and dp is not either: the layout cannot be known; state pp")
 
 
+def _virtual_stages(row: Row, pp: int, stack: str) -> int:
+    """Blank vpp: plain stacks do not interleave; tuned ones do, with about four layers per virtual stage."""
+    stated = _whole(row, "vpp")
+    if pp == 1 or stack != "megatron-tuned":
+        return stated or 1 if pp > 1 else 1
+    if stated:
+        return stated
+    arch = load_model(_model(row))
+    layers = arch.num_layers if arch.num_layers % pp == 0 else arch.num_layers + arch.mtp_layers + 2
+    per_rank = -(-layers // pp)
+    divisors = [v for v in range(1, per_rank + 1) if per_rank % v == 0]
+    return min(divisors, key=lambda v: abs(log(per_rank / v / _LAYERS_PER_CHUNK)))
+
+
 def release_of(text: str) -> str:
     """'YY.MM' of a release cell ('Megatron-Bridge 26.04.01' -> '26.04'), or '' when it names no date."""
     found = re.search(r"(\d\d)\.(\d\d)", text)
@@ -201,7 +219,6 @@ def scenario_of(row: Row) -> tuple[dict[str, Any], list[str]]:
     layout: dict[str, Any] = {
         "tp": _whole(row, "tp", 1) or 1,
         "pp": _pipeline(row),
-        "vpp": _whole(row, "vpp", 1) or 1,
         "cp": _whole(row, "cp", 1) or 1,
         "ep": _whole(row, "ep", 1) or 1,
         "zero": zero,
@@ -226,8 +243,9 @@ def scenario_of(row: Row) -> tuple[dict[str, Any], list[str]]:
         "precision": precision_of(_cell(row, "precision")),
         "recompute": recompute,
     }
-    if layout["pp"] == 1:
-        layout["vpp"] = 1
+    layout["vpp"] = _virtual_stages(row, layout["pp"], stack)
+    if layout["pp"] > 1 and not _cell(row, "vpp"):
+        assumed.append(f"vpp = {layout['vpp']} (not stated)")
     _capacity(row, train)
     scenario: dict[str, Any] = {
         "model": _model(row),

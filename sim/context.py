@@ -8,7 +8,7 @@ from hwmodels.cluster import Cluster
 from hwmodels.work import Group
 from sim.arch import ModelArch
 from sim.layout import Layout
-from sim.stack import Stack, Tuning, gpu_class
+from sim.stack import Stack, Tuning, generation, gpu_class
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -38,6 +38,8 @@ class LayerContext:
     micro_batch: int
     seq_len: int
     precision: str
+    dropless: bool = True
+    age: str = "unknown"  # of the software release, see stack.release_age
     load: ExpertLoad | None = None  # of the layer at hand
 
     @property
@@ -61,6 +63,11 @@ class LayerContext:
         """Family of GPUs for constants."""
         return gpu_class(self.cluster)
 
+    @property
+    def generation(self) -> str:
+        """GPU generation for constants."""
+        return generation(self.cluster)
+
     def traffic(self) -> float:
         """How much more elementwise work moves than perfectly fused kernels would."""
         name = self.stack.name + ("+compile" if self.stack.compiled else "")
@@ -70,7 +77,7 @@ class LayerContext:
         """Bytes moved per quantised element (read 16 bits, write both layouts), times the stack's factor."""
         if not self.quantised:
             return 0.0
-        return 4.0 * self.tuning.get("cast_traffic", self.precision, self.gpu_class)
+        return 4.0 * self.tuning.get("cast_traffic", self.precision, self.generation)
 
     def group(self, kind: str) -> Group:
         """The layout's communicator of this kind."""

@@ -23,7 +23,7 @@ def expand(program: Program, segments: dict[int, Segment], times: dict[int, Segm
     pending: list[tuple[int, int]] = []  # (new item, old item) whose outside dependencies are linked afterwards
     for old in range(len(program)):
         lane = program.lane_of[old]
-        if lane.stream == "dp":  # part of its segment's ops, added with them
+        if lane.stream == "dp" and program.deps[old]:  # part of its segment's ops, added with them
             continue
         if lane.stream != "compute":
             new = big.add(lane, program.labels[old], program.durations_s[old])

@@ -136,7 +136,7 @@ class SegmentFactory:
         ctx = self._ctx
         launches = sum(op.kernels for op in builder.ops)
         moe = sum(1 for _, _, kind in blocks if kind is not None and kind.ffn in ("moe", "moe_residual"))
-        mode = "drop" if any(ld is not None and ld.dropped_share < 0 for ld in self._loads) else "dropless"
+        mode = "dropless" if ctx.dropless else "drop"
         per_launch = ctx.tuning.get("host_launch_s", ctx.stack.name)
         per_moe = ctx.tuning.get("host_moe_layer_s", ctx.stack.name, mode)
         total = launches * per_launch + moe * share * per_moe
@@ -212,7 +212,7 @@ class SegmentFactory:
         waits: dict[int, int] = {}
         exposed = self._ctx.tuning.get("dp_interference", self._ctx.stack.name)
         for i, (name, _, kind) in enumerate(blocks):
-            for label, comm in self._parameter_comms("all_gather", name, kind, self._gather_bytes()):
+            for label, comm in self.parameter_comms("all_gather", name, kind, self._gather_bytes()):
                 waits[i] = builder.background(f"{name}.{label}", comm, "dp_comm", after_compute=False)
                 if i > 0 and exposed > 0:
                     builder.compute(f"{name}.{label}.interference", comm, "dp_comm", kernels=0, scale=exposed)
@@ -220,7 +220,7 @@ class SegmentFactory:
 
     def _reduce(self, builder: SegmentBuilder, name: str, kind: LayerKind | None) -> None:
         exposed = self._ctx.tuning.get("dp_interference", self._ctx.stack.name)
-        for label, comm in self._parameter_comms("reduce_scatter", name, kind, bytes_per_element(self._ctx.stack.grad_dtype)):
+        for label, comm in self.parameter_comms("reduce_scatter", name, kind, bytes_per_element(self._ctx.stack.grad_dtype)):
             builder.background(f"{name}.{label}", comm, "dp_comm", after_compute=True)
             if exposed > 0:
                 builder.compute(f"{name}.{label}.interference", comm, "dp_comm", kernels=0, scale=exposed)
@@ -228,9 +228,10 @@ class SegmentFactory:
     def _gather_bytes(self) -> float:
         return 2.0
 
-    def _parameter_comms(
+    def parameter_comms(
         self, what: str, name: str, kind: LayerKind | None, width: float
     ) -> list[tuple[str, Comm]]:
+        """Collectives that gather a block's parameters or reduce its gradients, `width` bytes per parameter."""
         dense, expert = self.dense_and_expert_params(name, kind)
         if name == "head" and self._ctx.arch.tied_embeddings and self._ctx.layout.pp == 1:
             dense = 0.0  # one table, reduced once, with the embedding

@@ -109,6 +109,24 @@ def gpu_class(cluster: Cluster) -> str:
     return name
 
 
+_GENERATION = {"h100-500w": "h100", "b200": "blackwell", "b300": "blackwell", "gb200": "blackwell", "gb300": "blackwell"}
+
+
+def generation(cluster: Cluster) -> str:
+    """a100, h100 (all Hopper) or blackwell; the GPU's own name for others."""
+    family = gpu_class(cluster)
+    return _GENERATION.get(family, family)
+
+
+def release_age(release: str) -> str:
+    """young (before 26.02), mid (26.02 to 26.05), late (26.06 on), or unknown: how grown-up a tuned MoE stack is."""
+    if not release:
+        return "unknown"
+    if release < "26.02":
+        return "young"
+    return "mid" if release < "26.06" else "late"
+
+
 # the broader family to fall back to when a GPU class has no constant of its own
 _PARENT = {
     "h100-500w": "h100",

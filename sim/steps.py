@@ -43,6 +43,7 @@ class GroupedLinear:
     cast_bytes: float = 0.0
     trainable: bool = True
     accumulate_bytes: float = 0.0
+    scale: float = 1.0  # of the kernel's time, where neighbours are fused into it
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -126,7 +127,8 @@ def forward(builder: SegmentBuilder, steps: Iterable[Step], suffix: str = "") ->
             builder.compute(name, Gemm(step.m, step.n, step.k, step.dtype), step.category)
         elif isinstance(step, GroupedLinear):
             _cast(builder, name, float(sum(step.rows)) * step.k, step.cast_bytes)
-            builder.compute(name, GroupedGemm(step.rows, step.n, step.k, step.dtype), step.category)
+            work = GroupedGemm(step.rows, step.n, step.k, step.dtype)
+            builder.compute(name, work, step.category, scale=step.scale)
         elif isinstance(step, Core):
             _core_forward(builder, step)
         elif isinstance(step, Pointwise):
@@ -143,7 +145,8 @@ def _linear_backward_input(builder: SegmentBuilder, step: Linear | GroupedLinear
         builder.compute(f"{step.name}.dgrad", Gemm(step.m, step.k, step.n, step.dtype), step.category)
         return
     _cast(builder, f"{step.name}.bwd", float(sum(step.rows)) * step.n, step.cast_bytes)
-    builder.compute(f"{step.name}.dgrad", GroupedGemm(step.rows, step.k, step.n, step.dtype), step.category)
+    work = GroupedGemm(step.rows, step.k, step.n, step.dtype)
+    builder.compute(f"{step.name}.dgrad", work, step.category, scale=step.scale)
 
 
 def _linear_backward_weight(builder: SegmentBuilder, step: Linear | GroupedLinear) -> None:
@@ -155,7 +158,7 @@ def _linear_backward_weight(builder: SegmentBuilder, step: Linear | GroupedLinea
     else:
         weights *= len(step.rows)
         work = GroupedGemm(step.rows, step.n, step.k, step.dtype, weight_gradient=True)
-        builder.compute(f"{step.name}.wgrad", work, step.category)
+        builder.compute(f"{step.name}.wgrad", work, step.category, scale=step.scale)
     if step.accumulate_bytes > 0:
         traffic = Stream(weights * step.accumulate_bytes, "accumulate")
         builder.compute(f"{step.name}.accumulate", traffic, "grad_accumulate", kernels=0)

@@ -21,7 +21,7 @@ from sim.placement import expert_loads
 from sim.program import Dep, Lane, Program
 from sim.segment_time import SegmentTime, merge, price
 from sim.segments import SegmentFactory, Variant
-from sim.stack import Stack, Tuning, gpu_class
+from sim.stack import Stack, Tuning, generation, gpu_class, release_age
 from sim.stages import Chunk, plan_chunks
 from sim.timeline import Timeline
 from traces.routing import Routing
@@ -64,14 +64,15 @@ class StepResult:
     segment_times: dict[str, SegmentTime]
 
 
-def sustained(tuning: Tuning, cluster: Cluster, stack: Stack) -> Sustained:
+def sustained(tuning: Tuning, cluster: Cluster, stack: Stack, precision: str) -> Sustained:
     """The cost model's factors for this GPU family and stack."""
-    family = gpu_class(cluster)
-    dtypes = ("bf16", "fp16", "fp8", "fp8_block", "mxfp8", "nvfp4")
+    family = generation(cluster)
+    clock = tuning.get("clock_factor", gpu_class(cluster))
+    dtypes = ("bf16", "fp16", precision)
     return Sustained(
-        gemm={d: tuning.get("gemm_factor", d, family) for d in dtypes},
-        grouped={d: tuning.get("grouped_factor", d, family) for d in dtypes},
-        attention=tuning.get("attention_factor", stack.attention_kernel, family),
+        gemm={d: clock * tuning.get("gemm_factor", d, family) for d in dtypes},
+        grouped={d: clock * tuning.get("grouped_factor", d, family, stack.name) for d in dtypes},
+        attention=clock * tuning.get("attention_factor", stack.attention_kernel, family),
         stream_bandwidth={k: tuning.get("stream_bandwidth", k) for k in ("softmax", "permute", "cast", "loss", "*")},
         stream_launch_s=0.0,  # launches are counted per op, as kernel_gap_s
     )
@@ -84,11 +85,20 @@ class StepSimulator:
         self.job, self.tuning = job, tuning
         self.fabric = fabric or FabricFit()
         self.profile = profile
-        self.model = KernelCostModel(job.cluster, profile, sustained(tuning, job.cluster, job.stack), self.fabric)
+        self.model = KernelCostModel(job.cluster, profile, sustained(tuning, job.cluster, job.stack, job.precision), self.fabric)
         self.chunks = plan_chunks(job.arch, job.layout, job.mtp)
         self.loads = self._expert_loads()
         ctx = LayerContext(
-            job.arch, job.layout, job.cluster, job.stack, tuning, job.micro_batch, job.seq_len, job.precision
+            job.arch,
+            job.layout,
+            job.cluster,
+            job.stack,
+            tuning,
+            job.micro_batch,
+            job.seq_len,
+            job.precision,
+            dropless=job.capacity_factor is None,
+            age=release_age(job.release),
         )
         self.factory = SegmentFactory(ctx, self.loads, job.recompute)
         self._gap_s = tuning.get("kernel_gap_s", job.stack.name)
@@ -190,6 +200,16 @@ class StepSimulator:
                     dense, expert = dense + d, expert + e
         return dense, expert
 
+    def gather_s(self, stage: int) -> float:
+        """Seconds to gather the updated parameters of one virtual stage over its data-parallel group."""
+        chunk = self.chunks[stage]
+        comms = [
+            comm
+            for name, _, kind in self.factory.blocks(chunk)
+            for _, comm in self.factory.parameter_comms("all_gather", name, kind, 2.0)
+        ]
+        return sum(self.model.cost(comm).time_s for comm in comms)
+
     def optimizer_s(self, rank: int) -> float:
         """Optimizer step: every GPU updates the parameters it owns, bound by HBM."""
         job = self.job
@@ -230,6 +250,7 @@ class _ProgramBuilder:
         self.slots: dict[int, Slot] = {}
         self.times: dict[int, SegmentTime] = {}
         self.variants: dict[int, Variant] = {}
+        self.gathered: dict[tuple[int, int], int] = {}  # (rank, stage) -> dp item its first forward waits for
         self.done: dict[tuple[str, int, int], tuple[int, ...]] = {}  # items that end a phase: compute, host
         self.send_s = simulator.send_s()
         self.orders = orders(job.layout.schedule, job.layout.pp, job.layout.vpp, job.micro_batches)
@@ -240,9 +261,28 @@ class _ProgramBuilder:
             return Variant(gather=slot.phase in ("F", "B"), reduce=slot.phase in ("B", "FB"))
         if not stack.dp_overlap:
             return Variant()
-        return Variant(gather=slot in first and lay.zero >= 1, reduce=slot in last)
+        return Variant(gather=slot in first and lay.zero >= 1 and lay.pp == 1, reduce=slot in last)
+
+    def _prefetch(self) -> None:
+        """Parameter gathers of every virtual stage, in order, from the start of the step (pipelines only).
+
+        Without a pipeline the gathers ride inside the first forward, layer by layer.
+        """
+        lay, stack = self.job.layout, self.job.stack
+        if lay.pp == 1 or not stack.dp_overlap or lay.zero not in (1, 2):
+            return
+        for rank, order in enumerate(self.orders):
+            seen: list[int] = []
+            for slot in order:
+                if slot.phase in ("F", "FB") and slot.stage not in seen:
+                    seen.append(slot.stage)
+            for stage in seen:
+                seconds = self.sim.gather_s(stage)
+                if seconds > 0.0:
+                    self.gathered[(rank, stage)] = self.program.add(Lane(rank, "dp"), f"gather {stage}", seconds)
 
     def build(self) -> tuple[Program, dict[int, Slot], dict[int, SegmentTime]]:
+        self._prefetch()
         placed: list[tuple[int, Slot, Variant, SegmentTime]] = []
         for rank, order in enumerate(self.orders):
             first, last = _edges(order)
@@ -262,6 +302,9 @@ class _ProgramBuilder:
                 if rank in previous_host:
                     self.program.set_deps(item, (Dep(previous_host[rank]),))
                 previous_host[rank] = issue
+            gather = self.gathered.pop((rank, slot.stage), None) if slot.phase in ("F", "FB") else None
+            if gather is not None:
+                self.program.set_deps(item, (*self.program.deps[item], Dep(gather)))
             self._finish(slot, ends)
             for op in time.background:
                 self.program.add(Lane(rank, "dp"), op.name, op.duration_s, (Dep(item, op.ready_s, True),))

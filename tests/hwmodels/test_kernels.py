@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 from itertools import pairwise
 
 import pytest
@@ -53,9 +54,13 @@ def floor_s(gpu: str, work: Gemm | GroupedGemm | Attention) -> float:
 def test_gemm_never_faster_with_more_work(gpu: str) -> None:
     for dtype in load_profile(gpu).gemms:
         for n, k in ((64, 4096), (512, 128), (4096, 4096), (14336, 8192)):
-            non_decreasing(lambda s, n=n, k=k, d=dtype: gemm_s(gpu, Gemm(s, n, k, d)))
-            non_decreasing(lambda s, n=n, k=k, d=dtype: gemm_s(gpu, Gemm(n, s, k, d)))
-            non_decreasing(lambda s, n=n, k=k, d=dtype: gemm_s(gpu, Gemm(n, k, s, d)))
+            sweep_gemm(gpu, dtype, n, k)
+
+
+def sweep_gemm(gpu: str, dtype: str, n: int, k: int) -> None:
+    non_decreasing(lambda s: gemm_s(gpu, Gemm(s, n, k, dtype)))
+    non_decreasing(lambda s: gemm_s(gpu, Gemm(n, s, k, dtype)))
+    non_decreasing(lambda s: gemm_s(gpu, Gemm(n, k, s, dtype)))
 
 
 @pytest.mark.parametrize("gpu", GPUS)
@@ -95,15 +100,18 @@ def test_gemm_tile_step_costs() -> None:
 def test_grouped_gemm_monotone_and_above_roofline(gpu: str) -> None:
     for dtype in load_profile(gpu).grouped_gemms:
         for experts in (1, 8, 64):
-            non_decreasing(lambda s, e=experts, d=dtype: grouped_s(gpu, GroupedGemm((s,) * e, 4096, 7168, d)))
-            few = (5,) * experts
-            non_decreasing(lambda s, e=few, d=dtype: grouped_s(gpu, GroupedGemm((s, *e), 512, 512, d)))
-            non_decreasing(lambda s, e=experts, d=dtype: grouped_s(gpu, GroupedGemm((77,) * e, s, 2048, d)))
-            non_decreasing(lambda s, e=experts, d=dtype: grouped_s(gpu, GroupedGemm((77,) * e, 2048, s, d)))
+            sweep_grouped(gpu, dtype, experts)
             for rows in ((3,) * experts, (4000,) * experts, (10000,) + (0,) * experts):
                 for gradient in (False, True):
                     work = GroupedGemm(rows, 4096, 7168, dtype, weight_gradient=gradient)
                     assert grouped_s(gpu, work) >= floor_s(gpu, work) * (1.0 - EPS)
+
+
+def sweep_grouped(gpu: str, dtype: str, e: int) -> None:
+    non_decreasing(lambda s: grouped_s(gpu, GroupedGemm((s,) * e, 4096, 7168, dtype)))
+    non_decreasing(lambda s: grouped_s(gpu, GroupedGemm((s, *((5,) * e)), 512, 512, dtype)))
+    non_decreasing(lambda s: grouped_s(gpu, GroupedGemm((77,) * e, s, 2048, dtype)))
+    non_decreasing(lambda s: grouped_s(gpu, GroupedGemm((77,) * e, 2048, s, dtype)))
 
 
 def test_grouped_gemm_reads_only_touched_experts_and_pays_for_padding() -> None:
@@ -159,12 +167,17 @@ KINDS: tuple[CommKind, ...] = (
 )
 
 
+def collective_s(gpu: str, kind: CommKind, ranks: int, kib: int) -> float:
+    link = load_gpu(gpu).scale_up_bytes_per_s
+    return domain_collective_s(kind, ranks, 1024.0 * kib, link, load_profile(gpu).collectives)
+
+
 @pytest.mark.parametrize("gpu", measured_gpus())
 def test_collectives_monotone_and_above_the_wire(gpu: str) -> None:
     fit, link = load_profile(gpu).collectives, load_gpu(gpu).scale_up_bytes_per_s
     for kind in KINDS:
         for ranks in (2, 4, 8):
-            non_decreasing(lambda s, k=kind, r=ranks: domain_collective_s(k, r, 1024.0 * s, link, fit))
+            non_decreasing(partial(collective_s, gpu, kind, ranks))
             wire_s = wire_bytes(kind, ranks, 1e9) / link
             if kind == "all_reduce":  # in-switch reduction sends S (1 + 1/n) instead of 2 S (n-1)/n
                 wire_s = min(wire_s, 1e9 * (1.0 + 1.0 / ranks) / link)

@@ -1,0 +1,114 @@
+"""Predict many rows: each distinct workload once, on all cores, in an order that does not depend on timing."""
+
+from __future__ import annotations
+
+import json
+import multiprocessing
+import os
+import signal
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import dataclass
+
+from calibrate.predict_row import simulate_row
+from calibrate.row_file import blinded
+from calibrate.rows import METRICS, scenario_of
+from hwmodels.facts import FactError
+from hwmodels.profile import NoFit
+from hwmodels.units import UnitError
+from sim.arch_fields import ArchError
+from sim.interval import interval
+from sim.layout import BadLayout
+from sim.memory import GIB, step_memory
+from sim.scenario import ScenarioError
+from sim.stack import StackError
+from traces.routing import BadTrace
+
+# questions that cannot be answered; anything else is a defect of ours and is not caught
+REFUSALS = (ScenarioError, BadLayout, ArchError, FactError, UnitError, StackError, BadTrace, NoFit)
+MEMORY_BAND = 0.03  # assumed: relative half-width of the interval of peak memory
+_PARALLEL_FROM = 100  # distinct workloads below which starting processes costs more than it saves
+
+Progress = Callable[[int, int], None]  # (done, all)
+
+
+@dataclass(frozen=True, slots=True)
+class Estimate:
+    """A predicted value with its interval, in the metric's unit."""
+
+    value: float
+    low: float
+    high: float
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """What one workload is predicted to take, or why it is refused. `gpu`, `kind` and `release` for grouping."""
+
+    estimates: dict[str, Estimate]
+    gpu: str = ""
+    kind: str = ""  # dense | MoE
+    release: str = ""  # YY.MM, empty when unknown
+    refusal: str = ""
+
+
+def predict_workload(row: dict[str, str]) -> Outcome:
+    """Predict one blinded row; the memory check is not enforced."""
+    try:
+        result = simulate_row(row)
+        peak = max(m.allocated for m in step_memory(result.simulator)) / GIB
+    except REFUSALS as error:
+        return Outcome({}, refusal=" ".join(str(error).split()))
+    job = result.resolved.job
+    seconds = result.step.step_time_s
+    band = interval(job, seconds)
+    estimates = (
+        Estimate(seconds, band.low_s, band.high_s),
+        Estimate(peak, peak * (1.0 - MEMORY_BAND), peak * (1.0 + MEMORY_BAND)),
+    )
+    kind = "MoE" if job.arch.is_moe else "dense"
+    return Outcome(dict(zip(METRICS, estimates, strict=True)), job.cluster.gpu.name, kind, job.release)
+
+
+def predict_rows(
+    rows: Sequence[dict[str, str]], workers: int = 1, progress: Progress | None = None
+) -> list[Outcome]:
+    """Outcomes in the order of `rows`. Workers are spawned only when there are many distinct workloads."""
+    keys = [_key(blinded(row)) for row in rows]
+    distinct = {key: blinded(row) for key, row in zip(keys, rows, strict=True)}
+    found: dict[str, Outcome] = {}
+    workers = workers if len(distinct) > _PARALLEL_FROM else 1
+    for key, outcome in zip(distinct, _predict(list(distinct.values()), workers), strict=True):
+        found[key] = outcome
+        if progress is not None:
+            progress(len(found), len(distinct))
+    return [found[key] for key in keys]
+
+
+def usable_cores() -> int:
+    """Cores that this process may run on."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def _key(row: dict[str, str]) -> str:
+    """Equal for rows that ask the same question."""
+    try:
+        question, _ = scenario_of(row)
+    except REFUSALS:
+        return json.dumps(row, sort_keys=True)
+    return json.dumps(question, sort_keys=True)
+
+
+def _predict(rows: list[dict[str, str]], workers: int) -> Iterator[Outcome]:
+    if workers <= 1:
+        yield from map(predict_workload, rows)
+        return
+    pool = ProcessPoolExecutor(workers, multiprocessing.get_context("spawn"), _ignore_interrupt)
+    try:
+        yield from pool.map(predict_workload, rows, chunksize=4)
+    finally:
+        pool.shutdown(wait=True, cancel_futures=True)
+
+
+def _ignore_interrupt() -> None:
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the parent, which then stops its workers

@@ -1,0 +1,114 @@
+"""Files of runs: read rows of any CSV with our columns, and hide from the predictor what it must not see."""
+
+from __future__ import annotations
+
+import csv
+from collections.abc import Iterable
+from dataclasses import dataclass
+from importlib.resources import files
+from math import isfinite
+from pathlib import Path
+from typing import TextIO
+
+from calibrate.rows import METRICS
+
+NEEDED = ("model", "gpu", "gpus", "seq_len", "gbs")
+# what people read: never shown to the predictor
+HIDDEN = ("id", "source", "notes", "split", "repeats", "spread_pct", *METRICS)
+# what a prediction may read
+WORKLOAD = (
+    "model", "layers", "hidden", "heads", "vocab", "kv_heads", "first_dense_layers", "gpu", "gpus", "gpus_per_node",
+    "internode", "seq_len", "precision", "gbs", "mbs", "tp", "pp", "vpp", "cp", "ep", "etp", "dp", "zero", "recompute",
+    "capacity_factor", "routing", "release", "schedule", "stack",
+)  # fmt: skip
+PUBLISHED = ("training.csv", "training_sweeps.csv")
+MAX_BYTES = 200_000_000
+
+
+class BadRows(ValueError):
+    """A file of runs that cannot be read; the message names the file, the line and what would do."""
+
+
+@dataclass(frozen=True, slots=True)
+class RowFile:
+    """Rows of one file in their order, its metric columns, and the columns that nobody knows."""
+
+    name: str
+    rows: tuple[dict[str, str], ...]
+    metrics: tuple[str, ...]
+    unknown: tuple[str, ...]
+
+
+def load_rows(path: str | Path) -> RowFile:
+    """Rows of a CSV file. BadRows when it is missing, unreadable, not a CSV, or lacks a needed column."""
+    file = Path(path)
+    try:
+        if file.stat().st_size > MAX_BYTES:
+            raise BadRows(f"{file} has {file.stat().st_size:,} bytes; a file of runs has at most {MAX_BYTES:,}")
+        with file.open(encoding="utf-8-sig", newline="") as handle:
+            return _parse(handle, str(file))
+    except OSError as error:
+        raise BadRows(f"cannot read {file}: {error.strerror or error}") from None
+    except UnicodeDecodeError:
+        raise BadRows(f"{file} is not a text file in UTF-8") from None
+
+
+def published_rows() -> tuple[RowFile, ...]:
+    """The rows that ship with the package (see calibrate/published/README.md)."""
+    found = []
+    for name in PUBLISHED:
+        with files("calibrate").joinpath("published", name).open(encoding="utf-8", newline="") as handle:
+            found.append(_parse(handle, name))
+    return tuple(found)
+
+
+def _parse(lines: Iterable[str] | TextIO, name: str) -> RowFile:
+    reader = csv.reader(lines, strict=True)
+    try:
+        header = [cell.strip() for cell in next(reader, [])]
+        _check_header(header, name)
+        rows = []
+        for cells in reader:
+            if not any(cell.strip() for cell in cells):
+                continue
+            if len(cells) != len(header):
+                raise BadRows(f"{name}, line {reader.line_num}: {len(cells)} cells under {len(header)} columns")
+            rows.append(dict(zip(header, cells, strict=True)))
+    except csv.Error as error:
+        raise BadRows(f"{name}, line {reader.line_num}: not a CSV ({error})") from None
+    if not rows:
+        raise BadRows(f"{name} holds a header and no rows")
+    metrics = tuple(m for m in METRICS if m in header) or METRICS[:1]
+    unknown = tuple(c for c in header if c and c not in WORKLOAD and c not in HIDDEN)
+    return RowFile(name, tuple(rows), metrics, unknown)
+
+
+def _check_header(header: list[str], name: str) -> None:
+    if not any(header):
+        raise BadRows(f"{name} is empty; it needs a header with {', '.join(NEEDED)}")
+    missing = [column for column in NEEDED if column not in header]
+    if missing:
+        shown = ", ".join(header[:8])[:120]
+        raise BadRows(f"{name} lacks column {', '.join(missing)}; needs {', '.join(NEEDED)} (its header: {shown})")
+    twice = sorted({column for column in header if column and header.count(column) > 1})
+    if twice:
+        raise BadRows(f"{name} has column {', '.join(twice)} twice")
+
+
+def blinded(row: dict[str, str]) -> dict[str, str]:
+    """The workload columns of a row: all that a prediction is given."""
+    return {column: row[column] for column in WORKLOAD if column in row}
+
+
+def measured(row: dict[str, str], metric: str) -> tuple[float | None, str]:
+    """The measured value, None where there is none; and why one that is written down does not count."""
+    text = (row.get(metric) or "").strip()
+    if not text:
+        return None, ""
+    try:
+        value = float(text)
+    except ValueError:
+        value = 0.0
+    if not isfinite(value) or value <= 0.0:
+        return None, f"measured {metric} {text[:20]!r} is not a positive number: not counted"
+    return value, ""

@@ -1,0 +1,135 @@
+"""Predict published or own runs and compare: one record per row and metric; the file that others can check."""
+
+from __future__ import annotations
+
+import csv
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TextIO
+
+from calibrate.predict_rows import Outcome, Progress, predict_rows
+from calibrate.row_file import RowFile, load_rows, measured, published_rows
+
+COLUMNS = ("id", "split", "metric", "measured", "predicted", "low", "high", "error_pct", "status", "reason")
+_NEW_MOE = "26.02"  # release from which vendors' MoE stacks are no longer young
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Record:
+    """One row and metric. None where there is no such number; `groups` name the row's classes for the summary."""
+
+    id: str
+    split: str
+    metric: str
+    measured: float | None
+    predicted: float | None
+    low: float | None
+    high: float | None
+    reason: str
+    groups: dict[str, str]
+
+    @property
+    def status(self) -> str:
+        """ok or refused."""
+        return "refused" if self.predicted is None else "ok"
+
+    @property
+    def error_pct(self) -> float | None:
+        """100 x (predicted / measured - 1); None without both."""
+        if self.predicted is None or self.measured is None:
+            return None
+        return 100.0 * (self.predicted / self.measured - 1.0)
+
+    @property
+    def covered(self) -> bool | None:
+        """True when the measured value lies in the interval; None without both."""
+        if self.low is None or self.high is None or self.measured is None:
+            return None
+        return self.low <= self.measured <= self.high
+
+
+def validate_files(
+    row_files: Sequence[RowFile], workers: int = 1, progress: Progress | None = None
+) -> list[Record]:
+    """Records of all rows in their order."""
+    rows = [row for file in row_files for row in file.rows]
+    outcomes = iter(predict_rows(rows, workers, progress))
+    records = []
+    for file in row_files:
+        for number, row in enumerate(file.rows, start=1):
+            outcome = next(outcomes)
+            records += [_record(row, number, metric, outcome) for metric in file.metrics]
+    return records
+
+
+def validate_rows(
+    path: str | Path | None = None, workers: int = 1, progress: Progress | None = None
+) -> list[Record]:
+    """Records of a file's rows, or of the published rows that ship with the package. BadRows for a bad file."""
+    return validate_files(published_rows() if path is None else (load_rows(path),), workers, progress)
+
+
+def _record(row: dict[str, str], number: int, metric: str, outcome: Outcome) -> Record:
+    value, note = measured(row, metric)
+    estimate = outcome.estimates.get(metric)
+    return Record(
+        id=(row.get("id") or "").strip() or str(number),
+        split=(row.get("split") or "").strip() or "own",
+        metric=metric,
+        measured=value,
+        predicted=estimate.value if estimate else None,
+        low=estimate.low if estimate else None,
+        high=estimate.high if estimate else None,
+        reason=outcome.refusal or note,
+        groups=_groups(row, outcome),
+    )
+
+
+def _groups(row: dict[str, str], outcome: Outcome) -> dict[str, str]:
+    groups = {
+        "GPU": outcome.gpu or row["gpu"].strip(),
+        "model family": family_of(row["model"]),
+        "kind": outcome.kind or "refused",
+    }
+    source = source_of(row.get("source") or "")
+    if source:
+        groups["source"] = source
+    if outcome.kind == "MoE":
+        groups["release of MoE runs"] = _release_class(outcome.release)
+    return groups
+
+
+def _release_class(release: str) -> str:
+    if not release:
+        return "unknown"
+    return f"{_NEW_MOE} or later" if release >= _NEW_MOE else f"before {_NEW_MOE}"
+
+
+def family_of(model: str) -> str:
+    """'llama' of llama-3.1-8b, 'gpt-oss' of gpt-oss-20b: the leading letters of a model's name."""
+    name = Path(model.strip().lower()).stem if "/" in model else model.strip().lower()
+    found = re.match(r"gpt-oss|[a-z]+", name)
+    return found.group(0) if found else name or "unknown"
+
+
+def source_of(text: str) -> str:
+    """The publisher named by a citation: its words up to the first file, table, bracket or section."""
+    return re.split(r"\s*[(:,]|\s+(?:README|Table|section|benchmarks/|\S+/|\S+\.md)", text.strip(), maxsplit=1)[0].strip()
+
+
+def write_records(records: Sequence[Record], handle: TextIO) -> None:
+    """The records as CSV in long form, nine significant digits."""
+    writer = csv.writer(handle, lineterminator="\n")
+    writer.writerow(COLUMNS)
+    for r in records:
+        numbers = (r.measured, r.predicted, r.low, r.high)
+        error = "" if r.error_pct is None else f"{r.error_pct:.4f}"
+        writer.writerow((r.id, r.split, r.metric, *map(_digits, numbers), error, r.status, r.reason))
+
+
+def _digits(value: float | None) -> str:
+    return "" if value is None else f"{value:.9g}"
+
+
