@@ -1,0 +1,210 @@
+"""Fit the constants of training steps on published rows marked `fit`: `python -m calibrate.fit_training ROWS.csv...`
+
+Every constant in sim/stacks/constants.yaml with a `fit:` range may move; the others stay. Residuals are log errors with
+a soft-L1 loss, each family of rows weighted alike; a prior keeps every constant near its starting value unless rows
+disagree. Rows marked `test` are never read. Left-out errors come from refitting without one fold of families.
+"""
+
+from __future__ import annotations
+
+import argparse
+import csv
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import dataclass
+from math import exp, log
+from pathlib import Path
+from typing import Any
+
+from calibrate.predict_row import simulate_row
+from calibrate.rows import Row, stack_of
+from sim.stack import constants
+
+_STEP = 0.02  # log step of the finite differences
+
+
+@dataclass(frozen=True, slots=True)
+class Sample:
+    """One fit row: its cells, measured log seconds, and the weight of its family."""
+
+    row: Row
+    measured_s: float
+    family: str
+
+
+def family_of(row: Row) -> str:
+    """Rows that share machine, stack and model count as one family: they repeat each other's errors."""
+    model = row.get("model") or "gpt"
+    size = f"{row.get('layers', '')}x{row.get('hidden', '')}" if row.get("hidden") else ""
+    return "/".join((stack_of(row)[0], row["gpu"], model, size, row.get("precision", "")[:4], row.get("release", "")[:18]))
+
+
+def load_samples(paths: Sequence[Path]) -> list[Sample]:
+    """All rows marked fit that carry a step time."""
+    samples = []
+    for path in paths:
+        with path.open(newline="", encoding="utf-8") as handle:
+            for row in csv.DictReader(handle):
+                if row.get("split") == "fit" and row.get("step_time_s"):
+                    samples.append(Sample(row, float(row["step_time_s"]), family_of(row)))
+    return samples
+
+
+def _predict(task: tuple[Row, Mapping[str, float]]) -> tuple[float, list[str]] | None:
+    row, overrides = task
+    try:
+        result = simulate_row(row, dict(overrides))
+    except ValueError:
+        return None
+    return log(result.step.step_time_s), list(result.simulator.tuning.used)
+
+
+class Problem:
+    """Predictions of all samples as a function of the free constants; evaluates only what a constant touches."""
+
+    def __init__(self, samples: list[Sample], keys: list[str], pool: ProcessPoolExecutor) -> None:
+        self._pool = pool
+        start = {k: float(constants()[k]["value"]) for k in keys}
+        first = list(pool.map(_predict, [(s.row, start) for s in samples], chunksize=4))
+        kept = [(s, p) for s, p in zip(samples, first, strict=True) if p is not None]
+        self.samples = [s for s, _ in kept]
+        self.uses = [set(p[1]) for _, p in kept]
+        self.keys = [k for k in keys if any(k in u for u in self.uses)]
+
+    def predict(self, values: Mapping[str, float], which: Sequence[int] | None = None) -> list[float]:
+        """Log step times of the samples in `which` (default all)."""
+        indices = range(len(self.samples)) if which is None else which
+        found = self._pool.map(_predict, [(self.samples[i].row, values) for i in indices], chunksize=4)
+        return [p[0] for p in found if p is not None]
+
+    def jacobian(self, values: Mapping[str, float], base: Sequence[float]) -> Any:
+        """d log(step time) / d log(constant), shape [samples, keys], by forward differences."""
+        import numpy as np
+
+        tasks: list[tuple[Row, Mapping[str, float]]] = []
+        where: list[tuple[int, int]] = []
+        for j, key in enumerate(self.keys):
+            moved = {**values, key: values[key] * exp(_STEP)}
+            for i, used in enumerate(self.uses):
+                if key in used:
+                    tasks.append((self.samples[i].row, moved))
+                    where.append((i, j))
+        matrix = np.zeros((len(self.samples), len(self.keys)))
+        for (i, j), found in zip(where, self._pool.map(_predict, tasks, chunksize=16), strict=True):
+            if found is not None:
+                matrix[i, j] = (found[0] - base[i]) / _STEP
+        return matrix
+
+
+def _weights(samples: Sequence[Sample]) -> list[float]:
+    """Each family counts like the square root of its rows."""
+    counts: dict[str, int] = {}
+    for s in samples:
+        counts[s.family] = counts.get(s.family, 0) + 1
+    return [counts[s.family] ** -0.5 for s in samples]
+
+
+def fit(
+    problem: Problem, rounds: int, log_: Callable[[str], None], only: Sequence[int] | None = None
+) -> dict[str, float]:
+    """Gauss-Newton with a soft-L1 loss and a Gaussian prior on log constants, inside their ranges."""
+    import numpy as np
+
+    keep = np.array(sorted(only) if only is not None else range(len(problem.samples)))
+    records = [constants()[k] for k in problem.keys]
+    prior = np.array([log(float(r.get("prior", r["value"]))) for r in records])
+    spread = np.array([float(r["fit"]) for r in records])
+    theta = np.array([log(float(r["value"])) for r in records])
+    measured = np.array([log(s.measured_s) for s in problem.samples])
+    weight = np.array(_weights(problem.samples))
+    scale = 0.03  # errors beyond 3 % count linearly, not squared
+    values = dict(zip(problem.keys, np.exp(theta), strict=True))
+    base = np.array(problem.predict(values))
+    for turn in range(rounds):
+        jac = problem.jacobian(values, base)[keep]
+        error = (base - measured)[keep]
+        robust = weight[keep] / np.sqrt(1.0 + (error / scale) ** 2)
+        best = None
+        left = (jac * robust[:, None]).T @ jac / scale**2 + np.diag(1.0 / spread**2)
+        right = -(jac * robust[:, None]).T @ error / scale**2 + (prior - theta) / spread**2
+        move = np.clip(np.linalg.solve(left, right), -0.5, 0.5)
+        for share in (1.0, 0.5, 0.2):
+            trial = dict(zip(problem.keys, np.exp(theta + share * move), strict=True))
+            predicted = np.array(problem.predict(trial))
+            cost = _cost(predicted - measured, weight, scale, keep) + float(
+                (((theta + share * move - prior) / spread) ** 2).sum()
+            )
+            if best is None or cost < best[0]:
+                best = (cost, share, trial, predicted)
+        assert best is not None
+        theta, values, base = theta + best[1] * move, best[2], best[3]
+        errors = np.abs(np.exp((base - measured)[keep]) - 1)
+        log_(f"round {turn + 1}: cost {best[0]:.1f}, median {np.median(errors):.2%}, p90 {np.quantile(errors, 0.9):.2%}")
+    return {k: float(v) for k, v in values.items()}
+
+
+def _cost(error: Any, weight: Any, scale: float, keep: Any) -> float:
+    import numpy as np
+
+    scaled = (error / scale)[keep]
+    return float((2 * weight[keep] * (np.sqrt(1 + scaled**2) - 1)).sum())
+
+
+def write_constants(values: Mapping[str, float], note: str, path: Path) -> None:
+    """Write fitted values into the constants file, line by line: comments and order stay."""
+    lines = []
+    for line in path.read_text(encoding="utf-8").splitlines():
+        key = line.split(": {", 1)[0]
+        if key in values and ": {" in line:
+            record = dict(constants()[key])
+            record["value"] = float(f"{values[key]:.4g}")
+            record["kind"] = "fitted"
+            record.setdefault("prior", float(constants()[key]["value"]))
+            record["data"] = note
+            line = f"{key}: {{{', '.join(_item(k, v) for k, v in record.items())}}}"
+        lines.append(line)
+    path.write_text("\n".join(lines) + "\n", encoding="utf-8")
+
+
+def _item(key: str, value: Any) -> str:
+    if isinstance(value, str) and key in ("why", "data"):
+        return f'{key}: "{value}"'
+    return f"{key}: {value:.6g}" if isinstance(value, float) else f"{key}: {value}"
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Command line of the fit."""
+    import sys
+
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("rows", nargs="+", type=Path)
+    parser.add_argument("--rounds", type=int, default=4)
+    parser.add_argument("--write", type=Path, help="constants file to update")
+    parser.add_argument("--every", type=int, default=1, help="take every n-th row of families with more than 12 rows")
+    options = parser.parse_args(arguments)
+    samples = _thinned(load_samples(options.rows), options.every)
+    keys = [k for k, r in constants().items() if "fit" in r]
+    with ProcessPoolExecutor(2) as pool:
+        problem = Problem(samples, keys, pool)
+        sys.stderr.write(f"{len(problem.samples)} rows, {len(problem.keys)} free constants\n")
+        values = fit(problem, options.rounds, lambda text: sys.stderr.write(text + "\n") and sys.stderr.flush() or None)
+    for key in problem.keys:
+        sys.stdout.write(f"{key}: {constants()[key]['value']} -> {values[key]:.4g}\n")
+    if options.write:
+        note = f"{len(problem.samples)} published fit rows"
+        write_constants(values, note, options.write)
+
+
+def _thinned(samples: list[Sample], every: int) -> list[Sample]:
+    counts: dict[str, int] = {}
+    kept = []
+    for s in samples:
+        n = counts.get(s.family, 0)
+        counts[s.family] = n + 1
+        if n < 6 or n % every == 0:
+            kept.append(s)
+    return kept
+
+
+if __name__ == "__main__":
+    main()

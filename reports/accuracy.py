@@ -1,0 +1,95 @@
+"""How wrong we are, as tables for the terminal and for Markdown files."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from rich import box
+from rich.console import Group, RenderableType
+from rich.table import Table
+from rich.text import Text
+
+from calibrate.summary import COUNTED, Line, Summary
+
+METRIC_TITLES = {"step_time_s": "step time", "peak_allocated_gib": "peak allocated memory"}
+_COLUMNS = ("split", "rows", "median", "mean", "p90", "bias, median", "bias, mean", "in interval")
+_REASONS = 8  # refusals shown one by one
+
+
+def accuracy_report(summary: Summary) -> RenderableType:
+    """Counts, the table of splits, and the breakdowns, for a terminal."""
+    parts: list[RenderableType] = [Text(_counts(summary), style="bold"), *map(Text, _refusals(summary))]
+    for metric in _metrics(summary):
+        parts += [Text(f"\n{_title(metric)}: absolute error in % of the measured value, and signed bias", style="bold")]
+        parts.append(_table("", summary.of("all", metric), with_value=False))
+        parts += [_table(d, _counted(summary.of(d, metric))) for d in summary.dimensions() if summary.of(d, metric)]
+    if not summary.lines:
+        parts.append(Text("no measured values in this file: predictions only (--out writes them)"))
+    return Group(*parts)
+
+
+def accuracy_markdown(summary: Summary) -> str:
+    """The same tables in GitHub Markdown, ending with a newline."""
+    lines = [_counts(summary), "", *(f"- {reason.strip()}" for reason in _refusals(summary))]
+    for metric in _metrics(summary):
+        lines += ["", f"### {_title(metric).capitalize()}", "", "Absolute error in % of the measured value; bias > 0: predicted too high.", ""]
+        lines += _markdown("", summary.of("all", metric), with_value=False)
+        for dimension in summary.dimensions():
+            found = _counted(summary.of(dimension, metric))
+            if found:
+                lines += ["", f"#### {_title(metric).capitalize()} by {dimension}", "", *_markdown(dimension, found)]
+    return "\n".join(lines).replace("\n\n\n", "\n\n").strip() + "\n"
+
+
+def _title(metric: str) -> str:
+    return METRIC_TITLES.get(metric, metric)
+
+
+def _metrics(summary: Summary) -> list[str]:
+    return list(dict.fromkeys(line.metric for line in summary.lines))
+
+
+def _counted(lines: Sequence[Line]) -> list[Line]:
+    return [line for line in lines if line.counted]
+
+
+def _counts(summary: Summary) -> str:
+    splits = ", ".join(f"{n} {name}{'' if name in COUNTED else ' (not counted)'}" for name, n in summary.splits.items())
+    refused = sum(summary.refused.values())
+    return f"{summary.rows} rows ({splits}): {summary.answered} answered, {refused} refused"
+
+
+def _refusals(summary: Summary) -> list[str]:
+    shown = list(summary.refused.items())[:_REASONS]
+    lines = [f"  refused {n}: {reason}" for reason, n in shown]
+    rest = sum(summary.refused.values()) - sum(n for _, n in shown)
+    return lines + ([f"  refused {rest} for other reasons (--json lists them)"] if rest else [])
+
+
+def _cells(line: Line) -> tuple[str, ...]:
+    a = line.accuracy
+    split = line.split if line.counted else f"{line.split} (not counted)"
+    sizes = (f"{v:.1f}" for v in (a.median_abs_pct, a.mean_abs_pct, a.p90_abs_pct))
+    signed = (f"{v:+.1f}" for v in (a.median_bias_pct, a.mean_bias_pct))
+    return (split, str(a.rows), *sizes, *signed, f"{a.coverage_pct:.0f} %")
+
+
+def _table(dimension: str, lines: Sequence[Line], with_value: bool = True) -> Table:
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
+    if with_value:
+        table.add_column(dimension, max_width=36)
+    for i, name in enumerate(_COLUMNS):
+        table.add_column(name, justify="left" if i == 0 else "right", no_wrap=True)
+    before = ""
+    for line in lines:
+        value = [] if not with_value else [line.value if line.value != before else ""]
+        before = line.value
+        table.add_row(*value, *_cells(line))
+    return table
+
+
+def _markdown(dimension: str, lines: Sequence[Line], with_value: bool = True) -> list[str]:
+    head = [*([dimension] if with_value else []), *_COLUMNS]
+    ruler = [*(["---"] if with_value else []), "---", *["---:"] * (len(_COLUMNS) - 1)]
+    rows = [[*([line.value.replace("|", "\\|")] if with_value else []), *_cells(line)] for line in lines]
+    return [f"| {' | '.join(cells)} |" for cells in (head, ruler, *rows)]

@@ -1,0 +1,123 @@
+"""A simulated step as a Chrome trace: opens in Perfetto (ui.perfetto.dev) and chrome://tracing."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from reports.failures import writing
+from sim.pipeline import Slot
+from sim.prediction import Prediction
+
+_US = 1e6  # the format counts microseconds
+_THREADS = {"compute": 1, "comm": 2, "host": 3, "dp": 4}
+_END = 5  # the thread of what follows the pipeline: optimizer and fixed costs
+PHASE_TITLES = {
+    "F": "forward",
+    "B": "backward",
+    "I": "input gradient",
+    "W": "weight gradient",
+    "FB": "forward + backward, overlapped",
+}
+
+
+def write_chrome_trace(p: Prediction, path: str | Path) -> None:
+    """Write the trace. OutputError when the file cannot be written."""
+    file = Path(path)
+    with writing(file), file.open("w", encoding="utf-8") as handle:
+        json.dump(chrome_trace(p), handle, separators=(",", ":"), allow_nan=False)
+        handle.write("\n")
+
+
+def chrome_trace(p: Prediction) -> dict[str, Any]:
+    """The trace: one process per pipeline rank, threads compute, host and dp, times in microseconds."""
+    job = p.resolved.job
+    return {
+        "traceEvents": [*_names(p), *_slices(p), *_tail(p)],
+        "displayTimeUnit": "ms",
+        "otherData": {
+            "model": job.arch.name,
+            "cluster": job.cluster.name,
+            "stack": job.stack.name,
+            "schedule": job.layout.schedule,
+            "step_time_s": p.step_time_s,
+        },
+    }
+
+
+def _meta(kind: str, pid: int, tid: int, **args: str | int) -> dict[str, Any]:
+    return {"ph": "M", "name": kind, "pid": pid, "tid": tid, "args": args}
+
+
+def _names(p: Prediction) -> Iterator[dict[str, Any]]:
+    layout, lanes = p.resolved.job.layout, p.step.timeline.program.lanes
+    for rank in p.step.timeline.ranks():
+        stages = range(rank, layout.pp * layout.vpp, layout.pp)
+        held = [rank, layout.pp - 1 - rank] if layout.schedule == "dualpipe" else list(stages)
+        shown = f"stage {', '.join(map(str, held))}"
+        yield _meta("process_name", rank, 0, name=f"pipeline rank {rank} ({shown})")
+        yield _meta("process_sort_index", rank, 0, sort_index=rank)
+        used = {lane.stream for lane in lanes if lane.rank == rank}
+        for stream in sorted(used, key=_thread):
+            yield _meta("thread_name", rank, _thread(stream), name=stream)
+            yield _meta("thread_sort_index", rank, _thread(stream), sort_index=_thread(stream))
+        yield _meta("thread_name", rank, _END, name="end of step")
+        yield _meta("thread_sort_index", rank, _END, sort_index=_END)
+
+
+def _thread(stream: str) -> int:
+    return _THREADS.get(stream, len(_THREADS) + 2)
+
+
+def slot_args(slot: Slot) -> dict[str, int | str]:
+    """Phase, micro-batch and stage of a slot; of both halves for an overlapped pair."""
+    args: dict[str, int | str] = {
+        "phase": PHASE_TITLES.get(slot.phase, slot.phase),
+        "micro_batch": slot.micro_batch,
+        "stage": slot.stage,
+    }
+    if slot.phase == "FB":
+        args |= {"micro_batch_backward": slot.micro_batch_b, "stage_backward": slot.stage_b}
+    return args
+
+
+def _slices(p: Prediction) -> Iterator[dict[str, Any]]:
+    """Complete events; slots are named by phase and micro-batch, so that Perfetto colours them by phase."""
+    timeline = p.step.timeline
+    for item, (label, lane) in enumerate(zip(timeline.program.labels, timeline.program.lane_of, strict=True)):
+        slot = p.step.slots.get(item)
+        start, end = timeline.start_s[item], timeline.end_s[item]
+        yield {
+            "ph": "X",
+            "name": _slot_name(slot) if slot else label,
+            "cat": lane.stream,
+            "pid": lane.rank,
+            "tid": _thread(lane.stream),
+            "ts": start * _US,
+            "dur": (end - start) * _US,
+            "args": slot_args(slot) if slot else {},
+        }
+
+
+def _slot_name(slot: Slot) -> str:
+    if slot.phase == "FB":
+        return f"forward {slot.micro_batch} + backward {slot.micro_batch_b}"
+    return f"{PHASE_TITLES.get(slot.phase, slot.phase)} {slot.micro_batch}"
+
+
+def _tail(p: Prediction) -> Iterator[dict[str, Any]]:
+    """What follows the pipeline on every rank, so that the trace is as long as the step."""
+    start = p.step.timeline.makespan_s
+    for rank in p.step.timeline.ranks():
+        yield {
+            "ph": "X",
+            "name": "gradients, optimizer, stragglers, constant",
+            "cat": "end of step",
+            "pid": rank,
+            "tid": _END,
+            "ts": start * _US,
+            "dur": max(0.0, p.step_time_s - start) * _US,
+            "args": {},
+        }

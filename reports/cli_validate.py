@@ -1,0 +1,77 @@
+"""`moesim validate`: predict published or own runs, and say how wrong the predictions are."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from calibrate.row_file import RowFile
+    from calibrate.validate import Record
+
+
+def validate(
+    rows: Annotated[
+        Path | None, typer.Argument(help="CSV of runs (model, gpu, gpus, seq_len, gbs, ...); default: the published runs.")
+    ] = None,
+    out: Annotated[Path | None, typer.Option(help="Write one line per row and metric to this CSV.")] = None,
+    json: Annotated[bool, typer.Option("--json", help="Print the summary as JSON.")] = False,
+    markdown: Annotated[bool, typer.Option("--markdown", help="Print the accuracy tables as Markdown.")] = False,
+) -> int:
+    """Compare predictions with measured runs. Measured values are optional and never read by a prediction."""
+    from calibrate.row_file import load_rows, published_rows
+    from calibrate.summary import summarise
+    from reports.accuracy import accuracy_markdown, accuracy_report
+    from reports.text import console, note, print_json
+
+    files = published_rows() if rows is None else (load_rows(rows),)
+    for file in files:
+        if file.unknown:
+            note(f"note: {file.name}: columns not read: {', '.join(file.unknown)}")
+    if out is not None:
+        _check_writable(out)
+    records = _predict(files)
+    if out is not None:
+        _write(records, out)
+        note(f"predictions: {out}")
+    summary = summarise(records)
+    if json:
+        print_json(summary.to_dict())
+    elif markdown:
+        typer.echo(accuracy_markdown(summary), nl=False)
+    else:
+        console().print(accuracy_report(summary))
+    return 0
+
+
+def _predict(files: Sequence[RowFile]) -> list[Record]:
+    """All records, with a progress bar on stderr where a person looks at it."""
+    from rich.console import Console
+    from rich.progress import Progress
+
+    from calibrate.predict_rows import usable_cores
+    from calibrate.validate import validate_files
+
+    with Progress(console=Console(stderr=True), transient=True) as bar:
+        task = bar.add_task("predicting", total=None)
+        return validate_files(files, usable_cores(), lambda done, total: bar.update(task, completed=done, total=total))
+
+
+def _check_writable(path: Path) -> None:
+    """Fail before the work, not after it."""
+    from reports.failures import writing
+
+    with writing(path), path.open("a", encoding="utf-8"):
+        pass
+
+
+def _write(records: Sequence[Record], path: Path) -> None:
+    from calibrate.validate import write_records
+    from reports.failures import writing
+
+    with writing(path), path.open("w", encoding="utf-8", newline="") as handle:
+        write_records(records, handle)

@@ -1,0 +1,80 @@
+"""Failures that a person caused or can mend: one clear line and exit code 2. Anything else is a defect and shows."""
+
+from __future__ import annotations
+
+import errno
+import os
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+BAD_INPUT, INTERRUPTED, BROKEN_PIPE = 2, 130, 141
+
+
+class OutputError(ValueError):
+    """A file that cannot be written or a picture format that does not exist; the message says what would do."""
+
+
+def ours() -> tuple[type[Exception], ...]:
+    """Every exception that our rooms raise for questions which cannot be answered. Imports the rooms."""
+    from calibrate.row_file import BadRows
+    from hwmodels.facts import FactError
+    from hwmodels.profile import NoFit
+    from hwmodels.units import UnitError
+    from sim.arch_fields import ArchError
+    from sim.layout import BadLayout
+    from sim.memory import DoesNotFit
+    from sim.program import Deadlock
+    from sim.scenario import ScenarioError
+    from sim.stack import StackError
+    from traces.routing import BadTrace
+
+    return (
+        OutputError, BadRows, FactError, NoFit, UnitError, ArchError, BadLayout, DoesNotFit, Deadlock, ScenarioError,
+        StackError, BadTrace,
+    )  # fmt: skip
+
+
+@contextmanager
+def writing(path: Path) -> Iterator[None]:
+    """Turn what the file system says while `path` is written into an OutputError."""
+    try:
+        yield
+    except OSError as error:
+        raise OutputError(f"cannot write {path}: {error.strerror or error}") from None
+
+
+def guarded(command: Callable[[], int]) -> int:
+    """Run a command; its exit code, or 2 after one line on stderr, 130 after Ctrl-C, 141 for a closed pipe."""
+    try:
+        code = command()
+        sys.stdout.flush()
+        return code
+    except KeyboardInterrupt:
+        return INTERRUPTED
+    except BrokenPipeError:
+        return _closed_pipe()
+    except OSError as error:
+        if error.errno == errno.EPIPE:
+            return _closed_pipe()
+        if error.filename is None:
+            raise
+        return complain(f"cannot read {os.fspath(error.filename)!s}: {error.strerror}")
+    except (ValueError, RuntimeError) as error:
+        if not isinstance(error, ours()):
+            raise
+        return complain(str(error))
+
+
+def complain(message: str) -> int:
+    """Print one line `error: ...` on stderr; returns exit code 2."""
+    line = " ".join(message.split())
+    sys.stderr.write(f"error: {line}\n")
+    return BAD_INPUT
+
+
+def _closed_pipe() -> int:
+    """The reader went away (`| head`): say nothing, and keep the interpreter from complaining at exit."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    return BROKEN_PIPE

@@ -1,0 +1,70 @@
+"""Numbers and lines as people read them: seconds, bytes, counts; and one console for all tables."""
+
+from __future__ import annotations
+
+import json
+import sys
+from typing import Any
+
+from rich.console import Console
+
+_WIDTH = 110  # widest table; also used when the output is not a terminal
+
+
+def console() -> Console:
+    """The console for results: stdout, at most 110 columns, no colour codes when it is not a terminal."""
+    found = Console(file=sys.stdout, highlight=False, markup=False, emoji=False)
+    found.width = min(found.width, _WIDTH) if found.is_terminal else _WIDTH
+    return found
+
+
+def print_json(value: Any) -> None:
+    """`value` as indented JSON on stdout; NaN and infinity are refused, they are not JSON."""
+    sys.stdout.write(json.dumps(value, indent=2, allow_nan=False) + "\n")
+
+
+def note(line: str) -> None:
+    """A diagnostic for people, on stderr."""
+    sys.stderr.write(line + "\n")
+
+
+def seconds(value: float) -> str:
+    """'24.7 s', '812 ms', '35.1 us': three digits."""
+    for unit, factor in (("s", 1.0), ("ms", 1e3), ("us", 1e6)):
+        if value * factor >= 0.9995 or unit == "us":
+            return f"{three(value * factor)} {unit}"
+    raise AssertionError("unreachable")
+
+
+def three(value: float) -> str:
+    """Three significant digits without an exponent: 24.7, 812, 0.0351, 12,345."""
+    if value == 0.0:
+        return "0"
+    size = abs(value)
+    if size >= 100:
+        return f"{value:,.0f}"
+    decimals = 1 if size >= 10 else 2 if size >= 1 else 3 if size >= 0.1 else 4
+    return f"{value:.{decimals}f}"
+
+
+def gib(size_bytes: float) -> str:
+    """'101.0' GiB."""
+    return f"{size_bytes / 2.0**30:.1f}"
+
+
+def count(value: float) -> str:
+    """'671.0 B', '37.6 B', '1.5 T', '350.2 M': powers of 1000."""
+    for factor, letter in ((1e12, " T"), (1e9, " B"), (1e6, " M"), (1e3, " k")):
+        if abs(value) >= factor:
+            return f"{value / factor:.2f}{letter}" if value / factor < 10 else f"{value / factor:.1f}{letter}"
+    return f"{value:g}"
+
+
+def si(value: float, unit: str) -> str:
+    """'989 TFLOP/s', '3.35 TB/s', '50 GB/s', '3.7 us': four digits with an SI prefix."""
+    if value == 0.0:
+        return f"0 {unit}"
+    for factor, prefix in ((1e15, "P"), (1e12, "T"), (1e9, "G"), (1e6, "M"), (1e3, "k"), (1.0, ""), (1e-3, "m"), (1e-6, "u")):
+        if abs(value) >= factor * 0.99995:
+            return f"{value / factor:.4g} {prefix}{unit}"
+    return f"{value:.4g} {unit}"
