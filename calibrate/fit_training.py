@@ -1,7 +1,7 @@
 """Fit the constants of training steps on published rows marked `fit`: `python -m calibrate.fit_training ROWS.csv...`
 
 Every constant in sim/stacks/constants.yaml with a `fit:` range may move; the others stay. Residuals are log errors with
-a soft-L1 loss, each family of rows weighted alike; a prior keeps every constant near its starting value unless rows
+a Cauchy loss, each family of rows weighted alike; a prior keeps every constant near its starting value unless rows
 disagree. Rows marked `test` are never read. Left-out errors come from refitting without one fold of families.
 """
 
@@ -107,7 +107,7 @@ def _weights(samples: Sequence[Sample]) -> list[float]:
 def fit(
     problem: Problem, rounds: int, log_: Callable[[str], None], only: Sequence[int] | None = None
 ) -> dict[str, float]:
-    """Gauss-Newton with a soft-L1 loss and a Gaussian prior on log constants, inside their ranges."""
+    """Gauss-Newton with a Cauchy loss and a Gaussian prior on log constants, inside their ranges."""
     import numpy as np
 
     keep = np.array(sorted(only) if only is not None else range(len(problem.samples)))
@@ -117,13 +117,13 @@ def fit(
     theta = np.array([log(float(r["value"])) for r in records])
     measured = np.array([log(s.measured_s) for s in problem.samples])
     weight = np.array(_weights(problem.samples))
-    scale = 0.03  # errors beyond 3 % count linearly, not squared
+    scale = 0.05  # Cauchy loss: a row that is 20 % off for every model pulls like one that is 1 % off
     values = dict(zip(problem.keys, np.exp(theta), strict=True))
     base = np.array(problem.predict(values))
     for turn in range(rounds):
         jac = problem.jacobian(values, base)[keep]
         error = (base - measured)[keep]
-        robust = weight[keep] / np.sqrt(1.0 + (error / scale) ** 2)
+        robust = weight[keep] / (1.0 + (error / scale) ** 2)
         best = None
         left = (jac * robust[:, None]).T @ jac / scale**2 + np.diag(1.0 / spread**2)
         right = -(jac * robust[:, None]).T @ error / scale**2 + (prior - theta) / spread**2
@@ -147,7 +147,7 @@ def _cost(error: Any, weight: Any, scale: float, keep: Any) -> float:
     import numpy as np
 
     scaled = (error / scale)[keep]
-    return float((2 * weight[keep] * (np.sqrt(1 + scaled**2) - 1)).sum())
+    return float((weight[keep] * np.log1p(scaled**2)).sum())
 
 
 def write_constants(values: Mapping[str, float], note: str, path: Path) -> None:

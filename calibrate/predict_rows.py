@@ -1,4 +1,4 @@
-"""Predict many rows: each distinct workload once, on all cores, in an order that does not depend on timing."""
+"""Predict many rows: each distinct workload once, on all cores, in an order that timing cannot change."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ class Estimate:
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """What one workload is predicted to take, or why it is refused. `gpu`, `kind` and `release` for grouping."""
+    """What one workload is predicted to take, or why it is refused. The rest is for grouping."""
 
     estimates: dict[str, Estimate]
     gpu: str = ""

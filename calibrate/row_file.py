@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import csv
+import io
 from collections.abc import Iterable
 from dataclasses import dataclass
 from importlib.resources import files
 from math import isfinite
 from pathlib import Path
-from typing import TextIO
 
 from calibrate.rows import METRICS
 
@@ -17,15 +17,15 @@ NEEDED = ("model", "gpu", "gpus", "seq_len", "gbs")
 HIDDEN = ("id", "source", "notes", "split", "repeats", "spread_pct", *METRICS)
 # what a prediction may read
 WORKLOAD = (
-    "model", "layers", "hidden", "heads", "vocab", "kv_heads", "first_dense_layers", "gpu", "gpus", "gpus_per_node",
-    "internode", "seq_len", "precision", "gbs", "mbs", "tp", "pp", "vpp", "cp", "ep", "etp", "dp", "zero", "recompute",
-    "capacity_factor", "routing", "release", "schedule", "stack",
+    "model", "layers", "hidden", "heads", "vocab", "kv_heads", "first_dense_layers", "gpu", "gpus",
+    "gpus_per_node", "internode", "seq_len", "precision", "gbs", "mbs", "tp", "pp", "vpp", "cp", "ep", "etp",
+    "dp", "zero", "recompute", "capacity_factor", "routing", "release", "schedule", "stack",
 )  # fmt: skip
 PUBLISHED = ("training.csv", "training_sweeps.csv")
 MAX_BYTES = 200_000_000
 
 
-class BadRows(ValueError):
+class BadRows(ValueError):  # noqa: N818 - named like BadLayout and BadTrace
     """A file of runs that cannot be read; the message names the file, the line and what would do."""
 
 
@@ -44,7 +44,9 @@ def load_rows(path: str | Path) -> RowFile:
     file = Path(path)
     try:
         if file.stat().st_size > MAX_BYTES:
-            raise BadRows(f"{file} has {file.stat().st_size:,} bytes; a file of runs has at most {MAX_BYTES:,}")
+            raise BadRows(
+                f"{file} has {file.stat().st_size:,} bytes; a file of runs has at most {MAX_BYTES:,}"
+            )
         with file.open(encoding="utf-8-sig", newline="") as handle:
             return _parse(handle, str(file))
     except OSError as error:
@@ -57,12 +59,12 @@ def published_rows() -> tuple[RowFile, ...]:
     """The rows that ship with the package (see calibrate/published/README.md)."""
     found = []
     for name in PUBLISHED:
-        with files("calibrate").joinpath("published", name).open(encoding="utf-8", newline="") as handle:
-            found.append(_parse(handle, name))
+        text = files("calibrate").joinpath("published", name).read_text(encoding="utf-8")
+        found.append(_parse(io.StringIO(text, newline=""), name))
     return tuple(found)
 
 
-def _parse(lines: Iterable[str] | TextIO, name: str) -> RowFile:
+def _parse(lines: Iterable[str], name: str) -> RowFile:
     reader = csv.reader(lines, strict=True)
     try:
         header = [cell.strip() for cell in next(reader, [])]
@@ -72,7 +74,9 @@ def _parse(lines: Iterable[str] | TextIO, name: str) -> RowFile:
             if not any(cell.strip() for cell in cells):
                 continue
             if len(cells) != len(header):
-                raise BadRows(f"{name}, line {reader.line_num}: {len(cells)} cells under {len(header)} columns")
+                raise BadRows(
+                    f"{name}, line {reader.line_num}: {len(cells)} cells under {len(header)} columns"
+                )
             rows.append(dict(zip(header, cells, strict=True)))
     except csv.Error as error:
         raise BadRows(f"{name}, line {reader.line_num}: not a CSV ({error})") from None
@@ -89,7 +93,9 @@ def _check_header(header: list[str], name: str) -> None:
     missing = [column for column in NEEDED if column not in header]
     if missing:
         shown = ", ".join(header[:8])[:120]
-        raise BadRows(f"{name} lacks column {', '.join(missing)}; needs {', '.join(NEEDED)} (its header: {shown})")
+        raise BadRows(
+            f"{name} lacks column {', '.join(missing)}; needs {', '.join(NEEDED)} (its header: {shown})"
+        )
     twice = sorted({column for column in header if column and header.count(column) > 1})
     if twice:
         raise BadRows(f"{name} has column {', '.join(twice)} twice")

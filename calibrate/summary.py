@@ -16,7 +16,7 @@ COUNTED = ("fit", "test", "own")  # other splits (stress) are shown, not counted
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Accuracy:
-    """Errors of a set of records in percent of the measured value; None when nothing was measured and answered."""
+    """Errors of a set of records in percent of the measured values."""
 
     rows: int  # measured and answered
     median_abs_pct: float
@@ -132,5 +132,7 @@ def _lines(metric: str, dimension: str, groups: dict[str, list[Record]], splits:
         for split in splits:
             found = accuracy(r for r in records if r.split == split)
             if found is not None:
-                lines.append(Line(metric=metric, dimension=dimension, value=value, split=split, accuracy=found))
+                lines.append(
+                    Line(metric=metric, dimension=dimension, value=value, split=split, accuracy=found)
+                )
     return lines

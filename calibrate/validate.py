@@ -1,4 +1,4 @@
-"""Predict published or own runs and compare: one record per row and metric; the file that others can check."""
+"""Predict published or own runs and compare: one record per row and metric, in a file others can check."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ _NEW_MOE = "26.02"  # release from which vendors' MoE stacks are no longer young
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Record:
-    """One row and metric. None where there is no such number; `groups` name the row's classes for the summary."""
+    """One row and metric. None where there is no such number; `groups` classify it for the summary."""
 
     id: str
     split: str
@@ -67,7 +67,7 @@ def validate_files(
 def validate_rows(
     path: str | Path | None = None, workers: int = 1, progress: Progress | None = None
 ) -> list[Record]:
-    """Records of a file's rows, or of the published rows that ship with the package. BadRows for a bad file."""
+    """Records of a file's rows, or of the published rows that ship with us. BadRows for a bad file."""
     return validate_files(published_rows() if path is None else (load_rows(path),), workers, progress)
 
 
@@ -116,7 +116,9 @@ def family_of(model: str) -> str:
 
 def source_of(text: str) -> str:
     """The publisher named by a citation: its words up to the first file, table, bracket or section."""
-    return re.split(r"\s*[(:,]|\s+(?:README|Table|section|benchmarks/|\S+/|\S+\.md)", text.strip(), maxsplit=1)[0].strip()
+    return re.split(
+        r"\s*[(:,]|\s+(?:README|Table|section|benchmarks/|\S+/|\S+\.md)", text.strip(), maxsplit=1
+    )[0].strip()
 
 
 def write_records(records: Sequence[Record], handle: TextIO) -> None:
@@ -131,5 +133,3 @@ def write_records(records: Sequence[Record], handle: TextIO) -> None:
 
 def _digits(value: float | None) -> str:
     return "" if value is None else f"{value:.9g}"
-
-

@@ -20,9 +20,16 @@ def accuracy_report(summary: Summary) -> RenderableType:
     """Counts, the table of splits, and the breakdowns, for a terminal."""
     parts: list[RenderableType] = [Text(_counts(summary), style="bold"), *map(Text, _refusals(summary))]
     for metric in _metrics(summary):
-        parts += [Text(f"\n{_title(metric)}: absolute error in % of the measured value, and signed bias", style="bold")]
+        parts += [
+            Text(
+                f"\n{_title(metric)}: absolute error in % of the measured value, and signed bias",
+                style="bold",
+            )
+        ]
         parts.append(_table("", summary.of("all", metric), with_value=False))
-        parts += [_table(d, _counted(summary.of(d, metric))) for d in summary.dimensions() if summary.of(d, metric)]
+        for d in summary.dimensions():
+            if _counted(summary.of(d, metric)):
+                parts += [Text(""), _table(d, _counted(summary.of(d, metric)))]
     if not summary.lines:
         parts.append(Text("no measured values in this file: predictions only (--out writes them)"))
     return Group(*parts)
@@ -32,12 +39,23 @@ def accuracy_markdown(summary: Summary) -> str:
     """The same tables in GitHub Markdown, ending with a newline."""
     lines = [_counts(summary), "", *(f"- {reason.strip()}" for reason in _refusals(summary))]
     for metric in _metrics(summary):
-        lines += ["", f"### {_title(metric).capitalize()}", "", "Absolute error in % of the measured value; bias > 0: predicted too high.", ""]
+        lines += [
+            "",
+            f"### {_title(metric).capitalize()}",
+            "",
+            "Absolute error in % of the measured value; bias > 0: predicted too high.",
+            "",
+        ]
         lines += _markdown("", summary.of("all", metric), with_value=False)
         for dimension in summary.dimensions():
             found = _counted(summary.of(dimension, metric))
             if found:
-                lines += ["", f"#### {_title(metric).capitalize()} by {dimension}", "", *_markdown(dimension, found)]
+                lines += [
+                    "",
+                    f"#### {_title(metric).capitalize()} by {dimension}",
+                    "",
+                    *_markdown(dimension, found),
+                ]
     return "\n".join(lines).replace("\n\n\n", "\n\n").strip() + "\n"
 
 
@@ -54,7 +72,9 @@ def _counted(lines: Sequence[Line]) -> list[Line]:
 
 
 def _counts(summary: Summary) -> str:
-    splits = ", ".join(f"{n} {name}{'' if name in COUNTED else ' (not counted)'}" for name, n in summary.splits.items())
+    splits = ", ".join(
+        f"{n} {name}{'' if name in COUNTED else ' (not counted)'}" for name, n in summary.splits.items()
+    )
     refused = sum(summary.refused.values())
     return f"{summary.rows} rows ({splits}): {summary.answered} answered, {refused} refused"
 
@@ -75,7 +95,7 @@ def _cells(line: Line) -> tuple[str, ...]:
 
 
 def _table(dimension: str, lines: Sequence[Line], with_value: bool = True) -> Table:
-    table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False, show_edge=False)
     if with_value:
         table.add_column(dimension, max_width=36)
     for i, name in enumerate(_COLUMNS):

@@ -1,4 +1,4 @@
-"""The command line: results on stdout, diagnostics on stderr, exit code 2 with one line for a bad question."""
+"""The command line: results on stdout, diagnostics on stderr, one line and exit code 2 for a bad question."""
 
 from __future__ import annotations
 
@@ -39,7 +39,8 @@ def _print_version(wanted: bool) -> None:
 @app.callback()
 def _options(
     version: Annotated[
-        bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Print the version and stop.")
+        bool,
+        typer.Option("--version", callback=_print_version, is_eager=True, help="Print the version and stop."),
     ] = False,
 ) -> None:
     pass

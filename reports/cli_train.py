@@ -14,24 +14,35 @@ _AGREE = 1e-9  # relative; the exact run adds the same numbers in another order
 
 
 def train(
-    scenario: Annotated[Path, typer.Argument(help="Scenario file in YAML; `moesim init` writes one.", show_default=False)],
+    scenario: Annotated[
+        Path, typer.Argument(help="Scenario file in YAML; `moesim init` writes one.", show_default=False)
+    ],
     json: Annotated[bool, typer.Option("--json", help="Print the whole prediction as JSON.")] = False,
     timeline: Annotated[
         Path | None, typer.Option(help="Write the step as a Chrome trace (JSON; opens in ui.perfetto.dev).")
     ] = None,
-    figure: Annotated[Path | None, typer.Option(help="Draw the step as a Gantt chart (.png, .svg or .pdf).")] = None,
-    exact: Annotated[bool, typer.Option("--exact", help="Also run every kernel as an event of its own, and compare.")] = False,
+    figure: Annotated[
+        Path | None, typer.Option(help="Draw the step as a Gantt chart (.png, .svg or .pdf).")
+    ] = None,
+    exact: Annotated[
+        bool, typer.Option("--exact", help="Also run every kernel as an event of its own, and compare.")
+    ] = False,
     no_memory_check: Annotated[
-        bool, typer.Option("--no-memory-check", help="Answer even if a stage needs more memory than its GPU has.")
+        bool,
+        typer.Option("--no-memory-check", help="Answer even if a stage needs more memory than its GPU has."),
     ] = False,
 ) -> int:
     """Predict the time, memory and cost of one training step."""
+    from reports.failures import check_writable
     from reports.text import console, note, print_json
     from sim.predict import predict_train
     from sim.scenario import load_scenario
 
+    for path in (timeline, figure):
+        if path is not None:
+            check_writable(path)
     if figure is not None:
-        from reports.gantt import check_format
+        from reports.figures import check_format
 
         check_format(figure)
     question = load_scenario(scenario)
@@ -48,7 +59,7 @@ def train(
         write_chrome_trace(prediction, timeline)
         note(f"timeline: {timeline} (open it in https://ui.perfetto.dev)")
     if figure is not None:
-        from reports.gantt import write_figure
+        from reports.figures import write_figure
 
         write_figure(prediction, figure)
         note(f"figure: {figure}")
@@ -66,6 +77,8 @@ def _compare_exact(scenario: Path, replay: Prediction) -> int:
     step_s = predict_train(scenario, check_memory=False, exact=True).step_time_s
     wall_s = perf_counter() - begin
     difference = abs(step_s - replay.step_time_s) / replay.step_time_s
-    verdict = "agrees with the replay" if difference < _AGREE else "DIFFERS from the replay: please report this"
+    verdict = (
+        "agrees with the replay" if difference < _AGREE else "DIFFERS from the replay: please report this"
+    )
     note(f"exact: {step_s:.9g} s, {verdict} (relative difference {difference:.1e}); took {wall_s:.1f} s")
     return 0 if difference < _AGREE else 1

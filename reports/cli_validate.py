@@ -16,16 +16,22 @@ if TYPE_CHECKING:
 
 def validate(
     rows: Annotated[
-        Path | None, typer.Argument(help="CSV of runs (model, gpu, gpus, seq_len, gbs, ...); default: the published runs.")
+        Path | None,
+        typer.Argument(
+            help="CSV of runs (model, gpu, gpus, seq_len, gbs, ...); default: the published runs."
+        ),
     ] = None,
     out: Annotated[Path | None, typer.Option(help="Write one line per row and metric to this CSV.")] = None,
     json: Annotated[bool, typer.Option("--json", help="Print the summary as JSON.")] = False,
-    markdown: Annotated[bool, typer.Option("--markdown", help="Print the accuracy tables as Markdown.")] = False,
+    markdown: Annotated[
+        bool, typer.Option("--markdown", help="Print the accuracy tables as Markdown.")
+    ] = False,
 ) -> int:
     """Compare predictions with measured runs. Measured values are optional and never read by a prediction."""
     from calibrate.row_file import load_rows, published_rows
     from calibrate.summary import summarise
     from reports.accuracy import accuracy_markdown, accuracy_report
+    from reports.failures import check_writable
     from reports.text import console, note, print_json
 
     files = published_rows() if rows is None else (load_rows(rows),)
@@ -33,7 +39,7 @@ def validate(
         if file.unknown:
             note(f"note: {file.name}: columns not read: {', '.join(file.unknown)}")
     if out is not None:
-        _check_writable(out)
+        check_writable(out)
     records = _predict(files)
     if out is not None:
         _write(records, out)
@@ -56,17 +62,12 @@ def _predict(files: Sequence[RowFile]) -> list[Record]:
     from calibrate.predict_rows import usable_cores
     from calibrate.validate import validate_files
 
-    with Progress(console=Console(stderr=True), transient=True) as bar:
+    screen = Console(stderr=True)
+    with Progress(console=screen, transient=True, disable=not screen.is_terminal) as bar:
         task = bar.add_task("predicting", total=None)
-        return validate_files(files, usable_cores(), lambda done, total: bar.update(task, completed=done, total=total))
-
-
-def _check_writable(path: Path) -> None:
-    """Fail before the work, not after it."""
-    from reports.failures import writing
-
-    with writing(path), path.open("a", encoding="utf-8"):
-        pass
+        return validate_files(
+            files, usable_cores(), lambda done, total: bar.update(task, completed=done, total=total)
+        )
 
 
 def _write(records: Sequence[Record], path: Path) -> None:

@@ -1,4 +1,4 @@
-"""Failures that a person caused or can mend: one clear line and exit code 2. Anything else is a defect and shows."""
+"""Failures that a person can mend: one clear line and exit code 2. Anything else is a defect and shows."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ BAD_INPUT, INTERRUPTED, BROKEN_PIPE = 2, 130, 141
 
 
 class OutputError(ValueError):
-    """A file that cannot be written or a picture format that does not exist; the message says what would do."""
+    """A file that cannot be written, or an unknown picture format; the message says what would do."""
 
 
 def ours() -> tuple[type[Exception], ...]:
@@ -31,8 +31,8 @@ def ours() -> tuple[type[Exception], ...]:
     from traces.routing import BadTrace
 
     return (
-        OutputError, BadRows, FactError, NoFit, UnitError, ArchError, BadLayout, DoesNotFit, Deadlock, ScenarioError,
-        StackError, BadTrace,
+        OutputError, BadRows, FactError, NoFit, UnitError, ArchError, BadLayout, DoesNotFit, Deadlock,
+        ScenarioError, StackError, BadTrace,
     )  # fmt: skip
 
 
@@ -45,8 +45,18 @@ def writing(path: Path) -> Iterator[None]:
         raise OutputError(f"cannot write {path}: {error.strerror or error}") from None
 
 
+def check_writable(path: Path) -> None:
+    """OutputError when `path` clearly cannot be written; asked before the work starts. Creates nothing."""
+    if path.is_dir():
+        raise OutputError(f"cannot write {path}: it is a folder")
+    if not path.parent.is_dir():
+        raise OutputError(f"cannot write {path}: folder {path.parent} does not exist")
+    if not os.access(path if path.exists() else path.parent, os.W_OK):
+        raise OutputError(f"cannot write {path}: permission denied")
+
+
 def guarded(command: Callable[[], int]) -> int:
-    """Run a command; its exit code, or 2 after one line on stderr, 130 after Ctrl-C, 141 for a closed pipe."""
+    """Run a command: its exit code, 2 after one line on stderr, 130 after Ctrl-C, 141 for a closed pipe."""
     try:
         code = command()
         sys.stdout.flush()

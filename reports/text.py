@@ -64,7 +64,16 @@ def si(value: float, unit: str) -> str:
     """'989 TFLOP/s', '3.35 TB/s', '50 GB/s', '3.7 us': four digits with an SI prefix."""
     if value == 0.0:
         return f"0 {unit}"
-    for factor, prefix in ((1e15, "P"), (1e12, "T"), (1e9, "G"), (1e6, "M"), (1e3, "k"), (1.0, ""), (1e-3, "m"), (1e-6, "u")):
+    for factor, prefix in (
+        (1e15, "P"),
+        (1e12, "T"),
+        (1e9, "G"),
+        (1e6, "M"),
+        (1e3, "k"),
+        (1.0, ""),
+        (1e-3, "m"),
+        (1e-6, "u"),
+    ):
         if abs(value) >= factor * 0.99995:
             return f"{value / factor:.4g} {prefix}{unit}"
     return f"{value:.4g} {unit}"

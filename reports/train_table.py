@@ -1,4 +1,4 @@
-"""A training prediction as tables: the answer first, then where the time, the memory and the numbers come from."""
+"""A training prediction as tables: the answer first, then where time, memory and numbers come from."""
 
 from __future__ import annotations
 
@@ -40,7 +40,18 @@ CATEGORY_TITLES = {
 
 def train_report(p: Prediction) -> RenderableType:
     """Everything that a person wants to see of one prediction."""
-    parts = (_title(p), _answer(p), _breakdown(p), _memory(p), _evidence(p), *_notes(p))
+    gap = Text("")
+    parts: tuple[RenderableType, ...] = (
+        _title(p),
+        _answer(p),
+        gap,
+        _breakdown(p),
+        gap,
+        _memory(p),
+        gap,
+        _evidence(p),
+        *_notes(p),
+    )
     return Group(*parts)
 
 
@@ -84,9 +95,14 @@ def _answer(p: Prediction) -> Table:
     table = Table(box=box.ROUNDED, show_header=False, pad_edge=True)
     table.add_column(style="bold")
     table.add_column()
-    table.add_row("step time", f"{seconds(p.step_time_s)}   (90 % interval {three(p.low_s)} to {seconds(p.high_s)}, {p.band})")
+    table.add_row(
+        "step time",
+        f"{seconds(p.step_time_s)}   (90 % interval {three(p.low_s)} to {seconds(p.high_s)}, {p.band})",
+    )
     table.add_row("tokens/s", f"{p.tokens_per_s:,.0f}   ({p.tokens_per_s_per_gpu:,.1f} per GPU)")
-    table.add_row("MFU", f"{p.mfu:.1%} of the 16-bit peak   ({p.model_flops_per_s_per_gpu / 1e12:,.1f} TFLOP/s per GPU)")
+    table.add_row(
+        "MFU", f"{p.mfu:.1%} of the 16-bit peak   ({p.model_flops_per_s_per_gpu / 1e12:,.1f} TFLOP/s per GPU)"
+    )
     table.add_row("peak memory", _memory_line(p))
     table.add_row("cost", _cost_line(p))
     bounds = ", ".join(f"{seconds(v)} ({k})" for k, v in p.lower_bounds_s.items() if v > 0)
@@ -108,7 +124,10 @@ def _cost_line(p: Prediction) -> str:
     per_token = float(c["energy_joules_per_step"]) / p.tokens_per_step
     parts.append(f"{three(per_token * 1e6 / 3.6e6)} kWh per million tokens")
     if "usd_per_million_tokens" in c:
-        parts.append(f"; ${three(float(c['usd_per_million_tokens']))} at ${three(float(c['usd_per_gpu_hour']))} per GPU-hour")
+        parts.append(
+            f"; ${three(float(c['usd_per_million_tokens']))} at "
+            f"${three(float(c['usd_per_gpu_hour']))} per GPU-hour"
+        )
     return " ".join(parts).replace(" ;", ";")
 
 
@@ -117,7 +136,6 @@ def _breakdown(p: Prediction) -> Table:
     for key, value in p.breakdown_s.items():
         share = value / p.step_time_s
         table.add_row(CATEGORY_TITLES.get(key, key), f"{value:.3f}", f"{share:.1%}", "█" * round(share * 40))
-    table.add_section()
     table.add_row("step", f"{sum(p.breakdown_s.values()):.3f}", "100.0%", "")
     return table
 
@@ -146,7 +164,7 @@ def _evidence(p: Prediction) -> Table:
 
 
 def _notes(p: Prediction) -> list[Text]:
-    """Assumptions in the order of interest; stack defaults and constants on a line each, the rest on their own."""
+    """Assumptions in the order of interest; stack defaults and constants take a line each."""
     defaults = [a.split(" (default of stack")[0] for a in p.assumptions if "(default of stack" in a]
     constants = [a for a in p.assumptions if a.startswith("constant ")]
     others = [a for a in p.assumptions if "(default of stack" not in a and not a.startswith("constant ")]

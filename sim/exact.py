@@ -55,17 +55,22 @@ def _followers(program: Program, old: int) -> list[int]:
 
 def _tail(big: Program, lane: Lane, segment: Segment) -> list[int]:
     """Numbers of the segment's background ops that nothing inside it waits for, in program order."""
-    waited = {j for op in segment.ops if op.stream == "compute" for j in op.after}
-    loose = [i for i, op in enumerate(segment.ops) if op.stream == "dp" and i not in waited]
-    own = [i for i, op in enumerate(segment.ops) if op.stream == "dp"]
-    numbers = big.lanes.get(Lane(lane.rank, "dp"), [])[-len(own) :] if own else []
-    return [numbers[own.index(i)] for i in loose]
+    waited = _waited(segment)
+    loose = sum(1 for i, op in enumerate(segment.ops) if op.stream == "dp" and i not in waited)
+    return big.lanes[Lane(lane.rank, "dp")][-loose:] if loose else []
+
+
+def _waited(segment: Segment) -> set[int]:
+    """Ops that compute waits for. Those on the dp stream are parameter gathers."""
+    return {j for op in segment.ops if op.stream == "compute" for j in op.after}
 
 
 def _expand_segment(big: Program, lane: Lane, gate: int, segment: Segment, time: SegmentTime) -> int:
     numbers: list[int] = []
-    for op, (start, end) in zip(segment.ops, time.op_times, strict=True):
-        where = Lane(lane.rank, op.stream)
+    waited = _waited(segment)
+    for i, (op, (start, end)) in enumerate(zip(segment.ops, time.op_times, strict=True)):
+        # gathers have a stream of their own: they must not queue behind the reductions of earlier segments
+        where = Lane(lane.rank, "gather" if op.stream == "dp" and i in waited else op.stream)
         deps = [Dep(numbers[j]) for j in op.after]
         if op.stream != "compute":
             deps.append(Dep(gate))

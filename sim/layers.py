@@ -51,8 +51,11 @@ def enter_tensor_parallel(ctx: LayerContext, name: str, module: str = "") -> lis
     if not ctx.layout.sequence_parallel:
         return [Exchange(name=name, forward=None, backward=Comm("all_reduce", buffer, group), exposed=exposed, module=module)]
     gather, scatter = Comm("all_gather", buffer, group), Comm("reduce_scatter", buffer, group)
+    enter = Exchange(name=name, forward=gather, backward=scatter, exposed=exposed, module=module)
+    if not ctx.stack.regather:
+        return [enter]
     again = Exchange(name=f"{name}.regather", forward=None, backward=gather, exposed=exposed, module=module)
-    return [Exchange(name=name, forward=gather, backward=scatter, exposed=exposed, module=module), again]
+    return [enter, again]
 
 
 def leave_tensor_parallel(ctx: LayerContext, name: str, module: str = "") -> list[Step]:
@@ -68,8 +71,10 @@ def leave_tensor_parallel(ctx: LayerContext, name: str, module: str = "") -> lis
 
 
 def tp_exposed(ctx: LayerContext) -> float:
-    """Share of tensor-parallel communication that compute does not hide."""
-    return ctx.tuning.get("tp_exposed", ctx.stack.name) if ctx.stack.tp_overlap else 1.0
+    """Share of the unit-test time of tensor-parallel communication that compute waits for (above 1: slowed down)."""
+    if ctx.stack.tp_overlap:
+        return ctx.tuning.get("tp_exposed", ctx.stack.name)
+    return ctx.tuning.get("tp_slowdown", ctx.stack.name)
 
 
 def _context_exchange(ctx: LayerContext, name: str, elements: float) -> list[Step]:

@@ -18,7 +18,7 @@ class Lane(NamedTuple):
     """One stream of one rank; items on it run one after another in program order."""
 
     rank: int
-    stream: str  # compute | comm | dp | host
+    stream: str  # compute | comm | dp | host; gather in op-by-op runs
 
 
 @dataclass

@@ -139,7 +139,8 @@ class SegmentFactory:
         mode = "dropless" if ctx.dropless else "drop"
         per_launch = ctx.tuning.get("host_launch_s", ctx.stack.name)
         per_moe = ctx.tuning.get("host_moe_layer_s", ctx.stack.name, mode)
-        total = launches * per_launch + moe * share * per_moe
+        pipeline = ctx.tuning.get("host_pipeline_s", ctx.stack.name) if ctx.layout.pp > 1 else 0.0
+        total = launches * per_launch + moe * share * per_moe + pipeline
         if ctx.stack.cuda_graphs:
             total *= ctx.tuning.get("host_graph_share", ctx.stack.name)
         return total

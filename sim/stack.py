@@ -36,6 +36,7 @@ class Stack:
     cuda_graphs: bool
     compiled: bool  # graph compiler fuses elementwise work
     deduplicated_dispatch: bool
+    regather: bool  # sequence parallelism keeps shards and gathers them again for the weight gradient
     host_sync: bool  # the CPU waits for the GPU at pipeline transfers
     fused_loss: bool
     cast_weights_each_micro_batch: bool

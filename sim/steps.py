@@ -96,11 +96,11 @@ def _core_forward(builder: SegmentBuilder, step: Core) -> None:
     if step.unfused_bytes <= 0:
         builder.compute(step.name, w, step.category)
         return
-    batch = w.batch * w.heads
-    builder.compute(f"{step.name}.qk", Gemm(w.q_len, w.kv_len, w.qk_dim, w.dtype, count=batch), step.category)
-    scores = float(batch) * w.q_len * w.kv_len
-    builder.compute(f"{step.name}.softmax", Stream(scores * step.unfused_bytes, "softmax"), step.category, kernels=3)
-    builder.compute(f"{step.name}.av", Gemm(w.q_len, w.v_dim, w.kv_len, w.dtype, count=batch), step.category)
+    rows = w.batch * w.heads * w.q_len  # a batched GEMM fills the GPU like one with all its rows
+    builder.compute(f"{step.name}.qk", Gemm(rows, w.kv_len, w.qk_dim, w.dtype), step.category)
+    softmax = Stream(float(rows) * w.kv_len * step.unfused_bytes, "softmax")
+    builder.compute(f"{step.name}.softmax", softmax, step.category, kernels=3)
+    builder.compute(f"{step.name}.av", Gemm(rows, w.v_dim, w.kv_len, w.dtype), step.category)
 
 
 def _core_backward(builder: SegmentBuilder, step: Core) -> None:
@@ -108,12 +108,11 @@ def _core_backward(builder: SegmentBuilder, step: Core) -> None:
     if step.unfused_bytes <= 0:
         builder.compute(f"{step.name}.bwd", replace(w, phase="backward"), step.category)
         return
-    batch = w.batch * w.heads
-    inner = Gemm(w.q_len, w.kv_len, w.qk_dim, w.dtype, count=2 * batch)
-    outer = Gemm(w.q_len, w.v_dim, w.kv_len, w.dtype, count=2 * batch)
-    scores = float(batch) * w.q_len * w.kv_len
+    rows = w.batch * w.heads * w.q_len
+    inner = Gemm(rows, w.kv_len, w.qk_dim, w.dtype, count=2)
+    outer = Gemm(rows, w.v_dim, w.kv_len, w.dtype, count=2)
     builder.compute(f"{step.name}.av.bwd", outer, step.category, kernels=2)
-    softmax = Stream(scores * step.unfused_backward_bytes, "softmax")
+    softmax = Stream(float(rows) * w.kv_len * step.unfused_backward_bytes, "softmax")
     builder.compute(f"{step.name}.softmax.bwd", softmax, step.category, kernels=3)
     builder.compute(f"{step.name}.qk.bwd", inner, step.category, kernels=2)
 

@@ -1,0 +1,66 @@
+"""`moesim show`, `init` and `schema`: what the catalogues hold, and how a scenario is written."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+
+def show(
+    name: Annotated[
+        str | None,
+        typer.Argument(
+            help="A model, GPU, node, fabric, stack or profile; or the path of a model's config.json."
+        ),
+    ] = None,
+    json: Annotated[bool, typer.Option("--json", help="Print as JSON.")] = False,
+) -> int:
+    """Show what the catalogues hold, or one entry with its sources."""
+    from reports.show import show_all, show_one
+    from reports.show_table import entry_report, overview_report
+    from reports.text import console, print_json
+
+    if name is None:
+        overview = show_all()
+        if json:
+            print_json(overview)
+        else:
+            console().print(overview_report(overview))
+        return 0
+    entries = show_one(name)
+    if json:
+        print_json(entries[0] if len(entries) == 1 else entries)
+    else:
+        for entry in entries:
+            console().print(entry_report(entry))
+    return 0
+
+
+def init(
+    path: Annotated[Path, typer.Argument(help="Where to write it.")] = Path("scenario.yaml"),
+) -> int:
+    """Write a commented scenario to start from. Never overwrites a file."""
+    from reports.failures import OutputError, writing
+    from reports.template import SCENARIO
+    from reports.text import note
+
+    try:
+        with writing(path), path.open("x", encoding="utf-8") as handle:
+            handle.write(SCENARIO)
+    except OutputError:
+        if path.exists():
+            raise OutputError(f"{path} exists and is not overwritten; give another path") from None
+        raise
+    note(f"wrote {path}; next: moesim train {path}")
+    return 0
+
+
+def schema() -> int:
+    """Print the JSON Schema of the scenario file."""
+    from reports.text import print_json
+    from sim.scenario import Scenario
+
+    print_json({"$schema": "https://json-schema.org/draft/2020-12/schema", **Scenario.model_json_schema()})
+    return 0

@@ -1,0 +1,200 @@
+"""Catalogue entries as plain mappings: what we know of a model, GPU, node or stack, and from where."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from hwmodels.cluster import build_cluster, fabric_names, node_for_gpu, node_names
+from hwmodels.facts import FactError, catalogue, did_you_mean
+from hwmodels.gpu import gpu_names, load_gpu
+from hwmodels.profile import load_profile, measured_gpus
+from sim.arch import ModelArch
+from sim.arch_catalogue import ArchError, load_model, model_names, model_record, published
+from sim.params import active_parameters, flops_per_token, kv_bytes_per_token, mtp_params, parameters
+from sim.stack import constants, load_stack, setting_names, stack_names
+
+Entry = dict[str, Any]
+_SEQ_LEN = 4096  # tokens, for FLOPs that depend on the context
+
+
+def show_all() -> Entry:
+    """Names of everything the catalogues hold, with the one or two numbers that tell entries apart."""
+    return {
+        "models": {name: _model_line(load_model(name)) for name in model_names()},
+        "gpus": {name: _gpu_line(name) for name in gpu_names()},
+        "nodes": {n: {k: r[k] for k in ("gpu", "gpus_per_domain")} for n, r in catalogue("nodes").items()},
+        "fabrics": {
+            n: {k: r[k] for k in ("link_bytes_per_s", "latency_s")} for n, r in catalogue("fabrics").items()
+        },
+        "stacks": {name: {"title": _stack(name)["title"]} for name in stack_names()},
+        "profiles": {name: {"measured": True} for name in measured_gpus()},
+    }
+
+
+def show_one(name: str) -> list[Entry]:
+    """Entries called `name`; a GPU comes with its profile, `kind:name` asks for one. FactError if unknown."""
+    kind, _, rest = name.partition(":")
+    if kind in _KINDS and rest:
+        return [_KINDS[kind](rest)]
+    if name in node_names():
+        return [_node(name)]
+    if name in fabric_names():
+        return [_fabric(name)]
+    if name in stack_names():
+        return [_stack(name)]
+    if name in _gpu_spellings():
+        return [_gpu(name), _profile(name)]
+    try:
+        return [_model(name)]
+    except ArchError as error:
+        if Path(name).exists():
+            raise
+        known = [*node_names(), *fabric_names(), *stack_names(), *_gpu_spellings(), *model_names()]
+        hint = did_you_mean(name, known)
+        if hint.startswith("known"):
+            raise FactError(f"nothing is called {name!r}; `moesim show` lists all names") from error
+        raise FactError(f"nothing is called {name!r}; {hint}") from error
+
+
+def _gpu_spellings() -> list[str]:
+    aliases = [alias for record in catalogue("gpus").values() for alias in record.get("aliases", [])]
+    return [*gpu_names(), *aliases]
+
+
+def _model_line(arch: ModelArch) -> Entry:
+    return {
+        "parameters": parameters(arch),
+        "active_parameters": active_parameters(arch).with_input_embedding,
+        "layers": arch.num_layers,
+        "moe": arch.is_moe,
+    }
+
+
+def _gpu_line(name: str) -> Entry:
+    gpu = load_gpu(name)
+    return {
+        "peak_bf16_flops_per_s": gpu.peak_flops_per_s.get("bf16") or gpu.peak_flops_per_s.get("fp16"),
+        "hbm_bytes": gpu.hbm_bytes,
+        "hbm_bytes_per_s": gpu.hbm_bytes_per_s,
+        "scale_up_bytes_per_s": gpu.scale_up_bytes_per_s,
+    }
+
+
+def _model(name: str) -> Entry:
+    arch = load_model(name)
+    entry: Entry = {
+        "kind": "model",
+        "name": arch.name,
+        **_model_line(arch),
+        "active_parameters_without_input_embedding": active_parameters(arch).without_input_embedding,
+        "mtp_parameters": mtp_params(arch),
+        "hidden": arch.hidden,
+        "vocab": arch.vocab,
+        "moe_layers": arch.moe_layers,
+        "forward_flops_per_token": flops_per_token(arch, _SEQ_LEN),
+        "train_flops_per_token": 3.0 * flops_per_token(arch, _SEQ_LEN),
+        "flops_seq_len": _SEQ_LEN,
+        "kv_bytes_per_token": kv_bytes_per_token(arch, "bf16"),
+        "kv_dtype": "bf16",
+    }
+    for part in ("attention", "ffn", "moe", "ssm"):
+        record = getattr(arch, part)
+        if record is not None:
+            key = "experts" if part == "moe" else part
+            entry[key] = {k: v for k, v in asdict(record).items() if v not in (None, False, "none")}
+    entry |= {"source": arch.source, "notes": arch.notes}
+    try:
+        entry["aliases"] = list(model_record(name).get("aliases", []))
+        entry["published"] = asdict(published(name))
+    except ArchError:
+        pass  # a model from a file has no catalogue record
+    return entry
+
+
+def _gpu(name: str) -> Entry:
+    gpu = load_gpu(name)
+    record = catalogue("gpus")[gpu.name]
+    return {
+        "kind": "gpu",
+        **asdict(gpu),
+        "aliases": list(record.get("aliases", [])),
+        "verified": bool(record.get("verified", True)),
+    }
+
+
+def _node(name: str) -> Entry:
+    return _record("nodes", "node", name)
+
+
+def _fabric(name: str) -> Entry:
+    return _record("fabrics", "fabric", name)
+
+
+def _record(catalogue_name: str, kind: str, name: str) -> Entry:
+    records = catalogue(catalogue_name)
+    if name not in records:
+        raise FactError(f"unknown {kind} {name!r}; {did_you_mean(name, list(records))}")
+    return {"kind": kind, "name": name, **records[name]}
+
+
+def _stack(name: str) -> Entry:
+    plain, _ = load_stack(name, build_cluster("dgx-h100", 8))
+    grace, _ = load_stack(name, build_cluster(node_for_gpu("gb200"), 8))
+    settings = {key: getattr(plain, key) for key in setting_names()}
+    if plain.cuda_graphs != grace.cuda_graphs:
+        settings["cuda_graphs"] = "auto (on with Grace hosts, off with x86 hosts)"
+    return {
+        "kind": "stack",
+        "name": name,
+        "title": plain.title,
+        "settings": settings,
+        "source": plain.source,
+        "constants": _constants_of(name, settings),
+    }
+
+
+def _constants_of(stack: str, settings: Entry) -> dict[str, Entry]:
+    """Constants that may enter a prediction with this stack: other stacks' and other settings' left out."""
+    own = (stack, f"{stack}+compile") if settings["compiled"] else (stack,)
+    strangers = {spelling for s in stack_names() for spelling in (s, f"{s}+compile")} - set(own)
+    choices = {
+        "attention_factor": (settings["attention_kernel"], "*"),
+        "loss_bytes_per_logit": ("fused" if settings["fused_loss"] else "plain", "*"),
+    }
+    found: dict[str, Entry] = {}
+    for key, record in constants().items():
+        name, _, inside = key.partition("[")
+        qualifiers = inside.rstrip("]").split(",")
+        if strangers & set(qualifiers):
+            continue
+        if name in choices and qualifiers[0] not in choices[name]:
+            continue
+        if name == "ep_exposed" and settings["ep_overlap"] not in qualifiers:
+            continue
+        found[key] = dict(record)
+    general = {k for k in found if "*" in k and any(k.replace("*", o, 1) in found for o in own)}
+    return {k: v for k, v in found.items() if k not in general}
+
+
+def _profile(name: str) -> Entry:
+    profile = load_profile(name)
+    return {
+        "kind": "profile",
+        "gpu": profile.gpu,
+        "derived_from": profile.derived_from,
+        "derived_note": profile.derived_note,
+        "fits": {key: asdict(p) for key, p in profile.provenance.items()},
+    }
+
+
+_KINDS: dict[str, Callable[[str], Entry]] = {
+    "model": _model,
+    "gpu": _gpu,
+    "node": _node,
+    "fabric": _fabric,
+    "stack": _stack,
+    "profile": _profile,
+}

@@ -1,0 +1,56 @@
+"""The scenario that `moesim init` writes: runs as it is, and says what every key is for."""
+
+SCENARIO = """\
+# A moesim scenario: which model, on which cluster, laid out how, training what. Run it with
+#   moesim train scenario.yaml            (add --json, --timeline step.json, --figure step.png)
+# Bare numbers are SI units; quantities may carry units where noted. Keys behind a "#" show a default or an
+# alternative. `moesim show` lists models, GPUs, nodes, fabrics and stacks; `moesim schema` prints the schema.
+
+# A catalogue name, the path of a Hugging Face config.json, a few layers of a catalogue model
+# ({base: deepseek-v3, layers: 8}), or a plain GPT ({layers: 24, hidden: 2048, heads: 16, vocab: 51200}).
+model: qwen3-30b-a3b
+
+cluster:
+  node: dgx-h100                  # or gpu: H100, whose usual node is then taken
+  gpus: 64
+  fabric: rail-ib-400             # between nodes; left out: what the node's NICs usually plug into
+  # nic_bytes_per_s: 400 Gb/s     # per GPU and direction; overrides the node's
+  # oversubscription: 1.0         # of the fabric's upper tiers
+
+layout:
+  tp: 1                           # tensor parallel
+  pp: 2                           # pipeline parallel
+  vpp: 2                          # virtual stages per pipeline rank (interleaved 1F1B)
+  cp: 1                           # context parallel
+  ep: 8                           # expert parallel
+  etp: 1                          # tensor parallel inside experts
+  # dp: 32                        # follows from the others; checked when given
+  zero: 1                         # 0 none, 1 optimizer, 2 + gradients, 3 + parameters (FSDP)
+  # zero_group: 8                 # ranks that share one copy of the parameters (hybrid sharding)
+  schedule: interleaved           # gpipe | 1f1b | interleaved | zb-h1 | dualpipe
+  # sequence_parallel: true
+  # stage_layers: [12, 12, 12, 12]  # layers per virtual stage; left out: as even as possible
+
+train:
+  global_batch: 512               # sequences per optimizer step
+  micro_batch: 1                  # sequences per forward pass and replica
+  seq_len: 4096
+  precision: bf16                 # bf16 | fp16 | fp8 | fp8_block | mxfp8 | nvfp4
+  recompute: [moe_act, layernorm] # none | selective | full, or modules: core_attention, mlp, mlp_act, moe,
+                                  # moe_act, layernorm, mla_up_proj, shared_experts, ssm
+  # capacity_factor: 1.0          # drop tokens beyond it; left out: dropless
+  # mtp: true                     # train multi-token-prediction modules where the model has them
+  # lora: {rank: 16, targets: all, base_dtype: bf16}   # adapters on frozen weights
+  # offload_optimizer: false      # optimizer state in host memory
+  # offload_activations: 0.0      # share of the activations
+
+# balanced, {lognormal: 0.65, seed: 1} (spread of popularity), or {counts: file.npz} (tokens per expert)
+routing: balanced
+
+# Software: megatron-tuned | megatron-core | megatron-2021 | composer-fsdp | torchtitan | hai-llm; or a
+# mapping with changed settings, {name: megatron-tuned, ep_overlap: hidden}
+stack: megatron-tuned
+# release: "26.04"                # of that software, year.month
+# profile: h100-sxm               # fitted kernel times; left out: the GPU's own
+# price_usd_per_gpu_hour: 2.5     # left out: the middle of published rental prices
+"""

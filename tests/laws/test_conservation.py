@@ -1,0 +1,107 @@
+"""Nothing is lost on the way from a model to its ranks: FLOPs, parameters, token-expert pairs."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from jobs import DENSE, JOBS, MOE, job, simulator
+
+from hwmodels.work import Attention, Gemm, GroupedGemm
+from sim.params import final_norm_params, flops_per_token, parameters
+from sim.placement import expert_loads
+from sim.train import StepSimulator
+from traces.routing import Routing
+
+# skewed and capacity-padded jobs simulate the busiest rank, so their ranks do not add up to the model on purpose
+_EVEN = [name for name in JOBS if "skewed" not in name and "capacity" not in name]
+
+
+def _forward_flops(sim: StepSimulator) -> float:
+    """FLOPs of one step's forward passes over all GPUs."""
+    total = 0.0
+    for chunk in sim.chunks:
+        for op in sim.factory.forward(chunk).ops:
+            if isinstance(op.work, Gemm | GroupedGemm | Attention):
+                total += op.work.flops
+    lay = sim.job.layout
+    return total * sim.job.micro_batches * lay.dp * lay.tp * lay.cp
+
+
+@pytest.mark.parametrize("name", _EVEN)
+def test_forward_flops_over_all_ranks_are_the_closed_form(name: str) -> None:
+    sim = simulator(JOBS[name])
+    job_ = sim.job
+    tokens = job_.global_batch * job_.seq_len
+    # unfused attention computes masked scores too; context parallelism rounds the causal diagonal
+    rounding = 0.02 if job_.layout.cp > 1 else 1e-12
+    closed = flops_per_token(job_.arch, job_.seq_len, causal=job_.stack.attention_kernel != "unfused") * tokens
+    assert _forward_flops(sim) == pytest.approx(closed, rel=rounding)
+
+
+@pytest.mark.parametrize("name", JOBS)
+def test_parameters_over_ranks_are_the_models(name: str) -> None:
+    sim = simulator(JOBS[name])
+    lay = sim.job.layout
+    held = [sim.rank_params(rank) for rank in range(lay.pp)]
+    copies = 2 if lay.schedule == "dualpipe" else 1  # DualPipe keeps every stage on two ranks
+    total = sum(d * lay.tp + e * lay.ep * lay.etp for d, e in held) / copies
+    assert total == pytest.approx(parameters(sim.job.arch) - final_norm_params(sim.job.arch), rel=1e-12)
+
+
+def _loads(layout: dict[str, Any], routing: Routing, tokens: int, factor: float | None) -> list[Any]:
+    sim = simulator(job(MOE, 16, layout))
+    loads = expert_loads(sim.job.arch, sim.job.layout, sim.job.cluster, routing, tokens, factor)
+    return [load for load in loads if load is not None]
+
+
+@settings(max_examples=40)
+@given(sigma=st.floats(0.0, 3.0), seed=st.integers(0, 1000), tokens=st.integers(1, 5000))
+def test_tokens_times_top_k_are_the_rows_in_expert_gemms(sigma: float, seed: int, tokens: int) -> None:
+    routing = Routing(kind="lognormal", sigma=sigma, seed=seed)
+    for load in _loads({}, routing, tokens, None):  # ep 1: the one rank holds every expert
+        assert sum(load.rows) == tokens * MOE["moe"]["top_k"]
+        assert load.dropped_share == 0.0 and load.imbalance == pytest.approx(1.0)
+
+
+@settings(max_examples=40)
+@given(sigma=st.floats(0.0, 3.0), seed=st.integers(0, 1000), tokens=st.integers(1, 5000), factor=st.floats(0.1, 20.0))
+def test_kept_plus_dropped_are_all_pairs(sigma: float, seed: int, tokens: int, factor: float) -> None:
+    routing = Routing(kind="lognormal", sigma=sigma, seed=seed)
+    pairs = tokens * MOE["moe"]["top_k"]
+    free = _loads({}, routing, tokens, None)
+    for load, whole in zip(_loads({}, routing, tokens, factor), free, strict=True):
+        limit = load.rows[0]
+        assert set(load.rows) == {limit}  # capacity kernels pad every expert to the limit
+        kept = sum(min(rows, limit) for rows in whole.rows)
+        assert kept + round(load.dropped_share * pairs) == pairs
+
+
+@settings(max_examples=30)
+@given(sigma=st.floats(0.0, 3.0), seed=st.integers(0, 1000))
+def test_the_busiest_rank_carries_at_least_the_mean(sigma: float, seed: int) -> None:
+    pairs = 1024 * 8 * MOE["moe"]["top_k"]
+    for load in _loads({"ep": 8, "pp": 2}, Routing(kind="lognormal", sigma=sigma, seed=seed), 1024, None):
+        assert sum(load.rows) * 8 >= pairs
+        assert load.imbalance == pytest.approx(sum(load.rows) * 8 / pairs)
+        assert 1.0 <= load.rank_copies <= MOE["moe"]["top_k"]
+
+
+def test_backward_does_twice_the_gemms_of_forward() -> None:
+    sim = simulator(job(DENSE, 8, {"pp": 2}))
+    for chunk in sim.chunks:
+        forward = sum(op.work.flops for op in sim.factory.forward(chunk).ops if isinstance(op.work, Gemm))
+        backward = sum(op.work.flops for op in sim.factory.backward(chunk).ops if isinstance(op.work, Gemm))
+        assert backward == 2.0 * forward
+
+
+def test_split_backward_is_the_whole_backward() -> None:
+    """ZB's input and weight halves hold the same GEMMs as the undivided backward."""
+    for name in ("1F1B", "MoE with EP"):
+        sim = simulator(JOBS[name])
+        for chunk in sim.chunks:
+            whole = sorted(str(op.work) for op in sim.factory.backward(chunk).ops if op.work.flops)
+            halves = [*sim.factory.backward_input(chunk).ops, *sim.factory.backward_weight(chunk).ops]
+            assert sorted(str(op.work) for op in halves if op.work.flops) == whole

@@ -1,0 +1,117 @@
+"""Limits in which the answer is known: one expert is a dense block, no expert parallelism sends nothing, and so on."""
+
+from __future__ import annotations
+
+from copy import deepcopy
+from dataclasses import replace
+from math import inf
+
+import pytest
+from jobs import DENSE, JOBS, MOE, job, simulator
+
+from hwmodels.collectives import FabricFit
+from hwmodels.profile import load_profile
+from hwmodels.work import Comm, ExpertExchange, Gemm, GroupedGemm
+from sim.resolve import resolve
+from sim.scenario import parse_scenario
+from sim.stack import Tuning
+from sim.train import StepSimulator, TrainJob
+
+COMMUNICATION = {"tp_comm", "cp_comm", "ep_comm", "dp_comm"}
+
+
+def _one_expert_and_dense() -> tuple[dict, dict]:  # type: ignore[type-arg]
+    one, dense = deepcopy(MOE), deepcopy(MOE)
+    one["moe"] = {"experts": 1, "top_k": 1, "expert_intermediate": 2816, "gated": True}
+    del dense["moe"]
+    dense["ffn"] = {"intermediate": 2816, "gated": True}
+    return one, dense
+
+
+def test_one_expert_top_1_is_the_dense_model_plus_a_router() -> None:
+    one, dense = _one_expert_and_dense()
+    moe_sim, dense_sim = (simulator(job(model, 8, {}, stack="hai-llm")) for model in (one, dense))
+    for chunk in moe_sim.chunks:
+        for build in ("forward", "backward"):
+            ours = getattr(moe_sim.factory, build)(chunk).ops
+            theirs = getattr(dense_sim.factory, build)(chunk).ops
+            router = sum(op.work.flops for op in ours if "router" in op.name)
+            assert sum(op.work.flops for op in ours) - router == sum(op.work.flops for op in theirs)
+    moe, plain = moe_sim.simulate(), dense_sim.simulate()
+    # dp_comm is not the same: experts have data-parallel collectives of their own
+    same = ("attention", "head", "embedding", "elementwise", "optimizer", "step_constant")
+    for category in same:
+        assert moe.breakdown_s.get(category, 0.0) == pytest.approx(plain.breakdown_s.get(category, 0.0), rel=2e-3)
+    gemms = moe.breakdown_s["gemm"] + moe.breakdown_s["grouped_gemm"]
+    assert gemms == pytest.approx(plain.breakdown_s["gemm"], rel=0.25)  # another kernel for the same product
+    extra = sum(moe.breakdown_s.get(k, 0.0) for k in ("router", "permute"))
+    assert moe.step_time_s - plain.step_time_s == pytest.approx(
+        extra + gemms - plain.breakdown_s["gemm"], abs=0.02 * plain.step_time_s
+    )
+
+
+@pytest.mark.parametrize("layout", [{}, {"tp": 2}, {"pp": 2}])
+def test_without_expert_parallelism_no_token_travels(layout: dict[str, int]) -> None:
+    sim = simulator(job(MOE, 8, layout))
+    for chunk in sim.chunks:
+        ops = [*sim.factory.forward(chunk).ops, *sim.factory.backward(chunk).ops]
+        assert not any(isinstance(op.work, ExpertExchange) for op in ops)
+    assert "ep_comm" not in sim.simulate().breakdown_s
+
+
+def test_one_gpu_sends_nothing() -> None:
+    sim = simulator(job(DENSE, 1, {}, global_batch=4))
+    for chunk in sim.chunks:
+        ops = [*sim.factory.forward(chunk).ops, *sim.factory.backward(chunk).ops]
+        assert not any(isinstance(op.work, Comm) for op in ops)
+    assert not COMMUNICATION & {k for k, v in sim.simulate().breakdown_s.items() if v > 0.0}
+
+
+def _free_network(job_: TrainJob, profile_name: str) -> StepSimulator:
+    """The job on a network of infinite rate and no latency."""
+    cluster = job_.cluster
+    gpu = replace(cluster.gpu, scale_up_bytes_per_s=inf, pcie_bytes_per_s=inf)
+    cluster = replace(cluster, gpu=gpu, nic_bytes_per_s=inf, fabric_latency_s=0.0)
+    zeros = {"base_s": 0.0, "hop_s": 0.0, "a2a_base_s": 0.0, "nvls_base_s": 0.0}
+    profile = load_profile(profile_name)
+    profile = replace(profile, collectives=replace(profile.collectives, **zeros))
+    fabric = FabricFit(
+        ring_hop_s=0.0, tree_hop_s=0.0, peer_message_s=0.0, exchange_floor_s=0.0, exchange_floor_remote_s=0.0
+    )
+    return StepSimulator(replace(job_, cluster=cluster), profile, Tuning({"kernel_gap_s[*]": 0.0}), fabric)
+
+
+@pytest.mark.parametrize("name", JOBS)
+def test_an_infinitely_fast_network_leaves_compute(name: str) -> None:
+    resolved = resolve(parse_scenario(JOBS[name]))
+    step = _free_network(resolved.job, resolved.profile).simulate()
+    sent = {k: v for k, v in step.breakdown_s.items() if k in COMMUNICATION and v > 0.0}
+    assert not sent or max(sent.values()) < 1e-12 * step.step_time_s, sent
+    slower = simulator(JOBS[name]).simulate()
+    assert step.step_time_s <= slower.step_time_s
+    assert step.breakdown_s.get("attention") == pytest.approx(slower.breakdown_s.get("attention"), rel=0.5)
+
+
+def test_balanced_routing_gives_every_expert_the_mean() -> None:
+    sim = simulator(JOBS["MoE with EP"])
+    for load in sim.loads:
+        assert load is not None and load.imbalance == 1.0
+        assert max(load.rows) - min(load.rows) <= 1
+
+
+def test_no_skew_is_balanced() -> None:
+    flat = simulator({**JOBS["MoE with EP"], "routing": {"lognormal": 0.0}}).simulate()
+    assert flat.step_time_s == simulator(JOBS["MoE with EP"]).simulate().step_time_s
+
+
+def test_skew_never_helps() -> None:
+    times = [
+        simulator({**JOBS["MoE with EP"], "routing": {"lognormal": sigma, "seed": 3}}).simulate().step_time_s
+        for sigma in (0.0, 0.2, 0.4, 0.8)
+    ]
+    assert times == sorted(times)
+
+
+def test_grouped_gemm_of_one_group_counts_as_a_gemm() -> None:
+    assert GroupedGemm((512,), 1024, 768).flops == Gemm(512, 1024, 768).flops
+    assert GroupedGemm((512,), 1024, 768).bytes == Gemm(512, 1024, 768).bytes

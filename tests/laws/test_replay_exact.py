@@ -1,0 +1,43 @@
+"""Replaying each distinct segment gives the same step as running every op of every micro-batch as an event."""
+
+from __future__ import annotations
+
+import pytest
+from jobs import JOBS, simulator
+
+
+@pytest.mark.parametrize("name", JOBS)
+def test_replay_equals_exact(name: str) -> None:
+    sim = simulator(JOBS[name])
+    replay, exact = sim.simulate(), sim.simulate_exact()
+    assert exact.step_time_s == pytest.approx(replay.step_time_s, rel=1e-9)
+    assert exact.breakdown_s.keys() == replay.breakdown_s.keys()
+    for category, seconds in replay.breakdown_s.items():
+        assert exact.breakdown_s[category] == pytest.approx(seconds, rel=1e-9, abs=1e-9 * replay.step_time_s)
+
+
+@pytest.mark.parametrize("name", JOBS)
+def test_events_equal_recursion_bit_for_bit(name: str) -> None:
+    sim = simulator(JOBS[name])
+    events, recursion = sim.simulate(events=True), sim.simulate(events=False)
+    assert events.step_time_s == recursion.step_time_s
+    assert events.timeline.start_s == recursion.timeline.start_s
+    assert events.timeline.end_s == recursion.timeline.end_s
+    events.timeline.check()
+
+
+@pytest.mark.parametrize("name", JOBS)
+def test_breakdown_sums_to_the_step(name: str) -> None:
+    step = simulator(JOBS[name]).simulate()
+    assert sum(step.breakdown_s.values()) == pytest.approx(step.step_time_s, rel=1e-9)
+    assert all(seconds >= -1e-12 for seconds in step.breakdown_s.values()), step.breakdown_s
+
+
+@pytest.mark.parametrize("name", JOBS)
+def test_segments_are_well_formed_and_priced_in_full(name: str) -> None:
+    sim = simulator(JOBS[name])
+    program, slots, times = sim.build()
+    for item, slot in slots.items():
+        assert sum(times[item].by_category.values()) == pytest.approx(times[item].duration_s, rel=1e-9)
+        assert program.durations_s[item] == times[item].duration_s
+        del slot

@@ -1,0 +1,73 @@
+"""The dense twin: equal active parameters, equal shapes, and a mapping that reads back as the same record."""
+
+from __future__ import annotations
+
+import pytest
+
+from sim.arch_catalogue import load_model, model_names
+from sim.params import active_parameters, flops_per_token
+from sim.predict import predict_train
+from sim.scenario import parse_scenario
+from sim.twin import TOLERANCE, as_mapping, dense_twin, pattern_of, twin_scenario
+
+MOE = [name for name in model_names() if load_model(name).is_moe]
+DENSE = [name for name in model_names() if not load_model(name).is_moe]
+
+
+@pytest.mark.parametrize("name", MOE)
+def test_active_parameters_are_equal(name: str) -> None:
+    arch = load_model(name)
+    twin = dense_twin(arch)
+    for ours, theirs in zip(active_parameters(twin), active_parameters(arch), strict=True):
+        assert ours == pytest.approx(theirs, rel=2 * TOLERANCE)
+    assert active_parameters(twin).with_input_embedding == pytest.approx(
+        active_parameters(arch).with_input_embedding, rel=TOLERANCE
+    )
+
+
+@pytest.mark.parametrize("name", MOE)
+def test_everything_but_the_feed_forward_is_kept(name: str) -> None:
+    arch, twin = load_model(name), dense_twin(load_model(name))
+    assert not twin.is_moe and twin.moe is None
+    assert (twin.hidden, twin.vocab, twin.mtp_layers) == (arch.hidden, arch.vocab, arch.mtp_layers)
+    assert twin.attention == arch.attention and twin.ssm == arch.ssm
+    assert [kind.mixer for kind in twin.layers] == [kind.mixer for kind in arch.layers]
+
+
+def test_deepseek_v3_twin_is_a_37b_model() -> None:
+    twin = dense_twin(load_model("deepseek-v3"))
+    assert twin.ffn is not None and twin.ffn.intermediate % 256 == 0
+    assert 37e9 < active_parameters(twin).with_input_embedding < 38e9
+    arch = load_model("deepseek-v3")
+    assert flops_per_token(twin, 4096) == pytest.approx(flops_per_token(arch, 4096), rel=0.01)
+
+
+@pytest.mark.parametrize("name", DENSE[:5])
+def test_a_dense_model_is_its_own_twin(name: str) -> None:
+    assert dense_twin(load_model(name)) is load_model(name) or dense_twin(load_model(name)) == load_model(name)
+
+
+@pytest.mark.parametrize("name", model_names())
+def test_as_mapping_reads_back_as_the_same_record(name: str) -> None:
+    arch = load_model(name)
+    assert load_model(as_mapping(arch)) == arch
+
+
+def test_pattern_of_is_one_readable_line() -> None:
+    assert pattern_of(load_model("deepseek-v3").layers) == "3 x attention+dense, 58 x attention+moe"
+
+
+def test_twin_scenario_predicts() -> None:
+    scenario = {
+        "model": "mixtral-8x7b",
+        "cluster": {"node": "dgx-h100", "gpus": 64},
+        "layout": {"pp": 4, "ep": 8},
+        "train": {"global_batch": 256, "seq_len": 4096, "capacity_factor": 1.25},
+        "routing": {"lognormal": 0.5},
+    }
+    twin = twin_scenario(scenario, load_model("mixtral-8x7b"))
+    assert "routing" not in twin and "capacity_factor" not in twin["train"]
+    assert parse_scenario(twin).layout.ep == 1
+    prediction = predict_train(twin, check_memory=False)
+    assert prediction.resolved.job.arch.name == "mixtral-8x7b-dense-twin"
+    assert "ep_comm" not in prediction.breakdown_s
