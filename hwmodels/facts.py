@@ -34,9 +34,10 @@ def catalogue(kind: str) -> dict[str, dict[str, Any]]:
 
 def did_you_mean(name: str, known: list[str]) -> str:
     """'; did you mean 'x'?' when something is close, else the (shortened) list of what is known."""
-    close = get_close_matches(name, known, n=3, cutoff=0.6)
+    spelled = {k.lower(): k for k in known}
+    close = get_close_matches(name.lower()[:100], list(spelled), n=3, cutoff=0.6)
     if close:
-        return "did you mean " + " or ".join(repr(c) for c in close) + "?"
+        return "did you mean " + " or ".join(repr(spelled[c]) for c in close) + "?"
     shown = ", ".join(sorted(known)[:12])
     return f"known: {shown}{', ...' if len(known) > 12 else ''}"
 

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from hwmodels.dtypes import PEAK_OF
-from hwmodels.facts import FactError, catalogue, lookup
+from hwmodels.facts import FactError, catalogue, did_you_mean
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -79,4 +79,6 @@ def load_gpu(name: str) -> GpuSpec:
     records = catalogue("gpus")
     aliases = {alias: key for key, r in records.items() for alias in r.get("aliases", [])}
     key = aliases.get(name, name)
-    return _from_record(key, lookup(records, key, "GPU"))
+    if key not in records:
+        raise FactError(f"unknown GPU {name!r}; {did_you_mean(name, [*records, *aliases])}")
+    return _from_record(key, records[key])

@@ -9,7 +9,10 @@ _PREFIX = {"": 1.0, "k": 1e3, "K": 1e3, "M": 1e6, "G": 1e9, "T": 1e12, "P": 1e15
 _BINARY = {"Ki": 2.0**10, "Mi": 2.0**20, "Gi": 2.0**30, "Ti": 2.0**40}
 _BASE = {"B": 1.0, "b": 0.125, "bit": 0.125, "s": 1.0, "FLOP": 1.0, "W": 1.0}
 _TIME = {"min": 60.0, "h": 3600.0, "d": 86400.0}
-_PATTERN = re.compile(r"^\s*([-+]?[0-9._]*\.?[0-9]+(?:[eE][-+]?\d+)?)\s*([A-Za-z]*)(/s|ps)?\s*$")
+_PATTERN = re.compile(
+    r"\s*([-+]?(?:[0-9][0-9_]*(?:\.[0-9]*)?|\.[0-9]+)(?:[eE][-+]?[0-9]+)?)\s*([A-Za-z]*?)(/s|ps)?\s*", re.ASCII
+)
+_MAX_LETTERS = 64
 
 
 class UnitError(ValueError):
@@ -36,11 +39,15 @@ def parse_quantity(value: float | int | str, unit: str) -> float:
     if isinstance(value, bool) or not isinstance(value, (int, float, str)):
         raise UnitError(f"{value!r} is not a quantity; write a number or text such as '64 MiB'")
     if isinstance(value, (int, float)):
-        number = float(value)
+        try:
+            number = float(value)
+        except OverflowError:
+            raise UnitError("a whole number of that many digits is not a quantity") from None
     else:
-        match = _PATTERN.match(value)
+        match = _PATTERN.fullmatch(value) if len(value) <= _MAX_LETTERS else None
         if match is None:
-            raise UnitError(f"{value!r} is not a quantity; write a number or text such as '400 Gb/s'")
+            shown = value if len(value) <= _MAX_LETTERS else value[:_MAX_LETTERS] + "..."
+            raise UnitError(f"{shown!r} is not a quantity; write a number or text such as '400 Gb/s'")
         number = float(match.group(1).replace("_", ""))
         if match.group(2) or match.group(3):
             found = _factor(match.group(2))

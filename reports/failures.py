@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-BAD_INPUT, INTERRUPTED, BROKEN_PIPE = 2, 130, 141
+BAD_INPUT, INTERRUPTED, BROKEN_PIPE = 2, 130, 1
 
 
 class OutputError(ValueError):
@@ -56,7 +56,7 @@ def check_writable(path: Path) -> None:
 
 
 def guarded(command: Callable[[], int]) -> int:
-    """Run a command: its exit code, 2 after one line on stderr, 130 after Ctrl-C, 141 for a closed pipe."""
+    """Run a command: its exit code, 2 after one line on stderr, 130 after Ctrl-C, 1 for a closed pipe."""
     try:
         code = command()
         sys.stdout.flush()

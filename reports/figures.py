@@ -89,9 +89,10 @@ def _title(figure: Figure, p: Prediction, height: float) -> None:
     x = _LEFT / _WIDTH
     head = f"{job.arch.name} on {job.cluster.name}: {seconds(p.step_time_s)} per step"
     figure.text(x, 1 - 0.32 / height, head, fontsize=15, fontweight="bold", va="center")
+    bubble = p.breakdown_s.get("bubble", 0.0) / p.step_time_s
     numbers = (
         f"90 % interval {three(p.low_s)} to {seconds(p.high_s)}   |   "
-        f"{p.tokens_per_s_per_gpu:,.0f} tokens/s per GPU   |   MFU {p.mfu:.1%}   |   bubble {p.breakdown_s.get('bubble', 0.0) / p.step_time_s:.1%}"
+        f"{p.tokens_per_s_per_gpu:,.0f} tokens/s per GPU   |   MFU {p.mfu:.1%}   |   bubble {bubble:.1%}"
     )
     figure.text(x, 1 - 0.6 / height, numbers, fontsize=10.5, va="center")
     layout = f"{layout_line(p)}; {batch_line(p)}; stack {job.stack.name}"

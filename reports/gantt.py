@@ -94,6 +94,7 @@ def draw_lanes(axes: Axes, p: Prediction, window: Window) -> list[tuple[str, Any
 
 def _slots(axes: Axes, p: Prediction, rank: int, window: Window, boxes: Boxes, top: float) -> None:
     timeline, ranks = p.step.timeline, p.resolved.job.layout.pp
+    digits = len(str(p.resolved.job.micro_batches - 1))
     for item in timeline.program.lanes[Lane(rank, "compute")]:
         slot, seen = p.step.slots.get(item), window.clip(timeline.start_s[item], timeline.end_s[item])
         if slot is None or seen is None:
@@ -104,7 +105,7 @@ def _slots(axes: Axes, p: Prediction, rank: int, window: Window, boxes: Boxes, t
             else f"{slot.phase}{min(_chunk(slot, rank, ranks), len(_SHADES) - 1)}"
         )
         boxes.setdefault(kind, []).append((seen[0], top, seen[1], _ROW))
-        text = _number(slot, window.wide(seen[1]))
+        text = _number(slot, window.wide(seen[1]), digits)
         if text:
             middle = seen[0] + seen[1] / 2, top + _ROW / 2
             colour = INK if slot.phase in ("B", "I", "FB") else "white"
@@ -116,11 +117,10 @@ def _chunk(slot: Slot, rank: int, ranks: int) -> int:
     return slot.stage // ranks if slot.stage % ranks == rank else 1
 
 
-def _number(slot: Slot, inches: float) -> str:
+def _number(slot: Slot, inches: float, digits: int) -> str:
     if slot.phase == "FB":
         return f"{slot.micro_batch}+{slot.micro_batch_b}" if inches >= _WORD_INCH else ""
-    text = str(slot.micro_batch)
-    return text if inches >= max(_LABEL_INCH, 0.06 + 0.055 * len(text)) else ""
+    return str(slot.micro_batch) if inches >= max(_LABEL_INCH, 0.06 + 0.055 * digits) else ""
 
 
 def _strip(timeline: Timeline, lane: Lane, window: Window, boxes: list[Box], bottom: float) -> None:

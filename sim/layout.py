@@ -119,6 +119,8 @@ def _check_model(layout: Layout, arch: ModelArch) -> None:
             f"pp={layout.pp} x vpp={layout.vpp} asks for {layout.chunks} stages, but {arch.name} has "
             f"{arch.num_layers} layers; lower pp or vpp"
         )
+    if layout.stage_layers and min(layout.stage_layers) < 0:
+        raise BadLayout(f"stage_layers has a negative entry, {min(layout.stage_layers)}; use 0 for a stage without layers")
     if layout.stage_layers and (len(layout.stage_layers) != layout.chunks or sum(layout.stage_layers) != arch.num_layers):
         raise BadLayout(
             f"stage_layers has {len(layout.stage_layers)} entries that sum to {sum(layout.stage_layers)}; it needs "

@@ -100,14 +100,19 @@ def _experts(ctx: LayerContext, moe: MoeArch, load: ExpertLoad, width: int) -> l
     fused = fused_expert_mlp(ctx, moe)
     scale = ctx.tuning.get("fused_expert_mlp_factor") if fused else 1.0
     cast = ctx.cast_bytes() * scale
+    # published NVFP4 recipes of MoE models gain next to nothing over MXFP8: experts are priced in MXFP8 (assumed)
+    dtype = "mxfp8" if ctx.precision == "nvfp4" else ctx.precision
 
     def grouped(name: str, n: int, k: int) -> GroupedLinear:
         return GroupedLinear(
-            name=name, rows=rows, n=n, k=k, dtype=ctx.precision, cast_bytes=cast, accumulate_bytes=accumulate, scale=scale
+            name=name, rows=rows, n=n, k=k, dtype=dtype, cast_bytes=cast, accumulate_bytes=accumulate, scale=scale
         )
 
     elements = float(sum(rows)) * inner * ctx.traffic() * scale
     forward_bytes, backward_bytes = (6.0, 10.0) if moe.gated else (4.0, 6.0)
+    if moe.expert_bias:  # bias, clamp and gate as separate elementwise kernels (gpt-oss)
+        passes = ctx.tuning.get("unfused_activation_passes", ctx.stack.name)
+        forward_bytes, backward_bytes = forward_bytes * passes, backward_bytes * passes
     act = Pointwise(
         name="moe.act", forward_bytes=forward_bytes * elements, backward_bytes=backward_bytes * elements, module="moe_act"
     )

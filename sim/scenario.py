@@ -25,7 +25,7 @@ class ScenarioError(ValueError):
 
 
 class _Strict(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True, str_strip_whitespace=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, str_strip_whitespace=True, allow_inf_nan=False)
 
 
 Degree = Field(default=1, ge=1, le=1_000_000)
@@ -132,22 +132,35 @@ class Scenario(_Strict):
 
 
 def _describe(error: ValidationError) -> str:
-    first = error.errors()[0]
-    where = ".".join(str(p) for p in first["loc"] if not str(p).startswith(("function-", "Routing", "literal", "str", "dict")))
+    """One line about the first thing that is wrong; of a choice between forms, the form that was meant."""
+    errors = error.errors()
+    first = errors[0]
+    if first["type"] == "literal_error" and isinstance(first["input"], dict):  # a mapping was given: speak about that
+        first = next((e for e in errors if e["loc"][:1] == first["loc"][:1] and len(e["loc"]) > 2), first)
+    loc = [str(p) for p in first["loc"]]
+    where = ".".join(p for p in loc if p not in _FORMS and not p.startswith(("function-", "literal[", "dict[")))
     if first["type"] == "extra_forbidden":
-        owner, key = first["loc"][:-1], str(first["loc"][-1])
-        return f"unknown key {where!r}; {did_you_mean(key, _keys_of(owner))}"
+        return f"unknown key {_short(where)}; {did_you_mean(loc[-1], _keys_of(first['loc'][:-1]))}"
     if first["type"] == "missing":
         return f"{where} is missing"
     message = first["msg"].removeprefix("Value error, ")
-    given = repr(first.get("input"))
-    shown = given if len(given) < 80 else given[:77] + "..."
-    return f"{where}: {message[0].lower()}{message[1:]} (given {shown})"
+    return f"{where[:80]}: {message[0].lower()}{message[1:]} (given {_short(first.get('input'))})"
+
+
+_FORMS = ("str", "RoutingAsk", "LoraAsk")  # pydantic's names for the forms of one key
+
+
+def _short(value: Any) -> str:
+    try:
+        given = repr(value)
+    except ValueError:  # whole numbers with thousands of digits have no text
+        given = "a very long number"
+    return given if len(given) < 80 else given[:77] + "..."
 
 
 def _keys_of(owner: tuple[Any, ...]) -> list[str]:
     model: type[BaseModel] = Scenario
-    known = {"cluster": ClusterAsk, "layout": LayoutAsk, "train": TrainAsk, "routing": RoutingAsk, "lora": LoraAsk}
+    known: dict[str, type[BaseModel]] = {"cluster": ClusterAsk, "layout": LayoutAsk, "train": TrainAsk, "routing": RoutingAsk, "lora": LoraAsk}
     for part in owner:
         model = known.get(str(part), model)
     return list(model.model_fields)
@@ -165,30 +178,48 @@ def parse_scenario(raw: Any) -> Scenario:
         raise ScenarioError(str(error)) from None
 
 
-class _NoAliases(yaml.SafeLoader):
-    """A YAML loader without anchors: aliases can blow a small file up to gigabytes."""
+class _Plain(yaml.SafeLoader):
+    """YAML without anchors (aliases can blow a small file up to gigabytes) and without keys that come twice."""
 
     def compose_node(self, parent: Any, index: Any) -> Any:
         if self.check_event(yaml.AliasEvent):
             raise ScenarioError("YAML aliases (*name) are not allowed in a scenario; write the value out")
         return super().compose_node(parent, index)
 
+    def construct_mapping(self, node: Any, deep: bool = False) -> Any:
+        names = [key.value for key, _ in node.value if isinstance(key.value, str)]
+        twice = next((name for name in names if names.count(name) > 1), None) if len(names) < 1000 else None
+        if twice is not None:
+            raise ScenarioError(f"key {_short(twice)} is given twice in one mapping; keep one")
+        return super().construct_mapping(node, deep)
+
 
 def load_scenario(path: str | Path) -> Scenario:
     """Read and check a scenario file. ScenarioError when it is missing, too large, not YAML, or wrong."""
     file = Path(path)
-    if not file.is_file():
-        raise ScenarioError(f"scenario file {file} does not exist; `moesim init` writes one")
-    if file.stat().st_size > MAX_BYTES:
-        raise ScenarioError(f"{file} is {file.stat().st_size:,} bytes; a scenario has at most {MAX_BYTES:,}")
     try:
-        raw = yaml.load(file.read_text(encoding="utf-8"), Loader=_NoAliases)  # noqa: S506 - a SafeLoader
-    except UnicodeDecodeError:
-        raise ScenarioError(f"{file} is not a text file in UTF-8") from None
-    except (yaml.YAMLError, RecursionError) as error:
-        line = str(error).replace("\n", " ")
-        raise ScenarioError(f"{file} is not valid YAML: {line[:200]}") from None
-    try:
-        return parse_scenario(raw)
+        return parse_scenario(_read(file))
     except ScenarioError as error:
-        raise ScenarioError(f"{file}: {error}") from None
+        raise ScenarioError(f"{str(file)[:200]}: {error}") from None
+
+
+def _read(file: Path) -> Any:
+    """The parsed file; every way in which it can be broken is a ScenarioError."""
+    try:
+        size = file.stat().st_size if file.is_file() else None
+    except (OSError, ValueError):  # a name that the file system cannot even be asked for
+        size = None
+    if size is None:
+        raise ScenarioError("scenario file does not exist; `moesim init` writes one")
+    if size > MAX_BYTES:
+        raise ScenarioError(f"the file has {size:,} bytes; a scenario has at most {MAX_BYTES:,}")
+    try:
+        return yaml.load(file.read_text(encoding="utf-8"), Loader=_Plain)  # noqa: S506 - a SafeLoader
+    except ScenarioError:
+        raise
+    except UnicodeDecodeError:
+        raise ScenarioError("is not a text file in UTF-8") from None
+    except (yaml.YAMLError, ValueError, OverflowError, RecursionError) as error:
+        raise ScenarioError(f"is not valid YAML: {' '.join(str(error).split())[:200]}") from None
+    except OSError as error:
+        raise ScenarioError(f"cannot be read: {error.strerror}") from None

@@ -68,7 +68,7 @@ def sustained(tuning: Tuning, cluster: Cluster, stack: Stack, precision: str) ->
     """The cost model's factors for this GPU family and stack."""
     family = generation(cluster)
     clock = tuning.get("clock_factor", gpu_class(cluster))
-    dtypes = ("bf16", "fp16", precision)
+    dtypes = ("bf16", "fp16", precision, *(("mxfp8",) if precision == "nvfp4" else ()))
     return Sustained(
         gemm={d: clock * tuning.get("gemm_factor", d, family) for d in dtypes},
         grouped={d: clock * tuning.get("grouped_factor", d, family, stack.name) for d in dtypes},

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import warnings
+import zlib
 from dataclasses import dataclass
 from pathlib import Path
+from zipfile import BadZipFile
 
 import numpy as np
 import numpy.typing as npt
@@ -58,22 +61,32 @@ def load_counts(path: Path) -> npt.NDArray[np.float64]:
     if not path.is_file():
         raise BadTrace(f"routing counts file {path} does not exist")
     try:
-        if path.suffix == ".npz":
-            with np.load(path, allow_pickle=False) as archive:
-                names = [n for n in archive.files if archive[n].ndim in (2, 3)]
-                if not names:
-                    raise BadTrace(f"{path} holds no array of shape [layers, experts] or [steps, layers, experts]")
-                data = np.asarray(archive["counts" if "counts" in names else names[0]], dtype=np.float64)
-        elif path.suffix == ".npy":
-            data = np.asarray(np.load(path, allow_pickle=False), dtype=np.float64)
-        else:
-            data = np.loadtxt(path, delimiter=",", ndmin=2)
-    except (ValueError, OSError) as error:
-        if isinstance(error, BadTrace):
-            raise
-        raise BadTrace(f"{path} is not a table of counts: {error}") from error
+        data = _read_table(path)
+    except BadTrace:
+        raise
+    except (ValueError, OSError, EOFError, MemoryError, BadZipFile, zlib.error) as error:
+        raise BadTrace(f"{path} is not a table of counts: {_one_line(error)}") from error
     if data.ndim == 3:
         data = data.sum(axis=0)
-    if data.ndim != 2 or not np.isfinite(data).all() or (data < 0).any():
+    if data.ndim != 2 or not data.size or not np.isfinite(data).all() or (data < 0).any():
         raise BadTrace(f"{path}: counts must be finite, non-negative, of shape [layers, experts]")
     return data
+
+
+def _read_table(path: Path) -> npt.NDArray[np.float64]:
+    if path.suffix not in (".npz", ".npy"):
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # an empty file is refused by its shape
+            return np.loadtxt(path, delimiter=",", ndmin=2)
+    with path.open("rb") as file:  # opened here, so that it is closed whatever is inside
+        found = np.load(file, allow_pickle=False)
+        if isinstance(found, np.ndarray):
+            return np.asarray(found, dtype=np.float64)
+        names = [n for n in found.files if found[n].ndim in (2, 3)]
+        if not names:
+            raise BadTrace(f"{path} holds no array of shape [layers, experts] or [steps, layers, experts]")
+        return np.asarray(found["counts" if "counts" in names else names[0]], dtype=np.float64)
+
+
+def _one_line(error: Exception) -> str:
+    return " ".join(str(error).split())[:200]

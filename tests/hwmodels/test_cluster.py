@@ -1,0 +1,92 @@
+"""Clusters: catalogue nodes and fabrics, groups of ranks, and what is said about names that do not exist."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from hwmodels.cluster import build_cluster, fabric_names, node_for_gpu, node_names
+from hwmodels.facts import FactError, catalogue
+from hwmodels.gpu import gpu_names, load_gpu
+
+
+@pytest.mark.parametrize("name", gpu_names())
+def test_every_gpu_has_plausible_facts_and_a_source(name: str) -> None:
+    gpu = load_gpu(name)
+    assert gpu.source and gpu.vendor and gpu.arch
+    assert 1e12 < max(gpu.peak_flops_per_s.values()) < 1e17
+    # the driver's figure may exceed the marketed one: "80 GB" are 80 GiB, less what the driver keeps
+    assert 0.9 < gpu.usable_bytes / gpu.hbm_bytes < 1.10
+    assert 1e10 < gpu.hbm_bytes < 1e12
+    assert 1e11 < gpu.hbm_bytes_per_s < 2e13
+    assert 50 < gpu.tdp_w < 2000
+    assert 0.0 <= gpu.scale_up_bytes_per_s < gpu.hbm_bytes_per_s
+
+
+@pytest.mark.parametrize("node", node_names())
+def test_every_node_builds(node: str) -> None:
+    cluster = build_cluster(node, 8)
+    assert cluster.gpus == 8 and cluster.domain >= 1 and cluster.source
+    assert cluster.nic_bytes_per_s >= 0.0 and cluster.oversubscription >= 1.0
+
+
+@pytest.mark.parametrize("fabric", fabric_names())
+def test_every_fabric_builds(fabric: str) -> None:
+    cluster = build_cluster("dgx-h100", 64, fabric)
+    assert cluster.fabric == fabric and 0.0 < cluster.fabric_latency_s < 1e-3
+
+
+def test_every_alias_leads_to_one_gpu() -> None:
+    aliases = [a for record in catalogue("gpus").values() for a in record.get("aliases", [])]
+    assert len(aliases) == len(set(aliases))
+    assert not set(aliases) & set(gpu_names())
+    assert all(load_gpu(alias).name in gpu_names() for alias in aliases)
+
+
+@pytest.mark.parametrize(
+    ("build", "message"),
+    [
+        (lambda: build_cluster("dgx-h10", 8), "unknown node 'dgx-h10'; did you mean .*dgx-h100"),
+        (lambda: build_cluster("dgx-h100", 8, "rail-ib-4000"), "unknown fabric 'rail-ib-4000'; did you mean"),
+        (lambda: load_gpu("H1000"), "unknown GPU 'H1000'; did you mean"),
+        (lambda: build_cluster("dgx-h100", 0), "at least one GPU, not 0"),
+        (lambda: load_gpu("a100-sxm-80gb").peak("fp8"), "has no fp8 tensor path; it has"),
+    ],
+)
+def test_what_does_not_exist_is_named_with_what_does(build, message: str) -> None:  # type: ignore[no-untyped-def]
+    with pytest.raises(FactError, match=message):
+        build()
+
+
+def test_node_for_gpu_finds_the_usual_node() -> None:
+    assert build_cluster(node_for_gpu("H100"), 8).gpu.name == load_gpu("H100").name
+    lonely = [g for g in gpu_names() if all(r["gpu"] != g for r in catalogue("nodes").values())]
+    for name in lonely:
+        with pytest.raises(FactError, match=r"no node in the catalogue holds .*; give cluster\.node"):
+            node_for_gpu(name)
+
+
+@given(
+    ranks=st.integers(1, 512),
+    stride=st.integers(1, 64),
+    node=st.sampled_from(["dgx-h100", "gb200-nvl72", "summit-node"]),
+)
+def test_groups_split_evenly_into_domains(ranks: int, stride: int, node: str) -> None:
+    cluster = build_cluster(node, 1152)
+    group = cluster.group(ranks, stride)
+    assert group.ranks == ranks
+    assert ranks % group.per_domain == 0 and group.domains * group.per_domain == ranks
+    assert (group.per_domain - 1) * stride < cluster.domain
+
+
+@pytest.mark.parametrize(
+    ("ranks", "stride", "per_domain"), [(8, 1, 8), (16, 1, 8), (8, 8, 1), (4, 2, 4), (16, 4, 2), (1, 1, 1), (64, 16, 1)]
+)
+def test_groups_on_hosts_of_eight(ranks: int, stride: int, per_domain: int) -> None:
+    assert build_cluster("dgx-h100", 128).group(ranks, stride).per_domain == per_domain
+
+
+def test_overrides_win_over_the_catalogue() -> None:
+    cluster = build_cluster("dgx-h100", 64, nic_bytes_per_s=1e9, oversubscription=2.0)
+    assert (cluster.nic_bytes_per_s, cluster.oversubscription, cluster.domains) == (1e9, 2.0, 8)

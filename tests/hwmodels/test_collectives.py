@@ -1,0 +1,127 @@
+"""Collectives: closed forms of ring, all-to-all and send; nothing for one rank; never faster for more bytes."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from oracles import ring_s
+
+from hwmodels.cluster import Cluster, build_cluster
+from hwmodels.collective_fit import domain_collective_s, ring_steps, wire_bytes
+from hwmodels.collectives import FabricFit, collective_s, exchange_lower_bound_s, exchange_s
+from hwmodels.profile import load_profile
+from hwmodels.work import Comm, CommKind, ExpertExchange, Group
+
+KINDS: tuple[CommKind, ...] = ("all_reduce", "all_gather", "reduce_scatter", "all_to_all", "send", "broadcast")
+FABRIC = FabricFit()
+FIT = load_profile("h100-sxm").collectives
+
+
+def _cluster(gpus: int = 256) -> Cluster:
+    return build_cluster("dgx-h100", gpus)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("group", [Group(1, 1), Group(8, 8), Group(64, 8)])
+def test_one_rank_or_no_bytes_cost_nothing(kind: CommKind, group: Group) -> None:
+    assert collective_s(Comm(kind, 1e9, Group(1, 1)), _cluster(), FIT, FABRIC) == 0.0
+    assert collective_s(Comm(kind, 0.0, group), _cluster(), FIT, FABRIC) == 0.0
+
+
+@given(
+    kind=st.sampled_from(KINDS),
+    group=st.sampled_from([Group(2, 2), Group(4, 4), Group(8, 8), Group(16, 8), Group(32, 4), Group(64, 1)]),
+    size=st.floats(1.0, 1e11),
+    factor=st.floats(1.0, 1e3),
+)
+def test_more_bytes_never_take_less_time(kind: CommKind, group: Group, size: float, factor: float) -> None:
+    less, more = (collective_s(Comm(kind, s, group), _cluster(), FIT, FABRIC) for s in (size, size * factor))
+    assert 0.0 < less <= more
+
+
+@pytest.mark.parametrize(
+    ("kind", "steps", "share"),
+    [("all_reduce", 14, 2 * 7 / 8), ("all_gather", 7, 7 / 8), ("reduce_scatter", 7, 7 / 8), ("all_to_all", 1, 7 / 8)],
+)
+def test_steps_and_wire_bytes_of_eight_ranks(kind: CommKind, steps: int, share: float) -> None:
+    assert ring_steps(kind, 8) == steps
+    assert wire_bytes(kind, 8, 1e6) == share * 1e6
+
+
+def test_all_reduce_is_reduce_scatter_then_all_gather_on_the_wire() -> None:
+    for ranks in (2, 3, 8, 64):
+        parts = wire_bytes("reduce_scatter", ranks, 1e9) + wire_bytes("all_gather", ranks, 1e9)
+        assert wire_bytes("all_reduce", ranks, 1e9) == parts
+
+
+@pytest.mark.parametrize("kind", ["all_gather", "reduce_scatter"])
+@pytest.mark.parametrize("ranks", [3, 4, 8])
+def test_ring_inside_a_domain(kind: CommKind, ranks: int) -> None:
+    rate = 450e9 * FIT.link_efficiency
+    expected = ring_s(ranks - 1, FIT.hop_s, 1e8 * (ranks - 1) / ranks, rate, FIT.base_s, FIT.ramp_sqrt_s)
+    assert domain_collective_s(kind, ranks, 1e8, 450e9, FIT) == pytest.approx(expected, rel=1e-12)
+
+
+def test_all_to_all_inside_a_domain() -> None:
+    expected = ring_s(0, 0.0, 1e8 * 7 / 8, 450e9 * FIT.a2a_efficiency, FIT.a2a_base_s, FIT.ramp_sqrt_s)
+    assert domain_collective_s("all_to_all", 8, 1e8, 450e9, FIT) == pytest.approx(expected, rel=1e-12)
+
+
+def test_all_to_all_across_domains_is_the_nics_share_and_a_message_per_peer() -> None:
+    cluster = _cluster()
+    remote = 1e9 * (64 - 8) / 64 / (cluster.nic_bytes_per_s * FABRIC.nic_efficiency) + 56 * FABRIC.peer_message_s
+    expected = FIT.a2a_base_s + FABRIC.ring_hop_s + remote
+    found = collective_s(Comm("all_to_all", 1e9, Group(64, 8)), cluster, FIT, FABRIC)
+    assert found == pytest.approx(expected, rel=1e-12)
+
+
+def test_send_across_domains_is_alpha_plus_bytes_over_rate() -> None:
+    cluster = _cluster()
+    expected = cluster.fabric_latency_s + 1e8 / (cluster.nic_bytes_per_s * FABRIC.nic_efficiency)
+    assert collective_s(Comm("send", 1e8, Group(2, 1)), cluster, FIT, FABRIC) == pytest.approx(expected, rel=1e-12)
+
+
+def test_a_large_ring_across_domains_moves_at_the_rate_of_its_rails() -> None:
+    cluster, size = _cluster(), 1e12
+    found = collective_s(Comm("all_gather", size, Group(64, 8)), cluster, FIT, FABRIC)
+    rails = 8 * cluster.nic_bytes_per_s * FABRIC.nic_efficiency
+    assert found == pytest.approx(63 / 64 * size / min(rails, 450e9 * FIT.link_efficiency), rel=0.01)
+
+
+def test_oversubscription_slows_what_crosses_domains_only() -> None:
+    free, tight = build_cluster("dgx-h100", 64), build_cluster("dgx-h100", 64, oversubscription=4.0)
+    for kind in ("all_reduce", "all_gather", "all_to_all"):
+        wide, near = Comm(kind, 1e9, Group(64, 8)), Comm(kind, 1e9, Group(8, 8))  # type: ignore[arg-type]
+        assert collective_s(wide, tight, FIT, FABRIC) > 1.5 * collective_s(wide, free, FIT, FABRIC)
+        assert collective_s(near, tight, FIT, FABRIC) == collective_s(near, free, FIT, FABRIC)
+
+
+def test_no_nics_cannot_span_domains() -> None:
+    cluster = build_cluster("dgx-h100", 64, nic_bytes_per_s=0.0)
+    with pytest.raises(ValueError, match="has no NICs"):
+        collective_s(Comm("all_gather", 1e6, Group(64, 8)), cluster, FIT, FABRIC)
+
+
+def _exchange(group: Group, **changes: object) -> ExpertExchange:
+    values = {"tokens": 4096.0, "top_k": 8, "payload_bytes": 7168.0, "node_copies": 3.5, "rank_copies": 7.5, **changes}
+    return ExpertExchange(stage="dispatch", group=group, **values)  # type: ignore[arg-type]
+
+
+def test_an_exchange_with_oneself_costs_nothing() -> None:
+    assert exchange_s(_exchange(Group(1, 1)), _cluster(), FABRIC) == 0.0
+    assert exchange_s(_exchange(Group(8, 8), tokens=0.0), _cluster(), FABRIC) == 0.0
+
+
+@pytest.mark.parametrize("group", [Group(8, 8), Group(64, 8), Group(64, 1)])
+def test_exchange_grows_with_tokens_imbalance_and_copies(group: Group) -> None:
+    base = exchange_s(_exchange(group), _cluster(), FABRIC)
+    for change in ({"tokens": 8192.0}, {"imbalance": 2.0}, {"payload_bytes": 14336.0}, {"deduplicated": False}):
+        assert exchange_s(_exchange(group, **change), _cluster(), FABRIC) > base
+    assert base >= exchange_lower_bound_s(_exchange(group), _cluster())
+
+
+def test_a_remote_exchange_carries_its_node_copies_through_the_nic() -> None:
+    cluster, work = _cluster(), _exchange(Group(64, 8), tokens=1e6)
+    far = 1e6 * 7168.0 * 3.5 * (7 / 8) / (cluster.nic_bytes_per_s * FABRIC.nic_efficiency)
+    assert exchange_s(work, cluster, FABRIC) == pytest.approx(FABRIC.exchange_floor_remote_s + far, rel=1e-12)

@@ -1,0 +1,50 @@
+"""Numbers as people read them."""
+
+from __future__ import annotations
+
+import pytest
+
+from reports.text import count, gib, seconds, si, three
+
+
+@pytest.mark.parametrize(
+    ("value", "text"),
+    [
+        (24.746, "24.7 s"),
+        (0.8124, "812 ms"),
+        (3.51e-5, "35.1 us"),
+        (1.0, "1.00 s"),
+        (12345.0, "12,345 s"),
+        (0.0, "0 us"),
+    ],
+)
+def test_seconds(value: float, text: str) -> None:
+    assert seconds(value) == text
+
+
+@pytest.mark.parametrize(
+    ("value", "text"),
+    [(0.0, "0"), (12345.6, "12,346"), (24.74, "24.7"), (1.234, "1.23"), (-0.0351, "-0.0351")],
+)
+def test_three_digits(value: float, text: str) -> None:
+    assert three(value) == text
+
+
+@pytest.mark.parametrize(
+    ("value", "unit", "text"),
+    [
+        (989.4e12, "FLOP/s", "989.4 TFLOP/s"),
+        (3.35e12, "B/s", "3.35 TB/s"),
+        (2.8e-6, "s", "2.8 us"),
+        (0.0, "B", "0 B"),
+    ],
+)
+def test_si(value: float, unit: str, text: str) -> None:
+    assert si(value, unit) == text
+
+
+def test_counts_and_bytes() -> None:
+    assert count(671.03e9) == "671.0 B"
+    assert count(1.0e12) == "1.00 T"
+    assert count(12) == "12"
+    assert gib(2.0**30) == "1.0"

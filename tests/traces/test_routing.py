@@ -1,0 +1,111 @@
+"""Expert popularity: shares sum to one, draws depend on seed and shape only, and bad files say what is wrong."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from traces.rng import stream
+from traces.routing import BadTrace, Routing, load_counts
+
+
+@given(
+    kind=st.sampled_from(["balanced", "lognormal"]),
+    sigma=st.floats(0.0, 5.0),
+    seed=st.integers(0, 2**31),
+    layers=st.integers(1, 8),
+    experts=st.integers(1, 300),
+)
+def test_shares_are_a_distribution(kind: str, sigma: float, seed: int, layers: int, experts: int) -> None:
+    shares = Routing(kind=kind, sigma=sigma, seed=seed).shares(layers, experts)
+    assert shares.shape == (layers, experts)
+    assert (shares >= 0.0).all() and np.isfinite(shares).all()
+    assert np.allclose(shares.sum(axis=1), 1.0, rtol=1e-12)
+
+
+def test_draws_depend_on_the_seed_only() -> None:
+    one, two, other = (Routing(kind="lognormal", sigma=0.65, seed=seed).shares(4, 16) for seed in (1, 1, 2))
+    assert (one == two).all() and (one != other).any()
+
+
+def test_sigma_zero_is_balanced() -> None:
+    flat = Routing(kind="lognormal", sigma=0.0, seed=9).shares(3, 7)
+    assert np.allclose(flat, Routing().shares(3, 7), rtol=1e-15)
+
+
+def test_popularity_is_lognormal() -> None:
+    shares = Routing(kind="lognormal", sigma=0.65, seed=0).shares(200, 256)
+    assert np.log(shares).std(axis=1).mean() == pytest.approx(0.65, rel=0.01)
+
+
+def test_streams_with_other_names_are_independent() -> None:
+    a, b = stream(1, "routing").standard_normal(2000), stream(1, "arrivals").standard_normal(2000)
+    assert abs(np.corrcoef(a, b)[0, 1]) < 0.08
+    assert (stream(1, "routing").standard_normal(5) == a[:5]).all()
+
+
+@pytest.fixture
+def counts() -> np.ndarray:
+    return np.array([[1.0, 3.0, 0.0, 4.0], [2.0, 2.0, 2.0, 2.0]])
+
+
+def test_counts_from_npz_npy_and_csv(tmp_path: Path, counts: np.ndarray) -> None:
+    np.savez(tmp_path / "a.npz", counts=counts)
+    np.save(tmp_path / "b.npy", counts)
+    np.savetxt(tmp_path / "c.csv", counts, delimiter=",")
+    for name in ("a.npz", "b.npy", "c.csv"):
+        shares = Routing(kind="counts", counts_file=str(tmp_path / name)).shares(3, 4)
+        assert np.allclose(shares[0], [0.125, 0.375, 0.0, 0.5])
+        assert (shares[2] == shares[0]).all()  # fewer layers than the model: they repeat
+
+
+def test_a_step_axis_is_summed(tmp_path: Path, counts: np.ndarray) -> None:
+    np.savez(tmp_path / "steps.npz", counts=np.stack([counts, counts, counts]))
+    assert (load_counts(tmp_path / "steps.npz") == 3 * counts).all()
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "message"),
+    [
+        ("missing.npz", None, "does not exist"),
+        ("text.npz", b"hello", "is not a table of counts"),
+        ("empty.npz", b"", "is not a table of counts"),
+        ("cut.npz", b"PK\x03\x04 cut off", "is not a table of counts"),
+        ("cut.npy", b"\x93NUMPY\x01\x00", "is not a table of counts"),
+        ("words.csv", b"a,b\nc,d\n", "is not a table of counts"),
+        ("ragged.csv", b"1,2\n3\n", "is not a table of counts"),
+        ("minus.csv", b"1,-2\n3,4\n", "finite, non-negative"),
+        ("nan.csv", b"1,nan\n3,4\n", "finite, non-negative"),
+        ("inf.csv", b"1,inf\n3,4\n", "finite, non-negative"),
+        ("binary.csv", b"\xff\xfe\x00\x01", "is not a table of counts"),
+        ("zero.csv", b"0,0,0,0\n1,1,1,1\n", "a layer has no routed tokens"),
+        ("width.csv", b"1,2,3\n", "counts for 3 experts, but the model has 4"),
+        ("nothing.csv", b"", "is not a table of counts|finite, non-negative|counts for"),
+    ],
+)
+def test_bad_counts_are_refused(tmp_path: Path, name: str, content: bytes | None, message: str) -> None:
+    if content is not None:
+        (tmp_path / name).write_bytes(content)
+    with pytest.raises(BadTrace, match=message):
+        Routing(kind="counts", counts_file=str(tmp_path / name)).shares(2, 4)
+
+
+def test_pickled_arrays_are_never_loaded(tmp_path: Path) -> None:
+    np.save(tmp_path / "objects.npy", np.array([object()], dtype=object), allow_pickle=True)
+    with pytest.raises(BadTrace):
+        load_counts(tmp_path / "objects.npy")
+
+
+def test_an_archive_without_a_table_is_refused(tmp_path: Path) -> None:
+    np.savez(tmp_path / "line.npz", counts=np.ones(4))
+    with pytest.raises(BadTrace, match="holds no array of shape"):
+        load_counts(tmp_path / "line.npz")
+
+
+def test_counts_need_a_file() -> None:
+    with pytest.raises(BadTrace, match="need a file"):
+        Routing(kind="counts").shares(2, 4)
