@@ -6,17 +6,17 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from calibrate.predict_rows import Estimate, Outcome, predict_rows, usable_cores
     from calibrate.row_file import BadRows, RowFile, load_rows, published_rows
+    from calibrate.row_outcomes import Estimate, Outcome, predict_rows, usable_cores
     from calibrate.summary import Accuracy, Summary, summarise
     from calibrate.validate import Record, validate_files, validate_rows, write_records
 
 # where each public name lives; loaded when first asked for, so that importing the room stays cheap
 _HOME = {
-    "Estimate": "calibrate.predict_rows",
-    "Outcome": "calibrate.predict_rows",
-    "predict_rows": "calibrate.predict_rows",
-    "usable_cores": "calibrate.predict_rows",
+    "Estimate": "calibrate.row_outcomes",
+    "Outcome": "calibrate.row_outcomes",
+    "predict_rows": "calibrate.row_outcomes",
+    "usable_cores": "calibrate.row_outcomes",
     "BadRows": "calibrate.row_file",
     "RowFile": "calibrate.row_file",
     "load_rows": "calibrate.row_file",

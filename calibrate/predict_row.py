@@ -9,7 +9,8 @@ from hwmodels.profile import load_profile
 from sim.resolve import Resolved, resolve
 from sim.scenario import parse_scenario
 from sim.stack import Tuning
-from sim.train import StepResult, StepSimulator
+from sim.step_result import StepResult
+from sim.train import StepSimulator
 
 
 @dataclass(frozen=True, slots=True)

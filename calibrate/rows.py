@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from math import log
+from math import isfinite, log
 from typing import Any
 
 from sim.arch_catalogue import load_model
@@ -34,7 +34,7 @@ def _whole(row: Row, key: str, default: int | None = None) -> int | None:
         value = float(text)
     except ValueError:
         raise ScenarioError(f"column {key}: {text!r} is not a whole number") from None
-    if value != int(value) or value < 0:
+    if not isfinite(value) or value != int(value) or value < 0:
         raise ScenarioError(f"column {key}: {text!r} is not a whole number")
     return int(value)
 

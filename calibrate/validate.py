@@ -9,8 +9,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TextIO
 
-from calibrate.predict_rows import Outcome, Progress, predict_rows
 from calibrate.row_file import RowFile, load_rows, measured, published_rows
+from calibrate.row_outcomes import Outcome, Progress, predict_rows
 
 COLUMNS = ("id", "split", "metric", "measured", "predicted", "low", "high", "error_pct", "status", "reason")
 _NEW_MOE = "26.02"  # release from which vendors' MoE stacks are no longer young

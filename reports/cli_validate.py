@@ -59,7 +59,7 @@ def _predict(files: Sequence[RowFile]) -> list[Record]:
     from rich.console import Console
     from rich.progress import Progress
 
-    from calibrate.predict_rows import usable_cores
+    from calibrate.row_outcomes import usable_cores
     from calibrate.validate import validate_files
 
     screen = Console(stderr=True)

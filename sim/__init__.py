@@ -9,6 +9,7 @@ if TYPE_CHECKING:
     from sim.arch import ModelArch
     from sim.arch_catalogue import load_model, model_names, published
     from sim.arch_fields import ArchError
+    from sim.job import TrainJob
     from sim.layout import BadLayout, Layout
     from sim.memory import DoesNotFit, RankMemory, step_memory
     from sim.params import active_parameters, flops_per_token, kv_bytes_per_token, parameters
@@ -17,8 +18,9 @@ if TYPE_CHECKING:
     from sim.resolve import Resolved
     from sim.scenario import Scenario, ScenarioError, load_scenario, parse_scenario
     from sim.stack import Stack, StackError, Tuning, load_stack, stack_names
+    from sim.step_result import StepResult
     from sim.timeline import Timeline
-    from sim.train import StepResult, StepSimulator, TrainJob
+    from sim.train import StepSimulator
 
 # where each public name lives; loaded when first asked for, so that importing the room stays cheap
 _HOME = {
@@ -49,9 +51,9 @@ _HOME = {
     "load_stack": "sim.stack",
     "stack_names": "sim.stack",
     "Timeline": "sim.timeline",
-    "StepResult": "sim.train",
+    "StepResult": "sim.step_result",
     "StepSimulator": "sim.train",
-    "TrainJob": "sim.train",
+    "TrainJob": "sim.job",
 }
 
 __all__ = [

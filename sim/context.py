@@ -39,6 +39,9 @@ class LayerContext:
     seq_len: int
     precision: str
     dropless: bool = True
+    lora_rank: int = 0  # 0: all weights train
+    lora_attention_only: bool = False
+    dequantise_bytes: float = 0.0  # per frozen weight and pass, for 4-bit bases (QLoRA)
     age: str = "unknown"  # of the software release, see stack.release_age
     load: ExpertLoad | None = None  # of the layer at hand
 

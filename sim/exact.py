@@ -54,26 +54,20 @@ def _followers(program: Program, old: int) -> list[int]:
 
 
 def _tail(big: Program, lane: Lane, segment: Segment) -> list[int]:
-    """Numbers of the segment's background ops that nothing inside it waits for, in program order."""
-    waited = _waited(segment)
-    loose = sum(1 for i, op in enumerate(segment.ops) if op.stream == "dp" and i not in waited)
-    return big.lanes[Lane(lane.rank, "dp")][-loose:] if loose else []
-
-
-def _waited(segment: Segment) -> set[int]:
-    """Ops that compute waits for. Those on the dp stream are parameter gathers."""
-    return {j for op in segment.ops if op.stream == "compute" for j in op.after}
+    """Numbers of the segment's background ops, just added, in program order."""
+    count = sum(op.stream == "dp" for op in segment.ops)
+    return big.lanes[Lane(lane.rank, "dp")][-count:] if count else []
 
 
 def _expand_segment(big: Program, lane: Lane, gate: int, segment: Segment, time: SegmentTime) -> int:
+    """Add the segment's ops behind `gate`; returns an item that ends when its blocking streams are done."""
     numbers: list[int] = []
-    waited = _waited(segment)
-    for i, (op, (start, end)) in enumerate(zip(segment.ops, time.op_times, strict=True)):
-        # gathers have a stream of their own: they must not queue behind the reductions of earlier segments
-        where = Lane(lane.rank, "gather" if op.stream == "dp" and i in waited else op.stream)
+    last: dict[str, int] = {}
+    for op, (start, end) in zip(segment.ops, time.op_times, strict=True):
         deps = [Dep(numbers[j]) for j in op.after]
         if op.stream != "compute":
             deps.append(Dep(gate))
-        numbers.append(big.add(where, op.name, end - start, tuple(deps)))
-    joined = [Dep(n) for n, op in zip(numbers, segment.ops, strict=True) if op.stream == "comm"]
-    return big.add(lane, segment.name + ".end", 0.0, tuple(joined[-1:]))
+        numbers.append(big.add(Lane(lane.rank, op.stream), op.name, end - start, tuple(deps)))
+        last[op.stream] = numbers[-1]
+    joined = tuple(Dep(last[s]) for s in ("comm", "gather") if s in last)
+    return big.add(lane, segment.name + ".end", 0.0, joined)

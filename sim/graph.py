@@ -1,8 +1,8 @@
 """Op and Segment: pieces of work with a stream and dependencies; a segment is what one rank runs for one micro-batch.
 
 No seconds here. Within a segment every stream runs its ops in program order, like a CUDA stream; an op also waits for
-the ops named in `after`. A segment ends when its blocking streams (compute and comm) are done; ops of the background
-stream ("dp": parameter gathers, gradient reductions) may outlast it.
+the ops named in `after`. A segment ends when its blocking streams (compute, comm, gather) are done; gradient reductions on
+the background stream ("dp") may outlast it.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 
 from hwmodels.work import Work
 
-STREAMS = ("compute", "comm", "dp")
+STREAMS = ("compute", "comm", "gather", "dp")
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,11 +77,15 @@ class SegmentBuilder:
             self._pending = ()
             self._last_compute = len(self.ops) - 1
 
-    def background(self, name: str, work: Work, category: str, *, after_compute: bool, scale: float = 1.0) -> int:
-        """Append a transfer on the dp stream; it starts after the last compute op, or as soon as the stream is free."""
-        after = (self._last_compute,) if after_compute and self._last_compute is not None else ()
-        self.ops.append(Op(name, work, category, "dp", after, scale, 0))
+    def gather(self, name: str, work: Work, category: str) -> int:
+        """Append a prefetch on the gather stream, as soon as that is free; returns its number for `wait`."""
+        self.ops.append(Op(name, work, category, "gather", (), 1.0, 0))
         return len(self.ops) - 1
+
+    def reduce(self, name: str, work: Work, category: str) -> None:
+        """Append a reduction on the dp stream, after the last compute op; nothing in the segment waits for it."""
+        after = () if self._last_compute is None else (self._last_compute,)
+        self.ops.append(Op(name, work, category, "dp", after, 1.0, 0))
 
     def wait(self, index: int) -> None:
         """Make the next compute op wait for op `index`."""

@@ -10,7 +10,7 @@ from typing import Any
 
 from hwmodels.facts import read_yaml
 from sim.stack import gpu_class
-from sim.train import TrainJob
+from sim.job import TrainJob
 
 _BANDS = Path(__file__).parent / "stacks" / "bands.yaml"
 

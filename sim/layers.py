@@ -12,8 +12,12 @@ _ACCUMULATE = 8.0  # fp32 gradient buffer: read and write per weight
 
 def linear(ctx: LayerContext, name: str, m: float, n: int, k: int, module: str = "") -> Linear:
     """A linear layer in the run's precision, with its cast and gradient-accumulation traffic."""
+    adapted = ctx.lora_rank > 0 and (not ctx.lora_attention_only or name.startswith(("attention", "cross")))
     return Linear(
         name=name,
+        trainable=ctx.lora_rank == 0,
+        adapter_rank=ctx.lora_rank if adapted else 0,
+        dequantise_bytes=ctx.dequantise_bytes,
         m=max(1, round(m)),
         n=max(1, n),
         k=max(1, k),

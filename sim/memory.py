@@ -9,9 +9,10 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 
 from sim.arch import AttentionArch, LayerKind, ModelArch
-from sim.context import ExpertLoad
+from sim.activations import layer_bytes, sharding
+from sim.job import TrainJob
 from sim.pipeline import in_flight, orders
-from sim.train import StepSimulator, TrainJob
+from sim.train import StepSimulator
 
 GIB = 2.0**30
 _CONTEXT_BYTES = 0.25 * GIB  # allocator slack and small buffers inside the framework's own count
@@ -52,77 +53,6 @@ class RankMemory:
         return {name: getattr(self, name) for name in names}
 
 
-def _split(job: TrainJob) -> float:
-    """What sequence parallelism divides: 1/tp in the sharded regions, else only inside tensor-parallel blocks."""
-    return float(job.layout.tp) if job.layout.sequence_parallel else 1.0
-
-
-def attention_bytes(job: TrainJob, kind: LayerKind) -> float:
-    """Bytes kept per token by one attention block."""
-    a, arch, tp = job.arch.attention, job.arch, job.layout.tp
-    assert a is not None
-    hidden = 4.0 * arch.hidden / _split(job)
-    if "layernorm" in job.recompute:
-        hidden /= 2.0
-    if a.is_mla:
-        latent = 4.0 * ((a.q_lora_rank or 0) + (a.kv_lora_rank or 0) + (a.qk_rope_head_dim or 0)) / _split(job)
-        up = (4.0 * a.heads * a.head_dim + 4.0 * a.heads * a.v_head_dim) / tp
-        return hidden + latent + (0.5 * up if "mla_up_proj" in job.recompute else up)
-    q, kv = a.heads * a.head_dim, a.kv_heads * a.head_dim
-    kept = 2.0 * (q + 2 * kv) / tp + 2.0 * q / tp
-    if job.layout.cp > 1:
-        kept += 2.0 * (q + 2 * kv) / tp  # both sides of the sequence-to-heads exchange
-    if job.stack.attention_kernel == "unfused" and "core_attention" not in job.recompute:
-        kept += 5.0 * a.heads / tp * job.seq_len  # softmax output, dropout mask and output
-    return hidden + kept
-
-
-def ssm_bytes(job: TrainJob) -> float:
-    """Bytes kept per token by one state-space block: projection output, convolution, gate, output."""
-    s = job.arch.ssm
-    assert s is not None
-    return (4.0 * job.arch.hidden) / _split(job) + 2.0 * 5.0 * s.d_inner / job.layout.tp
-
-
-def ffn_bytes(job: TrainJob, kind: LayerKind, load: ExpertLoad | None, tokens: float) -> float:
-    """Bytes kept per token by the feed-forward block; experts follow the rows of the busiest rank."""
-    arch = job.arch
-    hidden = 4.0 * arch.hidden / _split(job)
-    if "layernorm" in job.recompute:
-        hidden /= 2.0
-    if kind.ffn == "dense":
-        assert arch.ffn is not None
-        width = (6.0 if arch.ffn.gated else 4.0) * arch.ffn.intermediate / job.layout.tp
-        return hidden + (0.0 if "mlp" in job.recompute else width)
-    moe = arch.moe
-    assert moe is not None and load is not None
-    per_row = 2.0 * (moe.latent or arch.hidden)
-    inner = 6.0 if moe.gated else 4.0
-    if "moe_act" in job.recompute:
-        inner -= 2.0
-    per_row += inner * moe.expert_intermediate / job.layout.etp
-    rows_per_token = sum(load.rows) / tokens
-    shared = (6.0 if moe.gated else 4.0) * (moe.shared_intermediate + moe.residual_intermediate) / job.layout.tp
-    experts = 0.0 if "moe" in job.recompute else rows_per_token * per_row
-    return hidden + experts + shared
-
-
-def layer_bytes(job: TrainJob, loads: list[ExpertLoad | None], index: int) -> float:
-    """Bytes kept by layer `index` for one micro-batch on one GPU."""
-    kind = job.arch.layers[index]
-    tokens = job.micro_batch * job.seq_len / job.layout.cp
-    if "full" in job.recompute:
-        return 2.0 * job.arch.hidden * tokens / _split(job)
-    total = 0.0
-    if kind.mixer in ("attention", "window_attention", "cross_attention"):
-        total += attention_bytes(job, kind) * (2.0 if kind.mixer == "cross_attention" else 1.0)
-    elif kind.mixer != "none":
-        total += ssm_bytes(job)
-    if kind.ffn != "none":
-        total += ffn_bytes(job, kind, loads[index], tokens)
-    return total * tokens
-
-
 def _working_bytes(sim: StepSimulator) -> float:
     """With full recompute one layer's activations live again during its backward."""
     if "full" not in sim.job.recompute:
@@ -157,15 +87,18 @@ def _mla_shapes(a: AttentionArch, hidden: int, tp: int) -> set[float]:
 
 
 def _static(sim: StepSimulator, rank: int) -> tuple[float, float, float]:
-    """(weights, gradients, optimizer) bytes of one rank under ZeRO."""
+    """(weights, gradients, optimizer) bytes of one rank under ZeRO; frozen weights have neither of the latter."""
     job, lay = sim.job, sim.job.layout
     total = [0.0, 0.0, 0.0]
     gradient_bytes = 2.0 if job.stack.name in ("composer-fsdp", "hai-llm") else 4.0
-    for params, shards in zip(sim.rank_params(rank), (lay.zero_group or lay.dp * lay.cp, lay.edp), strict=True):
-        weights = 2.0 * params / (shards if lay.zero >= 3 else 1)
-        gradients = gradient_bytes * params / (shards if lay.zero >= 2 else 1)
-        optimizer = job.stack.master_dtype_bytes * params / (shards if lay.zero >= 1 else 1)
-        for i, value in enumerate((weights, gradients, optimizer)):
+    held, trained = sim.rank_params(rank, trainable=False), sim.rank_params(rank)
+    shards = (lay.zero_group or lay.dp * lay.cp, lay.edp)
+    for own, params, ways in zip(held, trained, shards, strict=True):
+        frozen = own if job.lora_rank else 0.0
+        weights = (2.0 * params + job.base_bytes * frozen) / (ways if lay.zero >= 3 else 1)
+        gradients = gradient_bytes * params / (ways if lay.zero >= 2 else 1)
+        optimizer = job.stack.master_dtype_bytes * params / (ways if lay.zero >= 1 else 1)
+        for i, value in enumerate((weights, gradients, 0.0 if job.offload_optimizer else optimizer)):
             total[i] += value
     return total[0], total[1], total[2]
 
@@ -183,12 +116,13 @@ def rank_memory(sim: StepSimulator, rank: int) -> RankMemory:
         if chunk.head:
             per_logit = 2.0 if job.stack.fused_loss else 6.0
             logits = per_logit * tokens * job.arch.vocab / lay.tp * (1 + chunk.mtp)
-            activations += 2.0 * job.arch.hidden * tokens / _split(job)
+            activations += 2.0 * job.arch.hidden * tokens / sharding(job)
     for chunk in sim.chunks:
         if chunk.index % lay.pp == rank:
             kinds |= {job.arch.layers[i] for i in chunk.layers}
             if chunk.head:
                 buffers += 2.0 * job.arch.vocab * job.arch.hidden / lay.tp
+    activations *= 1.0 - job.offload_activations
     weights, gradients, optimizer = _static(sim, rank)
     if job.stack.name != "composer-fsdp":
         buffers += 2.0 * _weight_shapes(job.arch, job, kinds)

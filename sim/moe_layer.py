@@ -16,7 +16,14 @@ def _router(ctx: LayerContext, moe: MoeArch, experts: int) -> list[Step]:
     Traffic: about six passes over tokens x experts in fp32, forward and backward alike.
     """
     t = ctx.local_tokens
-    gemm = Linear(name="moe.router", m=max(1, round(t)), n=experts, k=ctx.arch.hidden, module="moe")
+    gemm = Linear(
+        name="moe.router",
+        m=max(1, round(t)),
+        n=experts,
+        k=ctx.arch.hidden,
+        module="moe",
+        trainable=ctx.lora_rank == 0,
+    )
     passes = ctx.tuning.get("router_passes", ctx.stack.name)
     score_bytes = passes * 4.0 * t * experts
     work = Pointwise(
@@ -34,10 +41,20 @@ def _permute(ctx: LayerContext, name: str, rows: float, width: int) -> Pointwise
     )
 
 
+def exchange_overlap(ctx: LayerContext) -> str:
+    """none, hidden or dualpipe. Tuned recipes hide exchanges behind another micro-batch's compute (1F1B overlap)
+    where they cross scale-up domains, releases before 26.02 excepted; that needs virtual stages."""
+    stack = ctx.stack
+    if stack.ep_overlap != "none" or stack.name != "megatron-tuned":
+        return stack.ep_overlap
+    crosses = ctx.group("ep").domains > 1
+    return "hidden" if crosses and ctx.layout.vpp > 1 and ctx.age != "young" else "none"
+
+
 def _exchange(ctx: LayerContext, moe: MoeArch, load: ExpertLoad, width: int) -> tuple[list[Step], list[Step]]:
     if ctx.layout.ep == 1:
         return [], []
-    exposed = ctx.tuning.get("ep_exposed", ctx.stack.name, ctx.stack.ep_overlap, ctx.age)
+    exposed = ctx.tuning.get("ep_exposed", ctx.stack.name, exchange_overlap(ctx), ctx.age)
     dispatch_dtype = "fp8_block" if ctx.stack.name == "hai-llm" else "bf16"
 
     def exchange(stage: str, dtype: str) -> ExpertExchange:
@@ -105,7 +122,15 @@ def _experts(ctx: LayerContext, moe: MoeArch, load: ExpertLoad, width: int) -> l
 
     def grouped(name: str, n: int, k: int) -> GroupedLinear:
         return GroupedLinear(
-            name=name, rows=rows, n=n, k=k, dtype=dtype, cast_bytes=cast, accumulate_bytes=accumulate, scale=scale
+            name=name,
+            rows=rows,
+            n=n,
+            k=k,
+            dtype=dtype,
+            cast_bytes=cast,
+            accumulate_bytes=accumulate,
+            scale=scale,
+            trainable=ctx.lora_rank == 0,
         )
 
     elements = float(sum(rows)) * inner * ctx.traffic() * scale

@@ -40,24 +40,34 @@ def one_f_one_b(pp: int, micro_batches: int) -> list[list[Slot]]:
     return orders
 
 
+def _first_group(pp: int, micro_batches: int) -> int:
+    """Micro-batches of the first group: pp, and what is left over when pp does not divide them (at most all)."""
+    return min(micro_batches, pp + micro_batches % pp)
+
+
 def _interleaved_sequence(pp: int, vpp: int, micro_batches: int) -> list[tuple[int, int]]:
     """(micro-batch, chunk) in the order of Megatron's interleaved schedule: groups of pp micro-batches."""
+    first = _first_group(pp, micro_batches)
+    starts = [0, *range(first, micro_batches, pp)]
     sequence = []
-    for first in range(0, micro_batches, pp):
-        group = range(first, min(first + pp, micro_batches))
-        sequence += [(i, chunk) for chunk in range(vpp) for i in group]
+    for start, end in zip(starts, [*starts[1:], micro_batches], strict=True):
+        sequence += [(i, chunk) for chunk in range(vpp) for i in range(start, end)]
     return sequence
 
 
 def interleaved(pp: int, vpp: int, micro_batches: int) -> list[list[Slot]]:
-    """Interleaved 1F1B of Megatron-LM: chunk c of rank r is virtual stage c * pp + r."""
+    """Interleaved 1F1B of Megatron-LM: chunk c of rank r is virtual stage c * pp + r.
+
+    Megatron wants a multiple of pp micro-batches. Others run here with a larger first group: a group below pp could
+    deadlock, for its backward would be due before its forward.
+    """
     sequence = _interleaved_sequence(pp, vpp, micro_batches)
-    total = len(sequence)
+    total, group = len(sequence), _first_group(pp, micro_batches)
     orders = []
     for rank in range(pp):
         forward = [Slot("F", i, c * pp + rank) for i, c in sequence]
         backward = [Slot("B", i, (vpp - 1 - c) * pp + rank) for i, c in sequence]
-        warm = total if micro_batches <= pp else min(total, (pp - rank - 1) * 2 + (vpp - 1) * pp)
+        warm = total if micro_batches <= pp else min(total, (pp - rank - 1) * 2 + (vpp - 1) * group)
         order = forward[:warm]
         for k in range(total - warm):
             order += [forward[warm + k], backward[k]]

@@ -17,7 +17,9 @@ from sim.prediction import CATEGORIES, Prediction
 from sim.resolve import Resolved, resolve
 from sim.scenario import Scenario, load_scenario, parse_scenario
 from sim.stack import Tuning
-from sim.train import StepResult, StepSimulator, TrainJob
+from sim.job import TrainJob
+from sim.step_result import StepResult
+from sim.train import StepSimulator
 
 _BUSY_POWER_SHARE = 0.85  # assumed: GPUs draw this share of TDP while training, hosts and network not counted
 

@@ -7,11 +7,11 @@ from typing import Any
 
 from sim.memory import RankMemory
 from sim.resolve import Resolved
-from sim.train import StepResult
+from sim.step_result import StepResult
 
 # the order in which people read a breakdown: useful work first, then communication, then what is lost
 CATEGORIES = (
-    "gemm", "grouped_gemm", "attention", "ssm", "head", "embedding", "elementwise", "router", "permute", "cast",
+    "gemm", "grouped_gemm", "lora", "attention", "ssm", "head", "embedding", "elementwise", "router", "permute", "cast",
     "grad_accumulate", "tp_comm", "cp_comm", "ep_comm", "dp_comm", "optimizer", "offload", "host", "bubble",
     "straggler", "step_constant",
 )  # fmt: skip

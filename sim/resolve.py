@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from hwmodels.cluster import Cluster, build_cluster, node_for_gpu
@@ -12,11 +13,16 @@ from sim.arch_catalogue import load_model
 from sim.layout import BadLayout, Layout, check_layout
 from sim.scenario import LayoutAsk, Scenario, ScenarioError, TrainAsk
 from sim.stack import Stack, load_stack
-from sim.train import TrainJob
-from traces.routing import Routing
+from sim.job import TrainJob
+from traces.routing import Routing, load_counts
 
 # what "selective" means: keep everything but what attention can redo cheaply (Korthikanti et al. 2022)
 _SELECTIVE = frozenset({"core_attention"})
+# bytes per frozen weight under LoRA; nf4 carries one scale per 64 weights, itself quantised (QLoRA)
+_BASE_BYTES = {"bf16": 2.0, "fp8": 1.0, "nf4": 0.516}
+
+
+MAX_SLOTS = 400_000  # forward passes of one pipeline and step; a few seconds of simulation
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,6 +96,7 @@ def _routing(scenario: Scenario) -> Routing:
     if ask.counts is not None and ask.lognormal is not None:
         raise ScenarioError("routing: give lognormal or counts, not both")
     if ask.counts is not None:
+        load_counts(Path(ask.counts))
         return Routing(kind="counts", counts_file=ask.counts)
     return Routing(kind="lognormal", sigma=ask.lognormal or 0.0, seed=ask.seed)
 
@@ -101,6 +108,12 @@ def _check_batch(train: TrainAsk, layout: Layout) -> None:
         raise ScenarioError(
             f"global_batch={train.global_batch} is not a multiple of micro_batch x dp = {train.micro_batch} x {layout.dp} "
             f"= {per_pass}; use {lower} or {lower + per_pass}"
+        )
+    slots = train.global_batch // per_pass * layout.chunks
+    if slots > MAX_SLOTS:
+        raise ScenarioError(
+            f"global_batch={train.global_batch} gives {train.global_batch // per_pass:,} micro-batches on {layout.chunks} "
+            f"virtual stages; at most {MAX_SLOTS:,} forward passes per pipeline are simulated: raise micro_batch or dp"
         )
     if train.seq_len % layout.cp:
         raise ScenarioError(f"cp={layout.cp} does not divide seq_len={train.seq_len}")
@@ -152,6 +165,11 @@ def resolve(scenario: Scenario) -> Resolved:
         routing=_routing(scenario),
         capacity_factor=train.capacity_factor,
         mtp=train.mtp,
+        lora_rank=train.lora.rank if train.lora else 0,
+        lora_attention_only=bool(train.lora and train.lora.targets == "attention"),
+        base_bytes=_BASE_BYTES[train.lora.base_dtype] if train.lora else 2.0,
+        offload_optimizer=train.offload_optimizer,
+        offload_activations=train.offload_activations,
         release=scenario.release or "",
     )
     return Resolved(job, scenario.profile or cluster.gpu.name, tuple(assumed + from_layout + from_stack))

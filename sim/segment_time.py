@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 from hwmodels.cost import CostModel
-from sim.graph import Op, Segment
+from sim.graph import STREAMS, Op, Segment
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,7 +43,7 @@ def price(segment: Segment, model: CostModel, gap_s: float, slowdown: dict[str, 
     Seconds in which compute waits are booked under the category of what it waits for.
     """
     factor = slowdown or {}
-    free = {"compute": 0.0, "comm": 0.0, "dp": 0.0}
+    free = dict.fromkeys(STREAMS, 0.0)
     start, end = [0.0] * len(segment.ops), [0.0] * len(segment.ops)
     spent: dict[str, float] = {}
     sources: dict[str, float] = {}
@@ -84,11 +84,10 @@ def price(segment: Segment, model: CostModel, gap_s: float, slowdown: dict[str, 
 
 
 def _background(segment: Segment, start: list[float], end: list[float]) -> tuple[BackgroundOp, ...]:
-    """Reductions on the dp stream; gathers are waited for inside the segment and need no follow-up."""
-    waited = {j for op in segment.ops if op.stream == "compute" for j in op.after}
+    """Reductions on the dp stream; everything else is waited for inside the segment."""
     found = []
     for i, op in enumerate(segment.ops):
-        if op.stream == "dp" and i not in waited:
+        if op.stream == "dp":
             ready = max((end[j] for j in op.after), default=0.0)
             found.append(BackgroundOp(op.name, ready, end[i] - start[i]))
     return tuple(found)

@@ -74,6 +74,7 @@ def head_steps(ctx: LayerContext) -> tuple[Step, ...]:
         dtype="fp16" if ctx.precision == "fp16" else "bf16",
         category="head",
         module="head",
+        trainable=ctx.lora_rank == 0,
         accumulate_bytes=8.0 * ctx.tuning.get("accumulate_traffic", ctx.stack.name),
     )
     loss = Pointwise(
@@ -99,13 +100,10 @@ def mtp_steps(ctx: LayerContext) -> tuple[Step, ...]:
 class SegmentFactory:
     """Builds segments of one scenario; layers of the same kind and load share their steps."""
 
-    def __init__(
-        self, ctx: LayerContext, loads: Sequence[ExpertLoad | None], recompute: frozenset[str], trainable: bool = True
-    ) -> None:
+    def __init__(self, ctx: LayerContext, loads: Sequence[ExpertLoad | None], recompute: frozenset[str]) -> None:
         self._ctx = ctx
         self._loads = loads
         self._recompute = recompute
-        self._trainable = trainable
         self._steps = lru_cache(maxsize=None)(self._build_steps)
 
     def signature(self, chunk: Chunk) -> tuple[object, ...]:
@@ -167,10 +165,7 @@ class SegmentFactory:
                 builder.wait(gathers[i])
             if name not in ("head", "embedding"):
                 forward(builder, recomputed(steps, self._recompute), ".again")
-            if self._trainable:
-                backward(builder, steps)
-            else:
-                backward_input(builder, steps)
+            backward(builder, steps)
             if variant.reduce:
                 self._reduce(builder, name, kind)
         builder.host_s = self._host_s(builder, blocks, 2.0 / 3.0)
@@ -197,9 +192,22 @@ class SegmentFactory:
         return builder.build()
 
     def dense_and_expert_params(self, name: str, kind: LayerKind | None) -> tuple[float, float]:
-        """Parameters of one block on one GPU before data-parallel sharding: (dense, expert)."""
+        """Trainable parameters of one block on one GPU before data-parallel sharding: (dense, expert)."""
         ctx = self._ctx
         arch, lay = ctx.arch, ctx.layout
+        if kind is None:
+            return (0.0 if ctx.lora_rank else arch.vocab * arch.hidden / lay.tp), 0.0
+        return (self._adapter_params(kind), 0.0) if ctx.lora_rank else self.held_params(name, kind)
+
+    def _adapter_params(self, kind: LayerKind) -> float:
+        """LoRA parameters of one layer on one GPU: rank x (inputs + outputs) of every adapted linear layer."""
+        load = next((ld for k, ld in zip(self._ctx.arch.layers, self._loads, strict=True) if k == kind), None)
+        linears = [s for s in self._steps(kind, load) if isinstance(s, Linear)]
+        return float(sum(s.adapter_rank * (s.n + s.k) for s in linears))
+
+    def held_params(self, name: str, kind: LayerKind | None) -> tuple[float, float]:
+        """All parameters of one block on one GPU, frozen ones included: (dense, expert)."""
+        arch, lay = self._ctx.arch, self._ctx.layout
         if kind is None:
             return arch.vocab * arch.hidden / lay.tp, 0.0
         counted = layer_params(arch, kind)
@@ -209,12 +217,12 @@ class SegmentFactory:
     def _gathers(
         self, builder: SegmentBuilder, blocks: Sequence[tuple[str, tuple[Step, ...], LayerKind | None]]
     ) -> dict[int, int]:
-        """Parameter all-gathers on the background stream, in the order the blocks need them."""
+        """Parameter all-gathers on their own stream, in the order the blocks need them."""
         waits: dict[int, int] = {}
         exposed = self._ctx.tuning.get("dp_interference", self._ctx.stack.name)
         for i, (name, _, kind) in enumerate(blocks):
             for label, comm in self.parameter_comms("all_gather", name, kind, self._gather_bytes()):
-                waits[i] = builder.background(f"{name}.{label}", comm, "dp_comm", after_compute=False)
+                waits[i] = builder.gather(f"{name}.{label}", comm, "dp_comm")
                 if i > 0 and exposed > 0:
                     builder.compute(f"{name}.{label}.interference", comm, "dp_comm", kernels=0, scale=exposed)
         return waits
@@ -222,7 +230,7 @@ class SegmentFactory:
     def _reduce(self, builder: SegmentBuilder, name: str, kind: LayerKind | None) -> None:
         exposed = self._ctx.tuning.get("dp_interference", self._ctx.stack.name)
         for label, comm in self.parameter_comms("reduce_scatter", name, kind, bytes_per_element(self._ctx.stack.grad_dtype)):
-            builder.background(f"{name}.{label}", comm, "dp_comm", after_compute=True)
+            builder.reduce(f"{name}.{label}", comm, "dp_comm")
             if exposed > 0:
                 builder.compute(f"{name}.{label}.interference", comm, "dp_comm", kernels=0, scale=exposed)
 
@@ -244,6 +252,10 @@ class SegmentFactory:
         ):
             if params > 0 and group.ranks > 1:
                 comms.append((f"{what}.{label}", _comm(op, params * width, group)))
+        replicas = self._ctx.layout.replicas(self._ctx.cluster)
+        if what == "reduce_scatter" and replicas.ranks > 1 and dense > 0:  # HSDP: shards summed over their replicas
+            shard = dense / (self._ctx.layout.zero_group or 1)
+            comms.append(("all_reduce.replicas", _comm("all_reduce", shard * width, replicas)))
         return comms
 
 

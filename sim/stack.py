@@ -39,13 +39,30 @@ class Stack:
     regather: bool  # sequence parallelism keeps shards and gathers them again for the weight gradient
     host_sync: bool  # the CPU waits for the GPU at pipeline transfers
     fused_loss: bool
-    cast_weights_each_micro_batch: bool
-    precision_low_layers: float  # share of linear layers that run in the low precision
+    fp8_activations: bool  # inputs of expert layers are kept for the backward pass in 8 bits
     master_dtype_bytes: float  # optimizer state per parameter: fp32 master + two moments
     source: str = ""
 
 
-_BOOLS = {"tp_overlap", "dp_overlap", "cuda_graphs", "compiled", "deduplicated_dispatch", "host_sync", "fused_loss"}
+# what a scenario may write for the settings that are neither a switch nor a number
+_CHOICES = {
+    "attention_kernel": ("fused", "sdpa", "unfused", "unmasked"),
+    "ep_overlap": ("none", "hidden", "dualpipe"),
+    "grad_dtype": ("bf16", "fp16", "fp32"),
+}
+
+
+def _checked(key: str, value: Any) -> Any:
+    """A setting's value when it is of the right kind; StackError otherwise."""
+    if key in _CHOICES:
+        if value not in _CHOICES[key]:
+            raise StackError(f"stack.{key}={value!r} is not one of {', '.join(_CHOICES[key])}")
+    elif key == "master_dtype_bytes":
+        if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0 <= value <= 64:
+            raise StackError(f"stack.{key}={value!r} must be bytes per parameter between 0 and 64")
+    elif not isinstance(value, bool):
+        raise StackError(f"stack.{key}={value!r} must be true or false")
+    return value
 
 
 @cache
@@ -84,7 +101,7 @@ def load_stack(name: str, cluster: Cluster, overrides: dict[str, Any] | None = N
     for key, value in (overrides or {}).items():
         if key not in setting_names():
             raise StackError(f"unknown stack setting {key!r}; {did_you_mean(key, list(setting_names()))}")
-        record[key] = value
+        record[key] = _checked(key, value)
     for key in setting_names():
         if key not in (overrides or {}):
             assumed.append(f"{key} = {record[key]} (default of stack {name})")

@@ -27,6 +27,8 @@ class Linear:
     cast_bytes: float = 0.0
     trainable: bool = True
     accumulate_bytes: float = 0.0  # per weight and micro-batch, for the fp32 gradient buffer
+    adapter_rank: int = 0  # LoRA: y += (x A) B with A[k, rank], B[rank, n]
+    dequantise_bytes: float = 0.0  # per weight and pass, for bases stored below 16 bits (QLoRA)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -91,6 +93,11 @@ def _cast(builder: SegmentBuilder, name: str, elements: float, bytes_each: float
         builder.compute(f"{name}.cast", Stream(elements * bytes_each, "cast"), "cast")
 
 
+def _dequantise(builder: SegmentBuilder, name: str, step: Linear) -> None:
+    if step.dequantise_bytes > 0:
+        builder.compute(f"{name}.dequantise", Stream(float(step.n) * step.k * step.dequantise_bytes, "cast"), "cast")
+
+
 def _core_forward(builder: SegmentBuilder, step: Core) -> None:
     w = step.work
     if step.unfused_bytes <= 0:
@@ -123,7 +130,11 @@ def forward(builder: SegmentBuilder, steps: Iterable[Step], suffix: str = "") ->
         name = step.name + suffix
         if isinstance(step, Linear):
             _cast(builder, name, float(step.m) * step.k, step.cast_bytes)
+            _dequantise(builder, name, step)
             builder.compute(name, Gemm(step.m, step.n, step.k, step.dtype), step.category)
+            if step.adapter_rank:
+                builder.compute(f"{name}.lora_a", Gemm(step.m, step.adapter_rank, step.k), "lora")
+                builder.compute(f"{name}.lora_b", Gemm(step.m, step.n, step.adapter_rank), "lora")
         elif isinstance(step, GroupedLinear):
             _cast(builder, name, float(sum(step.rows)) * step.k, step.cast_bytes)
             work = GroupedGemm(step.rows, step.n, step.k, step.dtype)
@@ -141,7 +152,11 @@ def forward(builder: SegmentBuilder, steps: Iterable[Step], suffix: str = "") ->
 def _linear_backward_input(builder: SegmentBuilder, step: Linear | GroupedLinear) -> None:
     if isinstance(step, Linear):
         _cast(builder, f"{step.name}.bwd", float(step.m) * step.n, step.cast_bytes)
+        _dequantise(builder, f"{step.name}.bwd", step)
         builder.compute(f"{step.name}.dgrad", Gemm(step.m, step.k, step.n, step.dtype), step.category)
+        if step.adapter_rank:
+            builder.compute(f"{step.name}.lora_b.dgrad", Gemm(step.m, step.adapter_rank, step.n), "lora")
+            builder.compute(f"{step.name}.lora_a.dgrad", Gemm(step.m, step.k, step.adapter_rank), "lora")
         return
     _cast(builder, f"{step.name}.bwd", float(sum(step.rows)) * step.n, step.cast_bytes)
     work = GroupedGemm(step.rows, step.k, step.n, step.dtype)
@@ -149,6 +164,9 @@ def _linear_backward_input(builder: SegmentBuilder, step: Linear | GroupedLinear
 
 
 def _linear_backward_weight(builder: SegmentBuilder, step: Linear | GroupedLinear) -> None:
+    if isinstance(step, Linear) and step.adapter_rank:
+        builder.compute(f"{step.name}.lora_a.wgrad", Gemm(step.k, step.adapter_rank, step.m), "lora")
+        builder.compute(f"{step.name}.lora_b.wgrad", Gemm(step.adapter_rank, step.n, step.m), "lora")
     if not step.trainable:
         return
     weights = float(step.n) * step.k

@@ -9,9 +9,9 @@ from pathlib import Path
 
 import pytest
 
-from calibrate import predict_rows as predicting
-from calibrate.predict_rows import MEMORY_BAND, predict_rows
+from calibrate import row_outcomes as predicting
 from calibrate.row_file import HIDDEN, WORKLOAD, BadRows, blinded, load_rows, measured, published_rows
+from calibrate.row_outcomes import MEMORY_BAND, predict_rows
 from calibrate.rows import METRICS
 from calibrate.summary import accuracy, summarise
 from calibrate.validate import Record, family_of, source_of, validate_files, validate_rows, write_records

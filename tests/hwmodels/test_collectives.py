@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+from math import sqrt
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from oracles import ring_s
 
 from hwmodels.cluster import Cluster, build_cluster
 from hwmodels.collective_fit import domain_collective_s, ring_steps, wire_bytes
@@ -16,6 +17,11 @@ from hwmodels.work import Comm, CommKind, ExpertExchange, Group
 KINDS: tuple[CommKind, ...] = ("all_reduce", "all_gather", "reduce_scatter", "all_to_all", "send", "broadcast")
 FABRIC = FabricFit()
 FIT = load_profile("h100-sxm").collectives
+
+
+def ring_s(steps: int, hop_s: float, wire_bytes: float, bytes_per_s: float, base_s: float, ramp: float) -> float:
+    """Seconds of a ring: base + steps x hop + w/B + c sqrt(w/B)."""
+    return base_s + steps * hop_s + wire_bytes / bytes_per_s + ramp * sqrt(wire_bytes / bytes_per_s)
 
 
 def _cluster(gpus: int = 256) -> Cluster:

@@ -36,9 +36,9 @@ def models(draw: st.DrawFn) -> Any:
         return draw(NAMED)
     if kind == "proxy":
         return {"base": draw(NAMED), "layers": draw(st.integers(1, 12))}
-    heads = draw(st.sampled_from([1, 2, 8, 12]))
+    heads = draw(st.sampled_from([8, 12, 16]))
     plain = {
-        "layers": draw(st.integers(1, 9)),
+        "layers": draw(st.integers(1, 12)),
         "hidden": heads * draw(st.sampled_from([1, 64, 96])),
         "heads": heads,
         "kv_heads": draw(st.sampled_from([1, heads])),
@@ -46,10 +46,10 @@ def models(draw: st.DrawFn) -> Any:
     }
     if kind == "gpt":
         return plain
-    experts = draw(st.sampled_from([1, 2, 4, 16]))
+    experts = draw(st.sampled_from([1, 4, 16, 16]))
     plain["moe"] = {
         "experts": experts,
-        "top_k": draw(st.integers(1, 3)),
+        "top_k": draw(st.integers(1, min(3, experts))),
         "expert_intermediate": draw(st.integers(1, 600)),
         "gated": draw(st.booleans()),
         "shared_intermediate": draw(st.sampled_from([0, 128])),
@@ -59,39 +59,70 @@ def models(draw: st.DrawFn) -> Any:
     return plain
 
 
+def has_experts(model: Any) -> bool:
+    """True when expert parallelism makes sense."""
+    name = model if isinstance(model, str) else model.get("base", "")
+    return "moe" in model or name in ("mixtral-8x7b", "deepseek-v3", "deepseek-moe-16b", "jamba-v0.1", "gpt-oss-20b")
+
+
 @st.composite
-def scenarios(draw: st.DrawFn) -> dict[str, Any]:
-    """Mostly sensible, often just wrong: degrees that need not divide anything."""
-    layout: dict[str, Any] = {key: draw(POWER) for key in draw(st.sets(st.sampled_from(["tp", "pp", "cp", "ep", "etp"])))}
+def layouts(draw: st.DrawFn, model: Any) -> tuple[dict[str, Any], int, int]:
+    """Degrees that multiply to the GPUs, data-parallel replicas, micro-batches that the schedule takes."""
+    layout: dict[str, Any] = {key: draw(POWER) for key in ("tp", "pp", "cp")}
+    dp = draw(POWER)
+    if has_experts(model):
+        layout["ep"] = draw(st.sampled_from([e for e in (1, 2, 4, 8, 16) if layout["tp"] * layout["cp"] * dp % e == 0]))
+        layout["etp"] = layout["tp"] if draw(st.integers(0, 3)) == 0 and dp * layout["cp"] % layout["ep"] == 0 else 1
     layout["zero"] = draw(st.integers(0, 3))
-    layout["vpp"] = draw(st.sampled_from([1, 1, 1, 2, 3]))
     layout["sequence_parallel"] = draw(st.booleans())
-    schedule = draw(st.sampled_from([None, None, "1f1b", "gpipe", "interleaved", "zb-h1", "dualpipe"]))
+    choices = ["gpipe", "1f1b", "zb-h1", "interleaved", "dualpipe"] if layout["pp"] > 1 else [None, "1f1b"]
+    schedule = draw(st.sampled_from(choices))
     if schedule:
         layout["schedule"] = schedule
-    gpus = draw(st.sampled_from([1, 8, 16, 16, 64, 24]))
-    replicas = max(1, gpus // (layout.get("tp", 1) * layout.get("pp", 1) * layout.get("cp", 1)))
+    if schedule == "interleaved":
+        layout["vpp"] = draw(st.integers(1, 3))
+    micro_batches = draw(st.integers(1, 20))
+    return layout, dp, 2 * (layout["pp"] + micro_batches) if schedule == "dualpipe" else micro_batches
+
+
+WRONG = st.sampled_from(
+    [("cluster", "gpus", 24), ("layout", "vpp", 2), ("layout", "tp", 3), ("layout", "ep", 5), ("train", "global_batch", 37)]
+)
+
+
+@st.composite
+def scenarios(draw: st.DrawFn) -> dict[str, Any]:
+    """Mostly sensible, now and then just wrong."""
+    model = draw(models())
+    layout, dp, micro_batches = draw(layouts(model))
     micro_batch = draw(st.sampled_from([1, 1, 2]))
-    train: dict[str, Any] = {
-        "micro_batch": micro_batch,
-        "global_batch": replicas * micro_batch * draw(st.integers(1, 20)) + draw(st.sampled_from([0, 0, 0, 1])),
-        "seq_len": draw(st.sampled_from([1, 7, 128, 2048, 4096])),
-        "precision": draw(st.sampled_from(["bf16", "bf16", "fp16", "fp8", "mxfp8", "nvfp4"])),
-        "recompute": draw(st.sampled_from(["none", "selective", "full", ["mlp", "moe_act"]])),
-        "capacity_factor": draw(st.sampled_from([None, None, 1.0, 0.3])),
-    }
-    return {
-        "model": draw(models()),
+    fp = ["bf16", "bf16", "bf16", "fp16", "fp8", "mxfp8", "nvfp4"]
+    scenario: dict[str, Any] = {
+        "model": model,
         "cluster": {
-            "node": draw(st.sampled_from(["dgx-h100", "dgx-a100", "dgx-b200", "gb200-nvl72", "summit-node", "mi300x-platform"])),
-            "gpus": gpus,
+            "node": draw(st.sampled_from(["dgx-h100", "dgx-a100", "dgx-b200", "gb200-nvl72", "hgx-h800", *RARE])),
+            "gpus": layout["tp"] * layout["pp"] * layout["cp"] * dp,
         },
         "layout": layout,
-        "train": train,
+        "train": {
+            "micro_batch": micro_batch,
+            "global_batch": dp * micro_batch * micro_batches,
+            "seq_len": draw(st.sampled_from([8, 24, 128, 2048, 4096])),
+            "precision": draw(st.sampled_from(fp)),
+            "recompute": draw(st.sampled_from(["none", "selective", "full", ["mlp", "moe_act"]])),
+            "capacity_factor": draw(st.sampled_from([None, None, 1.0, 0.3])),
+        },
         "routing": draw(st.sampled_from(["balanced", {"lognormal": 0.65}, {"lognormal": 3.0, "seed": 5}])),
         "stack": draw(st.sampled_from([None, *stack_names()])),
         "release": draw(st.sampled_from([None, "26.04", "25.09", "99.99"])),
     }
+    if draw(st.integers(0, 9)) == 0:
+        part, key, value = draw(WRONG)
+        scenario[part][key] = value
+    return scenario
+
+
+RARE = ("summit-node", "mi300x-platform", "pcie-8x-l40s", "gh200-node")
 
 
 def check_prediction(p: Prediction) -> None:

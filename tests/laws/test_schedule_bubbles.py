@@ -38,9 +38,10 @@ def test_gpipe_and_1f1b_idle_p_minus_1_over_m_plus_p_minus_1(pp: int, micro_batc
     assert 1.0 - micro_batches * WORK / makespan == pytest.approx(bubble_gpipe(pp, micro_batches))
 
 
-@given(pp=st.integers(2, 6), vpp=st.integers(2, 5), rounds=st.integers(1, 5))
-def test_interleaved_idles_p_minus_1_over_v_m(pp: int, vpp: int, rounds: int) -> None:
-    micro_batches = rounds * pp
+@given(pp=st.integers(2, 6), vpp=st.integers(2, 5), extra=st.integers(0, 20))
+def test_interleaved_idles_p_minus_1_over_v_m(pp: int, vpp: int, extra: int) -> None:
+    """Also where pp does not divide the micro-batches."""
+    micro_batches = pp + extra
     useful = micro_batches * vpp * WORK
     makespan = _makespan("interleaved", pp, vpp, micro_batches)
     assert makespan / useful - 1.0 == pytest.approx(bubble_interleaved(pp, vpp, micro_batches))
@@ -74,6 +75,7 @@ def test_every_micro_batch_runs_once_on_every_stage(schedule: str, half: int, vp
     pp = 2 * half
     vpp = vpp if schedule == "interleaved" else 1
     micro_batches = 2 * pp + 2 * count if schedule == "dualpipe" else count
+    assert _makespan(schedule, pp, vpp, micro_batches) >= micro_batches * vpp * WORK  # and no deadlock
     phases: Counter[tuple[str, int, int]] = Counter()
     for order in orders(schedule, pp, vpp, micro_batches):
         for slot in order:

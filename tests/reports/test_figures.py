@@ -1,4 +1,4 @@
-"""The picture of a step: every schedule draws, the cut keeps one scale, the same question gives the same bytes."""
+"""The picture of a step: every schedule draws, the cut keeps one scale, equal questions give equal bytes."""
 
 from __future__ import annotations
 

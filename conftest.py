@@ -1,4 +1,5 @@
-"""Makes `oracles` importable from every test folder, and one place for hypothesis settings."""
+"""Settings of all tests. Being here also puts this folder first on the import path, so that the rooms are found
+before the test folders of the same names."""
 
 from __future__ import annotations
 

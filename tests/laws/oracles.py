@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from math import sqrt
 
 from sim.pipeline import Slot
 from sim.program import Dep, Lane, Program
@@ -35,11 +34,6 @@ def bubble_gpipe(pp: int, micro_batches: int) -> float:
 def bubble_interleaved(pp: int, vpp: int, micro_batches: int) -> float:
     """Idle time over useful time of interleaved 1F1B: (p-1)/(v m)."""
     return (pp - 1) / (vpp * micro_batches)
-
-
-def ring_s(steps: int, hop_s: float, wire_bytes: float, bytes_per_s: float, base_s: float, ramp: float) -> float:
-    """Seconds of a ring: base + steps x hop + w/B + c sqrt(w/B)."""
-    return base_s + steps * hop_s + wire_bytes / bytes_per_s + ramp * sqrt(wire_bytes / bytes_per_s)
 
 
 def constant_program(

@@ -1,0 +1,82 @@
+"""Bytes that each layer keeps for its backward pass, per block, following what Transformer Engine layers save."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from sim.arch import LayerKind
+from sim.context import ExpertLoad
+from sim.job import TrainJob
+
+
+def sharding(job: TrainJob) -> float:
+    """What sequence parallelism divides: 1/tp in the sharded regions, else only inside tensor-parallel blocks."""
+    return float(job.layout.tp) if job.layout.sequence_parallel else 1.0
+
+
+def attention_bytes(job: TrainJob, kind: LayerKind) -> float:
+    """Bytes kept per token by one attention block."""
+    a, arch, tp = job.arch.attention, job.arch, job.layout.tp
+    assert a is not None
+    hidden = 4.0 * arch.hidden / sharding(job)
+    if "layernorm" in job.recompute:
+        hidden /= 2.0
+    if a.is_mla:
+        latent = 4.0 * ((a.q_lora_rank or 0) + (a.kv_lora_rank or 0) + (a.qk_rope_head_dim or 0)) / sharding(job)
+        projected = (4.0 * a.heads * a.head_dim + 2.0 * a.heads * a.v_head_dim) / tp  # queries, keys, values
+        output = 2.0 * a.heads * a.v_head_dim / tp
+        return hidden + latent + output + (0.0 if "mla_up_proj" in job.recompute else projected)
+    q, kv = a.heads * a.head_dim, a.kv_heads * a.head_dim
+    kept = 2.0 * (q + 2 * kv) / tp + 2.0 * q / tp
+    if job.layout.cp > 1:
+        kept += 2.0 * (q + 2 * kv) / tp  # both sides of the sequence-to-heads exchange
+    if job.stack.attention_kernel == "unfused" and "core_attention" not in job.recompute:
+        kept += 5.0 * a.heads / tp * job.seq_len  # softmax output, dropout mask and output
+    return hidden + kept
+
+
+def ssm_bytes(job: TrainJob) -> float:
+    """Bytes kept per token by one state-space block: projection output, convolution, gate, output."""
+    s = job.arch.ssm
+    assert s is not None
+    return (4.0 * job.arch.hidden) / sharding(job) + 2.0 * 5.0 * s.d_inner / job.layout.tp
+
+
+def ffn_bytes(job: TrainJob, kind: LayerKind, load: ExpertLoad | None, tokens: float) -> float:
+    """Bytes kept per token by the feed-forward block; experts follow the rows of the busiest rank."""
+    arch = job.arch
+    hidden = 4.0 * arch.hidden / sharding(job)
+    if "layernorm" in job.recompute:
+        hidden /= 2.0
+    if kind.ffn == "dense":
+        assert arch.ffn is not None
+        width = (6.0 if arch.ffn.gated else 4.0) * arch.ffn.intermediate / job.layout.tp
+        return hidden + (0.0 if "mlp" in job.recompute else width)
+    moe = arch.moe
+    assert moe is not None and load is not None
+    kept = 0.5 if job.stack.fp8_activations else 1.0  # inputs of expert layers are cached in 8 bits
+    per_row = 2.0 * kept * (moe.latent or arch.hidden)
+    inner = 6.0 * kept if moe.gated else 4.0 * kept
+    if "moe_act" in job.recompute:
+        inner -= 2.0 * kept
+    per_row += inner * moe.expert_intermediate / job.layout.etp
+    rows_per_token = sum(load.rows) / tokens
+    shared = (6.0 if moe.gated else 4.0) * (moe.shared_intermediate + moe.residual_intermediate) / job.layout.tp
+    experts = 0.0 if "moe" in job.recompute else rows_per_token * per_row
+    return hidden + experts + shared
+
+
+def layer_bytes(job: TrainJob, loads: Sequence[ExpertLoad | None], index: int) -> float:
+    """Bytes kept by layer `index` for one micro-batch on one GPU."""
+    kind = job.arch.layers[index]
+    tokens = job.micro_batch * job.seq_len / job.layout.cp
+    if "full" in job.recompute:
+        return 2.0 * job.arch.hidden * tokens / sharding(job)
+    total = 0.0
+    if kind.mixer in ("attention", "window_attention", "cross_attention"):
+        total += attention_bytes(job, kind) * (2.0 if kind.mixer == "cross_attention" else 1.0)
+    elif kind.mixer != "none":
+        total += ssm_bytes(job)
+    if kind.ffn != "none":
+        total += ffn_bytes(job, kind, loads[index], tokens)
+    return total * tokens
