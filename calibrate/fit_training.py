@@ -181,8 +181,11 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--rounds", type=int, default=4)
     parser.add_argument("--write", type=Path, help="constants file to update")
     parser.add_argument("--every", type=int, default=1, help="take every n-th row of families with more than 12 rows")
+    parser.add_argument("--stack", help="only rows of this stack")
     options = parser.parse_args(arguments)
     samples = _thinned(load_samples(options.rows), options.every)
+    if options.stack:
+        samples = [s for s in samples if stack_of(s.row)[0] == options.stack]
     keys = [k for k, r in constants().items() if "fit" in r]
     with ProcessPoolExecutor(2) as pool:
         problem = Problem(samples, keys, pool)

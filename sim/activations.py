@@ -22,9 +22,10 @@ def attention_bytes(job: TrainJob, kind: LayerKind) -> float:
     if "layernorm" in job.recompute:
         hidden /= 2.0
     if a.is_mla:
-        latent = 4.0 * ((a.q_lora_rank or 0) + (a.kv_lora_rank or 0) + (a.qk_rope_head_dim or 0)) / sharding(job)
+        kept = 0.5 if job.stack.fp8_activations else 1.0
+        latent = 4.0 * kept * ((a.q_lora_rank or 0) + (a.kv_lora_rank or 0) + (a.qk_rope_head_dim or 0)) / sharding(job)
         projected = (4.0 * a.heads * a.head_dim + 2.0 * a.heads * a.v_head_dim) / tp  # queries, keys, values
-        output = 2.0 * a.heads * a.v_head_dim / tp
+        output = (1.5 if job.stack.fp8_activations else 2.0) * a.heads * a.v_head_dim / tp  # E5M6 takes 12 bits
         return hidden + latent + output + (0.0 if "mla_up_proj" in job.recompute else projected)
     q, kv = a.heads * a.head_dim, a.kv_heads * a.head_dim
     kept = 2.0 * (q + 2 * kv) / tp + 2.0 * q / tp
@@ -61,7 +62,7 @@ def ffn_bytes(job: TrainJob, kind: LayerKind, load: ExpertLoad | None, tokens: f
         inner -= 2.0 * kept
     per_row += inner * moe.expert_intermediate / job.layout.etp
     rows_per_token = sum(load.rows) / tokens
-    shared = (6.0 if moe.gated else 4.0) * (moe.shared_intermediate + moe.residual_intermediate) / job.layout.tp
+    shared = inner * (moe.shared_intermediate + moe.residual_intermediate) / job.layout.tp
     experts = 0.0 if "moe" in job.recompute else rows_per_token * per_row
     return hidden + experts + shared
 

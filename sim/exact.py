@@ -11,7 +11,9 @@ if TYPE_CHECKING:
     from sim.segment_time import SegmentTime
 
 
-def expand(program: Program, segments: dict[int, Segment], times: dict[int, SegmentTime]) -> tuple[Program, dict[int, int], dict[int, int]]:
+def expand(
+    program: Program, segments: dict[int, Segment], times: dict[int, SegmentTime]
+) -> tuple[Program, dict[int, int], dict[int, int]]:
     """A program in which each compute item is replaced by its segment's ops on compute, comm and dp lanes.
 
     `segments` and `times` are keyed by item number of `program`. Returns the expanded program and, for every old
@@ -63,11 +65,13 @@ def _expand_segment(big: Program, lane: Lane, gate: int, segment: Segment, time:
     """Add the segment's ops behind `gate`; returns an item that ends when its blocking streams are done."""
     numbers: list[int] = []
     last: dict[str, int] = {}
-    for op, (start, end) in zip(segment.ops, time.op_times, strict=True):
+    for index, (op, (start, end)) in enumerate(zip(segment.ops, time.op_times, strict=True)):
         deps = [Dep(numbers[j]) for j in op.after]
         if op.stream != "compute":
             deps.append(Dep(gate))
         numbers.append(big.add(Lane(lane.rank, op.stream), op.name, end - start, tuple(deps)))
         last[op.stream] = numbers[-1]
+        if index in time.stalls:
+            big.add(lane, "host", time.stalls[index])
     joined = tuple(Dep(last[s]) for s in ("comm", "gather") if s in last)
     return big.add(lane, segment.name + ".end", 0.0, joined)

@@ -28,12 +28,22 @@ class Op:
 
 
 @dataclass(frozen=True, slots=True)
+class HostBlock:
+    """Ops `first` to `last` (both included) that the CPU needs `host_s` to issue before both sides synchronise."""
+
+    first: int
+    last: int
+    host_s: float
+
+
+@dataclass(frozen=True, slots=True)
 class Segment:
     """Ops of one rank for one phase of one micro-batch, in program order; `after` are indices into `ops`."""
 
     name: str
     ops: tuple[Op, ...]
-    host_s: float = 0.0  # what the CPU needs to issue it
+    host_s: float = 0.0  # what the CPU needs to issue it, running ahead of the GPU
+    blocks: tuple[HostBlock, ...] = ()  # or: stretches after which CPU and GPU wait for each other
 
     def check(self) -> None:
         """ValueError when an op waits for itself or for a later one (a deadlock on real streams)."""
@@ -51,6 +61,7 @@ class SegmentBuilder:
     name: str
     ops: list[Op] = field(default_factory=list)
     host_s: float = 0.0
+    blocks: list[HostBlock] = field(default_factory=list)
     own_comm: bool = False  # transfers run on the comm stream, so that another micro-batch can compute beside them
     _last_compute: int | None = None
     _pending: tuple[int, ...] = ()
@@ -93,4 +104,9 @@ class SegmentBuilder:
 
     def build(self) -> Segment:
         """The finished segment."""
-        return Segment(self.name, tuple(self.ops), self.host_s)
+        return Segment(self.name, tuple(self.ops), self.host_s, tuple(self.blocks))
+
+    def close_block(self, first: int, host_s: float) -> None:
+        """End a stretch of ops that began at number `first`: the CPU needs `host_s` for it and then synchronises."""
+        if len(self.ops) > first:
+            self.blocks.append(HostBlock(first, len(self.ops) - 1, host_s))

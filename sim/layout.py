@@ -120,15 +120,21 @@ def _check_model(layout: Layout, arch: ModelArch) -> None:
             f"{arch.num_layers} layers; lower pp or vpp"
         )
     if layout.stage_layers and min(layout.stage_layers) < 0:
-        raise BadLayout(f"stage_layers has a negative entry, {min(layout.stage_layers)}; use 0 for a stage without layers")
-    if layout.stage_layers and (len(layout.stage_layers) != layout.chunks or sum(layout.stage_layers) != arch.num_layers):
+        raise BadLayout(
+            f"stage_layers has a negative entry, {min(layout.stage_layers)}; use 0 for a stage without layers"
+        )
+    if layout.stage_layers and (
+        len(layout.stage_layers) != layout.chunks or sum(layout.stage_layers) != arch.num_layers
+    ):
         raise BadLayout(
             f"stage_layers has {len(layout.stage_layers)} entries that sum to {sum(layout.stage_layers)}; it needs "
             f"pp x vpp = {layout.chunks} entries that sum to {arch.num_layers}"
         )
     att = arch.attention
     if att is not None and att.heads % layout.tp:
-        raise BadLayout(f"tp={layout.tp} does not divide {att.heads} attention heads; use {_divisors(att.heads, att.heads)}")
+        raise BadLayout(
+            f"tp={layout.tp} does not divide {att.heads} attention heads; use {_divisors(att.heads, att.heads)}"
+        )
     if arch.moe is None:
         if layout.ep > 1 or layout.etp > 1:
             raise BadLayout(f"{arch.name} has no experts: ep={layout.ep}, etp={layout.etp} must be 1")

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 
+from hwmodels.dtypes import bytes_per_element
 from sim.arch import AttentionArch, LayerKind, ModelArch
 from sim.activations import layer_bytes, sharding
 from sim.job import TrainJob
@@ -90,7 +91,7 @@ def _static(sim: StepSimulator, rank: int) -> tuple[float, float, float]:
     """(weights, gradients, optimizer) bytes of one rank under ZeRO; frozen weights have neither of the latter."""
     job, lay = sim.job, sim.job.layout
     total = [0.0, 0.0, 0.0]
-    gradient_bytes = 2.0 if job.stack.name in ("composer-fsdp", "hai-llm") else 4.0
+    gradient_bytes = bytes_per_element(job.stack.grad_dtype)
     held, trained = sim.rank_params(rank, trainable=False), sim.rank_params(rank)
     shards = (lay.zero_group or lay.dp * lay.cp, lay.edp)
     for own, params, ways in zip(held, trained, shards, strict=True):
@@ -108,7 +109,7 @@ def rank_memory(sim: StepSimulator, rank: int) -> RankMemory:
     job, lay = sim.job, sim.job.layout
     held = in_flight(orders(lay.schedule, lay.pp, lay.vpp, min(job.micro_batches, 4 * lay.pp * lay.vpp))[rank])
     tokens = job.micro_batch * job.seq_len / lay.cp
-    activations, logits, kinds = 0.0, 0.0, set()
+    activations, logits, kinds, heads = 0.0, 0.0, set(), 0
     buffers = _CONTEXT_BYTES
     for stage, count in held.items():
         chunk = sim.chunks[stage]
@@ -124,8 +125,8 @@ def rank_memory(sim: StepSimulator, rank: int) -> RankMemory:
                 buffers += 2.0 * job.arch.vocab * job.arch.hidden / lay.tp
     activations *= 1.0 - job.offload_activations
     weights, gradients, optimizer = _static(sim, rank)
-    if job.stack.name != "composer-fsdp":
-        buffers += 2.0 * _weight_shapes(job.arch, job, kinds)
+    if job.stack.name.startswith("megatron") and job.stack.name != "megatron-2021":  # Transformer Engine
+        buffers += 2.0 * (_weight_shapes(job.arch, job, kinds) + heads * job.arch.vocab * job.arch.hidden / lay.tp)
     return RankMemory(
         rank, weights, gradients, optimizer, activations + _working_bytes(sim), logits, buffers, _RESERVE_BYTES
     )

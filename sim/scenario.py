@@ -93,7 +93,9 @@ class TrainAsk(_Strict):
         if isinstance(names, (list, tuple)):
             for name in names:
                 if name not in RECOMPUTE_MODULES:
-                    raise ValueError(f"{name!r} cannot be recomputed; {did_you_mean(str(name), list(RECOMPUTE_MODULES))}")
+                    raise ValueError(
+                        f"{name!r} cannot be recomputed; {did_you_mean(str(name), list(RECOMPUTE_MODULES))}"
+                    )
         return names
 
     @field_validator("precision")
@@ -160,7 +162,13 @@ def _short(value: Any) -> str:
 
 def _keys_of(owner: tuple[Any, ...]) -> list[str]:
     model: type[BaseModel] = Scenario
-    known: dict[str, type[BaseModel]] = {"cluster": ClusterAsk, "layout": LayoutAsk, "train": TrainAsk, "routing": RoutingAsk, "lora": LoraAsk}
+    known: dict[str, type[BaseModel]] = {
+        "cluster": ClusterAsk,
+        "layout": LayoutAsk,
+        "train": TrainAsk,
+        "routing": RoutingAsk,
+        "lora": LoraAsk,
+    }
     for part in owner:
         model = known.get(str(part), model)
     return list(model.model_fields)
@@ -214,7 +222,7 @@ def _read(file: Path) -> Any:
     if size > MAX_BYTES:
         raise ScenarioError(f"the file has {size:,} bytes; a scenario has at most {MAX_BYTES:,}")
     try:
-        return yaml.load(file.read_text(encoding="utf-8"), Loader=_Plain)  # noqa: S506 - a SafeLoader
+        return yaml.load(file.read_text(encoding="utf-8"), Loader=_Plain)  # a SafeLoader
     except ScenarioError:
         raise
     except UnicodeDecodeError:

@@ -28,6 +28,7 @@ class SegmentTime:
     variance_s2: float
     background: tuple[BackgroundOp, ...] = ()
     op_times: tuple[tuple[float, float], ...] = field(default=(), repr=False)  # (start, end) of every op
+    stalls: dict[int, float] = field(default_factory=dict, repr=False)  # seconds that the CPU holds up compute after an op
 
 
 def op_seconds(op: Op, model: CostModel, gap_s: float) -> float:
@@ -49,6 +50,8 @@ def price(segment: Segment, model: CostModel, gap_s: float, slowdown: dict[str, 
     sources: dict[str, float] = {}
     variance = 0.0
     last_comm = ""
+    block_of = {b.last: b for b in segment.blocks}
+    stalls: dict[int, float] = {}
     for i, op in enumerate(segment.ops):
         cost = model.cost(op.work)
         seconds = cost.time_s * op.scale * factor.get(op.stream, 1.0)
@@ -69,6 +72,13 @@ def price(segment: Segment, model: CostModel, gap_s: float, slowdown: dict[str, 
             last_comm = op.category
         start[i], end[i] = begin, begin + seconds
         free[op.stream] = end[i]
+        block = block_of.get(i)
+        if block is not None:  # the CPU was slower than the GPU: the next op cannot have been issued yet
+            stall = start[block.first] + block.host_s - free["compute"]
+            if stall > 0.0:
+                stalls[i] = stall
+                free["compute"] += stall
+                spent["host"] = spent.get("host", 0.0) + stall
     duration = max(free["compute"], free["comm"])
     if free["comm"] > free["compute"]:
         spent[last_comm] = spent.get(last_comm, 0.0) + free["comm"] - free["compute"]
@@ -80,6 +90,7 @@ def price(segment: Segment, model: CostModel, gap_s: float, slowdown: dict[str, 
         variance,
         _background(segment, start, end),
         tuple(zip(start, end, strict=True)),
+        stalls,
     )
 
 

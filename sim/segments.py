@@ -130,18 +130,35 @@ class SegmentFactory:
             found.append((f"mtp{module}", mtp_steps(ctx), arch.layers[-1]))
         return found
 
-    def _host_s(self, builder: SegmentBuilder, blocks: Sequence[tuple[str, tuple[Step, ...], LayerKind | None]], share: float) -> float:
+    def _launch_s(self, launches: int, backward: bool) -> float:
+        """CPU seconds to issue `launches` kernels; autograd replays a backward without Python in between."""
         ctx = self._ctx
-        launches = sum(op.kernels for op in builder.ops)
-        moe = sum(1 for _, _, kind in blocks if kind is not None and kind.ffn in ("moe", "moe_residual"))
-        mode = "dropless" if ctx.dropless else "drop"
-        per_launch = ctx.tuning.get("host_launch_s", ctx.stack.name)
-        per_moe = ctx.tuning.get("host_moe_layer_s", ctx.stack.name, mode)
+        share = ctx.tuning.get("host_backward_share", ctx.stack.name) if backward else 1.0
+        sockets = ctx.tuning.get("host_two_socket_factor", ctx.stack.name) if ctx.layout.tp > 4 else 1.0
+        return launches * ctx.tuning.get("host_launch_s", ctx.stack.name) * share * sockets
+
+    def _close(self, builder: SegmentBuilder, first: int, backward: bool) -> None:
+        """On stacks whose CPU synchronises, end the stretch of ops that began at `first`."""
+        if self._ctx.stack.host_sync:
+            launches = sum(op.kernels for op in builder.ops[first:])
+            builder.close_block(first, self._launch_s(launches, backward))
+
+    def _host_s(
+        self,
+        builder: SegmentBuilder,
+        blocks: Sequence[tuple[str, tuple[Step, ...], LayerKind | None]],
+        share: float,
+        backward: bool,
+    ) -> float:
+        """CPU seconds of a segment on stacks that let it run ahead: launches, MoE bookkeeping, pipeline transfers."""
+        ctx = self._ctx
         pipeline = ctx.tuning.get("host_pipeline_s", ctx.stack.name) if ctx.layout.pp > 1 else 0.0
-        total = launches * per_launch + moe * share * per_moe + pipeline
-        if ctx.stack.cuda_graphs:
-            total *= ctx.tuning.get("host_graph_share", ctx.stack.name)
-        return total
+        if ctx.stack.host_sync:
+            return 0.0
+        moe = sum(1 for _, _, kind in blocks if kind is not None and kind.ffn in ("moe", "moe_residual"))
+        per_moe = ctx.tuning.get("host_moe_layer_s", ctx.stack.name, "dropless" if ctx.dropless else "drop")
+        total = self._launch_s(sum(op.kernels for op in builder.ops), backward) + moe * share * per_moe + pipeline
+        return total * (ctx.tuning.get("host_graph_share", ctx.stack.name) if ctx.stack.cuda_graphs else 1.0)
 
     def forward(self, chunk: Chunk, variant: Variant = Variant(), own_comm: bool = False) -> Segment:  # noqa: B008
         """Forward of one micro-batch."""
@@ -151,8 +168,10 @@ class SegmentFactory:
         for i, (_, steps, _) in enumerate(blocks):
             if i in gathers:
                 builder.wait(gathers[i])
+            first = len(builder.ops)
             forward(builder, steps)
-        builder.host_s = self._host_s(builder, blocks, 1.0 / 3.0)
+            self._close(builder, first, backward=False)
+        builder.host_s = self._host_s(builder, blocks, 1.0 / 3.0, backward=False)
         return builder.build()
 
     def backward(self, chunk: Chunk, variant: Variant = Variant(), own_comm: bool = False) -> Segment:  # noqa: B008
@@ -163,12 +182,16 @@ class SegmentFactory:
         for i, (name, steps, kind) in enumerate(blocks):
             if i in gathers:
                 builder.wait(gathers[i])
+            first = len(builder.ops)
             if name not in ("head", "embedding"):
                 forward(builder, recomputed(steps, self._recompute), ".again")
+                self._close(builder, first, backward=False)
+            first = len(builder.ops)
             backward(builder, steps)
+            self._close(builder, first, backward=True)
             if variant.reduce:
                 self._reduce(builder, name, kind)
-        builder.host_s = self._host_s(builder, blocks, 2.0 / 3.0)
+        builder.host_s = self._host_s(builder, blocks, 2.0 / 3.0, backward=True)
         return builder.build()
 
     def backward_input(self, chunk: Chunk, own_comm: bool = False) -> Segment:
@@ -179,7 +202,7 @@ class SegmentFactory:
             if name not in ("head", "embedding"):
                 forward(builder, recomputed(steps, self._recompute), ".again")
             backward_input(builder, steps)
-        builder.host_s = self._host_s(builder, blocks, 1.0 / 3.0)
+        builder.host_s = self._host_s(builder, blocks, 1.0 / 3.0, backward=True)
         return builder.build()
 
     def backward_weight(self, chunk: Chunk) -> Segment:
@@ -188,7 +211,7 @@ class SegmentFactory:
         blocks = list(reversed(self.blocks(chunk)))
         for _, steps, _ in blocks:
             backward_weight(builder, steps)
-        builder.host_s = self._host_s(builder, blocks, 1.0 / 3.0)
+        builder.host_s = self._host_s(builder, blocks, 1.0 / 3.0, backward=True)
         return builder.build()
 
     def dense_and_expert_params(self, name: str, kind: LayerKind | None) -> tuple[float, float]:

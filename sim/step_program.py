@@ -101,7 +101,7 @@ class StepProgram:
             for op in time.background:
                 self.program.add(Lane(rank, "dp"), op.name, op.duration_s, (Dep(item, op.ready_s, True),))
         for item, slot in self.slots.items():
-            self._link(item, slot, host)
+            self._link(item, slot)
         return self.program, self.slots, self.times
 
     def _finish(self, slot: Slot, ends: tuple[int, ...]) -> None:
@@ -137,12 +137,9 @@ class StepProgram:
     def _deps(self, phase: str, micro_batch: int, stage: int, lag: float) -> list[Dep]:
         return [Dep(item, lag) for item in self.done[(phase, micro_batch, stage)]]
 
-    def _link(self, item: int, slot: Slot, host: bool) -> None:
+    def _link(self, item: int, slot: Slot) -> None:
         inputs = tuple(d for d in self._inputs(slot) if d.item != item)
         self.program.set_deps(item, (*self.program.deps[item], *inputs))
-        if host and self.job.stack.host_sync and self.job.layout.pp > 1:
-            issue = item + 1
-            self.program.set_deps(issue, inputs)
 
 
 def _label(slot: Slot) -> str:

@@ -127,7 +127,8 @@ class StepSimulator:
         crosses = job.layout.pipeline_crosses(job.cluster) and job.cluster.nic_bytes_per_s > 0
         group = job.cluster.group(2, job.cluster.domain if crosses else 1)
         message = Comm("send", tokens * job.arch.hidden * 2.0, group)
-        return collective_s(message, job.cluster, self.profile.collectives, self.fabric)
+        host = self.tuning.get("host_pipeline_s", job.stack.name) if job.stack.host_sync else 0.0
+        return host + collective_s(message, job.cluster, self.profile.collectives, self.fabric)
 
     def build(self) -> tuple[Program, dict[int, Slot], dict[int, SegmentTime]]:
         """The step as a program: one item per slot on every rank's compute lane, plus host and dp lanes."""

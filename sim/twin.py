@@ -29,9 +29,7 @@ def dense_twin(arch: ModelArch) -> ModelArch:
     if not arch.is_moe or arch.moe is None:
         return arch
     gated = arch.moe.gated
-    layers = tuple(
-        replace(kind, ffn="dense", experts=None) if kind.ffn in _EXPERTS else kind for kind in arch.layers
-    )
+    layers = tuple(replace(kind, ffn="dense", experts=None) if kind.ffn in _EXPERTS else kind for kind in arch.layers)
 
     def with_width(width: int) -> ModelArch:
         ffn = FfnArch(intermediate=width, gated=gated, activation="silu" if gated else "gelu")

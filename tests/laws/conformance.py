@@ -29,7 +29,12 @@ def sample_work(dtype: str) -> list[Work]:
         *(Gemm(m, n, k, dtype) for m, n, k in shapes),
         *(GroupedGemm(rows, n, k, dtype) for _, n, k in shapes[1:] for rows in ((128,), (1, 0, 700, 64), (512,) * 8)),
         *(GroupedGemm((300, 9, 0), 2048, 1024, dtype, weight_gradient=wgrad) for wgrad in (False, True)),
-        *(Attention(1, s, s, 32, kv, 128, 128, dtype=half, phase=p) for s in (64, 4096) for kv in (8, 32) for p in _PHASES),
+        *(
+            Attention(1, s, s, 32, kv, 128, 128, dtype=half, phase=p)
+            for s in (64, 4096)
+            for kv in (8, 32)
+            for p in _PHASES
+        ),
         *(Stream(size, kind) for size in (1e3, 1e9) for kind in ("elementwise", "permute", "softmax")),
         *(Comm(kind, 1e7, group) for kind in _KINDS for group in (local, wide)),
         *(ExpertExchange("dispatch", 4096, 8, 7168.0, group, 3.5, 7.0) for group in (local, wide)),
@@ -69,7 +74,9 @@ def _check_monotone(model: CostModel, work: Work) -> None:
             value = getattr(work, size)
             larger = max(value + 1, round(value * factor)) if isinstance(value, int) else value * factor
             if size in ("q_len", "kv_len") and isinstance(work, Attention):  # causal needs kv_len >= q_len
-                bigger = replace(work, kv_len=max(work.kv_len, larger), **({"q_len": larger} if size == "q_len" else {}))
+                bigger = replace(
+                    work, kv_len=max(work.kv_len, larger), **({"q_len": larger} if size == "q_len" else {})
+                )
             else:
                 bigger = replace(work, **{size: larger})  # type: ignore[arg-type]
             after = model.cost(bigger).time_s

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from itertools import pairwise
 
 from sim.pipeline import Slot
 from sim.program import Dep, Lane, Program
@@ -10,7 +11,7 @@ from sim.program import Dep, Lane, Program
 
 def recursive_times(program: Program) -> tuple[list[float], list[float]]:
     """Start and end of every item by plain recursion: start = max(lane free, dependencies)."""
-    before = {b: a for items in program.lanes.values() for a, b in zip(items, items[1:], strict=False)}
+    before = {b: a for items in program.lanes.values() for a, b in pairwise(items)}
     start: dict[int, float] = {}
 
     def begin(item: int) -> float:

@@ -21,9 +21,7 @@ def programs(draw: st.DrawFn) -> Program:
     program = Program()
     for item in range(draw(st.integers(0, 25))):
         count = draw(st.integers(0, min(3, item)))
-        deps = tuple(
-            Dep(draw(st.integers(0, item - 1)), draw(SECONDS), draw(st.booleans())) for _ in range(count)
-        )
+        deps = tuple(Dep(draw(st.integers(0, item - 1)), draw(SECONDS), draw(st.booleans())) for _ in range(count))
         program.add(draw(st.sampled_from(lanes)), f"item {item}", draw(SECONDS), deps)
     return program
 

@@ -86,7 +86,13 @@ def layouts(draw: st.DrawFn, model: Any) -> tuple[dict[str, Any], int, int]:
 
 
 WRONG = st.sampled_from(
-    [("cluster", "gpus", 24), ("layout", "vpp", 2), ("layout", "tp", 3), ("layout", "ep", 5), ("train", "global_batch", 37)]
+    [
+        ("cluster", "gpus", 24),
+        ("layout", "vpp", 2),
+        ("layout", "tp", 3),
+        ("layout", "ep", 5),
+        ("train", "global_batch", 37),
+    ]
 )
 
 

@@ -33,7 +33,7 @@ def slow_record(record: Any) -> Any:
             continue
         if field.name.endswith("sqrt_s"):  # seconds^0.5
             changes[field.name] = value * SLOWER**0.5
-        elif field.name.endswith("_s") and not field.name.endswith("_per_s") or "_s_per_" in field.name:
+        elif (field.name.endswith("_s") and not field.name.endswith("_per_s")) or "_s_per_" in field.name:
             changes[field.name] = value * SLOWER
     return replace(record, **changes)
 

@@ -75,7 +75,11 @@ BAD: list[tuple[Any, dict[str, Any], str]] = [
     (LLAMA, {"gpus": 24, "tp": 24}, "tp=24 does not divide 64 attention heads; use 1, 2, 4, 8, 16, 32, 64"),
     (LLAMA, {"gpus": 8, "vpp": 2}, "vpp=2 needs pp > 1"),
     (LLAMA, {"gpus": 8, "pp": 4, "vpp": 2, "schedule": "zb-h1"}, "schedule=zb-h1 has no virtual stages"),
-    (DEEPSEEK, {"gpus": 24, "pp": 3, "schedule": "dualpipe"}, "dualpipe needs an even pp of at least 2 and vpp=1, not pp=3"),
+    (
+        DEEPSEEK,
+        {"gpus": 24, "pp": 3, "schedule": "dualpipe"},
+        "dualpipe needs an even pp of at least 2 and vpp=1, not pp=3",
+    ),
     (DEEPSEEK, {"gpus": 8, "pp": 1, "schedule": "dualpipe"}, "dualpipe needs an even pp"),
     (LLAMA, {"gpus": 8, "schedule": "zigzag"}, "layout.schedule='zigzag' is not known; use one of gpipe, 1f1b"),
     (LLAMA, {"gpus": 0}, "layout.gpus=0 must be at least 1"),

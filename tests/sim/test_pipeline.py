@@ -30,9 +30,7 @@ def test_one_f_one_b_of_three_ranks() -> None:
 def test_interleaved_of_two_ranks_two_chunks() -> None:
     """Megatron-LM: warm-up of (p - r - 1) x 2 + (v - 1) x p forwards, in groups of p micro-batches."""
     first, last = interleaved(2, 2, 4)
-    assert _text(first) == (
-        "F0.0 F1.0 F0.2 F1.2 F2.0 B0.2 F3.0 B1.2 F2.2 B0.0 F3.2 B1.0 B2.2 B3.2 B2.0 B3.0"
-    )
+    assert _text(first) == ("F0.0 F1.0 F0.2 F1.2 F2.0 B0.2 F3.0 B1.2 F2.2 B0.0 F3.2 B1.0 B2.2 B3.2 B2.0 B3.0")
     assert _text(last).startswith("F0.1 F1.1 F0.3 B0.3 F1.3 B1.3")
 
 

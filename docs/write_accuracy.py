@@ -1,0 +1,43 @@
+"""Write the accuracy tables (moesim validate --markdown) into docs/accuracy.md and between the markers of README.md."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+ROOT = Path(__file__).parents[1]
+BLOCK = re.compile(r"(<!-- accuracy:begin -->\n).*?(<!-- accuracy:end -->)", re.DOTALL)
+INTRO = """# Accuracy
+
+Predictions against published measurements, written by `make accuracy`. Constants were fitted on rows marked `fit` only;
+rows marked `test` were never looked at while fitting. Where the rows come from: `calibrate/published/README.md`.
+What is behind the numbers and what is not: [fidelity.md](fidelity.md).
+
+"""
+
+
+def summary_of(tables: str) -> str:
+    """What fits the README: the first table, which speaks for all rows."""
+    lines = tables.strip().splitlines()
+    first = next((i for i, line in enumerate(lines) if line.startswith("|")), len(lines))
+    last = next((i for i in range(first, len(lines)) if not lines[i].startswith("|")), len(lines))
+    return "\n".join(lines[:last]).strip()
+
+
+def main() -> None:
+    """Predict every published row and write both files."""
+    command = [sys.executable, "-c", "from reports.cli import main; main()", "validate", "--markdown"]
+    tables = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True).stdout.strip()
+    (ROOT / "docs" / "accuracy.md").write_text(f"{INTRO}{tables}\n", encoding="utf-8")
+    readme = ROOT / "README.md"
+    text = readme.read_text(encoding="utf-8")
+    if not BLOCK.search(text):
+        sys.exit("README.md has no <!-- accuracy:begin --> ... <!-- accuracy:end --> block")
+    block = BLOCK.sub(lambda match: f"{match[1]}{summary_of(tables)}\n{match[2]}", text)
+    readme.write_text(block, encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,94 @@
+"""The main job: DeepSeek-V3 on 2,048 H800 as published, beside its dense twin of equal active parameters.
+
+Prints both predictions and the measured step time, and writes figures, timelines and JSON.   python examples/demo.py
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+from pathlib import Path
+from time import perf_counter
+
+import yaml
+from rich.console import Console
+from rich.table import Table
+
+from reports import write_chrome_trace, write_figure
+from sim import Prediction, active_parameters, load_model, parameters, predict_train
+from sim.twin import twin_scenario
+
+HERE = Path(__file__).parent
+MEASURED_S = 19.93  # one training step, arXiv:2505.09343, table 4 (multi-plane fat tree)
+
+
+def main() -> None:
+    """Predict both models, print them side by side, write the files."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
+    parser.add_argument("--out", type=Path, default=Path("out") / "demo", help="folder for figures and timelines")
+    out: Path = parser.parse_args().out
+    out.mkdir(parents=True, exist_ok=True)
+    begin = perf_counter()
+    question = yaml.safe_load((HERE / "deepseek-v3-h800.yaml").read_text(encoding="utf-8"))
+    moe = predict_train(question, check_memory=False)
+    dense = predict_train(twin_scenario(question, load_model(question["model"])), check_memory=False)
+    answered_s = perf_counter() - begin
+    console = Console(width=100)
+    console.print(side_by_side(moe, dense))
+    console.print(f"both predicted in {answered_s:.1f} s on this machine; measured by DeepSeek: {MEASURED_S} s a step")
+    for path in write_files(out, moe, dense):
+        console.print(f"wrote {path}", soft_wrap=True)
+    console.print("timelines open in https://ui.perfetto.dev")
+
+
+def side_by_side(moe: Prediction, dense: Prediction) -> Table:
+    """Both answers in one table; what was held equal stands in the title."""
+    table = Table(title="One step of 15,360 sequences of 4,096 tokens on 2,048 H800; equal active parameters")
+    for column in ("", "DeepSeek-V3 (experts)", "dense twin"):
+        table.add_column(column, justify="left" if not column else "right")
+    rows = [
+        ("parameters", *(f"{parameters(p.resolved.job.arch) / 1e9:,.0f} B" for p in (moe, dense))),
+        ("active per token", *(f"{active(p) / 1e9:,.1f} B" for p in (moe, dense))),
+        ("measured step", f"{MEASURED_S:.2f} s", "-"),
+        ("predicted step", *(f"{p.step_time_s:.2f} s" for p in (moe, dense))),
+        ("off by", f"{moe.step_time_s / MEASURED_S - 1:+.1%}", "-"),
+        ("90 % interval", *(f"{p.low_s:.1f} to {p.high_s:.1f} s" for p in (moe, dense))),
+        ("MFU (16-bit peak)", *(f"{p.mfu:.1%}" for p in (moe, dense))),
+        ("peak memory", *(memory(p) for p in (moe, dense))),
+        ("GPU-hours per 1e12 tokens", *(f"{gpu_hours(p) * 1e6:,.0f}" for p in (moe, dense))),
+    ]
+    for row in rows:
+        table.add_row(*row)
+    return table
+
+
+def active(p: Prediction) -> int:
+    """Parameters that one token touches."""
+    return active_parameters(p.resolved.job.arch).with_input_embedding
+
+
+def memory(p: Prediction) -> str:
+    """Peak memory of a GPU, and whether it has that much."""
+    needed, usable = (size / 2**30 for size in (max(m.total for m in p.memory), p.usable_bytes))
+    return f"{needed:.0f} GiB" + ("" if p.memory_fits else f", but there are {usable:.0f}")
+
+
+def gpu_hours(p: Prediction) -> float:
+    """GPU-hours per million tokens."""
+    return float(p.cost["gpu_hours_per_million_tokens"])
+
+
+def write_files(out: Path, moe: Prediction, dense: Prediction) -> list[Path]:
+    """A figure, a timeline and the whole answer of each."""
+    written = []
+    for name, prediction in (("deepseek-v3", moe), ("dense-twin", dense)):
+        figure, trace, answer = (out / f"{name}{ending}" for ending in (".png", ".trace.json", ".json"))
+        write_figure(prediction, figure)
+        write_chrome_trace(prediction, trace)
+        answer.write_text(json.dumps(prediction.to_dict(), indent=1) + "\n", encoding="utf-8")
+        written += [figure, trace, answer]
+    return written
+
+
+if __name__ == "__main__":
+    main()

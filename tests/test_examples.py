@@ -1,0 +1,46 @@
+"""Every example loads, predicts and keeps within its GPUs' memory; and each shows what its comment says."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from sim.predict import predict_train
+
+EXAMPLES = Path(__file__).parents[1] / "examples"
+SCENARIOS = sorted(path.name for path in EXAMPLES.glob("*.yaml"))
+
+
+def test_there_are_examples() -> None:
+    assert len(SCENARIOS) >= 5
+
+
+@pytest.mark.parametrize("name", SCENARIOS)
+def test_example_predicts_with_the_memory_check_on(name: str) -> None:
+    prediction = predict_train(EXAMPLES / name)
+    assert 0.5 < prediction.step_time_s < 60.0
+    assert 0.1 < prediction.mfu < 0.9
+    assert prediction.memory_fits
+
+
+@pytest.mark.parametrize("name", SCENARIOS)
+def test_example_says_what_it_is_on_its_first_line(name: str) -> None:
+    assert (EXAMPLES / name).read_text().startswith("# ")
+
+
+def test_skewed_routing_costs_time() -> None:
+    even = predict_train(EXAMPLES / "mixtral-8x7b-h100.yaml")
+    skewed = predict_train(EXAMPLES / "mixtral-8x7b-skewed.yaml")
+    assert skewed.step_time_s > 1.2 * even.step_time_s
+
+
+def test_the_demo_runs_and_says_where_its_files_are(tmp_path: Path) -> None:
+    command = [sys.executable, str(EXAMPLES / "demo.py"), "--out", str(tmp_path)]
+    done = subprocess.run(command, cwd=EXAMPLES.parent, capture_output=True, text=True, timeout=120, check=True)
+    assert "19.93" in done.stdout and "dense" in done.stdout
+    written = {path.name for path in tmp_path.iterdir()}
+    assert {"deepseek-v3.png", "deepseek-v3.trace.json", "dense-twin.png"} <= written
+    assert all(name in done.stdout for name in ("deepseek-v3.png", "deepseek-v3.trace.json"))

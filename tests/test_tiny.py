@@ -1,0 +1,46 @@
+"""The whole product in a few seconds: predict DeepSeek-V3, add it up, run it twice, draw it, and be refused."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from hwmodels.profile import load_profile
+from sim.layout import BadLayout
+from sim.memory import DoesNotFit
+from sim.predict import predict_train
+from sim.resolve import resolve
+from sim.scenario import load_scenario
+from sim.stack import Tuning
+from sim.train import StepSimulator
+
+DEEPSEEK = Path(__file__).parents[1] / "examples" / "deepseek-v3-h800.yaml"
+
+
+def test_deepseek_v3_takes_about_as_long_as_measured() -> None:
+    prediction = predict_train(DEEPSEEK, check_memory=False)
+    assert prediction.low_s < 19.93 < prediction.high_s  # arXiv:2505.09343, table 4
+    assert prediction.step_time_s == pytest.approx(19.93, rel=0.25)
+    assert sum(prediction.breakdown_s.values()) == pytest.approx(prediction.step_time_s, rel=1e-9)
+    assert json.loads(json.dumps(prediction.to_dict()))["layout"]["dp"] == 128
+
+
+def test_engine_and_recursion_agree_on_it() -> None:
+    resolved = resolve(load_scenario(DEEPSEEK))
+    simulator = StepSimulator(resolved.job, load_profile(resolved.profile), Tuning())
+    assert simulator.simulate(events=True).timeline.end_s == simulator.simulate(events=False).timeline.end_s
+
+
+def test_what_cannot_be_is_refused() -> None:
+    scenario = {
+        "model": "mixtral-8x7b",
+        "cluster": {"node": "dgx-h100", "gpus": 8},
+        "layout": {"ep": 8},
+        "train": {"global_batch": 64, "seq_len": 4096},
+    }
+    with pytest.raises(DoesNotFit, match=r"does not fit: needs .* GiB of .* GiB on stage 0; "):
+        predict_train(scenario)
+    with pytest.raises(BadLayout, match="use one of 1, 2, 4, 8"):
+        predict_train({**scenario, "cluster": {"node": "dgx-h100", "gpus": 48}, "layout": {"ep": 16, "pp": 3}})

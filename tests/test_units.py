@@ -1,0 +1,91 @@
+"""Units live in names: every float field of a record says what it is measured in, or is listed here with a reason."""
+
+from __future__ import annotations
+
+import dataclasses
+import typing
+from importlib import import_module
+from pathlib import Path
+from types import NoneType, UnionType
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+ROOMS = ("hwmodels", "traces", "sim", "calibrate", "reports")
+
+# endings that say the unit: seconds, bytes, rates, watts, money, shares and counts
+UNITS = (
+    "_s", "_s2", "_bytes", "_flops", "_w", "_per_s", "_per_s_per_gpu", "_usd", "_per_hour", "_gib", "_pct",
+    "_share", "_efficiency", "_exponent", "_power", "_factor", "_copies", "_error", "_bias", "_ratio", "_rows", "_keys",
+    "_columns", "_weight", "_passes", "_dim", "_s_per_k", "_s_per_key", "_sqrt_s", "_tokens", "_layers", "_inch",
+    "_per_step",
+)  # fmt: skip
+
+# field -> why its name carries no ending
+PLAIN = {
+    "bytes": "is the unit",
+    "tokens": "is the unit: a count",
+    "inches": "is the unit",
+    "scale": "a pure factor on a time",
+    "spread": "a fraction: one standard deviation over the mean",
+    "exposed": "a fraction of a transfer",
+    "imbalance": "busiest over mean",
+    "oversubscription": "a ratio of rates",
+    "sigma": "of the logarithm, no unit",
+    "mfu": "a fraction of the peak",
+    "value": "a constant, its unit is in its key",
+    "decline": "a share by which long kernels slow down",
+    "pad_k": "steps of k",
+    "lognormal": "sigma of the logarithm, as users write it",
+    "offload_activations": "a fraction, as users write it",
+}
+# records whose fields are all of one kind that the record's docstring names
+WHOLE_RECORDS = {
+    "RankMemory": "bytes by kind",
+    "Estimate": "one number in the unit of its metric, which it names",
+    "Record": "predicted and measured in the unit of its metric, which it names",
+    "Sustained": "factors on times, by kind of kernel",
+}
+
+
+def records() -> list[type]:
+    """All dataclasses of the rooms."""
+    found: dict[str, type] = {}
+    for room in ROOMS:
+        for path in sorted((ROOT / room).rglob("*.py")):
+            name = ".".join(path.relative_to(ROOT).with_suffix("").parts)
+            if path.stem.startswith(("fit_", "kernel_")) and room == "calibrate":  # need the extra "fit"
+                continue
+            for value in vars(import_module(name.removesuffix(".__init__"))).values():
+                if isinstance(value, type) and dataclasses.is_dataclass(value) and value.__module__.startswith(room):
+                    found[f"{value.__module__}.{value.__qualname__}"] = value
+    return [found[key] for key in sorted(found)]
+
+
+def is_float(hint: object) -> bool:
+    """float, or float | None."""
+    if isinstance(hint, UnionType) or typing.get_origin(hint) is typing.Union:
+        return float in typing.get_args(hint) and set(typing.get_args(hint)) <= {float, int, NoneType}
+    return hint is float
+
+
+@pytest.mark.parametrize("record", records(), ids=lambda r: f"{r.__module__}.{r.__qualname__}")
+def test_float_fields_say_their_unit(record: type) -> None:
+    if record.__qualname__ in WHOLE_RECORDS:
+        return
+    names = {f.name for f in dataclasses.fields(record)}
+    try:
+        hints = typing.get_type_hints(record)
+    except NameError:  # names imported for type checking only: their annotations are no floats
+        hints = {n: float for n, h in record.__annotations__.items() if h in ("float", "float | None")}
+    unclear = [
+        name for name in names & set(hints) if is_float(hints[name]) and not name.endswith(UNITS) and name not in PLAIN
+    ]
+    assert not unclear, f"give {sorted(unclear)} a unit ending, or a reason in PLAIN"
+
+
+@pytest.mark.parametrize("record", records(), ids=lambda r: f"{r.__module__}.{r.__qualname__}")
+def test_no_field_uses_a_scaled_unit(record: type) -> None:
+    """SI base units only inside: no milliseconds, no gigabytes, no percent where a fraction would do."""
+    scaled = ("_ms", "_us", "_ns", "_gb", "_mb", "_tb", "_tflops", "_gbps", "_mhz", "_ghz", "_kw", "_mw")
+    assert not [f.name for f in dataclasses.fields(record) if f.name.lower().endswith(scaled)]
