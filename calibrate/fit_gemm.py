@@ -61,9 +61,7 @@ def load_samples(gpu: GpuSpec, dtype: str) -> list[Sample[Gemm]]:
     return samples
 
 
-def fit_gemm(
-    gpu: GpuSpec, dtype: str, fit_count: int = 2500
-) -> tuple[GemmFit, FitResult, list[Sample[Gemm]]]:
+def fit_gemm(gpu: GpuSpec, dtype: str, fit_count: int = 2500) -> tuple[GemmFit, FitResult, list[Sample[Gemm]]]:
     """Best tile (by loss on the fitted families), its coefficients, the errors on left-out (n, k) pairs."""
     samples = load_samples(gpu, dtype)
     seen, unseen = split(samples, fit_count, 6000)

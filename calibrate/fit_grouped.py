@@ -90,9 +90,7 @@ def rows_per_expert(tokens: int, top_k: int, experts: int, distribution: str) ->
     return tuple(sorted(rows, reverse=True))
 
 
-def make_op(
-    tokens: int, hidden: int, inter: int, rows: tuple[int, ...], dtype: str, out_dtype: str = "bf16"
-) -> MoeOp:
+def make_op(tokens: int, hidden: int, inter: int, rows: tuple[int, ...], dtype: str, out_dtype: str = "bf16") -> MoeOp:
     """Gated MoE: rows x hidden to 2 x inter, activation, rows x inter to hidden, weighted sum per token."""
     routed = sum(rows)
     b, wide = bytes_per_element(dtype), bytes_per_element(out_dtype)

@@ -83,8 +83,7 @@ def _gemms(gpu: GpuSpec, raw: dict[str, Any], fit_date: str) -> None:
             ranges((s.work for s in samples), ("m", "n", "k")),
             "one third of all (n, k) pairs",
             fit_date,
-            notes="bf16 pools engines (the typical machine); "
-            "others time the bare kernel without the input cast",
+            notes="bf16 pools engines (the typical machine); others time the bare kernel without the input cast",
         )
         _say(gpu.name, f"gemm/{dtype}", result)
 

@@ -64,9 +64,7 @@ def read_exclusions(path: Path | None) -> frozenset[Key]:
         return frozenset()
     with path.open(encoding="utf-8", newline="") as handle:
         rows = [r for r in csv.DictReader(handle) if r["id"].startswith("aic-nccl-") and r["split"] == "test"]
-    return frozenset(
-        (_PUBLISHED_NAME[r["gpu"]], r["op"], int(r["gpus"]), int(float(r["bytes"]))) for r in rows
-    )
+    return frozenset((_PUBLISHED_NAME[r["gpu"]], r["op"], int(r["gpus"]), int(float(r["bytes"]))) for r in rows)
 
 
 def source_of(gpu: GpuSpec) -> str:

@@ -36,7 +36,9 @@ def family_of(row: Row) -> str:
     """Rows that share machine, stack and model count as one family: they repeat each other's errors."""
     model = row.get("model") or "gpt"
     size = f"{row.get('layers', '')}x{row.get('hidden', '')}" if row.get("hidden") else ""
-    return "/".join((stack_of(row)[0], row["gpu"], model, size, row.get("precision", "")[:4], row.get("release", "")[:18]))
+    return "/".join(
+        (stack_of(row)[0], row["gpu"], model, size, row.get("precision", "")[:4], row.get("release", "")[:18])
+    )
 
 
 def load_samples(paths: Sequence[Path]) -> list[Sample]:
@@ -77,7 +79,7 @@ class Problem:
         found = self._pool.map(_predict, [(self.samples[i].row, values) for i in indices], chunksize=4)
         return [p[0] for p in found if p is not None]
 
-    def jacobian(self, values: Mapping[str, float], base: Sequence[float]) -> Any:
+    def jacobian(self, values: Mapping[str, float], base: Any) -> Any:
         """d log(step time) / d log(constant), shape [samples, keys], by forward differences."""
         import numpy as np
 
@@ -139,7 +141,9 @@ def fit(
         assert best is not None
         theta, values, base = theta + best[1] * move, best[2], best[3]
         errors = np.abs(np.exp((base - measured)[keep]) - 1)
-        log_(f"round {turn + 1}: cost {best[0]:.1f}, median {np.median(errors):.2%}, p90 {np.quantile(errors, 0.9):.2%}")
+        log_(
+            f"round {turn + 1}: cost {best[0]:.1f}, median {np.median(errors):.2%}, p90 {np.quantile(errors, 0.9):.2%}"
+        )
     return {k: float(v) for k, v in values.items()}
 
 
@@ -190,7 +194,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
     with ProcessPoolExecutor(2) as pool:
         problem = Problem(samples, keys, pool)
         sys.stderr.write(f"{len(problem.samples)} rows, {len(problem.keys)} free constants\n")
-        values = fit(problem, options.rounds, lambda text: sys.stderr.write(text + "\n") and sys.stderr.flush() or None)
+        values = fit(
+            problem, options.rounds, lambda text: (sys.stderr.write(text + "\n") and sys.stderr.flush()) or None
+        )
     for key in problem.keys:
         sys.stdout.write(f"{key}: {constants()[key]['value']} -> {values[key]:.4g}\n")
     if options.write:

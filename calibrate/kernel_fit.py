@@ -57,9 +57,7 @@ def free_for(free: Mapping[str, Free], sm_count: int) -> dict[str, Free]:
     return {n: Free(0.0, 0.0, 0.0) if n in _WAVE_TERMS else f for n, f in free.items()}
 
 
-def split(
-    samples: Sequence[Sample[W]], fit_count: int, left_out_count: int
-) -> tuple[list[Sample[W]], list[Sample[W]]]:
+def split(samples: Sequence[Sample[W]], fit_count: int, left_out_count: int) -> tuple[list[Sample[W]], list[Sample[W]]]:
     """Hold out one third of the families, then thin both sides; deterministic."""
     import numpy as np
 

@@ -25,7 +25,7 @@ PUBLISHED = ("training.csv", "training_sweeps.csv")
 MAX_BYTES = 200_000_000
 
 
-class BadRows(ValueError):  # noqa: N818 - named like BadLayout and BadTrace
+class BadRows(ValueError):
     """A file of runs that cannot be read; the message names the file, the line and what would do."""
 
 
@@ -44,9 +44,7 @@ def load_rows(path: str | Path) -> RowFile:
     file = Path(path)
     try:
         if file.stat().st_size > MAX_BYTES:
-            raise BadRows(
-                f"{file} has {file.stat().st_size:,} bytes; a file of runs has at most {MAX_BYTES:,}"
-            )
+            raise BadRows(f"{file} has {file.stat().st_size:,} bytes; a file of runs has at most {MAX_BYTES:,}")
         with file.open(encoding="utf-8-sig", newline="") as handle:
             return _parse(handle, str(file))
     except OSError as error:
@@ -74,9 +72,7 @@ def _parse(lines: Iterable[str], name: str) -> RowFile:
             if not any(cell.strip() for cell in cells):
                 continue
             if len(cells) != len(header):
-                raise BadRows(
-                    f"{name}, line {reader.line_num}: {len(cells)} cells under {len(header)} columns"
-                )
+                raise BadRows(f"{name}, line {reader.line_num}: {len(cells)} cells under {len(header)} columns")
             rows.append(dict(zip(header, cells, strict=True)))
     except csv.Error as error:
         raise BadRows(f"{name}, line {reader.line_num}: not a CSV ({error})") from None
@@ -93,9 +89,7 @@ def _check_header(header: list[str], name: str) -> None:
     missing = [column for column in NEEDED if column not in header]
     if missing:
         shown = ", ".join(header[:8])[:120]
-        raise BadRows(
-            f"{name} lacks column {', '.join(missing)}; needs {', '.join(NEEDED)} (its header: {shown})"
-        )
+        raise BadRows(f"{name} lacks column {', '.join(missing)}; needs {', '.join(NEEDED)} (its header: {shown})")
     twice = sorted({column for column in header if column and header.count(column) > 1})
     if twice:
         raise BadRows(f"{name} has column {', '.join(twice)} twice")

@@ -70,9 +70,7 @@ def predict_workload(row: dict[str, str]) -> Outcome:
     return Outcome(dict(zip(METRICS, estimates, strict=True)), job.cluster.gpu.name, kind, job.release)
 
 
-def predict_rows(
-    rows: Sequence[dict[str, str]], workers: int = 1, progress: Progress | None = None
-) -> list[Outcome]:
+def predict_rows(rows: Sequence[dict[str, str]], workers: int = 1, progress: Progress | None = None) -> list[Outcome]:
     """Outcomes in the order of `rows`. Workers are spawned only when there are many distinct workloads."""
     keys = [_key(blinded(row)) for row in rows]
     distinct = {key: blinded(row) for key, row in zip(keys, rows, strict=True)}

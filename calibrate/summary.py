@@ -132,7 +132,5 @@ def _lines(metric: str, dimension: str, groups: dict[str, list[Record]], splits:
         for split in splits:
             found = accuracy(r for r in records if r.split == split)
             if found is not None:
-                lines.append(
-                    Line(metric=metric, dimension=dimension, value=value, split=split, accuracy=found)
-                )
+                lines.append(Line(metric=metric, dimension=dimension, value=value, split=split, accuracy=found))
     return lines

@@ -50,9 +50,7 @@ class Record:
         return self.low <= self.measured <= self.high
 
 
-def validate_files(
-    row_files: Sequence[RowFile], workers: int = 1, progress: Progress | None = None
-) -> list[Record]:
+def validate_files(row_files: Sequence[RowFile], workers: int = 1, progress: Progress | None = None) -> list[Record]:
     """Records of all rows in their order."""
     rows = [row for file in row_files for row in file.rows]
     outcomes = iter(predict_rows(rows, workers, progress))
@@ -64,9 +62,7 @@ def validate_files(
     return records
 
 
-def validate_rows(
-    path: str | Path | None = None, workers: int = 1, progress: Progress | None = None
-) -> list[Record]:
+def validate_rows(path: str | Path | None = None, workers: int = 1, progress: Progress | None = None) -> list[Record]:
     """Records of a file's rows, or of the published rows that ship with us. BadRows for a bad file."""
     return validate_files(published_rows() if path is None else (load_rows(path),), workers, progress)
 
@@ -116,9 +112,9 @@ def family_of(model: str) -> str:
 
 def source_of(text: str) -> str:
     """The publisher named by a citation: its words up to the first file, table, bracket or section."""
-    return re.split(
-        r"\s*[(:,]|\s+(?:README|Table|section|benchmarks/|\S+/|\S+\.md)", text.strip(), maxsplit=1
-    )[0].strip()
+    return re.split(r"\s*[(:,]|\s+(?:README|Table|section|benchmarks/|\S+/|\S+\.md)", text.strip(), maxsplit=1)[
+        0
+    ].strip()
 
 
 def write_records(records: Sequence[Record], handle: TextIO) -> None:

@@ -89,7 +89,9 @@ def exchange_s(work: ExpertExchange, cluster: Cluster, fabric: FabricFit) -> flo
     vectors = work.tokens * work.imbalance * work.payload_bytes
     link = cluster.gpu.scale_up_bytes_per_s or cluster.gpu.pcie_bytes_per_s
     rank_copies = work.rank_copies if work.deduplicated else float(work.top_k)
-    near = vectors * rank_copies * (1 - 1 / min(local, n)) / (link * fabric.exchange_link_efficiency) if local > 1 else 0.0
+    near = (
+        vectors * rank_copies * (1 - 1 / min(local, n)) / (link * fabric.exchange_link_efficiency) if local > 1 else 0.0
+    )
     if work.group.domains == 1:
         return fabric.exchange_floor_s + near
     share = 1 - 1 / work.group.domains

@@ -59,7 +59,9 @@ class Sustained:
 class KernelCostModel:
     """Measured-kernel fits over the roofline floor, closed forms for transfers; memoised by work."""
 
-    def __init__(self, cluster: Cluster, profile: Profile, sustained: Sustained, fabric: FabricFit | None = None) -> None:
+    def __init__(
+        self, cluster: Cluster, profile: Profile, sustained: Sustained, fabric: FabricFit | None = None
+    ) -> None:
         self._cluster = cluster
         self._profile = profile
         self._sustained = sustained
@@ -88,7 +90,9 @@ class KernelCostModel:
 
     def _stream(self, work: Stream) -> Cost:
         share = self._sustained.stream_bandwidth.get(work.kind, self._sustained.stream_bandwidth.get("*", 1.0))
-        seconds = work.bytes / (self._cluster.gpu.hbm_bytes_per_s * share) + work.kernels * self._sustained.stream_launch_s
+        seconds = (
+            work.bytes / (self._cluster.gpu.hbm_bytes_per_s * share) + work.kernels * self._sustained.stream_launch_s
+        )
         return Cost(seconds, 0.15, "memory", "assumed: memory-bound kernels")
 
     def _kernel(self, work: Gemm | GroupedGemm | Attention) -> tuple[float, float, str]:

@@ -106,9 +106,7 @@ def _wave_stretch(blocks_per_slot: float, partial_exponent: float, wave_exponent
     return float((ceil(f) / f) ** wave_exponent)
 
 
-def gemm_time_s(
-    work: Gemm, peak_flops_per_s: float, hbm_bytes_per_s: float, sm_count: int, fit: GemmFit
-) -> float:
+def gemm_time_s(work: Gemm, peak_flops_per_s: float, hbm_bytes_per_s: float, sm_count: int, fit: GemmFit) -> float:
     """Seconds of `work.count` GEMMs, one after the other. `sm_count` 0 leaves out the wave term.
 
     Steps in m at multiples of `tile_m` and in m*n at full waves are meant: tile and wave quantisation.

@@ -18,7 +18,7 @@ from hwmodels.kernels import AttentionFit, GemmFit, GroupedGemmFit
 F = TypeVar("F")
 
 
-class NoFit(ValueError):  # noqa: N818 - the name of the design: a fit that does not exist
+class NoFit(ValueError):
     """Nothing was measured for this GPU, operation and dtype; the message says what was."""
 
 

@@ -72,9 +72,7 @@ def _counted(lines: Sequence[Line]) -> list[Line]:
 
 
 def _counts(summary: Summary) -> str:
-    splits = ", ".join(
-        f"{n} {name}{'' if name in COUNTED else ' (not counted)'}" for name, n in summary.splits.items()
-    )
+    splits = ", ".join(f"{n} {name}{'' if name in COUNTED else ' (not counted)'}" for name, n in summary.splits.items())
     refused = sum(summary.refused.values())
     return f"{summary.rows} rows ({splits}): {summary.answered} answered, {refused} refused"
 

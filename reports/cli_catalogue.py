@@ -11,9 +11,7 @@ import typer
 def show(
     name: Annotated[
         str | None,
-        typer.Argument(
-            help="A model, GPU, node, fabric, stack or profile; or the path of a model's config.json."
-        ),
+        typer.Argument(help="A model, GPU, node, fabric, stack or profile; or the path of a model's config.json."),
     ] = None,
     json: Annotated[bool, typer.Option("--json", help="Print as JSON.")] = False,
 ) -> int:

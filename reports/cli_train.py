@@ -21,9 +21,7 @@ def train(
     timeline: Annotated[
         Path | None, typer.Option(help="Write the step as a Chrome trace (JSON; opens in ui.perfetto.dev).")
     ] = None,
-    figure: Annotated[
-        Path | None, typer.Option(help="Draw the step as a Gantt chart (.png, .svg or .pdf).")
-    ] = None,
+    figure: Annotated[Path | None, typer.Option(help="Draw the step as a Gantt chart (.png, .svg or .pdf).")] = None,
     exact: Annotated[
         bool, typer.Option("--exact", help="Also run every kernel as an event of its own, and compare.")
     ] = False,
@@ -77,8 +75,6 @@ def _compare_exact(scenario: Path, replay: Prediction) -> int:
     step_s = predict_train(scenario, check_memory=False, exact=True).step_time_s
     wall_s = perf_counter() - begin
     difference = abs(step_s - replay.step_time_s) / replay.step_time_s
-    verdict = (
-        "agrees with the replay" if difference < _AGREE else "DIFFERS from the replay: please report this"
-    )
+    verdict = "agrees with the replay" if difference < _AGREE else "DIFFERS from the replay: please report this"
     note(f"exact: {step_s:.9g} s, {verdict} (relative difference {difference:.1e}); took {wall_s:.1f} s")
     return 0 if difference < _AGREE else 1

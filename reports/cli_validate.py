@@ -17,15 +17,11 @@ if TYPE_CHECKING:
 def validate(
     rows: Annotated[
         Path | None,
-        typer.Argument(
-            help="CSV of runs (model, gpu, gpus, seq_len, gbs, ...); default: the published runs."
-        ),
+        typer.Argument(help="CSV of runs (model, gpu, gpus, seq_len, gbs, ...); default: the published runs."),
     ] = None,
     out: Annotated[Path | None, typer.Option(help="Write one line per row and metric to this CSV.")] = None,
     json: Annotated[bool, typer.Option("--json", help="Print the summary as JSON.")] = False,
-    markdown: Annotated[
-        bool, typer.Option("--markdown", help="Print the accuracy tables as Markdown.")
-    ] = False,
+    markdown: Annotated[bool, typer.Option("--markdown", help="Print the accuracy tables as Markdown.")] = False,
 ) -> int:
     """Compare predictions with measured runs. Measured values are optional and never read by a prediction."""
     from calibrate.row_file import load_rows, published_rows
@@ -65,9 +61,7 @@ def _predict(files: Sequence[RowFile]) -> list[Record]:
     screen = Console(stderr=True)
     with Progress(console=screen, transient=True, disable=not screen.is_terminal) as bar:
         task = bar.add_task("predicting", total=None)
-        return validate_files(
-            files, usable_cores(), lambda done, total: bar.update(task, completed=done, total=total)
-        )
+        return validate_files(files, usable_cores(), lambda done, total: bar.update(task, completed=done, total=total))
 
 
 def _write(records: Sequence[Record], path: Path) -> None:

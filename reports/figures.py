@@ -69,9 +69,7 @@ def step_figure(p: Prediction) -> Figure:
     _legend(figure, drawn, (foot + lower + 0.36) / height)
     if p.resolved.job.layout.vpp > 1 or p.resolved.job.layout.schedule == "dualpipe":
         note = "numbers: micro-batches; lighter shades: a rank's further model chunks"
-        figure.text(
-            _LEFT / _WIDTH, (foot + lower + 0.16) / height, note, fontsize=8.8, va="center", color="#555555"
-        )
+        figure.text(_LEFT / _WIDTH, (foot + lower + 0.16) / height, note, fontsize=8.8, va="center", color="#555555")
     left = figure.add_axes((3.05 / _WIDTH, foot / height, 5.2 / _WIDTH, (lower - 0.25) / height))
     _breakdown(left, p)
     right = figure.add_axes((9.35 / _WIDTH, foot / height, 3.9 / _WIDTH, (lower - 0.25) / height))
@@ -132,9 +130,7 @@ def _finish_lanes(axes: Axes, p: Prediction, window: Window, first: bool) -> Non
         return
     every = max(1, len(ranks) // 16)
     shown = [row for row in range(len(ranks)) if row % every == 0]
-    axes.set_yticks(
-        [len(ranks) - 0.5 - row for row in shown], [f"rank {ranks[row]}" for row in shown], fontsize=8.5
-    )
+    axes.set_yticks([len(ranks) - 0.5 - row for row in shown], [f"rank {ranks[row]}" for row in shown], fontsize=8.5)
 
 
 def _cut(axes: Axes, at_right: bool) -> None:
@@ -226,9 +222,7 @@ def _memory(axes: Axes, p: Prediction) -> None:
     axes.set_title("Memory per GPU", loc="left", fontsize=10.5, fontweight="bold")
     _bare(axes)
     handles, labels = axes.get_legend_handles_labels()
-    axes.legend(
-        handles[::-1], labels[::-1], loc="upper left", bbox_to_anchor=(1.01, 1.0), frameon=False, fontsize=8.5
-    )
+    axes.legend(handles[::-1], labels[::-1], loc="upper left", bbox_to_anchor=(1.01, 1.0), frameon=False, fontsize=8.5)
 
 
 def _bare(axes: Axes) -> None:

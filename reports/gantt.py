@@ -55,9 +55,7 @@ def windows(p: Prediction, inches: float) -> tuple[Window, ...]:
     ramp = 2.2 * len(p.step.timeline.ranks())  # the pipeline fills and drains within about two slots per rank
     body = p.step.timeline.makespan_s
     piece = body * min(0.45, max(_PIECE, ramp) / slots)
-    shown = min(
-        end, body + _END_SHARE * piece
-    )  # a long end of the step is cut short, its seconds are written on it
+    shown = min(end, body + _END_SHARE * piece)  # a long end of the step is cut short, its seconds are written on it
     return Window(0.0, piece, inches / 2), Window(shown - piece, shown, inches / 2)
 
 
@@ -99,11 +97,7 @@ def _slots(axes: Axes, p: Prediction, rank: int, window: Window, boxes: Boxes, t
         slot, seen = p.step.slots.get(item), window.clip(timeline.start_s[item], timeline.end_s[item])
         if slot is None or seen is None:
             continue
-        kind = (
-            slot.phase
-            if slot.phase == "FB"
-            else f"{slot.phase}{min(_chunk(slot, rank, ranks), len(_SHADES) - 1)}"
-        )
+        kind = slot.phase if slot.phase == "FB" else f"{slot.phase}{min(_chunk(slot, rank, ranks), len(_SHADES) - 1)}"
         boxes.setdefault(kind, []).append((seen[0], top, seen[1], _ROW))
         text = _number(slot, window.wide(seen[1]), digits)
         if text:

@@ -26,9 +26,7 @@ def show_all() -> Entry:
         "models": {name: _model_line(load_model(name)) for name in model_names()},
         "gpus": {name: _gpu_line(name) for name in gpu_names()},
         "nodes": {n: {k: r[k] for k in ("gpu", "gpus_per_domain")} for n, r in catalogue("nodes").items()},
-        "fabrics": {
-            n: {k: r[k] for k in ("link_bytes_per_s", "latency_s")} for n, r in catalogue("fabrics").items()
-        },
+        "fabrics": {n: {k: r[k] for k in ("link_bytes_per_s", "latency_s")} for n, r in catalogue("fabrics").items()},
         "stacks": {name: {"title": _stack(name)["title"]} for name in stack_names()},
         "profiles": {name: {"measured": True} for name in measured_gpus()},
     }

@@ -59,9 +59,7 @@ def _gpus(gpus: Entry) -> Table:
     for name, r in gpus.items():
         peak = r["peak_bf16_flops_per_s"]
         values = (r["hbm_bytes"], "B"), (r["hbm_bytes_per_s"], "B/s"), (r["scale_up_bytes_per_s"], "B/s")
-        table.add_row(
-            name, si(peak, "FLOP/s") if peak else "", *(si(v, u) if v else "none" for v, u in values)
-        )
+        table.add_row(name, si(peak, "FLOP/s") if peak else "", *(si(v, u) if v else "none" for v, u in values))
     return table
 
 
@@ -81,9 +79,7 @@ def entry_report(entry: Entry) -> RenderableType:
             wide.append(_fits(value))
         elif isinstance(value, dict):
             rows = [(k, v) for k, v in value.items() if v not in (None, "")]
-            table.add_row(
-                _words(key), ", ".join(f"{_words(k)} {_value(_unit_key(key, k), v)}" for k, v in rows)
-            )
+            table.add_row(_words(key), ", ".join(f"{_words(k)} {_value(_unit_key(key, k), v)}" for k, v in rows))
         else:
             table.add_row(_words(key), _value(key, value))
     title = Text(f"{entry['kind']} {entry.get('name', entry.get('gpu', ''))}", style="bold")

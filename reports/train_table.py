@@ -125,8 +125,7 @@ def _cost_line(p: Prediction) -> str:
     parts.append(f"{three(per_token * 1e6 / 3.6e6)} kWh per million tokens")
     if "usd_per_million_tokens" in c:
         parts.append(
-            f"; ${three(float(c['usd_per_million_tokens']))} at "
-            f"${three(float(c['usd_per_gpu_hour']))} per GPU-hour"
+            f"; ${three(float(c['usd_per_million_tokens']))} at ${three(float(c['usd_per_gpu_hour']))} per GPU-hour"
         )
     return " ".join(parts).replace(" ;", ";")
 

@@ -131,9 +131,7 @@ def _from_path(path: Path, proxies: bool = True) -> ModelArch:
         raise ArchError(f"no model at {short(str(file))}: holds {short(record)}; needs a mapping of sizes")
     name = file.parent.name if file.name == "config.json" else file.stem
     if "base" in record and not proxies:  # would allow a file that is its own base
-        raise ArchError(
-            f"model at {short(str(file))} is itself a proxy with a base; needs a whole model as base"
-        )
+        raise ArchError(f"model at {short(str(file))} is itself a proxy with a base; needs a whole model as base")
     return _from_mapping(record, name or "config")
 
 

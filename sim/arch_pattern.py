@@ -37,9 +37,7 @@ def parse_pattern(text: str, layers: int, where: str) -> tuple[LayerKind, ...]:
     else:
         kinds = _Parser(text, where).run()
     if len(kinds) > layers or layers % len(kinds):
-        raise ArchError(
-            f"{where}: pattern spells out {len(kinds)} layers; needs {layers} (layers) or a divisor of it"
-        )
+        raise ArchError(f"{where}: pattern spells out {len(kinds)} layers; needs {layers} (layers) or a divisor of it")
     return tuple(kinds) * (layers // len(kinds))
 
 

@@ -30,9 +30,7 @@ def from_mapping(record: Mapping[Any, Any], name: str = "inline") -> ModelArch:
         raise fields.fail("layers", f"is {layers}; needs at most {MAX_LAYERS}")
     attention = _attention(fields.part("attention"), hidden, bias)
     ffn, moe, ssm = _ffn(fields.part("ffn")), _moe(fields.part("moe")), _ssm(fields.part("ssm"))
-    vocab_unknown = (
-        "vocab" in record and record["vocab"] is None
-    )  # said in so many words: no tables are counted
+    vocab_unknown = "vocab" in record and record["vocab"] is None  # said in so many words: no tables are counted
     arch = ModelArch(
         name=fields.text("name", name),
         hidden=hidden,
@@ -105,20 +103,14 @@ def _named(record: Mapping[Any, Any], name: str) -> Fields:
     return Fields(record, f"model {short(given if isinstance(given, str) else name)}")
 
 
-def _default_pattern(
-    fields: Fields, a: AttentionArch | None, ffn: FfnArch | None, moe: MoeArch | None
-) -> str:
+def _default_pattern(fields: Fields, a: AttentionArch | None, ffn: FfnArch | None, moe: MoeArch | None) -> str:
     """The pattern of a stack whose layers are all alike; anything else has to be spelled out."""
     if a is None or a.window is not None or fields.has("ssm"):
-        raise fields.fail(
-            "pattern", "is missing; needs to say which layers are attention, window or state-space"
-        )
+        raise fields.fail("pattern", "is missing; needs to say which layers are attention, window or state-space")
     if moe is not None and moe.residual_intermediate:
         return "attention+moe_residual"
     if moe is not None and ffn is not None:
-        why = (
-            "is missing; needs to say which layers are dense, e.g. '3 x attention+dense, 58 x attention+moe'"
-        )
+        why = "is missing; needs to say which layers are dense, e.g. '3 x attention+dense, 58 x attention+moe'"
         raise fields.fail("pattern", why)
     if moe is None and ffn is None:
         raise fields.fail("ffn", "is missing; needs ffn: {intermediate, gated} or moe: {experts, top_k, ...}")

@@ -20,7 +20,7 @@ def _floors(sim: StepSimulator, segment: Segment) -> tuple[float, float]:
 
 
 def lower_bounds_s(sim: StepSimulator) -> dict[str, float]:
-    """Seconds per step below which nothing can go, on the busiest rank: its FLOPs at peak, its expert bytes on the NIC."""
+    """Seconds per step below which nothing goes, on the busiest rank: FLOPs at peak, expert bytes on the NIC."""
     best = {"flops": 0.0, "nic": 0.0}
     lay = sim.job.layout
     per_stage = {}

@@ -1,8 +1,8 @@
 """Op and Segment: pieces of work with a stream and dependencies; a segment is what one rank runs for one micro-batch.
 
 No seconds here. Within a segment every stream runs its ops in program order, like a CUDA stream; an op also waits for
-the ops named in `after`. A segment ends when its blocking streams (compute, comm, gather) are done; gradient reductions on
-the background stream ("dp") may outlast it.
+the ops named in `after`. A segment ends when its blocking streams (compute, comm, gather) are done; gradient
+reductions on the background stream ("dp") may outlast it.
 """
 
 from __future__ import annotations

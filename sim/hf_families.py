@@ -53,9 +53,7 @@ def _qwen_window(f: Fields) -> tuple[list[MixerKind], int | None]:
     if not f.flag("use_sliding_window", False):
         return mixers(f), None
     window, first = f.size("sliding_window"), f.count("max_window_layers")
-    default: list[MixerKind] = [
-        "window_attention" if i >= first else "attention" for i in range(num_layers(f))
-    ]
+    default: list[MixerKind] = ["window_attention" if i >= first else "attention" for i in range(num_layers(f))]
     return (mixers(f) if f.has("layer_types") else default), window
 
 

@@ -60,9 +60,7 @@ def jamba(f: Fields) -> Parts:
     expert_period, expert_offset = f.size("expert_layer_period"), f.count("expert_layer_offset")
     has_experts = f.size("num_experts") > 1
     mixer: list[MixerKind] = ["attention" if i % period == offset else "mamba1" for i in range(n)]
-    kinds: list[FfnKind] = [
-        "moe" if has_experts and i % expert_period == expert_offset else "dense" for i in range(n)
-    ]
+    kinds: list[FfnKind] = ["moe" if has_experts and i % expert_period == expert_offset else "dense" for i in range(n)]
     auto = f.get("mamba_dt_rank") == "auto"
     return Parts(
         layers=stack(mixer, kinds),

@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import Any
 
 from hwmodels.facts import read_yaml
-from sim.stack import gpu_class
 from sim.job import TrainJob
+from sim.stack import gpu_class
 
 _BANDS = Path(__file__).parent / "stacks" / "bands.yaml"
 

@@ -53,7 +53,11 @@ def enter_tensor_parallel(ctx: LayerContext, name: str, module: str = "") -> lis
     group, buffer = ctx.group("tp"), ctx.tokens * ctx.arch.hidden * 2.0
     exposed = tp_exposed(ctx)
     if not ctx.layout.sequence_parallel:
-        return [Exchange(name=name, forward=None, backward=Comm("all_reduce", buffer, group), exposed=exposed, module=module)]
+        return [
+            Exchange(
+                name=name, forward=None, backward=Comm("all_reduce", buffer, group), exposed=exposed, module=module
+            )
+        ]
     gather, scatter = Comm("all_gather", buffer, group), Comm("reduce_scatter", buffer, group)
     enter = Exchange(name=name, forward=gather, backward=scatter, exposed=exposed, module=module)
     if not ctx.stack.regather:
@@ -69,7 +73,11 @@ def leave_tensor_parallel(ctx: LayerContext, name: str, module: str = "") -> lis
     group, buffer = ctx.group("tp"), ctx.tokens * ctx.arch.hidden * 2.0
     exposed = tp_exposed(ctx)
     if not ctx.layout.sequence_parallel:
-        return [Exchange(name=name, forward=Comm("all_reduce", buffer, group), backward=None, exposed=exposed, module=module)]
+        return [
+            Exchange(
+                name=name, forward=Comm("all_reduce", buffer, group), backward=None, exposed=exposed, module=module
+            )
+        ]
     gather, scatter = Comm("all_gather", buffer, group), Comm("reduce_scatter", buffer, group)
     return [Exchange(name=name, forward=scatter, backward=gather, exposed=exposed, module=module)]
 

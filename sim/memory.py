@@ -9,8 +9,8 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 
 from hwmodels.dtypes import bytes_per_element
-from sim.arch import AttentionArch, LayerKind, ModelArch
 from sim.activations import layer_bytes, sharding
+from sim.arch import AttentionArch, LayerKind, ModelArch
 from sim.job import TrainJob
 from sim.pipeline import in_flight, orders
 from sim.train import StepSimulator
@@ -20,7 +20,7 @@ _CONTEXT_BYTES = 0.25 * GIB  # allocator slack and small buffers inside the fram
 _RESERVE_BYTES = 2.0 * GIB  # CUDA context, NCCL channels, fragmentation: seen by the driver, not by the framework
 
 
-class DoesNotFit(ValueError):  # noqa: N818 - reads as the sentence it starts
+class DoesNotFit(ValueError):
     """The job needs more memory than a GPU has; the message says how much and what would fit."""
 
 

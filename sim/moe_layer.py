@@ -6,7 +6,15 @@ from hwmodels.dtypes import bytes_per_element
 from hwmodels.work import Comm, ExpertExchange
 from sim.arch import LayerKind, MoeArch
 from sim.context import ExpertLoad, LayerContext
-from sim.layers import dense_ffn_steps, enter_tensor_parallel, feed_forward, leave_tensor_parallel, linear, norm, residual
+from sim.layers import (
+    dense_ffn_steps,
+    enter_tensor_parallel,
+    feed_forward,
+    leave_tensor_parallel,
+    linear,
+    norm,
+    residual,
+)
 from sim.steps import Exchange, GroupedLinear, Linear, Pointwise, Step
 
 
@@ -27,7 +35,12 @@ def _router(ctx: LayerContext, moe: MoeArch, experts: int) -> list[Step]:
     passes = ctx.tuning.get("router_passes", ctx.stack.name)
     score_bytes = passes * 4.0 * t * experts
     work = Pointwise(
-        name="moe.top_k", forward_bytes=score_bytes, backward_bytes=score_bytes, category="router", module="moe", kernels=6
+        name="moe.top_k",
+        forward_bytes=score_bytes,
+        backward_bytes=score_bytes,
+        category="router",
+        module="moe",
+        kernels=6,
     )
     return [gemm, work]
 
@@ -37,7 +50,13 @@ def _permute(ctx: LayerContext, name: str, rows: float, width: int) -> Pointwise
     factor = ctx.tuning.get("permute_traffic", ctx.stack.name)
     bytes_ = 4.0 * rows * width * factor
     return Pointwise(
-        name=name, forward_bytes=bytes_, backward_bytes=bytes_, kind="permute", category="permute", module="moe", kernels=2
+        name=name,
+        forward_bytes=bytes_,
+        backward_bytes=bytes_,
+        kind="permute",
+        category="permute",
+        module="moe",
+        kernels=2,
     )
 
 
@@ -139,7 +158,10 @@ def _experts(ctx: LayerContext, moe: MoeArch, load: ExpertLoad, width: int) -> l
         passes = ctx.tuning.get("unfused_activation_passes", ctx.stack.name)
         forward_bytes, backward_bytes = forward_bytes * passes, backward_bytes * passes
     act = Pointwise(
-        name="moe.act", forward_bytes=forward_bytes * elements, backward_bytes=backward_bytes * elements, module="moe_act"
+        name="moe.act",
+        forward_bytes=forward_bytes * elements,
+        backward_bytes=backward_bytes * elements,
+        module="moe_act",
     )
     return [grouped("moe.up", (2 if moe.gated else 1) * inner, width), act, grouped("moe.down", width, inner)]
 

@@ -95,7 +95,7 @@ def expert_loads(
     return loads
 
 
-def _load(  # noqa: PLR0913 - one argument per independent cause
+def _load(
     moe: MoeArch, experts: int, layout: Layout, cluster: Cluster, shares: np.ndarray, tokens: int, factor: float | None
 ) -> ExpertLoad:
     ep = layout.ep

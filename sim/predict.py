@@ -10,6 +10,7 @@ from hwmodels.gpu import GpuSpec
 from hwmodels.profile import load_profile
 from sim.bounds import lower_bounds_s
 from sim.interval import interval
+from sim.job import TrainJob
 from sim.layout import BadLayout, check_layout
 from sim.memory import GIB, DoesNotFit, RankMemory, step_memory
 from sim.params import flops_per_token
@@ -17,7 +18,6 @@ from sim.prediction import CATEGORIES, Prediction
 from sim.resolve import Resolved, resolve
 from sim.scenario import Scenario, load_scenario, parse_scenario
 from sim.stack import Tuning
-from sim.job import TrainJob
 from sim.step_result import StepResult
 from sim.train import StepSimulator
 
@@ -64,7 +64,9 @@ def assemble(
     usable = job.cluster.gpu.usable_bytes
     busy = sum(step.by_source.values()) or 1.0
     drops = [load.dropped_share for load in simulator.loads if load is not None]
-    constants = [f"constant {c.key} = {c.value:g} (assumed)" for c in simulator.tuning.used.values() if c.kind == "assumed"]
+    constants = [
+        f"constant {c.key} = {c.value:g} (assumed)" for c in simulator.tuning.used.values() if c.kind == "assumed"
+    ]
     assumptions = [*resolved.assumptions, *([band.note] if band.note else []), *sorted(constants)]
     return Prediction(
         step_time_s=step.step_time_s,

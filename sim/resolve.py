@@ -10,10 +10,10 @@ from hwmodels.cluster import Cluster, build_cluster, node_for_gpu
 from hwmodels.dtypes import PEAK_OF
 from sim.arch import ModelArch
 from sim.arch_catalogue import load_model
+from sim.job import TrainJob
 from sim.layout import BadLayout, Layout, check_layout
 from sim.scenario import LayoutAsk, Scenario, ScenarioError, TrainAsk
 from sim.stack import Stack, load_stack
-from sim.job import TrainJob
 from traces.routing import Routing, load_counts
 
 # what "selective" means: keep everything but what attention can redo cheaply (Korthikanti et al. 2022)
@@ -45,7 +45,9 @@ def _cluster(scenario: Scenario) -> tuple[Cluster, list[str]]:
         assumed.append(f"cluster.node = {node} (usual node of {ask.gpu})")
     cluster = build_cluster(node, ask.gpus, ask.fabric, ask.nic_bytes_per_s, ask.oversubscription)
     if ask.fabric is None and cluster.domains > 1:
-        assumed.append(f"cluster.fabric = {cluster.fabric}, {cluster.nic_bytes_per_s / 1e9:g} GB/s per GPU (node's NICs)")
+        assumed.append(
+            f"cluster.fabric = {cluster.fabric}, {cluster.nic_bytes_per_s / 1e9:g} GB/s per GPU (node's NICs)"
+        )
     return cluster, assumed
 
 
@@ -72,7 +74,9 @@ def _layout(ask: LayoutAsk, arch: ModelArch, gpus: int, stack: Stack) -> tuple[L
     assumed = []
     schedule = ask.schedule
     if schedule is None:
-        schedule = "dualpipe" if stack.ep_overlap == "dualpipe" and ask.pp > 1 else "interleaved" if ask.vpp > 1 else "1f1b"
+        schedule = (
+            "dualpipe" if stack.ep_overlap == "dualpipe" and ask.pp > 1 else "interleaved" if ask.vpp > 1 else "1f1b"
+        )
         if ask.pp > 1:
             assumed.append(f"layout.schedule = {schedule} (not stated)")
     layout = Layout(
@@ -106,13 +110,15 @@ def _check_batch(train: TrainAsk, layout: Layout) -> None:
     if train.global_batch % per_pass:
         lower = max(per_pass, train.global_batch // per_pass * per_pass)
         raise ScenarioError(
-            f"global_batch={train.global_batch} is not a multiple of micro_batch x dp = {train.micro_batch} x {layout.dp} "
+            f"global_batch={train.global_batch} is not a multiple of micro_batch x dp = {train.micro_batch} x "
+            f"{layout.dp} "
             f"= {per_pass}; use {lower} or {lower + per_pass}"
         )
     slots = train.global_batch // per_pass * layout.chunks
     if slots > MAX_SLOTS:
         raise ScenarioError(
-            f"global_batch={train.global_batch} gives {train.global_batch // per_pass:,} micro-batches on {layout.chunks} "
+            f"global_batch={train.global_batch} gives {train.global_batch // per_pass:,} micro-batches on "
+            f"{layout.chunks} "
             f"virtual stages; at most {MAX_SLOTS:,} forward passes per pipeline are simulated: raise micro_batch or dp"
         )
     if train.seq_len % layout.cp:

@@ -28,7 +28,9 @@ class SegmentTime:
     variance_s2: float
     background: tuple[BackgroundOp, ...] = ()
     op_times: tuple[tuple[float, float], ...] = field(default=(), repr=False)  # (start, end) of every op
-    stalls: dict[int, float] = field(default_factory=dict, repr=False)  # seconds that the CPU holds up compute after an op
+    stalls: dict[int, float] = field(
+        default_factory=dict, repr=False
+    )  # seconds that the CPU holds up compute after an op
 
 
 def op_seconds(op: Op, model: CostModel, gap_s: float) -> float:

@@ -56,7 +56,11 @@ def embedding_steps(ctx: LayerContext) -> tuple[Step, ...]:
     """Gather rows of the table; backward adds them into its gradient."""
     elements = ctx.local_tokens * ctx.arch.hidden
     work = Pointwise(
-        name="embedding", forward_bytes=4.0 * elements, backward_bytes=8.0 * elements, kind="embedding", category="embedding"
+        name="embedding",
+        forward_bytes=4.0 * elements,
+        backward_bytes=8.0 * elements,
+        kind="embedding",
+        category="embedding",
     )
     return (work, *leave_tensor_parallel(ctx, "embedding.leave"))
 
@@ -160,7 +164,7 @@ class SegmentFactory:
         total = self._launch_s(sum(op.kernels for op in builder.ops), backward) + moe * share * per_moe + pipeline
         return total * (ctx.tuning.get("host_graph_share", ctx.stack.name) if ctx.stack.cuda_graphs else 1.0)
 
-    def forward(self, chunk: Chunk, variant: Variant = Variant(), own_comm: bool = False) -> Segment:  # noqa: B008
+    def forward(self, chunk: Chunk, variant: Variant = Variant(), own_comm: bool = False) -> Segment:
         """Forward of one micro-batch."""
         builder = SegmentBuilder(f"F{chunk.index}", own_comm=own_comm)
         blocks = self.blocks(chunk)
@@ -174,7 +178,7 @@ class SegmentFactory:
         builder.host_s = self._host_s(builder, blocks, 1.0 / 3.0, backward=False)
         return builder.build()
 
-    def backward(self, chunk: Chunk, variant: Variant = Variant(), own_comm: bool = False) -> Segment:  # noqa: B008
+    def backward(self, chunk: Chunk, variant: Variant = Variant(), own_comm: bool = False) -> Segment:
         """Recompute, input and weight gradients of one micro-batch."""
         builder = SegmentBuilder(f"B{chunk.index}", own_comm=own_comm)
         blocks = list(reversed(self.blocks(chunk)))
@@ -252,7 +256,9 @@ class SegmentFactory:
 
     def _reduce(self, builder: SegmentBuilder, name: str, kind: LayerKind | None) -> None:
         exposed = self._ctx.tuning.get("dp_interference", self._ctx.stack.name)
-        for label, comm in self.parameter_comms("reduce_scatter", name, kind, bytes_per_element(self._ctx.stack.grad_dtype)):
+        for label, comm in self.parameter_comms(
+            "reduce_scatter", name, kind, bytes_per_element(self._ctx.stack.grad_dtype)
+        ):
             builder.reduce(f"{name}.{label}", comm, "dp_comm")
             if exposed > 0:
                 builder.compute(f"{name}.{label}.interference", comm, "dp_comm", kernels=0, scale=exposed)
@@ -260,9 +266,7 @@ class SegmentFactory:
     def _gather_bytes(self) -> float:
         return 2.0
 
-    def parameter_comms(
-        self, what: str, name: str, kind: LayerKind | None, width: float
-    ) -> list[tuple[str, Comm]]:
+    def parameter_comms(self, what: str, name: str, kind: LayerKind | None, width: float) -> list[tuple[str, Comm]]:
         """Collectives that gather a block's parameters or reduce its gradients, `width` bytes per parameter."""
         dense, expert = self.dense_and_expert_params(name, kind)
         if name == "head" and self._ctx.arch.tied_embeddings and self._ctx.layout.pp == 1:
@@ -283,4 +287,8 @@ class SegmentFactory:
 
 
 def _comm(kind: str, size: float, group: Group) -> Comm:
-    return Comm("all_gather" if kind == "all_gather" else "all_reduce" if kind == "all_reduce" else "reduce_scatter", size, group)
+    return Comm(
+        "all_gather" if kind == "all_gather" else "all_reduce" if kind == "all_reduce" else "reduce_scatter",
+        size,
+        group,
+    )

@@ -24,7 +24,12 @@ def _chunked_scan(ctx: LayerContext, name: str, heads: int, d_state: int, head_d
     states = t / _CHUNK * heads * d_state * head_dim * 4.0
     traffic = passes * (t * heads * head_dim * 2.0 * 3 + t * 2 * d_state * 2.0) + 4.0 * states
     scan = Pointwise(
-        name=f"{name}.scan", forward_bytes=traffic, backward_bytes=2.5 * traffic, category="ssm", module="ssm", kernels=5
+        name=f"{name}.scan",
+        forward_bytes=traffic,
+        backward_bytes=2.5 * traffic,
+        category="ssm",
+        module="ssm",
+        kernels=5,
     )
     return [core, scan]
 
@@ -46,7 +51,9 @@ def ssm_steps(ctx: LayerContext, kind: str) -> list[Step]:
         steps.append(linear(ctx, "ssm.x", t, s.dt_rank + 2 * s.d_state, inner))
         steps.append(linear(ctx, "ssm.dt", t, inner, s.dt_rank))
         scan = t * inner * (8.0 + 2.0 * s.d_state / 8.0)
-        steps.append(Pointwise(name="ssm.scan", forward_bytes=scan, backward_bytes=3 * scan, category="ssm", module="ssm"))
+        steps.append(
+            Pointwise(name="ssm.scan", forward_bytes=scan, backward_bytes=3 * scan, category="ssm", module="ssm")
+        )
     else:
         head_dim = s.d_inner // max(1, s.heads)
         state = s.key_dim if kind == "gated_deltanet" else s.d_state

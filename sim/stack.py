@@ -127,7 +127,13 @@ def gpu_class(cluster: Cluster) -> str:
     return name
 
 
-_GENERATION = {"h100-500w": "h100", "b200": "blackwell", "b300": "blackwell", "gb200": "blackwell", "gb300": "blackwell"}
+_GENERATION = {
+    "h100-500w": "h100",
+    "b200": "blackwell",
+    "b300": "blackwell",
+    "gb200": "blackwell",
+    "gb300": "blackwell",
+}
 
 
 def generation(cluster: Cluster) -> str:

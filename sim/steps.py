@@ -137,8 +137,8 @@ def forward(builder: SegmentBuilder, steps: Iterable[Step], suffix: str = "") ->
                 builder.compute(f"{name}.lora_b", Gemm(step.m, step.n, step.adapter_rank), "lora")
         elif isinstance(step, GroupedLinear):
             _cast(builder, name, float(sum(step.rows)) * step.k, step.cast_bytes)
-            work = GroupedGemm(step.rows, step.n, step.k, step.dtype)
-            builder.compute(name, work, step.category, scale=step.scale)
+            grouped = GroupedGemm(step.rows, step.n, step.k, step.dtype)
+            builder.compute(name, grouped, step.category, scale=step.scale)
         elif isinstance(step, Core):
             _core_forward(builder, step)
         elif isinstance(step, Pointwise):
@@ -174,8 +174,8 @@ def _linear_backward_weight(builder: SegmentBuilder, step: Linear | GroupedLinea
         builder.compute(f"{step.name}.wgrad", Gemm(step.n, step.k, step.m, step.dtype), step.category)
     else:
         weights *= len(step.rows)
-        work = GroupedGemm(step.rows, step.n, step.k, step.dtype, weight_gradient=True)
-        builder.compute(f"{step.name}.wgrad", work, step.category, scale=step.scale)
+        grouped = GroupedGemm(step.rows, step.n, step.k, step.dtype, weight_gradient=True)
+        builder.compute(f"{step.name}.wgrad", grouped, step.category, scale=step.scale)
     if step.accumulate_bytes > 0:
         traffic = Stream(weights * step.accumulate_bytes, "accumulate")
         builder.compute(f"{step.name}.accumulate", traffic, "grad_accumulate", kernels=0)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from itertools import pairwise
 
 from sim.program import Lane, Program
 
@@ -36,7 +37,7 @@ class Timeline:
     def check(self) -> None:
         """ValueError when a lane overlaps itself or an item began before what it waits for."""
         for lane, items in self.program.lanes.items():
-            for before, after in zip(items, items[1:], strict=False):
+            for before, after in pairwise(items):
                 if self.start_s[after] < self.end_s[before]:
                     raise ValueError(f"{lane}: {self.program.labels[after]} began before its predecessor ended")
         for item, deps in enumerate(self.program.deps):

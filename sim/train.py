@@ -48,7 +48,9 @@ class StepSimulator:
         self.job, self.tuning = job, tuning
         self.fabric = fabric or FabricFit()
         self.profile = profile
-        self.model = KernelCostModel(job.cluster, profile, sustained(tuning, job.cluster, job.stack, job.precision), self.fabric)
+        self.model = KernelCostModel(
+            job.cluster, profile, sustained(tuning, job.cluster, job.stack, job.precision), self.fabric
+        )
         self.chunks = plan_chunks(job.arch, job.layout, job.mtp)
         self.loads = self._expert_loads()
         ctx = LayerContext(
@@ -83,7 +85,7 @@ class StepSimulator:
 
     def segment_time(self, slot: Slot, variant: Variant) -> SegmentTime:
         """Priced segment of one slot; equal segments are priced once."""
-        key = (slot.phase, self._signatures[slot.stage], variant)
+        key: tuple[object, ...] = (slot.phase, self._signatures[slot.stage], variant)
         if slot.phase == "FB":
             key = (*key, self._signatures[slot.stage_b])
         found = self.segment_times.get(key)
@@ -220,7 +222,9 @@ class StepSimulator:
             (job.layout.group("dp", job.cluster), job.layout.group("edp", job.cluster)),
             strict=True,
         ):
-            kinds = (("all_reduce", width),) if job.layout.zero == 0 else (("reduce_scatter", width), ("all_gather", 2.0))
+            kinds = (
+                (("all_reduce", width),) if job.layout.zero == 0 else (("reduce_scatter", width), ("all_gather", 2.0))
+            )
             for kind, size in kinds:
                 comm = Comm(kind, params * size, group)  # type: ignore[arg-type]  # literals above
                 total += collective_s(comm, job.cluster, self.profile.collectives, self.fabric)

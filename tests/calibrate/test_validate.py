@@ -16,9 +16,7 @@ from calibrate.rows import METRICS
 from calibrate.summary import accuracy, summarise
 from calibrate.validate import Record, family_of, source_of, validate_files, validate_rows, write_records
 
-HEADER = (
-    "id,source,model,gpu,gpus,seq_len,gbs,mbs,tp,pp,dp,precision,step_time_s,peak_allocated_gib,split,notes\n"
-)
+HEADER = "id,source,model,gpu,gpus,seq_len,gbs,mbs,tp,pp,dp,precision,step_time_s,peak_allocated_gib,split,notes\n"
 ROWS = (
     "a,Lab README x.md,mistral-7b,H100,8,4096,64,1,1,1,8,BF16,5.0,60,fit,fast\n"
     "b,Lab (2025),mistral-7b,H100,8,4096,64,1,1,1,8,BF16,,,test,same question as a\n"
@@ -103,9 +101,7 @@ def test_two_processes_give_the_same_bytes_as_one(own_file: Path, monkeypatch: p
     alone = written(validate_rows(own_file))
     monkeypatch.setattr(predicting, "_PARALLEL_FROM", 0)
     steps: list[tuple[int, int]] = []
-    together = written(
-        validate_rows(own_file, workers=2, progress=lambda done, total: steps.append((done, total)))
-    )
+    together = written(validate_rows(own_file, workers=2, progress=lambda done, total: steps.append((done, total))))
     assert together == alone
     assert steps == [(1, 4), (2, 4), (3, 4), (4, 4)]
 
@@ -140,9 +136,7 @@ def test_bad_files(text: str, part: str, tmp_path: Path) -> None:
 
 def test_a_file_without_metric_columns_is_predicted(tmp_path: Path) -> None:
     path = tmp_path / "own.csv"
-    path.write_text(
-        "\ufeffmodel,gpu,gpus,seq_len,gbs,dp\r\nmistral-7b,H100,8,4096,64,8\r\n\r\n", encoding="utf-8"
-    )
+    path.write_text("\ufeffmodel,gpu,gpus,seq_len,gbs,dp\r\nmistral-7b,H100,8,4096,64,8\r\n\r\n", encoding="utf-8")
     (record,) = validate_rows(path)
     assert (record.id, record.split, record.metric, record.status) == ("1", "own", "step_time_s", "ok")
     assert summarise([record]).lines == ()
@@ -174,9 +168,7 @@ def record(predicted: float | None, value: float | None, split: str = "fit", **g
 
 
 def test_statistics_by_hand() -> None:
-    found = accuracy(
-        [record(1.1, 1.0), record(0.8, 1.0), record(1.0, 1.0), record(1.0, None), record(None, 1.0)]
-    )
+    found = accuracy([record(1.1, 1.0), record(0.8, 1.0), record(1.0, 1.0), record(1.0, None), record(None, 1.0)])
     assert found is not None
     assert found.rows == 3
     assert found.median_abs_pct == pytest.approx(10.0)
@@ -189,9 +181,7 @@ def test_statistics_by_hand() -> None:
 
 
 def test_summary_keeps_splits_apart_and_does_not_count_stress() -> None:
-    records = [record(1.0, 1.0, s, GPU="g") for s in ("stress", "test", "fit", "own")] + [
-        record(None, 2.0, "test")
-    ]
+    records = [record(1.0, 1.0, s, GPU="g") for s in ("stress", "test", "fit", "own")] + [record(None, 2.0, "test")]
     summary = summarise(records)
     assert (summary.rows, summary.answered, summary.refused) == (5, 4, {"cannot be": 1})
     assert summary.splits == {"fit": 1, "test": 2, "own": 1, "stress": 1}
@@ -230,9 +220,7 @@ def test_published_rows_are_the_documented_ones() -> None:
     assert runs.unknown == sweeps.unknown == ()
     ids = [row["id"] for file in (runs, sweeps) for row in file.rows]
     assert len(set(ids)) == len(ids)
-    assert all(
-        row["source"] and row["split"] in ("fit", "test") for file in (runs, sweeps) for row in file.rows
-    )
+    assert all(row["source"] and row["split"] in ("fit", "test") for file in (runs, sweeps) for row in file.rows)
 
 
 def test_published_files_name_no_workplace() -> None:

@@ -55,7 +55,7 @@ JOBS: dict[str, dict[str, Any]] = {
 }  # fmt: skip
 
 
-def simulator(scenario: dict[str, Any]) -> StepSimulator:
+def simulator(scenario: dict[str, Any], tuning: Tuning | None = None) -> StepSimulator:
     """The scenario's step, ready to run."""
     resolved = resolve(parse_scenario(scenario))
-    return StepSimulator(resolved.job, load_profile(resolved.profile), Tuning())
+    return StepSimulator(resolved.job, load_profile(resolved.profile), tuning or Tuning())

@@ -14,7 +14,7 @@ from hwmodels.profile import load_profile
 from hwmodels.work import Comm, ExpertExchange, Gemm, GroupedGemm
 from sim.resolve import resolve
 from sim.scenario import parse_scenario
-from sim.stack import Tuning
+from sim.stack import Tuning, constants
 from sim.train import StepSimulator, TrainJob
 
 COMMUNICATION = {"tp_comm", "cp_comm", "ep_comm", "dp_comm"}
@@ -30,7 +30,8 @@ def _one_expert_and_dense() -> tuple[dict, dict]:  # type: ignore[type-arg]
 
 def test_one_expert_top_1_is_the_dense_model_plus_a_router() -> None:
     one, dense = _one_expert_and_dense()
-    moe_sim, dense_sim = (simulator(job(model, 8, {}, stack="hai-llm")) for model in (one, dense))
+    alike = Tuning(dict.fromkeys([k for k in constants() if k.startswith(("grouped_factor", "gemm_factor"))], 1.0))
+    moe_sim, dense_sim = (simulator(job(model, 8, {}, stack="hai-llm"), alike) for model in (one, dense))
     for chunk in moe_sim.chunks:
         for build in ("forward", "backward"):
             ours = getattr(moe_sim.factory, build)(chunk).ops

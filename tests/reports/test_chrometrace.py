@@ -39,9 +39,7 @@ def test_one_named_process_per_pipeline_rank_and_named_threads(prediction: Predi
 def test_slots_carry_micro_batch_and_stage(prediction: Prediction) -> None:
     slots = [e for e in chrome_trace(prediction)["traceEvents"] if e["ph"] == "X" and e["cat"] == "compute"]
     assert all({"phase", "micro_batch", "stage"} <= set(e["args"]) for e in slots)
-    forwards = Counter(
-        (e["args"]["micro_batch"], e["args"]["stage"]) for e in slots if "forward" in e["name"]
-    )
+    forwards = Counter((e["args"]["micro_batch"], e["args"]["stage"]) for e in slots if "forward" in e["name"])
     job = prediction.resolved.job
     assert set(forwards.values()) == {1}
     assert len(forwards) == job.micro_batches * job.layout.pp * job.layout.vpp
@@ -57,9 +55,7 @@ def test_slices_of_one_thread_do_not_overlap(predicted: Predicted) -> None:
         assert all(b[0] >= a[1] - 1e-6 for a, b in pairwise(spans))
 
 
-def test_file_is_json_and_an_unwritable_path_is_one_of_our_errors(
-    predicted: Predicted, tmp_path: Path
-) -> None:
+def test_file_is_json_and_an_unwritable_path_is_one_of_our_errors(predicted: Predicted, tmp_path: Path) -> None:
     write_chrome_trace(predicted("1f1b"), tmp_path / "t.json")
     assert json.loads((tmp_path / "t.json").read_text())["otherData"]["model"].startswith("mixtral")
     with pytest.raises(OutputError, match="cannot write"):

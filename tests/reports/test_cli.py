@@ -110,9 +110,7 @@ def test_bad_files_are_one_line(scenario_file: Path, tmp_path: Path, capsys: Cap
     assert "UTF-8" in complaint(capsys, "validate", str(tmp_path / "binary"))
     assert "cannot read" in complaint(capsys, "validate", str(tmp_path))
     assert "cannot write" in complaint(capsys, "train", str(scenario_file), "--timeline", str(tmp_path))
-    assert "unknown format" in complaint(
-        capsys, "train", str(scenario_file), "--figure", str(tmp_path / "f.gif")
-    )
+    assert "unknown format" in complaint(capsys, "train", str(scenario_file), "--figure", str(tmp_path / "f.gif"))
     assert "cannot write" in complaint(capsys, "validate", "--out", str(tmp_path / "no" / "x.csv"))
 
 

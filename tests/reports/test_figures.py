@@ -51,9 +51,7 @@ def test_svg_is_the_same_byte_for_byte(predicted: Predicted, tmp_path: Path) -> 
 
 
 @pytest.mark.parametrize("name", ["step.bmp", "step", "no/step.png"])
-def test_unknown_formats_and_missing_folders_are_our_errors(
-    predicted: Predicted, name: str, tmp_path: Path
-) -> None:
+def test_unknown_formats_and_missing_folders_are_our_errors(predicted: Predicted, name: str, tmp_path: Path) -> None:
     with pytest.raises(OutputError):
         write_figure(predicted("1f1b"), tmp_path / name)
 

@@ -93,9 +93,7 @@ def test_layer_patterns_of_the_odd_ones() -> None:
     switch = load_model("switch-base-128")
     assert [kind.encoder for kind in switch.layers] == [True] * 12 + [False] * 12
     assert {kind.mixer for kind in switch.layers[12:]} == {"cross_attention"} and switch.moe_layers == 12
-    pyramid = [
-        kind.experts for kind in load_model("deepspeed-1.3b-pr-moe-64-128").layers if kind.ffn != "dense"
-    ]
+    pyramid = [kind.experts for kind in load_model("deepspeed-1.3b-pr-moe-64-128").layers if kind.ffn != "dense"]
     assert pyramid == [None] * 10 + [128] * 2
 
 
@@ -274,9 +272,7 @@ _VALUES = st.recursive(
 
 
 @settings(max_examples=400, deadline=None)
-@given(
-    record=st.dictionaries(_KEYS, _VALUES, max_size=8), valid=st.sampled_from([dict[str, Any](), GPT, FULL])
-)
+@given(record=st.dictionaries(_KEYS, _VALUES, max_size=8), valid=st.sampled_from([dict[str, Any](), GPT, FULL]))
 def test_garbage_is_an_arch_error_or_a_model(record: dict[Any, Any], valid: dict[str, Any]) -> None:
     try:
         arch = load_model({**valid, **record})
@@ -289,9 +285,7 @@ def test_garbage_is_an_arch_error_or_a_model(record: dict[Any, Any], valid: dict
 @settings(max_examples=200, deadline=None)
 @given(part=st.sampled_from(["attention", "ffn", "moe"]), data=st.data())
 def test_garbage_in_a_part_is_an_arch_error_or_a_model(part: str, data: st.DataObject) -> None:
-    keys = st.sampled_from(
-        [*FULL[part], "window", "kv_lora_rank", "groups", "top_k_groups", "latent", "router"]
-    )
+    keys = st.sampled_from([*FULL[part], "window", "kv_lora_rank", "groups", "top_k_groups", "latent", "router"])
     broken = data.draw(st.dictionaries(keys, _VALUES, min_size=1, max_size=3))
     try:
         arch = load_model({**FULL, part: {**FULL[part], **broken}})

@@ -53,9 +53,7 @@ def test_parts_sum_to_the_total(name: str) -> None:
     for kind, n in Counter(arch.layers).items():
         parts = mixer_params(arch, kind) + dense_ffn_params(arch, kind) + norm_params(arch, kind)
         if kind.ffn in ("moe", "moe_residual"):
-            parts += (
-                experts_in(arch, kind) * expert_params(arch) + shared_params(arch) + router_params(arch, kind)
-            )
+            parts += experts_in(arch, kind) * expert_params(arch) + shared_params(arch) + router_params(arch, kind)
         assert parts == layer_params(arch, kind).total
         layers += n * parts
     tables = embedding_params(arch) + head_params(arch) + final_norm_params(arch)
