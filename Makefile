@@ -4,7 +4,8 @@ VENV := .venv
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
 TESTABLE := $(VENV)/.testable
-PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check
+PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --no-input
+QUIETLY := 2> $(VENV)/pip.log || { cat $(VENV)/pip.log >&2; exit 1; }
 
 .DEFAULT_GOAL := help
 .PHONY: help demo test lint unit validate accuracy picture bench clean
@@ -16,11 +17,11 @@ $(BIN)/python:
 	$(PYTHON) -m venv $(VENV)
 
 $(INSTALLED): $(BIN)/python pyproject.toml constraints.txt
-	$(PIP) -c constraints.txt -e .
+	$(PIP) -c constraints.txt -e . $(QUIETLY)
 	touch $@
 
 $(TESTABLE): $(INSTALLED)
-	$(PIP) -c constraints.txt -e '.[test]'
+	$(PIP) -c constraints.txt -e '.[test]' $(QUIETLY)
 	touch $@
 
 demo: $(INSTALLED) ## the main job: DeepSeek-V3 on 2,048 H800 beside its dense twin; figures in out/demo

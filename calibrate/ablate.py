@@ -68,7 +68,11 @@ def published_rows(every: int = 4) -> list[Row]:
     for name in ("training.csv", "training_sweeps.csv"):
         text = files("calibrate").joinpath("published", name).read_text(encoding="utf-8")
         found = [r for r in DictReader(text.splitlines()) if r.get("step_time_s")]
-        rows += found if name == "training.csv" else [r for i, r in enumerate(found) if r["model"] != "gpt" or i % every == 0]
+        rows += (
+            found
+            if name == "training.csv"
+            else [r for i, r in enumerate(found) if r["model"] != "gpt" or i % every == 0]
+        )
     return rows
 
 
@@ -97,22 +101,9 @@ def _cell(errors: Sequence[float]) -> str:
     ordered = sorted(errors)
     if not ordered:
         return "-"
-    return f"{100 * ordered[len(ordered) // 2]:.1f} / {100 * ordered[min(len(ordered) - 1, int(0.9 * len(ordered)))]:.0f}"
-
-
-def spearman(first: Sequence[float], second: Sequence[float]) -> float:
-    """Rank correlation of two equally long sequences (ties by order of appearance)."""
-
-    def ranks(values: Sequence[float]) -> list[int]:
-        order = sorted(range(len(values)), key=lambda i: values[i])
-        found = [0] * len(values)
-        for rank, index in enumerate(order):
-            found[index] = rank
-        return found
-
-    a, b = ranks(first), ranks(second)
-    n = len(a)
-    return 1.0 - 6.0 * sum((x - y) ** 2 for x, y in zip(a, b, strict=True)) / (n * (n * n - 1)) if n > 1 else 1.0
+    return (
+        f"{100 * ordered[len(ordered) // 2]:.1f} / {100 * ordered[min(len(ordered) - 1, int(0.9 * len(ordered)))]:.0f}"
+    )
 
 
 def main() -> None:

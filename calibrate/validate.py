@@ -11,6 +11,7 @@ from typing import TextIO
 
 from calibrate.row_file import RowFile, load_rows, measured, published_rows
 from calibrate.row_outcomes import Outcome, Progress, predict_rows
+from calibrate.rows import stack_of
 
 COLUMNS = ("id", "split", "metric", "measured", "predicted", "low", "high", "error_pct", "status", "reason")
 _NEW_MOE = "26.02"  # release from which vendors' MoE stacks are no longer young
@@ -29,6 +30,8 @@ class Record:
     high: float | None
     reason: str
     groups: dict[str, str]
+    task: str = ""  # equal for rows that do the same work on as many GPUs: their order is a ranking of layouts
+    release: str = ""
 
     @property
     def status(self) -> str:
@@ -80,7 +83,16 @@ def _record(row: dict[str, str], number: int, metric: str, outcome: Outcome) -> 
         high=estimate.high if estimate else None,
         reason=outcome.refusal or note,
         groups=_groups(row, outcome),
+        task=_task(row),
+        release=(row.get("release") or "").strip(),
     )
+
+
+_TASK = ("model", "layers", "hidden", "seq_len", "gpu", "gpus", "gbs", "precision", "release")
+
+
+def _task(row: dict[str, str]) -> str:
+    return "/".join((row.get(key) or "").strip() for key in _TASK)
 
 
 def _groups(row: dict[str, str], outcome: Outcome) -> dict[str, str]:
@@ -89,6 +101,7 @@ def _groups(row: dict[str, str], outcome: Outcome) -> dict[str, str]:
         "model family": family_of(row["model"]),
         "kind": outcome.kind or "refused",
     }
+    groups["stack"] = stack_of(row)[0]
     source = source_of(row.get("source") or "")
     if source:
         groups["source"] = source

@@ -9,6 +9,7 @@ from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
+from calibrate.ranking import Ranking
 from calibrate.summary import COUNTED, Line, Summary
 
 METRIC_TITLES = {"step_time_s": "step time", "peak_allocated_gib": "peak allocated memory"}
@@ -16,9 +17,11 @@ _COLUMNS = ("split", "rows", "median", "mean", "p90", "bias, median", "bias, mea
 _REASONS = 8  # refusals shown one by one
 
 
-def accuracy_report(summary: Summary) -> RenderableType:
+def accuracy_report(summary: Summary, order: Ranking | None = None) -> RenderableType:
     """Counts, the table of splits, and the breakdowns, for a terminal."""
     parts: list[RenderableType] = [Text(_counts(summary), style="bold"), *map(Text, _refusals(summary))]
+    if order is not None:
+        parts.append(Text("\n" + ranking_text(order)))
     for metric in _metrics(summary):
         parts += [
             Text(
@@ -35,9 +38,21 @@ def accuracy_report(summary: Summary) -> RenderableType:
     return Group(*parts)
 
 
-def accuracy_markdown(summary: Summary) -> str:
+def ranking_text(order: Ranking) -> str:
+    """One paragraph on how well alternatives are put in order."""
+    return (
+        f"order of alternatives: rank correlation {order.spearman_median:.2f} (median of {order.groups} groups of one "
+        f"model, GPU count and batch; worst tenth {order.spearman_low:.2f}), {order.pairs_right_pct:.0f} % of "
+        f"{order.pairs} pairs in the right order; {order.release_pairs_right_pct:.0f} % of {order.release_pairs} pairs "
+        "of runs of the same software release"
+    )
+
+
+def accuracy_markdown(summary: Summary, order: Ranking | None = None) -> str:
     """The same tables in GitHub Markdown, ending with a newline."""
     lines = [_counts(summary), "", *(f"- {reason.strip()}" for reason in _refusals(summary))]
+    if order is not None:
+        lines += ["", ranking_text(order)]
     for metric in _metrics(summary):
         lines += [
             "",

@@ -24,6 +24,7 @@ def validate(
     markdown: Annotated[bool, typer.Option("--markdown", help="Print the accuracy tables as Markdown.")] = False,
 ) -> int:
     """Compare predictions with measured runs. Measured values are optional and never read by a prediction."""
+    from calibrate.ranking import ranking
     from calibrate.row_file import load_rows, published_rows
     from calibrate.summary import summarise
     from reports.accuracy import accuracy_markdown, accuracy_report
@@ -40,13 +41,13 @@ def validate(
     if out is not None:
         _write(records, out)
         note(f"predictions: {out}")
-    summary = summarise(records)
+    summary, order = summarise(records), ranking(records)
     if json:
-        print_json(summary.to_dict())
+        print_json({**summary.to_dict(), "ranking": order.to_dict() if order else None})
     elif markdown:
-        typer.echo(accuracy_markdown(summary), nl=False)
+        typer.echo(accuracy_markdown(summary, order), nl=False)
     else:
-        console().print(accuracy_report(summary))
+        console().print(accuracy_report(summary, order))
     return 0
 
 

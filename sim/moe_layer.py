@@ -32,7 +32,7 @@ def _router(ctx: LayerContext, moe: MoeArch, experts: int) -> list[Step]:
         module="moe",
         trainable=ctx.lora_rank == 0,
     )
-    passes = ctx.tuning.get("router_passes", ctx.stack.name)
+    passes = ctx.tuning.get("router_passes", ctx.stack.name, ctx.age)
     score_bytes = passes * 4.0 * t * experts
     work = Pointwise(
         name="moe.top_k",
@@ -47,7 +47,7 @@ def _router(ctx: LayerContext, moe: MoeArch, experts: int) -> list[Step]:
 
 def _permute(ctx: LayerContext, name: str, rows: float, width: int) -> Pointwise:
     """Copy rows into expert order (or back): read and write 16-bit vectors."""
-    factor = ctx.tuning.get("permute_traffic", ctx.stack.name)
+    factor = ctx.tuning.get("permute_traffic", ctx.stack.name, ctx.age)
     bytes_ = 4.0 * rows * width * factor
     return Pointwise(
         name=name,

@@ -35,7 +35,7 @@ def sustained(tuning: Tuning, cluster: Cluster, stack: Stack, precision: str) ->
     return Sustained(
         gemm={d: clock * tuning.get("gemm_factor", d, family) for d in dtypes},
         grouped={d: clock * tuning.get("grouped_factor", d, family, stack.name) for d in dtypes},
-        attention=clock * tuning.get("attention_factor", stack.attention_kernel, family),
+        attention=clock * tuning.get("attention_factor", stack.attention_kernel, gpu_class(cluster)),
         stream_bandwidth={k: tuning.get("stream_bandwidth", k) for k in ("softmax", "permute", "cast", "loss", "*")},
         stream_launch_s=0.0,  # launches are counted per op, as kernel_gap_s
     )

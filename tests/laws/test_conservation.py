@@ -10,7 +10,8 @@ from hypothesis import strategies as st
 from jobs import DENSE, JOBS, MOE, job, simulator
 
 from hwmodels.work import Attention, Gemm, GroupedGemm
-from sim.params import final_norm_params, flops_per_token, parameters
+from sim.memory import step_memory
+from sim.params import final_norm_params, flops_per_token, mtp_params, parameters
 from sim.placement import expert_loads
 from sim.train import StepSimulator
 from traces.routing import Routing
@@ -105,3 +106,39 @@ def test_split_backward_is_the_whole_backward() -> None:
             whole = sorted(str(op.work) for op in sim.factory.backward(chunk).ops if op.work.flops)
             halves = [*sim.factory.backward_input(chunk).ops, *sim.factory.backward_weight(chunk).ops]
             assert sorted(str(op.work) for op in halves if op.work.flops) == whole
+
+
+def test_mtp_modules_share_the_models_tables() -> None:
+    """DeepSeek-V3 report, section 3.2.1: an MTP module uses the main model's embedding and output head."""
+    sim = simulator(job({"base": "deepseek-v3", "layers": 8}, 32, {"pp": 2, "ep": 16}))
+    lay, arch = sim.job.layout, sim.job.arch
+    total = sum(d * lay.tp + e * lay.ep * lay.etp for d, e in (sim.rank_params(rank) for rank in range(lay.pp)))
+    assert total == pytest.approx(parameters(arch) + mtp_params(arch) - final_norm_params(arch), rel=1e-3)
+
+
+@pytest.mark.parametrize("schedule", ["gpipe", "interleaved", "zb-h1", "dualpipe"])
+@pytest.mark.parametrize("zero", [0, 1])
+def test_every_schedule_reduces_its_gradients(schedule: str, zero: int) -> None:
+    """As many reductions as 1F1B has; DualPipe holds every stage on two ranks and reduces on both."""
+    counts = {}
+    for name in ("1f1b", schedule):
+        program, _, _ = simulator(job(DENSE, 16, {"pp": 2, "schedule": name, "zero": zero})).build()
+        counts[name] = sum("reduce" in label for label in program.labels)
+    assert counts["1f1b"] > 0
+    assert counts[schedule] == counts["1f1b"] * (2 if schedule == "dualpipe" else 1)
+
+
+def test_dualpipes_mirrored_ranks_hold_the_same_bytes() -> None:
+    """Ranks r and p-1-r hold the same two stages."""
+    memory = step_memory(simulator(JOBS["MoE, DualPipe"]))
+    for ours, mirrored in zip(memory, reversed(memory), strict=True):
+        for kind in ("weights", "gradients", "optimizer", "buffers"):
+            assert getattr(ours, kind) == pytest.approx(getattr(mirrored, kind), rel=1e-12), kind
+
+
+def test_expert_choice_serves_as_many_pairs_as_top_k_says() -> None:
+    """Experts choose tokens, top_k on average per token: closed-form FLOPs and rows must mean the same."""
+    model = {**MOE, "moe": {**MOE["moe"], "router": "expert_choice"}}
+    sim = simulator(job(model, 8, {}))
+    for load in sim.loads:
+        assert load is not None and sum(load.rows) == 2048 * MOE["moe"]["top_k"]
