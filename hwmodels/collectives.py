@@ -31,11 +31,16 @@ class FabricFit:
     source: str = "assumed: ranges of published NCCL and DeepEP measurements"
 
 
+def _link_bytes_per_s(cluster: Cluster) -> float:
+    """The scale-up link, or PCIe where a box has none."""
+    return cluster.gpu.scale_up_bytes_per_s or cluster.gpu.pcie_bytes_per_s
+
+
 def _ring_across_s(comm: Comm, cluster: Cluster, fit: CollectiveFit, fabric: FabricFit) -> float:
     """Multi-rail ring: each of the group's GPUs in a domain drives its own NIC."""
     n, local = comm.group.ranks, comm.group.per_domain
     nic = cluster.nic_bytes_per_s * fabric.nic_efficiency / cluster.oversubscription
-    rate = min(local * nic, cluster.gpu.scale_up_bytes_per_s * fit.link_efficiency) if local > 1 else nic
+    rate = min(local * nic, _link_bytes_per_s(cluster) * fit.link_efficiency) if local > 1 else nic
     passes = 2 if comm.kind == "all_reduce" else 1
     hops = (comm.group.domains - 1) * fabric.ring_hop_s + (n - comm.group.domains) * fit.hop_s
     fill = passes * (n - 1) / n * comm.bytes / rate
@@ -45,7 +50,7 @@ def _ring_across_s(comm: Comm, cluster: Cluster, fit: CollectiveFit, fabric: Fab
 def _tree_across_s(comm: Comm, cluster: Cluster, fit: CollectiveFit, fabric: FabricFit) -> float:
     local = comm.group.per_domain
     nic = cluster.nic_bytes_per_s * fabric.nic_efficiency / cluster.oversubscription
-    rate = min(local * nic, cluster.gpu.scale_up_bytes_per_s * fit.link_efficiency) if local > 1 else nic
+    rate = min(local * nic, _link_bytes_per_s(cluster) * fit.link_efficiency) if local > 1 else nic
     fill = 2 * comm.bytes / rate
     hops = 2 * math.log2(comm.group.domains) * fabric.tree_hop_s
     return fit.base_s + hops + fill + fabric.tree_ramp_sqrt_s * math.sqrt(fill)
@@ -55,7 +60,7 @@ def _all_to_all_across_s(comm: Comm, cluster: Cluster, fit: CollectiveFit, fabri
     n, local = comm.group.ranks, comm.group.per_domain
     nic = cluster.nic_bytes_per_s * fabric.nic_efficiency / cluster.oversubscription
     remote = comm.bytes * (n - local) / n / nic + (n - local) * fabric.peer_message_s
-    near = comm.bytes * (local - 1) / n / (cluster.gpu.scale_up_bytes_per_s * fit.link_efficiency) if local > 1 else 0.0
+    near = comm.bytes * (local - 1) / n / (_link_bytes_per_s(cluster) * fit.link_efficiency) if local > 1 else 0.0
     return fit.a2a_base_s + fabric.ring_hop_s + max(remote, near)
 
 
@@ -64,7 +69,7 @@ def collective_s(comm: Comm, cluster: Cluster, fit: CollectiveFit, fabric: Fabri
     if comm.group.ranks <= 1 or comm.bytes <= 0:
         return 0.0
     if comm.group.domains == 1:
-        link = cluster.gpu.scale_up_bytes_per_s or cluster.gpu.pcie_bytes_per_s
+        link = _link_bytes_per_s(cluster)
         return domain_collective_s(comm.kind, comm.group.ranks, comm.bytes, link, fit)
     if cluster.nic_bytes_per_s <= 0:
         raise ValueError(f"{cluster.name} has no NICs, but a {comm.kind} spans {comm.group.domains} domains")
@@ -87,7 +92,7 @@ def exchange_s(work: ExpertExchange, cluster: Cluster, fabric: FabricFit) -> flo
     if n <= 1 or work.tokens <= 0:
         return 0.0
     vectors = work.tokens * work.imbalance * work.payload_bytes
-    link = cluster.gpu.scale_up_bytes_per_s or cluster.gpu.pcie_bytes_per_s
+    link = _link_bytes_per_s(cluster)
     rank_copies = work.rank_copies if work.deduplicated else float(work.top_k)
     near = (
         vectors * rank_copies * (1 - 1 / min(local, n)) / (link * fabric.exchange_link_efficiency) if local > 1 else 0.0

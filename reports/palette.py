@@ -27,6 +27,7 @@ CLASSES = {
 CLASS_OF = {
     "gemm": "tensor-core work",
     "grouped_gemm": "tensor-core work",
+    "lora": "tensor-core work",
     "attention": "tensor-core work",
     "ssm": "tensor-core work",
     "head": "tensor-core work",

@@ -16,6 +16,7 @@ from sim.prediction import Prediction
 CATEGORY_TITLES = {
     "gemm": "GEMM (attention projections, dense FFN)",
     "grouped_gemm": "expert GEMM",
+    "lora": "adapters",
     "attention": "attention core",
     "ssm": "state-space mixer",
     "head": "output head and loss",

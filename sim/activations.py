@@ -43,8 +43,8 @@ def ssm_bytes(job: TrainJob) -> float:
     return (4.0 * job.arch.hidden) / sharding(job) + 2.0 * 5.0 * s.d_inner / job.layout.tp
 
 
-def ffn_bytes(job: TrainJob, kind: LayerKind, load: ExpertLoad | None, tokens: float) -> float:
-    """Bytes kept per token by the feed-forward block; experts follow the rows of the busiest rank."""
+def ffn_bytes(job: TrainJob, kind: LayerKind, rows: float, tokens: float) -> float:
+    """Bytes kept per token by the feed-forward block; `rows` reach this rank's experts."""
     arch = job.arch
     hidden = 4.0 * arch.hidden / sharding(job)
     if "layernorm" in job.recompute:
@@ -54,21 +54,21 @@ def ffn_bytes(job: TrainJob, kind: LayerKind, load: ExpertLoad | None, tokens: f
         width = (6.0 if arch.ffn.gated else 4.0) * arch.ffn.intermediate / job.layout.tp
         return hidden + (0.0 if "mlp" in job.recompute else width)
     moe = arch.moe
-    assert moe is not None and load is not None
+    assert moe is not None
     kept = 0.5 if job.stack.fp8_activations else 1.0  # inputs of expert layers are cached in 8 bits
     per_row = 2.0 * kept * (moe.latent or arch.hidden)
     inner = 6.0 * kept if moe.gated else 4.0 * kept
     if "moe_act" in job.recompute:
         inner -= 2.0 * kept
     per_row += inner * moe.expert_intermediate / job.layout.etp
-    rows_per_token = sum(load.rows) / tokens
+    rows_per_token = rows / tokens
     shared = inner * (moe.shared_intermediate + moe.residual_intermediate) / job.layout.tp
     experts = 0.0 if "moe" in job.recompute else rows_per_token * per_row
     return hidden + experts + shared
 
 
-def layer_bytes(job: TrainJob, loads: Sequence[ExpertLoad | None], index: int) -> float:
-    """Bytes kept by layer `index` for one micro-batch on one GPU."""
+def layer_bytes(job: TrainJob, loads: Sequence[ExpertLoad | None], index: int, ep_rank: int = 0) -> float:
+    """Bytes kept by layer `index` for one micro-batch on rank `ep_rank` of the expert group."""
     kind = job.arch.layers[index]
     tokens = job.micro_batch * job.seq_len / job.layout.cp
     if "full" in job.recompute:
@@ -79,5 +79,18 @@ def layer_bytes(job: TrainJob, loads: Sequence[ExpertLoad | None], index: int) -
     elif kind.mixer != "none":
         total += ssm_bytes(job)
     if kind.ffn != "none":
-        total += ffn_bytes(job, kind, loads[index], tokens)
+        total += ffn_bytes(job, kind, _rows(loads[index], ep_rank), tokens)
     return total * tokens
+
+
+def _rows(load: ExpertLoad | None, ep_rank: int) -> float:
+    return 0.0 if load is None else float(load.rank_rows[ep_rank % len(load.rank_rows)])
+
+
+def fullest_expert_rank(loads: Sequence[ExpertLoad | None], layers: Sequence[int]) -> int:
+    """The rank of the expert group that receives most rows over these layers together: the one that runs out first."""
+    used = [load for load in (loads[i] for i in layers) if load is not None and len(load.rank_rows) > 1]
+    if not used:
+        return 0
+    ranks = range(len(used[0].rank_rows))
+    return max(ranks, key=lambda r: (sum(_rows(load, r) for load in used), -r))

@@ -20,6 +20,7 @@ class ExpertLoad:
     """
 
     rows: tuple[int, ...]
+    rank_rows: tuple[int, ...]  # rows of every rank of the expert group; one number when they are equal
     imbalance: float
     node_copies: float
     rank_copies: float
@@ -55,6 +56,11 @@ class LayerContext:
         """Tokens in the regions that sequence parallelism splits over the tensor group."""
         split = self.layout.tp if self.layout.sequence_parallel else 1
         return self.tokens / split
+
+    @property
+    def half(self) -> str:
+        """The 16-bit format of everything that is not quantised."""
+        return "fp16" if self.precision == "fp16" else "bf16"
 
     @property
     def quantised(self) -> bool:

@@ -112,7 +112,7 @@ def _core(ctx: LayerContext, a: AttentionArch, *, window: bool, causal: bool) ->
     if not masked:
         size = None
     work = Attention(
-        ctx.micro_batch, q_len, kv_len, heads, kv_heads, a.head_dim, a.v_head_dim, masked, size, "bf16", "forward"
+        ctx.micro_batch, q_len, kv_len, heads, kv_heads, a.head_dim, a.v_head_dim, masked, size, ctx.half, "forward"
     )
     if ctx.stack.attention_kernel != "unfused":
         return Core(name="attention.core", work=work)

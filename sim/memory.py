@@ -9,7 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 
 from hwmodels.dtypes import bytes_per_element
-from sim.activations import layer_bytes, sharding
+from sim.activations import fullest_expert_rank, layer_bytes, sharding
 from sim.arch import AttentionArch, LayerKind, ModelArch
 from sim.job import TrainJob
 from sim.pipeline import in_flight, orders
@@ -109,17 +109,18 @@ def rank_memory(sim: StepSimulator, rank: int) -> RankMemory:
     job, lay = sim.job, sim.job.layout
     held = in_flight(orders(lay.schedule, lay.pp, lay.vpp, min(job.micro_batches, 4 * lay.pp * lay.vpp))[rank])
     tokens = job.micro_batch * job.seq_len / lay.cp
+    full = fullest_expert_rank(sim.loads, [i for stage in held for i in sim.chunks[stage].layers])
     activations, logits, kinds, heads = 0.0, 0.0, set(), 0
     buffers = _CONTEXT_BYTES
     for stage, count in held.items():
         chunk = sim.chunks[stage]
-        activations += count * sum(layer_bytes(job, sim.loads, i) for i in chunk.layers)
+        activations += count * sum(layer_bytes(job, sim.loads, i, full) for i in chunk.layers)
         if chunk.head:
             per_logit = 2.0 if job.stack.fused_loss else 6.0
             logits = per_logit * tokens * job.arch.vocab / lay.tp * (1 + chunk.mtp)
             activations += 2.0 * job.arch.hidden * tokens / sharding(job)
     for chunk in sim.chunks:
-        if chunk.index % lay.pp == rank:
+        if chunk.index % lay.pp in sim.stages_of(rank):
             kinds |= {job.arch.layers[i] for i in chunk.layers}
             if chunk.head:
                 buffers += 2.0 * job.arch.vocab * job.arch.hidden / lay.tp

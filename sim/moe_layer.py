@@ -29,6 +29,7 @@ def _router(ctx: LayerContext, moe: MoeArch, experts: int) -> list[Step]:
         m=max(1, round(t)),
         n=experts,
         k=ctx.arch.hidden,
+        dtype=ctx.half,
         module="moe",
         trainable=ctx.lora_rank == 0,
     )

@@ -99,15 +99,19 @@ def _load(
     moe: MoeArch, experts: int, layout: Layout, cluster: Cluster, shares: np.ndarray, tokens: int, factor: float | None
 ) -> ExpertLoad:
     ep = layout.ep
-    top_k = 1 if moe.router == "expert_choice" else moe.top_k
-    pairs = tokens * ep * top_k
+    pairs = tokens * ep * moe.top_k
+    if moe.router == "expert_choice":  # every expert picks its share of the tokens
+        shares = np.full(experts, 1.0 / experts)
     rows = _largest_remainder(shares, pairs)
     kept, dropped = _capacity(rows, pairs, experts, factor)
     local, imbalance = _busiest(kept, ep)
+    per = experts // ep
+    totals = tuple(sum(kept[i * per : (i + 1) * per]) for i in range(ep))
     group = layout.group("ep", cluster)
     groups, chosen = (moe.groups, moe.top_k_groups) if moe.router == "group_limited" else (1, 1)
     return ExpertLoad(
         rows=local,
+        rank_rows=totals if min(totals) != max(totals) else (totals[0],),
         imbalance=imbalance,
         node_copies=distinct_holders(group.domains, experts, moe.top_k, groups, chosen),
         rank_copies=distinct_holders(ep, experts, moe.top_k, groups, chosen),

@@ -21,7 +21,7 @@ from sim.layers import (
     pointwise,
 )
 from sim.moe_layer import moe_steps
-from sim.params import layer_params
+from sim.params import layer_params, mtp_params
 from sim.ssm_layer import ssm_steps
 from sim.stages import Chunk
 from sim.steps import Linear, Pointwise, Step, backward, backward_input, backward_weight, forward, recomputed
@@ -33,6 +33,9 @@ class Variant:
 
     gather: bool = False
     reduce: bool = False
+
+
+_PLAIN = Variant()
 
 
 def layer_steps(ctx: LayerContext, kind: LayerKind) -> tuple[Step, ...]:
@@ -75,7 +78,7 @@ def head_steps(ctx: LayerContext) -> tuple[Step, ...]:
         m=ctx.tokens,
         n=vocab,
         k=ctx.arch.hidden,
-        dtype="fp16" if ctx.precision == "fp16" else "bf16",
+        dtype=ctx.half,
         category="head",
         module="head",
         trainable=ctx.lora_rank == 0,
@@ -164,7 +167,7 @@ class SegmentFactory:
         total = self._launch_s(sum(op.kernels for op in builder.ops), backward) + moe * share * per_moe + pipeline
         return total * (ctx.tuning.get("host_graph_share", ctx.stack.name) if ctx.stack.cuda_graphs else 1.0)
 
-    def forward(self, chunk: Chunk, variant: Variant = Variant(), own_comm: bool = False) -> Segment:
+    def forward(self, chunk: Chunk, variant: Variant = _PLAIN, own_comm: bool = False) -> Segment:
         """Forward of one micro-batch."""
         builder = SegmentBuilder(f"F{chunk.index}", own_comm=own_comm)
         blocks = self.blocks(chunk)
@@ -178,7 +181,7 @@ class SegmentFactory:
         builder.host_s = self._host_s(builder, blocks, 1.0 / 3.0, backward=False)
         return builder.build()
 
-    def backward(self, chunk: Chunk, variant: Variant = Variant(), own_comm: bool = False) -> Segment:
+    def backward(self, chunk: Chunk, variant: Variant = _PLAIN, own_comm: bool = False) -> Segment:
         """Recompute, input and weight gradients of one micro-batch."""
         builder = SegmentBuilder(f"B{chunk.index}", own_comm=own_comm)
         blocks = list(reversed(self.blocks(chunk)))
@@ -198,23 +201,32 @@ class SegmentFactory:
         builder.host_s = self._host_s(builder, blocks, 2.0 / 3.0, backward=True)
         return builder.build()
 
-    def backward_input(self, chunk: Chunk, own_comm: bool = False) -> Segment:
+    def backward_input(self, chunk: Chunk, variant: Variant = _PLAIN) -> Segment:
         """Recompute and input gradients only ("B" of zero-bubble schedules)."""
-        builder = SegmentBuilder(f"I{chunk.index}", own_comm=own_comm)
+        builder = SegmentBuilder(f"I{chunk.index}")
         blocks = list(reversed(self.blocks(chunk)))
-        for name, steps, _ in blocks:
+        gathers = self._gathers(builder, blocks) if variant.gather else {}
+        for i, (name, steps, _) in enumerate(blocks):
+            if i in gathers:
+                builder.wait(gathers[i])
+            first = len(builder.ops)
             if name not in ("head", "embedding"):
                 forward(builder, recomputed(steps, self._recompute), ".again")
             backward_input(builder, steps)
+            self._close(builder, first, backward=True)
         builder.host_s = self._host_s(builder, blocks, 1.0 / 3.0, backward=True)
         return builder.build()
 
-    def backward_weight(self, chunk: Chunk) -> Segment:
+    def backward_weight(self, chunk: Chunk, variant: Variant = _PLAIN) -> Segment:
         """Weight gradients only ("W")."""
         builder = SegmentBuilder(f"W{chunk.index}")
         blocks = list(reversed(self.blocks(chunk)))
-        for _, steps, _ in blocks:
+        for name, steps, kind in blocks:
+            first = len(builder.ops)
             backward_weight(builder, steps)
+            self._close(builder, first, backward=True)
+            if variant.reduce:
+                self._reduce(builder, name, kind)
         builder.host_s = self._host_s(builder, blocks, 1.0 / 3.0, backward=True)
         return builder.build()
 
@@ -238,8 +250,8 @@ class SegmentFactory:
         if kind is None:
             return arch.vocab * arch.hidden / lay.tp, 0.0
         counted = layer_params(arch, kind)
-        head = arch.vocab * arch.hidden / lay.tp if name.startswith("mtp") else 0.0
-        return (sum(counted) - counted.experts) / lay.tp + head, counted.experts / (lay.ep * lay.etp)
+        total = mtp_params(arch) / arch.mtp_layers if name.startswith("mtp") else float(sum(counted))
+        return (total - counted.experts) / lay.tp, counted.experts / (lay.ep * lay.etp)
 
     def _gathers(
         self, builder: SegmentBuilder, blocks: Sequence[tuple[str, tuple[Step, ...], LayerKind | None]]

@@ -18,7 +18,14 @@ def _chunked_scan(ctx: LayerContext, name: str, heads: int, d_state: int, head_d
     per_token = _CHUNK * (d_state + head_dim) / 2.0 + 2.0 * d_state * head_dim
     rows = max(1, round(t))
     core = Linear(
-        name=name, m=rows, n=max(1, heads), k=max(1, round(per_token)), category="ssm", module="ssm", trainable=False
+        name=name,
+        m=rows,
+        n=max(1, heads),
+        k=max(1, round(per_token)),
+        category="ssm",
+        module="ssm",
+        trainable=False,
+        dtype=ctx.half,
     )
     passes = ctx.tuning.get("ssm_passes", ctx.stack.name)
     states = t / _CHUNK * heads * d_state * head_dim * 4.0

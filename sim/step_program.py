@@ -50,7 +50,7 @@ class StepProgram:
     def _variant(self, slot: Slot, first: set[Slot], last: set[Slot]) -> Variant:
         lay, stack = self.job.layout, self.job.stack
         if lay.zero >= 3:
-            return Variant(gather=slot.phase in ("F", "B"), reduce=slot.phase in ("B", "FB"))
+            return Variant(gather=slot.phase in ("F", "B", "I"), reduce=slot.phase in ("B", "FB", "W"))
         if not stack.dp_overlap:
             return Variant()
         return Variant(gather=slot in first and lay.zero >= 1 and lay.pp == 1, reduce=slot in last)
@@ -155,7 +155,7 @@ def _edges(order: list[Slot]) -> tuple[set[Slot], set[Slot]]:
     for slot in order:
         if slot.phase in ("F", "FB"):
             first.setdefault(slot.stage, slot)
-        if slot.phase == "B":
+        if slot.phase in ("B", "W"):
             last[slot.stage] = slot
         elif slot.phase == "FB":
             last[slot.stage_b] = slot

@@ -115,8 +115,8 @@ class StepSimulator:
         if slot.phase == "B":
             return self.factory.backward(chunk, variant)
         if slot.phase == "I":
-            return self.factory.backward_input(chunk)
-        return self.factory.backward_weight(chunk)
+            return self.factory.backward_input(chunk, variant)
+        return self.factory.backward_weight(chunk, variant)
 
     # -- program ----------------------------------------------------------------------------------------------
 
@@ -156,13 +156,18 @@ class StepSimulator:
 
     # -- end of the step --------------------------------------------------------------------------------------
 
+    def stages_of(self, rank: int) -> tuple[int, ...]:
+        """Pipeline positions whose parameters a rank holds: its own, under DualPipe also its mirror image."""
+        if self.job.layout.schedule == "dualpipe":
+            return (rank, self.job.layout.pp - 1 - rank)
+        return (rank,)
+
     def rank_params(self, rank: int, trainable: bool = True) -> tuple[float, float]:
         """(dense, expert) parameters that one GPU of pipeline rank `rank` trains, or holds."""
         count = self.factory.dense_and_expert_params if trainable else self.factory.held_params
         dense = expert = 0.0
-        stages = {rank, self.job.layout.pp - 1 - rank} if self.job.layout.schedule == "dualpipe" else {rank}
         for chunk in self.chunks:
-            if chunk.index % self.job.layout.pp in stages:
+            if chunk.index % self.job.layout.pp in self.stages_of(rank):
                 for name, _, kind in self.factory.blocks(chunk):
                     if name == "head" and self.job.arch.tied_embeddings and self.job.layout.pp == 1:
                         continue
@@ -192,7 +197,7 @@ class StepSimulator:
 
     def kept_activation_bytes(self, rank: int) -> float:
         """Bytes that one micro-batch leaves behind for its backward on one rank."""
-        stages = [c for c in self.chunks if c.index % self.job.layout.pp == rank]
+        stages = [c for c in self.chunks if c.index % self.job.layout.pp in self.stages_of(rank)]
         return sum(layer_bytes(self.job, self.loads, i) for c in stages for i in c.layers)
 
     def offload_s(self, rank: int) -> float:

@@ -45,6 +45,7 @@ WHOLE_RECORDS = {
     "Estimate": "one number in the unit of its metric, which it names",
     "Record": "predicted and measured in the unit of its metric, which it names",
     "Sustained": "factors on times, by kind of kernel",
+    "Ranking": "rank correlations between -1 and 1, shares in percent by name",
 }
 
 
