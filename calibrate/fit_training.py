@@ -2,13 +2,15 @@
 
 Every constant in sim/stacks/constants.yaml with a `fit:` range may move; the others stay. Residuals are log errors with
 a Cauchy loss, each family of rows weighted alike; a prior keeps every constant near its starting value unless rows
-disagree. Rows marked `test` are never read. Left-out errors come from refitting without one fold of families.
+disagree. Rows marked `test` are never read. Left-out errors: what each family's error would be had the constants been
+fitted without it, from the linearised problem at the optimum (block leave-one-out).
 """
 
 from __future__ import annotations
 
 import argparse
 import csv
+import sys
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
@@ -16,11 +18,14 @@ from math import exp, log
 from pathlib import Path
 from typing import Any
 
+from calibrate.fit_bands import bands, describe, write_bands
 from calibrate.predict_row import simulate_row
 from calibrate.rows import Row, stack_of
+from sim.interval import band_keys
 from sim.stack import constants
 
 _STEP = 0.02  # log step of the finite differences
+_SCALE = 0.05  # Cauchy loss: a row that is 20 % off for every model pulls like one that is 1 % off
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,13 +57,14 @@ def load_samples(paths: Sequence[Path]) -> list[Sample]:
     return samples
 
 
-def _predict(task: tuple[Row, Mapping[str, float]]) -> tuple[float, list[str]] | None:
+def _predict(task: tuple[Row, Mapping[str, float]]) -> tuple[float, list[str], list[str]] | None:
+    """(log step time, keys of the constants used, classes of the run); None for a row that is refused."""
     row, overrides = task
     try:
         result = simulate_row(row, dict(overrides))
     except ValueError:
         return None
-    return log(result.step.step_time_s), list(result.simulator.tuning.used)
+    return log(result.step.step_time_s), list(result.simulator.tuning.used), band_keys(result.resolved.job)
 
 
 class Problem:
@@ -71,6 +77,7 @@ class Problem:
         kept = [(s, p) for s, p in zip(samples, first, strict=True) if p is not None]
         self.samples = [s for s, _ in kept]
         self.uses = [set(p[1]) for _, p in kept]
+        self.classes = [p[2] for _, p in kept]
         self.keys = [k for k in keys if any(k in u for u in self.uses)]
 
     def predict(self, values: Mapping[str, float], which: Sequence[int] | None = None) -> list[float]:
@@ -119,21 +126,20 @@ def fit(
     theta = np.array([log(float(r["value"])) for r in records])
     measured = np.array([log(s.measured_s) for s in problem.samples])
     weight = np.array(_weights(problem.samples))
-    scale = 0.05  # Cauchy loss: a row that is 20 % off for every model pulls like one that is 1 % off
     values = dict(zip(problem.keys, np.exp(theta), strict=True))
     base = np.array(problem.predict(values))
     for turn in range(rounds):
         jac = problem.jacobian(values, base)[keep]
         error = (base - measured)[keep]
-        robust = weight[keep] / (1.0 + (error / scale) ** 2)
+        robust = weight[keep] / (1.0 + (error / _SCALE) ** 2)
         best = None
-        left = (jac * robust[:, None]).T @ jac / scale**2 + np.diag(1.0 / spread**2)
-        right = -(jac * robust[:, None]).T @ error / scale**2 + (prior - theta) / spread**2
+        left = (jac * robust[:, None]).T @ jac / _SCALE**2 + np.diag(1.0 / spread**2)
+        right = -(jac * robust[:, None]).T @ error / _SCALE**2 + (prior - theta) / spread**2
         move = np.clip(np.linalg.solve(left, right), -0.5, 0.5)
         for share in (1.0, 0.5, 0.2):
             trial = dict(zip(problem.keys, np.exp(theta + share * move), strict=True))
             predicted = np.array(problem.predict(trial))
-            cost = _cost(predicted - measured, weight, scale, keep) + float(
+            cost = _cost(predicted - measured, weight, keep) + float(
                 (((theta + share * move - prior) / spread) ** 2).sum()
             )
             if best is None or cost < best[0]:
@@ -147,10 +153,32 @@ def fit(
     return {k: float(v) for k, v in values.items()}
 
 
-def _cost(error: Any, weight: Any, scale: float, keep: Any) -> float:
+def left_out(problem: Problem, values: Mapping[str, float]) -> list[float]:
+    """Log error of every sample if its whole family had been left out of the fit (linearised at `values`).
+
+    With H the hat matrix of the weighted, regularised problem, the errors of family f become (I - H_ff)^-1 e_f.
+    """
     import numpy as np
 
-    scaled = (error / scale)[keep]
+    base = np.array(problem.predict(values))
+    measured = np.array([log(s.measured_s) for s in problem.samples])
+    error = base - measured
+    spread = np.array([float(constants()[k]["fit"]) for k in problem.keys])
+    weight = np.array(_weights(problem.samples)) / (1.0 + (error / _SCALE) ** 2) / _SCALE**2
+    jac = problem.jacobian(values, base)
+    inverse = np.linalg.inv((jac * weight[:, None]).T @ jac + np.diag(1.0 / spread**2))
+    found = error.copy()
+    for family in {s.family for s in problem.samples}:
+        rows = [i for i, s in enumerate(problem.samples) if s.family == family]
+        hat = jac[rows] @ inverse @ (jac[rows] * weight[rows, None]).T
+        found[rows] = np.linalg.solve(np.eye(len(rows)) - hat, error[rows])
+    return [float(e) for e in found]
+
+
+def _cost(error: Any, weight: Any, keep: Any) -> float:
+    import numpy as np
+
+    scaled = (error / _SCALE)[keep]
     return float((weight[keep] * np.log1p(scaled**2)).sum())
 
 
@@ -178,13 +206,12 @@ def _item(key: str, value: Any) -> str:
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Command line of the fit."""
-    import sys
-
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("rows", nargs="+", type=Path)
     parser.add_argument("--rounds", type=int, default=4)
     parser.add_argument("--write", type=Path, help="constants file to update")
     parser.add_argument("--every", type=int, default=1, help="take every n-th row of families with more than 12 rows")
+    parser.add_argument("--bands", type=Path, help="file of interval half-widths to write, from left-out errors")
     parser.add_argument("--stack", help="only rows of this stack")
     options = parser.parse_args(arguments)
     samples = _thinned(load_samples(options.rows), options.every)
@@ -193,15 +220,25 @@ def main(arguments: Sequence[str] | None = None) -> None:
     keys = [k for k, r in constants().items() if "fit" in r]
     with ProcessPoolExecutor(2) as pool:
         problem = Problem(samples, keys, pool)
-        sys.stderr.write(f"{len(problem.samples)} rows, {len(problem.keys)} free constants\n")
-        values = fit(
-            problem, options.rounds, lambda text: (sys.stderr.write(text + "\n") and sys.stderr.flush()) or None
-        )
+        _say(f"{len(problem.samples)} rows, {len(problem.keys)} free constants")
+        values = fit(problem, options.rounds, _say)
+        unseen = left_out(problem, values) if options.bands else []
     for key in problem.keys:
         sys.stdout.write(f"{key}: {constants()[key]['value']} -> {values[key]:.4g}\n")
+    note = f"{len(problem.samples)} published fit rows"
+    if options.bands:
+        families = [s.family for s in problem.samples]
+        error = describe(unseen, families)
+        _say(f"left-out error by family: {error}")
+        note += f", left-out error {error}"
+        write_bands(bands(problem.classes, unseen, families), note, options.bands)
     if options.write:
-        note = f"{len(problem.samples)} published fit rows"
         write_constants(values, note, options.write)
+
+
+def _say(text: str) -> None:
+    sys.stderr.write(text + "\n")
+    sys.stderr.flush()
 
 
 def _thinned(samples: list[Sample], every: int) -> list[Sample]:
