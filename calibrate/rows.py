@@ -202,6 +202,8 @@ def release_of(text: str) -> str:
     found = re.search(r"(\d\d)\.(\d\d)", text)
     if found:
         return f"{found.group(1)}.{found.group(2)}"
+    if re.search(r"\bdev\b", text):
+        return "25.01"  # a development container: younger than any release of its line
     half = re.search(r"20(\d\d)H([12])", text)
     if half:
         return f"{half.group(1)}.{'04' if half.group(2) == '1' else '09'}"
@@ -243,6 +245,9 @@ def scenario_of(row: Row) -> tuple[dict[str, Any], list[str]]:
         "precision": precision_of(_cell(row, "precision")),
         "recompute": recompute,
     }
+    if _cell(row, "gpu").upper().startswith(("GB200", "GB300")):
+        train["mtp"] = False
+        assumed.append("mtp = False (vendors' recipes on NVL72 leave the MTP module out)")
     layout["vpp"] = _virtual_stages(row, layout["pp"], stack)
     if layout["pp"] > 1 and not _cell(row, "vpp"):
         assumed.append(f"vpp = {layout['vpp']} (not stated)")

@@ -103,7 +103,9 @@ class KernelCostModel:
             dtype = self._stand_in(op, work.dtype)
             seconds = gemm_time_s(work, peak, gpu.hbm_bytes_per_s, sms, self._profile.gemm(dtype))
         elif isinstance(work, GroupedGemm):
-            op, factor = "grouped_gemm", sustained.grouped.get(work.dtype, 1.0)
+            # one group is a plain GEMM, whatever launches it
+            factors = sustained.gemm if len(work.rows) == 1 else sustained.grouped
+            op, factor = "grouped_gemm", factors.get(work.dtype, 1.0)
             dtype = self._stand_in(op, work.dtype)
             seconds = grouped_gemm_time_s(work, peak, gpu.hbm_bytes_per_s, sms, self._profile.grouped_gemm(dtype))
         else:

@@ -88,6 +88,12 @@ class LayerContext:
             return 0.0
         return 4.0 * self.tuning.get("cast_traffic", self.precision, self.generation)
 
+    def weight_cast_bytes(self) -> float:
+        """Bytes moved per weight and micro-batch to quantise and transpose it; 0 in 16 bits."""
+        if not self.quantised:
+            return 0.0
+        return self.tuning.get("weight_cast_bytes", self.precision, self.generation)
+
     def group(self, kind: str) -> Group:
         """The layout's communicator of this kind."""
         return self.layout.group(kind, self.cluster)

@@ -24,6 +24,7 @@ def linear(ctx: LayerContext, name: str, m: float, n: int, k: int, module: str =
         dtype=ctx.precision,
         module=module,
         cast_bytes=ctx.cast_bytes(),
+        weight_cast_bytes=ctx.weight_cast_bytes(),
         accumulate_bytes=_ACCUMULATE * ctx.tuning.get("accumulate_traffic", ctx.stack.name),
     )
 

@@ -144,11 +144,26 @@ class SegmentFactory:
         sockets = ctx.tuning.get("host_two_socket_factor", ctx.stack.name) if ctx.layout.tp > 4 else 1.0
         return launches * ctx.tuning.get("host_launch_s", ctx.stack.name) * share * sockets
 
-    def _close(self, builder: SegmentBuilder, first: int, backward: bool) -> None:
+    def _close(self, builder: SegmentBuilder, first: int, backward: bool, kind: LayerKind | None = None) -> None:
         """On stacks whose CPU synchronises, end the stretch of ops that began at `first`."""
-        if self._ctx.stack.host_sync:
+        if self._synchronises:
             launches = sum(op.kernels for op in builder.ops[first:])
-            builder.close_block(first, self._launch_s(launches, backward))
+            experts = self._expert_s(backward) if kind is not None and kind.ffn in ("moe", "moe_residual") else 0.0
+            builder.close_block(first, self._launch_s(launches, backward) + experts)
+
+    @property
+    def _synchronises(self) -> bool:
+        """The CPU waits for the GPU inside every layer: old stacks do, and dropless experts without CUDA graphs,
+        whose row counts the CPU must read before it can launch their kernels."""
+        ctx = self._ctx
+        return ctx.stack.host_sync or (ctx.arch.is_moe and ctx.dropless and not ctx.stack.cuda_graphs)
+
+    def _expert_s(self, backward: bool) -> float:
+        """CPU seconds of one MoE layer's bookkeeping, forward or backward."""
+        ctx = self._ctx
+        both = ctx.tuning.get("host_moe_layer_s", ctx.stack.name, "dropless" if ctx.dropless else "drop")
+        forward = ctx.tuning.get("host_moe_forward_share", ctx.stack.name)
+        return both * (1.0 - forward if backward else forward)
 
     def _host_s(
         self,
@@ -160,11 +175,11 @@ class SegmentFactory:
         """CPU seconds of a segment on stacks that let it run ahead: launches, MoE bookkeeping, pipeline transfers."""
         ctx = self._ctx
         pipeline = ctx.tuning.get("host_pipeline_s", ctx.stack.name) if ctx.layout.pp > 1 else 0.0
-        if ctx.stack.host_sync:
+        if self._synchronises:
             return 0.0
         moe = sum(1 for _, _, kind in blocks if kind is not None and kind.ffn in ("moe", "moe_residual"))
-        per_moe = ctx.tuning.get("host_moe_layer_s", ctx.stack.name, "dropless" if ctx.dropless else "drop")
-        total = self._launch_s(sum(op.kernels for op in builder.ops), backward) + moe * share * per_moe + pipeline
+        launches = sum(op.kernels for op in builder.ops)
+        total = self._launch_s(launches, backward) + moe * self._expert_s(backward) * share + pipeline
         return total * (ctx.tuning.get("host_graph_share", ctx.stack.name) if ctx.stack.cuda_graphs else 1.0)
 
     def forward(self, chunk: Chunk, variant: Variant = _PLAIN, own_comm: bool = False) -> Segment:
@@ -172,13 +187,13 @@ class SegmentFactory:
         builder = SegmentBuilder(f"F{chunk.index}", own_comm=own_comm)
         blocks = self.blocks(chunk)
         gathers = self._gathers(builder, blocks) if variant.gather else {}
-        for i, (_, steps, _) in enumerate(blocks):
+        for i, (_, steps, kind) in enumerate(blocks):
             if i in gathers:
                 builder.wait(gathers[i])
             first = len(builder.ops)
             forward(builder, steps)
-            self._close(builder, first, backward=False)
-        builder.host_s = self._host_s(builder, blocks, 1.0 / 3.0, backward=False)
+            self._close(builder, first, backward=False, kind=kind)
+        builder.host_s = self._host_s(builder, blocks, 1.0, backward=False)
         return builder.build()
 
     def backward(self, chunk: Chunk, variant: Variant = _PLAIN, own_comm: bool = False) -> Segment:
@@ -195,10 +210,10 @@ class SegmentFactory:
                 self._close(builder, first, backward=False)
             first = len(builder.ops)
             backward(builder, steps)
-            self._close(builder, first, backward=True)
+            self._close(builder, first, backward=True, kind=kind)
             if variant.reduce:
                 self._reduce(builder, name, kind)
-        builder.host_s = self._host_s(builder, blocks, 2.0 / 3.0, backward=True)
+        builder.host_s = self._host_s(builder, blocks, 1.0, backward=True)
         return builder.build()
 
     def backward_input(self, chunk: Chunk, variant: Variant = _PLAIN) -> Segment:
@@ -214,7 +229,7 @@ class SegmentFactory:
                 forward(builder, recomputed(steps, self._recompute), ".again")
             backward_input(builder, steps)
             self._close(builder, first, backward=True)
-        builder.host_s = self._host_s(builder, blocks, 1.0 / 3.0, backward=True)
+        builder.host_s = self._host_s(builder, blocks, 0.5, backward=True)
         return builder.build()
 
     def backward_weight(self, chunk: Chunk, variant: Variant = _PLAIN) -> Segment:
@@ -227,7 +242,7 @@ class SegmentFactory:
             self._close(builder, first, backward=True)
             if variant.reduce:
                 self._reduce(builder, name, kind)
-        builder.host_s = self._host_s(builder, blocks, 1.0 / 3.0, backward=True)
+        builder.host_s = self._host_s(builder, blocks, 0.5, backward=True)
         return builder.build()
 
     def dense_and_expert_params(self, name: str, kind: LayerKind | None) -> tuple[float, float]:

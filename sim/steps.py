@@ -29,6 +29,7 @@ class Linear:
     accumulate_bytes: float = 0.0  # per weight and micro-batch, for the fp32 gradient buffer
     adapter_rank: int = 0  # LoRA: y += (x A) B with A[k, rank], B[rank, n]
     dequantise_bytes: float = 0.0  # per weight and pass, for bases stored below 16 bits (QLoRA)
+    weight_cast_bytes: float = 0.0  # per weight and micro-batch, to quantise and transpose it
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -93,6 +94,12 @@ def _cast(builder: SegmentBuilder, name: str, elements: float, bytes_each: float
         builder.compute(f"{name}.cast", Stream(elements * bytes_each, "cast"), "cast")
 
 
+def _cast_weights(builder: SegmentBuilder, name: str, step: Linear) -> None:
+    if step.weight_cast_bytes > 0:
+        traffic = Stream(float(step.n) * step.k * step.weight_cast_bytes, "cast")
+        builder.compute(f"{name}.cast_weights", traffic, "cast", kernels=0)
+
+
 def _dequantise(builder: SegmentBuilder, name: str, step: Linear) -> None:
     if step.dequantise_bytes > 0:
         builder.compute(f"{name}.dequantise", Stream(float(step.n) * step.k * step.dequantise_bytes, "cast"), "cast")
@@ -131,6 +138,7 @@ def forward(builder: SegmentBuilder, steps: Iterable[Step], suffix: str = "") ->
         if isinstance(step, Linear):
             _cast(builder, name, float(step.m) * step.k, step.cast_bytes)
             _dequantise(builder, name, step)
+            _cast_weights(builder, name, step)
             builder.compute(name, Gemm(step.m, step.n, step.k, step.dtype), step.category)
             if step.adapter_rank:
                 builder.compute(f"{name}.lora_a", Gemm(step.m, step.adapter_rank, step.k), "lora")
