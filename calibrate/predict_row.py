@@ -2,15 +2,23 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from calibrate.rows import Row, scenario_of
 from hwmodels.profile import load_profile
+from sim.memory import step_memory
 from sim.resolve import Resolved, resolve
 from sim.scenario import parse_scenario
 from sim.stack import Tuning
 from sim.step_result import StepResult
 from sim.train import StepSimulator
+
+# modules that vendors' MoE recipes recompute, in the order in which they give memory back for little time
+_RECIPES = (
+    frozenset({"moe_act", "layernorm", "mla_up_proj"}),
+    frozenset({"moe_act", "layernorm", "mla_up_proj", "mlp", "shared_experts", "core_attention"}),
+    frozenset({"full"}),
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,4 +35,29 @@ def simulate_row(row: Row, overrides: dict[str, float] | None = None, events: bo
     raw, _ = scenario_of(row)
     resolved = resolve(parse_scenario(raw))
     simulator = StepSimulator(resolved.job, load_profile(resolved.profile), Tuning(overrides))
+    if not (row.get("recompute") or "").strip():
+        resolved, simulator = _with_recipe(resolved, simulator, overrides)
     return RowResult(resolved, simulator.simulate(events), simulator)
+
+
+def _with_recipe(
+    resolved: Resolved, simulator: StepSimulator, overrides: dict[str, float] | None
+) -> tuple[Resolved, StepSimulator]:
+    """Where a row does not say what it recomputed and would not have fitted without, the least that lets it fit.
+
+    Tuned MoE stacks only: dense recipes of that size keep or offload everything (assumed). The row ran, so it fitted.
+    """
+    job = resolved.job
+    if job.stack.name != "megatron-tuned" or not job.arch.is_moe or _fits(simulator):
+        return resolved, simulator
+    for modules in _RECIPES:
+        job = replace(resolved.job, recompute=modules)
+        candidate = StepSimulator(job, simulator.profile, Tuning(overrides))
+        if _fits(candidate):
+            break
+    note = f"recompute = {', '.join(sorted(modules))} (not stated; needed to fit)"
+    return replace(resolved, job=job, assumptions=(*resolved.assumptions, note)), candidate
+
+
+def _fits(simulator: StepSimulator) -> bool:
+    return max(m.total for m in step_memory(simulator)) <= simulator.job.cluster.gpu.usable_bytes
