@@ -97,6 +97,7 @@ def _task(row: dict[str, str]) -> str:
 
 def _groups(row: dict[str, str], outcome: Outcome) -> dict[str, str]:
     groups = {
+        "family of runs": _family(row, outcome),
         "GPU": outcome.gpu or row["gpu"].strip(),
         "model family": family_of(row["model"]),
         "kind": outcome.kind or "refused",
@@ -108,6 +109,19 @@ def _groups(row: dict[str, str], outcome: Outcome) -> dict[str, str]:
     if outcome.kind == "MoE":
         groups["release of MoE runs"] = _release_class(outcome.release)
     return groups
+
+
+def _family(row: dict[str, str], outcome: Outcome) -> str:
+    """The classes that accuracy targets are set for: dense by GPU generation and kind of stack, MoE by release."""
+    stack = stack_of(row)[0]
+    if stack == "megatron-core":
+        return "plain Megatron-Core, dense and MoE"
+    if outcome.kind == "MoE":
+        return f"MoE, release {_release_class(outcome.release)}"
+    if stack == "megatron-2021" and row.get("hidden"):
+        return "dense, sweeps on Megatron-LM of 2022"
+    blackwell = outcome.gpu.startswith(("b200", "b300", "gb200", "gb300"))
+    return "dense, Blackwell" if blackwell else "dense, A100 and Hopper"
 
 
 def _release_class(release: str) -> str:

@@ -28,7 +28,7 @@ class Stack:
 
     name: str
     title: str
-    attention_kernel: str  # fused | unfused | unmasked (fused, but masked blocks are computed too)
+    attention_kernel: str  # fused | fused-plain (untuned) | sdpa | unfused | unmasked (masked blocks computed too)
     tp_overlap: bool
     dp_overlap: bool
     ep_overlap: str  # none | hidden (pipelined with compute, vendor recipes) | dualpipe
@@ -46,7 +46,7 @@ class Stack:
 
 # what a scenario may write for the settings that are neither a switch nor a number
 _CHOICES = {
-    "attention_kernel": ("fused", "sdpa", "unfused", "unmasked"),
+    "attention_kernel": ("fused", "fused-plain", "sdpa", "unfused", "unmasked"),
     "ep_overlap": ("none", "hidden", "dualpipe"),
     "grad_dtype": ("bf16", "fp16", "fp32"),
 }

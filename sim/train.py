@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from hwmodels.cluster import Cluster
 from hwmodels.collectives import FabricFit, collective_s
 from hwmodels.cost import KernelCostModel, Sustained
-from hwmodels.dtypes import bytes_per_element
 from hwmodels.profile import Profile
 from hwmodels.work import Comm
 from sim.account import account
-from sim.activations import layer_bytes
 from sim.context import ExpertLoad, LayerContext
 from sim.engine import recursion, run
 from sim.exact import expand
@@ -22,6 +22,7 @@ from sim.segment_time import SegmentTime, merge, price
 from sim.segments import SegmentFactory, Variant
 from sim.stack import Stack, Tuning, generation, gpu_class, release_age
 from sim.stages import plan_chunks
+from sim.step_end import end_of_step_s
 from sim.step_program import StepProgram
 from sim.step_result import StepResult
 from sim.timeline import Timeline
@@ -52,7 +53,7 @@ class StepSimulator:
             job.cluster, profile, sustained(tuning, job.cluster, job.stack, job.precision), self.fabric
         )
         self.chunks = plan_chunks(job.arch, job.layout, job.mtp)
-        self.loads = self._expert_loads()
+        self.loads: Sequence[ExpertLoad | None] = self._expert_loads()
         ctx = LayerContext(
             job.arch,
             job.layout,
@@ -141,7 +142,7 @@ class StepSimulator:
         """Run the step; `events` uses the SimPy engine, otherwise the recursion that gives the same bits."""
         program, slots, times = self.build()
         timeline = run(program) if events else recursion(program)
-        return account(self, timeline, slots, times)
+        return self._book(timeline, slots, times)
 
     def simulate_exact(self) -> StepResult:
         """The step with every op as an event of its own; per-slot times are read back from that run."""
@@ -152,9 +153,14 @@ class StepSimulator:
         ran = run(big)
         start = [ran.start_s[first[i]] for i in range(len(program))]
         end = [ran.end_s[done[i]] for i in range(len(program))]
-        return account(self, Timeline(program, start, end), slots, times)
+        return self._book(Timeline(program, start, end), slots, times)
 
-    # -- end of the step --------------------------------------------------------------------------------------
+    def _book(self, timeline: Timeline, slots: dict[int, Slot], times: dict[int, SegmentTime]) -> StepResult:
+        tail = end_of_step_s(self, timeline.makespan_s)
+        named = {f"{key[0]}{i}": time for i, (key, time) in enumerate(self.segment_times.items())}
+        return account(timeline, slots, times, tail, named)
+
+    # -- what a rank holds ------------------------------------------------------------------------------------
 
     def stages_of(self, rank: int) -> tuple[int, ...]:
         """Pipeline positions whose parameters a rank holds: its own, under DualPipe also its mirror image."""
@@ -184,53 +190,3 @@ class StepSimulator:
             for _, comm in self.factory.parameter_comms("all_gather", name, kind, 2.0)
         ]
         return sum(self.model.cost(comm).time_s for comm in comms)
-
-    def optimizer_s(self, rank: int) -> float:
-        """Optimizer step: every GPU updates the parameters it owns, bound by HBM."""
-        job = self.job
-        dense, expert = self.rank_params(rank)
-        if job.layout.zero >= 1:
-            dense, expert = dense / max(1, job.layout.dp * job.layout.cp), expert / max(1, job.layout.edp)
-        per_param = self.tuning.get("optimizer_bytes_per_param", job.stack.name)
-        rate = job.cluster.gpu.hbm_bytes_per_s * self.tuning.get("optimizer_bandwidth", job.stack.name)
-        return (dense + expert) * per_param / rate
-
-    def kept_activation_bytes(self, rank: int) -> float:
-        """Bytes that one micro-batch leaves behind for its backward on one rank."""
-        stages = [c for c in self.chunks if c.index % self.job.layout.pp in self.stages_of(rank)]
-        return sum(layer_bytes(self.job, self.loads, i) for c in stages for i in c.layers)
-
-    def offload_s(self, rank: int) -> float:
-        """Host traffic that nothing hides: gradients down and weights up for an optimizer in host memory.
-
-        Activation offload is hidden behind compute as long as the link keeps up; its excess is added per step.
-        """
-        job = self.job
-        link = job.cluster.gpu.pcie_bytes_per_s * self.tuning.get("host_link_share")
-        total = 0.0
-        if job.offload_optimizer:
-            dense, expert = self.rank_params(rank)
-            own = dense / max(1, job.layout.dp * job.layout.cp) + expert / max(1, job.layout.edp)
-            total += own * (bytes_per_element(job.stack.grad_dtype) + 2.0) / link
-            total += own * self.tuning.get("host_optimizer_bytes_per_param") / self.tuning.get("host_bytes_per_s")
-        return total
-
-    def serial_gradients_s(self, rank: int) -> float:
-        """Gradient reduction and parameter gather when nothing overlaps them."""
-        job = self.job
-        if job.stack.dp_overlap or job.layout.zero >= 3:
-            return 0.0
-        width = bytes_per_element(job.stack.grad_dtype)
-        total = 0.0
-        for params, group in zip(
-            self.rank_params(rank),
-            (job.layout.group("dp", job.cluster), job.layout.group("edp", job.cluster)),
-            strict=True,
-        ):
-            kinds = (
-                (("all_reduce", width),) if job.layout.zero == 0 else (("reduce_scatter", width), ("all_gather", 2.0))
-            )
-            for kind, size in kinds:
-                comm = Comm(kind, params * size, group)  # type: ignore[arg-type]  # literals above
-                total += collective_s(comm, job.cluster, self.profile.collectives, self.fabric)
-        return total
