@@ -136,7 +136,7 @@ def _experts(ctx: LayerContext, moe: MoeArch, load: ExpertLoad, width: int) -> l
 
     fused = fused_expert_mlp(ctx, moe)
     scale = ctx.tuning.get("fused_expert_mlp_factor") if fused else 1.0
-    cast = ctx.cast_bytes() * scale
+    cast = ctx.cast_bytes() * scale * ctx.tuning.get("expert_cast_factor", ctx.stack.name, ctx.age)
     # published NVFP4 recipes of MoE models gain next to nothing over MXFP8: experts are priced in MXFP8 (assumed)
     dtype = "mxfp8" if ctx.precision == "nvfp4" else ctx.precision
 
