@@ -50,7 +50,7 @@ def test_recompute(text: str, modules: list[str]) -> None:
         ("Megatron-Bridge 26.04.01", "26.04"),
         ("NeMo 24.07", "24.07"),
         ("DGXC 2025H2", "25.09"),
-        ("DGXC dev", ""),
+        ("DGXC dev", "25.01"),
         ("", ""),
     ],
 )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from copy import deepcopy
 from dataclasses import replace
+from itertools import pairwise
 from math import inf
 
 import pytest
@@ -45,7 +46,8 @@ def test_one_expert_top_1_is_the_dense_model_plus_a_router() -> None:
         assert moe.breakdown_s.get(category, 0.0) == pytest.approx(plain.breakdown_s.get(category, 0.0), rel=2e-3)
     gemms = moe.breakdown_s["gemm"] + moe.breakdown_s["grouped_gemm"]
     assert gemms == pytest.approx(plain.breakdown_s["gemm"], rel=0.25)  # another kernel for the same product
-    extra = sum(moe.breakdown_s.get(k, 0.0) for k in ("router", "permute"))
+    # a dropless layer reads its token counts back: the host waits
+    extra = sum(moe.breakdown_s.get(k, 0.0) for k in ("router", "permute", "host"))
     assert moe.step_time_s - plain.step_time_s == pytest.approx(
         extra + gemms - plain.breakdown_s["gemm"], abs=0.02 * plain.step_time_s
     )
@@ -110,7 +112,8 @@ def test_skew_never_helps() -> None:
         simulator({**JOBS["MoE with EP"], "routing": {"lognormal": sigma, "seed": 3}}).simulate().step_time_s
         for sigma in (0.0, 0.2, 0.4, 0.8)
     ]
-    assert times == sorted(times)
+    for milder, worse in pairwise(times):
+        assert worse >= milder * (1.0 - 1e-12)  # sums in another order
 
 
 def test_grouped_gemm_of_one_group_counts_as_a_gemm() -> None:
