@@ -14,7 +14,7 @@ from importlib.resources import files
 from calibrate.predict_row import simulate_row
 from calibrate.rows import Row
 from sim.job import TrainJob
-from sim.stack import constants, generation
+from sim.stack import constants
 
 # term -> (prefixes of its constants, value that switches it off; None leaves the constant's neutral factor of 1)
 TERMS: dict[str, tuple[tuple[str, ...], float]] = {
@@ -42,9 +42,9 @@ TERMS: dict[str, tuple[tuple[str, ...], float]] = {
 def family(job: TrainJob) -> str:
     """Column of the table that a run belongs to."""
     if job.arch.is_moe:
-        return "MoE H100" if generation(job.cluster) != "blackwell" else "MoE Blackwell"
+        return "MoE H100" if job.cluster.gpu.generation != "blackwell" else "MoE Blackwell"
     if job.stack.name == "megatron-tuned":
-        return "dense tuned H100" if generation(job.cluster) != "blackwell" else "dense tuned Blackwell"
+        return "dense tuned H100" if job.cluster.gpu.generation != "blackwell" else "dense tuned Blackwell"
     return f"dense {job.stack.name}"
 
 

@@ -32,8 +32,9 @@ class RowResult:
 
 def simulate_row(row: Row, overrides: dict[str, float] | None = None, events: bool = False) -> RowResult:
     """Simulate one row; ValueErrors (scenario, layout, architecture, fit) carry the reason of a refusal."""
-    raw, _ = scenario_of(row)
+    raw, assumed = scenario_of(row)
     resolved = resolve(parse_scenario(raw))
+    resolved = replace(resolved, assumptions=(*assumed, *resolved.assumptions))
     simulator = StepSimulator(resolved.job, load_profile(resolved.profile), Tuning(overrides))
     if not (row.get("recompute") or "").strip():
         resolved, simulator = _with_recipe(resolved, simulator, overrides)
@@ -55,7 +56,8 @@ def _with_recipe(
         candidate = StepSimulator(job, simulator.profile, Tuning(overrides))
         if _fits(candidate):
             break
-    note = f"recompute = {', '.join(sorted(modules))} (not stated; needed to fit)"
+    enough = "needed to fit" if _fits(candidate) else "and yet it would not fit: something that saves memory is missing"
+    note = f"recompute = {', '.join(sorted(modules))} (not stated; {enough})"
     return replace(resolved, job=job, assumptions=(*resolved.assumptions, note)), candidate
 
 

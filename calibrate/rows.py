@@ -12,6 +12,7 @@ from math import isfinite, log
 from typing import Any
 
 from sim.arch_catalogue import load_model
+from sim.release import parse_release
 from sim.scenario import ScenarioError
 
 Row = Mapping[str, str]
@@ -50,9 +51,11 @@ def precision_of(text: str) -> str:
         return "fp8_block"
     if "fp8" in t:
         return "fp8"
-    if "fp16" in t or "float16" in t or t == "half":
+    if t == "half" or re.search(r"(?<!b)(fp16|float16)", t):
         return "fp16"
-    return "bf16"
+    if not t or "bf16" in t or "bfloat16" in t:
+        return "bf16"
+    raise ScenarioError(f"column precision: {text!r} is not known; write BF16, FP16, FP8, FP8-block, MXFP8 or NVFP4")
 
 
 def stack_of(row: Row) -> tuple[str, str]:
@@ -86,18 +89,29 @@ def recompute_of(text: str) -> list[str]:
         return ["full"]
     if t.startswith("selective"):
         return ["selective"]
-    names = []
-    for pattern, module in (
-        (r"mla[_ ]?up", "mla_up_proj"),
-        (r"moe[_ ]?act", "moe_act"),
-        (r"layernorm|norm", "layernorm"),
-        (r"\bmlp\b", "mlp"),
-        (r"core[_ ]?attn|core[_ ]?attention", "core_attention"),
-        (r"\bmoe\b", "moe"),
-    ):
-        if re.search(pattern, t):
-            names.append(module)
-    return names or ["none"]
+    names = [_module(part.strip()) for part in re.sub(r"\(.*?\)", "", t).split(",")]
+    return list(dict.fromkeys(names))
+
+
+_MODULES = (
+    (r"mla[_ ]?up([_ ]?proj)?", "mla_up_proj"),
+    (r"moe[_ ]?act", "moe_act"),
+    (r"mlp[_ ]?act", "mlp_act"),
+    (r"(layer|rms)?[_ ]?norm", "layernorm"),
+    (r"mlp", "mlp"),
+    (r"core[_ ]?(attn|attention)", "core_attention"),
+    (r"shared[_ ]?experts?", "shared_experts"),
+    (r"moe", "moe"),
+    (r"ssm|mamba", "ssm"),
+)
+
+
+def _module(text: str) -> str:
+    for pattern, module in _MODULES:
+        if re.fullmatch(pattern, text):
+            return module
+    known = ", ".join(module for _, module in _MODULES)
+    raise ScenarioError(f"column recompute: {text!r} is not known; write none, full, selective, or some of {known}")
 
 
 def _zero(row: Row, stack: str) -> tuple[int, int | None]:
@@ -197,19 +211,6 @@ def _virtual_stages(row: Row, pp: int, stack: str) -> int:
     return min(divisors, key=lambda v: abs(log(per_rank / v / _LAYERS_PER_CHUNK)))
 
 
-def release_of(text: str) -> str:
-    """'YY.MM' of a release cell ('Megatron-Bridge 26.04.01' -> '26.04'), or '' when it names no date."""
-    found = re.search(r"(\d\d)\.(\d\d)", text)
-    if found:
-        return f"{found.group(1)}.{found.group(2)}"
-    if re.search(r"\bdev\b", text):
-        return "25.01"  # a development container: younger than any release of its line
-    half = re.search(r"20(\d\d)H([12])", text)
-    if half:
-        return f"{half.group(1)}.{'04' if half.group(2) == '1' else '09'}"
-    return ""
-
-
 def scenario_of(row: Row) -> tuple[dict[str, Any], list[str]]:
     """The scenario mapping of one row and the assumptions it took. ScenarioError when a needed cell is unusable."""
     for key in _WORKLOAD:
@@ -257,9 +258,9 @@ def scenario_of(row: Row) -> tuple[dict[str, Any], list[str]]:
         "cluster": _cluster(row),
         "layout": layout,
         "train": train,
-        "stack": {"name": stack, **_settings(row, stack)},
+        "stack": {"name": stack, **_settings(row)},
     }
-    release = release_of(_cell(row, "release"))
+    release = parse_release(_cell(row, "release"))
     if release:
         scenario["release"] = release
     return scenario, assumed
@@ -279,7 +280,7 @@ def _capacity(row: Row, train: dict[str, Any]) -> None:
             train["capacity_factor"] = float(text)
 
 
-def _settings(row: Row, stack: str) -> dict[str, Any]:
+def _settings(row: Row) -> dict[str, Any]:
     """Stack settings that a row's own cells state."""
     settings: dict[str, Any] = {}
     if _cell(row, "precision").lower().startswith("amp_"):

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
 
 from hwmodels.facts import FactError, catalogue, lookup
 from hwmodels.gpu import GpuSpec, load_gpu
+from hwmodels.records import FabricRecord, NodeRecord, checked
 from hwmodels.work import Group
 
 _DEFAULT_FABRIC = {2.5e10: "rail-ib-200", 5.0e10: "rail-ib-400", 1.0e11: "rail-ib-800", 1.25e10: "ib-edr-100"}
@@ -75,28 +75,26 @@ def build_cluster(
     oversubscription: float | None = None,
 ) -> Cluster:
     """A cluster of `gpus` GPUs from a catalogue node and fabric; NIC rate per GPU may be overridden."""
-    record = lookup(catalogue("nodes"), node, "node")
+    record = checked(NodeRecord, "nodes", node, lookup(catalogue("nodes"), node, "node"))
     if gpus < 1:
         raise FactError(f"a cluster needs at least one GPU, not {gpus}")
-    host = int(record["gpus_per_host"])
-    nics = float(record.get("nics_per_host") or 0.0)
-    own_nic = float(record.get("nic_bytes_per_s") or 0.0) * nics / host
+    own_nic = (record.nic_bytes_per_s or 0.0) * (record.nics_per_host or 0.0) / record.gpus_per_host
     if fabric is None:
-        fabric = _DEFAULT_FABRIC.get(float(record.get("nic_bytes_per_s") or 0.0), "rail-ib-400")
-    link: dict[str, Any] = lookup(catalogue("fabrics"), fabric, "fabric")
-    rate = own_nic or float(link["link_bytes_per_s"])
+        fabric = _DEFAULT_FABRIC.get(record.nic_bytes_per_s or 0.0, "rail-ib-400")
+    link = checked(FabricRecord, "fabrics", fabric, lookup(catalogue("fabrics"), fabric, "fabric"))
+    rate = own_nic or link.link_bytes_per_s
     if nic_bytes_per_s is not None:
         rate = nic_bytes_per_s
     return Cluster(
-        name=f"{gpus} x {record['gpu']} ({node}, {fabric})",
-        gpu=load_gpu(record["gpu"]),
+        name=f"{gpus} x {record.gpu} ({node}, {fabric})",
+        gpu=load_gpu(record.gpu),
         gpus=gpus,
-        domain=_usable_domain(int(record["gpus_per_domain"]), gpus),
-        gpus_per_host=host,
+        domain=_usable_domain(record.gpus_per_domain, gpus),
+        gpus_per_host=record.gpus_per_host,
         nic_bytes_per_s=rate,
         fabric=fabric,
-        fabric_latency_s=float(link["latency_s"]),
-        oversubscription=float(oversubscription or link["oversubscription"]),
-        host_cpu=record["host_cpu"],
-        source=f"{record['source']}; {link['source']}",
+        fabric_latency_s=link.latency_s,
+        oversubscription=oversubscription or link.oversubscription,
+        host_cpu=record.host_cpu,
+        source=f"{record.source}; {link.source}",
     )

@@ -26,7 +26,8 @@ class FabricFit:
     tree_ramp_sqrt_s: float = 32e-3  # s^0.5: 32 us^0.5
     peer_message_s: float = 2.0e-6  # per remote peer of a direct all-to-all
     exchange_floor_s: float = 36e-6  # expert dispatch/combine inside a domain
-    exchange_floor_remote_s: float = 62e-6  # across domains (dispatch 50, combine 75)
+    dispatch_floor_remote_s: float = 50e-6  # the same across domains
+    combine_floor_remote_s: float = 75e-6
     exchange_link_efficiency: float = 0.66  # NVLink as expert kernels see it (0.69 alone, 0.64 when forwarding)
     source: str = "assumed: ranges of published NCCL and DeepEP measurements"
 
@@ -78,8 +79,11 @@ def collective_s(comm: Comm, cluster: Cluster, fit: CollectiveFit, fabric: Fabri
     if comm.kind == "all_to_all":
         return _all_to_all_across_s(comm, cluster, fit, fabric)
     if comm.kind == "send":
-        return cluster.fabric_latency_s + comm.bytes / (cluster.nic_bytes_per_s * fabric.nic_efficiency)
-    return _ring_across_s(comm, cluster, fit, fabric)
+        nic = cluster.nic_bytes_per_s * fabric.nic_efficiency / cluster.oversubscription
+        return cluster.fabric_latency_s + comm.bytes / nic
+    if comm.kind in ("all_gather", "reduce_scatter", "broadcast"):
+        return _ring_across_s(comm, cluster, fit, fabric)
+    raise ValueError(f"no closed form for {comm.kind!r} between domains")
 
 
 def exchange_s(work: ExpertExchange, cluster: Cluster, fabric: FabricFit) -> float:
@@ -102,7 +106,8 @@ def exchange_s(work: ExpertExchange, cluster: Cluster, fabric: FabricFit) -> flo
     share = 1 - 1 / work.group.domains
     copies = work.node_copies if work.deduplicated else float(work.top_k)
     far = vectors * copies * share / (cluster.nic_bytes_per_s * fabric.nic_efficiency / cluster.oversubscription)
-    return fabric.exchange_floor_remote_s + max(near, far)
+    floor = fabric.dispatch_floor_remote_s if work.stage == "dispatch" else fabric.combine_floor_remote_s
+    return floor + max(near, far)
 
 
 def exchange_lower_bound_s(work: ExpertExchange, cluster: Cluster) -> float:

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
+from functools import cache
 
 from hwmodels.dtypes import PEAK_OF
 from hwmodels.facts import FactError, catalogue, did_you_mean
+from hwmodels.records import GpuRecord, checked
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -16,6 +17,8 @@ class GpuSpec:
     name: str
     vendor: str
     arch: str
+    family: str  # parts of the same silicon: they share fitted constants
+    generation: str  # families that share what has no constant per family
     peak_flops_per_s: dict[str, float]  # by spec-sheet format: fp32 tf32 fp16 bf16 fp8 fp6 fp4 int8
     hbm_bytes: float  # as marketed
     usable_bytes: float  # as the driver reports, where known; else the marketed figure
@@ -44,29 +47,40 @@ class GpuSpec:
         return PEAK_OF[dtype] in self.peak_flops_per_s
 
 
-def _from_record(name: str, r: dict[str, Any]) -> GpuSpec:
-    price = r.get("price_usd_per_hour") or {}
-    middle = None
-    if price.get("low") is not None:
-        middle = (float(price["low"]) + float(price["high"])) / 2.0
+def _from_record(name: str, r: GpuRecord) -> GpuSpec:
+    price, middle, note = r.price_usd_per_hour, None, ""
+    if price is not None:
+        note = f"{price.date} {price.source}".strip()
+        if price.low is not None and price.high is not None:
+            middle = (price.low + price.high) / 2.0
+    family = r.family or name
     return GpuSpec(
         name=name,
-        vendor=r["vendor"],
-        arch=r["arch"],
-        peak_flops_per_s={k: float(v) for k, v in r["peak_flops_per_s"].items() if v is not None},
-        hbm_bytes=float(r["hbm_bytes"]),
-        usable_bytes=float(r.get("usable_bytes") or r["hbm_bytes"]),
-        hbm_bytes_per_s=float(r["hbm_bytes_per_s"]),
-        l2_bytes=float(r.get("l2_bytes") or 0.0),
-        sm_count=int(r.get("sm_count") or 0),
-        scale_up_bytes_per_s=float(r.get("scale_up_bytes_per_s") or 0.0),
-        pcie_bytes_per_s=float(r.get("pcie_bytes_per_s") or 0.0),
-        tdp_w=float(r["tdp_w"]),
+        vendor=r.vendor,
+        arch=r.arch,
+        family=family,
+        generation=r.generation or family,
+        peak_flops_per_s={k: v for k, v in r.peak_flops_per_s.items() if v is not None},
+        hbm_bytes=r.hbm_bytes,
+        usable_bytes=r.usable_bytes or r.hbm_bytes,
+        hbm_bytes_per_s=r.hbm_bytes_per_s,
+        l2_bytes=r.l2_bytes or 0.0,
+        sm_count=r.sm_count or 0,
+        scale_up_bytes_per_s=r.scale_up_bytes_per_s,
+        pcie_bytes_per_s=r.pcie_bytes_per_s,
+        tdp_w=r.tdp_w,
         price_usd_per_hour=middle,
-        price_note=f"{price.get('date', '')} {price.get('source', '')}".strip(),
-        notes=r.get("notes", ""),
-        source=r["source"],
+        price_note=note,
+        notes=r.notes,
+        source=r.source,
     )
+
+
+@cache
+def generation_of() -> dict[str, str]:
+    """The generation of every family in the catalogue."""
+    families = {name: r.get("family") or name for name, r in catalogue("gpus").items()}
+    return {family: catalogue("gpus")[name].get("generation") or family for name, family in families.items()}
 
 
 def gpu_names() -> tuple[str, ...]:
@@ -81,4 +95,4 @@ def load_gpu(name: str) -> GpuSpec:
     key = aliases.get(name, name)
     if key not in records:
         raise FactError(f"unknown GPU {name!r}; {did_you_mean(name, [*records, *aliases])}")
-    return _from_record(key, records[key])
+    return _from_record(key, checked(GpuRecord, "gpus", key, records[key]))

@@ -23,7 +23,6 @@ class Gemm:
     k: int
     dtype: str = "bf16"
     out_dtype: str = "bf16"
-    accumulate: bool = False  # C is read as well as written (gradient accumulation)
     count: int = 1
 
     @property
@@ -33,9 +32,9 @@ class Gemm:
 
     @property
     def bytes(self) -> float:
-        """Operands once, output once (twice when accumulated)."""
+        """Operands once, output once."""
         operands = (self.m * self.k + self.k * self.n) * bytes_per_element(self.dtype)
-        output = self.m * self.n * bytes_per_element(self.out_dtype) * (2 if self.accumulate else 1)
+        output = self.m * self.n * bytes_per_element(self.out_dtype)
         return (operands + output) * self.count
 
 
@@ -52,7 +51,6 @@ class GroupedGemm:
     dtype: str = "bf16"
     out_dtype: str = "bf16"
     weight_gradient: bool = False
-    accumulate: bool = False
 
     @property
     def total_rows(self) -> int:
@@ -75,7 +73,7 @@ class GroupedGemm:
         weight = self.n * self.k * self.active_groups
         if self.weight_gradient:
             rows_in = self.total_rows * (self.n + self.k) * bytes_per_element(self.dtype)
-            return rows_in + weight * bytes_per_element(self.out_dtype) * (2 if self.accumulate else 1)
+            return rows_in + weight * bytes_per_element(self.out_dtype)
         rows_in = self.total_rows * self.k * bytes_per_element(self.dtype)
         rows_out = self.total_rows * self.n * bytes_per_element(self.out_dtype)
         return rows_in + rows_out + weight * bytes_per_element(self.dtype)

@@ -37,6 +37,25 @@ def account(
     return StepResult(step, spent, sources, variance, timeline, slots, named)
 
 
+_WAITS = {"compute": "bubble", "dp": "dp_comm", "host": "host"}  # what an idle compute lane waited for, by lane
+
+
+def _waits(timeline: Timeline, item: int, clock: float) -> dict[str, float]:
+    """The idle seconds before `item`: each stretch belongs to what was still awaited, pipeline neighbours first."""
+    program, start = timeline.program, timeline.start_s[item]
+    until = dict.fromkeys(_WAITS, clock)
+    for dep in program.deps[item]:
+        ready = (timeline.start_s if dep.from_start else timeline.end_s)[dep.item] + dep.lag_s
+        stream = program.lane_of[dep.item].stream
+        until[stream] = max(until[stream], min(start, ready))
+    found, done = {}, clock
+    for stream, category in _WAITS.items():
+        found[category] = max(0.0, until[stream] - done)
+        done = max(done, until[stream])
+    found["host"] += start - done
+    return found
+
+
 def _account_rank(
     timeline: Timeline, rank: int, times: dict[int, SegmentTime], spent: dict[str, float], share: float
 ) -> None:
@@ -45,15 +64,8 @@ def _account_rank(
     for item in program.lanes[Lane(rank, "compute")]:
         gap = timeline.start_s[item] - clock
         if gap > 0.0:
-            waits = [
-                (timeline.start_s if d.from_start else timeline.end_s)[d.item] + d.lag_s
-                for d in program.deps[item]
-                if program.lane_of[d.item].stream != "host"
-            ]
-            bubble = max(0.0, min(gap, max(waits, default=clock) - clock))
-            spent["bubble"] = spent.get("bubble", 0.0) + bubble * share
-            if gap > bubble:
-                spent["host"] = spent.get("host", 0.0) + (gap - bubble) * share
+            for category, seconds in _waits(timeline, item, clock).items():
+                spent[category] = spent.get(category, 0.0) + seconds * share
         for category, seconds in times[item].by_category.items():
             spent[category] = spent.get(category, 0.0) + seconds * share
         clock = timeline.end_s[item]

@@ -1,39 +1,40 @@
-"""Lower bounds that no schedule beats: FLOPs at peak, weights through HBM, bytes through the NIC."""
+"""Lower bounds that no schedule beats: FLOPs at peak, operands of GEMMs through HBM, expert bytes through the NIC."""
 
 from __future__ import annotations
 
 from hwmodels.collectives import exchange_lower_bound_s
-from hwmodels.work import ExpertExchange, Stream
+from hwmodels.work import ExpertExchange, Gemm, GroupedGemm, Stream
 from sim.graph import Segment
 from sim.train import StepSimulator
 
+KINDS = ("flops", "hbm", "nic")
 
-def _floors(sim: StepSimulator, segment: Segment) -> tuple[float, float]:
+
+def _floors(sim: StepSimulator, segment: Segment) -> tuple[float, float, float]:
+    """Seconds of one segment by kind of bound."""
     gpu = sim.job.cluster.gpu
-    flops = nic = 0.0
+    flops = hbm = nic = 0.0
     for op in segment.ops:
+        if isinstance(op.work, (Gemm, GroupedGemm)):
+            hbm += op.work.bytes / gpu.hbm_bytes_per_s * op.scale  # fused neighbours keep rows on the chip
         if isinstance(op.work, ExpertExchange):
             nic += exchange_lower_bound_s(op.work, sim.job.cluster) * op.scale
         elif op.work.flops > 0 and not isinstance(op.work, Stream):
             flops += op.work.flops / gpu.peak(op.work.dtype)  # type: ignore[union-attr]  # only compute has flops
-    return flops, nic
+    return flops, hbm, nic
 
 
 def lower_bounds_s(sim: StepSimulator) -> dict[str, float]:
-    """Seconds per step below which nothing goes, on the busiest rank: FLOPs at peak, expert bytes on the NIC."""
-    best = {"flops": 0.0, "nic": 0.0}
+    """Seconds per step below which nothing goes, on the busiest rank, by kind: flops, hbm, nic."""
+    best = dict.fromkeys(KINDS, 0.0)
     lay = sim.job.layout
     per_stage = {}
     for chunk in sim.chunks:
         forward = _floors(sim, sim.factory.forward(chunk))
         backward = _floors(sim, sim.factory.backward(chunk))
-        per_stage[chunk.index] = (forward[0] + backward[0], forward[1] + backward[1])
+        per_stage[chunk.index] = [f + b for f, b in zip(forward, backward, strict=True)]
+    runs = sim.job.micro_batches / (2 if lay.schedule == "dualpipe" else 1)
     for rank in range(lay.pp):
-        stages = [s for s in per_stage if s % lay.pp == rank]
-        runs = float(sim.job.micro_batches)
-        if lay.schedule == "dualpipe":
-            stages, runs = [rank, lay.pp - 1 - rank], runs / 2
-        flops = sum(per_stage[s][0] for s in stages) * runs
-        nic = sum(per_stage[s][1] for s in stages) * runs
-        best = {"flops": max(best["flops"], flops), "nic": max(best["nic"], nic)}
+        for i, kind in enumerate(KINDS):
+            best[kind] = max(best[kind], runs * sum(per_stage[c][i] for c in lay.chunks_of(rank)))
     return best

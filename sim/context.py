@@ -8,7 +8,7 @@ from hwmodels.cluster import Cluster
 from hwmodels.work import Group
 from sim.arch import ModelArch
 from sim.layout import Layout
-from sim.stack import Stack, Tuning, generation, gpu_class
+from sim.stack import Stack, Tuning
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -42,7 +42,7 @@ class LayerContext:
     dropless: bool = True
     lora_rank: int = 0  # 0: all weights train
     lora_attention_only: bool = False
-    dequantise_bytes: float = 0.0  # per frozen weight and pass, for 4-bit bases (QLoRA)
+    frozen_bytes: float = 2.0  # per frozen weight under LoRA; below 2 it is dequantised in every pass (QLoRA)
     age: str = "unknown"  # of the software release, see stack.release_age
     load: ExpertLoad | None = None  # of the layer at hand
 
@@ -68,18 +68,18 @@ class LayerContext:
         return self.precision not in ("bf16", "fp16", "fp32")
 
     @property
-    def gpu_class(self) -> str:
-        """Family of GPUs for constants."""
-        return gpu_class(self.cluster)
+    def dequantise_bytes(self) -> float:
+        """Bytes moved per frozen weight and pass to widen it to 16 bits; 0 when nothing is stored below that."""
+        return 2.0 + self.frozen_bytes if self.lora_rank and self.frozen_bytes < 2.0 else 0.0
 
     @property
     def generation(self) -> str:
         """GPU generation for constants."""
-        return generation(self.cluster)
+        return self.cluster.gpu.generation
 
     def traffic(self) -> float:
         """How much more elementwise work moves than perfectly fused kernels would."""
-        name = self.stack.name + ("+compile" if self.stack.compiled else "")
+        name = self.stack.constants_of + ("+compile" if self.stack.compiled else "")
         return self.tuning.get("elementwise_traffic", name)
 
     def cast_bytes(self) -> float:

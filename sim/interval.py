@@ -10,7 +10,7 @@ from typing import Any
 
 from hwmodels.facts import read_yaml
 from sim.job import TrainJob
-from sim.stack import generation, gpu_class, release_age
+from sim.release import release_age
 
 _BANDS = Path(__file__).parent / "stacks" / "bands.yaml"
 
@@ -39,10 +39,10 @@ _WIDER = {"young": 2.0, "unknown": 1.25}
 def band_keys(job: TrainJob) -> list[str]:
     """Classes a job belongs to, most specific first."""
     kind = "moe" if job.arch.is_moe else "dense"
-    stack = job.stack.name
+    stack = job.stack.constants_of
     return [
-        f"{kind},{stack},{gpu_class(job.cluster)}",
-        f"{kind},{stack},{generation(job.cluster)}",
+        f"{kind},{stack},{job.cluster.gpu.family}",
+        f"{kind},{stack},{job.cluster.gpu.generation}",
         f"{kind},{stack}",
         kind,
     ]
@@ -54,7 +54,9 @@ def interval(job: TrainJob, step_time_s: float) -> Interval:
     keys = band_keys(job)
     key = next(k for k in keys if k in bands)
     half = float(bands[key]["half_width"])
-    notes = [] if key in keys[:2] else [f"no measured runs of class {keys[0]}: band of {key} used"]
+    if key not in keys[:2]:  # an unmeasured class is not surer than any measured class of its kind
+        half = max(float(b["half_width"]) for name, b in bands.items() if name.split(",")[0] == keys[-1])
+    notes = [] if key in keys[:2] else [f"no measured runs of class {keys[0]}: widest band of {keys[-1]} models used"]
     if job.arch.is_moe:
         age = release_age(job.release)
         half *= _WIDER.get(age, 1.0)

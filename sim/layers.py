@@ -25,7 +25,7 @@ def linear(ctx: LayerContext, name: str, m: float, n: int, k: int, module: str =
         module=module,
         cast_bytes=ctx.cast_bytes(),
         weight_cast_bytes=ctx.weight_cast_bytes(),
-        accumulate_bytes=_ACCUMULATE * ctx.tuning.get("accumulate_traffic", ctx.stack.name),
+        accumulate_bytes=_ACCUMULATE * ctx.tuning.get("accumulate_traffic", ctx.stack.constants_of),
     )
 
 
@@ -86,8 +86,8 @@ def leave_tensor_parallel(ctx: LayerContext, name: str, module: str = "") -> lis
 def tp_exposed(ctx: LayerContext) -> float:
     """Share of the unit-test time of tensor-parallel communication that compute waits for (above 1: slowed down)."""
     if ctx.stack.tp_overlap:
-        return ctx.tuning.get("tp_exposed", ctx.stack.name)
-    return ctx.tuning.get("tp_slowdown", ctx.stack.name)
+        return ctx.tuning.get("tp_exposed", ctx.stack.constants_of)
+    return ctx.tuning.get("tp_slowdown", ctx.stack.constants_of)
 
 
 def _context_exchange(ctx: LayerContext, name: str, elements: float) -> list[Step]:
@@ -95,7 +95,7 @@ def _context_exchange(ctx: LayerContext, name: str, elements: float) -> list[Ste
     if ctx.layout.cp == 1:
         return []
     comm = Comm("all_to_all", elements * 2.0, ctx.group("cp"))
-    exposed = ctx.tuning.get("cp_exposed", ctx.stack.name)
+    exposed = ctx.tuning.get("cp_exposed", ctx.stack.constants_of)
     return [Exchange(name=name, forward=comm, backward=comm, category="cp_comm", exposed=exposed)]
 
 
@@ -117,7 +117,7 @@ def _core(ctx: LayerContext, a: AttentionArch, *, window: bool, causal: bool) ->
     )
     if ctx.stack.attention_kernel != "unfused":
         return Core(name="attention.core", work=work)
-    factor = ctx.tuning.get("unfused_score_bytes", ctx.stack.name)
+    factor = ctx.tuning.get("unfused_score_bytes", ctx.stack.constants_of)
     return Core(name="attention.core", work=work, unfused_bytes=12.0 * factor, unfused_backward_bytes=18.0 * factor)
 
 

@@ -6,7 +6,8 @@ GPUs: expert tensor (etp) fastest, then expert (ep), expert data (edp), pipeline
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
+from math import gcd
 
 from hwmodels.cluster import Cluster
 from hwmodels.work import Group
@@ -51,34 +52,46 @@ class Layout:
         """Virtual pipeline stages in all."""
         return self.pp * self.vpp
 
-    def group(self, kind: str, cluster: Cluster) -> Group:
-        """The communicator "tp", "cp", "dp" (dp x cp, where dense gradients are reduced), "ep", "etp" or "edp"."""
-        if kind == "tp":
-            return cluster.group(self.tp, 1)
-        if kind == "cp":
-            return cluster.group(self.cp, self.tp)
-        if kind == "dp":
-            return cluster.group(self.zero_group or self.dp * self.cp, self.tp)
-        if kind == "etp":
-            return cluster.group(self.etp, 1)
-        if kind == "ep":
-            return cluster.group(self.ep, self.etp)
-        if kind == "edp":
-            return cluster.group(self.edp, self.etp * self.ep)
-        raise KeyError(kind)
+    @property
+    def dense_shards(self) -> int:
+        """GPUs over which ZeRO spreads one copy of the dense parts: all of dp x cp, or the sharding group (HSDP)."""
+        return self.zero_group or self.dp * self.cp
 
-    def replicas(self, cluster: Cluster) -> Group:
-        """Groups that hold the same shard under HSDP (one rank of each sharding group)."""
-        shard = self.zero_group or self.dp * self.cp
-        return cluster.group(max(1, self.dp * self.cp // shard), self.tp * shard)
+    @property
+    def expert_shards(self) -> int:
+        """GPUs over which ZeRO spreads one copy of the experts; under HSDP those inside one sharding group."""
+        if not self.zero_group:
+            return self.edp
+        return gcd(self.edp, max(1, self.zero_group * self.tp // (self.ep * self.etp)))
+
+    def group(self, kind: str, cluster: Cluster) -> Group:
+        """A communicator: tp, cp, ep, etp; dp and edp, over which dense and expert gradients are reduced and their
+        states sharded; dp_replicas and edp_replicas, the holders of equal shards (HSDP)."""
+        dense, expert, each = self.dense_shards, self.expert_shards, self.etp * self.ep
+        shapes = {
+            "tp": (self.tp, 1),
+            "cp": (self.cp, self.tp),
+            "dp": (dense, self.tp),
+            "dp_replicas": (self.dp * self.cp // dense, self.tp * dense),
+            "etp": (self.etp, 1),
+            "ep": (self.ep, self.etp),
+            "edp": (expert, each),
+            "edp_replicas": (self.edp // expert, each * expert),
+        }
+        return cluster.group(*shapes[kind])
+
+    def rank_of(self, chunk: int) -> int:
+        """The pipeline rank that runs virtual stage `chunk`."""
+        return chunk % self.pp
+
+    def chunks_of(self, rank: int) -> tuple[int, ...]:
+        """Virtual stages whose parameters a rank holds: its own, under DualPipe also those of its mirror image."""
+        ranks = {rank, self.pp - 1 - rank} if self.schedule == "dualpipe" else {rank}
+        return tuple(c for c in range(self.chunks) if self.rank_of(c) in ranks)
 
     def pipeline_crosses(self, cluster: Cluster) -> bool:
         """True when neighbouring stages lie in different scale-up domains."""
         return self.gpus // self.pp >= cluster.domain or cluster.domain % (self.gpus // self.pp) != 0
-
-    def replaced(self, **changes: object) -> Layout:
-        """A copy with other degrees."""
-        return replace(self, **changes)  # type: ignore[arg-type]  # dataclasses.replace checks the names itself
 
 
 def _positive(layout: Layout) -> None:

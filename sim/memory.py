@@ -93,7 +93,7 @@ def _static(sim: StepSimulator, rank: int) -> tuple[float, float, float]:
     total = [0.0, 0.0, 0.0]
     gradient_bytes = bytes_per_element(job.stack.grad_dtype)
     held, trained = sim.rank_params(rank, trainable=False), sim.rank_params(rank)
-    shards = (lay.zero_group or lay.dp * lay.cp, lay.edp)
+    shards = (lay.dense_shards, lay.expert_shards)
     for own, params, ways in zip(held, trained, shards, strict=True):
         frozen = own if job.lora_rank else 0.0
         weights = (2.0 * params + job.base_bytes * frozen) / (ways if lay.zero >= 3 else 1)
@@ -110,7 +110,7 @@ def rank_memory(sim: StepSimulator, rank: int) -> RankMemory:
     held = in_flight(orders(lay.schedule, lay.pp, lay.vpp, min(job.micro_batches, 4 * lay.pp * lay.vpp))[rank])
     tokens = job.micro_batch * job.seq_len / lay.cp
     full = fullest_expert_rank(sim.loads, [i for stage in held for i in sim.chunks[stage].layers])
-    activations, logits, kinds, heads = 0.0, 0.0, set(), 0
+    activations, logits, kinds = 0.0, 0.0, set()
     buffers = _CONTEXT_BYTES
     for stage, count in held.items():
         chunk = sim.chunks[stage]
@@ -119,15 +119,14 @@ def rank_memory(sim: StepSimulator, rank: int) -> RankMemory:
             per_logit = 2.0 if job.stack.fused_loss else 6.0
             logits = per_logit * tokens * job.arch.vocab / lay.tp * (1 + chunk.mtp)
             activations += 2.0 * job.arch.hidden * tokens / sharding(job)
-    for chunk in sim.chunks:
-        if chunk.index % lay.pp in sim.stages_of(rank):
-            kinds |= {job.arch.layers[i] for i in chunk.layers}
-            if chunk.head:
-                buffers += 2.0 * job.arch.vocab * job.arch.hidden / lay.tp
+    for chunk in (sim.chunks[c] for c in lay.chunks_of(rank)):
+        kinds |= {job.arch.layers[i] for i in chunk.layers}
+        if chunk.head:
+            buffers += 2.0 * job.arch.vocab * job.arch.hidden / lay.tp
     activations *= 1.0 - job.offload_activations
     weights, gradients, optimizer = _static(sim, rank)
-    if job.stack.name.startswith("megatron") and job.stack.name != "megatron-2021":  # Transformer Engine
-        buffers += 2.0 * (_weight_shapes(job.arch, job, kinds) + heads * job.arch.vocab * job.arch.hidden / lay.tp)
+    if job.stack.dummy_gradients:
+        buffers += 2.0 * _weight_shapes(job.arch, job, kinds)
     return RankMemory(
         rank, weights, gradients, optimizer, activations + _working_bytes(sim), logits, buffers, _RESERVE_BYTES
     )

@@ -7,7 +7,6 @@ from hwmodels.work import Comm, ExpertExchange
 from sim.arch import LayerKind, MoeArch
 from sim.context import ExpertLoad, LayerContext
 from sim.layers import (
-    dense_ffn_steps,
     enter_tensor_parallel,
     feed_forward,
     leave_tensor_parallel,
@@ -33,7 +32,7 @@ def _router(ctx: LayerContext, moe: MoeArch, experts: int) -> list[Step]:
         module="moe",
         trainable=ctx.lora_rank == 0,
     )
-    passes = ctx.tuning.get("router_passes", ctx.stack.name, ctx.age)
+    passes = ctx.tuning.get("router_passes", ctx.stack.constants_of, ctx.age)
     score_bytes = passes * 4.0 * t * experts
     work = Pointwise(
         name="moe.top_k",
@@ -48,7 +47,7 @@ def _router(ctx: LayerContext, moe: MoeArch, experts: int) -> list[Step]:
 
 def _permute(ctx: LayerContext, name: str, rows: float, width: int) -> Pointwise:
     """Copy rows into expert order (or back): read and write 16-bit vectors."""
-    factor = ctx.tuning.get("permute_traffic", ctx.stack.name, ctx.age)
+    factor = ctx.tuning.get("permute_traffic", ctx.stack.constants_of, ctx.age)
     bytes_ = 4.0 * rows * width * factor
     return Pointwise(
         name=name,
@@ -61,21 +60,10 @@ def _permute(ctx: LayerContext, name: str, rows: float, width: int) -> Pointwise
     )
 
 
-def exchange_overlap(ctx: LayerContext) -> str:
-    """none, hidden or dualpipe. Tuned recipes hide exchanges behind another micro-batch's compute (1F1B overlap)
-    where they cross scale-up domains, releases before 26.02 excepted; that needs virtual stages."""
-    stack = ctx.stack
-    if stack.ep_overlap != "none" or stack.name != "megatron-tuned":
-        return stack.ep_overlap
-    crosses = ctx.group("ep").domains > 1
-    return "hidden" if crosses and ctx.layout.vpp > 1 and ctx.age != "young" else "none"
-
-
 def _exchange(ctx: LayerContext, moe: MoeArch, load: ExpertLoad, width: int) -> tuple[list[Step], list[Step]]:
     if ctx.layout.ep == 1:
         return [], []
-    exposed = ctx.tuning.get("ep_exposed", ctx.stack.name, exchange_overlap(ctx), ctx.age)
-    dispatch_dtype = "fp8_block" if ctx.stack.name == "hai-llm" else "bf16"
+    exposed = ctx.tuning.get("ep_exposed", ctx.stack.constants_of, ctx.stack.ep_overlap, ctx.age)
 
     def exchange(stage: str, dtype: str) -> ExpertExchange:
         return ExpertExchange(
@@ -92,7 +80,7 @@ def _exchange(ctx: LayerContext, moe: MoeArch, load: ExpertLoad, width: int) -> 
 
     there = Exchange(
         name="moe.dispatch",
-        forward=exchange("dispatch", dispatch_dtype),
+        forward=exchange("dispatch", ctx.stack.dispatch_dtype),
         backward=exchange("combine", "bf16"),
         category="ep_comm",
         module="moe",
@@ -101,7 +89,7 @@ def _exchange(ctx: LayerContext, moe: MoeArch, load: ExpertLoad, width: int) -> 
     back = Exchange(
         name="moe.combine",
         forward=exchange("combine", "bf16"),
-        backward=exchange("dispatch", dispatch_dtype),
+        backward=exchange("dispatch", ctx.stack.dispatch_dtype),
         category="ep_comm",
         module="moe",
         exposed=exposed,
@@ -125,18 +113,18 @@ def fused_expert_mlp(ctx: LayerContext, moe: MoeArch) -> bool:
 
     Gains of that size appear in those rows only (not on Hopper, not for experts without a gate): assumed cause.
     """
-    tuned = ctx.stack.name == "megatron-tuned" and ctx.age == "late"
-    return tuned and moe.gated and ctx.precision in ("mxfp8", "nvfp4") and ctx.generation == "blackwell"
+    young = not ctx.stack.fused_experts or ctx.age != "late"
+    return not young and moe.gated and ctx.precision in ("mxfp8", "nvfp4") and ctx.generation == "blackwell"
 
 
 def _experts(ctx: LayerContext, moe: MoeArch, load: ExpertLoad, width: int) -> list[Step]:
     inner = max(1, moe.expert_intermediate // ctx.layout.etp)
     rows = load.rows
-    accumulate = 8.0 * ctx.tuning.get("accumulate_traffic", ctx.stack.name)
+    accumulate = 8.0 * ctx.tuning.get("accumulate_traffic", ctx.stack.constants_of)
 
     fused = fused_expert_mlp(ctx, moe)
     scale = ctx.tuning.get("fused_expert_mlp_factor") if fused else 1.0
-    cast = ctx.cast_bytes() * scale * ctx.tuning.get("expert_cast_factor", ctx.stack.name, ctx.age)
+    cast = ctx.cast_bytes() * scale * ctx.tuning.get("expert_cast_factor", ctx.stack.constants_of, ctx.age)
     # published NVFP4 recipes of MoE models gain next to nothing over MXFP8: experts are priced in MXFP8 (assumed)
     dtype = "mxfp8" if ctx.precision == "nvfp4" else ctx.precision
 
@@ -156,7 +144,7 @@ def _experts(ctx: LayerContext, moe: MoeArch, load: ExpertLoad, width: int) -> l
     elements = float(sum(rows)) * inner * ctx.traffic() * scale
     forward_bytes, backward_bytes = (6.0, 10.0) if moe.gated else (4.0, 6.0)
     if moe.expert_bias:  # bias, clamp and gate as separate elementwise kernels (gpt-oss)
-        passes = ctx.tuning.get("unfused_activation_passes", ctx.stack.name)
+        passes = ctx.tuning.get("unfused_activation_passes", ctx.stack.constants_of)
         forward_bytes, backward_bytes = forward_bytes * passes, backward_bytes * passes
     act = Pointwise(
         name="moe.act",
@@ -212,6 +200,3 @@ def dense_residual(ctx: LayerContext, moe: MoeArch) -> list[Step]:
     steps = enter_tensor_parallel(ctx, "residual.enter")
     steps += feed_forward(ctx, "residual", moe.residual_intermediate // ctx.layout.tp, moe.gated, float(ctx.tokens))
     return steps + leave_tensor_parallel(ctx, "residual.leave")
-
-
-__all__ = ["dense_ffn_steps", "moe_steps"]

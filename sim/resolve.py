@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +12,7 @@ from sim.arch import ModelArch
 from sim.arch_catalogue import load_model
 from sim.job import TrainJob
 from sim.layout import BadLayout, Layout, check_layout
+from sim.release import release_age
 from sim.scenario import LayoutAsk, Scenario, ScenarioError, TrainAsk
 from sim.stack import Stack, load_stack
 from traces.routing import Routing, load_counts
@@ -51,19 +52,17 @@ def _cluster(scenario: Scenario) -> tuple[Cluster, list[str]]:
     return cluster, assumed
 
 
-def default_stack(arch: ModelArch, cluster: Cluster) -> str:
-    """The stack that is assumed when none is named."""
-    return "megatron-tuned"
+DEFAULT_STACK = "megatron-tuned"  # assumed when none is named
 
 
-def _stack(scenario: Scenario, arch: ModelArch, cluster: Cluster) -> tuple[Stack, list[str]]:
+def _stack(scenario: Scenario, cluster: Cluster) -> tuple[Stack, list[str]]:
     ask = scenario.stack
     overrides: dict[str, Any] = {}
     if isinstance(ask, dict):
         overrides = dict(ask)
-        name = str(overrides.pop("name", default_stack(arch, cluster)))
+        name = str(overrides.pop("name", DEFAULT_STACK))
     else:
-        name = ask or default_stack(arch, cluster)
+        name = ask or DEFAULT_STACK
     stack, assumed = load_stack(name, cluster, overrides)
     if ask is None:
         assumed.insert(0, f"stack = {name} (not stated)")
@@ -91,6 +90,20 @@ def _layout(ask: LayoutAsk, arch: ModelArch, gpus: int, stack: Stack) -> tuple[L
             f"leave dp out or use {ask.dp * ask.tp * ask.cp * ask.pp} GPUs"
         )
     return layout, assumed
+
+
+def with_overlap(stack: Stack, arch: ModelArch, layout: Layout, cluster: Cluster, age: str) -> tuple[Stack, list[str]]:
+    """The stack with ep_overlap "auto" decided.
+
+    Tuned recipes hide exchanges behind another micro-batch's compute (1F1B overlap) where they cross scale-up
+    domains, releases before 26.02 excepted; that needs virtual stages.
+    """
+    if stack.ep_overlap != "auto":
+        return stack, []
+    hides = layout.vpp > 1 and age != "young" and layout.ep > 1 and layout.group("ep", cluster).domains > 1
+    chosen = "hidden" if hides else "none"
+    said = [f"ep_overlap = {chosen} (what auto means for this layout and release)"] if arch.is_moe else []
+    return replace(stack, ep_overlap=chosen), said
 
 
 def _routing(scenario: Scenario) -> Routing:
@@ -150,8 +163,9 @@ def resolve(scenario: Scenario) -> Resolved:
         raise ScenarioError("the scenario has no train section; add train: {global_batch: ..., seq_len: ...}")
     arch = load_model(scenario.model)
     cluster, assumed = _cluster(scenario)
-    stack, from_stack = _stack(scenario, arch, cluster)
+    stack, from_stack = _stack(scenario, cluster)
     layout, from_layout = _layout(scenario.layout, arch, cluster.gpus, stack)
+    stack, from_overlap = with_overlap(stack, arch, layout, cluster, release_age(scenario.release or ""))
     _check_batch(train, layout)
     if not cluster.gpu.supports(train.precision):
         have = ", ".join(p for p in ("bf16", "fp16", "fp8", "nvfp4") if PEAK_OF[p] in cluster.gpu.peak_flops_per_s)
@@ -178,4 +192,4 @@ def resolve(scenario: Scenario) -> Resolved:
         offload_activations=train.offload_activations,
         release=scenario.release or "",
     )
-    return Resolved(job, scenario.profile or cluster.gpu.name, tuple(assumed + from_layout + from_stack))
+    return Resolved(job, scenario.profile or cluster.gpu.name, tuple(assumed + from_layout + from_stack + from_overlap))

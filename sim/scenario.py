@@ -11,6 +11,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_valida
 
 from hwmodels.facts import did_you_mean
 from hwmodels.units import UnitError, parse_quantity
+from sim.release import parse_release
 
 MAX_BYTES = 1_000_000  # a scenario is a page of text; anything larger is a mistake or an attack
 PRECISIONS = ("bf16", "fp16", "fp8", "fp8_block", "mxfp8", "nvfp4")
@@ -130,7 +131,13 @@ class Scenario(_Strict):
     @field_validator("release", mode="before")
     @classmethod
     def _release(cls, value: Any) -> Any:
-        return f"{value:.2f}" if isinstance(value, float) and math.isfinite(value) else value
+        if value is None:
+            return None
+        text = f"{value:.2f}" if isinstance(value, float) and math.isfinite(value) else str(value)
+        release = parse_release(text)
+        if not release:
+            raise ValueError("names no release; write year and month as 'YY.MM', for example '26.04'")
+        return release
 
 
 def _describe(error: ValidationError) -> str:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 from hwmodels.cost import CostModel
-from sim.graph import STREAMS, Op, Segment
+from sim.graph import STREAMS, HostBlock, Op, Segment
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,12 +31,6 @@ class SegmentTime:
     stalls: dict[int, float] = field(
         default_factory=dict, repr=False
     )  # seconds that the CPU holds up compute after an op
-
-
-def op_seconds(op: Op, model: CostModel, gap_s: float) -> float:
-    """Seconds of one op on its stream, launch gaps included."""
-    gap = gap_s * op.kernels if op.stream == "compute" else 0.0
-    return model.cost(op.work).time_s * op.scale + gap
 
 
 def price(segment: Segment, model: CostModel, gap_s: float, slowdown: dict[str, float] | None = None) -> SegmentTime:
@@ -110,9 +104,10 @@ def merge(forward: Segment, backward: Segment) -> Segment:
     """Run two segments beside each other on one rank: their transfers alternate with each other's compute.
 
     Each keeps its own order; blocks between transfers take turns on the compute stream, so that while one
-    micro-batch waits for its tokens the other computes (DualPipe, two-batch and 1F1B all-to-all overlap).
+    micro-batch waits for its tokens the other computes (DualPipe, two-batch and 1F1B all-to-all overlap). Stretches
+    in which the CPU synchronises keep their own ops as ends; the other segment's ops in between only help them.
     """
-    threads = [_blocks(forward), _blocks(backward)]
+    threads = [_turns(forward), _turns(backward)]
     ops: list[Op] = []
     where: list[dict[int, int]] = [{}, {}]
     cursors = [0, 0]
@@ -126,10 +121,15 @@ def merge(forward: Segment, backward: Segment) -> Segment:
             ops.append(Op(op.name, op.work, op.category, op.stream, tuple(after), op.scale, op.kernels))
             where[thread][index] = len(ops) - 1
         cursors[thread] += 1
-    return Segment(f"{forward.name}+{backward.name}", tuple(ops), forward.host_s + backward.host_s)
+    blocks = tuple(
+        HostBlock(where[t][b.first], where[t][b.last], b.host_s)
+        for t, segment in enumerate((forward, backward))
+        for b in segment.blocks
+    )
+    return Segment(f"{forward.name}+{backward.name}", tuple(ops), forward.host_s + backward.host_s, blocks)
 
 
-def _blocks(segment: Segment) -> list[list[tuple[int, Op]]]:
+def _turns(segment: Segment) -> list[list[tuple[int, Op]]]:
     """Ops cut after every transfer on the comm stream."""
     blocks: list[list[tuple[int, Op]]] = [[]]
     for index, op in enumerate(segment.ops):

@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from functools import lru_cache
 
 from hwmodels.dtypes import bytes_per_element
-from hwmodels.work import Comm, Group
+from hwmodels.work import Comm, CommKind
 from sim.arch import LayerKind
 from sim.context import ExpertLoad, LayerContext
 from sim.graph import Segment, SegmentBuilder
@@ -82,7 +82,7 @@ def head_steps(ctx: LayerContext) -> tuple[Step, ...]:
         category="head",
         module="head",
         trainable=ctx.lora_rank == 0,
-        accumulate_bytes=8.0 * ctx.tuning.get("accumulate_traffic", ctx.stack.name),
+        accumulate_bytes=8.0 * ctx.tuning.get("accumulate_traffic", ctx.stack.constants_of),
     )
     loss = Pointwise(
         name="head.loss",
@@ -140,15 +140,20 @@ class SegmentFactory:
     def _launch_s(self, launches: int, backward: bool) -> float:
         """CPU seconds to issue `launches` kernels; autograd replays a backward without Python in between."""
         ctx = self._ctx
-        share = ctx.tuning.get("host_backward_share", ctx.stack.name) if backward else 1.0
-        sockets = ctx.tuning.get("host_two_socket_factor", ctx.stack.name) if ctx.layout.tp > 4 else 1.0
-        return launches * ctx.tuning.get("host_launch_s", ctx.stack.name) * share * sockets
+        share = ctx.tuning.get("host_backward_share", ctx.stack.constants_of) if backward else 1.0
+        sockets = ctx.tuning.get("host_two_socket_factor", ctx.stack.constants_of) if ctx.layout.tp > 4 else 1.0
+        return launches * ctx.tuning.get("host_launch_s", ctx.stack.constants_of) * share * sockets
 
-    def _close(self, builder: SegmentBuilder, first: int, backward: bool, kind: LayerKind | None = None) -> None:
-        """On stacks whose CPU synchronises, end the stretch of ops that began at `first`."""
+    def _close(
+        self, builder: SegmentBuilder, first: int, backward: bool, kind: LayerKind | None = None, share: float = 1.0
+    ) -> None:
+        """On stacks whose CPU synchronises, end the stretch of ops that began at `first`.
+
+        `kind` adds `share` of the bookkeeping of an expert layer.
+        """
         if self._synchronises:
             launches = sum(op.kernels for op in builder.ops[first:])
-            experts = self._expert_s(backward) if kind is not None and kind.ffn in ("moe", "moe_residual") else 0.0
+            experts = self._expert_s(backward) * share if _has_experts(kind) else 0.0
             builder.close_block(first, self._launch_s(launches, backward) + experts)
 
     @property
@@ -161,8 +166,8 @@ class SegmentFactory:
     def _expert_s(self, backward: bool) -> float:
         """CPU seconds of one MoE layer's bookkeeping, forward or backward."""
         ctx = self._ctx
-        both = ctx.tuning.get("host_moe_layer_s", ctx.stack.name, "dropless" if ctx.dropless else "drop")
-        forward = ctx.tuning.get("host_moe_forward_share", ctx.stack.name)
+        both = ctx.tuning.get("host_moe_layer_s", ctx.stack.constants_of, "dropless" if ctx.dropless else "drop")
+        forward = ctx.tuning.get("host_moe_forward_share", ctx.stack.constants_of)
         return both * (1.0 - forward if backward else forward)
 
     def _host_s(
@@ -174,13 +179,13 @@ class SegmentFactory:
     ) -> float:
         """CPU seconds of a segment on stacks that let it run ahead: launches, MoE bookkeeping, pipeline transfers."""
         ctx = self._ctx
-        pipeline = ctx.tuning.get("host_pipeline_s", ctx.stack.name) if ctx.layout.pp > 1 else 0.0
+        pipeline = ctx.tuning.get("host_pipeline_s", ctx.stack.constants_of) if ctx.layout.pp > 1 else 0.0
         if self._synchronises:
             return 0.0
-        moe = sum(1 for _, _, kind in blocks if kind is not None and kind.ffn in ("moe", "moe_residual"))
+        moe = sum(1 for _, _, kind in blocks if _has_experts(kind))
         launches = sum(op.kernels for op in builder.ops)
         total = self._launch_s(launches, backward) + moe * self._expert_s(backward) * share + pipeline
-        return total * (ctx.tuning.get("host_graph_share", ctx.stack.name) if ctx.stack.cuda_graphs else 1.0)
+        return total * (ctx.tuning.get("host_graph_share", ctx.stack.constants_of) if ctx.stack.cuda_graphs else 1.0)
 
     def forward(self, chunk: Chunk, variant: Variant = _PLAIN, own_comm: bool = False) -> Segment:
         """Forward of one micro-batch."""
@@ -204,10 +209,7 @@ class SegmentFactory:
         for i, (name, steps, kind) in enumerate(blocks):
             if i in gathers:
                 builder.wait(gathers[i])
-            first = len(builder.ops)
-            if name not in ("head", "embedding"):
-                forward(builder, recomputed(steps, self._recompute), ".again")
-                self._close(builder, first, backward=False)
+            self._recompute_block(builder, name, steps)
             first = len(builder.ops)
             backward(builder, steps)
             self._close(builder, first, backward=True, kind=kind)
@@ -216,19 +218,26 @@ class SegmentFactory:
         builder.host_s = self._host_s(builder, blocks, 1.0, backward=True)
         return builder.build()
 
+    def _recompute_block(self, builder: SegmentBuilder, name: str, steps: tuple[Step, ...]) -> None:
+        """Run the steps again that were not kept."""
+        if name in ("head", "embedding"):
+            return
+        first = len(builder.ops)
+        forward(builder, recomputed(steps, self._recompute), ".again")
+        self._close(builder, first, backward=False)
+
     def backward_input(self, chunk: Chunk, variant: Variant = _PLAIN) -> Segment:
         """Recompute and input gradients only ("B" of zero-bubble schedules)."""
         builder = SegmentBuilder(f"I{chunk.index}")
         blocks = list(reversed(self.blocks(chunk)))
         gathers = self._gathers(builder, blocks) if variant.gather else {}
-        for i, (name, steps, _) in enumerate(blocks):
+        for i, (name, steps, kind) in enumerate(blocks):
             if i in gathers:
                 builder.wait(gathers[i])
+            self._recompute_block(builder, name, steps)
             first = len(builder.ops)
-            if name not in ("head", "embedding"):
-                forward(builder, recomputed(steps, self._recompute), ".again")
             backward_input(builder, steps)
-            self._close(builder, first, backward=True)
+            self._close(builder, first, backward=True, kind=kind, share=0.5)
         builder.host_s = self._host_s(builder, blocks, 0.5, backward=True)
         return builder.build()
 
@@ -239,7 +248,7 @@ class SegmentFactory:
         for name, steps, kind in blocks:
             first = len(builder.ops)
             backward_weight(builder, steps)
-            self._close(builder, first, backward=True)
+            self._close(builder, first, backward=True, kind=kind, share=0.5)
             if variant.reduce:
                 self._reduce(builder, name, kind)
         builder.host_s = self._host_s(builder, blocks, 0.5, backward=True)
@@ -273,49 +282,54 @@ class SegmentFactory:
     ) -> dict[int, int]:
         """Parameter all-gathers on their own stream, in the order the blocks need them."""
         waits: dict[int, int] = {}
-        exposed = self._ctx.tuning.get("dp_interference", self._ctx.stack.name)
+        exposed = self._ctx.tuning.get("dp_interference", self._ctx.stack.constants_of)
         for i, (name, _, kind) in enumerate(blocks):
-            for label, comm in self.parameter_comms("all_gather", name, kind, self._gather_bytes()):
+            for label, comm in self.gathers(name, kind):
                 waits[i] = builder.gather(f"{name}.{label}", comm, "dp_comm")
                 if i > 0 and exposed > 0:
                     builder.compute(f"{name}.{label}.interference", comm, "dp_comm", kernels=0, scale=exposed)
         return waits
 
     def _reduce(self, builder: SegmentBuilder, name: str, kind: LayerKind | None) -> None:
-        exposed = self._ctx.tuning.get("dp_interference", self._ctx.stack.name)
-        for label, comm in self.parameter_comms(
-            "reduce_scatter", name, kind, bytes_per_element(self._ctx.stack.grad_dtype)
-        ):
+        exposed = self._ctx.tuning.get("dp_interference", self._ctx.stack.constants_of)
+        for label, comm in self.reductions(name, kind):
             builder.reduce(f"{name}.{label}", comm, "dp_comm")
             if exposed > 0:
                 builder.compute(f"{name}.{label}.interference", comm, "dp_comm", kernels=0, scale=exposed)
 
-    def _gather_bytes(self) -> float:
-        return 2.0
+    def gathers(self, name: str, kind: LayerKind | None) -> list[tuple[str, Comm]]:
+        """All-gathers of a block's parameters: what was trained; under ZeRO-3 also what is frozen but sharded."""
+        ctx = self._ctx
+        dense, expert = (2.0 * p for p in self._own_params(name, kind))
+        if ctx.lora_rank and ctx.layout.zero >= 3:
+            held = self.held_params(name, kind)
+            dense, expert = dense + ctx.frozen_bytes * held[0], expert + ctx.frozen_bytes * held[1]
+        sizes = (("dense", dense, ctx.group("dp")), ("expert", expert, ctx.group("edp")))
+        return [(f"all_gather.{label}", Comm("all_gather", s, g)) for label, s, g in sizes if s > 0 and g.ranks > 1]
 
-    def parameter_comms(self, what: str, name: str, kind: LayerKind | None, width: float) -> list[tuple[str, Comm]]:
-        """Collectives that gather a block's parameters or reduce its gradients, `width` bytes per parameter."""
-        dense, expert = self.dense_and_expert_params(name, kind)
-        if name == "head" and self._ctx.arch.tied_embeddings and self._ctx.layout.pp == 1:
-            dense = 0.0  # one table, reduced once, with the embedding
-        op = "all_reduce" if what == "reduce_scatter" and self._ctx.layout.zero == 0 else what
-        comms = []
-        for label, params, group in (
-            ("dense", dense, self._ctx.group("dp")),
-            ("expert", expert, self._ctx.group("edp")),
+    def reductions(self, name: str, kind: LayerKind | None) -> list[tuple[str, Comm]]:
+        """Collectives that sum a block's gradients over the data-parallel ranks."""
+        ctx = self._ctx
+        op: CommKind = "all_reduce" if ctx.layout.zero == 0 else "reduce_scatter"
+        width = bytes_per_element(ctx.stack.grad_dtype)
+        dense, expert = (width * p for p in self._own_params(name, kind))
+        found = []
+        for label, size, part, shards in (
+            ("dense", dense, "dp", ctx.layout.dense_shards),
+            ("expert", expert, "edp", ctx.layout.expert_shards),
         ):
-            if params > 0 and group.ranks > 1:
-                comms.append((f"{what}.{label}", _comm(op, params * width, group)))
-        replicas = self._ctx.layout.replicas(self._ctx.cluster)
-        if what == "reduce_scatter" and replicas.ranks > 1 and dense > 0:  # HSDP: shards summed over their replicas
-            shard = dense / (self._ctx.layout.zero_group or 1)
-            comms.append(("all_reduce.replicas", _comm("all_reduce", shard * width, replicas)))
-        return comms
+            group, replicas = ctx.group(part), ctx.group(f"{part}_replicas")
+            if size > 0 and group.ranks > 1:
+                found.append((f"{op}.{label}", Comm(op, size, group)))
+            if size > 0 and replicas.ranks > 1:  # HSDP: shards summed over their replicas
+                found.append((f"all_reduce.{label}.replicas", Comm("all_reduce", size / shards, replicas)))
+        return found
+
+    def _own_params(self, name: str, kind: LayerKind | None) -> tuple[float, float]:
+        if name == "head" and self._ctx.arch.tied_embeddings and self._ctx.layout.pp == 1:
+            return 0.0, 0.0  # one table, gathered and reduced once, with the embedding
+        return self.dense_and_expert_params(name, kind)
 
 
-def _comm(kind: str, size: float, group: Group) -> Comm:
-    return Comm(
-        "all_gather" if kind == "all_gather" else "all_reduce" if kind == "all_reduce" else "reduce_scatter",
-        size,
-        group,
-    )
+def _has_experts(kind: LayerKind | None) -> bool:
+    return kind is not None and kind.ffn in ("moe", "moe_residual")

@@ -27,7 +27,7 @@ def _chunked_scan(ctx: LayerContext, name: str, heads: int, d_state: int, head_d
         trainable=False,
         dtype=ctx.half,
     )
-    passes = ctx.tuning.get("ssm_passes", ctx.stack.name)
+    passes = ctx.tuning.get("ssm_passes", ctx.stack.constants_of)
     states = t / _CHUNK * heads * d_state * head_dim * 4.0
     traffic = passes * (t * heads * head_dim * 2.0 * 3 + t * 2 * d_state * 2.0) + 4.0 * states
     scan = Pointwise(

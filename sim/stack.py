@@ -7,13 +7,14 @@ named as assumed, looked up from the most specific key to the most general one.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, fields
 from functools import cache
 from pathlib import Path
 from typing import Any
 
 from hwmodels.cluster import Cluster
 from hwmodels.facts import did_you_mean, read_yaml
+from hwmodels.gpu import generation_of
 
 _STACKS = Path(__file__).parent / "stacks"
 
@@ -24,18 +25,22 @@ class StackError(ValueError):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Stack:
-    """Named settings of a training stack. None means "decide from the scenario" and is resolved before use."""
+    """Named settings of a training stack, all decided: "auto" of the catalogue is resolved before use."""
 
     name: str
     title: str
+    constants_of: str  # the stack whose fitted constants apply: its own, or that of a relative
     attention_kernel: str  # fused | fused-plain (untuned) | sdpa | unfused | unmasked (masked blocks computed too)
     tp_overlap: bool
     dp_overlap: bool
-    ep_overlap: str  # none | hidden (pipelined with compute, vendor recipes) | dualpipe
+    ep_overlap: str  # none | hidden (behind another micro-batch's compute) | dualpipe | auto (see with_overlap)
     grad_dtype: str
     cuda_graphs: bool
     compiled: bool  # graph compiler fuses elementwise work
     deduplicated_dispatch: bool
+    dispatch_dtype: str  # of the rows that travel to the experts
+    fused_experts: bool  # late releases run grouped GEMM, SwiGLU and MXFP8 quantisation as one kernel on Blackwell
+    dummy_gradients: bool  # Transformer Engine keeps one 16-bit gradient buffer per distinct weight shape
     regather: bool  # sequence parallelism keeps shards and gathers them again for the weight gradient
     host_sync: bool  # the CPU waits for the GPU at pipeline transfers
     fused_loss: bool
@@ -47,8 +52,9 @@ class Stack:
 # what a scenario may write for the settings that are neither a switch nor a number
 _CHOICES = {
     "attention_kernel": ("fused", "fused-plain", "sdpa", "unfused", "unmasked"),
-    "ep_overlap": ("none", "hidden", "dualpipe"),
+    "ep_overlap": ("auto", "none", "hidden", "dualpipe"),
     "grad_dtype": ("bf16", "fp16", "fp32"),
+    "dispatch_dtype": ("bf16", "fp8_block"),
 }
 
 
@@ -85,7 +91,10 @@ def stack_names() -> tuple[str, ...]:
 
 def setting_names() -> tuple[str, ...]:
     """Names of the settings that a scenario may override."""
-    return tuple(f.name for f in fields(Stack) if f.name not in ("name", "title", "source"))
+    return tuple(f.name for f in fields(Stack) if f.name not in _FIXED)
+
+
+_FIXED = ("name", "title", "constants_of", "source")  # what a record says about itself, not a choice
 
 
 def load_stack(name: str, cluster: Cluster, overrides: dict[str, Any] | None = None) -> tuple[Stack, list[str]]:
@@ -93,10 +102,14 @@ def load_stack(name: str, cluster: Cluster, overrides: dict[str, Any] | None = N
     records = _records()
     if name not in records:
         raise StackError(f"unknown stack {name!r}; {did_you_mean(name, list(records))}")
-    record = dict(records[name])
+    record = {"constants_of": name, **records[name]}
+    wrong = set(record) ^ {f.name for f in fields(Stack) if f.name != "name"}
+    if wrong:
+        raise StackError(f"sim/stacks/stacks.yaml: {name}: missing or unknown: {', '.join(sorted(wrong))}")
+    if record["constants_of"] not in records:
+        raise StackError(f"sim/stacks/stacks.yaml: {name}: constants_of names no stack: {record['constants_of']!r}")
     assumed = []
-    graphs = record["cuda_graphs"]
-    if graphs == "auto":
+    if record["cuda_graphs"] == "auto":
         record["cuda_graphs"] = cluster.host_cpu == "grace"
     for key, value in (overrides or {}).items():
         if key not in setting_names():
@@ -108,67 +121,14 @@ def load_stack(name: str, cluster: Cluster, overrides: dict[str, Any] | None = N
     return Stack(name=name, **record), assumed
 
 
-def gpu_class(cluster: Cluster) -> str:
-    """The family of GPUs that shares a constant: a100, h100, b200, b300, gb200, gb300, or the name itself."""
-    name = cluster.gpu.name
-    for prefix, family in (
-        ("a100", "a100"),
-        ("h100-sxm-96gb-500w", "h100-500w"),
-        ("h100", "h100"),
-        ("h800", "h100"),
-        ("h200", "h100"),
-        ("h20", "h100"),
-        ("gh200", "h100"),
-        ("b200", "b200"),
-        ("b300", "b300"),
-    ):
-        if name.startswith(prefix):
-            return family
-    return name
-
-
-_GENERATION = {
-    "h100-500w": "h100",
-    "b200": "blackwell",
-    "b300": "blackwell",
-    "gb200": "blackwell",
-    "gb300": "blackwell",
-}
-
-
-def generation(cluster: Cluster) -> str:
-    """a100, h100 (all Hopper) or blackwell; the GPU's own name for others."""
-    family = gpu_class(cluster)
-    return _GENERATION.get(family, family)
-
-
-def release_age(release: str) -> str:
-    """young (before 26.02), mid (26.02 to 26.05), late (26.06 on), or unknown: how grown-up a tuned MoE stack is."""
-    if not release:
-        return "unknown"
-    if release < "26.02":
-        return "young"
-    return "mid" if release < "26.06" else "late"
-
-
-# the broader family to fall back to when a GPU class has no constant of its own
-_PARENT = {
-    "h100-500w": "h100",
-    "b200": "blackwell",
-    "b300": "blackwell",
-    "gb200": "blackwell",
-    "gb300": "blackwell",
-    "rtx-pro-6000-server": "blackwell",
-}
-
-
 def _candidates(qualifiers: tuple[str, ...]) -> list[str]:
-    """Keys from specific to general: each qualifier may fall back to its parent family, then to '*'."""
+    """Keys from specific to general: a GPU family may fall back to its generation, all then to '*'."""
     keys: list[tuple[str, ...]] = [()]
     for qualifier in qualifiers:
         options = [qualifier]
-        if qualifier in _PARENT:
-            options.append(_PARENT[qualifier])
+        parent = generation_of().get(qualifier, qualifier)  # a GPU family without a constant of its own
+        if parent != qualifier:
+            options.append(parent)
         options.append("*")
         keys = [(*key, option) for key in keys for option in options]
     keys.sort(key=lambda key: sum(_generality(option, own) for option, own in zip(key, qualifiers, strict=True)))
@@ -215,8 +175,3 @@ class Tuning:
                 value = self._overrides.get(key, float(record["value"]))
                 return Constant(value, key, record["kind"])
         raise StackError(f"no constant {name} for {', '.join(qualifiers)}")
-
-
-def with_settings(stack: Stack, **changes: Any) -> Stack:
-    """A copy of the stack with other settings."""
-    return replace(stack, **changes)

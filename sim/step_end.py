@@ -6,9 +6,8 @@ from collections.abc import Sequence
 from math import log2
 from typing import Protocol
 
-from hwmodels.collectives import FabricFit, collective_s
+from hwmodels.cost import CostModel
 from hwmodels.dtypes import bytes_per_element
-from hwmodels.profile import Profile
 from hwmodels.work import Comm, CommKind
 from sim.activations import layer_bytes
 from sim.context import ExpertLoad
@@ -22,17 +21,12 @@ class Ending(Protocol):
 
     job: TrainJob
     tuning: Tuning
-    profile: Profile
-    fabric: FabricFit
+    model: CostModel
     chunks: tuple[Chunk, ...]
     loads: Sequence[ExpertLoad | None]
 
     def rank_params(self, rank: int, trainable: bool = True) -> tuple[float, float]:
         """(dense, expert) parameters of one GPU of a pipeline rank."""
-        ...
-
-    def stages_of(self, rank: int) -> tuple[int, ...]:
-        """Pipeline positions whose parameters a rank holds."""
         ...
 
 
@@ -43,10 +37,10 @@ def end_of_step_s(sim: Ending, body_s: float) -> dict[str, float]:
         "dp_comm": max(serial_gradients_s(sim, r) for r in ranks),
         "optimizer": 0.0 if job.offload_optimizer else max(optimizer_s(sim, r) for r in ranks),
         "offload": max(optimizer_offload_s(sim, r) for r in ranks) + activation_offload_excess_s(sim, body_s),
-        "step_constant": sim.tuning.get("step_constant_s", job.stack.name),
+        "step_constant": sim.tuning.get("step_constant_s", job.stack.constants_of),
     }
     doublings = max(0.0, log2(job.cluster.gpus / 8.0))
-    per_doubling = sim.tuning.get("straggler_per_doubling", job.stack.name)
+    per_doubling = sim.tuning.get("straggler_per_doubling", job.stack.constants_of)
     tail["straggler"] = (body_s + sum(tail.values())) * per_doubling * doublings
     return tail
 
@@ -56,13 +50,13 @@ def _owned_params(sim: Ending, rank: int) -> float:
     dense, expert = sim.rank_params(rank)
     lay = sim.job.layout
     if lay.zero >= 1:
-        dense, expert = dense / max(1, lay.dp * lay.cp), expert / max(1, lay.edp)
+        dense, expert = dense / lay.dense_shards, expert / lay.expert_shards
     return dense + expert
 
 
 def optimizer_s(sim: Ending, rank: int) -> float:
     """Optimizer step: every GPU updates the parameters it owns, bound by HBM."""
-    name = sim.job.stack.name
+    name = sim.job.stack.constants_of
     per_param = sim.tuning.get("optimizer_bytes_per_param", name)
     rate = sim.job.cluster.gpu.hbm_bytes_per_s * sim.tuning.get("optimizer_bandwidth", name)
     return _owned_params(sim, rank) * per_param / rate
@@ -91,8 +85,8 @@ def activation_offload_excess_s(sim: Ending, body_s: float) -> float:
 
 def _kept_activation_bytes(sim: Ending, rank: int) -> float:
     """Bytes that one micro-batch leaves behind for its backward on one rank."""
-    chunks = [c for c in sim.chunks if c.index % sim.job.layout.pp in sim.stages_of(rank)]
-    return sum(layer_bytes(sim.job, sim.loads, i) for c in chunks for i in c.layers)
+    chunks = sim.job.layout.chunks_of(rank)
+    return sum(layer_bytes(sim.job, sim.loads, i) for c in chunks for i in sim.chunks[c].layers)
 
 
 def serial_gradients_s(sim: Ending, rank: int) -> float:
@@ -108,5 +102,5 @@ def serial_gradients_s(sim: Ending, rank: int) -> float:
     groups = (job.layout.group("dp", job.cluster), job.layout.group("edp", job.cluster))
     for params, group in zip(sim.rank_params(rank), groups, strict=True):
         for kind, size in kinds:
-            total += collective_s(Comm(kind, params * size, group), job.cluster, sim.profile.collectives, sim.fabric)
+            total += sim.model.cost(Comm(kind, params * size, group)).time_s
     return total

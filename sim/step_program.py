@@ -50,7 +50,7 @@ class StepProgram:
     def _variant(self, slot: Slot, first: set[Slot], last: set[Slot]) -> Variant:
         lay, stack = self.job.layout, self.job.stack
         if lay.zero >= 3:
-            return Variant(gather=slot.phase in ("F", "B", "I"), reduce=slot.phase in ("B", "FB", "W"))
+            return Variant(gather=slot.phase in ("F", "B", "I", "FB"), reduce=slot.phase in ("B", "FB", "W"))
         if not stack.dp_overlap:
             return Variant()
         return Variant(gather=slot in first and lay.zero >= 1 and lay.pp == 1, reduce=slot in last)
@@ -131,8 +131,8 @@ class StepProgram:
         return deps
 
     def _lag(self, source: int, target: int) -> float:
-        pp = self.job.layout.pp
-        return self.send_s if source % pp != target % pp else 0.0
+        lay = self.job.layout
+        return self.send_s if lay.rank_of(source) != lay.rank_of(target) else 0.0
 
     def _deps(self, phase: str, micro_batch: int, stage: int, lag: float) -> list[Dep]:
         return [Dep(item, lag) for item in self.done[(phase, micro_batch, stage)]]

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from hwmodels.cluster import Cluster
-from hwmodels.collectives import FabricFit, collective_s
-from hwmodels.cost import KernelCostModel, Sustained
+from hwmodels.collectives import FabricFit
+from hwmodels.cost import CostModel, KernelCostModel, Sustained
 from hwmodels.profile import Profile
 from hwmodels.work import Comm
 from sim.account import account
@@ -18,9 +18,10 @@ from sim.job import TrainJob
 from sim.pipeline import Slot
 from sim.placement import expert_loads
 from sim.program import Program
+from sim.release import release_age
 from sim.segment_time import SegmentTime, merge, price
 from sim.segments import SegmentFactory, Variant
-from sim.stack import Stack, Tuning, generation, gpu_class, release_age
+from sim.stack import Stack, Tuning
 from sim.stages import plan_chunks
 from sim.step_end import end_of_step_s
 from sim.step_program import StepProgram
@@ -30,13 +31,13 @@ from sim.timeline import Timeline
 
 def sustained(tuning: Tuning, cluster: Cluster, stack: Stack, precision: str) -> Sustained:
     """The cost model's factors for this GPU family and stack."""
-    family = generation(cluster)
-    clock = tuning.get("clock_factor", gpu_class(cluster))
+    gpu = cluster.gpu
+    clock = tuning.get("clock_factor", gpu.family)
     dtypes = ("bf16", "fp16", precision, *(("mxfp8",) if precision == "nvfp4" else ()))
     return Sustained(
-        gemm={d: clock * tuning.get("gemm_factor", d, family) for d in dtypes},
-        grouped={d: clock * tuning.get("grouped_factor", d, family, stack.name) for d in dtypes},
-        attention=clock * tuning.get("attention_factor", stack.attention_kernel, gpu_class(cluster)),
+        gemm={d: clock * tuning.get("gemm_factor", d, gpu.generation) for d in dtypes},
+        grouped={d: clock * tuning.get("grouped_factor", d, gpu.generation, stack.constants_of) for d in dtypes},
+        attention=clock * tuning.get("attention_factor", stack.attention_kernel, gpu.family),
         stream_bandwidth={k: tuning.get("stream_bandwidth", k) for k in ("softmax", "permute", "cast", "loss", "*")},
         stream_launch_s=0.0,  # launches are counted per op, as kernel_gap_s
     )
@@ -46,11 +47,10 @@ class StepSimulator:
     """Simulates one job; holds the priced segments so that schedules can be compared cheaply."""
 
     def __init__(self, job: TrainJob, profile: Profile, tuning: Tuning, fabric: FabricFit | None = None) -> None:
-        self.job, self.tuning = job, tuning
-        self.fabric = fabric or FabricFit()
-        self.profile = profile
-        self.model = KernelCostModel(
-            job.cluster, profile, sustained(tuning, job.cluster, job.stack, job.precision), self.fabric
+        self.job, self.tuning, self.profile = job, tuning, profile
+        # every second of compute and every byte on a link is priced here and nowhere else
+        self.model: CostModel = KernelCostModel(
+            job.cluster, profile, sustained(tuning, job.cluster, job.stack, job.precision), fabric
         )
         self.chunks = plan_chunks(job.arch, job.layout, job.mtp)
         self.loads: Sequence[ExpertLoad | None] = self._expert_loads()
@@ -66,11 +66,11 @@ class StepSimulator:
             dropless=job.capacity_factor is None,
             lora_rank=job.lora_rank,
             lora_attention_only=job.lora_attention_only,
-            dequantise_bytes=(2.0 + job.base_bytes) if job.lora_rank and job.base_bytes < 2.0 else 0.0,
+            frozen_bytes=job.base_bytes,
             age=release_age(job.release),
         )
         self.factory = SegmentFactory(ctx, self.loads, job.recompute)
-        self._gap_s = tuning.get("kernel_gap_s", job.stack.name)
+        self._gap_s = tuning.get("kernel_gap_s", job.stack.constants_of)
         self.segment_times: dict[tuple[object, ...], SegmentTime] = {}
         self._signatures = [self.factory.signature(c) for c in self.chunks]
 
@@ -98,7 +98,7 @@ class StepSimulator:
     def _price(self, slot: Slot, variant: Variant) -> SegmentTime:
         slow = None
         if slot.phase == "FB":
-            name = self.job.stack.name
+            name = self.job.stack.constants_of
             slow = {
                 "compute": self.tuning.get("overlap_compute_slowdown", name),
                 "comm": self.tuning.get("overlap_comm_slowdown", name),
@@ -110,7 +110,7 @@ class StepSimulator:
         chunk = self.chunks[slot.stage]
         if slot.phase == "FB":
             backward = self.factory.backward(self.chunks[slot.stage_b], variant, own_comm=True)
-            return merge(self.factory.forward(chunk, own_comm=True), backward)
+            return merge(self.factory.forward(chunk, Variant(gather=variant.gather), own_comm=True), backward)
         if slot.phase == "F":
             return self.factory.forward(chunk, variant)
         if slot.phase == "B":
@@ -130,8 +130,8 @@ class StepSimulator:
         crosses = job.layout.pipeline_crosses(job.cluster) and job.cluster.nic_bytes_per_s > 0
         group = job.cluster.group(2, job.cluster.domain if crosses else 1)
         message = Comm("send", tokens * job.arch.hidden * 2.0, group)
-        host = self.tuning.get("host_pipeline_s", job.stack.name) if job.stack.host_sync else 0.0
-        return host + collective_s(message, job.cluster, self.profile.collectives, self.fabric)
+        host = self.tuning.get("host_pipeline_s", job.stack.constants_of) if job.stack.host_sync else 0.0
+        return host + self.model.cost(message).time_s
 
     def build(self) -> tuple[Program, dict[int, Slot], dict[int, SegmentTime]]:
         """The step as a program: one item per slot on every rank's compute lane, plus host and dp lanes."""
@@ -162,31 +162,20 @@ class StepSimulator:
 
     # -- what a rank holds ------------------------------------------------------------------------------------
 
-    def stages_of(self, rank: int) -> tuple[int, ...]:
-        """Pipeline positions whose parameters a rank holds: its own, under DualPipe also its mirror image."""
-        if self.job.layout.schedule == "dualpipe":
-            return (rank, self.job.layout.pp - 1 - rank)
-        return (rank,)
-
     def rank_params(self, rank: int, trainable: bool = True) -> tuple[float, float]:
         """(dense, expert) parameters that one GPU of pipeline rank `rank` trains, or holds."""
         count = self.factory.dense_and_expert_params if trainable else self.factory.held_params
         dense = expert = 0.0
-        for chunk in self.chunks:
-            if chunk.index % self.job.layout.pp in self.stages_of(rank):
-                for name, _, kind in self.factory.blocks(chunk):
-                    if name == "head" and self.job.arch.tied_embeddings and self.job.layout.pp == 1:
-                        continue
-                    d, e = count(name, kind)
-                    dense, expert = dense + d, expert + e
+        for number in self.job.layout.chunks_of(rank):
+            for name, _, kind in self.factory.blocks(self.chunks[number]):
+                if name == "head" and self.job.arch.tied_embeddings and self.job.layout.pp == 1:
+                    continue
+                d, e = count(name, kind)
+                dense, expert = dense + d, expert + e
         return dense, expert
 
     def gather_s(self, stage: int) -> float:
         """Seconds to gather the updated parameters of one virtual stage over its data-parallel group."""
         chunk = self.chunks[stage]
-        comms = [
-            comm
-            for name, _, kind in self.factory.blocks(chunk)
-            for _, comm in self.factory.parameter_comms("all_gather", name, kind, 2.0)
-        ]
+        comms = [comm for name, _, kind in self.factory.blocks(chunk) for _, comm in self.factory.gathers(name, kind)]
         return sum(self.model.cost(comm).time_s for comm in comms)

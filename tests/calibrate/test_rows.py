@@ -5,7 +5,8 @@ from __future__ import annotations
 import pytest
 
 from calibrate.row_file import HIDDEN, published_rows
-from calibrate.rows import precision_of, recompute_of, release_of, scenario_of, stack_of
+from calibrate.rows import precision_of, recompute_of, scenario_of, stack_of
+from sim.release import parse_release
 from sim.scenario import ScenarioError, parse_scenario
 
 ROW = {"model": "mistral-7b", "gpu": "H100", "gpus": "8", "seq_len": "4096", "gbs": "64", "pp": "1"}
@@ -55,7 +56,7 @@ def test_recompute(text: str, modules: list[str]) -> None:
     ],
 )
 def test_release(text: str, release: str) -> None:
-    assert release_of(text) == release
+    assert parse_release(text) == release
 
 
 @pytest.mark.parametrize(

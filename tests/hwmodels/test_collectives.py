@@ -130,4 +130,4 @@ def test_exchange_grows_with_tokens_imbalance_and_copies(group: Group) -> None:
 def test_a_remote_exchange_carries_its_node_copies_through_the_nic() -> None:
     cluster, work = _cluster(), _exchange(Group(64, 8), tokens=1e6)
     far = 1e6 * 7168.0 * 3.5 * (7 / 8) / (cluster.nic_bytes_per_s * FABRIC.nic_efficiency)
-    assert exchange_s(work, cluster, FABRIC) == pytest.approx(FABRIC.exchange_floor_remote_s + far, rel=1e-12)
+    assert exchange_s(work, cluster, FABRIC) == pytest.approx(FABRIC.dispatch_floor_remote_s + far, rel=1e-12)

@@ -79,7 +79,12 @@ def _free_network(job_: TrainJob, profile_name: str) -> StepSimulator:
     profile = load_profile(profile_name)
     profile = replace(profile, collectives=replace(profile.collectives, **zeros))
     fabric = FabricFit(
-        ring_hop_s=0.0, tree_hop_s=0.0, peer_message_s=0.0, exchange_floor_s=0.0, exchange_floor_remote_s=0.0
+        ring_hop_s=0.0,
+        tree_hop_s=0.0,
+        peer_message_s=0.0,
+        exchange_floor_s=0.0,
+        dispatch_floor_remote_s=0.0,
+        combine_floor_remote_s=0.0,
     )
     return StepSimulator(replace(job_, cluster=cluster), profile, Tuning({"kernel_gap_s[*]": 0.0}), fabric)
 

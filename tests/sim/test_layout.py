@@ -60,7 +60,7 @@ def test_hybrid_sharding_keeps_a_copy_per_group() -> None:
     layout = Layout(gpus=64, zero=3, zero_group=8)
     cluster = build_cluster("dgx-h100", 64)
     assert layout.group("dp", cluster).ranks == 8
-    assert layout.replicas(cluster).ranks == 8
+    assert layout.group("dp_replicas", cluster).ranks == 8
 
 
 BAD: list[tuple[Any, dict[str, Any], str]] = [
