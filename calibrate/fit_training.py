@@ -25,6 +25,7 @@ from sim.interval import band_keys
 from sim.stack import constants
 
 _STEP = 0.02  # log step of the finite differences
+_LAST_FIT = "# Last fit: "
 _SCALE = 0.05  # Cauchy loss: a row that is 20 % off for every model pulls like one that is 1 % off
 
 
@@ -183,7 +184,7 @@ def _cost(error: Any, weight: Any, keep: Any) -> float:
 
 
 def write_constants(values: Mapping[str, float], note: str, path: Path) -> None:
-    """Write fitted values into the constants file, line by line: comments and order stay."""
+    """Write fitted values into the constants file, line by line: comments and order stay; one names the last fit."""
     lines = []
     for line in path.read_text(encoding="utf-8").splitlines():
         key = line.split(": {", 1)[0]
@@ -192,14 +193,13 @@ def write_constants(values: Mapping[str, float], note: str, path: Path) -> None:
             record["value"] = float(f"{values[key]:.4g}")
             record["kind"] = "fitted"
             record.setdefault("prior", float(constants()[key]["value"]))
-            record["data"] = note
             line = f"{key}: {{{', '.join(_item(k, v) for k, v in record.items())}}}"
-        lines.append(line)
+        lines.append(f"{_LAST_FIT}{note}." if line.startswith(_LAST_FIT) else line)
     path.write_text("\n".join(lines) + "\n", encoding="utf-8")
 
 
 def _item(key: str, value: Any) -> str:
-    if isinstance(value, str) and key in ("why", "data"):
+    if key == "why":
         return f'{key}: "{value}"'
     return f"{key}: {value:.6g}" if isinstance(value, float) else f"{key}: {value}"
 

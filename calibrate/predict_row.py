@@ -36,7 +36,7 @@ def simulate_row(row: Row, overrides: dict[str, float] | None = None, events: bo
     resolved = resolve(parse_scenario(raw))
     resolved = replace(resolved, assumptions=(*assumed, *resolved.assumptions))
     simulator = StepSimulator(resolved.job, load_profile(resolved.profile), Tuning(overrides))
-    if not (row.get("recompute") or "").strip():
+    if not (row.get("recompute") or "").strip() and not any("(recipe of" in note for note in assumed):
         resolved, simulator = _with_recipe(resolved, simulator, overrides)
     return RowResult(resolved, simulator.simulate(events), simulator)
 

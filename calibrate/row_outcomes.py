@@ -47,6 +47,7 @@ class Outcome:
 
     estimates: dict[str, Estimate]
     gpu: str = ""
+    generation: str = ""  # of the GPU
     kind: str = ""  # dense | MoE
     release: str = ""  # YY.MM, empty when unknown
     refusal: str = ""
@@ -67,7 +68,8 @@ def predict_workload(row: dict[str, str]) -> Outcome:
         Estimate(peak, peak * (1.0 - MEMORY_BAND), peak * (1.0 + MEMORY_BAND)),
     )
     kind = "MoE" if job.arch.is_moe else "dense"
-    return Outcome(dict(zip(METRICS, estimates, strict=True)), job.cluster.gpu.name, kind, job.release)
+    gpu = job.cluster.gpu
+    return Outcome(dict(zip(METRICS, estimates, strict=True)), gpu.name, gpu.generation, kind, job.release)
 
 
 def predict_rows(rows: Sequence[dict[str, str]], workers: int = 1, progress: Progress | None = None) -> list[Outcome]:

@@ -11,6 +11,7 @@ from collections.abc import Mapping
 from math import isfinite, log
 from typing import Any
 
+from calibrate.recipes import Recipe, find_recipe
 from sim.arch_catalogue import load_model
 from sim.release import parse_release
 from sim.scenario import ScenarioError
@@ -197,18 +198,26 @@ def _pipeline(row: Row) -> int:
     raise ScenarioError("pp is not stated and dp is not either: the layout cannot be known; state pp")
 
 
-def _virtual_stages(row: Row, pp: int, stack: str) -> int:
-    """Blank vpp: plain stacks do not interleave; tuned ones do, with about four layers per virtual stage."""
+def _virtual_stages(row: Row, pp: int, stack: str, recipe: Recipe | None) -> int:
+    """Blank vpp: the recipe's; plain stacks do not interleave; tuned ones do, about four layers per virtual stage."""
     stated = _whole(row, "vpp")
     if pp == 1 or stack != "megatron-tuned":
         return stated or 1 if pp > 1 else 1
-    if stated:
-        return stated
+    if stated or recipe:
+        return stated or (recipe.vpp if recipe else 1)
     arch = load_model(_model(row))
     layers = arch.num_layers if arch.num_layers % pp == 0 else arch.num_layers + arch.mtp_layers + 2
     per_rank = -(-layers // pp)
     divisors = [v for v in range(1, per_rank + 1) if per_rank % v == 0]
     return min(divisors, key=lambda v: abs(log(per_rank / v / _LAYERS_PER_CHUNK)))
+
+
+def _recipe(row: Row, layout: Mapping[str, Any], micro: int) -> Recipe | None:
+    """The published recipe that the row's release has for this job."""
+    shape = {k: int(layout[k]) for k in ("tp", "pp", "cp", "ep")}
+    shape |= {"gpus": _whole(row, "gpus") or 0, "gbs": _whole(row, "gbs") or 0, "mbs": micro}
+    precision = precision_of(_cell(row, "precision"))
+    return find_recipe(_model(row), _cell(row, "gpu"), precision, _cell(row, "release"), shape)
 
 
 def scenario_of(row: Row) -> tuple[dict[str, Any], list[str]]:
@@ -228,17 +237,21 @@ def scenario_of(row: Row) -> tuple[dict[str, Any], list[str]]:
         "zero_group": shard,
     }
     layout["etp"] = _expert_tensor(row, layout)
+    micro, note = _micro_batch(row, stack)
+    recipe = _recipe(row, layout, micro)
     recompute = recompute_of(_cell(row, "recompute"))
+    if recipe is not None and not _cell(row, "recompute"):
+        recompute = list(recipe.recompute)
     if stack == "megatron-2021" and recompute == ["full"]:
         layout["sequence_parallel"] = False
     if stack == "megatron-2021" and not _cell(row, "recompute"):
         layout["sequence_parallel"] = False
         assumed.append("sequence_parallel = False (Megatron-LM before Korthikanti et al.)")
-    micro, note = _micro_batch(row, stack)
     if note:
         assumed.append(note)
     if not _cell(row, "recompute"):
-        assumed.append("recompute = none (not stated)")
+        said = f"recipe of release {recipe.release}" if recipe else "not stated"
+        assumed.append(f"recompute = {', '.join(recompute)} ({said})")
     train: dict[str, Any] = {
         "global_batch": _whole(row, "gbs"),
         "micro_batch": micro,
@@ -249,7 +262,9 @@ def scenario_of(row: Row) -> tuple[dict[str, Any], list[str]]:
     if _cell(row, "gpu").upper().startswith(("GB200", "GB300")):
         train["mtp"] = False
         assumed.append("mtp = False (vendors' recipes on NVL72 leave the MTP module out)")
-    layout["vpp"] = _virtual_stages(row, layout["pp"], stack)
+    if recipe is not None and recipe.offload_activations:
+        train["offload_activations"] = recipe.offload_activations
+    layout["vpp"] = _virtual_stages(row, layout["pp"], stack, recipe)
     if layout["pp"] > 1 and not _cell(row, "vpp"):
         assumed.append(f"vpp = {layout['vpp']} (not stated)")
     _capacity(row, train)
@@ -258,7 +273,7 @@ def scenario_of(row: Row) -> tuple[dict[str, Any], list[str]]:
         "cluster": _cluster(row),
         "layout": layout,
         "train": train,
-        "stack": {"name": stack, **_settings(row)},
+        "stack": {"name": stack, **(recipe.stack if recipe else {}), **_settings(row)},
     }
     release = parse_release(_cell(row, "release"))
     if release:

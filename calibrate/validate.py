@@ -120,8 +120,7 @@ def _family(row: dict[str, str], outcome: Outcome) -> str:
         return f"MoE, release {_release_class(outcome.release)}"
     if stack == "megatron-2021" and row.get("hidden"):
         return "dense, sweeps on Megatron-LM of 2022"
-    blackwell = outcome.gpu.startswith(("b200", "b300", "gb200", "gb300"))
-    return "dense, Blackwell" if blackwell else "dense, A100 and Hopper"
+    return "dense, Blackwell" if outcome.generation == "blackwell" else "dense, A100 and Hopper"
 
 
 def _release_class(release: str) -> str:

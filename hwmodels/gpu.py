@@ -27,6 +27,7 @@ class GpuSpec:
     sm_count: int
     scale_up_bytes_per_s: float  # 0 when there is no scale-up link
     pcie_bytes_per_s: float
+    host_link_bytes_per_s: float  # to the host's memory: PCIe, or NVLink-C2C with Grace
     tdp_w: float
     price_usd_per_hour: float | None  # middle of the published range
     price_note: str
@@ -68,6 +69,7 @@ def _from_record(name: str, r: GpuRecord) -> GpuSpec:
         sm_count=r.sm_count or 0,
         scale_up_bytes_per_s=r.scale_up_bytes_per_s,
         pcie_bytes_per_s=r.pcie_bytes_per_s,
+        host_link_bytes_per_s=r.host_link_bytes_per_s or r.pcie_bytes_per_s,
         tdp_w=r.tdp_w,
         price_usd_per_hour=middle,
         price_note=note,

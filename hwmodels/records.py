@@ -44,6 +44,7 @@ class GpuRecord(_Record):
     scale_up_link: str = ""
     scale_up_bytes_per_s: float = Field(default=0.0, ge=0)
     pcie_bytes_per_s: float = Field(ge=0)
+    host_link_bytes_per_s: float | None = Field(default=None, gt=0)  # default: PCIe
     tdp_w: float = Field(gt=0)
     price_usd_per_hour: Price | None = None
 

@@ -143,7 +143,7 @@ def _stack(name: str) -> Entry:
     grace, _ = load_stack(name, build_cluster(node_for_gpu("gb200"), 8))
     settings = {key: getattr(plain, key) for key in setting_names()}
     if plain.cuda_graphs != grace.cuda_graphs:
-        settings["cuda_graphs"] = "auto (on with Grace hosts, off with x86 hosts)"
+        settings["cuda_graphs"] = f"auto ({grace.cuda_graphs} with Grace hosts, {plain.cuda_graphs} with x86 hosts)"
     return {
         "kind": "stack",
         "name": name,

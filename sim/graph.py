@@ -24,7 +24,8 @@ class Op:
     stream: str = "compute"
     after: tuple[int, ...] = ()
     scale: float = 1.0
-    kernels: int = 1  # launches, for the host
+    kernels: int = 1  # one after the other on the stream: a gap each, and a launch each for the host
+    side_launches: int = 0  # launches beside those, on streams of their own: the host pays for them, the GPU does not
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,9 +67,11 @@ class SegmentBuilder:
     _last_compute: int | None = None
     _pending: tuple[int, ...] = ()
 
-    def compute(self, name: str, work: Work, category: str, kernels: int = 1, scale: float = 1.0) -> int:
+    def compute(
+        self, name: str, work: Work, category: str, kernels: int = 1, scale: float = 1.0, side_launches: int = 0
+    ) -> int:
         """Append work on the compute stream, after every transfer that blocks it."""
-        self.ops.append(Op(name, work, category, "compute", self._pending, scale, kernels))
+        self.ops.append(Op(name, work, category, "compute", self._pending, scale, kernels, side_launches))
         self._pending = ()
         self._last_compute = len(self.ops) - 1
         return self._last_compute
@@ -105,6 +108,12 @@ class SegmentBuilder:
     def build(self) -> Segment:
         """The finished segment."""
         return Segment(self.name, tuple(self.ops), self.host_s, tuple(self.blocks))
+
+    def delay_host(self, host_s: float) -> None:
+        """Add CPU time to the last stretch: what must be issued before the next segment can be."""
+        if self.blocks:
+            last = self.blocks.pop()
+            self.blocks.append(HostBlock(last.first, last.last, last.host_s + host_s))
 
     def close_block(self, first: int, host_s: float) -> None:
         """End a stretch of ops that began at number `first`: the CPU needs `host_s` for it and then synchronises."""

@@ -116,7 +116,8 @@ def _core(ctx: LayerContext, a: AttentionArch, *, window: bool, causal: bool) ->
         ctx.micro_batch, q_len, kv_len, heads, kv_heads, a.head_dim, a.v_head_dim, masked, size, ctx.half, "forward"
     )
     if ctx.stack.attention_kernel != "unfused":
-        return Core(name="attention.core", work=work)
+        eight = ctx.stack.fp8_attention and ctx.quantised
+        return Core(name="attention.core", work=work, scale=ctx.tuning.get("fp8_attention_factor") if eight else 1.0)
     factor = ctx.tuning.get("unfused_score_bytes", ctx.stack.constants_of)
     return Core(name="attention.core", work=work, unfused_bytes=12.0 * factor, unfused_backward_bytes=18.0 * factor)
 

@@ -12,8 +12,7 @@ from math import gcd
 from hwmodels.cluster import Cluster
 from hwmodels.work import Group
 from sim.arch import ModelArch
-
-SCHEDULES = ("gpipe", "1f1b", "interleaved", "zb-h1", "dualpipe")
+from sim.pipeline import SCHEDULES
 
 
 class BadLayout(ValueError):
@@ -119,8 +118,8 @@ def _check_degrees(layout: Layout) -> None:
     if layout.gpus % expert:
         raise BadLayout(
             f"expert data parallel is not whole: {layout.gpus} GPUs / (etp={layout.etp} x ep={layout.ep} x "
-            f"pp={layout.pp}) = {layout.gpus / expert:.2f}; ep may be one of "
-            f"{_divisors(layout.gpus // layout.pp // layout.etp or 1, 512)}"
+            f"pp={layout.pp}) = {layout.gpus / expert:.2f}; ep x etp may be one of "
+            f"{_divisors(layout.gpus // layout.pp, 512)}"
         )
     if layout.zero_group and (layout.dp * layout.cp) % layout.zero_group:
         raise BadLayout(f"zero_group={layout.zero_group} does not divide dp x cp = {layout.dp * layout.cp}")
@@ -164,8 +163,10 @@ def _check_schedule(layout: Layout) -> None:
         raise BadLayout(f"vpp={layout.vpp} needs pp > 1")
     if layout.schedule == "dualpipe" and (layout.pp % 2 or layout.pp < 2 or layout.vpp != 1):
         raise BadLayout(f"dualpipe needs an even pp of at least 2 and vpp=1, not pp={layout.pp}, vpp={layout.vpp}")
-    if layout.vpp > 1 and layout.schedule not in ("interleaved", "1f1b"):
+    if layout.vpp > 1 and layout.schedule != "interleaved":
         raise BadLayout(f"schedule={layout.schedule} has no virtual stages; set vpp=1 or schedule=interleaved")
+    if layout.schedule == "interleaved" and layout.vpp == 1:
+        raise BadLayout("schedule=interleaved needs virtual stages: set vpp to 2 or more, or schedule=1f1b")
 
 
 def check_layout(layout: Layout, arch: ModelArch) -> Layout:

@@ -63,7 +63,7 @@ def _permute(ctx: LayerContext, name: str, rows: float, width: int) -> Pointwise
 def _exchange(ctx: LayerContext, moe: MoeArch, load: ExpertLoad, width: int) -> tuple[list[Step], list[Step]]:
     if ctx.layout.ep == 1:
         return [], []
-    exposed = ctx.tuning.get("ep_exposed", ctx.stack.constants_of, ctx.stack.ep_overlap, ctx.age)
+    exposed = ctx.tuning.get("ep_exposed", ctx.stack.constants_of, ctx.stack.ep_overlap)
 
     def exchange(stage: str, dtype: str) -> ExpertExchange:
         return ExpertExchange(
@@ -74,7 +74,7 @@ def _exchange(ctx: LayerContext, moe: MoeArch, load: ExpertLoad, width: int) -> 
             group=ctx.group("ep"),
             node_copies=load.node_copies,
             rank_copies=load.rank_copies,
-            deduplicated=ctx.stack.deduplicated_dispatch,
+            deduplicated=ctx.stack.deduplicated_dispatch is True,
             imbalance=load.imbalance,
         )
 
@@ -108,21 +108,12 @@ def _expert_tensor(ctx: LayerContext, rows: float, width: int) -> tuple[list[Ste
     return [enter], [leave]
 
 
-def fused_expert_mlp(ctx: LayerContext, moe: MoeArch) -> bool:
-    """Grouped GEMM, SwiGLU and MXFP8 quantisation in one kernel: gated experts on Blackwell, releases from 26.06 on.
-
-    Gains of that size appear in those rows only (not on Hopper, not for experts without a gate): assumed cause.
-    """
-    young = not ctx.stack.fused_experts or ctx.age != "late"
-    return not young and moe.gated and ctx.precision in ("mxfp8", "nvfp4") and ctx.generation == "blackwell"
-
-
 def _experts(ctx: LayerContext, moe: MoeArch, load: ExpertLoad, width: int) -> list[Step]:
     inner = max(1, moe.expert_intermediate // ctx.layout.etp)
     rows = load.rows
     accumulate = 8.0 * ctx.tuning.get("accumulate_traffic", ctx.stack.constants_of)
 
-    fused = fused_expert_mlp(ctx, moe)
+    fused = ctx.stack.fused_experts is True
     scale = ctx.tuning.get("fused_expert_mlp_factor") if fused else 1.0
     cast = ctx.cast_bytes() * scale * ctx.tuning.get("expert_cast_factor", ctx.stack.constants_of, ctx.age)
     # published NVFP4 recipes of MoE models gain next to nothing over MXFP8: experts are priced in MXFP8 (assumed)
@@ -139,6 +130,8 @@ def _experts(ctx: LayerContext, moe: MoeArch, load: ExpertLoad, width: int) -> l
             accumulate_bytes=accumulate,
             scale=scale,
             trainable=ctx.lora_rank == 0,
+            weight_cast_bytes=ctx.weight_cast_bytes(),
+            one_launch=fused or ctx.stack.grouped_kernels,
         )
 
     elements = float(sum(rows)) * inner * ctx.traffic() * scale

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import NamedTuple
 
 
@@ -177,17 +178,20 @@ def dualpipe(pp: int, micro_batches: int) -> list[list[Slot]]:
     return [_dualpipe_rank(rank, pp, micro_batches) for rank in range(pp)]
 
 
+# every schedule by name: (pp, vpp, micro-batches) -> slots of every pipeline rank in program order
+_SCHEDULES: dict[str, Callable[[int, int, int], list[list[Slot]]]] = {
+    "gpipe": lambda pp, vpp, micro_batches: gpipe(pp, micro_batches),
+    "1f1b": lambda pp, vpp, micro_batches: one_f_one_b(pp, micro_batches),
+    "interleaved": interleaved,
+    "zb-h1": lambda pp, vpp, micro_batches: zb_h1(pp, micro_batches),
+    "dualpipe": lambda pp, vpp, micro_batches: dualpipe(pp, micro_batches),
+}
+SCHEDULES = tuple(_SCHEDULES)
+
+
 def orders(schedule: str, pp: int, vpp: int, micro_batches: int) -> list[list[Slot]]:
-    """Slots of every pipeline rank in program order."""
-    if schedule == "dualpipe":
-        return dualpipe(pp, micro_batches)
-    if schedule == "zb-h1":
-        return zb_h1(pp, micro_batches)
-    if schedule == "gpipe":
-        return gpipe(pp, micro_batches)
-    if vpp > 1:
-        return interleaved(pp, vpp, micro_batches)
-    return one_f_one_b(pp, micro_batches)
+    """Slots of every pipeline rank in program order. KeyError for a schedule that is not in SCHEDULES."""
+    return _SCHEDULES[schedule](pp, vpp, micro_batches)
 
 
 def in_flight(order: list[Slot]) -> dict[int, int]:

@@ -7,13 +7,13 @@ from pathlib import Path
 from typing import Any
 
 from hwmodels.cluster import Cluster, build_cluster, node_for_gpu
-from hwmodels.dtypes import PEAK_OF
+from hwmodels.gpu import load_gpu
 from sim.arch import ModelArch
 from sim.arch_catalogue import load_model
 from sim.job import TrainJob
 from sim.layout import BadLayout, Layout, check_layout
 from sim.release import release_age
-from sim.scenario import LayoutAsk, Scenario, ScenarioError, TrainAsk
+from sim.scenario import PRECISIONS, LayoutAsk, Scenario, ScenarioError, TrainAsk
 from sim.stack import Stack, load_stack
 from traces.routing import Routing, load_counts
 
@@ -44,6 +44,10 @@ def _cluster(scenario: Scenario) -> tuple[Cluster, list[str]]:
             raise ScenarioError("cluster needs a node (for example dgx-h100) or a gpu (for example H100)")
         node = node_for_gpu(ask.gpu)
         assumed.append(f"cluster.node = {node} (usual node of {ask.gpu})")
+    elif ask.gpu is not None and load_gpu(ask.gpu).name != build_cluster(node, 1).gpu.name:
+        raise ScenarioError(
+            f"cluster.node={node} holds {build_cluster(node, 1).gpu.name}, not {ask.gpu}; leave gpu or node out"
+        )
     cluster = build_cluster(node, ask.gpus, ask.fabric, ask.nic_bytes_per_s, ask.oversubscription)
     if ask.fabric is None and cluster.domains > 1:
         assumed.append(
@@ -92,26 +96,35 @@ def _layout(ask: LayoutAsk, arch: ModelArch, gpus: int, stack: Stack) -> tuple[L
     return layout, assumed
 
 
-def with_overlap(stack: Stack, arch: ModelArch, layout: Layout, cluster: Cluster, age: str) -> tuple[Stack, list[str]]:
-    """The stack with ep_overlap "auto" decided.
+def decided(
+    stack: Stack, arch: ModelArch, layout: Layout, cluster: Cluster, precision: str, age: str
+) -> tuple[Stack, list[str]]:
+    """The stack with every setting that is "auto" decided from the job, and what was chosen.
 
-    Tuned recipes hide exchanges behind another micro-batch's compute (1F1B overlap) where they cross scale-up
-    domains, releases before 26.02 excepted; that needs virtual stages.
+    Rules of tuned recipes (compiled from NVIDIA Megatron-Bridge's performance configurations): dense models overlap
+    tensor-parallel transfers, MoE models do not. Exchanges hide behind another micro-batch's compute where they cross
+    scale-up domains and there are virtual stages, releases before 26.02 excepted. Tokens travel once per rank and node
+    except on x86 hosts before 26.02. From 26.06 on gated experts run as fused kernels in MXFP8 on Blackwell.
     """
-    if stack.ep_overlap != "auto":
-        return stack, []
-    hides = layout.vpp > 1 and age != "young" and layout.ep > 1 and layout.group("ep", cluster).domains > 1
-    chosen = "hidden" if hides else "none"
-    said = [f"ep_overlap = {chosen} (what auto means for this layout and release)"] if arch.is_moe else []
-    return replace(stack, ep_overlap=chosen), said
+    young, gated = age == "young", arch.moe is not None and arch.moe.gated
+    crosses = layout.ep > 1 and layout.group("ep", cluster).domains > 1
+    fusable = precision in ("mxfp8", "nvfp4") and cluster.gpu.generation == "blackwell"
+    rules: dict[str, Any] = {
+        "tp_overlap": not arch.is_moe,
+        "ep_overlap": "hidden" if layout.vpp > 1 and crosses and not young else "none",
+        "deduplicated_dispatch": not (young and cluster.host_cpu == "x86"),
+        "fused_experts": age == "late" and gated and fusable,
+    }
+    chosen = {key: value for key, value in rules.items() if getattr(stack, key) == "auto"}
+    shown = ("tp_overlap",) if not arch.is_moe else tuple(rules)
+    said = [f"{key} = {chosen[key]} (what auto means for this job)" for key in shown if key in chosen]
+    return replace(stack, **chosen), said
 
 
 def _routing(scenario: Scenario) -> Routing:
     ask = scenario.routing
     if isinstance(ask, str):
         return Routing()
-    if ask.counts is not None and ask.lognormal is not None:
-        raise ScenarioError("routing: give lognormal or counts, not both")
     if ask.counts is not None:
         load_counts(Path(ask.counts))
         return Routing(kind="counts", counts_file=ask.counts)
@@ -165,11 +178,15 @@ def resolve(scenario: Scenario) -> Resolved:
     cluster, assumed = _cluster(scenario)
     stack, from_stack = _stack(scenario, cluster)
     layout, from_layout = _layout(scenario.layout, arch, cluster.gpus, stack)
-    stack, from_overlap = with_overlap(stack, arch, layout, cluster, release_age(scenario.release or ""))
+    age = release_age(scenario.release or "")
+    stack, from_rules = decided(stack, arch, layout, cluster, train.precision, age)
     _check_batch(train, layout)
     if not cluster.gpu.supports(train.precision):
-        have = ", ".join(p for p in ("bf16", "fp16", "fp8", "nvfp4") if PEAK_OF[p] in cluster.gpu.peak_flops_per_s)
+        have = ", ".join(p for p in PRECISIONS if cluster.gpu.supports(p))
         raise ScenarioError(f"precision={train.precision} has no tensor path on {cluster.gpu.name}; use one of {have}")
+    profile = scenario.profile or cluster.gpu.name
+    if load_gpu(profile).name != cluster.gpu.name:
+        assumed.append(f"profile = {profile} (asked for): kernels measured on another GPU than {cluster.gpu.name}")
     if scenario.release is None:
         assumed.append("release = unknown (software of the published rows' middle age)")
     job = TrainJob(
@@ -192,4 +209,4 @@ def resolve(scenario: Scenario) -> Resolved:
         offload_activations=train.offload_activations,
         release=scenario.release or "",
     )
-    return Resolved(job, scenario.profile or cluster.gpu.name, tuple(assumed + from_layout + from_stack + from_overlap))
+    return Resolved(job, profile, tuple(assumed + from_layout + from_stack + from_rules))

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, ValidationInfo, field_validator, model_validator
 
 from hwmodels.facts import did_you_mean
 from hwmodels.units import UnitError, parse_quantity
@@ -27,6 +27,15 @@ class ScenarioError(ValueError):
 
 class _Strict(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, str_strip_whitespace=True, allow_inf_nan=False)
+
+    @field_validator("*", mode="before")
+    @classmethod
+    def _no_switch_for_a_number(cls, value: Any, info: ValidationInfo) -> Any:
+        """YAML's true and yes would silently count as 1."""
+        wanted = cls.model_fields[info.field_name].annotation if info.field_name else None
+        if isinstance(value, bool) and wanted in (int, float, int | None, float | None):
+            raise ValueError("must be a number")
+        return value
 
 
 Degree = Field(default=1, ge=1, le=1_000_000)
@@ -91,12 +100,11 @@ class TrainAsk(_Strict):
     @classmethod
     def _modules(cls, value: Any) -> Any:
         names = [value] if isinstance(value, str) else value
-        if isinstance(names, (list, tuple)):
-            for name in names:
-                if name not in RECOMPUTE_MODULES:
-                    raise ValueError(
-                        f"{name!r} cannot be recomputed; {did_you_mean(str(name), list(RECOMPUTE_MODULES))}"
-                    )
+        if not isinstance(names, (list, tuple)):
+            raise ValueError(f"must be a name or a list of names out of {', '.join(RECOMPUTE_MODULES)}")
+        for name in names:
+            if name not in RECOMPUTE_MODULES:
+                raise ValueError(f"{name!r} cannot be recomputed; {did_you_mean(str(name), list(RECOMPUTE_MODULES))}")
         return names
 
     @field_validator("precision")
@@ -113,6 +121,12 @@ class RoutingAsk(_Strict):
     lognormal: float | None = Field(default=None, ge=0, le=5)
     counts: str | None = None
     seed: int = Field(default=0, ge=0)
+
+    @model_validator(mode="after")
+    def _one_kind(self) -> RoutingAsk:
+        if (self.lognormal is None) == (self.counts is None):
+            raise ValueError("give either lognormal (a sigma) or counts (a file)")
+        return self
 
 
 class Scenario(_Strict):
@@ -145,7 +159,8 @@ def _describe(error: ValidationError) -> str:
     errors = error.errors()
     first = errors[0]
     if first["type"] == "literal_error" and isinstance(first["input"], dict):  # a mapping was given: speak about that
-        first = next((e for e in errors if e["loc"][:1] == first["loc"][:1] and len(e["loc"]) > 2), first)
+        inside = [e for e in errors if e["loc"][:1] == first["loc"][:1] and "Ask" in str(e["loc"][1:])]
+        first = next(iter(inside), first)
     loc = [str(p) for p in first["loc"]]
     where = ".".join(p for p in loc if p not in _FORMS and not p.startswith(("function-", "literal[", "dict[")))
     if first["type"] == "extra_forbidden":
@@ -153,10 +168,19 @@ def _describe(error: ValidationError) -> str:
     if first["type"] == "missing":
         return f"{where} is missing"
     message = first["msg"].removeprefix("Value error, ")
+    if first["type"] != "value_error":
+        message = _FORM_OF.get(where, message)
     return f"{where[:80]}: {message[0].lower()}{message[1:]} (given {_short(first.get('input'))})"
 
 
-_FORMS = ("str", "RoutingAsk", "LoraAsk")  # pydantic's names for the forms of one key
+_FORMS = ("str", "constrained-str", "RoutingAsk", "LoraAsk")  # pydantic's names for the forms of one key
+# keys that take several forms: what would do, for a value that has none of them
+_FORM_OF = {
+    "model": "must be a name, a path to a config.json, or a mapping of sizes",
+    "routing": "must be balanced, or a mapping with lognormal or counts",
+    "stack": "must be a name, or a mapping with name and settings",
+    "train.lora": "must be a mapping with rank, for example {rank: 16}",
+}
 
 
 def _short(value: Any) -> str:
@@ -225,7 +249,7 @@ def _read(file: Path) -> Any:
     except (OSError, ValueError):  # a name that the file system cannot even be asked for
         size = None
     if size is None:
-        raise ScenarioError("scenario file does not exist; `moesim init` writes one")
+        raise ScenarioError("scenario file does not exist, or is a folder; `moesim init` writes one")
     if size > MAX_BYTES:
         raise ScenarioError(f"the file has {size:,} bytes; a scenario has at most {MAX_BYTES:,}")
     try:

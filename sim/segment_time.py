@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from hwmodels.cost import CostModel
 from sim.graph import STREAMS, HostBlock, Op, Segment
@@ -117,8 +117,7 @@ def merge(forward: Segment, backward: Segment) -> Segment:
         if cursors[thread] >= len(threads[thread]):
             thread = 1 - thread
         for index, op in threads[thread][cursors[thread]]:
-            after = [where[thread][j] for j in op.after]
-            ops.append(Op(op.name, op.work, op.category, op.stream, tuple(after), op.scale, op.kernels))
+            ops.append(replace(op, after=tuple(where[thread][j] for j in op.after)))
             where[thread][index] = len(ops) - 1
         cursors[thread] += 1
     blocks = tuple(

@@ -142,7 +142,7 @@ class SegmentFactory:
         ctx = self._ctx
         share = ctx.tuning.get("host_backward_share", ctx.stack.constants_of) if backward else 1.0
         sockets = ctx.tuning.get("host_two_socket_factor", ctx.stack.constants_of) if ctx.layout.tp > 4 else 1.0
-        return launches * ctx.tuning.get("host_launch_s", ctx.stack.constants_of) * share * sockets
+        return launches * ctx.tuning.get("host_launch_s", ctx.stack.constants_of) * share * sockets * self._graph_share
 
     def _close(
         self, builder: SegmentBuilder, first: int, backward: bool, kind: LayerKind | None = None, share: float = 1.0
@@ -152,23 +152,28 @@ class SegmentFactory:
         `kind` adds `share` of the bookkeeping of an expert layer.
         """
         if self._synchronises:
-            launches = sum(op.kernels for op in builder.ops[first:])
+            launches = sum(op.kernels + op.side_launches for op in builder.ops[first:])
             experts = self._expert_s(backward) * share if _has_experts(kind) else 0.0
             builder.close_block(first, self._launch_s(launches, backward) + experts)
 
     @property
     def _synchronises(self) -> bool:
-        """The CPU waits for the GPU inside every layer: old stacks do, and dropless experts without CUDA graphs,
-        whose row counts the CPU must read before it can launch their kernels."""
+        """The CPU waits for the GPU inside every layer: old stacks do, and dropless experts outside CUDA graphs, whose
+        row counts the CPU must read before it can launch their kernels."""
         ctx = self._ctx
-        return ctx.stack.host_sync or (ctx.arch.is_moe and ctx.dropless and not ctx.stack.cuda_graphs)
+        return ctx.stack.host_sync or (ctx.arch.is_moe and ctx.dropless and ctx.stack.cuda_graphs != "full")
+
+    @property
+    def _graph_share(self) -> float:
+        """What CUDA graphs leave of the host's work."""
+        return self._ctx.tuning.get("host_graph_share", self._ctx.stack.cuda_graphs, self._ctx.cluster.host_cpu)
 
     def _expert_s(self, backward: bool) -> float:
         """CPU seconds of one MoE layer's bookkeeping, forward or backward."""
         ctx = self._ctx
         both = ctx.tuning.get("host_moe_layer_s", ctx.stack.constants_of, "dropless" if ctx.dropless else "drop")
         forward = ctx.tuning.get("host_moe_forward_share", ctx.stack.constants_of)
-        return both * (1.0 - forward if backward else forward)
+        return both * (1.0 - forward if backward else forward) * self._graph_share
 
     def _host_s(
         self,
@@ -181,11 +186,12 @@ class SegmentFactory:
         ctx = self._ctx
         pipeline = ctx.tuning.get("host_pipeline_s", ctx.stack.constants_of) if ctx.layout.pp > 1 else 0.0
         if self._synchronises:
+            if not ctx.stack.host_sync:  # those stacks wait in the transfer itself, see StepSimulator.send_s
+                builder.delay_host(pipeline)
             return 0.0
         moe = sum(1 for _, _, kind in blocks if _has_experts(kind))
-        launches = sum(op.kernels for op in builder.ops)
-        total = self._launch_s(launches, backward) + moe * self._expert_s(backward) * share + pipeline
-        return total * (ctx.tuning.get("host_graph_share", ctx.stack.constants_of) if ctx.stack.cuda_graphs else 1.0)
+        launches = sum(op.kernels + op.side_launches for op in builder.ops)
+        return self._launch_s(launches, backward) + moe * self._expert_s(backward) * share + pipeline
 
     def forward(self, chunk: Chunk, variant: Variant = _PLAIN, own_comm: bool = False) -> Segment:
         """Forward of one micro-batch."""

@@ -31,15 +31,17 @@ class Stack:
     title: str
     constants_of: str  # the stack whose fitted constants apply: its own, or that of a relative
     attention_kernel: str  # fused | fused-plain (untuned) | sdpa | unfused | unmasked (masked blocks computed too)
-    tp_overlap: bool
+    tp_overlap: bool | str  # auto: see resolve.decided
     dp_overlap: bool
-    ep_overlap: str  # none | hidden (behind another micro-batch's compute) | dualpipe | auto (see with_overlap)
+    ep_overlap: str  # none | hidden (behind another micro-batch's compute) | dualpipe | auto (see resolve.decided)
     grad_dtype: str
-    cuda_graphs: bool
+    cuda_graphs: str  # none | partial (attention and router; experts stay eager) | full | auto (by host CPU)
     compiled: bool  # graph compiler fuses elementwise work
-    deduplicated_dispatch: bool
+    deduplicated_dispatch: bool | str  # a token travels once per rank and node; auto: see resolve.decided
     dispatch_dtype: str  # of the rows that travel to the experts
-    fused_experts: bool  # late releases run grouped GEMM, SwiGLU and MXFP8 quantisation as one kernel on Blackwell
+    grouped_kernels: bool  # one launch serves all local experts; otherwise the host launches each expert's GEMMs
+    fused_experts: bool | str  # grouped GEMM, SwiGLU and MXFP8 quantisation as one kernel; auto: see resolve.decided
+    fp8_attention: bool  # scores and values in 8 bits as well
     dummy_gradients: bool  # Transformer Engine keeps one 16-bit gradient buffer per distinct weight shape
     regather: bool  # sequence parallelism keeps shards and gathers them again for the weight gradient
     host_sync: bool  # the CPU waits for the GPU at pipeline transfers
@@ -52,8 +54,12 @@ class Stack:
 # what a scenario may write for the settings that are neither a switch nor a number
 _CHOICES = {
     "attention_kernel": ("fused", "fused-plain", "sdpa", "unfused", "unmasked"),
+    "tp_overlap": ("auto", True, False),
     "ep_overlap": ("auto", "none", "hidden", "dualpipe"),
     "grad_dtype": ("bf16", "fp16", "fp32"),
+    "cuda_graphs": ("auto", "none", "partial", "full"),
+    "deduplicated_dispatch": ("auto", True, False),
+    "fused_experts": ("auto", True, False),
     "dispatch_dtype": ("bf16", "fp8_block"),
 }
 
@@ -62,7 +68,7 @@ def _checked(key: str, value: Any) -> Any:
     """A setting's value when it is of the right kind; StackError otherwise."""
     if key in _CHOICES:
         if value not in _CHOICES[key]:
-            raise StackError(f"stack.{key}={value!r} is not one of {', '.join(_CHOICES[key])}")
+            raise StackError(f"stack.{key}={value!r} is not one of {', '.join(map(str, _CHOICES[key]))}")
     elif key == "master_dtype_bytes":
         if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0 <= value <= 64:
             raise StackError(f"stack.{key}={value!r} must be bytes per parameter between 0 and 64")
@@ -109,12 +115,12 @@ def load_stack(name: str, cluster: Cluster, overrides: dict[str, Any] | None = N
     if record["constants_of"] not in records:
         raise StackError(f"sim/stacks/stacks.yaml: {name}: constants_of names no stack: {record['constants_of']!r}")
     assumed = []
-    if record["cuda_graphs"] == "auto":
-        record["cuda_graphs"] = cluster.host_cpu == "grace"
     for key, value in (overrides or {}).items():
         if key not in setting_names():
             raise StackError(f"unknown stack setting {key!r}; {did_you_mean(key, list(setting_names()))}")
         record[key] = _checked(key, value)
+    if record["cuda_graphs"] == "auto":
+        record["cuda_graphs"] = "partial" if cluster.host_cpu == "grace" else "none"
     for key in setting_names():
         if key not in (overrides or {}):
             assumed.append(f"{key} = {record[key]} (default of stack {name})")

@@ -68,7 +68,7 @@ def optimizer_offload_s(sim: Ending, rank: int) -> float:
     if not job.offload_optimizer:
         return 0.0
     own = _owned_params(sim, rank)
-    link = job.cluster.gpu.pcie_bytes_per_s * sim.tuning.get("host_link_share")
+    link = job.cluster.gpu.host_link_bytes_per_s * sim.tuning.get("host_link_share")
     update = sim.tuning.get("host_optimizer_bytes_per_param") / sim.tuning.get("host_bytes_per_s")
     return own * ((bytes_per_element(job.stack.grad_dtype) + 2.0) / link + update)
 
@@ -79,7 +79,7 @@ def activation_offload_excess_s(sim: Ending, body_s: float) -> float:
     if job.offload_activations <= 0.0:
         return 0.0
     kept = max(_kept_activation_bytes(sim, r) for r in range(job.layout.pp))
-    link = job.cluster.gpu.pcie_bytes_per_s * sim.tuning.get("host_link_share")
+    link = job.cluster.gpu.host_link_bytes_per_s * sim.tuning.get("host_link_share")
     return max(0.0, 2.0 * kept * job.offload_activations * job.micro_batches / link - body_s)
 
 

@@ -47,6 +47,13 @@ class GroupedLinear:
     trainable: bool = True
     accumulate_bytes: float = 0.0
     scale: float = 1.0  # of the kernel's time, where neighbours are fused into it
+    weight_cast_bytes: float = 0.0  # per weight and micro-batch, to quantise and transpose it
+    one_launch: bool = False  # one kernel serves all experts; otherwise each has its own, on parallel streams
+
+    @property
+    def side_launches(self) -> int:
+        """Launches per GEMM or cast beyond the first."""
+        return 0 if self.one_launch else sum(1 for r in self.rows if r) - 1
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -57,6 +64,7 @@ class Core:
     work: Attention
     unfused_bytes: float = 0.0  # per score element, forward; 0 for a fused kernel
     unfused_backward_bytes: float = 0.0
+    scale: float = 1.0  # of the fused kernel's time
     category: str = "attention"
     module: str = "core_attention"
 
@@ -89,14 +97,16 @@ class Exchange:
 Step = Linear | GroupedLinear | Core | Pointwise | Exchange
 
 
-def _cast(builder: SegmentBuilder, name: str, elements: float, bytes_each: float) -> None:
+def _cast(builder: SegmentBuilder, name: str, elements: float, bytes_each: float, side_launches: int = 0) -> None:
     if bytes_each > 0 and elements > 0:
-        builder.compute(f"{name}.cast", Stream(elements * bytes_each, "cast"), "cast")
+        traffic = Stream(elements * bytes_each, "cast")
+        builder.compute(f"{name}.cast", traffic, "cast", side_launches=side_launches)
 
 
-def _cast_weights(builder: SegmentBuilder, name: str, step: Linear) -> None:
+def _cast_weights(builder: SegmentBuilder, name: str, step: Linear | GroupedLinear) -> None:
     if step.weight_cast_bytes > 0:
-        traffic = Stream(float(step.n) * step.k * step.weight_cast_bytes, "cast")
+        matrices = 1 if isinstance(step, Linear) else len(step.rows)
+        traffic = Stream(float(matrices) * step.n * step.k * step.weight_cast_bytes, "cast")
         builder.compute(f"{name}.cast_weights", traffic, "cast", kernels=0)
 
 
@@ -105,10 +115,14 @@ def _dequantise(builder: SegmentBuilder, name: str, step: Linear) -> None:
         builder.compute(f"{name}.dequantise", Stream(float(step.n) * step.k * step.dequantise_bytes, "cast"), "cast")
 
 
+def _grouped(builder: SegmentBuilder, name: str, work: GroupedGemm, step: GroupedLinear) -> None:
+    builder.compute(name, work, step.category, scale=step.scale, side_launches=step.side_launches)
+
+
 def _core_forward(builder: SegmentBuilder, step: Core) -> None:
     w = step.work
     if step.unfused_bytes <= 0:
-        builder.compute(step.name, w, step.category)
+        builder.compute(step.name, w, step.category, scale=step.scale)
         return
     rows = w.batch * w.heads * w.q_len  # a batched GEMM fills the GPU like one with all its rows
     builder.compute(f"{step.name}.qk", Gemm(rows, w.kv_len, w.qk_dim, w.dtype), step.category)
@@ -120,7 +134,7 @@ def _core_forward(builder: SegmentBuilder, step: Core) -> None:
 def _core_backward(builder: SegmentBuilder, step: Core) -> None:
     w = step.work
     if step.unfused_bytes <= 0:
-        builder.compute(f"{step.name}.bwd", replace(w, phase="backward"), step.category)
+        builder.compute(f"{step.name}.bwd", replace(w, phase="backward"), step.category, scale=step.scale)
         return
     rows = w.batch * w.heads * w.q_len
     inner = Gemm(rows, w.kv_len, w.qk_dim, w.dtype, count=2)
@@ -144,9 +158,9 @@ def forward(builder: SegmentBuilder, steps: Iterable[Step], suffix: str = "") ->
                 builder.compute(f"{name}.lora_a", Gemm(step.m, step.adapter_rank, step.k), "lora")
                 builder.compute(f"{name}.lora_b", Gemm(step.m, step.n, step.adapter_rank), "lora")
         elif isinstance(step, GroupedLinear):
-            _cast(builder, name, float(sum(step.rows)) * step.k, step.cast_bytes)
-            grouped = GroupedGemm(step.rows, step.n, step.k, step.dtype)
-            builder.compute(name, grouped, step.category, scale=step.scale)
+            _cast(builder, name, float(sum(step.rows)) * step.k, step.cast_bytes, step.side_launches)
+            _cast_weights(builder, name, step)
+            _grouped(builder, name, GroupedGemm(step.rows, step.n, step.k, step.dtype), step)
         elif isinstance(step, Core):
             _core_forward(builder, step)
         elif isinstance(step, Pointwise):
@@ -166,9 +180,8 @@ def _linear_backward_input(builder: SegmentBuilder, step: Linear | GroupedLinear
             builder.compute(f"{step.name}.lora_b.dgrad", Gemm(step.m, step.adapter_rank, step.n), "lora")
             builder.compute(f"{step.name}.lora_a.dgrad", Gemm(step.m, step.k, step.adapter_rank), "lora")
         return
-    _cast(builder, f"{step.name}.bwd", float(sum(step.rows)) * step.n, step.cast_bytes)
-    work = GroupedGemm(step.rows, step.k, step.n, step.dtype)
-    builder.compute(f"{step.name}.dgrad", work, step.category, scale=step.scale)
+    _cast(builder, f"{step.name}.bwd", float(sum(step.rows)) * step.n, step.cast_bytes, step.side_launches)
+    _grouped(builder, f"{step.name}.dgrad", GroupedGemm(step.rows, step.k, step.n, step.dtype), step)
 
 
 def _linear_backward_weight(builder: SegmentBuilder, step: Linear | GroupedLinear) -> None:
@@ -183,7 +196,7 @@ def _linear_backward_weight(builder: SegmentBuilder, step: Linear | GroupedLinea
     else:
         weights *= len(step.rows)
         grouped = GroupedGemm(step.rows, step.n, step.k, step.dtype, weight_gradient=True)
-        builder.compute(f"{step.name}.wgrad", grouped, step.category, scale=step.scale)
+        _grouped(builder, f"{step.name}.wgrad", grouped, step)
     if step.accumulate_bytes > 0:
         traffic = Stream(weights * step.accumulate_bytes, "accumulate")
         builder.compute(f"{step.name}.accumulate", traffic, "grad_accumulate", kernels=0)

@@ -122,7 +122,8 @@ def test_every_schedule_reduces_its_gradients(schedule: str, zero: int) -> None:
     """As many reductions as 1F1B has; DualPipe holds every stage on two ranks and reduces on both."""
     counts = {}
     for name in ("1f1b", schedule):
-        program, _, _ = simulator(job(DENSE, 16, {"pp": 2, "schedule": name, "zero": zero})).build()
+        layout = {"pp": 2, "schedule": name, "zero": zero, "vpp": 2 if name == "interleaved" else 1}
+        program, _, _ = simulator(job(DENSE, 16, layout)).build()
         counts[name] = sum("reduce" in label for label in program.labels)
     assert counts["1f1b"] > 0
     assert counts[schedule] == counts["1f1b"] * (2 if schedule == "dualpipe" else 1)

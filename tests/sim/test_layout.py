@@ -65,7 +65,7 @@ def test_hybrid_sharding_keeps_a_copy_per_group() -> None:
 
 BAD: list[tuple[Any, dict[str, Any], str]] = [
     (MIXTRAL, {"gpus": 12, "tp": 8}, r"dp is not whole: 12 GPUs / \(tp=8 x cp=1 x pp=1\) = 1.50; use a number of GPUs"),
-    (MIXTRAL, {"gpus": 16, "ep": 3}, "expert data parallel is not whole: .* ep may be one of 1, 2, 4, 8, 16"),
+    (MIXTRAL, {"gpus": 16, "ep": 3}, "expert data parallel is not whole: .* ep x etp may be one of 1, 2, 4, 8, 16"),
     (MIXTRAL, {"gpus": 48, "ep": 3}, "ep=3 does not divide 8 experts of .*; use one of 1, 2, 4, 8"),
     (MIXTRAL, {"gpus": 64, "ep": 16}, "ep=16 does not divide 8 experts"),
     (LLAMA, {"gpus": 8, "ep": 2}, "has no experts: ep=2, etp=1 must be 1"),

@@ -62,9 +62,11 @@ def test_one_rank_runs_micro_batches_one_by_one_or_all_at_once(schedule: str) ->
     assert sum(in_flight(order).values()) == (3 if schedule == "gpipe" else 1)
 
 
-def test_orders_picks_interleaving_by_vpp() -> None:
-    assert orders("1f1b", 2, 2, 4) == interleaved(2, 2, 4)
-    assert orders("interleaved", 2, 1, 4) == one_f_one_b(2, 4)
+def test_orders_are_looked_up_by_name() -> None:
+    assert orders("interleaved", 2, 2, 4) == interleaved(2, 2, 4)
+    assert orders("1f1b", 2, 1, 4) == one_f_one_b(2, 4)
+    with pytest.raises(KeyError):
+        orders("zb-v", 2, 1, 4)
 
 
 def test_interleaved_with_a_last_group_that_is_not_full() -> None:

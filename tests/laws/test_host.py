@@ -1,0 +1,62 @@
+"""The CPU beside the GPU: what it holds up survives overlap and splitting, and CUDA graphs take it away."""
+
+from __future__ import annotations
+
+import pytest
+from jobs import MOE, job, simulator
+
+from sim.graph import Segment
+from sim.pipeline import Slot
+from sim.segment_time import merge
+from sim.segments import Variant
+
+DROPLESS = job(MOE, 32, {"ep": 8, "pp": 4})
+PLAIN = Variant()
+
+
+def _host_s(segment: Segment) -> float:
+    return sum(block.host_s for block in segment.blocks)
+
+
+def test_overlapped_segments_keep_the_stretches_of_both() -> None:
+    sim = simulator(DROPLESS)
+    forward, backward = (sim.segment(Slot(phase, 0, 1), PLAIN) for phase in "FB")
+    both = merge(forward, backward)
+    both.check()
+    assert _host_s(both) == pytest.approx(_host_s(forward) + _host_s(backward))
+    for old, new in zip(forward.blocks, both.blocks, strict=False):
+        assert both.ops[new.last].name == forward.ops[old.last].name
+
+
+def test_split_backward_costs_the_cpu_as_much_as_a_whole_one() -> None:
+    sim = simulator(DROPLESS)
+    whole, half, rest = (_host_s(sim.segment(Slot(phase, 0, 1), PLAIN)) for phase in "BIW")
+    pipeline = sim.tuning.get("host_pipeline_s", sim.job.stack.name)  # each segment hands over once
+    assert half + rest - pipeline == pytest.approx(whole, rel=1e-9)
+
+
+def test_graphs_take_the_host_away() -> None:
+    steps = [
+        simulator({**DROPLESS, "stack": {"name": "megatron-tuned", "cuda_graphs": graphs}}).simulate()
+        for graphs in ("none", "partial", "full")
+    ]
+    host = [step.breakdown_s.get("host", 0.0) for step in steps]
+    assert host[0] > host[1] > host[2]
+    assert steps[0].step_time_s > steps[1].step_time_s > steps[2].step_time_s
+
+
+def test_more_local_experts_cost_more_launches() -> None:
+    few, many = (
+        _host_s(simulator(job(MOE, 32, {"ep": ep, "pp": 2})).segment(Slot("F", 0, 0), PLAIN)) for ep in (16, 4)
+    )
+    assert many > few
+
+
+def test_waiting_for_parameters_is_communication_and_not_a_bubble() -> None:
+    """On a slow network the first forward waits for its gathered parameters: that is no idle pipeline."""
+    slow, fast = (job(MOE, 32, {"ep": 8, "pp": 2}, global_batch=16) for _ in range(2))
+    slow["cluster"]["nic_bytes_per_s"] = 1e9
+    steps = [simulator(scenario).simulate() for scenario in (slow, fast)]
+    more = {k: steps[0].breakdown_s.get(k, 0.0) - steps[1].breakdown_s.get(k, 0.0) for k in ("dp_comm", "bubble")}
+    assert more["dp_comm"] > 0.05
+    assert more["dp_comm"] > more["bubble"] / 2
