@@ -33,7 +33,7 @@ def _bands() -> dict[str, dict[str, Any]]:
 
 # How much wider an interval of a tuned MoE stack gets with the age of its software (assumed). Measured: successive
 # releases of the same MoE run differ by up to 1.9x while a stack is young, by 1.5 % median later.
-_WIDER = {"young": 2.0, "unknown": 1.25}
+_WIDER = {"young": 1.5, "unknown": 1.25}
 
 
 def band_keys(job: TrainJob) -> list[str]:
@@ -54,9 +54,9 @@ def interval(job: TrainJob, step_time_s: float) -> Interval:
     keys = band_keys(job)
     key = next(k for k in keys if k in bands)
     half = float(bands[key]["half_width"])
-    if key not in keys[:2]:  # an unmeasured class is not surer than any measured class of its kind
-        half = max(float(b["half_width"]) for name, b in bands.items() if name.split(",")[0] == keys[-1])
-    notes = [] if key in keys[:2] else [f"no measured runs of class {keys[0]}: widest band of {keys[-1]} models used"]
+    if key not in keys[:2]:  # an unmeasured class is not surer than any measured class of the same stack or kind
+        half = max(float(b["half_width"]) for name, b in bands.items() if f"{name},".startswith(f"{key},"))
+    notes = [] if key in keys[:2] else [f"no measured runs of class {keys[0]}: widest band of {key} used"]
     if job.arch.is_moe:
         age = release_age(job.release)
         half *= _WIDER.get(age, 1.0)
