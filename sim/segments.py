@@ -10,7 +10,7 @@ from hwmodels.dtypes import bytes_per_element
 from hwmodels.work import Comm, CommKind
 from sim.arch import LayerKind
 from sim.context import ExpertLoad, LayerContext
-from sim.graph import Segment, SegmentBuilder
+from sim.graph import Op, Segment, SegmentBuilder
 from sim.layers import (
     attention_steps,
     dense_ffn_steps,
@@ -137,12 +137,15 @@ class SegmentFactory:
             found.append((f"mtp{module}", mtp_steps(ctx), arch.layers[-1]))
         return found
 
-    def _launch_s(self, launches: int, backward: bool) -> float:
-        """CPU seconds to issue `launches` kernels; autograd replays a backward without Python in between."""
+    def _launch_s(self, ops: Sequence[Op], backward: bool) -> float:
+        """CPU seconds to issue the kernels of `ops`; autograd replays a backward without Python in between."""
         ctx = self._ctx
+        each = ctx.tuning.get("host_launch_s", ctx.stack.constants_of)
+        beside = ctx.tuning.get("host_side_launch_s", ctx.stack.constants_of)
+        total = sum(op.kernels * each + op.side_launches * beside for op in ops)
         share = ctx.tuning.get("host_backward_share", ctx.stack.constants_of) if backward else 1.0
         sockets = ctx.tuning.get("host_two_socket_factor", ctx.stack.constants_of) if ctx.layout.tp > 4 else 1.0
-        return launches * ctx.tuning.get("host_launch_s", ctx.stack.constants_of) * share * sockets * self._graph_share
+        return total * share * sockets * self._graph_share
 
     def _close(
         self, builder: SegmentBuilder, first: int, backward: bool, kind: LayerKind | None = None, share: float = 1.0
@@ -152,9 +155,8 @@ class SegmentFactory:
         `kind` adds `share` of the bookkeeping of an expert layer.
         """
         if self._synchronises:
-            launches = sum(op.kernels + op.side_launches for op in builder.ops[first:])
             experts = self._expert_s(backward) * share if _has_experts(kind) else 0.0
-            builder.close_block(first, self._launch_s(launches, backward) + experts)
+            builder.close_block(first, self._launch_s(builder.ops[first:], backward) + experts)
 
     @property
     def _synchronises(self) -> bool:
@@ -190,8 +192,7 @@ class SegmentFactory:
                 builder.delay_host(pipeline)
             return 0.0
         moe = sum(1 for _, _, kind in blocks if _has_experts(kind))
-        launches = sum(op.kernels + op.side_launches for op in builder.ops)
-        return self._launch_s(launches, backward) + moe * self._expert_s(backward) * share + pipeline
+        return self._launch_s(builder.ops, backward) + moe * self._expert_s(backward) * share + pipeline
 
     def forward(self, chunk: Chunk, variant: Variant = _PLAIN, own_comm: bool = False) -> Segment:
         """Forward of one micro-batch."""

@@ -35,7 +35,7 @@ class Stack:
     dp_overlap: bool
     ep_overlap: str  # none | hidden (behind another micro-batch's compute) | dualpipe | auto (see resolve.decided)
     grad_dtype: str
-    cuda_graphs: str  # none | partial (attention and router; experts stay eager) | full | auto (by host CPU)
+    cuda_graphs: str  # none | router | partial (attention and router; experts stay eager) | full | auto (by host CPU)
     compiled: bool  # graph compiler fuses elementwise work
     deduplicated_dispatch: bool | str  # a token travels once per rank and node; auto: see resolve.decided
     dispatch_dtype: str  # of the rows that travel to the experts
@@ -57,7 +57,7 @@ _CHOICES = {
     "tp_overlap": ("auto", True, False),
     "ep_overlap": ("auto", "none", "hidden", "dualpipe"),
     "grad_dtype": ("bf16", "fp16", "fp32"),
-    "cuda_graphs": ("auto", "none", "partial", "full"),
+    "cuda_graphs": ("auto", "none", "router", "partial", "full"),
     "deduplicated_dispatch": ("auto", True, False),
     "fused_experts": ("auto", True, False),
     "dispatch_dtype": ("bf16", "fp8_block"),
