@@ -13,35 +13,27 @@ from dataclasses import dataclass
 
 from hwmodels.cluster import Cluster
 from hwmodels.collective_fit import CollectiveFit, domain_collective_s
-from hwmodels.work import Comm, ExpertExchange
+from hwmodels.exchange_kernels import link_bytes_per_s
+from hwmodels.work import Comm
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class FabricFit:
-    """Constants of transfers between scale-up domains. Starting values from published NCCL and DeepEP runs."""
+    """Constants of transfers between scale-up domains. Starting values from published NCCL runs."""
 
     nic_efficiency: float = 0.91  # 45-47 of 50 GB/s in every published kernel
     ring_hop_s: float = 5.0e-6
     tree_hop_s: float = 15.0e-6
     tree_ramp_sqrt_s: float = 32e-3  # s^0.5: 32 us^0.5
     peer_message_s: float = 2.0e-6  # per remote peer of a direct all-to-all
-    exchange_floor_s: float = 36e-6  # expert dispatch/combine inside a domain
-    dispatch_floor_remote_s: float = 50e-6  # the same across domains
-    combine_floor_remote_s: float = 75e-6
-    exchange_link_efficiency: float = 0.66  # NVLink as expert kernels see it (0.69 alone, 0.64 when forwarding)
-    source: str = "assumed: ranges of published NCCL and DeepEP measurements"
-
-
-def _link_bytes_per_s(cluster: Cluster) -> float:
-    """The scale-up link, or PCIe where a box has none."""
-    return cluster.gpu.scale_up_bytes_per_s or cluster.gpu.pcie_bytes_per_s
+    source: str = "assumed: ranges of published NCCL measurements"
 
 
 def _ring_across_s(comm: Comm, cluster: Cluster, fit: CollectiveFit, fabric: FabricFit) -> float:
     """Multi-rail ring: each of the group's GPUs in a domain drives its own NIC."""
     n, local = comm.group.ranks, comm.group.per_domain
     nic = cluster.nic_bytes_per_s * fabric.nic_efficiency / cluster.oversubscription
-    rate = min(local * nic, _link_bytes_per_s(cluster) * fit.link_efficiency) if local > 1 else nic
+    rate = min(local * nic, link_bytes_per_s(cluster) * fit.link_efficiency) if local > 1 else nic
     passes = 2 if comm.kind == "all_reduce" else 1
     hops = (comm.group.domains - 1) * fabric.ring_hop_s + (n - comm.group.domains) * fit.hop_s
     fill = passes * (n - 1) / n * comm.bytes / rate
@@ -51,7 +43,7 @@ def _ring_across_s(comm: Comm, cluster: Cluster, fit: CollectiveFit, fabric: Fab
 def _tree_across_s(comm: Comm, cluster: Cluster, fit: CollectiveFit, fabric: FabricFit) -> float:
     local = comm.group.per_domain
     nic = cluster.nic_bytes_per_s * fabric.nic_efficiency / cluster.oversubscription
-    rate = min(local * nic, _link_bytes_per_s(cluster) * fit.link_efficiency) if local > 1 else nic
+    rate = min(local * nic, link_bytes_per_s(cluster) * fit.link_efficiency) if local > 1 else nic
     fill = 2 * comm.bytes / rate
     hops = 2 * math.log2(comm.group.domains) * fabric.tree_hop_s
     return fit.base_s + hops + fill + fabric.tree_ramp_sqrt_s * math.sqrt(fill)
@@ -61,7 +53,7 @@ def _all_to_all_across_s(comm: Comm, cluster: Cluster, fit: CollectiveFit, fabri
     n, local = comm.group.ranks, comm.group.per_domain
     nic = cluster.nic_bytes_per_s * fabric.nic_efficiency / cluster.oversubscription
     remote = comm.bytes * (n - local) / n / nic + (n - local) * fabric.peer_message_s
-    near = comm.bytes * (local - 1) / n / (_link_bytes_per_s(cluster) * fit.link_efficiency) if local > 1 else 0.0
+    near = comm.bytes * (local - 1) / n / (link_bytes_per_s(cluster) * fit.link_efficiency) if local > 1 else 0.0
     return fit.a2a_base_s + fabric.ring_hop_s + max(remote, near)
 
 
@@ -70,7 +62,7 @@ def collective_s(comm: Comm, cluster: Cluster, fit: CollectiveFit, fabric: Fabri
     if comm.group.ranks <= 1 or comm.bytes <= 0:
         return 0.0
     if comm.group.domains == 1:
-        link = _link_bytes_per_s(cluster)
+        link = link_bytes_per_s(cluster)
         return domain_collective_s(comm.kind, comm.group.ranks, comm.bytes, link, fit)
     if cluster.nic_bytes_per_s <= 0:
         raise ValueError(f"{cluster.name} has no NICs, but a {comm.kind} spans {comm.group.domains} domains")
@@ -84,36 +76,3 @@ def collective_s(comm: Comm, cluster: Cluster, fit: CollectiveFit, fabric: Fabri
     if comm.kind in ("all_gather", "reduce_scatter", "broadcast"):
         return _ring_across_s(comm, cluster, fit, fabric)
     raise ValueError(f"no closed form for {comm.kind!r} between domains")
-
-
-def exchange_s(work: ExpertExchange, cluster: Cluster, fabric: FabricFit) -> float:
-    """Expert dispatch or combine: the slower of the NIC stage and the NVLink stage, which are pipelined.
-
-    NIC: remote node copies of every token (each node once when de-duplicated). NVLink: distinct rank copies,
-    own excluded, forwarded inside the domain.
-    """
-    n, local = work.group.ranks, work.group.per_domain
-    if n <= 1 or work.tokens <= 0:
-        return 0.0
-    vectors = work.tokens * work.imbalance * work.payload_bytes
-    link = _link_bytes_per_s(cluster)
-    rank_copies = work.rank_copies if work.deduplicated else float(work.top_k)
-    near = (
-        vectors * rank_copies * (1 - 1 / min(local, n)) / (link * fabric.exchange_link_efficiency) if local > 1 else 0.0
-    )
-    if work.group.domains == 1:
-        return fabric.exchange_floor_s + near
-    share = 1 - 1 / work.group.domains
-    copies = work.node_copies if work.deduplicated else float(work.top_k)
-    far = vectors * copies * share / (cluster.nic_bytes_per_s * fabric.nic_efficiency / cluster.oversubscription)
-    floor = fabric.dispatch_floor_remote_s if work.stage == "dispatch" else fabric.combine_floor_remote_s
-    return floor + max(near, far)
-
-
-def exchange_lower_bound_s(work: ExpertExchange, cluster: Cluster) -> float:
-    """NIC bytes at the NIC's own rate: no schedule beats it."""
-    if work.group.domains <= 1:
-        return 0.0
-    copies = work.node_copies if work.deduplicated else float(work.top_k)
-    remote = work.tokens * work.payload_bytes * copies * (1 - 1 / work.group.domains)
-    return remote / cluster.nic_bytes_per_s

@@ -7,7 +7,8 @@ from dataclasses import dataclass, field
 from typing import Protocol
 
 from hwmodels.cluster import Cluster
-from hwmodels.collectives import FabricFit, collective_s, exchange_s
+from hwmodels.collectives import FabricFit, collective_s
+from hwmodels.exchange_kernels import ExchangeFit, exchange_s
 from hwmodels.kernels import attention_time_s, gemm_time_s, grouped_gemm_time_s
 from hwmodels.profile import Profile
 from hwmodels.roofline import bound_of, floor_s
@@ -60,12 +61,18 @@ class KernelCostModel:
     """Measured-kernel fits over the roofline floor, closed forms for transfers; memoised by work."""
 
     def __init__(
-        self, cluster: Cluster, profile: Profile, sustained: Sustained, fabric: FabricFit | None = None
+        self,
+        cluster: Cluster,
+        profile: Profile,
+        sustained: Sustained,
+        fabric: FabricFit | None = None,
+        exchange: ExchangeFit | None = None,
     ) -> None:
         self._cluster = cluster
         self._profile = profile
         self._sustained = sustained
         self._fabric = fabric or FabricFit()
+        self._exchange = exchange
         self._memo: dict[Work, Cost] = {}
 
     def cost(self, work: Work) -> Cost:
@@ -81,7 +88,7 @@ class KernelCostModel:
             seconds = collective_s(work, self._cluster, self._profile.collectives, self._fabric)
             return Cost(seconds, 0.10, "network", self._source("collectives", "nccl", "nccl"))
         if isinstance(work, ExpertExchange):
-            return Cost(exchange_s(work, self._cluster, self._fabric), 0.15, "network", "assumed: expert exchange")
+            return Cost(exchange_s(work, self._cluster, self._exchange), 0.10, "network", "fit: expert exchange")
         if isinstance(work, Stream):
             return self._stream(work)
         seconds, spread, source = self._kernel(work)

@@ -186,7 +186,7 @@ class ExpertExchange:
     `deduplicated=False` sends `top_k` copies (plain all-to-all). `imbalance` is busiest/mean received tokens.
     """
 
-    stage: Literal["dispatch", "combine"]
+    stage: Literal["prepare", "dispatch", "combine"]
     tokens: float
     top_k: int
     payload_bytes: float
@@ -195,6 +195,12 @@ class ExpertExchange:
     rank_copies: float
     deduplicated: bool = True
     imbalance: float = 1.0
+    kernel: str = "normal"  # see hwmodels.exchange_kernels
+    sms: int = 0  # multiprocessors given to it; 0: as many as it needs
+    experts: int = 0  # in all; 0: not known
+    low_precision: bool = False  # a combine that quantises what it sends
+    scaled: bool = False  # payload in 8 bits or fewer, with scales beside it
+    host_call: bool = False  # the framework's call around the kernel belongs to the measured time
 
     @property
     def flops(self) -> float:

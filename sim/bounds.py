@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from hwmodels.collectives import exchange_lower_bound_s
+from hwmodels.exchange_kernels import exchange_lower_bound_s
 from hwmodels.work import ExpertExchange, Gemm, GroupedGemm, Stream
 from sim.graph import Segment
 from sim.train import StepSimulator

@@ -75,6 +75,7 @@ def _exchange(ctx: LayerContext, moe: MoeArch, load: ExpertLoad, width: int) -> 
             node_copies=load.node_copies,
             rank_copies=load.rank_copies,
             deduplicated=ctx.stack.deduplicated_dispatch is True,
+            kernel="normal" if ctx.stack.deduplicated_dispatch else "all_to_all",
             imbalance=load.imbalance,
         )
 

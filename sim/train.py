@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from hwmodels.cluster import Cluster
 from hwmodels.collectives import FabricFit
 from hwmodels.cost import CostModel, KernelCostModel, Sustained
+from hwmodels.exchange_kernels import ExchangeFit
 from hwmodels.profile import Profile
 from hwmodels.work import Comm
 from sim.account import account
@@ -46,11 +47,18 @@ def sustained(tuning: Tuning, cluster: Cluster, stack: Stack, precision: str) ->
 class StepSimulator:
     """Simulates one job; holds the priced segments so that schedules can be compared cheaply."""
 
-    def __init__(self, job: TrainJob, profile: Profile, tuning: Tuning, fabric: FabricFit | None = None) -> None:
+    def __init__(
+        self,
+        job: TrainJob,
+        profile: Profile,
+        tuning: Tuning,
+        fabric: FabricFit | None = None,
+        exchange: ExchangeFit | None = None,
+    ) -> None:
         self.job, self.tuning, self.profile = job, tuning, profile
         # every second of compute and every byte on a link is priced here and nowhere else
         self.model: CostModel = KernelCostModel(
-            job.cluster, profile, sustained(tuning, job.cluster, job.stack, job.precision), fabric
+            job.cluster, profile, sustained(tuning, job.cluster, job.stack, job.precision), fabric, exchange
         )
         self.chunks = plan_chunks(job.arch, job.layout, job.mtp)
         self.loads: Sequence[ExpertLoad | None] = self._expert_loads()

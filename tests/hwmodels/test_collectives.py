@@ -10,9 +10,9 @@ from hypothesis import strategies as st
 
 from hwmodels.cluster import Cluster, build_cluster
 from hwmodels.collective_fit import domain_collective_s, ring_steps, wire_bytes
-from hwmodels.collectives import FabricFit, collective_s, exchange_lower_bound_s, exchange_s
+from hwmodels.collectives import FabricFit, collective_s
 from hwmodels.profile import load_profile
-from hwmodels.work import Comm, CommKind, ExpertExchange, Group
+from hwmodels.work import Comm, CommKind, Group
 
 KINDS: tuple[CommKind, ...] = ("all_reduce", "all_gather", "reduce_scatter", "all_to_all", "send", "broadcast")
 FABRIC = FabricFit()
@@ -107,27 +107,3 @@ def test_no_nics_cannot_span_domains() -> None:
     cluster = build_cluster("dgx-h100", 64, nic_bytes_per_s=0.0)
     with pytest.raises(ValueError, match="has no NICs"):
         collective_s(Comm("all_gather", 1e6, Group(64, 8)), cluster, FIT, FABRIC)
-
-
-def _exchange(group: Group, **changes: object) -> ExpertExchange:
-    values = {"tokens": 4096.0, "top_k": 8, "payload_bytes": 7168.0, "node_copies": 3.5, "rank_copies": 7.5, **changes}
-    return ExpertExchange(stage="dispatch", group=group, **values)  # type: ignore[arg-type]
-
-
-def test_an_exchange_with_oneself_costs_nothing() -> None:
-    assert exchange_s(_exchange(Group(1, 1)), _cluster(), FABRIC) == 0.0
-    assert exchange_s(_exchange(Group(8, 8), tokens=0.0), _cluster(), FABRIC) == 0.0
-
-
-@pytest.mark.parametrize("group", [Group(8, 8), Group(64, 8), Group(64, 1)])
-def test_exchange_grows_with_tokens_imbalance_and_copies(group: Group) -> None:
-    base = exchange_s(_exchange(group), _cluster(), FABRIC)
-    for change in ({"tokens": 8192.0}, {"imbalance": 2.0}, {"payload_bytes": 14336.0}, {"deduplicated": False}):
-        assert exchange_s(_exchange(group, **change), _cluster(), FABRIC) > base
-    assert base >= exchange_lower_bound_s(_exchange(group), _cluster())
-
-
-def test_a_remote_exchange_carries_its_node_copies_through_the_nic() -> None:
-    cluster, work = _cluster(), _exchange(Group(64, 8), tokens=1e6)
-    far = 1e6 * 7168.0 * 3.5 * (7 / 8) / (cluster.nic_bytes_per_s * FABRIC.nic_efficiency)
-    assert exchange_s(work, cluster, FABRIC) == pytest.approx(FABRIC.dispatch_floor_remote_s + far, rel=1e-12)

@@ -11,6 +11,7 @@ import pytest
 from jobs import DENSE, JOBS, MOE, job, simulator
 
 from hwmodels.collectives import FabricFit
+from hwmodels.exchange_kernels import load_exchange_fit
 from hwmodels.profile import load_profile
 from hwmodels.work import Comm, ExpertExchange, Gemm, GroupedGemm
 from sim.resolve import resolve
@@ -78,15 +79,14 @@ def _free_network(job_: TrainJob, profile_name: str) -> StepSimulator:
     zeros = {"base_s": 0.0, "hop_s": 0.0, "a2a_base_s": 0.0, "nvls_base_s": 0.0}
     profile = load_profile(profile_name)
     profile = replace(profile, collectives=replace(profile.collectives, **zeros))
-    fabric = FabricFit(
-        ring_hop_s=0.0,
-        tree_hop_s=0.0,
-        peer_message_s=0.0,
-        exchange_floor_s=0.0,
-        dispatch_floor_remote_s=0.0,
-        combine_floor_remote_s=0.0,
+    fabric = FabricFit(ring_hop_s=0.0, tree_hop_s=0.0, peer_message_s=0.0)
+    exchange = replace(
+        load_exchange_fit(cluster.gpu.generation),
+        normal_floor_s=0.0,
+        normal_floor_far_dispatch_s=0.0,
+        normal_floor_far_combine_s=0.0,
     )
-    return StepSimulator(replace(job_, cluster=cluster), profile, Tuning({"kernel_gap_s[*]": 0.0}), fabric)
+    return StepSimulator(replace(job_, cluster=cluster), profile, Tuning({"kernel_gap_s[*]": 0.0}), fabric, exchange)
 
 
 @pytest.mark.parametrize("name", JOBS)

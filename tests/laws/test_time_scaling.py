@@ -12,7 +12,8 @@ from jobs import JOBS, simulator
 
 from hwmodels.cluster import Cluster, build_cluster
 from hwmodels.collective_fit import CollectiveFit
-from hwmodels.collectives import FabricFit, collective_s, exchange_s
+from hwmodels.collectives import FabricFit, collective_s
+from hwmodels.exchange_kernels import exchange_kernels, exchange_s, load_exchange_fit
 from hwmodels.profile import Profile, load_profile
 from hwmodels.work import Comm, ExpertExchange, Group
 from sim.resolve import resolve
@@ -35,6 +36,8 @@ def slow_record(record: Any) -> Any:
             changes[field.name] = value * SLOWER**0.5
         elif (field.name.endswith("_s") and not field.name.endswith("_per_s")) or "_s_per_" in field.name:
             changes[field.name] = value * SLOWER
+        elif field.name.endswith("bytes_per_s"):
+            changes[field.name] = value / SLOWER
     return replace(record, **changes)
 
 
@@ -75,7 +78,9 @@ def test_a_step_on_fourfold_slower_hardware_takes_exactly_four_times_as_long(nam
     profile, job = load_profile(resolved.profile), resolved.job
     slow_job = replace(job, cluster=slow_cluster(job.cluster))
     before = simulator(JOBS[name]).simulate()
-    after = StepSimulator(slow_job, slow_profile(profile), slow_tuning(), slow_record(FabricFit())).simulate()
+    exchange = slow_record(load_exchange_fit(job.cluster.gpu.generation))
+    slow = StepSimulator(slow_job, slow_profile(profile), slow_tuning(), slow_record(FabricFit()), exchange)
+    after = slow.simulate()
     assert after.step_time_s == SLOWER * before.step_time_s
     assert after.breakdown_s == {key: SLOWER * seconds for key, seconds in before.breakdown_s.items()}
     assert after.timeline.end_s == [SLOWER * t for t in before.timeline.end_s]
@@ -94,11 +99,14 @@ def test_collectives_scale(kind: str, group: Group, size_bytes: float) -> None:
 
 
 @pytest.mark.parametrize("group", [Group(8, 8), Group(64, 8)])
-def test_expert_exchanges_scale(group: Group) -> None:
-    cluster = build_cluster("hgx-h800", 64)
-    work = ExpertExchange("dispatch", 4096.0, 8, 7168.0, group, 3.5, 7.0)
-    before = exchange_s(work, cluster, FabricFit())
-    assert exchange_s(work, slow_cluster(cluster), slow_record(FabricFit())) == SLOWER * before
+@pytest.mark.parametrize("kernel", exchange_kernels())
+def test_expert_exchanges_scale(group: Group, kernel: str) -> None:
+    if group.domains > 1 and kernel.endswith("_sided"):
+        group = Group(64, 64)
+    cluster, fit = build_cluster("hgx-h800", 64), load_exchange_fit("hopper")
+    work = ExpertExchange("dispatch", 4096.0, 8, 7168.0, group, 3.5, 7.0, kernel=kernel, sms=8, host_call=True)
+    before = exchange_s(work, cluster, fit)
+    assert exchange_s(work, slow_cluster(cluster), slow_record(fit)) == pytest.approx(SLOWER * before, rel=1e-14)
 
 
 def test_the_slow_records_differ_in_seconds_only() -> None:
