@@ -45,10 +45,8 @@ def wire_bytes(kind: CommKind, ranks: int, size_bytes: float) -> float:
     return size_bytes * share * (2.0 if kind == "all_reduce" else 1.0)
 
 
-def domain_collective_s(
-    kind: CommKind, ranks: int, size_bytes: float, link_bytes_per_s: float, fit: CollectiveFit
-) -> float:
-    """Seconds of one collective among `ranks` GPUs of one domain; 0 for one rank or no bytes."""
+def domain_ring_s(kind: CommKind, ranks: int, size_bytes: float, link_bytes_per_s: float, fit: CollectiveFit) -> float:
+    """Seconds of a ring (or, for all-to-all, of direct messages) among `ranks` GPUs; 0 for one rank or no bytes."""
     if ranks <= 1 or size_bytes <= 0.0:
         return 0.0
     a2a = kind in ("all_to_all", "send")
@@ -56,8 +54,22 @@ def domain_collective_s(
     share = fit.pair_efficiency if ranks == 2 else many
     floor_s = fit.a2a_base_s if a2a else fit.base_s + ring_steps(kind, ranks) * fit.hop_s
     wire_s = wire_bytes(kind, ranks, size_bytes) / (link_bytes_per_s * share)
-    ring_s = floor_s + wire_s + fit.ramp_sqrt_s * sqrt(wire_s)
+    return floor_s + wire_s + fit.ramp_sqrt_s * sqrt(wire_s)
+
+
+def domain_nvls_s(ranks: int, size_bytes: float, link_bytes_per_s: float, fit: CollectiveFit) -> float:
+    """Seconds of an all-reduce in the switches: S (1 + 1/n) bytes on every GPU's link."""
+    if ranks <= 1 or size_bytes <= 0.0:
+        return 0.0
+    wire_s = size_bytes * (1.0 + 1.0 / ranks) / (link_bytes_per_s * fit.nvls_efficiency)
+    return fit.nvls_base_s + wire_s + fit.ramp_sqrt_s * sqrt(wire_s)
+
+
+def domain_collective_s(
+    kind: CommKind, ranks: int, size_bytes: float, link_bytes_per_s: float, fit: CollectiveFit
+) -> float:
+    """Seconds of one collective inside one domain as the library chooses: ring or switches."""
+    ring_s = domain_ring_s(kind, ranks, size_bytes, link_bytes_per_s, fit)
     if kind != "all_reduce" or fit.nvls_efficiency <= 0.0 or ranks < fit.nvls_min_ranks:
         return ring_s
-    nvls_wire_s = size_bytes * (1.0 + 1.0 / ranks) / (link_bytes_per_s * fit.nvls_efficiency)
-    return min(ring_s, fit.nvls_base_s + nvls_wire_s + fit.ramp_sqrt_s * sqrt(nvls_wire_s))
+    return min(ring_s, domain_nvls_s(ranks, size_bytes, link_bytes_per_s, fit))

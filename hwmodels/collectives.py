@@ -1,78 +1,208 @@
-"""How long one collective takes when it has the links to itself: closed forms on the cluster's two levels.
+"""How long one collective takes when it has the links to itself: a closed form per algorithm; auto takes the fastest.
 
 Inside a scale-up domain time = base + steps x hop + w/B + c sqrt(w/B): w bytes on the wire per GPU, B the achieved
 link rate, and the square root a size ramp (protocols and pipelines that only large messages fill). Between domains
-rings carry at most what the NICs of the participating GPUs carry. A link-level flow model can stand in behind the
-same functions.
+rings and trees carry at most what the NICs of the participating GPUs carry. Where several transfers share links the
+flow model (sim/flows.py) takes over; alone and symmetric, both agree.
 """
 
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cache
 
 from hwmodels.cluster import Cluster
-from hwmodels.collective_fit import CollectiveFit, domain_collective_s
+from hwmodels.collective_fit import CollectiveFit, domain_nvls_s, domain_ring_s
+from hwmodels.comm_constants import load_constants
 from hwmodels.exchange_kernels import link_bytes_per_s
+from hwmodels.facts import FactError, did_you_mean
 from hwmodels.work import Comm
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class FabricFit:
-    """Constants of transfers between scale-up domains. Starting values from published NCCL runs."""
+    """Constants of transfers between scale-up domains, and of algorithms the kernel tables do not cover."""
 
-    nic_efficiency: float = 0.91  # 45-47 of 50 GB/s in every published kernel
-    ring_hop_s: float = 5.0e-6
-    tree_hop_s: float = 15.0e-6
-    tree_ramp_sqrt_s: float = 32e-3  # s^0.5: 32 us^0.5
-    peer_message_s: float = 2.0e-6  # per remote peer of a direct all-to-all
-    source: str = "assumed: ranges of published NCCL measurements"
+    nic_efficiency: float
+    ring_hop_s: float  # per hop between domains, beside the fabric's own latency
+    tree_hop_s: float  # per level and direction
+    tree_ramp_sqrt_s: float
+    nvls_tree_efficiency: float  # of the NICs' rate
+    peer_message_s: float  # per remote peer of a direct all-to-all; never more than its transfer
+    send_message_s: float
+    symmetric_base_s: float
+    symmetric_efficiency: float
+    one_shot_base_s: float
+    copy_bytes_share: float
 
 
-def _ring_across_s(comm: Comm, cluster: Cluster, fit: CollectiveFit, fabric: FabricFit) -> float:
+@cache
+def load_fabric_fit(generation: str = "hopper") -> FabricFit:
+    """The constants of profiles/comm/fabric.yaml for a GPU generation."""
+    return load_constants(FabricFit, "fabric", generation)
+
+
+@dataclass(frozen=True, slots=True)
+class Wires:
+    """What a closed form needs: the transfer, the cluster, and the fits of both levels."""
+
+    comm: Comm
+    cluster: Cluster
+    fit: CollectiveFit
+    fabric: FabricFit
+
+    @property
+    def nic_bytes_per_s(self) -> float:
+        """One GPU's NIC share as collectives see it."""
+        return self.cluster.nic_bytes_per_s * self.fabric.nic_efficiency / self.cluster.oversubscription
+
+    @property
+    def rails_bytes_per_s(self) -> float:
+        """What a domain's GPUs of the group send out together, bound by the links that feed the NICs."""
+        local = self.comm.group.per_domain
+        if local == 1:
+            return self.nic_bytes_per_s
+        return min(local * self.nic_bytes_per_s, link_bytes_per_s(self.cluster) * self.fit.link_efficiency)
+
+
+def _ring_across_s(w: Wires) -> float:
     """Multi-rail ring: each of the group's GPUs in a domain drives its own NIC."""
-    n, local = comm.group.ranks, comm.group.per_domain
-    nic = cluster.nic_bytes_per_s * fabric.nic_efficiency / cluster.oversubscription
-    rate = min(local * nic, link_bytes_per_s(cluster) * fit.link_efficiency) if local > 1 else nic
-    passes = 2 if comm.kind == "all_reduce" else 1
-    hops = (comm.group.domains - 1) * fabric.ring_hop_s + (n - comm.group.domains) * fit.hop_s
-    fill = passes * (n - 1) / n * comm.bytes / rate
-    return fit.base_s + passes * hops + fill + fit.ramp_sqrt_s * math.sqrt(fill)
+    n, domains = w.comm.group.ranks, w.comm.group.domains
+    passes = 2 if w.comm.kind == "all_reduce" else 1
+    hop = w.fabric.ring_hop_s + w.cluster.fabric_latency_s
+    hops = (domains - 1) * hop + (n - domains) * w.fit.hop_s
+    fill = passes * (n - 1) / n * w.comm.bytes / w.rails_bytes_per_s
+    return w.fit.base_s + passes * hops + fill + w.fit.ramp_sqrt_s * math.sqrt(fill)
 
 
-def _tree_across_s(comm: Comm, cluster: Cluster, fit: CollectiveFit, fabric: FabricFit) -> float:
-    local = comm.group.per_domain
-    nic = cluster.nic_bytes_per_s * fabric.nic_efficiency / cluster.oversubscription
-    rate = min(local * nic, link_bytes_per_s(cluster) * fit.link_efficiency) if local > 1 else nic
-    fill = 2 * comm.bytes / rate
-    hops = 2 * math.log2(comm.group.domains) * fabric.tree_hop_s
-    return fit.base_s + hops + fill + fabric.tree_ramp_sqrt_s * math.sqrt(fill)
+def _tree_across_s(w: Wires) -> float:
+    """Double binary tree: up and down, both halves of the buffer at once."""
+    fill = 2 * w.comm.bytes / w.rails_bytes_per_s
+    hop = w.fabric.tree_hop_s + w.cluster.fabric_latency_s
+    hops = 2 * math.log2(w.comm.group.domains) * hop
+    return w.fit.base_s + hops + fill + w.fabric.tree_ramp_sqrt_s * math.sqrt(fill)
 
 
-def _all_to_all_across_s(comm: Comm, cluster: Cluster, fit: CollectiveFit, fabric: FabricFit) -> float:
-    n, local = comm.group.ranks, comm.group.per_domain
-    nic = cluster.nic_bytes_per_s * fabric.nic_efficiency / cluster.oversubscription
-    remote = comm.bytes * (n - local) / n / nic + (n - local) * fabric.peer_message_s
-    near = comm.bytes * (local - 1) / n / (link_bytes_per_s(cluster) * fit.link_efficiency) if local > 1 else 0.0
-    return fit.a2a_base_s + fabric.ring_hop_s + max(remote, near)
+def _nvls_tree_s(w: Wires) -> float:
+    """Reduction in the switches of every domain, tree between domains."""
+    fill = 2 * w.comm.bytes / (w.rails_bytes_per_s * w.fabric.nvls_tree_efficiency)
+    hops = 2 * math.log2(w.comm.group.domains) * (w.fabric.tree_hop_s + w.cluster.fabric_latency_s)
+    return w.fit.nvls_base_s + hops + fill + w.fabric.tree_ramp_sqrt_s * math.sqrt(fill)
+
+
+def _near_s(w: Wires, size_bytes: float) -> float:
+    """An exchange of `size_bytes` per GPU inside one domain, own part included."""
+    local = w.comm.group.per_domain
+    if local == 1:
+        return 0.0
+    return size_bytes * (local - 1) / local / (link_bytes_per_s(w.cluster) * w.fit.a2a_efficiency)
+
+
+def _direct_s(w: Wires) -> float:
+    """Every pair exchanges its own message: one per remote GPU."""
+    n, local = w.comm.group.ranks, w.comm.group.per_domain
+    each = w.comm.bytes / n / w.nic_bytes_per_s
+    peers = n - local
+    remote = peers * (each + w.fabric.send_message_s + min(w.fabric.peer_message_s, each))
+    near = _near_s(w, w.comm.bytes * local / n)
+    return w.fit.a2a_base_s + w.cluster.fabric_latency_s + max(remote, near)
+
+
+def _pxn_s(w: Wires) -> float:
+    """Messages for one remote domain are gathered over NVLink on the GPU of the destination's rail: one per domain."""
+    domains = w.comm.group.domains
+    each = w.comm.bytes / domains / w.nic_bytes_per_s
+    remote = (domains - 1) * (each + w.fabric.send_message_s + min(w.fabric.peer_message_s, each))
+    near = _near_s(w, w.comm.bytes)
+    return w.fit.a2a_base_s + w.cluster.fabric_latency_s + max(remote, near)
+
+
+def _two_level_s(w: Wires) -> float:
+    """2D hierarchical (Tutel's 2DH): exchange inside the domain, then between GPUs of the same rail."""
+    domains = w.comm.group.domains
+    each = w.comm.bytes / domains / w.nic_bytes_per_s
+    remote = (domains - 1) * (each + w.fabric.send_message_s + min(w.fabric.peer_message_s, each))
+    copies = 2 * 2 * w.comm.bytes / w.cluster.gpu.hbm_bytes_per_s  # reordered before and after the first stage
+    return 2 * w.fit.a2a_base_s + w.cluster.fabric_latency_s + _near_s(w, w.comm.bytes) + remote + copies
+
+
+def _send_across_s(w: Wires) -> float:
+    return w.cluster.fabric_latency_s + w.comm.bytes / w.nic_bytes_per_s
+
+
+def _ring_inside_s(w: Wires) -> float:
+    return domain_ring_s(w.comm.kind, w.comm.group.ranks, w.comm.bytes, link_bytes_per_s(w.cluster), w.fit)
+
+
+def _nvls_s(w: Wires) -> float:
+    return domain_nvls_s(w.comm.group.ranks, w.comm.bytes, link_bytes_per_s(w.cluster), w.fit)
+
+
+def _symmetric_s(w: Wires) -> float:
+    """In-switch reduction on symmetric memory: half the floor, no ramp; the application must register its buffers."""
+    wire = w.comm.bytes * (1.0 + 1.0 / w.comm.group.ranks)
+    return w.fabric.symmetric_base_s + wire / (link_bytes_per_s(w.cluster) * w.fabric.symmetric_efficiency)
+
+
+def _one_shot_s(w: Wires) -> float:
+    """Custom all-reduce of serving engines: every GPU reads all others' buffers and adds them up itself."""
+    wire = w.comm.bytes * (w.comm.group.ranks - 1)
+    return w.fabric.one_shot_base_s + wire / (link_bytes_per_s(w.cluster) * w.fit.link_efficiency)
+
+
+Form = Callable[[Wires], float]
+_ON_REQUEST = ("symmetric", "one_shot", "two_level")  # need the application's help: never chosen by auto
+_INSIDE: dict[str, dict[str, Form]] = {
+    "all_reduce": {"ring": _ring_inside_s, "nvls": _nvls_s, "symmetric": _symmetric_s, "one_shot": _one_shot_s},
+    "all_gather": {"ring": _ring_inside_s},
+    "reduce_scatter": {"ring": _ring_inside_s},
+    "broadcast": {"ring": _ring_inside_s},
+    "all_to_all": {"direct": _ring_inside_s},
+    "send": {"direct": _ring_inside_s},
+}
+_ACROSS: dict[str, dict[str, Form]] = {
+    "all_reduce": {"ring": _ring_across_s, "tree": _tree_across_s, "nvls_tree": _nvls_tree_s},
+    "all_gather": {"ring": _ring_across_s},
+    "reduce_scatter": {"ring": _ring_across_s},
+    "broadcast": {"ring": _ring_across_s},
+    "all_to_all": {"direct": _direct_s, "pxn": _pxn_s, "two_level": _two_level_s},
+    "send": {"direct": _send_across_s},
+}
+
+
+def algorithms(comm: Comm, cluster: Cluster, fit: CollectiveFit) -> tuple[str, ...]:
+    """Algorithms that can run this transfer here, those that need the application's help last."""
+    table = (_INSIDE if comm.group.domains == 1 else _ACROSS).get(comm.kind, {})
+    nvls = fit.nvls_efficiency > 0.0 and comm.group.per_domain >= fit.nvls_min_ranks
+    names = [n for n in table if nvls or n not in ("nvls", "nvls_tree", "symmetric")]
+    return tuple(sorted(names, key=lambda n: n in _ON_REQUEST))
+
+
+def choose(comm: Comm, cluster: Cluster, fit: CollectiveFit, fabric: FabricFit) -> tuple[str, float]:
+    """(algorithm, seconds): the one that is asked for, or the fastest a library would take by itself."""
+    if comm.group.domains > 1 and cluster.nic_bytes_per_s <= 0:
+        raise FactError(f"{cluster.name} has no NICs, but a {comm.kind} spans {comm.group.domains} domains")
+    table = (_INSIDE if comm.group.domains == 1 else _ACROSS).get(comm.kind)
+    if table is None:
+        raise FactError(f"no closed form for {comm.kind!r}; {did_you_mean(comm.kind, list(_ACROSS))}")
+    able = algorithms(comm, cluster, fit)
+    wires = Wires(comm, cluster, fit, fabric)
+    if comm.algorithm != "auto":
+        if comm.algorithm not in able:
+            where = "inside one domain" if comm.group.domains == 1 else "between domains"
+            raise FactError(
+                f"algorithm {comm.algorithm!r} cannot run a {comm.kind} {where} here; use {', '.join(able)}"
+            )
+        return comm.algorithm, table[comm.algorithm](wires)
+    timed = [(table[name](wires), name) for name in able if name not in _ON_REQUEST]
+    seconds, name = min(timed)
+    return name, seconds
 
 
 def collective_s(comm: Comm, cluster: Cluster, fit: CollectiveFit, fabric: FabricFit) -> float:
     """Seconds of one collective alone on the network; 0 for a group of one."""
     if comm.group.ranks <= 1 or comm.bytes <= 0:
         return 0.0
-    if comm.group.domains == 1:
-        link = link_bytes_per_s(cluster)
-        return domain_collective_s(comm.kind, comm.group.ranks, comm.bytes, link, fit)
-    if cluster.nic_bytes_per_s <= 0:
-        raise ValueError(f"{cluster.name} has no NICs, but a {comm.kind} spans {comm.group.domains} domains")
-    if comm.kind == "all_reduce":
-        return min(_ring_across_s(comm, cluster, fit, fabric), _tree_across_s(comm, cluster, fit, fabric))
-    if comm.kind == "all_to_all":
-        return _all_to_all_across_s(comm, cluster, fit, fabric)
-    if comm.kind == "send":
-        nic = cluster.nic_bytes_per_s * fabric.nic_efficiency / cluster.oversubscription
-        return cluster.fabric_latency_s + comm.bytes / nic
-    if comm.kind in ("all_gather", "reduce_scatter", "broadcast"):
-        return _ring_across_s(comm, cluster, fit, fabric)
-    raise ValueError(f"no closed form for {comm.kind!r} between domains")
+    return choose(comm, cluster, fit, fabric)[1]

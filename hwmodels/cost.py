@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import Protocol
 
 from hwmodels.cluster import Cluster
-from hwmodels.collectives import FabricFit, collective_s
+from hwmodels.collectives import FabricFit, collective_s, load_fabric_fit
 from hwmodels.exchange_kernels import ExchangeFit, exchange_s
 from hwmodels.kernels import attention_time_s, gemm_time_s, grouped_gemm_time_s
 from hwmodels.profile import Profile
@@ -71,7 +71,7 @@ class KernelCostModel:
         self._cluster = cluster
         self._profile = profile
         self._sustained = sustained
-        self._fabric = fabric or FabricFit()
+        self._fabric = fabric or load_fabric_fit(cluster.gpu.generation)
         self._exchange = exchange
         self._memo: dict[Work, Cost] = {}
 

@@ -14,15 +14,12 @@ Form and starting points: fits to DeepEP, Hybrid-EP and TensorRT-LLM measurement
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, replace
 from functools import cache
-from importlib.resources import files
 from math import log2
-from typing import Any
-
-import yaml
 
 from hwmodels.cluster import Cluster
+from hwmodels.comm_constants import load_constants
 from hwmodels.facts import FactError, did_you_mean
 from hwmodels.work import ExpertExchange
 
@@ -78,32 +75,12 @@ class ExchangeFit:
 
 
 DEFAULT_SMS = 24  # DeepEP's own default
-_FILE = "profiles/comm/exchange.yaml"
-
-
-@cache
-def _records() -> dict[str, dict[str, Any]]:
-    text = files("hwmodels").joinpath(*_FILE.split("/")).read_text(encoding="utf-8")
-    records: dict[str, dict[str, Any]] = yaml.safe_load(text)
-    return records
 
 
 @cache
 def load_exchange_fit(generation: str) -> ExchangeFit:
     """Coefficients for a GPU generation; where it has none of its own, those of Hopper."""
-    found = {}
-    for field in fields(ExchangeFit):
-        record = _records().get(f"{field.name}[{generation}]") or _records().get(field.name)
-        if record is None:
-            raise FactError(f"{_FILE} lacks {field.name}")
-        found[field.name] = float(record["value"])
-    return ExchangeFit(**found)
-
-
-def exchange_generations() -> tuple[str, ...]:
-    """GPU generations on which exchange kernels were measured."""
-    named = {key.partition("[")[2].rstrip("]") for key in _records() if "[" in key}
-    return tuple(sorted(named | {"hopper"}))
+    return load_constants(ExchangeFit, "exchange", generation)
 
 
 def exchange_s(work: ExpertExchange, cluster: Cluster, fit: ExchangeFit | None = None) -> float:

@@ -170,6 +170,7 @@ class Comm:
     kind: CommKind
     bytes: float
     group: Group
+    algorithm: str = "auto"  # or one of hwmodels.collectives.algorithms
 
     @property
     def flops(self) -> float:

@@ -10,12 +10,12 @@ from hypothesis import strategies as st
 
 from hwmodels.cluster import Cluster, build_cluster
 from hwmodels.collective_fit import domain_collective_s, ring_steps, wire_bytes
-from hwmodels.collectives import FabricFit, collective_s
+from hwmodels.collectives import collective_s, load_fabric_fit
 from hwmodels.profile import load_profile
 from hwmodels.work import Comm, CommKind, Group
 
 KINDS: tuple[CommKind, ...] = ("all_reduce", "all_gather", "reduce_scatter", "all_to_all", "send", "broadcast")
-FABRIC = FabricFit()
+FABRIC = load_fabric_fit()
 FIT = load_profile("h100-sxm").collectives
 
 
@@ -76,9 +76,10 @@ def test_all_to_all_inside_a_domain() -> None:
 
 def test_all_to_all_across_domains_is_the_nics_share_and_a_message_per_peer() -> None:
     cluster = _cluster()
-    remote = 1e9 * (64 - 8) / 64 / (cluster.nic_bytes_per_s * FABRIC.nic_efficiency) + 56 * FABRIC.peer_message_s
-    expected = FIT.a2a_base_s + FABRIC.ring_hop_s + remote
-    found = collective_s(Comm("all_to_all", 1e9, Group(64, 8)), cluster, FIT, FABRIC)
+    remote = 1e9 * (64 - 8) / 64 / (cluster.nic_bytes_per_s * FABRIC.nic_efficiency)
+    remote += 56 * (FABRIC.peer_message_s + FABRIC.send_message_s)
+    expected = FIT.a2a_base_s + cluster.fabric_latency_s + remote
+    found = collective_s(Comm("all_to_all", 1e9, Group(64, 8), "direct"), cluster, FIT, FABRIC)
     assert found == pytest.approx(expected, rel=1e-12)
 
 

@@ -10,7 +10,7 @@ from math import inf
 import pytest
 from jobs import DENSE, JOBS, MOE, job, simulator
 
-from hwmodels.collectives import FabricFit
+from hwmodels.collectives import load_fabric_fit
 from hwmodels.exchange_kernels import load_exchange_fit
 from hwmodels.profile import load_profile
 from hwmodels.work import Comm, ExpertExchange, Gemm, GroupedGemm
@@ -79,7 +79,7 @@ def _free_network(job_: TrainJob, profile_name: str) -> StepSimulator:
     zeros = {"base_s": 0.0, "hop_s": 0.0, "a2a_base_s": 0.0, "nvls_base_s": 0.0}
     profile = load_profile(profile_name)
     profile = replace(profile, collectives=replace(profile.collectives, **zeros))
-    fabric = FabricFit(ring_hop_s=0.0, tree_hop_s=0.0, peer_message_s=0.0)
+    fabric = replace(load_fabric_fit(), ring_hop_s=0.0, tree_hop_s=0.0, peer_message_s=0.0, send_message_s=0.0)
     exchange = replace(
         load_exchange_fit(cluster.gpu.generation),
         normal_floor_s=0.0,

@@ -12,7 +12,7 @@ from jobs import JOBS, simulator
 
 from hwmodels.cluster import Cluster, build_cluster
 from hwmodels.collective_fit import CollectiveFit
-from hwmodels.collectives import FabricFit, collective_s
+from hwmodels.collectives import collective_s, load_fabric_fit
 from hwmodels.exchange_kernels import exchange_kernels, exchange_s, load_exchange_fit
 from hwmodels.profile import Profile, load_profile
 from hwmodels.work import Comm, ExpertExchange, Group
@@ -79,7 +79,7 @@ def test_a_step_on_fourfold_slower_hardware_takes_exactly_four_times_as_long(nam
     slow_job = replace(job, cluster=slow_cluster(job.cluster))
     before = simulator(JOBS[name]).simulate()
     exchange = slow_record(load_exchange_fit(job.cluster.gpu.generation))
-    slow = StepSimulator(slow_job, slow_profile(profile), slow_tuning(), slow_record(FabricFit()), exchange)
+    slow = StepSimulator(slow_job, slow_profile(profile), slow_tuning(), slow_record(load_fabric_fit()), exchange)
     after = slow.simulate()
     assert after.step_time_s == SLOWER * before.step_time_s
     assert after.breakdown_s == {key: SLOWER * seconds for key, seconds in before.breakdown_s.items()}
@@ -92,10 +92,10 @@ def test_a_step_on_fourfold_slower_hardware_takes_exactly_four_times_as_long(nam
 def test_collectives_scale(kind: str, group: Group, size_bytes: float) -> None:
     cluster, fit = build_cluster("dgx-h100", 64), load_profile("h100-sxm").collectives
     comm = Comm(kind, size_bytes, group)  # type: ignore[arg-type]
-    before = collective_s(comm, cluster, fit, FabricFit())
+    before = collective_s(comm, cluster, fit, load_fabric_fit())
     assert before > 0.0
     slow: CollectiveFit = slow_record(fit)
-    assert collective_s(comm, slow_cluster(cluster), slow, slow_record(FabricFit())) == SLOWER * before
+    assert collective_s(comm, slow_cluster(cluster), slow, slow_record(load_fabric_fit())) == SLOWER * before
 
 
 @pytest.mark.parametrize("group", [Group(8, 8), Group(64, 8)])
