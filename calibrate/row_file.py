@@ -10,18 +10,9 @@ from importlib.resources import files
 from math import isfinite
 from pathlib import Path
 
-from calibrate.rows import METRICS
+from calibrate.tables import HIDDEN, Table, table_of
 
-NEEDED = ("model", "gpu", "gpus", "seq_len", "gbs")
-# what people read: never shown to the predictor
-HIDDEN = ("id", "source", "notes", "split", "repeats", "spread_pct", *METRICS)
-# what a prediction may read
-WORKLOAD = (
-    "model", "layers", "hidden", "heads", "vocab", "kv_heads", "first_dense_layers", "gpu", "gpus",
-    "gpus_per_node", "internode", "seq_len", "precision", "gbs", "mbs", "tp", "pp", "vpp", "cp", "ep", "etp",
-    "dp", "zero", "recompute", "capacity_factor", "routing", "release", "schedule", "stack",
-)  # fmt: skip
-PUBLISHED = ("training.csv", "training_sweeps.csv")
+PUBLISHED = ("training.csv", "training_sweeps.csv", "comm.csv")
 MAX_BYTES = 200_000_000
 
 
@@ -31,9 +22,10 @@ class BadRows(ValueError):
 
 @dataclass(frozen=True, slots=True)
 class RowFile:
-    """Rows of one file in their order, its metric columns, and the columns that nobody knows."""
+    """Rows of one file in their order, what kind of file it is, its metric columns, and columns that nobody knows."""
 
     name: str
+    table: Table
     rows: tuple[dict[str, str], ...]
     metrics: tuple[str, ...]
     unknown: tuple[str, ...]
@@ -66,7 +58,8 @@ def _parse(lines: Iterable[str], name: str) -> RowFile:
     reader = csv.reader(lines, strict=True)
     try:
         header = [cell.strip() for cell in next(reader, [])]
-        _check_header(header, name)
+        table = table_of(header)
+        _check_header(header, name, table)
         rows = []
         for cells in reader:
             if not any(cell.strip() for cell in cells):
@@ -78,18 +71,20 @@ def _parse(lines: Iterable[str], name: str) -> RowFile:
         raise BadRows(f"{name}, line {reader.line_num}: not a CSV ({error})") from None
     if not rows:
         raise BadRows(f"{name} holds a header and no rows")
-    metrics = tuple(m for m in METRICS if m in header) or METRICS[:1]
-    unknown = tuple(c for c in header if c and c not in WORKLOAD and c not in HIDDEN)
-    return RowFile(name, tuple(rows), metrics, unknown)
+    metrics = tuple(m for m in table.metrics if m in header) or table.metrics[:1]
+    unknown = tuple(c for c in header if c and c not in table.workload and c not in HIDDEN)
+    return RowFile(name, table, tuple(rows), metrics, unknown)
 
 
-def _check_header(header: list[str], name: str) -> None:
+def _check_header(header: list[str], name: str, table: Table) -> None:
     if not any(header):
-        raise BadRows(f"{name} is empty; it needs a header with {', '.join(NEEDED)}")
-    missing = [column for column in NEEDED if column not in header]
+        raise BadRows(f"{name} is empty; it needs a header with {', '.join(table.needed)}")
+    missing = [column for column in table.needed if column not in header]
     if missing:
         shown = ", ".join(header[:8])[:120]
-        raise BadRows(f"{name} lacks column {', '.join(missing)}; needs {', '.join(NEEDED)} (its header: {shown})")
+        raise BadRows(
+            f"{name} lacks column {', '.join(missing)}; needs {', '.join(table.needed)} (its header: {shown})"
+        )
     twice = sorted({column for column in header if column and header.count(column) > 1})
     if twice:
         raise BadRows(f"{name} has column {', '.join(twice)} twice")
@@ -97,7 +92,7 @@ def _check_header(header: list[str], name: str) -> None:
 
 def blinded(row: dict[str, str]) -> dict[str, str]:
     """The workload columns of a row: all that a prediction is given."""
-    return {column: row[column] for column in WORKLOAD if column in row}
+    return {column: row[column] for column in table_of(row).workload if column in row}
 
 
 def measured(row: dict[str, str], metric: str) -> tuple[float | None, str]:

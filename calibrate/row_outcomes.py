@@ -10,9 +10,11 @@ from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
 
+from calibrate.predict_comm_row import family_of_comm, predict_comm_row
 from calibrate.predict_row import simulate_row
 from calibrate.row_file import blinded
-from calibrate.rows import METRICS, scenario_of
+from calibrate.rows import scenario_of
+from calibrate.tables import COMM, TRAINING, table_of
 from hwmodels.facts import FactError
 from hwmodels.profile import NoFit
 from hwmodels.units import UnitError
@@ -46,15 +48,34 @@ class Outcome:
     """What one workload is predicted to take, or why it is refused. The rest is for grouping."""
 
     estimates: dict[str, Estimate]
+    family: str = ""  # the class that accuracy targets are set for, where the predictor knows it
     gpu: str = ""
     generation: str = ""  # of the GPU
-    kind: str = ""  # dense | MoE
+    kind: str = ""  # dense | MoE | transfer
     release: str = ""  # YY.MM, empty when unknown
     refusal: str = ""
 
 
 def predict_workload(row: dict[str, str]) -> Outcome:
-    """Predict one blinded row; the memory check is not enforced."""
+    """Predict one blinded row of any kind of file."""
+    return _predict_comm(row) if table_of(row) is COMM else _predict_training(row)
+
+
+def _predict_comm(row: dict[str, str]) -> Outcome:
+    try:
+        result = predict_comm_row(row)
+    except REFUSALS as error:
+        return Outcome({}, refusal=" ".join(str(error).split()))
+    p, rate = result.prediction, result.bandwidth_bytes_per_s
+    found = {"time_us": Estimate(p.time_s * 1e6, p.low_s * 1e6, p.high_s * 1e6)}
+    if rate is not None:
+        found["bandwidth_gbs"] = Estimate(rate / 1e9, rate * p.time_s / p.high_s / 1e9, rate * p.time_s / p.low_s / 1e9)
+    gpu = result.question.cluster.gpu
+    return Outcome(found, family_of_comm(result.question), gpu.name, gpu.generation, "transfer")
+
+
+def _predict_training(row: dict[str, str]) -> Outcome:
+    """The memory check is not enforced."""
     try:
         result = simulate_row(row)
         peak = max(m.allocated for m in step_memory(result.simulator)) / GIB
@@ -69,7 +90,8 @@ def predict_workload(row: dict[str, str]) -> Outcome:
     )
     kind = "MoE" if job.arch.is_moe else "dense"
     gpu = job.cluster.gpu
-    return Outcome(dict(zip(METRICS, estimates, strict=True)), gpu.name, gpu.generation, kind, job.release)
+    found = dict(zip(TRAINING.metrics, estimates, strict=True))
+    return Outcome(found, "", gpu.name, gpu.generation, kind, job.release)
 
 
 def predict_rows(rows: Sequence[dict[str, str]], workers: int = 1, progress: Progress | None = None) -> list[Outcome]:
@@ -92,6 +114,8 @@ def usable_cores() -> int:
 
 def _key(row: dict[str, str]) -> str:
     """Equal for rows that ask the same question."""
+    if table_of(row) is COMM:
+        return json.dumps(row, sort_keys=True)
     try:
         question, _ = scenario_of(row)
     except REFUSALS:

@@ -12,6 +12,7 @@ from math import isfinite, log
 from typing import Any
 
 from calibrate.recipes import Recipe, find_recipe
+from calibrate.tables import TRAINING
 from sim.arch_catalogue import load_model
 from sim.release import parse_release
 from sim.scenario import ScenarioError
@@ -19,9 +20,6 @@ from sim.scenario import ScenarioError
 Row = Mapping[str, str]
 
 _LAYERS_PER_CHUNK = 4.0  # NVIDIA's recipes: Llama-70B pp4 vpp5, Qwen3-235B pp8 vpp3, DeepSeek-V3 pp16 vpp1
-
-METRICS = ("step_time_s", "peak_allocated_gib")
-_WORKLOAD = ("model", "gpu", "gpus", "seq_len", "gbs")
 
 
 def _cell(row: Row, key: str) -> str:
@@ -222,9 +220,9 @@ def _recipe(row: Row, layout: Mapping[str, Any], micro: int) -> Recipe | None:
 
 def scenario_of(row: Row) -> tuple[dict[str, Any], list[str]]:
     """The scenario mapping of one row and the assumptions it took. ScenarioError when a needed cell is unusable."""
-    for key in _WORKLOAD:
+    for key in TRAINING.needed:
         if not _cell(row, key):
-            raise ScenarioError(f"column {key} is empty; a row needs {', '.join(_WORKLOAD)}")
+            raise ScenarioError(f"column {key} is empty; a row needs {', '.join(TRAINING.needed)}")
     stack, rule = stack_of(row)
     assumed = [f"stack = {stack} ({rule})"]
     zero, shard = _zero(row, stack)

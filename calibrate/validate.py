@@ -12,6 +12,7 @@ from typing import TextIO
 from calibrate.row_file import RowFile, load_rows, measured, published_rows
 from calibrate.row_outcomes import Outcome, Progress, predict_rows
 from calibrate.rows import stack_of
+from calibrate.tables import COMM, table_of
 
 COLUMNS = ("id", "split", "metric", "measured", "predicted", "low", "high", "error_pct", "status", "reason")
 _NEW_MOE = "26.02"  # release from which vendors' MoE stacks are no longer young
@@ -96,6 +97,12 @@ def _task(row: dict[str, str]) -> str:
 
 
 def _groups(row: dict[str, str], outcome: Outcome) -> dict[str, str]:
+    if table_of(row) is COMM:
+        return {
+            "family of transfers": outcome.family or "refused",
+            "GPU of transfers": outcome.gpu or row["gpu"].strip(),
+            "library": (row.get("library") or "").strip() or "not stated",
+        }
     groups = {
         "family of runs": _family(row, outcome),
         "GPU": outcome.gpu or row["gpu"].strip(),

@@ -87,7 +87,8 @@ def _tree_across_s(w: Wires) -> float:
 
 def _nvls_tree_s(w: Wires) -> float:
     """Reduction in the switches of every domain, tree between domains."""
-    fill = 2 * w.comm.bytes / (w.rails_bytes_per_s * w.fabric.nvls_tree_efficiency)
+    domains = w.comm.group.domains
+    fill = 2 * (domains - 1) / domains * w.comm.bytes / (w.rails_bytes_per_s * w.fabric.nvls_tree_efficiency)
     hops = 2 * math.log2(w.comm.group.domains) * (w.fabric.tree_hop_s + w.cluster.fabric_latency_s)
     return w.fit.nvls_base_s + hops + fill + w.fabric.tree_ramp_sqrt_s * math.sqrt(fill)
 

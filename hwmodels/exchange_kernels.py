@@ -8,7 +8,7 @@ one_sided     TensorRT-LLM over NVL72: every rank puts into its peers' memory
 two_sided     TensorRT-LLM over NVL72 with a receive side; has a prepare stage
 all_to_all    NCCL: top_k copies of every token, no de-duplication
 
-Form and starting points: fits to DeepEP, Hybrid-EP and TensorRT-LLM measurements (calibrate/fit_exchange.py).
+Form and starting points: fits to DeepEP, Hybrid-EP and TensorRT-LLM measurements (calibrate/fit_comm.py).
 """
 
 from __future__ import annotations

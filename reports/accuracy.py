@@ -12,7 +12,12 @@ from rich.text import Text
 from calibrate.ranking import Ranking
 from calibrate.summary import COUNTED, Line, Summary
 
-METRIC_TITLES = {"step_time_s": "step time", "peak_allocated_gib": "peak allocated memory"}
+METRIC_TITLES = {
+    "step_time_s": "step time",
+    "peak_allocated_gib": "peak allocated memory",
+    "time_us": "time of transfers",
+    "bandwidth_gbs": "bandwidth of transfers",
+}
 _COLUMNS = ("split", "rows", "median", "mean", "p90", "bias, median", "bias, mean", "in interval")
 _REASONS = 8  # refusals shown one by one
 

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import pytest
 
-from calibrate.row_file import HIDDEN, published_rows
+from calibrate.row_file import published_rows
 from calibrate.rows import precision_of, recompute_of, scenario_of, stack_of
+from calibrate.tables import HIDDEN, TRAINING
 from sim.release import parse_release
 from sim.scenario import ScenarioError, parse_scenario
 
@@ -107,7 +108,7 @@ def test_inline_sizes_and_proxies() -> None:
 
 def test_every_published_row_is_a_scenario_or_says_why_not() -> None:
     refused = []
-    for file in published_rows():
+    for file in (f for f in published_rows() if f.table is TRAINING):
         for row in file.rows:
             try:
                 parse_scenario(scenario_of(row)[0])
@@ -117,7 +118,7 @@ def test_every_published_row_is_a_scenario_or_says_why_not() -> None:
 
 
 def test_hidden_columns_are_not_read() -> None:
-    for file in published_rows():
+    for file in (f for f in published_rows() if f.table is TRAINING):
         for row in file.rows[::7]:
             other = dict(row) | {key: "123456" for key in HIDDEN}
             try:

@@ -10,10 +10,10 @@ from pathlib import Path
 import pytest
 
 from calibrate import row_outcomes as predicting
-from calibrate.row_file import HIDDEN, WORKLOAD, BadRows, blinded, load_rows, measured, published_rows
+from calibrate.row_file import BadRows, blinded, load_rows, measured, published_rows
 from calibrate.row_outcomes import MEMORY_BAND, predict_rows
-from calibrate.rows import METRICS
 from calibrate.summary import accuracy, summarise
+from calibrate.tables import HIDDEN, TABLES, TRAINING
 from calibrate.validate import Record, family_of, source_of, validate_files, validate_rows, write_records
 
 HEADER = "id,source,model,gpu,gpus,seq_len,gbs,mbs,tp,pp,dp,precision,step_time_s,peak_allocated_gib,split,notes\n"
@@ -42,7 +42,7 @@ def written(records: list[Record]) -> list[dict[str, str]]:
 def test_one_line_per_row_and_metric_in_order(own_file: Path) -> None:
     lines = written(validate_rows(own_file))
     assert [line["id"] for line in lines] == ["a", "a", "b", "b", "c", "c", "d", "d", "5", "5"]
-    assert [line["metric"] for line in lines] == list(METRICS) * 5
+    assert [line["metric"] for line in lines] == list(TRAINING.metrics) * 5
     assert [line["split"] for line in lines[::2]] == ["fit", "test", "stress", "test", "own"]
     assert [line["status"] for line in lines[::2]] == ["ok", "ok", "ok", "refused", "ok"]
     assert [line["measured"] for line in lines[:3]] == ["5", "60", ""]
@@ -79,7 +79,7 @@ def test_predictions_are_blind(tmp_path: Path) -> None:
 
 
 def test_what_is_hidden_is_never_handed_on() -> None:
-    assert not set(HIDDEN) & set(WORKLOAD)
+    assert not any(set(HIDDEN) & set(table.workload) for table in TABLES)
     row = published_rows()[0].rows[0]
     assert not set(blinded(row)) & set(HIDDEN)
 
@@ -112,7 +112,7 @@ def test_defects_are_not_turned_into_refusals(monkeypatch: pytest.MonkeyPatch) -
 
     monkeypatch.setattr(predicting, "simulate_row", broken)
     with pytest.raises(ZeroDivisionError):
-        predict_rows([dict.fromkeys(WORKLOAD, "1")])
+        predict_rows([dict.fromkeys(TRAINING.workload, "1")])
 
 
 @pytest.mark.parametrize(
@@ -214,13 +214,15 @@ def test_family_of() -> None:
 
 
 def test_published_rows_are_the_documented_ones() -> None:
-    runs, sweeps = published_rows()
-    assert (len(runs.rows), len(sweeps.rows)) == (357, 705)
-    assert runs.metrics == ("step_time_s",) and sweeps.metrics == METRICS
-    assert runs.unknown == sweeps.unknown == ()
-    ids = [row["id"] for file in (runs, sweeps) for row in file.rows]
+    shipped = published_rows()
+    runs, sweeps, comm = shipped
+    assert (len(runs.rows), len(sweeps.rows), len(comm.rows)) == (357, 705, 1531)
+    assert runs.metrics == ("step_time_s",) and sweeps.metrics == TRAINING.metrics
+    assert comm.metrics == ("time_us", "bandwidth_gbs")
+    assert all(file.unknown == () for file in shipped)
+    ids = [row["id"] for file in shipped for row in file.rows]
     assert len(set(ids)) == len(ids)
-    assert all(row["source"] and row["split"] in ("fit", "test") for file in (runs, sweeps) for row in file.rows)
+    assert all(row["source"] and row["split"] in ("fit", "test") for file in shipped for row in file.rows)
 
 
 def test_published_files_name_no_workplace() -> None:

@@ -1,0 +1,168 @@
+"""Rows of measured collectives and expert exchanges as questions: column spellings, and what libraries do by default.
+
+Only workload columns are read: never id, source, notes or a measured value.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from math import isfinite
+from typing import Literal, cast
+
+from hwmodels.cluster import Cluster, build_cluster, node_for_gpu
+from hwmodels.exchange_kernels import DEFAULT_SMS
+from hwmodels.work import Comm, CommKind, ExpertExchange, Group
+from sim.placement import distinct_holders
+from sim.scenario import ScenarioError
+
+Row = Mapping[str, str]
+
+_COLLECTIVES = ("all_reduce", "all_gather", "reduce_scatter", "all_to_all", "broadcast", "send")
+_STAGES = {
+    "moe_prepare": "prepare",
+    "moe_dispatch": "dispatch",
+    "moe_combine": "combine",
+    "moe_combine_low_precision": "combine",
+}
+# spellings of a GPU that the catalogue does not list as aliases
+_GPUS = {"SM90": "h100-sxm", "SM90 (Hopper)": "h100-sxm", "SM100": "b200-hgx", "SM100 (Blackwell)": "b200-hgx"}
+_FABRICS = (("efa", "efa-v2"), ("roce", "roce-400"))
+
+
+@dataclass(frozen=True, slots=True)
+class CommRow:
+    """One row as work on a cluster, and how its bandwidth column counts bytes."""
+
+    work: Comm | ExpertExchange
+    cluster: Cluster
+    library: str
+    logical_bytes: float | None  # what its bandwidth column divides by the time; None when it cannot be known
+
+
+def _cell(row: Row, key: str) -> str:
+    return (row.get(key) or "").strip()
+
+
+def _number(row: Row, key: str, default: float | None = None) -> float:
+    text = _cell(row, key)
+    if not text and default is not None:
+        return default
+    try:
+        value = float(text)
+    except ValueError:
+        value = float("nan")
+    if not isfinite(value) or value < 0:
+        raise ScenarioError(f"column {key}: {text!r} is not a number")
+    return value
+
+
+def _cluster(row: Row) -> Cluster:
+    name = _cell(row, "gpu")
+    gpus = int(_number(row, "gpus"))
+    if gpus < 1:
+        raise ScenarioError(f"column gpus: {_cell(row, 'gpus')!r} is not a number of GPUs")
+    node = node_for_gpu(_GPUS.get(name, name))
+    inter = _cell(row, "internode").lower()
+    fabric = next((found for word, found in _FABRICS if word in inter), None)
+    nic = _number(row, "nic_gbps_per_gpu", 0.0)
+    cluster = build_cluster(node, gpus, fabric, nic * 1e9 / 8.0 if nic else None)
+    per_node = int(_number(row, "gpus_per_node", 0.0))
+    if per_node and "nvl72" not in _cell(row, "intranode").lower() and cluster.domain == 8:
+        cluster = replace(cluster, domain=min(cluster.domain, per_node))
+    return cluster
+
+
+def comm_row(row: Row) -> CommRow:
+    """The question a row asks. ScenarioError or FactError when a needed cell is unusable."""
+    op = _cell(row, "op")
+    cluster = _cluster(row)
+    if op in _COLLECTIVES:
+        return _collective(row, cast(CommKind, op), cluster)
+    if op in _STAGES:
+        return _exchange(row, op, cluster)
+    raise ScenarioError(f"column op: {op!r} is not known; write one of {', '.join((*_COLLECTIVES, *_STAGES))}")
+
+
+def algorithm_of(text: str) -> str:
+    """Our name of a published algorithm cell: Ring, Ring_LL128, Tree_LL, NVLS, NVLSTree_Simple, symmetric memory."""
+    t = text.lower()
+    for pattern, name in ((r"symmetric", "symmetric"), (r"nvls ?tree", "nvls_tree"), (r"\bnvls\b(?! off)", "nvls")):
+        if re.search(pattern, t):
+            return name
+    if re.search(r"(?<![a-z])tree", t):
+        return "tree"
+    return "ring" if re.search(r"(?<![a-z])ring", t) else "auto"
+
+
+def _collective(row: Row, kind: CommKind, cluster: Cluster) -> CommRow:
+    ranks = int(_number(row, "gpus"))
+    size = _number(row, "bytes")
+    algorithm = algorithm_of(_cell(row, "algorithm"))
+    if algorithm == "tree" and cluster.group(ranks).domains == 1:
+        algorithm = "auto"
+    work = Comm(kind, size, cluster.group(ranks), algorithm)
+    share = (ranks - 1) / ranks * (2.0 if kind == "all_reduce" else 1.0) if ranks > 1 else 1.0
+    busbw = _cell(row, "bandwidth_kind") == "busbw"
+    return CommRow(work, cluster, _cell(row, "library"), size * share if busbw else size)
+
+
+def kernel_of(library: str, algorithm: str) -> str:
+    """Our kind of exchange kernel for a published library and algorithm cell."""
+    text = f"{library} {algorithm}".lower()
+    for word, kernel in (
+        ("low-latency", "low_latency"), ("low latency", "low_latency"), ("onesided", "one_sided"),
+        ("one-sided", "one_sided"), ("twosided", "two_sided"), ("two-sided", "two_sided"), ("hybrid", "hybrid"),
+        ("elastic", "elastic"), ("deepep v2", "elastic"), ("normal", "normal"), ("deepep", "normal"),
+        ("nccl", "all_to_all"),
+    ):  # fmt: skip
+        if word in text:
+            return kernel
+    raise ScenarioError(f"library {library!r} with algorithm {algorithm!r}: no exchange kernel of ours is like it")
+
+
+def payload_bytes(hidden: float, dtype: str) -> float:
+    """Bytes of one token's vector with its scales: fp8 one float per 128, mxfp8 one byte per 32, nvfp4 per 16."""
+    kind = dtype.lower()
+    if kind == "fp8":
+        return hidden + 4.0 * hidden / 128.0
+    if kind == "mxfp8":
+        return hidden + hidden / 32.0
+    return hidden / 2.0 + hidden / 16.0 if kind == "nvfp4" else 2.0 * hidden
+
+
+def _copies(row: Row, group: Group) -> tuple[float, float]:
+    """Distinct (domains, ranks) that one token reaches; a limit counts groups that are the nodes themselves."""
+    experts, top_k = int(_number(row, "experts", 256.0)), int(_number(row, "top_k"))
+    limit = int(_number(row, "group_limit", 0.0))
+    if limit and group.domains > limit:
+        return float(limit), distinct_holders(group.ranks, experts, top_k, group.domains, limit)
+    return distinct_holders(group.domains, experts, top_k), distinct_holders(group.ranks, experts, top_k)
+
+
+def _exchange(row: Row, op: str, cluster: Cluster) -> CommRow:
+    kernel = kernel_of(_cell(row, "library"), _cell(row, "algorithm"))
+    group = cluster.group(int(_number(row, "ranks_ep", _number(row, "gpus"))))
+    nodes, ranks = _copies(row, group)
+    dtype, kind = _cell(row, "dtype"), _cell(row, "bandwidth_kind")
+    # results come back in 16 bits whatever was dispatched, unless the combine itself quantises
+    sent = dtype if op != "moe_combine" or kernel == "normal" else "bf16"
+    tokens = _number(row, "tokens")
+    work = ExpertExchange(
+        stage=cast(Literal["prepare", "dispatch", "combine"], _STAGES[op]),
+        tokens=tokens,
+        top_k=int(_number(row, "top_k")),
+        payload_bytes=payload_bytes(_number(row, "hidden"), sent),
+        group=group,
+        node_copies=nodes,
+        rank_copies=ranks,
+        kernel=kernel,
+        sms=int(_number(row, "sms", 0.0)) or (DEFAULT_SMS if kernel == "normal" else 0),
+        experts=int(_number(row, "experts", 0.0)),
+        low_precision=op.endswith("low_precision"),
+        scaled=dtype in ("fp8", "mxfp8", "nvfp4"),
+        host_call="torch_api" in kind,
+    )
+    copies = nodes if "rdma" in kind else ranks
+    return CommRow(work, cluster, _cell(row, "library"), tokens * work.payload_bytes * copies)
