@@ -25,6 +25,7 @@ class Cluster:
     fabric: str
     fabric_latency_s: float
     oversubscription: float
+    topology: str  # of the fabric, see hwmodels.topology
     host_cpu: str  # "x86" or "grace"
     source: str
 
@@ -95,6 +96,7 @@ def build_cluster(
         fabric=fabric,
         fabric_latency_s=link.latency_s,
         oversubscription=oversubscription or link.oversubscription,
+        topology=link.topology,
         host_cpu=record.host_cpu,
         source=f"{record.source}; {link.source}",
     )

@@ -14,12 +14,17 @@ def show(
         typer.Argument(help="A model, GPU, node, fabric, stack or profile; or the path of a model's config.json."),
     ] = None,
     json: Annotated[bool, typer.Option("--json", help="Print as JSON.")] = False,
+    figure: Annotated[Path | None, typer.Option(help="Draw the network of a node or GPU (.png, .svg or .pdf).")] = None,
+    gpus: Annotated[int, typer.Option(help="GPUs of the drawn network.")] = 32,
+    fabric: Annotated[str | None, typer.Option(help="Fabric of the drawn network.")] = None,
 ) -> int:
     """Show what the catalogues hold, or one entry with its sources."""
     from reports.show import show_all, show_one
     from reports.show_table import entry_report, overview_report
     from reports.text import console, print_json
 
+    if figure is not None:
+        return _draw(name, gpus, fabric, figure)
     if name is None:
         overview = show_all()
         if json:
@@ -33,6 +38,23 @@ def show(
     else:
         for entry in entries:
             console().print(entry_report(entry))
+    return 0
+
+
+def _draw(name: str | None, gpus: int, fabric: str | None, path: Path) -> int:
+    """The network of a cluster of `gpus` GPUs as a picture."""
+    from hwmodels.cluster import build_cluster, node_for_gpu, node_names
+    from hwmodels.topology import build_topology
+    from reports.comm_figure import write_topology_figure
+    from reports.failures import OutputError, check_writable
+    from reports.text import note
+
+    if name is None:
+        raise OutputError("--figure draws one cluster: name a node, for example dgx-h100")
+    check_writable(path)
+    node = name if name in node_names() else node_for_gpu(name)
+    write_topology_figure(build_topology(build_cluster(node, gpus, fabric)), path)
+    note(f"figure: {path}")
     return 0
 
 

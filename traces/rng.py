@@ -6,6 +6,8 @@ from zlib import crc32
 
 import numpy as np
 
+Generator = np.random.Generator
+
 
 def stream(seed: int, name: str) -> np.random.Generator:
     """A generator that depends on `seed` and `name` only: a draw added elsewhere moves nothing here."""

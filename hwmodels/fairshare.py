@@ -1,0 +1,70 @@
+"""Exact max-min fair rates of flows on shared links, by progressive filling: the oracle, and for small user topologies.
+
+Every round finds the share each link still gives to each of its flows, and fixes all flows whose own smallest share is
+the smallest of every link they cross (Bertsekas and Gallager, Data Networks, section 6.5).
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import numpy.typing as npt
+
+from hwmodels.facts import FactError
+
+Paths = npt.NDArray[np.int32]
+Rates = npt.NDArray[np.float64]
+
+
+def max_min_rates(paths: Paths, capacity: Rates) -> Rates:
+    """Bytes per second of every flow; `paths` [flows, hops] holds link numbers, -1 for none.
+
+    FactError for links without bandwidth or paths that name links that do not exist.
+    """
+    if (capacity <= 0).any():
+        raise FactError("every link needs a bandwidth above zero")
+    if paths.size and (paths.max() >= len(capacity) or (paths < 0).all(axis=1).any()):
+        raise FactError("a path names a link that does not exist, or none at all")
+    flows, links = len(paths), len(capacity)
+    padded = np.where(paths < 0, links, paths)
+    left = np.append(capacity, np.inf)
+    rates = np.zeros(flows)
+    active = np.ones(flows, dtype=bool)
+    while active.any():
+        crossing = np.bincount(padded[active].reshape(-1), minlength=links + 1).astype(float)
+        share = np.divide(left, crossing, out=np.full(links + 1, np.inf), where=crossing > 0)
+        share[links] = np.inf
+        smallest = share[padded].min(axis=1)
+        smallest[~active] = np.inf
+        # a flow is final when no other flow on its tightest links is tighter still
+        least = np.full(links + 1, np.inf)
+        np.minimum.at(least, padded[active].reshape(-1), np.repeat(smallest[active], padded.shape[1]))
+        tight = (least[padded] >= smallest[:, None] * (1 - 1e-12)) | (padded == links)
+        bottleneck = share[padded] <= smallest[:, None] * (1 + 1e-12)
+        final = active & (tight | ~bottleneck).all(axis=1)
+        if not final.any():
+            final = active & (smallest <= smallest[active].min() * (1 + 1e-12))
+        rates[final] = smallest[final]
+        used = np.bincount(
+            padded[final].reshape(-1), weights=np.repeat(rates[final], padded.shape[1]), minlength=links + 1
+        )
+        left = np.maximum(left - used, 0.0)
+        left[links] = np.inf
+        active &= ~final
+    return rates
+
+
+def finish_s(paths: Paths, sizes_bytes: Rates, capacity: Rates) -> Rates:
+    """When each flow is done if all start together: rates are solved again at every finish."""
+    remaining, done = sizes_bytes.astype(float).copy(), np.zeros(len(sizes_bytes))
+    clock = 0.0
+    active = remaining > 0
+    while active.any():
+        rates = np.zeros(len(remaining))
+        rates[active] = max_min_rates(paths[active], capacity)
+        step = float((remaining[active] / rates[active]).min())
+        clock += step
+        remaining[active] -= rates[active] * step
+        finished = active & (remaining <= 1e-9 * sizes_bytes)
+        done[finished] = clock
+        active &= ~finished
+    return done

@@ -1,0 +1,80 @@
+"""The answer about one transfer, and a sweep over sizes and algorithms, as tables for the terminal."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+from rich import box
+from rich.console import Group, RenderableType
+from rich.table import Table
+from rich.text import Text
+
+from reports.text import seconds
+from sim.comm_question import CommAnswer, CommQuestion
+
+
+def comm_report(found: CommAnswer) -> RenderableType:
+    """Time with its interval, algorithm, bandwidths, and what every kind of link carries."""
+    q, p = found.question, found.prediction
+    what = f"{q.op} of {_amount(q)} on {q.ranks} x {found.cluster.gpu.name} ({q.node}, {found.cluster.fabric})"
+    table = Table(box=box.ROUNDED, show_header=False)
+    table.add_row("time", f"{seconds(p.time_s)}   (90 % interval {seconds(p.low_s)} to {seconds(p.high_s)})")
+    table.add_row("algorithm", p.algorithm + (" (chosen)" if q.algorithm == "auto" else " (forced)"))
+    table.add_row("algorithm bandwidth", f"{p.algbw_bytes_per_s / 1e9:.1f} GB/s")
+    table.add_row("bus bandwidth", f"{p.busbw_bytes_per_s / 1e9:.1f} GB/s")
+    if found.traffic is not None:
+        t = found.traffic
+        table.add_row("copies per token", f"{t.node_copies:.2f} domains, {t.rank_copies:.2f} ranks")
+        table.add_row("busiest rank", f"{t.imbalance:.2f} x the mean")
+    if found.loads is not None:
+        name, carried = found.loads.bottleneck()
+        table.add_row("busiest link", f"{name}: {carried / 2**20:.1f} MiB, {seconds(found.loads.seconds)} at its rate")
+    parts: list[RenderableType] = [Text(what, style="bold"), table]
+    if found.loads is not None:
+        parts.append(_loads(found))
+    if p.note:
+        parts.append(Text(f"- {p.note}"))
+    return Group(*parts)
+
+
+def _amount(q: CommQuestion) -> str:
+    if q.routed:
+        return f"{q.tokens:,} tokens x {q.hidden} {q.dtype}, top {q.top_k} of {q.experts} experts"
+    return f"{q.size_bytes / 2**20:,.3g} MiB"
+
+
+def _loads(found: CommAnswer) -> Table:
+    assert found.loads is not None
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
+    for i, title in enumerate(("links", "busiest", "mean", "rate", "busy")):
+        table.add_column(title, justify="left" if i == 0 else "right")
+    for name, load in found.loads.summary().items():
+        table.add_row(
+            name,
+            f"{load['busiest_bytes'] / 2**20:,.1f} MiB",
+            f"{load['mean_bytes'] / 2**20:,.1f} MiB",
+            f"{load['link_bytes_per_s'] / 1e9:.0f} GB/s",
+            seconds(load["busy_s"]),
+        )
+    return table
+
+
+def sweep_report(q: CommQuestion, table: Mapping[str, Sequence[tuple[float, float]]]) -> Table:
+    """Seconds per size and algorithm; the fastest of a line is bold."""
+    shown = Table(box=box.SIMPLE_HEAD, pad_edge=False, title="seconds by algorithm")
+    shown.add_column("tokens per rank" if q.routed else "bytes per rank", justify="right")
+    for name in table:
+        shown.add_column(name, justify="right")
+    lines = next(iter(table.values()))
+    for i, (size, _) in enumerate(lines):
+        times = [line[i][1] for line in table.values()]
+        label = f"{size:,.0f}" if q.routed else _binary(size)
+        shown.add_row(label, *(Text(seconds(t), style="bold" if t == min(times) else "") for t in times))
+    return shown
+
+
+def _binary(size: float) -> str:
+    for unit, power in (("GiB", 30), ("MiB", 20), ("KiB", 10)):
+        if size >= 2.0**power:
+            return f"{size / 2.0**power:g} {unit}"
+    return f"{size:g} B"

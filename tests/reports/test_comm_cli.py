@@ -1,0 +1,85 @@
+"""`moesim comm`: what it prints, draws and refuses."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from reports.cli import run
+
+BASE = ["comm", "--cluster", "hgx-h800", "--ranks", "64"]
+MOE = [*BASE, "--op", "moe_dispatch", "--tokens", "4096", "--hidden", "7168", "--top-k", "8", "--experts", "256",
+       "--groups", "8", "--dtype", "fp8"]  # fmt: skip
+
+
+def _json(capsys: pytest.CaptureFixture[str], arguments: list[str]) -> dict:  # type: ignore[type-arg]
+    assert run([*arguments, "--json"]) == 0
+    found: dict = json.loads(capsys.readouterr().out)  # type: ignore[type-arg]
+    return found
+
+
+def test_json_has_what_scripts_need(capsys: pytest.CaptureFixture[str]) -> None:
+    found = _json(capsys, [*BASE, "--op", "all_to_all", "--bytes", "64MiB"])
+    for key in ("time_s", "low_s", "high_s", "algorithm", "algbw_bytes_per_s", "busbw_bytes_per_s", "bytes_per_rank"):
+        assert found[key]
+    assert found["bottleneck_link"].endswith("nic0")
+    assert found["fluid_s"] == pytest.approx(1.174e-3, rel=1e-3)
+    assert found["time_s"] >= found["fluid_s"]
+    assert found["link_load"]["NIC out"]["busy_s"] == pytest.approx(found["fluid_s"])
+
+
+def test_hot_experts_make_hot_links(capsys: pytest.CaptureFixture[str]) -> None:
+    even, skewed = (_json(capsys, [*MOE, "--skew", skew]) for skew in ("0", "1.0"))
+    assert even["node_copies"] == pytest.approx(3.97, abs=0.02)  # DeepSeek-V3's router on eight nodes
+    assert skewed["imbalance"] > 2.0 > even["imbalance"]
+    assert skewed["time_s"] > 1.3 * even["time_s"]
+
+
+def test_the_same_seed_gives_the_same_bytes(capsys: pytest.CaptureFixture[str]) -> None:
+    first, again, other = (_json(capsys, [*MOE, "--skew", "0.5", "--seed", seed]) for seed in ("1", "1", "2"))
+    assert first == again != other
+
+
+def test_auto_is_never_worse_than_what_can_be_forced(capsys: pytest.CaptureFixture[str]) -> None:
+    for size in ("32KiB", "8MiB", "1GiB"):
+        ask = [*BASE, "--op", "all_reduce", "--bytes", size]
+        chosen = _json(capsys, ask)["time_s"]
+        forced = [_json(capsys, [*ask, "--algorithm", name])["time_s"] for name in ("ring", "tree", "nvls_tree")]
+        assert chosen <= min(forced)
+
+
+def test_tables_and_figures(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    picture = tmp_path / "comm.png"
+    assert run([*MOE, "--sweep", "--figure", str(picture)]) == 0
+    out = capsys.readouterr().out
+    assert "copies per token" in out and "low_latency" in out and "NIC in" in out
+    assert picture.stat().st_size > 20_000
+    graph = tmp_path / "graph.svg"
+    assert run(["show", "dgx-h100", "--figure", str(graph), "--gpus", "32"]) == 0
+    assert "rail-optimised" in graph.read_text() or graph.stat().st_size > 10_000
+
+
+@pytest.mark.parametrize(
+    ("arguments", "part"),
+    [
+        ([*BASE, "--op", "all_redcue", "--bytes", "1MiB"], "did you mean 'all_reduce'"),
+        ([*BASE, "--op", "all_reduce"], "needs bytes"),
+        ([*BASE, "--op", "all_reduce", "--bytes", "many"], "many"),
+        ([*BASE, "--op", "all_reduce", "--bytes", "1MiB", "--algorithm", "fast"], "use ring, tree"),
+        ([*BASE[:-1], "1", "--op", "all_reduce", "--bytes", "1MiB"], "ranks=1 must be between"),
+        ([*BASE[:-1], "100000", "--op", "all_reduce", "--bytes", "1MiB"], "must be between"),
+        (["comm", "--cluster", "dgx-h10", "--ranks", "8", "--op", "send", "--bytes", "1"], "unknown node"),
+        ([*MOE[:-4], "--groups", "7"], "groups of 256 experts"),
+        ([*MOE, "--dtype", "fp7"], "did you mean"),
+        ([*MOE, "--algorithm", "one_sided"], "one scale-up domain"),
+        (["comm", "--cluster", "hgx-h800", "--ranks", "48", *MOE[5:]], "do not divide"),
+        (["show", "--figure", "x.png"], "name a node"),
+    ],
+)
+def test_bad_questions_are_one_line(arguments: list[str], part: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(arguments) == 2
+    err = capsys.readouterr().err.strip()
+    assert err.startswith("error: ") and "\n" not in err
+    assert part in err
