@@ -103,7 +103,7 @@ def accuracy(records: Iterable[Record]) -> Accuracy | None:
 def summarise(records: Sequence[Record]) -> Summary:
     """Counts, accuracy per split, and the same by GPU, model family, kind, source and release class."""
     metrics = list(dict.fromkeys(r.metric for r in records))
-    rows = [r for r in records if r.metric == metrics[0]] if metrics else []
+    rows = [r for r in records if r.counts_row]
     splits = Counter(r.split for r in rows)
     order = sorted(splits, key=lambda s: (s not in COUNTED, COUNTED.index(s) if s in COUNTED else 0, s))
     dimensions = list(dict.fromkeys(d for r in records for d in r.groups))

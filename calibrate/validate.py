@@ -31,6 +31,7 @@ class Record:
     high: float | None
     reason: str
     groups: dict[str, str]
+    counts_row: bool = True  # False for the second and further metrics of a row
     task: str = ""  # equal for rows that do the same work on as many GPUs: their order is a ranking of layouts
     release: str = ""
 
@@ -62,7 +63,9 @@ def validate_files(row_files: Sequence[RowFile], workers: int = 1, progress: Pro
     for file in row_files:
         for number, row in enumerate(file.rows, start=1):
             outcome = next(outcomes)
-            records += [_record(row, number, metric, outcome) for metric in file.metrics]
+            records += [
+                _record(row, number, metric, outcome, first=metric == file.metrics[0]) for metric in file.metrics
+            ]
     return records
 
 
@@ -71,7 +74,7 @@ def validate_rows(path: str | Path | None = None, workers: int = 1, progress: Pr
     return validate_files(published_rows() if path is None else (load_rows(path),), workers, progress)
 
 
-def _record(row: dict[str, str], number: int, metric: str, outcome: Outcome) -> Record:
+def _record(row: dict[str, str], number: int, metric: str, outcome: Outcome, first: bool = True) -> Record:
     value, note = measured(row, metric)
     estimate = outcome.estimates.get(metric)
     return Record(
@@ -84,6 +87,7 @@ def _record(row: dict[str, str], number: int, metric: str, outcome: Outcome) -> 
         high=estimate.high if estimate else None,
         reason=outcome.refusal or note,
         groups=_groups(row, outcome),
+        counts_row=first,
         task=_task(row),
         release=(row.get("release") or "").strip(),
     )

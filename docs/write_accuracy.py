@@ -25,14 +25,19 @@ switched off and nothing refitted. Written by `python -m calibrate.ablate`.
 """
 
 
+SHOWN = (
+    "Step time",
+    "Step time by family of runs",
+    "Time of transfers by family of transfers",
+    "Bandwidth of transfers by family of transfers",
+)
+
+
 def summary_of(tables: str) -> str:
-    """What fits the README: counts, order, the table of all rows and the one by family of runs."""
-    lines = tables.strip().splitlines()
-    ends = [
-        i for i, line in enumerate(lines) if line.startswith("|") and not (lines[i + 1 :] or [""])[0].startswith("|")
-    ]
-    last = ends[1] + 1 if len(ends) > 1 else len(lines)
-    return "\n".join(lines[:last]).strip()
+    """What fits the README: counts, order, and the tables by family."""
+    head, *sections = re.split(r"(?m)^(?=#{3,4} )", tables.strip())
+    kept = [part.strip() for part in sections if part.splitlines()[0].lstrip("# ").strip() in SHOWN]
+    return "\n\n".join([head.strip(), *kept])
 
 
 def ablation() -> str:

@@ -9,6 +9,8 @@ from typing import Any
 
 import pytest
 
+from reports.cli import run
+
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
@@ -47,7 +49,7 @@ def test_paths_in_tables_exist() -> None:
         assert (ROOT / path).exists(), path
 
 
-def test_commands_exist() -> None:
+def test_commands_exist(tmp_path: Path) -> None:
     makefile = (ROOT / "Makefile").read_text(encoding="utf-8")
     for line in "\n".join(blocks("bash")).splitlines():
         words = shlex.split(line, comments=True)
@@ -56,7 +58,11 @@ def test_commands_exist() -> None:
         if "-m" in words and words[words.index("-m") + 1].startswith("calibrate."):
             assert (ROOT / (words[words.index("-m") + 1].replace(".", "/") + ".py")).is_file(), line
         if words and words[0].endswith("moesim"):
-            assert words[1] in ("train", "validate", "show", "init") and (ROOT / words[2]).is_file(), line
+            if words[1] in ("train", "validate"):
+                assert (ROOT / words[2]).is_file(), line
+            else:
+                arguments = [str(tmp_path / word) if word.endswith(".png") else word for word in words[1:]]
+                assert run(arguments) == 0, line
 
 
 def test_the_picture_is_small_enough_to_keep() -> None:
