@@ -21,6 +21,9 @@ from hwmodels.facts import FactError, did_you_mean
 from hwmodels.work import Comm
 
 
+_SLOWEST = 3.0  # assumed: the overhead of a message is at most three times its transfer
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class FabricFit:
     """Constants of transfers between scale-up domains, and of algorithms the kernel tables do not cover."""
@@ -30,7 +33,7 @@ class FabricFit:
     tree_hop_s: float  # per level and direction
     tree_ramp_sqrt_s: float
     nvls_tree_efficiency: float  # of the NICs' rate
-    peer_message_s: float  # per remote peer of a direct all-to-all; never more than its transfer
+    peer_message_s: float  # per remote peer of a direct all-to-all, see _SLOWEST
     send_message_s: float
     symmetric_base_s: float
     symmetric_efficiency: float
@@ -106,7 +109,7 @@ def _direct_s(w: Wires) -> float:
     n, local = w.comm.group.ranks, w.comm.group.per_domain
     each = w.comm.bytes / n / w.nic_bytes_per_s
     peers = n - local
-    remote = peers * (each + w.fabric.send_message_s + min(w.fabric.peer_message_s, each))
+    remote = peers * (each + w.fabric.send_message_s + min(w.fabric.peer_message_s, _SLOWEST * each))
     near = _near_s(w, w.comm.bytes * local / n)
     return w.fit.a2a_base_s + w.cluster.fabric_latency_s + max(remote, near)
 
@@ -115,7 +118,7 @@ def _pxn_s(w: Wires) -> float:
     """Messages for one remote domain are gathered over NVLink on the GPU of the destination's rail: one per domain."""
     domains = w.comm.group.domains
     each = w.comm.bytes / domains / w.nic_bytes_per_s
-    remote = (domains - 1) * (each + w.fabric.send_message_s + min(w.fabric.peer_message_s, each))
+    remote = (domains - 1) * (each + w.fabric.send_message_s + min(w.fabric.peer_message_s, _SLOWEST * each))
     near = _near_s(w, w.comm.bytes)
     return w.fit.a2a_base_s + w.cluster.fabric_latency_s + max(remote, near)
 
@@ -124,7 +127,7 @@ def _two_level_s(w: Wires) -> float:
     """2D hierarchical (Tutel's 2DH): exchange inside the domain, then between GPUs of the same rail."""
     domains = w.comm.group.domains
     each = w.comm.bytes / domains / w.nic_bytes_per_s
-    remote = (domains - 1) * (each + w.fabric.send_message_s + min(w.fabric.peer_message_s, each))
+    remote = (domains - 1) * (each + w.fabric.send_message_s + min(w.fabric.peer_message_s, _SLOWEST * each))
     copies = 2 * 2 * w.comm.bytes / w.cluster.gpu.hbm_bytes_per_s  # reordered before and after the first stage
     return 2 * w.fit.a2a_base_s + w.cluster.fabric_latency_s + _near_s(w, w.comm.bytes) + remote + copies
 

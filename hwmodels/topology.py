@@ -5,6 +5,7 @@ Nodes are named "gpu3", "switch0", "nic3", "leaf2", "spine1" and carry `kind`; e
 
 rail-optimised  NICs of the same position in their host share leaves; leaves of all rails meet at spines
 fat-tree        all NICs of a host hang on one leaf; leaves meet at spines
+three-tier      as fat-tree, in pods of leaves with spines of their own; the spines of all pods meet at cores
 multi-plane     as rail-optimised, but every rail has spines of its own: planes meet only inside the hosts
 dragonfly       leaves form groups; within and between groups every pair of leaves has a direct link
 """
@@ -25,10 +26,11 @@ if TYPE_CHECKING:
 else:
     Graph = nx.DiGraph  # not subscriptable at run time
 
-TOPOLOGIES = ("rail-optimised", "fat-tree", "multi-plane", "dragonfly")
+TOPOLOGIES = ("rail-optimised", "fat-tree", "three-tier", "multi-plane", "dragonfly")
 _NVLINK_HOP_S = 0.5e-6  # assumed: one traversal of the switch inside a domain
 _LEAF_PORTS = 32  # hosts behind one leaf: a 64-port switch, half of it facing down
 _GROUP_LEAVES = 8  # leaves of one dragonfly group
+_POD_LEAVES = 8  # leaves of one pod of a three-tier tree
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,9 +54,57 @@ class Topology:
         """Bytes per second of one directed edge."""
         return float(self.graph.edges[link]["bytes_per_s"])
 
+    def fabric_links(self) -> list[tuple[str, str]]:
+        """Directed links among leaves, spines and cores."""
+        inner = {name for name, data in self.graph.nodes(data=True) if data["kind"] in ("leaf", "spine", "core")}
+        return [edge for edge in self.graph.edges if edge[0] in inner and edge[1] in inner]
+
+    def spread(self, source: str, wanted: dict[str, float]) -> dict[tuple[str, str], float]:
+        """Bytes per fabric link when `source` sends `wanted` bytes to other leaves over all shortest paths alike.
+
+        FactError when a leaf cannot be reached without passing through a host (planes that nothing joins).
+        """
+        inner = self._inner()
+        order, paths, before = _shortest(inner, source)
+        missing = [leaf for leaf in wanted if leaf not in paths]
+        if missing:
+            raise FactError(f"{source} cannot reach {missing[0]}: route over the hosts (pxn)")
+        flow = {node: wanted.get(node, 0.0) for node in order}
+        carried: dict[tuple[str, str], float] = {}
+        for node in reversed(order):  # farthest first: what a node needs comes from its predecessors
+            if flow[node] > 0.0:
+                for parent in before[node]:
+                    size = flow[node] * paths[parent] / paths[node]
+                    carried[(parent, node)] = carried.get((parent, node), 0.0) + size
+                    flow[parent] += size
+        return carried
+
+    def _inner(self) -> dict[str, list[str]]:
+        """Neighbours of every leaf, spine and core among themselves."""
+        found: dict[str, list[str]] = {}
+        for a, b in self.fabric_links():
+            found.setdefault(a, []).append(b)
+        return found
+
     def latency_s(self, path: list[str]) -> float:
         """Sum of the latencies along a path."""
         return sum(float(self.graph.edges[edge]["latency_s"]) for edge in pairwise(path))
+
+
+def _shortest(neighbours: dict[str, list[str]], source: str) -> tuple[list[str], dict[str, int], dict[str, list[str]]]:
+    """Nodes by distance, number of shortest paths to each, and the nodes before it on them."""
+    distance, paths = {source: 0}, {source: 1}
+    before: dict[str, list[str]] = {source: []}
+    order = [source]
+    for node in order:
+        for other in neighbours.get(node, []):
+            if other not in distance:
+                distance[other], paths[other], before[other] = distance[node] + 1, 0, []
+                order.append(other)
+            if distance[other] == distance[node] + 1:
+                paths[other] += paths[node]
+                before[other].append(node)
+    return order, paths, before
 
 
 def _join(graph: Graph, a: str, b: str, bytes_per_s: float, latency_s: float) -> None:
@@ -97,29 +147,41 @@ def _outside(graph: Graph, cluster: Cluster, kind: str) -> tuple[str, ...]:
     return tuple(leaves)
 
 
-def _spines(graph: Graph, cluster: Cluster, leaves: tuple[str, ...], kind: str) -> None:
-    """Uplinks: every leaf sends 1/oversubscription of what its NICs bring, spread over the spines it reaches."""
+def _uplinks(
+    graph: Graph, cluster: Cluster, ports: dict[str, int], members: list[str], first: int, kind: str
+) -> dict[str, int]:
+    """Join `members` to `count` nodes above them; returns those and how many NIC ports' worth each carries.
+
+    Every member sends 1/oversubscription of what it brings, spread evenly.
+    """
     hop = cluster.fabric_latency_s / 4.0
-    down: dict[str, int] = {}
+    count = max(2, min(8, len(members) // 2))
+    above = {f"{kind}{number}": 0 for number in range(first, first + count)}
+    for name in above:
+        graph.add_node(name, kind=kind)
+        for member in members:
+            rate = ports[member] * cluster.nic_bytes_per_s / cluster.oversubscription / count
+            _join(graph, member, name, rate, hop)
+    total = sum(ports[m] for m in members)
+    return dict.fromkeys(above, max(1, total // count))
+
+
+def _spines(graph: Graph, cluster: Cluster, leaves: tuple[str, ...], kind: str) -> None:
+    """Spines over the leaves: one set for all, one per plane, or one per pod with cores above them."""
+    ports: dict[str, int] = {}
     for leaf in leaves:
-        down[leaf] = down.get(leaf, 0) + 1
-    if len(down) < 2:
-        return
-    planes: dict[str, list[str]] = {}
-    for leaf in down:
-        plane = str(int(leaf[4:]) % cluster.domain) if kind == "multi-plane" else ""
-        planes.setdefault(plane, []).append(leaf)
-    number = 0
-    for members in planes.values():
-        if len(members) < 2:
-            continue
-        count = max(2, min(8, len(members) // 2))
-        for spine in range(number, number + count):
-            graph.add_node(f"spine{spine}", kind="spine")
-            for leaf in members:
-                rate = down[leaf] * cluster.nic_bytes_per_s / cluster.oversubscription / count
-                _join(graph, leaf, f"spine{spine}", rate, hop)
-        number += count
+        ports[leaf] = ports.get(leaf, 0) + 1
+    parts: dict[int, list[str]] = {}
+    for leaf in ports:
+        number = int(leaf[4:])
+        part = {"multi-plane": number % cluster.domain, "three-tier": number // _POD_LEAVES}.get(kind, 0)
+        parts.setdefault(part, []).append(leaf)
+    tops: dict[str, int] = {}
+    for members in parts.values():
+        if len(members) > 1 or (kind == "three-tier" and len(parts) > 1):
+            tops |= _uplinks(graph, cluster, ports, members, len(tops), "spine")
+    if kind == "three-tier" and len(parts) > 1:
+        _uplinks(graph, cluster, tops, list(tops), 0, "core")
 
 
 def _dragonfly(graph: Graph, cluster: Cluster, leaves: tuple[str, ...]) -> None:

@@ -10,6 +10,7 @@ forwarded      one copy per destination domain over the own rail, fanned out the
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -23,17 +24,22 @@ Bytes = npt.NDArray[np.float64]
 
 @dataclass(frozen=True, slots=True)
 class LinkClass:
-    """Links of one kind: loads in bytes, one rate for all, and how the i-th is called."""
+    """Links of one kind: what each carries and can carry, and what the i-th is called."""
 
     name: str
-    ends: tuple[str, str]  # "gpu{i}" -> "switch{d}" and so on; {i} the GPU or leaf, {d} its domain, {s} the spine
     load_bytes: Bytes
-    link_bytes_per_s: float
+    rate_bytes_per_s: Bytes
+    title: Callable[[int], str]
+
+    @property
+    def busy_s(self) -> Bytes:
+        """How long each link is busy at its own rate."""
+        return self.load_bytes / self.rate_bytes_per_s
 
     @property
     def seconds(self) -> float:
         """How long the busiest of them is busy."""
-        return float(self.load_bytes.max()) / self.link_bytes_per_s if self.load_bytes.size else 0.0
+        return float(self.busy_s.max()) if self.load_bytes.size else 0.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,7 +47,6 @@ class Loads:
     """All link classes of one exchange."""
 
     classes: tuple[LinkClass, ...]
-    domain: int
 
     @property
     def seconds(self) -> float:
@@ -51,25 +56,22 @@ class Loads:
     def bottleneck(self) -> tuple[str, float]:
         """Name of the busiest link and the bytes it carries."""
         worst = max(self.classes, key=lambda c: c.seconds)
-        index = int(worst.load_bytes.argmax())
-        return self._name(worst, index), float(worst.load_bytes[index])
-
-    def _name(self, links: LinkClass, index: int) -> str:
-        a, b = (end.format(i=index, d=index // self.domain) for end in links.ends)
-        return f"{a} -> {b}"
+        index = int(worst.busy_s.argmax())
+        return worst.title(index), float(worst.load_bytes[index])
 
     def summary(self) -> dict[str, dict[str, float]]:
         """Per class: busiest and mean load in bytes, rate, and seconds."""
-        return {
-            c.name: {
-                "busiest_bytes": float(c.load_bytes.max()),
-                "mean_bytes": float(c.load_bytes.mean()),
-                "link_bytes_per_s": c.link_bytes_per_s,
-                "busy_s": c.seconds,
-            }
-            for c in self.classes
-            if c.load_bytes.size
-        }
+        found = {}
+        for c in self.classes:
+            if c.load_bytes.size:
+                worst = int(c.busy_s.argmax())
+                found[c.name] = {
+                    "busiest_bytes": float(c.load_bytes[worst]),
+                    "mean_bytes": float(c.load_bytes.mean()),
+                    "link_bytes_per_s": float(c.rate_bytes_per_s[worst]),
+                    "busy_s": c.seconds,
+                }
+        return found
 
 
 def uniform(ranks: int, bytes_per_rank: float) -> Bytes:
@@ -167,40 +169,57 @@ def _forwarded(topology: Topology, remote: Bytes, copies: Bytes | None, out_near
 def _collect(
     topology: Topology, out_near: Bytes, in_near: Bytes, out_far: Bytes, in_far: Bytes, between: Bytes
 ) -> Loads:
-    cluster = topology.cluster
+    cluster, domain = topology.cluster, out_near.shape[1]
     near = cluster.gpu.scale_up_bytes_per_s or cluster.gpu.pcie_bytes_per_s
     classes = [
-        LinkClass("NVLink out", ("gpu{i}", "switch{d}"), out_near.reshape(-1), near),
-        LinkClass("NVLink in", ("switch{d}", "gpu{i}"), in_near.reshape(-1), near),
+        _gpu_links("NVLink out", out_near, near, lambda i: f"gpu{i} -> switch{i // domain}"),
+        _gpu_links("NVLink in", in_near, near, lambda i: f"switch{i // domain} -> gpu{i}"),
     ]
-    domain = out_near.shape[1]
     if out_near.shape[0] > 1:
         nic = cluster.nic_bytes_per_s
         classes += [
-            LinkClass("NIC out", ("gpu{i}", "nic{i}"), out_far.reshape(-1), nic),
-            LinkClass("NIC in", ("nic{i}", "gpu{i}"), in_far.reshape(-1), nic),
-            *_uplinks(topology, between),
+            _gpu_links("NIC out", out_far, nic, lambda i: f"gpu{i} -> nic{i}"),
+            _gpu_links("NIC in", in_far, nic, lambda i: f"nic{i} -> gpu{i}"),
+            *_fabric_links(topology, between),
         ]
-    return Loads(tuple(classes), domain)
+    return Loads(tuple(classes))
 
 
-def _uplinks(topology: Topology, between: Bytes) -> list[LinkClass]:
-    """Loads of each leaf's uplinks, spread evenly over the spines (adaptive routing)."""
+def _gpu_links(name: str, load: Bytes, rate: float, title: Callable[[int], str]) -> LinkClass:
+    flat = load.reshape(-1)
+    return LinkClass(name, flat, np.full(flat.shape, rate), title)
+
+
+def _leaf_traffic(topology: Topology, between: Bytes) -> tuple[list[str], Bytes]:
+    """Names of the leaves in use and the bytes between each pair of them."""
     gpus = between.shape[0] * between.shape[1]
-    leaves = [topology.leaf_of[g] for g in range(min(gpus, len(topology.leaf_of)))]
-    leaves += [leaves[-1]] * (gpus - len(leaves))
+    leaves = [topology.leaf_of[min(g, len(topology.leaf_of) - 1)] for g in range(gpus)]
     names = sorted(set(leaves), key=lambda name: int(name[4:]))
-    if len(names) < 2 or topology.kind == "dragonfly":
-        return []
-    index = np.array([names.index(leaf) for leaf in leaves])
-    one_hot = np.zeros((gpus, len(names)))
-    one_hot[np.arange(gpus), index] = 1.0
-    flat = between.reshape(gpus, gpus)
-    traffic = one_hot.T @ flat @ one_hot  # leaf to leaf
+    position = {name: i for i, name in enumerate(names)}
+    index = np.array([position[leaf] for leaf in leaves])
+    rows = np.zeros((len(names), gpus))
+    np.add.at(rows, index, between.reshape(gpus, gpus))
+    traffic = np.zeros((len(names), len(names)))
+    np.add.at(traffic.T, index, rows.T)
     np.fill_diagonal(traffic, 0.0)
-    ports = one_hot.sum(axis=0)
-    rate = topology.cluster.nic_bytes_per_s / topology.cluster.oversubscription
-    return [
-        LinkClass("leaf up", ("leaf{i}", "spines"), traffic.sum(axis=1) / ports, rate),
-        LinkClass("leaf down", ("spines", "leaf{i}"), traffic.sum(axis=0) / ports, rate),
-    ]
+    return names, traffic
+
+
+def _fabric_links(topology: Topology, between: Bytes) -> list[LinkClass]:
+    """Loads of the links among leaves, spines and cores: traffic split evenly over all shortest paths.
+
+    That is what adaptive routing reaches, and equal-cost hashing of many flows on average.
+    """
+    names, traffic = _leaf_traffic(topology, between)
+    carried = dict.fromkeys(topology.fabric_links(), 0.0)
+    for source, row in zip(names, traffic, strict=True):
+        if row.any():
+            wanted = {name: float(size) for name, size in zip(names, row, strict=True) if size > 0.0}
+            for link, size in topology.spread(source, wanted).items():
+                carried[link] += size
+    if not carried:
+        return []
+    links = list(carried)
+    load = np.array([carried[link] for link in links])
+    rate = np.array([topology.capacity(link) for link in links])
+    return [LinkClass("fabric", load, rate, lambda i: " -> ".join(links[i]))]

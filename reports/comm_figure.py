@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from reports.failures import writing
 from reports.figures import check_format
-from reports.palette import INK, LIMIT, PHASES
+from reports.palette import END, INK, LIMIT, PHASES
 from reports.text import seconds
 
 if TYPE_CHECKING:
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 _COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#3C3C3C", "#9E9AC8")
 _STYLE: Any = {"font.size": 9.0, "axes.edgecolor": "#888888", "text.color": INK, "svg.hashsalt": "moesim"}
-_KINDS = {"gpu": PHASES["F"], "switch": PHASES["W"], "nic": "#BDBDBD", "leaf": PHASES["B"], "spine": LIMIT}
+_KINDS = {"gpu": PHASES["F"], "switch": PHASES["W"], "nic": "#BDBDBD", "leaf": PHASES["B"], "spine": LIMIT, "core": END}
 _SHOWN_DOMAINS = 4
 
 
@@ -121,12 +121,12 @@ def _positions(topology: Topology, domains: int) -> dict[str, tuple[float, float
         places[f"gpu{gpu}"], places[f"nic{gpu}"] = (x, 1.0), (x, 2.0)
         places.setdefault(f"switch{domain}", (domain * (size + 1.5) + (size - 1) / 2.0, 0.0))
     width = max(x for x, _ in places.values())
-    for kind, height in (("leaf", 3.6), ("spine", 5.0)):
+    for kind, height in (("leaf", 3.6), ("spine", 5.0), ("core", 6.2)):
         names = [n for n, d in topology.graph.nodes(data=True) if d["kind"] == kind]
         if kind == "leaf":
             near = {leaf for g, leaf in enumerate(topology.leaf_of) if f"gpu{g}" in places}
             names = [n for n in names if n in near]
-        names.sort(key=lambda n: int(n.strip("leafspin")))
+        names.sort(key=lambda n: int(n.strip("leafspincor")))
         for i, name in enumerate(names):
             places[name] = ((i + 0.5) * width / len(names), height)
     return {name: place for name, place in places.items() if name in topology.graph}
@@ -154,5 +154,5 @@ def _draw_graph(axes: Axes, topology: Topology) -> None:
     axes.set_title(title, loc="left", fontweight="bold")
     if domains < cluster.domains:
         axes.text(0.0, -0.7, f"{domains} of {cluster.domains} domains drawn; each colour is one rail", fontsize=9)
-    axes.legend(frameon=False, loc="lower right", ncols=5, bbox_to_anchor=(1.0, -0.08))
+    axes.legend(frameon=False, loc="lower right", ncols=6, bbox_to_anchor=(1.0, -0.08))
     axes.set_axis_off()

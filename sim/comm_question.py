@@ -107,7 +107,7 @@ def answer(question: CommQuestion) -> CommAnswer:
     prediction = predict_comm(work, cluster)
     loads = None
     if kind == "all_to_all":
-        mode = "direct" if prediction.algorithm == "direct" else "pxn"
+        mode = "direct" if prediction.algorithm == "direct" and cluster.topology != "multi-plane" else "pxn"
         loads = exchange_loads(uniform(question.ranks, question.size_bytes), build_topology(cluster), mode)
     return CommAnswer(question, cluster, prediction, loads, None)
 
@@ -148,7 +148,7 @@ def _exchange(q: CommQuestion, cluster: Cluster) -> CommAnswer:
     matrix, copies = traffic.to_ranks, traffic.to_domains
     if kernel in ("low_latency", "all_to_all"):  # every pair travels by itself
         matrix = matrix * (q.top_k / traffic.rank_copies)
-    mode = _MODES.get(kernel, "direct")
+    mode = _MODES.get(kernel, "pxn" if cluster.topology == "multi-plane" else "direct")
     loads = exchange_loads(matrix, build_topology(cluster), mode, copies if mode == "forwarded" else None)
     hot = loads.seconds / _even(ask, cluster, mode, matrix, copies)
     prediction = predict_comm(replace(work, imbalance=max(1.0, hot)), cluster)

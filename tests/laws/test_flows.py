@@ -158,3 +158,38 @@ def test_oversubscribed_spines_slow_what_crosses_rails() -> None:
 def test_bad_matrices_are_refused(matrix: np.ndarray) -> None:
     with pytest.raises(FactError, match="traffic"):
         exchange_loads(matrix, build_topology(build_cluster("hgx-h800", 16)))
+
+
+@pytest.mark.parametrize("kind", ["rail-optimised", "fat-tree", "three-tier", "dragonfly"])
+def test_every_topology_carries_what_is_sent(kind: str) -> None:
+    """Bytes that leave a leaf equal bytes that reach one, and tighter fabrics are never faster."""
+    cluster = build_cluster("hgx-h800", 1024)
+    topology = build_topology(cluster, kind)
+    leaves = sorted(set(topology.leaf_of), key=lambda name: int(name[4:]))
+    wanted = dict.fromkeys(leaves[1:], 10.0)
+    carried = topology.spread(leaves[0], wanted)
+    out = sum(size for (a, _), size in carried.items() if a == leaves[0])
+    into = {leaf: sum(s for (_, b), s in carried.items() if b == leaf) for leaf in leaves[1:]}
+    passed_on = {leaf: sum(s for (a, _), s in carried.items() if a == leaf) for leaf in leaves[1:]}
+    assert out == pytest.approx(10.0 * len(wanted))
+    for leaf in leaves[1:]:
+        assert into[leaf] - passed_on[leaf] == pytest.approx(10.0)
+    matrix = uniform(64, MIB64)
+    free, tight = (build_cluster("hgx-h800", 64, oversubscription=ratio) for ratio in (1.0, 4.0))
+    times = [exchange_loads(matrix, build_topology(c, kind), "direct").seconds for c in (free, tight)]
+    assert times[0] <= times[1]
+
+
+def test_planes_meet_only_in_hosts() -> None:
+    topology = build_topology(build_cluster("hgx-h800", 512, "mpft-ib-400"))
+    with pytest.raises(FactError, match="cannot reach"):
+        topology.spread("leaf0", {"leaf1": 1.0})
+    assert exchange_loads(uniform(512, MIB64), topology, "pxn").seconds > 0.0
+    with pytest.raises(FactError, match="pxn"):
+        exchange_loads(uniform(512, MIB64), topology, "direct")
+
+
+def test_a_three_tier_tree_has_cores() -> None:
+    graph = build_topology(build_cluster("dgx-h100", 1024, "three-tier-roce-400")).graph
+    kinds = {data["kind"] for _, data in graph.nodes(data=True)}
+    assert kinds == {"gpu", "switch", "nic", "leaf", "spine", "core"}
