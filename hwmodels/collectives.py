@@ -20,7 +20,6 @@ from hwmodels.exchange_kernels import link_bytes_per_s
 from hwmodels.facts import FactError, did_you_mean
 from hwmodels.work import Comm
 
-
 _SLOWEST = 3.0  # assumed: the overhead of a message is at most three times its transfer
 
 

@@ -111,15 +111,24 @@ def write_topology_figure(topology: Topology, path: str | Path) -> None:
         _save(figure, Path(path))
 
 
-def _positions(topology: Topology, domains: int) -> dict[str, tuple[float, float]]:
+def _shown_domains(topology: Topology) -> list[int]:
+    """The domains that are drawn: the first ones, or where hosts hang on different leaves some from all over."""
+    domains = topology.cluster.domains
+    count = min(_SHOWN_DOMAINS if topology.cluster.domain <= 8 else 1, domains)
+    rails = topology.kind in ("rail-optimised", "multi-plane")
+    return list(range(count)) if rails else [i * domains // count for i in range(count)]
+
+
+def _positions(topology: Topology, domains: list[int]) -> dict[str, tuple[float, float]]:
     """Where each node stands: domains side by side, NICs above their GPUs, leaves and spines over all."""
     size = topology.cluster.domain
     places: dict[str, tuple[float, float]] = {}
-    for gpu in range(min(topology.cluster.gpus, domains * size)):
-        domain, rail = divmod(gpu, size)
-        x = domain * (size + 1.5) + rail
-        places[f"gpu{gpu}"], places[f"nic{gpu}"] = (x, 1.0), (x, 2.0)
-        places.setdefault(f"switch{domain}", (domain * (size + 1.5) + (size - 1) / 2.0, 0.0))
+    for place, domain in enumerate(domains):
+        for rail in range(size):
+            gpu, x = domain * size + rail, place * (size + 1.5) + rail
+            if gpu < topology.cluster.gpus:
+                places[f"gpu{gpu}"], places[f"nic{gpu}"] = (x, 1.0), (x, 2.0)
+        places[f"switch{domain}"] = (place * (size + 1.5) + (size - 1) / 2.0, 0.0)
     width = max(x for x, _ in places.values())
     for kind, height in (("leaf", 3.6), ("spine", 5.0), ("core", 6.2)):
         names = [n for n, d in topology.graph.nodes(data=True) if d["kind"] == kind]
@@ -133,7 +142,7 @@ def _positions(topology: Topology, domains: int) -> dict[str, tuple[float, float
 
 
 def _draw_graph(axes: Axes, topology: Topology) -> None:
-    domains = min(_SHOWN_DOMAINS if topology.cluster.domain <= 8 else 1, topology.cluster.domains)
+    domains = _shown_domains(topology)
     places = _positions(topology, domains)
     for a, b in topology.graph.edges:
         if a < b and a in places and b in places:
@@ -152,7 +161,7 @@ def _draw_graph(axes: Axes, topology: Topology) -> None:
     if cluster.domains > 1:
         title += f", {cluster.nic_bytes_per_s / 1e9:g} GB/s per NIC, oversubscription {cluster.oversubscription:g}"
     axes.set_title(title, loc="left", fontweight="bold")
-    if domains < cluster.domains:
-        axes.text(0.0, -0.7, f"{domains} of {cluster.domains} domains drawn; each colour is one rail", fontsize=9)
+    if len(domains) < cluster.domains:
+        axes.text(0.0, -0.7, f"{len(domains)} of {cluster.domains} domains drawn; each colour is one rail", fontsize=9)
     axes.legend(frameon=False, loc="lower right", ncols=6, bbox_to_anchor=(1.0, -0.08))
     axes.set_axis_off()
