@@ -12,7 +12,8 @@ from math import isfinite
 from typing import Literal, cast
 
 from hwmodels.cluster import Cluster, build_cluster, node_for_gpu
-from hwmodels.exchange_kernels import DEFAULT_SMS
+from hwmodels.dtypes import token_bytes, token_dtypes
+from hwmodels.exchange_kernels import DEFAULT_SMS, sent_dtype
 from hwmodels.work import Comm, CommKind, ExpertExchange, Group
 from sim.placement import distinct_holders
 from sim.scenario import ScenarioError
@@ -26,6 +27,12 @@ _STAGES = {
     "moe_combine": "combine",
     "moe_combine_low_precision": "combine",
 }
+# spellings of formats that token vectors travel in
+_DTYPES = {name: name for name in token_dtypes()} | {
+    "bfloat16": "bf16", "half": "fp16", "float16": "fp16", "e4m3": "fp8", "fp8_e4m3": "fp8", "float8_e4m3fn": "fp8",
+}  # fmt: skip
+_EXPERTS = 256  # assumed where a row does not say: the setting of DeepEP's own benchmark
+_MOST, _MOST_GPUS = 1e13, 1_000_000
 # spellings of a GPU that the catalogue does not list as aliases
 _GPUS = {"SM90": "h100-sxm", "SM90 (Hopper)": "h100-sxm", "SM100": "b200-hgx", "SM100 (Blackwell)": "b200-hgx"}
 _FABRICS = (("efa", "efa-v2"), ("roce", "roce-400"))
@@ -38,7 +45,7 @@ class CommRow:
     work: Comm | ExpertExchange
     cluster: Cluster
     library: str
-    logical_bytes: float | None  # what its bandwidth column divides by the time; None when it cannot be known
+    logical_bytes: float  # what its bandwidth column divides by the time
 
 
 def _cell(row: Row, key: str) -> str:
@@ -53,22 +60,30 @@ def _number(row: Row, key: str, default: float | None = None) -> float:
         value = float(text)
     except ValueError:
         value = float("nan")
-    if not isfinite(value) or value < 0:
-        raise ScenarioError(f"column {key}: {text!r} is not a number")
+    if not isfinite(value) or not 0 <= value <= _MOST:
+        raise ScenarioError(f"column {key}: {text!r} is not a number that can be meant here")
     return value
+
+
+def _whole(row: Row, key: str, default: int | None = None) -> int:
+    """A whole number above zero, or the default where the cell is empty."""
+    value = _number(row, key, None if default is None else float(default))
+    if value != int(value) or (value < 1 and value != default):
+        raise ScenarioError(f"column {key}: {_cell(row, key)!r} is not a whole number above zero")
+    return int(value)
 
 
 def _cluster(row: Row) -> Cluster:
     name = _cell(row, "gpu")
-    gpus = int(_number(row, "gpus"))
-    if gpus < 1:
-        raise ScenarioError(f"column gpus: {_cell(row, 'gpus')!r} is not a number of GPUs")
+    gpus = _whole(row, "gpus")
+    if gpus > _MOST_GPUS:
+        raise ScenarioError(f"column gpus: {gpus} GPUs are more than any cluster has")
     node = node_for_gpu(_GPUS.get(name, name))
     inter = _cell(row, "internode").lower()
     fabric = next((found for word, found in _FABRICS if word in inter), None)
     nic = _number(row, "nic_gbps_per_gpu", 0.0)
     cluster = build_cluster(node, gpus, fabric, nic * 1e9 / 8.0 if nic else None)
-    per_node = int(_number(row, "gpus_per_node", 0.0))
+    per_node = _whole(row, "gpus_per_node", 0)
     if per_node and "nvl72" not in _cell(row, "intranode").lower() and cluster.domain == 8:
         cluster = replace(cluster, domain=min(cluster.domain, per_node))
     return cluster
@@ -97,8 +112,10 @@ def algorithm_of(text: str) -> str:
 
 
 def _collective(row: Row, kind: CommKind, cluster: Cluster) -> CommRow:
-    ranks = int(_number(row, "gpus"))
+    ranks = _whole(row, "gpus")
     size = _number(row, "bytes")
+    if size < 1:
+        raise ScenarioError(f"column bytes: a {kind} of {_cell(row, 'bytes')!r} bytes is none")
     algorithm = algorithm_of(_cell(row, "algorithm"))
     if algorithm == "tree" and cluster.group(ranks).domains == 1:
         algorithm = "auto"
@@ -122,20 +139,21 @@ def kernel_of(library: str, algorithm: str) -> str:
     raise ScenarioError(f"library {library!r} with algorithm {algorithm!r}: no exchange kernel of ours is like it")
 
 
-def payload_bytes(hidden: float, dtype: str) -> float:
-    """Bytes of one token's vector with its scales: fp8 one float per 128, mxfp8 one byte per 32, nvfp4 per 16."""
-    kind = dtype.lower()
-    if kind == "fp8":
-        return hidden + 4.0 * hidden / 128.0
-    if kind == "mxfp8":
-        return hidden + hidden / 32.0
-    return hidden / 2.0 + hidden / 16.0 if kind == "nvfp4" else 2.0 * hidden
+def _dtype(row: Row) -> str:
+    """Our name of the format of token vectors; 16 bits where the cell is empty."""
+    text = _cell(row, "dtype")
+    found = _DTYPES.get(text.lower()) if text else "bf16"
+    if found is None:
+        raise ScenarioError(f"column dtype: {text!r} is not known; write one of {', '.join(token_dtypes())}")
+    return found
 
 
 def _copies(row: Row, group: Group) -> tuple[float, float]:
     """Distinct (domains, ranks) that one token reaches; a limit counts groups that are the nodes themselves."""
-    experts, top_k = int(_number(row, "experts", 256.0)), int(_number(row, "top_k"))
-    limit = int(_number(row, "group_limit", 0.0))
+    experts, top_k = _whole(row, "experts", _EXPERTS), _whole(row, "top_k")
+    if top_k > experts:
+        raise ScenarioError(f"column top_k: a token cannot reach {top_k} of {experts} experts")
+    limit = _whole(row, "group_limit", 0)
     if limit and group.domains > limit:
         return float(limit), distinct_holders(group.ranks, experts, top_k, group.domains, limit)
     return distinct_holders(group.domains, experts, top_k), distinct_holders(group.ranks, experts, top_k)
@@ -143,25 +161,28 @@ def _copies(row: Row, group: Group) -> tuple[float, float]:
 
 def _exchange(row: Row, op: str, cluster: Cluster) -> CommRow:
     kernel = kernel_of(_cell(row, "library"), _cell(row, "algorithm"))
-    group = cluster.group(int(_number(row, "ranks_ep", _number(row, "gpus"))))
+    size = _whole(row, "ranks_ep", cluster.gpus)
+    if size > cluster.gpus:
+        raise ScenarioError(f"column ranks_ep: {size} ranks need more than {cluster.gpus} GPUs")
+    group = cluster.group(size)
     nodes, ranks = _copies(row, group)
-    dtype, kind = _cell(row, "dtype"), _cell(row, "bandwidth_kind")
-    # results come back in 16 bits whatever was dispatched, unless the combine itself quantises
-    sent = dtype if op != "moe_combine" or kernel == "normal" else "bf16"
-    tokens = _number(row, "tokens")
+    dtype, kind = _dtype(row), _cell(row, "bandwidth_kind")
+    low_precision = op.endswith("low_precision")
+    sent = sent_dtype(_STAGES[op], kernel, dtype, low_precision)
+    tokens = float(_whole(row, "tokens"))
     work = ExpertExchange(
         stage=cast(Literal["prepare", "dispatch", "combine"], _STAGES[op]),
         tokens=tokens,
-        top_k=int(_number(row, "top_k")),
-        payload_bytes=payload_bytes(_number(row, "hidden"), sent),
+        top_k=_whole(row, "top_k"),
+        payload_bytes=token_bytes(_whole(row, "hidden"), sent),
         group=group,
         node_copies=nodes,
         rank_copies=ranks,
         kernel=kernel,
-        sms=int(_number(row, "sms", 0.0)) or (DEFAULT_SMS if kernel == "normal" else 0),
-        experts=int(_number(row, "experts", 0.0)),
-        low_precision=op.endswith("low_precision"),
-        scaled=dtype in ("fp8", "mxfp8", "nvfp4"),
+        sms=_whole(row, "sms", 0) or (DEFAULT_SMS if kernel == "normal" else 0),
+        experts=_whole(row, "experts", 0),
+        low_precision=low_precision,
+        scaled=dtype not in ("bf16", "fp16"),
         host_call="torch_api" in kind,
     )
     copies = nodes if "rdma" in kind else ranks

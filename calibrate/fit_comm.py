@@ -50,7 +50,7 @@ def load_samples(path: Path) -> list[Sample]:
             if row["time_us"]:
                 seconds = float(row["time_us"]) * 1e-6
             else:
-                seconds = (question.logical_bytes or 0.0) / (float(row["bandwidth_gbs"]) * 1e9)
+                seconds = question.logical_bytes / (float(row["bandwidth_gbs"]) * 1e9)
             found.append(Sample(question, log(seconds)))
     return found
 

@@ -20,9 +20,8 @@ class CommRowResult:
 
     @property
     def bandwidth_bytes_per_s(self) -> float | None:
-        """What the row's bandwidth column would hold; None when nobody says how it counts bytes."""
-        logical = self.question.logical_bytes
-        return None if logical is None else logical / self.prediction.time_s
+        """What the row's bandwidth column would hold; None for one rank, which sends nothing."""
+        return self.question.logical_bytes / self.prediction.time_s if self.prediction.time_s > 0.0 else None
 
 
 def predict_comm_row(row: Row) -> CommRowResult:

@@ -31,10 +31,7 @@ class Cluster:
 
     def group(self, ranks: int, stride: int = 1) -> Group:
         """The communicator of `ranks` GPUs that lie `stride` apart in rank order."""
-        per_domain = max(1, min(ranks, self.domain // stride)) if stride <= self.domain else 1
-        while ranks % per_domain:
-            per_domain -= 1
-        return Group(ranks, per_domain)
+        return Group(ranks, max(1, min(ranks, self.domain // stride)))
 
     @property
     def domains(self) -> int:
@@ -79,11 +76,13 @@ def build_cluster(
     record = checked(NodeRecord, "nodes", node, lookup(catalogue("nodes"), node, "node"))
     if gpus < 1:
         raise FactError(f"a cluster needs at least one GPU, not {gpus}")
-    own_nic = (record.nic_bytes_per_s or 0.0) * (record.nics_per_host or 0.0) / record.gpus_per_host
-    if fabric is None:
-        fabric = _DEFAULT_FABRIC.get(record.nic_bytes_per_s or 0.0, "rail-ib-400")
+    nic = record.nic_bytes_per_s or 0.0
+    asked = fabric is not None
+    fabric = fabric or _DEFAULT_FABRIC.get(nic, "rail-ib-400")
     link = checked(FabricRecord, "fabrics", fabric, lookup(catalogue("fabrics"), fabric, "fabric"))
-    rate = own_nic or link.link_bytes_per_s
+    if asked and nic:  # a NIC runs no faster than the port it is plugged into
+        nic = min(nic, link.link_bytes_per_s)
+    rate = nic * (record.nics_per_host or 0.0) / record.gpus_per_host or link.link_bytes_per_s
     if nic_bytes_per_s is not None:
         rate = nic_bytes_per_s
     return Cluster(
@@ -95,7 +94,7 @@ def build_cluster(
         nic_bytes_per_s=rate,
         fabric=fabric,
         fabric_latency_s=link.latency_s,
-        oversubscription=oversubscription or link.oversubscription,
+        oversubscription=link.oversubscription if oversubscription is None else oversubscription,
         topology=link.topology,
         host_cpu=record.host_cpu,
         source=f"{record.source}; {link.source}",

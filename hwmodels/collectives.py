@@ -2,8 +2,8 @@
 
 Inside a scale-up domain time = base + steps x hop + w/B + c sqrt(w/B): w bytes on the wire per GPU, B the achieved
 link rate, and the square root a size ramp (protocols and pipelines that only large messages fill). Between domains
-rings and trees carry at most what the NICs of the participating GPUs carry. Where several transfers share links the
-flow model (sim/flows.py) takes over; alone and symmetric, both agree.
+rings and trees carry at most what the NICs of the participating GPUs carry. These are transfers that have the links to
+themselves; sim/flows.py is for those that share them, and alone and symmetric both agree.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ from hwmodels.collective_fit import CollectiveFit, domain_nvls_s, domain_ring_s
 from hwmodels.comm_constants import load_constants
 from hwmodels.exchange_kernels import link_bytes_per_s
 from hwmodels.facts import FactError, did_you_mean
+from hwmodels.uplinks import Pattern, slowdown
 from hwmodels.work import Comm
 
 _SLOWEST = 3.0  # assumed: the overhead of a message is at most three times its transfer
@@ -55,18 +56,17 @@ class Wires:
     fit: CollectiveFit
     fabric: FabricFit
 
-    @property
-    def nic_bytes_per_s(self) -> float:
-        """One GPU's NIC share as collectives see it."""
-        return self.cluster.nic_bytes_per_s * self.fabric.nic_efficiency / self.cluster.oversubscription
+    def nic_bytes_per_s(self, pattern: Pattern = "everyone", on_rail: bool = True) -> float:
+        """One GPU's NIC share as collectives see it, behind uplinks that this pattern of messages may fill."""
+        slower = slowdown(self.cluster, self.comm.group, pattern, on_rail)
+        return self.cluster.nic_bytes_per_s * self.fabric.nic_efficiency / slower
 
-    @property
-    def rails_bytes_per_s(self) -> float:
+    def rails_bytes_per_s(self, pattern: Pattern = "everyone") -> float:
         """What a domain's GPUs of the group send out together, bound by the links that feed the NICs."""
-        local = self.comm.group.per_domain
-        if local == 1:
-            return self.nic_bytes_per_s
-        return min(local * self.nic_bytes_per_s, link_bytes_per_s(self.cluster) * self.fit.link_efficiency)
+        local, nic = self.comm.group.fewest, self.nic_bytes_per_s(pattern)
+        if self.comm.group.per_domain == 1:
+            return nic
+        return min(local * nic, link_bytes_per_s(self.cluster) * self.fit.link_efficiency)
 
 
 def _ring_across_s(w: Wires) -> float:
@@ -75,13 +75,13 @@ def _ring_across_s(w: Wires) -> float:
     passes = 2 if w.comm.kind == "all_reduce" else 1
     hop = w.fabric.ring_hop_s + w.cluster.fabric_latency_s
     hops = (domains - 1) * hop + (n - domains) * w.fit.hop_s
-    fill = passes * (n - 1) / n * w.comm.bytes / w.rails_bytes_per_s
+    fill = passes * (n - 1) / n * w.comm.bytes / w.rails_bytes_per_s("neighbours")
     return w.fit.base_s + passes * hops + fill + w.fit.ramp_sqrt_s * math.sqrt(fill)
 
 
 def _tree_across_s(w: Wires) -> float:
     """Double binary tree: up and down, both halves of the buffer at once."""
-    fill = 2 * w.comm.bytes / w.rails_bytes_per_s
+    fill = 2 * w.comm.bytes / w.rails_bytes_per_s()
     hop = w.fabric.tree_hop_s + w.cluster.fabric_latency_s
     hops = 2 * math.log2(w.comm.group.domains) * hop
     return w.fit.base_s + hops + fill + w.fabric.tree_ramp_sqrt_s * math.sqrt(fill)
@@ -90,7 +90,7 @@ def _tree_across_s(w: Wires) -> float:
 def _nvls_tree_s(w: Wires) -> float:
     """Reduction in the switches of every domain, tree between domains."""
     domains = w.comm.group.domains
-    fill = 2 * (domains - 1) / domains * w.comm.bytes / (w.rails_bytes_per_s * w.fabric.nvls_tree_efficiency)
+    fill = 2 * (domains - 1) / domains * w.comm.bytes / (w.rails_bytes_per_s() * w.fabric.nvls_tree_efficiency)
     hops = 2 * math.log2(w.comm.group.domains) * (w.fabric.tree_hop_s + w.cluster.fabric_latency_s)
     return w.fit.nvls_base_s + hops + fill + w.fabric.tree_ramp_sqrt_s * math.sqrt(fill)
 
@@ -106,33 +106,34 @@ def _near_s(w: Wires, size_bytes: float) -> float:
 def _direct_s(w: Wires) -> float:
     """Every pair exchanges its own message: one per remote GPU."""
     n, local = w.comm.group.ranks, w.comm.group.per_domain
-    each = w.comm.bytes / n / w.nic_bytes_per_s
-    peers = n - local
+    each = w.comm.bytes / n / w.nic_bytes_per_s(on_rail=False)
+    peers = n - w.comm.group.fewest
     remote = peers * (each + w.fabric.send_message_s + min(w.fabric.peer_message_s, _SLOWEST * each))
     near = _near_s(w, w.comm.bytes * local / n)
     return w.fit.a2a_base_s + w.cluster.fabric_latency_s + max(remote, near)
 
 
+def _by_domain_s(w: Wires) -> float:
+    """One message per remote domain and rail; GPUs of a domain that lacks rails carry those of several."""
+    group = w.comm.group
+    carried = group.fewest * -(-group.per_domain // group.fewest)
+    each = w.comm.bytes * carried / group.ranks / w.nic_bytes_per_s()
+    return (group.domains - 1) * (each + w.fabric.send_message_s + min(w.fabric.peer_message_s, _SLOWEST * each))
+
+
 def _pxn_s(w: Wires) -> float:
     """Messages for one remote domain are gathered over NVLink on the GPU of the destination's rail: one per domain."""
-    domains = w.comm.group.domains
-    each = w.comm.bytes / domains / w.nic_bytes_per_s
-    remote = (domains - 1) * (each + w.fabric.send_message_s + min(w.fabric.peer_message_s, _SLOWEST * each))
-    near = _near_s(w, w.comm.bytes)
-    return w.fit.a2a_base_s + w.cluster.fabric_latency_s + max(remote, near)
+    return w.fit.a2a_base_s + w.cluster.fabric_latency_s + max(_by_domain_s(w), _near_s(w, w.comm.bytes))
 
 
 def _two_level_s(w: Wires) -> float:
     """2D hierarchical (Tutel's 2DH): exchange inside the domain, then between GPUs of the same rail."""
-    domains = w.comm.group.domains
-    each = w.comm.bytes / domains / w.nic_bytes_per_s
-    remote = (domains - 1) * (each + w.fabric.send_message_s + min(w.fabric.peer_message_s, _SLOWEST * each))
     copies = 2 * 2 * w.comm.bytes / w.cluster.gpu.hbm_bytes_per_s  # reordered before and after the first stage
-    return 2 * w.fit.a2a_base_s + w.cluster.fabric_latency_s + _near_s(w, w.comm.bytes) + remote + copies
+    return 2 * w.fit.a2a_base_s + w.cluster.fabric_latency_s + _near_s(w, w.comm.bytes) + _by_domain_s(w) + copies
 
 
 def _send_across_s(w: Wires) -> float:
-    return w.cluster.fabric_latency_s + w.comm.bytes / w.nic_bytes_per_s
+    return w.fit.a2a_base_s + w.cluster.fabric_latency_s + w.comm.bytes / w.nic_bytes_per_s()
 
 
 def _ring_inside_s(w: Wires) -> float:

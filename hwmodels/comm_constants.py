@@ -31,9 +31,3 @@ def load_constants(cls: type[T], name: str, generation: str) -> T:
             raise FactError(f"profiles/comm/{name}.yaml lacks {field.name}")
         found[field.name] = float(record["value"])
     return cls(**found)
-
-
-def measured_generations(name: str) -> tuple[str, ...]:
-    """GPU generations that have a value of their own in the file, and Hopper, which the others stand on."""
-    named = {key.partition("[")[2].rstrip("]") for key in comm_records(name) if "[" in key}
-    return tuple(sorted(named | {"hopper"}))

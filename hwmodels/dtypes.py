@@ -43,6 +43,20 @@ def bytes_per_element(dtype: str) -> float:
     return _BYTES[dtype]
 
 
+# formats that token vectors travel in, and the one above that counts their scales
+_TOKEN = {"bf16": "bf16", "fp16": "fp16", "fp8": "fp8_block", "mxfp8": "mxfp8", "nvfp4": "nvfp4"}
+
+
+def token_dtypes() -> tuple[str, ...]:
+    """Formats in which token vectors are sent to experts."""
+    return tuple(_TOKEN)
+
+
+def token_bytes(hidden: float, dtype: str) -> float:
+    """Bytes of one token's vector with its scales (fp8: one float per 128). KeyError for an unknown name."""
+    return hidden * _BYTES[_TOKEN[dtype]]
+
+
 def known_dtypes() -> tuple[str, ...]:
     """All names that `bytes_per_element` accepts."""
     return tuple(_BYTES)

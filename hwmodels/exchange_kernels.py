@@ -21,6 +21,7 @@ from math import log2
 from hwmodels.cluster import Cluster
 from hwmodels.comm_constants import load_constants
 from hwmodels.facts import FactError, did_you_mean
+from hwmodels.uplinks import slowdown
 from hwmodels.work import ExpertExchange
 
 
@@ -93,6 +94,14 @@ def exchange_s(work: ExpertExchange, cluster: Cluster, fit: ExchangeFit | None =
     return kernel(work, cluster, fit or load_exchange_fit(cluster.gpu.generation))
 
 
+def sent_dtype(stage: str, kernel: str, dtype: str, low_precision: bool = False) -> str:
+    """Format of what travels: results come back in 16 bits whatever was dispatched, unless the combine quantises.
+
+    The normal kernels send what they are given.
+    """
+    return "bf16" if stage == "combine" and kernel != "normal" and not low_precision else dtype
+
+
 def exchange_kernels() -> tuple[str, ...]:
     """Names of the kinds of kernel."""
     return tuple(_KERNELS)
@@ -103,10 +112,11 @@ def link_bytes_per_s(cluster: Cluster) -> float:
     return cluster.gpu.scale_up_bytes_per_s or cluster.gpu.pcie_bytes_per_s
 
 
-def _nic_bytes_per_s(cluster: Cluster, fit: ExchangeFit) -> float:
+def _nic_bytes_per_s(work: ExpertExchange, cluster: Cluster, fit: ExchangeFit) -> float:
     if cluster.nic_bytes_per_s <= 0:
         raise FactError(f"{cluster.name} has no NICs, but an expert exchange spans several scale-up domains")
-    return cluster.nic_bytes_per_s * fit.nic_efficiency / cluster.oversubscription
+    slower = slowdown(cluster, work.group, "everyone", on_rail=work.kernel != "low_latency")
+    return cluster.nic_bytes_per_s * fit.nic_efficiency / slower
 
 
 def _vectors(work: ExpertExchange) -> float:
@@ -115,9 +125,9 @@ def _vectors(work: ExpertExchange) -> float:
 
 
 def remote_copies(work: ExpertExchange) -> float:
-    """Copies of one token that leave its scale-up domain: the own domain holds an equal share of the experts."""
+    """Copies of one token that leave its scale-up domain; of a token whose domain holds the fewest experts."""
     copies = work.node_copies if work.deduplicated else float(work.top_k)
-    return copies * (1.0 - 1.0 / work.group.domains)
+    return copies * (1.0 - work.group.fewest / work.group.ranks)
 
 
 def _fan_out(work: ExpertExchange) -> float:
@@ -133,7 +143,7 @@ def _pipelined(work: ExpertExchange, cluster: Cluster, fit: ExchangeFit) -> floa
     near = _vectors(work) * _fan_out(work) / (link_bytes_per_s(cluster) * near_share)
     if work.group.domains == 1:
         return near
-    return max(near, _vectors(work) * remote_copies(work) / _nic_bytes_per_s(cluster, fit))
+    return max(near, _vectors(work) * remote_copies(work) / _nic_bytes_per_s(work, cluster, fit))
 
 
 def _normal_floor(work: ExpertExchange, fit: ExchangeFit) -> float:
@@ -175,7 +185,7 @@ def _low_latency(work: ExpertExchange, cluster: Cluster, fit: ExchangeFit) -> fl
     if work.group.domains == 1:
         p = fit.low_overlap_power
         return float((floor**p + near**p) ** (1.0 / p))
-    far = pairs * (1.0 - local / n) / _nic_bytes_per_s(cluster, fit)
+    far = pairs * (1.0 - work.group.fewest / n) / _nic_bytes_per_s(work, cluster, fit)
     return floor + fit.low_hop_s * (1.0 + log2(work.group.domains) / 2.0) + max(near, far)
 
 
@@ -218,7 +228,7 @@ def _hybrid(work: ExpertExchange, cluster: Cluster, fit: ExchangeFit) -> float:
     rate = min(per_sm * sms, link_bytes_per_s(cluster) * fit.hybrid_link_efficiency * fall)
     seconds = _vectors(work) * work.rank_copies * (1.0 - 1.0 / n) / rate
     if work.group.domains > 1:
-        seconds = max(seconds, _vectors(work) * remote_copies(work) / _nic_bytes_per_s(cluster, fit))
+        seconds = max(seconds, _vectors(work) * remote_copies(work) / _nic_bytes_per_s(work, cluster, fit))
     if dispatch and work.scaled:
         seconds = max(seconds, work.tokens * n * fit.hybrid_scan_sm_s / sms)
     return fit.hybrid_floor_s + seconds + _call(work, fit)
@@ -227,7 +237,7 @@ def _hybrid(work: ExpertExchange, cluster: Cluster, fit: ExchangeFit) -> float:
 def _elastic(work: ExpertExchange, cluster: Cluster, fit: ExchangeFit) -> float:
     seconds = _vectors(work) * _fan_out(work) / (link_bytes_per_s(cluster) * fit.elastic_link_efficiency)
     if work.group.domains > 1:
-        seconds = max(seconds, _vectors(work) * remote_copies(work) / _nic_bytes_per_s(cluster, fit))
+        seconds = max(seconds, _vectors(work) * remote_copies(work) / _nic_bytes_per_s(work, cluster, fit))
     return fit.elastic_floor_s + seconds
 
 

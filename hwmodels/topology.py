@@ -12,14 +12,15 @@ dragonfly       leaves form groups; within and between groups every pair of leav
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from itertools import pairwise
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 import networkx as nx
 
 from hwmodels.cluster import Cluster
+from hwmodels.exchange_kernels import link_bytes_per_s
 from hwmodels.facts import FactError
+from hwmodels.uplinks import LEAF_PORTS, RAILED, gpus_below_leaf
 
 if TYPE_CHECKING:
     Graph = nx.DiGraph[str]
@@ -28,7 +29,6 @@ else:
 
 TOPOLOGIES = ("rail-optimised", "fat-tree", "three-tier", "multi-plane", "dragonfly")
 _NVLINK_HOP_S = 0.5e-6  # assumed: one traversal of the switch inside a domain
-_LEAF_PORTS = 32  # hosts behind one leaf: a 64-port switch, half of it facing down
 _GROUP_LEAVES = 8  # leaves of one dragonfly group
 _POD_LEAVES = 8  # leaves of one pod of a three-tier tree
 
@@ -41,14 +41,6 @@ class Topology:
     cluster: Cluster
     kind: str
     leaf_of: tuple[str, ...]  # leaf of every GPU's NIC; empty when the domain is all there is
-
-    def domain_of(self, gpu: int) -> int:
-        """The scale-up domain of a GPU."""
-        return gpu // self.cluster.domain
-
-    def rail_of(self, gpu: int) -> int:
-        """Position of a GPU among those of its domain."""
-        return gpu % self.cluster.domain
 
     def capacity(self, link: tuple[str, str]) -> float:
         """Bytes per second of one directed edge."""
@@ -86,10 +78,6 @@ class Topology:
             found.setdefault(a, []).append(b)
         return found
 
-    def latency_s(self, path: list[str]) -> float:
-        """Sum of the latencies along a path."""
-        return sum(float(self.graph.edges[edge]["latency_s"]) for edge in pairwise(path))
-
 
 def _shortest(neighbours: dict[str, list[str]], source: str) -> tuple[list[str], dict[str, int], dict[str, list[str]]]:
     """Nodes by distance, number of shortest paths to each, and the nodes before it on them."""
@@ -116,7 +104,7 @@ def _join(graph: Graph, a: str, b: str, bytes_per_s: float, latency_s: float) ->
 
 def _inside(graph: Graph, cluster: Cluster) -> None:
     """GPUs of a domain around one switch (several planes count as one), or around the host's PCIe root."""
-    rate = cluster.gpu.scale_up_bytes_per_s or cluster.gpu.pcie_bytes_per_s
+    rate = link_bytes_per_s(cluster)
     for gpu in range(cluster.gpus):
         switch = f"switch{gpu // cluster.domain}"
         graph.add_node(f"gpu{gpu}", kind="gpu")
@@ -125,12 +113,10 @@ def _inside(graph: Graph, cluster: Cluster) -> None:
 
 
 def _leaf_name(cluster: Cluster, kind: str, gpu: int) -> str:
-    domain, rail = divmod(gpu, cluster.domain)
-    host = gpu // cluster.gpus_per_host
-    if kind in ("rail-optimised", "multi-plane"):
-        pod = domain // _LEAF_PORTS
-        return f"leaf{pod * cluster.domain + rail}"
-    return f"leaf{host // max(1, _LEAF_PORTS // cluster.gpus_per_host)}"
+    if kind in RAILED:
+        host, rail = divmod(gpu, cluster.gpus_per_host)
+        return f"leaf{host // LEAF_PORTS * cluster.gpus_per_host + rail}"
+    return f"leaf{gpu // gpus_below_leaf(replace(cluster, topology=kind))}"
 
 
 def _outside(graph: Graph, cluster: Cluster, kind: str) -> tuple[str, ...]:
@@ -174,7 +160,7 @@ def _spines(graph: Graph, cluster: Cluster, leaves: tuple[str, ...], kind: str) 
     parts: dict[int, list[str]] = {}
     for leaf in ports:
         number = int(leaf[4:])
-        part = {"multi-plane": number % cluster.domain, "three-tier": number // _POD_LEAVES}.get(kind, 0)
+        part = {"multi-plane": number % cluster.gpus_per_host, "three-tier": number // _POD_LEAVES}.get(kind, 0)
         parts.setdefault(part, []).append(leaf)
     tops: dict[str, int] = {}
     for members in parts.values():

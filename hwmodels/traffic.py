@@ -1,7 +1,8 @@
 """Who sends how many bytes to whom, laid on the links of a topology: the busiest link decides how long it takes.
 
 For one exchange the largest load over capacity of all links IS the time of max-min fair flows wherever flows spread
-evenly (calibrate and the law tests compare with the exact solver). Matrices hold bytes, source GPU by destination GPU.
+evenly (tests compare with the exact solver, fairshare.py). Matrices hold bytes, source GPU by destination GPU. GPUs
+fill one domain after the other; where the last holds fewer, they take turns for the rails they lack.
 
 direct         source NIC to destination NIC; another rail is reached over the spines
 pxn            first over NVLink to the local GPU on the destination's rail, then its NIC
@@ -16,6 +17,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
+from hwmodels.exchange_kernels import link_bytes_per_s
 from hwmodels.facts import FactError
 from hwmodels.topology import Topology
 
@@ -100,105 +102,139 @@ def _blocks(matrix: Bytes, domain: int) -> tuple[Bytes, int]:
     return matrix.reshape(domains, domain, domains, domain), domains
 
 
-def exchange_loads(matrix: Bytes, topology: Topology, mode: str = "pxn", copies: Bytes | None = None) -> Loads:
+def exchange_loads(
+    matrix: Bytes, topology: Topology, mode: str = "pxn", copies: Bytes | None = None, *, back: bool = False
+) -> Loads:
     """Loads of an all-to-all: `matrix[s, d]` bytes that GPU s has for GPU d (per distinct rank when forwarded).
 
-    For mode "forwarded" `copies[s, k]` are the bytes that s sends once to domain k.
+    For mode "forwarded" `copies[s, k]` are the bytes that s sends once to domain k. `back`: the same bytes return the
+    way they came, as the results of experts do.
     """
     check_matrix(matrix, topology)
-    domain = min(topology.cluster.domain, max(1, matrix.shape[0]))
+    if mode not in ("direct", "pxn", "forwarded"):
+        raise FactError(f"unknown way {mode!r} to route an exchange; use direct, pxn or forwarded")
+    ranks = matrix.shape[0]
+    domain = min(topology.cluster.domain, max(1, ranks))
     blocks, domains = _blocks(matrix, domain)
-    own = np.arange(domains)
-    inside = blocks[own, :, own, :]  # [domain, source local, destination local]
-    diagonal = np.arange(domain)
-    inside = inside.copy()
+    if topology.kind == "multi-plane" and domains > 1 and ranks % domain:
+        raise FactError(f"planes need a GPU in every domain: {ranks} ranks are not a multiple of {domain}")
+    own, diagonal = np.arange(domains), np.arange(domain)
+    inside = blocks[own, :, own, :].copy()  # [domain, source local, destination local]
     inside[:, diagonal, diagonal] = 0.0
-    out_near, in_near = inside.sum(axis=2), inside.sum(axis=1)
     remote = blocks.copy()
     remote[own, :, own, :] = 0.0
-    if mode == "forwarded":
-        return _forwarded(topology, remote, copies, out_near, in_near)
-    if mode not in ("direct", "pxn"):
-        raise FactError(f"unknown way {mode!r} to route an exchange; use direct, pxn or forwarded")
-    if mode == "pxn":
-        rails = remote.sum(axis=2)  # [source domain, source local, destination rail]
-        moved = rails.copy()
-        moved[:, diagonal, diagonal] = 0.0  # what already sits on its rail stays
-        out_near, in_near = out_near + moved.sum(axis=2), in_near + moved.sum(axis=1)
-        out_far = rails.sum(axis=1)
-        between = _same_rail(remote)
+    near = _Near(inside.sum(axis=2), inside.sum(axis=1))
+    if mode == "direct":
+        flows = _Flows(near, remote.sum(axis=(2, 3)), remote.sum(axis=(0, 1)), remote)
+    elif mode == "pxn":
+        flows = _pxn(remote, near, _carriers(ranks, domains, domain))
     else:
-        out_far = remote.sum(axis=(2, 3))
-        between = remote
-    in_far = remote.sum(axis=(0, 1))
-    return _collect(topology, out_near, in_near, out_far, in_far, between)
+        flows = _forwarded(remote, copies, near, _carriers(ranks, domains, domain))
+    return _collect(topology, flows.reversed() if back else flows, ranks)
 
 
-def _same_rail(remote: Bytes) -> Bytes:
-    """Traffic after PXN: source domain and rail equal the destination's rail."""
-    per_rail = remote.sum(axis=1)  # [source domain, destination domain, rail]
-    domains, _, domain = per_rail.shape
-    moved = np.zeros((domains, domain, domains, domain))
+@dataclass(frozen=True, slots=True)
+class _Near:
+    """Bytes over the scale-up links of every GPU, [domain, local]."""
+
+    out: Bytes
+    into: Bytes
+
+
+@dataclass(frozen=True, slots=True)
+class _Flows:
+    """Bytes over every GPU's links, and between NICs as [source domain, local, destination domain, local]."""
+
+    near: _Near
+    out_far: Bytes
+    in_far: Bytes
+    between: Bytes
+
+    def reversed(self) -> _Flows:
+        """Every byte the other way."""
+        return _Flows(
+            _Near(self.near.into, self.near.out), self.in_far, self.out_far, self.between.transpose(2, 3, 0, 1)
+        )
+
+
+def _carriers(ranks: int, domains: int, domain: int) -> npt.NDArray[np.intp]:
+    """[domain, rail]: the local GPU that serves a rail; those of a short last domain take turns."""
+    rails = np.arange(domain)
+    sizes = np.full((domains, 1), domain)
+    sizes[-1] = ranks - (domains - 1) * domain
+    return np.asarray(rails % sizes)
+
+
+def _pxn(remote: Bytes, near: _Near, carriers: npt.NDArray[np.intp]) -> _Flows:
+    """Over NVLink to the GPU on the destination's rail, then over its NIC."""
+    domains, domain = carriers.shape
+    gathered = np.zeros((domains, domain, domain))  # [domain, source local, local GPU that sends]
+    between = np.zeros_like(remote)
+    own = np.arange(domains)
+    rails, per_rail = remote.sum(axis=2), remote.sum(axis=1)  # [.., source local, rail], [.., destination domain, rail]
     for rail in range(domain):
-        moved[:, rail, :, rail] = per_rail[:, :, rail]
-    return moved
+        gathered[own, :, carriers[:, rail]] += rails[:, :, rail]
+        between[own, carriers[:, rail], :, rail] += per_rail[:, :, rail]
+    out_far = gathered.sum(axis=1)
+    diagonal = np.arange(domain)
+    gathered[:, diagonal, diagonal] = 0.0  # what already sits on its rail stays
+    moved = _Near(near.out + gathered.sum(axis=2), near.into + gathered.sum(axis=1))
+    return _Flows(moved, out_far, remote.sum(axis=(0, 1)), between)
 
 
-def _forwarded(topology: Topology, remote: Bytes, copies: Bytes | None, out_near: Bytes, in_near: Bytes) -> Loads:
+def _forwarded(remote: Bytes, copies: Bytes | None, near: _Near, carriers: npt.NDArray[np.intp]) -> _Flows:
+    """One copy per destination domain over the own rail; the GPU that receives it fans it out over NVLink."""
     if copies is None:
         raise FactError("a forwarded exchange needs the bytes that every GPU sends once per domain")
-    domains, domain = remote.shape[0], remote.shape[1]
+    domains, domain = carriers.shape
     sent = np.zeros((domains * domain, domains))
     sent[: copies.shape[0], : copies.shape[1]] = copies
-    sent = sent.reshape(domains, domain, domains).copy()
+    sent = sent.reshape(domains, domain, domains)
     own = np.arange(domains)
     sent[own, :, own] = 0.0
-    arrived = sent.sum(axis=0)  # [rail, destination domain]
     fan = remote.sum(axis=0)  # [rail of the source, destination domain, destination local]
-    diagonal = np.arange(domain)
-    fan = fan.copy()
-    fan[diagonal, :, diagonal] = 0.0  # experts on the GPU that received it
-    out_near = out_near + fan.sum(axis=2).T
-    in_near = in_near + fan.sum(axis=0)
-    between = np.zeros((domains, domain, domains, domain))
+    fanned = np.zeros((domains, domain, domain))  # [domain, local GPU that received, local GPU it is for]
+    between = np.zeros_like(remote)
     for rail in range(domain):
-        between[:, rail, :, rail] = sent[:, rail, :]
-    return _collect(topology, out_near, in_near, sent.sum(axis=2), arrived.T, between)
+        fanned[own, carriers[:, rail]] += fan[rail]
+        between[:, rail, own, carriers[:, rail]] += sent[:, rail, :].T
+    diagonal = np.arange(domain)
+    fanned[:, diagonal, diagonal] = 0.0  # experts on the GPU that received it
+    moved = _Near(near.out + fanned.sum(axis=2), near.into + fanned.sum(axis=1))
+    return _Flows(moved, sent.sum(axis=2), between.sum(axis=(0, 1)), between)
 
 
-def _collect(
-    topology: Topology, out_near: Bytes, in_near: Bytes, out_far: Bytes, in_far: Bytes, between: Bytes
-) -> Loads:
-    cluster, domain = topology.cluster, out_near.shape[1]
-    near = cluster.gpu.scale_up_bytes_per_s or cluster.gpu.pcie_bytes_per_s
+def _collect(topology: Topology, flows: _Flows, ranks: int) -> Loads:
+    cluster, (domains, domain) = topology.cluster, flows.out_far.shape
+    rate, nic = link_bytes_per_s(cluster), cluster.nic_bytes_per_s
     classes = [
-        _gpu_links("NVLink out", out_near, near, lambda i: f"gpu{i} -> switch{i // domain}"),
-        _gpu_links("NVLink in", in_near, near, lambda i: f"switch{i // domain} -> gpu{i}"),
+        _gpu_links("NVLink out", flows.near.out, ranks, rate, lambda i: f"gpu{i} -> switch{i // domain}"),
+        _gpu_links("NVLink in", flows.near.into, ranks, rate, lambda i: f"switch{i // domain} -> gpu{i}"),
     ]
-    if out_near.shape[0] > 1:
-        nic = cluster.nic_bytes_per_s
+    if domains > 1:
+        between = flows.between.reshape(domains * domain, domains * domain)[:ranks, :ranks]
         classes += [
-            _gpu_links("NIC out", out_far, nic, lambda i: f"gpu{i} -> nic{i}"),
-            _gpu_links("NIC in", in_far, nic, lambda i: f"nic{i} -> gpu{i}"),
+            _gpu_links("NIC out", flows.out_far, ranks, nic, lambda i: f"gpu{i} -> nic{i}"),
+            _gpu_links("NIC in", flows.in_far, ranks, nic, lambda i: f"nic{i} -> gpu{i}"),
             *_fabric_links(topology, between),
         ]
     return Loads(tuple(classes))
 
 
-def _gpu_links(name: str, load: Bytes, rate: float, title: Callable[[int], str]) -> LinkClass:
-    flat = load.reshape(-1)
+def _gpu_links(name: str, load: Bytes, ranks: int, rate: float, title: Callable[[int], str]) -> LinkClass:
+    flat = load.reshape(-1)[:ranks]
     return LinkClass(name, flat, np.full(flat.shape, rate), title)
 
 
 def _leaf_traffic(topology: Topology, between: Bytes) -> tuple[list[str], Bytes]:
     """Names of the leaves in use and the bytes between each pair of them."""
-    gpus = between.shape[0] * between.shape[1]
-    leaves = [topology.leaf_of[min(g, len(topology.leaf_of) - 1)] for g in range(gpus)]
+    gpus = between.shape[0]
+    leaves = topology.leaf_of[:gpus]
     names = sorted(set(leaves), key=lambda name: int(name[4:]))
     position = {name: i for i, name in enumerate(names)}
     index = np.array([position[leaf] for leaf in leaves])
     rows = np.zeros((len(names), gpus))
-    np.add.at(rows, index, between.reshape(gpus, gpus))
+    np.add.at(rows, index, between)
     traffic = np.zeros((len(names), len(names)))
     np.add.at(traffic.T, index, rows.T)
     np.fill_diagonal(traffic, 0.0)

@@ -148,7 +148,10 @@ class Stream:
 
 @dataclass(frozen=True, slots=True)
 class Group:
-    """Shape of a communicator: `ranks` in all, `per_domain` of them inside one scale-up (NVLink) domain."""
+    """Shape of a communicator: `ranks` in all, `per_domain` of them inside one scale-up (NVLink) domain.
+
+    Domains are filled one after the other, so that the last may hold fewer (`fewest`): its NICs are the busiest.
+    """
 
     ranks: int
     per_domain: int
@@ -157,6 +160,11 @@ class Group:
     def domains(self) -> int:
         """Scale-up domains that the group touches."""
         return -(-self.ranks // self.per_domain)
+
+    @property
+    def fewest(self) -> int:
+        """Ranks in the domain that holds the fewest."""
+        return self.ranks - (self.domains - 1) * self.per_domain
 
 
 @dataclass(frozen=True, slots=True)

@@ -12,7 +12,9 @@ if TYPE_CHECKING:
 
 
 def comm(  # noqa: PLR0913  # one argument per option of the command
-    cluster: Annotated[str, typer.Option(help="Node of the catalogue, for example dgx-h100 or hgx-h800.")],
+    cluster: Annotated[
+        str, typer.Option(help="Node or GPU of the catalogue, for example dgx-h100, hgx-h800 or b200-hgx.")
+    ],
     op: Annotated[
         str,
         typer.Option(
@@ -29,7 +31,7 @@ def comm(  # noqa: PLR0913  # one argument per option of the command
     top_k: Annotated[int, typer.Option(help="Experts per token.")] = 0,
     experts: Annotated[int, typer.Option(help="Experts in all.")] = 0,
     groups: Annotated[int, typer.Option(help="Groups of experts of a group-limited router.")] = 1,
-    top_groups: Annotated[int, typer.Option(help="Groups that may serve one token.")] = 4,
+    top_groups: Annotated[int, typer.Option(help="Groups that may serve one token; 0: at most four.")] = 0,
     dtype: Annotated[str, typer.Option(help="bf16, fp8, mxfp8 or nvfp4.")] = "bf16",
     skew: Annotated[float, typer.Option(help="Sigma of the lognormal popularity of experts.")] = 0.0,
     sms: Annotated[int, typer.Option(help="Multiprocessors given to the kernel; 0: the library's default.")] = 0,

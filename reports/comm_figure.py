@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from hwmodels.exchange_kernels import link_bytes_per_s
 from reports.failures import writing
 from reports.figures import check_format
 from reports.palette import END, INK, LIMIT, PHASES
@@ -156,7 +157,7 @@ def _draw_graph(axes: Axes, topology: Topology) -> None:
             x, y = [p[0] for p in own], [p[1] for p in own]
             axes.scatter(x, y, s=70 if kind != "nic" else 30, color=colour, label=kind, zorder=2)
     cluster = topology.cluster
-    near = cluster.gpu.scale_up_bytes_per_s or cluster.gpu.pcie_bytes_per_s
+    near = link_bytes_per_s(cluster)
     title = f"{cluster.name}: {topology.kind}, {near / 1e9:g} GB/s inside a domain"
     if cluster.domains > 1:
         title += f", {cluster.nic_bytes_per_s / 1e9:g} GB/s per NIC, oversubscription {cluster.oversubscription:g}"

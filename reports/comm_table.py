@@ -10,7 +10,7 @@ from rich.table import Table
 from rich.text import Text
 
 from reports.text import seconds
-from sim.comm_question import CommAnswer, CommQuestion
+from sim.comm_question import LOW_LATENCY_TOKENS, CommAnswer, CommQuestion
 
 
 def comm_report(found: CommAnswer) -> RenderableType:
@@ -19,13 +19,14 @@ def comm_report(found: CommAnswer) -> RenderableType:
     what = f"{q.op} of {_amount(q)} on {q.ranks} x {found.cluster.gpu.name} ({q.node}, {found.cluster.fabric})"
     table = Table(box=box.ROUNDED, show_header=False)
     table.add_row("time", f"{seconds(p.time_s)}   (90 % interval {seconds(p.low_s)} to {seconds(p.high_s)})")
-    table.add_row("algorithm", p.algorithm + (" (chosen)" if q.algorithm == "auto" else " (forced)"))
+    table.add_row("algorithm", p.algorithm + _why(q))
     table.add_row("algorithm bandwidth", f"{p.algbw_bytes_per_s / 1e9:.1f} GB/s")
     table.add_row("bus bandwidth", f"{p.busbw_bytes_per_s / 1e9:.1f} GB/s")
     if found.traffic is not None:
         t = found.traffic
         table.add_row("copies per token", f"{t.node_copies:.2f} domains, {t.rank_copies:.2f} ranks")
-        table.add_row("busiest rank", f"{t.imbalance:.2f} x the mean")
+        table.add_row("rows of the busiest rank", f"{t.imbalance:.2f} x the mean")
+        table.add_row("stretched by hot experts", f"{found.imbalance:.2f} x (the busiest link)")
     if found.loads is not None:
         name, carried = found.loads.bottleneck()
         table.add_row("busiest link", f"{name}: {carried / 2**20:.1f} MiB, {seconds(found.loads.seconds)} at its rate")
@@ -35,6 +36,14 @@ def comm_report(found: CommAnswer) -> RenderableType:
     if p.note:
         parts.append(Text(f"- {p.note}"))
     return Group(*parts)
+
+
+def _why(q: CommQuestion) -> str:
+    if q.algorithm != "auto":
+        return " (forced)"
+    if not q.routed:
+        return " (chosen: the fastest a library would take by itself)"
+    return f" (chosen: engines take low_latency below {LOW_LATENCY_TOKENS} tokens per rank, normal above)"
 
 
 def _amount(q: CommQuestion) -> str:

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import Any, cast
+from typing import Any, Literal, cast
 
-from hwmodels.cluster import Cluster, build_cluster
+from hwmodels.cluster import Cluster, build_cluster, node_for_gpu, node_names
 from hwmodels.collectives import algorithms
-from hwmodels.exchange_kernels import DEFAULT_SMS, exchange_kernels
+from hwmodels.dtypes import token_bytes, token_dtypes
+from hwmodels.exchange_kernels import DEFAULT_SMS, exchange_kernels, sent_dtype
 from hwmodels.facts import FactError, did_you_mean
+from hwmodels.gpu import gpu_names
 from hwmodels.profile import load_profile
 from hwmodels.topology import build_topology
 from hwmodels.traffic import Loads, exchange_loads, uniform
@@ -20,6 +22,9 @@ from sim.scenario import ScenarioError
 COLLECTIVES = ("all_reduce", "all_gather", "reduce_scatter", "all_to_all", "broadcast", "send")
 EXCHANGES = ("moe_dispatch", "moe_combine")
 MAX_RANKS = 4096  # traffic matrices grow with the square
+LOW_LATENCY_TOKENS = 512  # per rank: from here on engines use the normal kernels
+_MOST = 10**9
+_TOP_GROUPS = 4
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -38,7 +43,7 @@ class CommQuestion:
     top_k: int = 0
     experts: int = 0
     groups: int = 1
-    top_groups: int = 4
+    top_groups: int = 0  # 0: four, as DeepSeek's routers, or all where there are fewer
     dtype: str = "bf16"
     sigma: float = 0.0
     seed: int = 0
@@ -59,6 +64,7 @@ class CommAnswer:
     prediction: CommPrediction
     loads: Loads | None
     traffic: ExchangeTraffic | None
+    imbalance: float = 1.0  # of the busiest link, by which the exchange was stretched
 
     def to_dict(self) -> dict[str, Any]:
         """Ready for JSON."""
@@ -69,16 +75,21 @@ class CommAnswer:
         found["cluster"] = self.cluster.name
         if self.traffic is not None:
             found |= {"rank_copies": self.traffic.rank_copies, "node_copies": self.traffic.node_copies}
-            found["imbalance"] = self.traffic.imbalance
+            found |= {"rows_imbalance": self.traffic.imbalance, "imbalance": self.imbalance}
         return found
 
 
-def payload_bytes(hidden: int, dtype: str) -> float:
-    """Bytes of one token's vector with its scales."""
-    sizes = {"bf16": 2.0, "fp16": 2.0, "fp8": 1.0 + 4.0 / 128.0, "mxfp8": 1.0 + 1.0 / 32.0, "nvfp4": 0.5 + 1.0 / 16.0}
-    if dtype not in sizes:
-        raise ScenarioError(f"dtype={dtype!r} is not known; {did_you_mean(dtype, list(sizes))}")
-    return hidden * sizes[dtype]
+_ROUTING = {
+    "hidden": 0,
+    "top_k": 0,
+    "experts": 0,
+    "groups": 1,
+    "top_groups": 0,
+    "dtype": "bf16",
+    "sigma": 0.0,
+    "sms": 0,
+}
+_MAX_SIGMA = 5.0  # of a lognormal popularity: beyond it one expert takes everything
 
 
 def _check(q: CommQuestion) -> None:
@@ -86,20 +97,52 @@ def _check(q: CommQuestion) -> None:
         raise ScenarioError(f"op={q.op!r} is not known; {did_you_mean(q.op, [*COLLECTIVES, *EXCHANGES])}")
     if not 2 <= q.ranks <= MAX_RANKS:
         raise ScenarioError(f"ranks={q.ranks} must be between 2 and {MAX_RANKS}")
-    if not q.routed and not q.size_bytes > 0:
-        raise ScenarioError(f"{q.op} needs bytes, for example --bytes 64MiB")
+    if q.oversubscription is not None and not 1.0 <= q.oversubscription < float("inf"):
+        raise ScenarioError(f"oversubscription={q.oversubscription} must be 1 or more, for example 2 for 2:1")
     if q.routed:
-        if q.op not in ("all_to_all", *EXCHANGES):
-            raise ScenarioError(f"{q.op} does not route tokens: give bytes, or use op all_to_all or moe_dispatch")
-        for name in ("tokens", "hidden", "top_k", "experts"):
-            if getattr(q, name) <= 0:
-                raise ScenarioError(f"an exchange of tokens needs {name.replace('_', '-')} above zero")
+        _check_routing(q)
+        return
+    if not 0 < q.size_bytes < float("inf"):
+        raise ScenarioError(f"{q.op} needs bytes, for example --bytes 64MiB")
+    idle = [name.replace("_", "-") for name, default in _ROUTING.items() if getattr(q, name) != default]
+    if idle:
+        raise ScenarioError(f"a {q.op} of bytes routes no tokens: drop {', '.join(idle)}, or give tokens")
+
+
+def _check_routing(q: CommQuestion) -> None:
+    if q.op not in ("all_to_all", *EXCHANGES):
+        raise ScenarioError(f"{q.op} does not route tokens: give bytes, or use op all_to_all or moe_dispatch")
+    if q.size_bytes:
+        raise ScenarioError("bytes follow from tokens, hidden and dtype: give either bytes or tokens")
+    for name, least in (
+        ("tokens", 1),
+        ("hidden", 1),
+        ("top_k", 1),
+        ("experts", 1),
+        ("groups", 1),
+        ("seed", 0),
+        ("sms", 0),
+    ):
+        if not least <= getattr(q, name) <= _MOST:
+            raise ScenarioError(f"{name.replace('_', '-')}={getattr(q, name)} must be between {least} and {_MOST}")
+    if not 0.0 <= q.sigma <= _MAX_SIGMA:
+        raise ScenarioError(f"skew={q.sigma} must be between 0 (experts alike) and {_MAX_SIGMA:g}")
+    if q.dtype not in token_dtypes():
+        raise ScenarioError(f"dtype={q.dtype!r} is not known; {did_you_mean(q.dtype, list(token_dtypes()))}")
+    if not 0 <= q.top_groups <= q.groups:
+        raise ScenarioError(f"top-groups={q.top_groups} must be between 1 and groups={q.groups}")
+
+
+def _cluster(q: CommQuestion) -> Cluster:
+    """The machines; a GPU's name stands for the first node that holds it."""
+    node = q.node if q.node in node_names() or q.node not in gpu_names() else node_for_gpu(q.node)
+    return build_cluster(node, q.ranks, q.fabric, None, q.oversubscription)
 
 
 def answer(question: CommQuestion) -> CommAnswer:
     """Answer it. ScenarioError or FactError for what cannot be."""
     _check(question)
-    cluster = build_cluster(question.node, question.ranks, question.fabric, None, question.oversubscription)
+    cluster = _cluster(question)
     if question.routed:
         return _exchange(question, cluster)
     kind = cast(CommKind, question.op)
@@ -119,21 +162,23 @@ def _exchange(q: CommQuestion, cluster: Cluster) -> CommAnswer:
     kernel = q.algorithm if q.algorithm != "auto" else _auto_kernel(q)
     if kernel not in exchange_kernels():
         raise FactError(f"unknown algorithm {kernel!r}; {did_you_mean(kernel, list(exchange_kernels()))}")
+    stage: Literal["combine", "dispatch"] = "combine" if q.op == "moe_combine" else "dispatch"
+    dtype = sent_dtype(stage, kernel, q.dtype)
     ask = Exchange(
         ranks=q.ranks,
         domain=cluster.domain,
         experts=q.experts,
         top_k=q.top_k,
         tokens=q.tokens,
-        payload_bytes=payload_bytes(q.hidden, q.dtype),
+        payload_bytes=token_bytes(q.hidden, dtype),
         groups=q.groups,
-        top_groups=min(q.top_groups, q.groups),
+        top_groups=q.top_groups or min(_TOP_GROUPS, q.groups),
         sigma=q.sigma,
         seed=q.seed,
     )
-    traffic = exchange_traffic(ask)
+    traffic, loads = _routed_loads(ask, cluster, kernel, stage == "combine")
     work = ExpertExchange(
-        stage="combine" if q.op == "moe_combine" else "dispatch",
+        stage=stage,
         tokens=float(q.tokens),
         top_k=q.top_k,
         payload_bytes=ask.payload_bytes,
@@ -143,36 +188,45 @@ def _exchange(q: CommQuestion, cluster: Cluster) -> CommAnswer:
         kernel=kernel,
         sms=q.sms or (DEFAULT_SMS if kernel == "normal" else 0),
         experts=q.experts,
-        scaled=q.dtype not in ("bf16", "fp16"),
+        scaled=dtype not in ("bf16", "fp16"),
+        imbalance=_imbalance(ask, traffic, loads, cluster, kernel),
     )
-    matrix, copies = traffic.to_ranks, traffic.to_domains
-    if kernel in ("low_latency", "all_to_all"):  # every pair travels by itself
-        matrix = matrix * (q.top_k / traffic.rank_copies)
-    mode = _MODES.get(kernel, "pxn" if cluster.topology == "multi-plane" else "direct")
-    loads = exchange_loads(matrix, build_topology(cluster), mode, copies if mode == "forwarded" else None)
-    hot = loads.seconds / _even(ask, cluster, mode, matrix, copies)
-    prediction = predict_comm(replace(work, imbalance=max(1.0, hot)), cluster)
-    return CommAnswer(q, cluster, prediction, loads, traffic)
+    return CommAnswer(q, cluster, predict_comm(work, cluster), loads, traffic, work.imbalance)
 
 
 def _auto_kernel(q: CommQuestion) -> str:
-    """What serving and training engines use: low latency below 512 tokens per rank, else the normal kernels."""
-    return "low_latency" if q.tokens < 512 else "normal"
+    """What serving and training engines use: low latency below so many tokens per rank, else the normal kernels."""
+    return "low_latency" if q.tokens < LOW_LATENCY_TOKENS else "normal"
 
 
-def _even(ask: Exchange, cluster: Cluster, mode: str, matrix: Any, copies: Any) -> float:
-    """Seconds of the same bytes spread evenly over destinations: what imbalance is measured against."""
-    even = matrix * 0.0 + matrix.sum() / matrix.size
-    shared = copies * 0.0 + copies.sum() / copies.size
-    return exchange_loads(even, build_topology(cluster), mode, shared if mode == "forwarded" else None).seconds
+def _routed_loads(ask: Exchange, cluster: Cluster, kernel: str, back: bool) -> tuple[ExchangeTraffic, Loads]:
+    """Sampled traffic laid on the links as this kernel sends it."""
+    traffic = exchange_traffic(ask)
+    matrix = traffic.to_ranks
+    if kernel in ("low_latency", "all_to_all"):  # every pair travels by itself
+        matrix = matrix * (ask.top_k / traffic.rank_copies)
+    mode = _MODES.get(kernel, "pxn" if cluster.topology == "multi-plane" else "direct")
+    copies = traffic.to_domains if mode == "forwarded" else None
+    return traffic, exchange_loads(matrix, build_topology(cluster), mode, copies, back=back)
+
+
+def _imbalance(ask: Exchange, traffic: ExchangeTraffic, loads: Loads, cluster: Cluster, kernel: str) -> float:
+    """By how much hot experts load the busiest link beyond what equally popular ones put there, for the same bytes.
+
+    Kernels were measured with equally popular experts: the noise of their sampling is in the constants already.
+    """
+    if ask.sigma == 0.0:
+        return 1.0
+    alike, even = _routed_loads(replace(ask, sigma=0.0), cluster, kernel, back=False)
+    share = float(traffic.to_ranks.sum() / alike.to_ranks.sum()) if alike.to_ranks.any() else 0.0
+    return max(1.0, loads.seconds / (even.seconds * share)) if even.seconds * share > 0.0 else 1.0
 
 
 def forced(question: CommQuestion) -> tuple[str, ...]:
     """Every algorithm that can run this question."""
+    cluster = _cluster(question)
     if question.routed:
-        cluster = build_cluster(question.node, question.ranks, question.fabric)
         wide = cluster.group(question.ranks).domains > 1
         return tuple(k for k in exchange_kernels() if not (wide and k.endswith("_sided")))
-    cluster = build_cluster(question.node, question.ranks, question.fabric)
     work = Comm(cast(CommKind, question.op), question.size_bytes, cluster.group(question.ranks))
     return algorithms(work, cluster, load_profile(cluster.gpu.name).collectives)

@@ -32,6 +32,11 @@ class _Running:
     left_share: float = 1.0  # of the transfer, still to move
     rate_per_s: float = 0.0  # share per second
 
+    @property
+    def due_s(self) -> float:
+        """Seconds until it is done at this rate."""
+        return max(0.0, self.left_share) / self.rate_per_s
+
 
 def shares(running: Sequence[Transfer], capacity: Mapping[str, float]) -> list[float]:
     """Progress per second of every transfer (1 / seconds alone at full rate), max-min fair by flows."""
@@ -69,11 +74,15 @@ class Network:
         self._last_s = 0.0
         self._wake: simpy.Event = env.event()
         self._number = 0
+        self._names: set[str] = set()
         self.done_s: dict[str, float] = {}
         env.process(self._clock())
 
     def send(self, transfer: Transfer) -> simpy.Event:
-        """Start a transfer at its own time; the event fires when its last byte has arrived."""
+        """Start a transfer at its own time; the event fires when its last byte has arrived. Names are used once."""
+        if transfer.name in self._names:
+            raise FactError(f"two transfers are called {transfer.name!r}")
+        self._names.add(transfer.name)
         for link, load in transfer.load_bytes.items():
             if self._capacity.get(link, 0.0) <= 0.0:
                 raise FactError(f"{transfer.name}: link {link!r} has no bandwidth")
@@ -119,14 +128,14 @@ class Network:
             if not self._running:
                 yield wake
                 continue
-            numbers = list(self._running)
-            due = min(max(0.0, r.left_share) / r.rate_per_s for r in self._running.values())
+            due = min(r.due_s for r in self._running.values())
+            # those that this timer is for; never asked of the residue, which a large clock would round away
+            over = [n for n, r in self._running.items() if r.due_s <= due * (1 + 1e-9)]
             timer = self._env.timeout(due)
             yield timer | wake
             if not timer.processed:
                 continue
             self._progress()
-            over = [n for n in numbers if n in self._running and self._running[n].left_share <= 1e-12]
             for number in over:
                 del self._running[number]
             if self._running:

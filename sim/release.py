@@ -7,11 +7,11 @@ import re
 
 def parse_release(text: str) -> str:
     """'YY.MM' of a release ('Megatron-Bridge 26.04.01' -> '26.04'), or '' when the text names no month."""
-    found = re.search(r"(?<!\d)(\d\d)\.(0[1-9]|1[0-2])(?!\d)", text)
+    found = re.search(r"(?<![\d.])(2\d)\.(0[1-9]|1[0-2])(?!\d)", text)
     if found:
         return f"{found.group(1)}.{found.group(2)}"
     if re.search(r"\bdev\b", text):
-        return "25.01"  # a development container: younger than any release of its line
+        return "25.01"  # a development container, from before the first release of its line
     half = re.search(r"20(\d\d)H([12])", text)
     if half:
         return f"{half.group(1)}.{'04' if half.group(2) == '1' else '09'}"

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import pytest
 
-from calibrate.comm_rows import algorithm_of, comm_row, kernel_of, payload_bytes
+from calibrate.comm_rows import algorithm_of, comm_row, kernel_of
 from calibrate.predict_comm_row import family_of_comm, predict_comm_row
+from hwmodels.dtypes import token_bytes
 from hwmodels.facts import FactError
 from hwmodels.work import Comm, ExpertExchange
 from sim.scenario import ScenarioError
@@ -51,9 +52,9 @@ def test_kernels(library: str, algorithm: str, kernel: str) -> None:
 
 def test_payloads_carry_their_scales() -> None:
     """DeepEP: 7,168 in 8 bits is 7,392 bytes with 56 scales; NVFP4 keeps one byte per 16."""
-    assert payload_bytes(7168, "fp8") == 7168 + 4 * 56
-    assert payload_bytes(7168, "nvfp4") == 4032
-    assert payload_bytes(7168, "bf16") == 14336
+    assert token_bytes(7168, "fp8") == 7168 + 4 * 56
+    assert token_bytes(7168, "nvfp4") == 4032
+    assert token_bytes(7168, "bf16") == 14336
 
 
 def test_a_collective_row() -> None:
@@ -79,7 +80,10 @@ def test_an_exchange_row() -> None:
         ({"op": "all_redcue"}, "column op"),
         ({"bytes": "many"}, "column bytes"),
         ({"bytes": "nan"}, "column bytes"),
+        ({"bytes": "0"}, "column bytes"),
         ({"gpus": "0"}, "column gpus"),
+        ({"gpus": "8.7"}, "column gpus"),
+        ({"gpus": "1e12"}, "column gpus"),
         ({"gpu": "H1000"}, "unknown GPU"),
         ({"algorithm": "nvls tree"}, "use ring, nvls"),
     ],
@@ -92,3 +96,21 @@ def test_bad_cells_are_named(change: dict[str, str], part: str) -> None:
 def test_unknown_libraries_are_refused() -> None:
     with pytest.raises(ScenarioError, match="no exchange kernel of ours"):
         comm_row({**MOE, "library": "Acme", "algorithm": "fast"})
+
+
+@pytest.mark.parametrize(
+    ("change", "part"),
+    [
+        ({"tokens": "0"}, "column tokens"),
+        ({"tokens": "1e308"}, "column tokens"),
+        ({"hidden": "0"}, "column hidden"),
+        ({"top_k": "0.5"}, "column top_k"),
+        ({"top_k": "512"}, "column top_k"),
+        ({"ranks_ep": "0"}, "column ranks_ep"),
+        ({"ranks_ep": "128"}, "column ranks_ep"),
+        ({"dtype": "garbage"}, "column dtype"),
+    ],
+)
+def test_bad_cells_of_exchanges_are_named(change: dict[str, str], part: str) -> None:
+    with pytest.raises((ScenarioError, FactError), match=part):
+        predict_comm_row({**MOE, **change})

@@ -53,6 +53,8 @@ def test_recompute(text: str, modules: list[str]) -> None:
         ("NeMo 24.07", "24.07"),
         ("DGXC 2025H2", "25.09"),
         ("DGXC dev", "25.01"),
+        ("PyTorch 2.11.03", ""),
+        ("NCCL 2.27.03", ""),
         ("", ""),
     ],
 )

@@ -72,11 +72,12 @@ def test_node_for_gpu_finds_the_usual_node() -> None:
     stride=st.integers(1, 64),
     node=st.sampled_from(["dgx-h100", "gb200-nvl72", "summit-node"]),
 )
-def test_groups_split_evenly_into_domains(ranks: int, stride: int, node: str) -> None:
+def test_groups_fill_domains_one_after_the_other(ranks: int, stride: int, node: str) -> None:
     cluster = build_cluster(node, 1152)
     group = cluster.group(ranks, stride)
     assert group.ranks == ranks
-    assert ranks % group.per_domain == 0 and group.domains * group.per_domain == ranks
+    assert 1 <= group.fewest <= group.per_domain
+    assert (group.domains - 1) * group.per_domain + group.fewest == ranks
     assert (group.per_domain - 1) * stride < cluster.domain
 
 
@@ -90,3 +91,10 @@ def test_groups_on_hosts_of_eight(ranks: int, stride: int, per_domain: int) -> N
 def test_overrides_win_over_the_catalogue() -> None:
     cluster = build_cluster("dgx-h100", 64, nic_bytes_per_s=1e9, oversubscription=2.0)
     assert (cluster.nic_bytes_per_s, cluster.oversubscription, cluster.domains) == (1e9, 2.0, 8)
+
+
+def test_a_nic_runs_no_faster_than_the_fabric_that_is_asked_for() -> None:
+    assert build_cluster("dgx-h100", 64).nic_bytes_per_s == 5.0e10
+    assert build_cluster("dgx-h100", 64, "rail-ib-200").nic_bytes_per_s == 2.5e10
+    assert build_cluster("dgx-h100", 64, "rail-ib-800").nic_bytes_per_s == 5.0e10
+    assert build_cluster("dgx-h100", 64, "rail-ib-200", nic_bytes_per_s=4e10).nic_bytes_per_s == 4e10

@@ -12,6 +12,9 @@ from hwmodels.cluster import Cluster, build_cluster
 from hwmodels.collective_fit import domain_collective_s, ring_steps, wire_bytes
 from hwmodels.collectives import collective_s, load_fabric_fit
 from hwmodels.profile import load_profile
+from hwmodels.topology import build_topology
+from hwmodels.traffic import exchange_loads, uniform
+from hwmodels.uplinks import slowdown
 from hwmodels.work import Comm, CommKind, Group
 
 KINDS: tuple[CommKind, ...] = ("all_reduce", "all_gather", "reduce_scatter", "all_to_all", "send", "broadcast")
@@ -85,8 +88,14 @@ def test_all_to_all_across_domains_is_the_nics_share_and_a_message_per_peer() ->
 
 def test_send_across_domains_is_alpha_plus_bytes_over_rate() -> None:
     cluster = _cluster()
-    expected = cluster.fabric_latency_s + 1e8 / (cluster.nic_bytes_per_s * FABRIC.nic_efficiency)
+    expected = 1e8 / (cluster.nic_bytes_per_s * FABRIC.nic_efficiency) + cluster.fabric_latency_s + FIT.a2a_base_s
     assert collective_s(Comm("send", 1e8, Group(2, 1)), cluster, FIT, FABRIC) == pytest.approx(expected, rel=1e-12)
+
+
+@pytest.mark.parametrize("size", [8, 1e4, 1e7])
+def test_a_neighbour_in_the_domain_is_never_farther_than_one_outside(size: float) -> None:
+    near, far = (collective_s(Comm("send", size, Group(2, per)), _cluster(), FIT, FABRIC) for per in (2, 1))
+    assert near < far
 
 
 def test_a_large_ring_across_domains_moves_at_the_rate_of_its_rails() -> None:
@@ -96,12 +105,45 @@ def test_a_large_ring_across_domains_moves_at_the_rate_of_its_rails() -> None:
     assert found == pytest.approx(63 / 64 * size / min(rails, 450e9 * FIT.link_efficiency), rel=0.01)
 
 
-def test_oversubscription_slows_what_crosses_domains_only() -> None:
-    free, tight = build_cluster("dgx-h100", 64), build_cluster("dgx-h100", 64, oversubscription=4.0)
-    for kind in ("all_reduce", "all_gather", "all_to_all"):
-        wide, near = Comm(kind, 1e9, Group(64, 8)), Comm(kind, 1e9, Group(8, 8))  # type: ignore[arg-type]
-        assert collective_s(wide, tight, FIT, FABRIC) > 1.5 * collective_s(wide, free, FIT, FABRIC)
-        assert collective_s(near, tight, FIT, FABRIC) == collective_s(near, free, FIT, FABRIC)
+@pytest.mark.parametrize(
+    ("fabric", "ranks", "algorithm", "slower"),
+    [
+        ("rail-ib-400", 64, "pxn", 1.0),  # rails of eight hosts meet in their own leaf
+        ("rail-ib-400", 64, "direct", 3.0),  # other rails are reached over spines
+        ("rail-ib-400", 512, "pxn", 1.8),  # half of the domains hang on other leaves
+        ("fat-tree-ib-400", 32, "direct", 1.0),  # four hosts behind one leaf
+        ("fat-tree-ib-400", 64, "pxn", 1.8),
+    ],
+)
+def test_oversubscription_slows_what_climbs_to_spines(fabric: str, ranks: int, algorithm: str, slower: float) -> None:
+    work = Comm("all_to_all", 1e10, Group(ranks, 8), algorithm)
+    free, tight = (
+        collective_s(work, build_cluster("dgx-h100", ranks, fabric, oversubscription=o), FIT, FABRIC)
+        for o in (1.0, 4.0)
+    )
+    assert slower * free <= tight <= (slower + 0.75) * free if slower > 1 else tight == free
+
+
+def test_rings_climb_where_they_leave_a_leaf() -> None:
+    """Of four hosts behind a leaf one sends to another leaf: its four-fold oversubscription is just enough."""
+    for ratio, slower in ((4.0, 1.0), (8.0, 2.0)):
+        cluster = build_cluster("dgx-h100", 64, "fat-tree-ib-400", oversubscription=ratio)
+        assert slowdown(cluster, Group(64, 8), "neighbours") == slower
+    assert slowdown(cluster, Group(8, 8), "neighbours") == 1.0
+
+
+@pytest.mark.parametrize("node", ["hgx-h800", "dgx-h100", "gb200-nvl72"])
+@pytest.mark.parametrize("algorithm", ["direct", "pxn"])
+def test_no_number_of_ranks_beats_its_busiest_link(node: str, algorithm: str) -> None:
+    for ranks in (9, 10, 11, 12, 13, 16, 24, 27, 73, 80, 96, 128):
+        cluster = build_cluster(node, ranks)
+        group = cluster.group(ranks)
+        if group.domains == 1:
+            continue
+        loads = exchange_loads(uniform(ranks, 2.0**26), build_topology(cluster), algorithm)
+        found = collective_s(Comm("all_to_all", 2.0**26, group, algorithm), cluster, FIT, FABRIC)
+        assert loads.seconds <= found <= 4.0 * loads.seconds
+        assert all(len(c.load_bytes) == ranks for c in loads.classes if c.name != "fabric")
 
 
 def test_no_nics_cannot_span_domains() -> None:

@@ -193,3 +193,38 @@ def test_a_three_tier_tree_has_cores() -> None:
     graph = build_topology(build_cluster("dgx-h100", 1024, "three-tier-roce-400")).graph
     kinds = {data["kind"] for _, data in graph.nodes(data=True)}
     assert kinds == {"gpu", "switch", "nic", "leaf", "spine", "core"}
+
+
+@pytest.mark.parametrize("start", [0.0, 0.1, 1.0, 1e4, 1e7])
+def test_late_transfers_end_too(start: float) -> None:
+    """Residues that a large clock rounds away must not keep a transfer running."""
+    both = [Transfer(name, {"l": size}, {"l": 1.0}, start_s=start) for name, size in (("a", 1e4), ("b", 3e4))]
+    done = run_transfers(both, {"l": 5e10})
+    assert start <= done["a"] <= done["b"] <= start + 1e-6
+
+
+def test_names_are_used_once() -> None:
+    twice = [Transfer("a", {"l": 1.0}, {"l": 1.0}), Transfer("a", {"l": 3.0}, {"l": 1.0})]
+    with pytest.raises(FactError, match="two transfers"):
+        run_transfers(twice, {"l": 1.0})
+
+
+@pytest.mark.parametrize("mode", ["direct", "pxn", "forwarded"])
+@pytest.mark.parametrize("ranks", [9, 12, 15])
+def test_a_short_domain_conserves_bytes(ranks: int, mode: str) -> None:
+    """What its GPUs lack in rails they carry in turns: NICs send what NICs receive, and nobody else does."""
+    topology = build_topology(build_cluster("hgx-h800", ranks))
+    matrix = np.random.default_rng(1).random((ranks, ranks))
+    copies = matrix[:, :2] if mode == "forwarded" else None
+    for back in (False, True):
+        loads = {c.name: c for c in exchange_loads(matrix, topology, mode, copies, back=back).classes}
+        assert loads["NIC out"].load_bytes.sum() == pytest.approx(loads["NIC in"].load_bytes.sum())
+        assert loads["NVLink out"].load_bytes.sum() == pytest.approx(loads["NVLink in"].load_bytes.sum())
+        if mode != "forwarded":
+            crosses = matrix[:8, 8:].sum() + matrix[8:, :8].sum()
+            assert loads["NIC out"].load_bytes.sum() == pytest.approx(crosses)
+
+
+def test_planes_need_a_gpu_in_every_domain() -> None:
+    with pytest.raises(FactError, match="multiple of 8"):
+        exchange_loads(uniform(12, 1e6), build_topology(build_cluster("hgx-h800", 12, "mpft-ib-400")))

@@ -33,7 +33,8 @@ def test_json_has_what_scripts_need(capsys: pytest.CaptureFixture[str]) -> None:
 def test_hot_experts_make_hot_links(capsys: pytest.CaptureFixture[str]) -> None:
     even, skewed = (_json(capsys, [*MOE, "--skew", skew]) for skew in ("0", "1.0"))
     assert even["node_copies"] == pytest.approx(3.97, abs=0.02)  # DeepSeek-V3's router on eight nodes
-    assert skewed["imbalance"] > 2.0 > even["imbalance"]
+    assert even["imbalance"] == 1.0 and skewed["imbalance"] > 1.5
+    assert skewed["rows_imbalance"] > skewed["imbalance"]  # the links of a node share what its hottest GPU receives
     assert skewed["time_s"] > 1.3 * even["time_s"]
 
 
@@ -83,3 +84,44 @@ def test_bad_questions_are_one_line(arguments: list[str], part: str, capsys: pyt
     err = capsys.readouterr().err.strip()
     assert err.startswith("error: ") and "\n" not in err
     assert part in err
+
+
+def test_results_come_back_the_way_tokens_went(capsys: pytest.CaptureFixture[str]) -> None:
+    out = _json(capsys, [*MOE, "--skew", "1"])
+    back = _json(capsys, [*("moe_combine" if word == "moe_dispatch" else word for word in MOE), "--skew", "1"])
+    for there, here in (("NVLink out", "NVLink in"), ("NIC in", "NIC out")):
+        assert out["link_load"][there]["busiest_bytes"] == pytest.approx(back["link_load"][here]["busiest_bytes"])
+    assert out["bottleneck_link"].split(" -> ") == back["bottleneck_link"].split(" -> ")[::-1]
+
+
+@pytest.mark.parametrize("seed", ["0", "7", "22"])
+def test_few_tokens_and_hot_experts_divide_by_nothing(capsys: pytest.CaptureFixture[str], seed: str) -> None:
+    tiny = ["comm", "--cluster", "hgx-h800", "--op", "moe_dispatch", "--ranks", "2", "--tokens", "1", "--hidden", "8"]
+    found = _json(capsys, [*tiny, "--top-k", "1", "--experts", "2", "--skew", "1", "--seed", seed])
+    assert 0.0 < found["time_s"] < 1e-3
+
+
+@pytest.mark.parametrize(
+    ("arguments", "part"),
+    [
+        ([*BASE, "--op", "all_reduce", "--bytes", "1MiB", "--oversubscription", "nan"], "oversubscription"),
+        ([*BASE, "--op", "all_reduce", "--bytes", "1MiB", "--oversubscription", "0"], "1 or more"),
+        ([*BASE, "--op", "all_reduce", "--bytes", "1MiB", "--top-k", "8", "--dtype", "garbage"], "drop top-k, dtype"),
+        ([*MOE, "--bytes", "1MiB"], "either bytes or tokens"),
+        ([*MOE, "--seed", "-1"], "seed=-1"),
+        ([*MOE, "--skew", "nan"], "skew"),
+        ([*MOE, "--skew", "1000"], "skew"),
+        ([*MOE, "--sms", "-4"], "sms=-4"),
+        ([*MOE, "--top-groups", "9"], "top-groups=9"),
+        ([*MOE, "--dtype", "fp9"], "fp8"),
+    ],
+)
+def test_senseless_options_are_refused(arguments: list[str], part: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(arguments) == 2
+    assert part in capsys.readouterr().err
+
+
+def test_a_gpu_stands_for_its_node(capsys: pytest.CaptureFixture[str]) -> None:
+    ask = ["--op", "all_reduce", "--ranks", "8", "--bytes", "64MiB"]
+    by_gpu, by_node = (_json(capsys, ["comm", "--cluster", name, *ask]) for name in ("h100-sxm", "dgx-h100"))
+    assert by_gpu == by_node
