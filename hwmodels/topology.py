@@ -12,6 +12,7 @@ dragonfly       leaves form groups; within and between groups every pair of leav
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
@@ -41,6 +42,7 @@ class Topology:
     cluster: Cluster
     kind: str
     leaf_of: tuple[str, ...]  # leaf of every GPU's NIC; empty when the domain is all there is
+    fabric: Mapping[str, tuple[str, ...]]  # neighbours of every leaf, spine and core among themselves
 
     def capacity(self, link: tuple[str, str]) -> float:
         """Bytes per second of one directed edge."""
@@ -48,16 +50,14 @@ class Topology:
 
     def fabric_links(self) -> list[tuple[str, str]]:
         """Directed links among leaves, spines and cores."""
-        inner = {name for name, data in self.graph.nodes(data=True) if data["kind"] in ("leaf", "spine", "core")}
-        return [edge for edge in self.graph.edges if edge[0] in inner and edge[1] in inner]
+        return [(a, b) for a, others in self.fabric.items() for b in others]
 
     def spread(self, source: str, wanted: dict[str, float]) -> dict[tuple[str, str], float]:
         """Bytes per fabric link when `source` sends `wanted` bytes to other leaves over all shortest paths alike.
 
         FactError when a leaf cannot be reached without passing through a host (planes that nothing joins).
         """
-        inner = self._inner()
-        order, paths, before = _shortest(inner, source)
+        order, paths, before = _shortest(self.fabric, source)
         missing = [leaf for leaf in wanted if leaf not in paths]
         if missing:
             raise FactError(f"{source} cannot reach {missing[0]}: route over the hosts (pxn)")
@@ -71,21 +71,16 @@ class Topology:
                     flow[parent] += size
         return carried
 
-    def _inner(self) -> dict[str, list[str]]:
-        """Neighbours of every leaf, spine and core among themselves."""
-        found: dict[str, list[str]] = {}
-        for a, b in self.fabric_links():
-            found.setdefault(a, []).append(b)
-        return found
 
-
-def _shortest(neighbours: dict[str, list[str]], source: str) -> tuple[list[str], dict[str, int], dict[str, list[str]]]:
+def _shortest(
+    neighbours: Mapping[str, tuple[str, ...]], source: str
+) -> tuple[list[str], dict[str, int], dict[str, list[str]]]:
     """Nodes by distance, number of shortest paths to each, and the nodes before it on them."""
     distance, paths = {source: 0}, {source: 1}
     before: dict[str, list[str]] = {source: []}
     order = [source]
     for node in order:
-        for other in neighbours.get(node, []):
+        for other in neighbours.get(node, ()):
             if other not in distance:
                 distance[other], paths[other], before[other] = distance[node] + 1, 0, []
                 order.append(other)
@@ -204,9 +199,15 @@ def build_topology(cluster: Cluster, kind: str | None = None) -> Topology:
             _dragonfly(graph, cluster, leaves)
         else:
             _spines(graph, cluster, leaves, kind)
-    topology = Topology(graph, cluster, kind, leaves)
+    topology = Topology(graph, cluster, kind, leaves, _inner(graph))
     check_connected(topology)
     return topology
+
+
+def _inner(graph: Graph) -> dict[str, tuple[str, ...]]:
+    """Neighbours of every leaf, spine and core among themselves."""
+    inner = {name for name, data in graph.nodes(data=True) if data["kind"] in ("leaf", "spine", "core")}
+    return {name: tuple(other for other in graph.successors(name) if other in inner) for name in graph if name in inner}
 
 
 def check_connected(topology: Topology) -> None:
