@@ -40,10 +40,23 @@ FREE = {
     "link_efficiency": Free(0.8, 0.3, 1.0),
     "a2a_efficiency": Free(0.75, 0.3, 1.0),
     "pair_efficiency": Free(0.7, 0.3, 1.0),
-    "ramp_sqrt_s": Free(3.5e-3, 0.0, 2e-2),
+    "ramp_sqrt_s": Free(2e-3, 0.0, 2e-2),
+    "own_share": Free(0.3, 0.0, 1.5),
+    "a2a_own_share": Free(0.3, 0.0, 1.5),
+    "a2a_chunk_s": Free(5e-6, 0.0, 2e-5),
+    "a2a_chunk_bytes": Free(2.5e4, 2e3, 2e5),
+    "a2a_ramp_sqrt_s": Free(2e-3, 0.0, 2e-2),
 }
-NVLS_FREE = {"nvls_base_s": Free(1.5e-5, 5e-6, 6e-5), "nvls_efficiency": Free(0.65, 0.3, 1.0)}
-NVLS_FIELDS = ("nvls_base_s", "nvls_efficiency", "nvls_min_ranks")
+NVLS_FREE = {
+    "nvls_base_s": Free(1.5e-5, 5e-6, 6e-5),
+    "nvls_efficiency": Free(0.65, 0.3, 1.0),
+    "nvls_fill_s": Free(4e-5, 1e-6, 3e-4),
+}
+NVLS_FIELDS = (*NVLS_FREE, "nvls_min_ranks")
+# the second protocol and where rings switch to it, in bytes per rank; tables hold powers of two only
+PROTOCOL_FREE = {"small_efficiency": Free(0.4, 0.1, 1.0), "fill_hop_s": Free(8e-6, 1e-7, 4e-5)}
+SWITCHES = (0.35 * 2**20, 0.7 * 2**20, 1.4 * 2**20)
+WORTH = 0.9  # a second protocol must explain at least a tenth of what one leaves over
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,14 +115,22 @@ def fit_collectives(
     ranks = nvls_min_ranks(gpu)
     has_nvls = ranks > 0 and any(s.work.kind == "all_reduce" and s.work.ranks >= ranks for s in samples)
     free = {**FREE, **NVLS_FREE} if has_nvls else FREE
-    none: dict[str, float] = {} if has_nvls else {"nvls_base_s": 0.0, "nvls_efficiency": 0.0}
+    none = dict.fromkeys((*NVLS_FREE, *PROTOCOL_FREE), 0.0)
     seen, unseen = split(samples, len(samples), len(samples))
     link = gpu.scale_up_bytes_per_s
 
-    def predict(v: Mapping[str, float], work: NodeCollective) -> float:
-        fit = CollectiveFit(nvls_min_ranks=ranks, **{**none, **v})
-        return domain_collective_s(work.kind, work.ranks, float(work.bytes), link, fit)
+    def fitted(v: Mapping[str, float], switch: float) -> CollectiveFit:
+        return CollectiveFit(nvls_min_ranks=ranks, switch_bytes=switch, **{**none, **v})
 
-    result = fit_coefficients(predict, free, seen, unseen, long_weight=1.0)
-    fit = CollectiveFit(nvls_min_ranks=ranks, **{**none, **result.values})
-    return fit, result, samples, dropped
+    def fit_at(switch: float) -> FitResult:
+        def predict(v: Mapping[str, float], work: NodeCollective) -> float:
+            return domain_collective_s(work.kind, work.ranks, float(work.bytes), link, fitted(v, switch))
+
+        return fit_coefficients(predict, free | (PROTOCOL_FREE if switch else {}), seen, unseen, long_weight=1.0)
+
+    plain = fit_at(0.0)
+    found = [(fit_at(switch), switch) for switch in SWITCHES]
+    result, switch = min(found, key=lambda each: each[0].loss)  # of the rows seen; those left out only judge
+    if result.loss > WORTH * plain.loss:
+        result, switch = plain, 0.0
+    return fitted(result.values, switch), result, samples, dropped

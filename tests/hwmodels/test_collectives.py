@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from hwmodels.cluster import Cluster, build_cluster
-from hwmodels.collective_fit import domain_collective_s, ring_steps, wire_bytes
+from hwmodels.collective_fit import domain_collective_s, domain_ring_s, ring_steps, wire_bytes
 from hwmodels.collectives import collective_s, load_fabric_fit
 from hwmodels.profile import load_profile
 from hwmodels.topology import build_topology
@@ -64,17 +64,37 @@ def test_all_reduce_is_reduce_scatter_then_all_gather_on_the_wire() -> None:
         assert wire_bytes("all_reduce", ranks, 1e9) == parts
 
 
-@pytest.mark.parametrize("kind", ["all_gather", "reduce_scatter"])
+@pytest.mark.parametrize("kind", ["all_gather", "reduce_scatter", "all_reduce"])
 @pytest.mark.parametrize("ranks", [3, 4, 8])
 def test_ring_inside_a_domain(kind: CommKind, ranks: int) -> None:
     rate = 450e9 * FIT.link_efficiency
-    expected = ring_s(ranks - 1, FIT.hop_s, 1e8 * (ranks - 1) / ranks, rate, FIT.base_s, FIT.ramp_sqrt_s)
-    assert domain_collective_s(kind, ranks, 1e8, 450e9, FIT) == pytest.approx(expected, rel=1e-12)
+    passes, own = (2, 0.0) if kind == "all_reduce" else (1, FIT.own_share)  # an all-reduce works in place
+    wire = passes * 1e8 * (ranks - 1 + own) / ranks
+    expected = ring_s(passes * (ranks - 1), FIT.hop_s, wire, rate, FIT.base_s, FIT.ramp_sqrt_s)
+    assert domain_ring_s(kind, ranks, 1e8, 450e9, FIT) == pytest.approx(expected, rel=1e-12)
 
 
 def test_all_to_all_inside_a_domain() -> None:
-    expected = ring_s(0, 0.0, 1e8 * 7 / 8, 450e9 * FIT.a2a_efficiency, FIT.a2a_base_s, FIT.ramp_sqrt_s)
+    chunk = FIT.a2a_chunk_s / (1.0 + (FIT.a2a_chunk_bytes / (1e8 / 8)) ** 2)
+    wire, rate = 1e8 * (7 + FIT.a2a_own_share) / 8, 450e9 * FIT.a2a_efficiency
+    expected = ring_s(0, 0.0, wire, rate, FIT.a2a_base_s + chunk, FIT.a2a_ramp_sqrt_s)
     assert domain_collective_s("all_to_all", 8, 1e8, 450e9, FIT) == pytest.approx(expected, rel=1e-12)
+
+
+@pytest.mark.parametrize("ranks", [2, 4, 8])
+def test_blackwell_rings_jump_where_the_protocol_switches_and_never_fall(ranks: int) -> None:
+    fit = load_profile("b200-hgx").collectives
+    sizes = [2.0 ** (10 + i / 4) for i in range(80)]
+    times = [domain_ring_s("all_gather", ranks, size, 900e9, fit) for size in sizes]
+    assert times == sorted(times)
+    below, above = (domain_ring_s("all_gather", ranks, fit.switch_bytes * ranks * x, 900e9, fit) for x in (1.0, 1.001))
+    assert above > 1.1 * below
+
+
+def test_the_own_part_costs_a_quarter_of_the_wire_on_every_gpu() -> None:
+    """Fitted GPU by GPU: what holds for all of them is physics, not a fit."""
+    for gpu in ("a100-sxm-80gb", "h100-sxm", "h200-sxm", "b200-hgx", "gb200", "gb300"):
+        assert load_profile(gpu).collectives.own_share == pytest.approx(0.24, abs=0.06)
 
 
 def test_all_to_all_across_domains_is_the_nics_share_and_a_message_per_peer() -> None:
