@@ -38,7 +38,6 @@ class FabricFit:
     symmetric_base_s: float
     symmetric_efficiency: float
     one_shot_base_s: float
-    copy_bytes_share: float
 
 
 @cache
