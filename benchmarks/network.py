@@ -5,12 +5,11 @@ from __future__ import annotations
 
 import resource
 from collections.abc import Callable
-from statistics import median
-from time import perf_counter
 
 import numpy as np
 from rich.console import Console
 from rich.table import Table
+from timing import timed
 
 from hwmodels.cluster import build_cluster
 from hwmodels.collectives import collective_s, load_fabric_fit
@@ -23,16 +22,6 @@ from sim.comm_question import CommQuestion, answer
 from sim.flows import Transfer, run_transfers
 
 MIB = 2.0**20
-
-
-def timed(call: Callable[[], object], repeats: int = 3) -> float:
-    """Median seconds of a call."""
-    seconds = []
-    for _ in range(repeats):
-        begin = perf_counter()
-        call()
-        seconds.append(perf_counter() - begin)
-    return median(seconds)
 
 
 def routed(ranks: int, kernel: str) -> Callable[[], object]:

@@ -11,13 +11,13 @@ import platform
 import subprocess
 import sys
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
-from statistics import median
-from time import perf_counter
 from typing import Any
 
 from rich.console import Console
 from rich.table import Table
+from timing import timed
 
 from hwmodels.profile import load_profile
 from sim.resolve import resolve
@@ -27,7 +27,6 @@ from sim.stack import Tuning
 from sim.train import StepSimulator
 
 EXAMPLE = Path(__file__).parents[1] / "examples" / "deepseek-v3-h800.yaml"
-REPEATS = 5
 SHELL = "from reports.cli import main; main()"
 PEAK = "import resource, sys; sys.stderr.write(str(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss))"
 
@@ -37,16 +36,6 @@ BASE: dict[str, Any] = {
     "layout": {"pp": 4, "ep": 8, "schedule": "1f1b"},
     "train": {"global_batch": 64 * 32, "seq_len": 4096, "precision": "fp8"},
 }
-
-
-def timed(work: Callable[[], Any], repeats: int = REPEATS) -> float:
-    """Median seconds of `work`."""
-    spans = []
-    for _ in range(repeats):
-        begin = perf_counter()
-        work()
-        spans.append(perf_counter() - begin)
-    return median(spans)
 
 
 def simulator(scenario: dict[str, Any] | None = None) -> StepSimulator:
@@ -68,10 +57,10 @@ def shell_to_prompt() -> tuple[float, float]:
 def main_job(console: Console) -> None:
     """The DeepSeek-V3 example, end to end and part by part."""
     whole_s, peak_mib = shell_to_prompt()
-    cold_s = timed(lambda: simulator().simulate())
+    cold_s = timed(lambda: simulator().simulate(), 5)
     warm = simulator()
     segments = len(warm.simulate().slots)
-    replay_s, recursion_s = timed(warm.simulate), timed(lambda: warm.simulate(events=False))
+    replay_s, recursion_s = timed(warm.simulate, 5), timed(lambda: warm.simulate(events=False), 5)
     exact_s = timed(warm.simulate_exact, 1)
     program, slots, _ = warm.build()
     ops = sum(len(warm.segment(slot, Variant()).ops) for slot in slots.values())
@@ -91,16 +80,19 @@ def main_job(console: Console) -> None:
     console.print(table)
 
 
+def _simulate(scenario: dict[str, Any]) -> object:
+    return simulator(scenario).simulate()
+
+
 def growth(console: Console) -> None:
     """Seconds of build + price + run while one size grows."""
     table = Table(title="Growth, one size at a time: seconds, and their ratio to the line before")
     for column in ("size", "value", "seconds", "ratio"):
         table.add_column(column, justify="left" if column == "size" else "right")
     for name, values, change in SWEEPS:
-        before = None
+        before: float | None = None
         for value in values:
-            scenario = change(value)
-            span = timed(lambda asked=scenario: simulator(asked).simulate(), 3)  # type: ignore[misc]
+            span = timed(partial(_simulate, change(value)))
             table.add_row(name, f"{value:,}", f"{span:.3f}", "" if before is None else f"{span / before:.2f}")
             before = span
         table.add_section()

@@ -11,8 +11,8 @@ from concurrent.futures import ProcessPoolExecutor
 from csv import DictReader
 from importlib.resources import files
 
+from calibrate.cells import Row
 from calibrate.predict_row import simulate_row
-from calibrate.rows import Row
 from sim.job import TrainJob
 from sim.stack import constants
 

@@ -6,21 +6,17 @@ Only workload columns are read: never id, source, notes or a measured value.
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from math import isfinite
 from typing import Literal, cast
 
+from calibrate.cells import Row, number_of, text_of, whole_of
 from hwmodels.cluster import Cluster, build_cluster, node_for_gpu
 from hwmodels.dtypes import token_bytes, token_dtypes
 from hwmodels.exchange_kernels import DEFAULT_SMS, sent_dtype
-from hwmodels.work import Comm, CommKind, ExpertExchange, Group
+from hwmodels.work import COLLECTIVES, Comm, CommKind, ExpertExchange, Group
 from sim.placement import distinct_holders
 from sim.scenario import ScenarioError
 
-Row = Mapping[str, str]
-
-_COLLECTIVES = ("all_reduce", "all_gather", "reduce_scatter", "all_to_all", "broadcast", "send")
 _STAGES = {
     "moe_prepare": "prepare",
     "moe_dispatch": "dispatch",
@@ -32,7 +28,7 @@ _DTYPES = {name: name for name in token_dtypes()} | {
     "bfloat16": "bf16", "half": "fp16", "float16": "fp16", "e4m3": "fp8", "fp8_e4m3": "fp8", "float8_e4m3fn": "fp8",
 }  # fmt: skip
 _EXPERTS = 256  # assumed where a row does not say: the setting of DeepEP's own benchmark
-_MOST, _MOST_GPUS = 1e13, 1_000_000
+_MOST_GPUS = 1_000_000
 # spellings of a GPU that the catalogue does not list as aliases
 _GPUS = {"SM90": "h100-sxm", "SM90 (Hopper)": "h100-sxm", "SM100": "b200-hgx", "SM100 (Blackwell)": "b200-hgx"}
 _FABRICS = (("efa", "efa-v2"), ("roce", "roce-400"))
@@ -48,56 +44,49 @@ class CommRow:
     logical_bytes: float  # what its bandwidth column divides by the time
 
 
-def _cell(row: Row, key: str) -> str:
-    return (row.get(key) or "").strip()
-
-
-def _number(row: Row, key: str, default: float | None = None) -> float:
-    text = _cell(row, key)
-    if not text and default is not None:
-        return default
-    try:
-        value = float(text)
-    except ValueError:
-        value = float("nan")
-    if not isfinite(value) or not 0 <= value <= _MOST:
-        raise ScenarioError(f"column {key}: {text!r} is not a number that can be meant here")
+def _number(row: Row, key: str) -> float:
+    """What the cell holds. ScenarioError where it is empty."""
+    value = number_of(row, key)
+    if value is None:
+        raise ScenarioError(f"column {key}: is needed, but empty")
     return value
 
 
 def _whole(row: Row, key: str, default: int | None = None) -> int:
     """A whole number above zero, or the default where the cell is empty."""
-    value = _number(row, key, None if default is None else float(default))
-    if value != int(value) or (value < 1 and value != default):
-        raise ScenarioError(f"column {key}: {_cell(row, key)!r} is not a whole number above zero")
-    return int(value)
+    value = whole_of(row, key)
+    if value is None and default is not None:
+        return default
+    if not value and value != default:
+        raise ScenarioError(f"column {key}: {text_of(row, key)!r} is not a whole number above zero")
+    return value or 0
 
 
 def _cluster(row: Row) -> Cluster:
-    name = _cell(row, "gpu")
+    name = text_of(row, "gpu")
     gpus = _whole(row, "gpus")
     if gpus > _MOST_GPUS:
         raise ScenarioError(f"column gpus: {gpus} GPUs are more than any cluster has")
     node = node_for_gpu(_GPUS.get(name, name))
-    inter = _cell(row, "internode").lower()
+    inter = text_of(row, "internode").lower()
     fabric = next((found for word, found in _FABRICS if word in inter), None)
-    nic = _number(row, "nic_gbps_per_gpu", 0.0)
+    nic = number_of(row, "nic_gbps_per_gpu")
     cluster = build_cluster(node, gpus, fabric, nic * 1e9 / 8.0 if nic else None)
     per_node = _whole(row, "gpus_per_node", 0)
-    if per_node and "nvl72" not in _cell(row, "intranode").lower() and cluster.domain == 8:
+    if per_node and "nvl72" not in text_of(row, "intranode").lower() and cluster.domain == 8:
         cluster = replace(cluster, domain=min(cluster.domain, per_node))
     return cluster
 
 
 def comm_row(row: Row) -> CommRow:
     """The question a row asks. ScenarioError or FactError when a needed cell is unusable."""
-    op = _cell(row, "op")
+    op = text_of(row, "op")
     cluster = _cluster(row)
-    if op in _COLLECTIVES:
-        return _collective(row, cast(CommKind, op), cluster)
+    if op in COLLECTIVES:
+        return _collective(row, op, cluster)
     if op in _STAGES:
         return _exchange(row, op, cluster)
-    raise ScenarioError(f"column op: {op!r} is not known; write one of {', '.join((*_COLLECTIVES, *_STAGES))}")
+    raise ScenarioError(f"column op: {op!r} is not known; write one of {', '.join((*COLLECTIVES, *_STAGES))}")
 
 
 def algorithm_of(text: str) -> str:
@@ -115,14 +104,14 @@ def _collective(row: Row, kind: CommKind, cluster: Cluster) -> CommRow:
     ranks = _whole(row, "gpus")
     size = _number(row, "bytes")
     if size < 1:
-        raise ScenarioError(f"column bytes: a {kind} of {_cell(row, 'bytes')!r} bytes is none")
-    algorithm = algorithm_of(_cell(row, "algorithm"))
+        raise ScenarioError(f"column bytes: a {kind} of {text_of(row, 'bytes')!r} bytes is none")
+    algorithm = algorithm_of(text_of(row, "algorithm"))
     if algorithm == "tree" and cluster.group(ranks).domains == 1:
         algorithm = "auto"
     work = Comm(kind, size, cluster.group(ranks), algorithm)
     share = (ranks - 1) / ranks * (2.0 if kind == "all_reduce" else 1.0) if ranks > 1 else 1.0
-    busbw = _cell(row, "bandwidth_kind") == "busbw"
-    return CommRow(work, cluster, _cell(row, "library"), size * share if busbw else size)
+    busbw = text_of(row, "bandwidth_kind") == "busbw"
+    return CommRow(work, cluster, text_of(row, "library"), size * share if busbw else size)
 
 
 def kernel_of(library: str, algorithm: str) -> str:
@@ -141,7 +130,7 @@ def kernel_of(library: str, algorithm: str) -> str:
 
 def _dtype(row: Row) -> str:
     """Our name of the format of token vectors; 16 bits where the cell is empty."""
-    text = _cell(row, "dtype")
+    text = text_of(row, "dtype")
     found = _DTYPES.get(text.lower()) if text else "bf16"
     if found is None:
         raise ScenarioError(f"column dtype: {text!r} is not known; write one of {', '.join(token_dtypes())}")
@@ -160,13 +149,13 @@ def _copies(row: Row, group: Group) -> tuple[float, float]:
 
 
 def _exchange(row: Row, op: str, cluster: Cluster) -> CommRow:
-    kernel = kernel_of(_cell(row, "library"), _cell(row, "algorithm"))
+    kernel = kernel_of(text_of(row, "library"), text_of(row, "algorithm"))
     size = _whole(row, "ranks_ep", cluster.gpus)
     if size > cluster.gpus:
         raise ScenarioError(f"column ranks_ep: {size} ranks need more than {cluster.gpus} GPUs")
     group = cluster.group(size)
     nodes, ranks = _copies(row, group)
-    dtype, kind = _dtype(row), _cell(row, "bandwidth_kind")
+    dtype, kind = _dtype(row), text_of(row, "bandwidth_kind")
     low_precision = op.endswith("low_precision")
     sent = sent_dtype(_STAGES[op], kernel, dtype, low_precision)
     tokens = float(_whole(row, "tokens"))
@@ -186,4 +175,4 @@ def _exchange(row: Row, op: str, cluster: Cluster) -> CommRow:
         host_call="torch_api" in kind,
     )
     copies = nodes if "rdma" in kind else ranks
-    return CommRow(work, cluster, _cell(row, "library"), tokens * work.payload_bytes * copies)
+    return CommRow(work, cluster, text_of(row, "library"), tokens * work.payload_bytes * copies)

@@ -18,9 +18,10 @@ from math import exp, log
 from pathlib import Path
 from typing import Any
 
+from calibrate.cells import Row
 from calibrate.fit_bands import bands, describe, write_bands
 from calibrate.predict_row import simulate_row
-from calibrate.rows import Row, stack_of
+from calibrate.rows import stack_of
 from sim.interval import band_keys
 from sim.stack import constants
 

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from calibrate.comm_rows import CommRow, Row, comm_row
+from calibrate.cells import Row
+from calibrate.comm_rows import CommRow, comm_row
 from hwmodels.work import Comm
 from sim.comm import CommPrediction, predict_comm
 

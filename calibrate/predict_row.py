@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 
-from calibrate.rows import Row, scenario_of
+from calibrate.cells import Row
+from calibrate.rows import scenario_of
 from hwmodels.profile import load_profile
 from sim.memory import step_memory
 from sim.resolve import Resolved, resolve

@@ -8,35 +8,22 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from math import isfinite, log
+from math import log
 from typing import Any
 
+from calibrate.cells import Row, text_of, whole_of
 from calibrate.recipes import Recipe, find_recipe
 from calibrate.tables import TRAINING
 from sim.arch_catalogue import load_model
 from sim.release import parse_release
 from sim.scenario import ScenarioError
 
-Row = Mapping[str, str]
-
 _LAYERS_PER_CHUNK = 4.0  # NVIDIA's recipes: Llama-70B pp4 vpp5, Qwen3-235B pp8 vpp3, DeepSeek-V3 pp16 vpp1
 
 
-def _cell(row: Row, key: str) -> str:
-    return (row.get(key) or "").strip()
-
-
 def _whole(row: Row, key: str, default: int | None = None) -> int | None:
-    text = _cell(row, key)
-    if not text:
-        return default
-    try:
-        value = float(text)
-    except ValueError:
-        raise ScenarioError(f"column {key}: {text!r} is not a whole number") from None
-    if not isfinite(value) or value != int(value) or value < 0:
-        raise ScenarioError(f"column {key}: {text!r} is not a whole number")
-    return int(value)
+    value = whole_of(row, key)
+    return default if value is None else value
 
 
 def precision_of(text: str) -> str:
@@ -59,22 +46,22 @@ def precision_of(text: str) -> str:
 
 def stack_of(row: Row) -> tuple[str, str]:
     """The software stack a row most likely ran on, and the rule that says so."""
-    zero, precision, release = _cell(row, "zero").upper(), _cell(row, "precision"), _cell(row, "release")
-    if _cell(row, "stack"):
-        return _cell(row, "stack"), "stack column"
+    zero, precision, release = text_of(row, "zero").upper(), text_of(row, "precision"), text_of(row, "release")
+    if text_of(row, "stack"):
+        return text_of(row, "stack"), "stack column"
     if "FSDP2" in zero or "TORCHTITAN" in release.upper():
         return "torchtitan", "FSDP2"
     if zero in ("FULL_SHARD", "SHARD_GRAD_OP", "HYBRID_SHARD") or precision.lower().startswith("amp_"):
         return "composer-fsdp", "FSDP with PyTorch's own sharding names"
-    if "DUALPIPE" in _cell(row, "schedule").upper() or "128X128" in precision.upper():
+    if "DUALPIPE" in text_of(row, "schedule").upper() or "128X128" in precision.upper():
         return "hai-llm", "DualPipe, or FP8 with 1x128 / 128x128 tiles"
     if release:
         return "megatron-tuned", "a vendor's software release is named"
     if precision_of(precision) == "fp16":
         return "megatron-2021", "FP16 mixed precision without a release: Megatron-LM of the A100 years"
-    if _cell(row, "schedule"):
+    if text_of(row, "schedule"):
         return "megatron-core", "schedule stated, no release: research run on plain Megatron-LM"
-    if _cell(row, "gpu").upper().startswith(("A100", "A800", "V100")):
+    if text_of(row, "gpu").upper().startswith(("A100", "A800", "V100")):
         return "megatron-2021", "Ampere or older, no release"
     return "megatron-tuned", "no release: tuned Megatron-Core"
 
@@ -114,7 +101,7 @@ def _module(text: str) -> str:
 
 
 def _zero(row: Row, stack: str) -> tuple[int, int | None]:
-    text = _cell(row, "zero").upper()
+    text = text_of(row, "zero").upper()
     shard = re.search(r"SHARD\s+(\d+)", text)
     if "FSDP" in text or text in ("FULL_SHARD", "HYBRID_SHARD"):
         return 3, int(shard.group(1)) if shard else None
@@ -129,9 +116,9 @@ def _zero(row: Row, stack: str) -> tuple[int, int | None]:
 
 
 def _model(row: Row) -> Any:
-    name = _cell(row, "model")
+    name = text_of(row, "model")
     layers, dense, kv = _whole(row, "layers"), _whole(row, "first_dense_layers"), _whole(row, "kv_heads")
-    if _cell(row, "hidden"):
+    if text_of(row, "hidden"):
         inline: dict[str, Any] = {
             "layers": layers,
             "hidden": _whole(row, "hidden"),
@@ -151,13 +138,13 @@ def _model(row: Row) -> Any:
 
 
 def _cluster(row: Row) -> dict[str, Any]:
-    cluster: dict[str, Any] = {"gpu": _cell(row, "gpu"), "gpus": _whole(row, "gpus")}
-    found = re.search(r"(\d+(?:\.\d+)?)\s*Gb/s\s+per\s+(node|GPU)", _cell(row, "internode"))
+    cluster: dict[str, Any] = {"gpu": text_of(row, "gpu"), "gpus": _whole(row, "gpus")}
+    found = re.search(r"(\d+(?:\.\d+)?)\s*Gb/s\s+per\s+(node|GPU)", text_of(row, "internode"))
     if found:
         rate = float(found.group(1)) * 1e9 / 8.0
         cluster["nic_bytes_per_s"] = rate / (8 if found.group(2) == "node" else 1)
     else:
-        nic = re.search(r"(\d+)G NICs", _cell(row, "internode"))
+        nic = re.search(r"(\d+)G NICs", text_of(row, "internode"))
         if nic:
             cluster["nic_bytes_per_s"] = float(nic.group(1)) * 1e9 / 8.0
     return cluster
@@ -167,7 +154,7 @@ def _micro_batch(row: Row, stack: str) -> tuple[int, str | None]:
     stated = _whole(row, "mbs")
     if stated:
         return stated, None
-    if stack == "megatron-2021" and precision_of(_cell(row, "precision")) == "fp16":
+    if stack == "megatron-2021" and precision_of(text_of(row, "precision")) == "fp16":
         return 4, "micro_batch = 4 (not stated; usual in the A100 years with full recompute)"
     return 1, "micro_batch = 1 (not stated)"
 
@@ -180,7 +167,7 @@ def _expert_tensor(row: Row, layout: dict[str, Any]) -> int:
     per_stage = int(_whole(row, "gpus") or 1) // layout["pp"]
     if per_stage % layout["ep"] and per_stage % (layout["ep"] * layout["tp"]) == 0:
         return int(layout["tp"])
-    if layout["ep"] > 1 and _cell(row, "release") == "DGXC dev":
+    if layout["ep"] > 1 and text_of(row, "release") == "DGXC dev":
         return int(layout["tp"])
     return 1
 
@@ -214,14 +201,14 @@ def _recipe(row: Row, layout: Mapping[str, Any], micro: int) -> Recipe | None:
     """The published recipe that the row's release has for this job."""
     shape = {k: int(layout[k]) for k in ("tp", "pp", "cp", "ep")}
     shape |= {"gpus": _whole(row, "gpus") or 0, "gbs": _whole(row, "gbs") or 0, "mbs": micro}
-    precision = precision_of(_cell(row, "precision"))
-    return find_recipe(_model(row), _cell(row, "gpu"), precision, _cell(row, "release"), shape)
+    precision = precision_of(text_of(row, "precision"))
+    return find_recipe(_model(row), text_of(row, "gpu"), precision, text_of(row, "release"), shape)
 
 
 def scenario_of(row: Row) -> tuple[dict[str, Any], list[str]]:
     """The scenario mapping of one row and the assumptions it took. ScenarioError when a needed cell is unusable."""
     for key in TRAINING.needed:
-        if not _cell(row, key):
+        if not text_of(row, key):
             raise ScenarioError(f"column {key} is empty; a row needs {', '.join(TRAINING.needed)}")
     stack, rule = stack_of(row)
     assumed = [f"stack = {stack} ({rule})"]
@@ -237,33 +224,33 @@ def scenario_of(row: Row) -> tuple[dict[str, Any], list[str]]:
     layout["etp"] = _expert_tensor(row, layout)
     micro, note = _micro_batch(row, stack)
     recipe = _recipe(row, layout, micro)
-    recompute = recompute_of(_cell(row, "recompute"))
-    if recipe is not None and not _cell(row, "recompute"):
+    recompute = recompute_of(text_of(row, "recompute"))
+    if recipe is not None and not text_of(row, "recompute"):
         recompute = list(recipe.recompute)
     if stack == "megatron-2021" and recompute == ["full"]:
         layout["sequence_parallel"] = False
-    if stack == "megatron-2021" and not _cell(row, "recompute"):
+    if stack == "megatron-2021" and not text_of(row, "recompute"):
         layout["sequence_parallel"] = False
         assumed.append("sequence_parallel = False (Megatron-LM before Korthikanti et al.)")
     if note:
         assumed.append(note)
-    if not _cell(row, "recompute"):
+    if not text_of(row, "recompute"):
         said = f"recipe of release {recipe.release}" if recipe else "not stated"
         assumed.append(f"recompute = {', '.join(recompute)} ({said})")
     train: dict[str, Any] = {
         "global_batch": _whole(row, "gbs"),
         "micro_batch": micro,
         "seq_len": _whole(row, "seq_len"),
-        "precision": precision_of(_cell(row, "precision")),
+        "precision": precision_of(text_of(row, "precision")),
         "recompute": recompute,
     }
-    if _cell(row, "gpu").upper().startswith(("GB200", "GB300")):
+    if text_of(row, "gpu").upper().startswith(("GB200", "GB300")):
         train["mtp"] = False
         assumed.append("mtp = False (vendors' recipes on NVL72 leave the MTP module out)")
     if recipe is not None and recipe.offload_activations:
         train["offload_activations"] = recipe.offload_activations
     layout["vpp"] = _virtual_stages(row, layout["pp"], stack, recipe)
-    if layout["pp"] > 1 and not _cell(row, "vpp"):
+    if layout["pp"] > 1 and not text_of(row, "vpp"):
         assumed.append(f"vpp = {layout['vpp']} (not stated)")
     _capacity(row, train)
     scenario: dict[str, Any] = {
@@ -273,15 +260,15 @@ def scenario_of(row: Row) -> tuple[dict[str, Any], list[str]]:
         "train": train,
         "stack": {"name": stack, **(recipe.stack if recipe else {}), **_settings(row)},
     }
-    release = parse_release(_cell(row, "release"))
+    release = parse_release(text_of(row, "release"))
     if release:
         scenario["release"] = release
     return scenario, assumed
 
 
 def _capacity(row: Row, train: dict[str, Any]) -> None:
-    text = _cell(row, "capacity_factor").lower()
-    routed = _cell(row, "routing").lower()
+    text = text_of(row, "capacity_factor").lower()
+    routed = text_of(row, "routing").lower()
     found = re.search(r"capacity\s*(\d+(?:\.\d+)?)", routed)
     if found:
         train["capacity_factor"] = float(found.group(1))
@@ -296,6 +283,6 @@ def _capacity(row: Row, train: dict[str, Any]) -> None:
 def _settings(row: Row) -> dict[str, Any]:
     """Stack settings that a row's own cells state."""
     settings: dict[str, Any] = {}
-    if _cell(row, "precision").lower().startswith("amp_"):
+    if text_of(row, "precision").lower().startswith("amp_"):
         settings["grad_dtype"] = "fp32"
     return settings

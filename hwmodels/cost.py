@@ -43,6 +43,9 @@ class CostModel(Protocol):
         ...
 
 
+_NETWORK_SPREAD = 0.10  # assumed: relative spread of a transfer inside a step
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Sustained:
     """What separates kernels inside a long training step from the same kernels timed alone.
@@ -86,9 +89,11 @@ class KernelCostModel:
     def _price(self, work: Work) -> Cost:
         if isinstance(work, Comm):
             seconds = collective_s(work, self._cluster, self._profile.collectives, self._fabric)
-            return Cost(seconds, 0.10, "network", self._source("collectives", "nccl", "nccl"))
+            return Cost(seconds, _NETWORK_SPREAD, "network", self._source("collectives", "nccl", "nccl"))
         if isinstance(work, ExpertExchange):
-            return Cost(exchange_s(work, self._cluster, self._exchange), 0.10, "network", "fit: expert exchange")
+            return Cost(
+                exchange_s(work, self._cluster, self._exchange), _NETWORK_SPREAD, "network", "fit: expert exchange"
+            )
         if isinstance(work, Stream):
             return self._stream(work)
         seconds, spread, source = self._kernel(work)

@@ -30,8 +30,8 @@ else:
 
 TOPOLOGIES = ("rail-optimised", "fat-tree", "three-tier", "multi-plane", "dragonfly")
 _NVLINK_HOP_S = 0.5e-6  # assumed: one traversal of the switch inside a domain
-_GROUP_LEAVES = 8  # leaves of one dragonfly group
-_POD_LEAVES = 8  # leaves of one pod of a three-tier tree
+_GROUP_LEAVES = 8  # assumed: leaves of one dragonfly group
+_POD_LEAVES = 8  # assumed: leaves of one pod of a three-tier tree
 
 
 @dataclass(frozen=True, slots=True)

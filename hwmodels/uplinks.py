@@ -12,7 +12,7 @@ from typing import Literal
 from hwmodels.cluster import Cluster
 from hwmodels.work import Group
 
-LEAF_PORTS = 32  # a 64-port switch, half of it facing down
+LEAF_PORTS = 32  # assumed: a 64-port switch, half of it facing down
 RAILED = ("rail-optimised", "multi-plane")  # one leaf per position in the host
 
 Pattern = Literal["neighbours", "everyone"]

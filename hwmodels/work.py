@@ -6,11 +6,12 @@ Nothing here knows a transformer or a second. All sizes are per GPU unless the f
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, get_args
 
 from hwmodels.dtypes import bytes_per_element
 
 CommKind = Literal["all_reduce", "all_gather", "reduce_scatter", "all_to_all", "send", "broadcast"]
+COLLECTIVES: tuple[CommKind, ...] = get_args(CommKind)
 AttentionPhase = Literal["forward", "backward", "decode"]
 
 

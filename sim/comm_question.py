@@ -14,17 +14,16 @@ from hwmodels.gpu import gpu_names
 from hwmodels.profile import load_profile
 from hwmodels.topology import build_topology
 from hwmodels.traffic import Loads, exchange_loads, uniform
-from hwmodels.work import Comm, CommKind, ExpertExchange
+from hwmodels.work import COLLECTIVES, Comm, CommKind, ExpertExchange
 from sim.comm import CommPrediction, predict_comm
 from sim.exchange_traffic import Exchange, ExchangeTraffic, exchange_traffic
 from sim.scenario import ScenarioError
 
-COLLECTIVES = ("all_reduce", "all_gather", "reduce_scatter", "all_to_all", "broadcast", "send")
 EXCHANGES = ("moe_dispatch", "moe_combine")
 MAX_RANKS = 4096  # traffic matrices grow with the square
-LOW_LATENCY_TOKENS = 512  # per rank: from here on engines use the normal kernels
-_MOST = 10**9
-_TOP_GROUPS = 4
+LOW_LATENCY_TOKENS = 512  # assumed: tokens per rank from which on engines use the normal kernels
+_MOST = 10**9  # no count that can be meant comes near
+_TOP_GROUPS = 4  # of DeepSeek-V3, for routers with groups that do not say
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

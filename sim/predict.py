@@ -136,7 +136,8 @@ def _what_fits(simulator: StepSimulator, usable: float) -> str:
         changes += [{key: value * 2}, {key: value * 4}]
     for change in changes:
         try:
-            tries.append((_spell(change), replace(job, layout=check_layout(replace(lay, **change), job.arch))))  # type: ignore[arg-type]
+            other = replace(lay, **change)  # type: ignore[arg-type]  # keys are those of integer fields
+            tries.append((_spell(change), replace(job, layout=check_layout(other, job.arch))))
         except BadLayout:
             continue
     fitting = [name for name, other in tries if _fits(other, simulator, usable)]

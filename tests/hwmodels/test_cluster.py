@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -54,7 +56,7 @@ def test_every_alias_leads_to_one_gpu() -> None:
         (lambda: load_gpu("a100-sxm-80gb").peak("fp8"), "has no fp8 tensor path; it has"),
     ],
 )
-def test_what_does_not_exist_is_named_with_what_does(build, message: str) -> None:  # type: ignore[no-untyped-def]
+def test_what_does_not_exist_is_named_with_what_does(build: Callable[[], object], message: str) -> None:
     with pytest.raises(FactError, match=message):
         build()
 

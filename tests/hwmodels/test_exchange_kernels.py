@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 
 from hwmodels.cluster import Cluster, build_cluster
@@ -17,9 +19,16 @@ def _cluster() -> Cluster:
     return build_cluster("dgx-h100", 1024)
 
 
-def _exchange(group: Group, **changes: object) -> ExpertExchange:
-    values = {"tokens": 4096.0, "top_k": 8, "payload_bytes": 7168.0, "node_copies": 3.5, "rank_copies": 7.5, **changes}
-    return ExpertExchange(**{"stage": "dispatch", "group": group, **values})  # type: ignore[arg-type]
+def _exchange(group: Group, **changes: Any) -> ExpertExchange:
+    values: dict[str, Any] = {
+        "tokens": 4096.0,
+        "top_k": 8,
+        "payload_bytes": 7168.0,
+        "node_copies": 3.5,
+        "rank_copies": 7.5,
+        **changes,
+    }
+    return ExpertExchange(**{"stage": "dispatch", "group": group, **values})
 
 
 def _group(kernel: str, wide: bool) -> Group:

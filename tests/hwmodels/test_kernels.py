@@ -13,7 +13,7 @@ from hwmodels.collective_fit import domain_collective_s, ring_steps, wire_bytes
 from hwmodels.gpu import load_gpu
 from hwmodels.kernels import attention_time_s, gemm_time_s, grouped_gemm_time_s
 from hwmodels.profile import load_profile, measured_gpus
-from hwmodels.work import Attention, CommKind, Gemm, GroupedGemm
+from hwmodels.work import Attention, AttentionPhase, CommKind, Gemm, GroupedGemm
 
 GPUS = (*measured_gpus(), "h800-sxm", "h20-96gb", "v100-sxm2-32gb", "mi300x", "gb300")
 SIZES = (1, 2, 7, 16, 33, 64, 96, 127, 128, 129, 255, 256, 257, 500, 1024, 1500, 4096, 5000, 16384, 32768)
@@ -125,8 +125,8 @@ def test_grouped_gemm_reads_only_touched_experts_and_pays_for_padding() -> None:
 
 @pytest.mark.parametrize("gpu", GPUS)
 @pytest.mark.parametrize("phase", ["forward", "backward", "decode"])
-def test_attention_monotone_and_above_roofline(gpu: str, phase: str) -> None:
-    base = Attention(2, 512, 512, 32, 8, 128, 128, phase=phase)  # type: ignore[arg-type]
+def test_attention_monotone_and_above_roofline(gpu: str, phase: AttentionPhase) -> None:
+    base = Attention(2, 512, 512, 32, 8, 128, 128, phase=phase)
     if phase == "decode":
         base = replace(base, q_len=1)
         non_decreasing(lambda s: attention_s(gpu, replace(base, kv_len=s)))

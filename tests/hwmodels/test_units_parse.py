@@ -36,7 +36,7 @@ def test_what_people_write(text: float | str, unit: str, value: float) -> None:
 )  # fmt: skip
 def test_everything_else_is_refused_in_one_line(text: object, unit: str) -> None:
     with pytest.raises(UnitError) as caught:
-        parse_quantity(text, unit)  # type: ignore[arg-type]
+        parse_quantity(text, unit)  # type: ignore[arg-type]  # what a caller without types may pass
     assert "\n" not in str(caught.value)
 
 

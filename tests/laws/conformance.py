@@ -78,6 +78,6 @@ def _check_monotone(model: CostModel, work: Work) -> None:
                     work, kv_len=max(work.kv_len, larger), **({"q_len": larger} if size == "q_len" else {})
                 )
             else:
-                bigger = replace(work, **{size: larger})  # type: ignore[arg-type]
+                bigger = replace(work, **{size: larger})  # type: ignore[arg-type]  # a size is a field of this kind of work
             after = model.cost(bigger).time_s
             assert after >= before * (1 - 1e-12), f"{size} x {factor} makes {work} faster: {before} -> {after}"

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from typing import Any
+
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -69,7 +72,7 @@ def test_all_schedules_with_uneven_stages(schedule: str, send_s: float) -> None:
 
 
 @pytest.mark.parametrize("engine", [run, recursion])
-def test_items_that_wait_for_each_other_are_a_deadlock(engine) -> None:  # type: ignore[no-untyped-def]
+def test_items_that_wait_for_each_other_are_a_deadlock(engine: Callable[[Program], Any]) -> None:
     program = Program()
     program.add(Lane(0, "comm"), "all-reduce A on rank 0", 1.0, (Dep(3),))
     program.add(Lane(0, "comm"), "all-reduce B on rank 0", 1.0)
@@ -80,7 +83,7 @@ def test_items_that_wait_for_each_other_are_a_deadlock(engine) -> None:  # type:
 
 
 @pytest.mark.parametrize("engine", [run, recursion])
-def test_an_empty_program_takes_no_time(engine) -> None:  # type: ignore[no-untyped-def]
+def test_an_empty_program_takes_no_time(engine: Callable[[Program], Any]) -> None:
     assert engine(Program()).makespan_s == 0.0
 
 

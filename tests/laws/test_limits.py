@@ -6,6 +6,7 @@ from copy import deepcopy
 from dataclasses import replace
 from itertools import pairwise
 from math import inf
+from typing import Any
 
 import pytest
 from jobs import DENSE, JOBS, MOE, job, simulator
@@ -22,7 +23,7 @@ from sim.train import StepSimulator, TrainJob
 COMMUNICATION = {"tp_comm", "cp_comm", "ep_comm", "dp_comm"}
 
 
-def _one_expert_and_dense() -> tuple[dict, dict]:  # type: ignore[type-arg]
+def _one_expert_and_dense() -> tuple[dict[str, Any], dict[str, Any]]:
     one, dense = deepcopy(MOE), deepcopy(MOE)
     one["moe"] = {"experts": 1, "top_k": 1, "expert_intermediate": 2816, "gated": True}
     del dense["moe"]

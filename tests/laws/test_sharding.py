@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 from jobs import DENSE, MOE, job, simulator
 
@@ -12,7 +14,7 @@ from sim.segments import Variant
 from sim.step_end import optimizer_s
 
 
-def _gathered(scenario: dict, phase: str = "F") -> float:  # type: ignore[type-arg]
+def _gathered(scenario: dict[str, Any], phase: str = "F") -> float:
     """Bytes of every all-gather in one segment of the first stage."""
     sim = simulator(scenario)
     segment = sim.segment(Slot(phase, 0, 0, 1, 0), Variant(gather=True))

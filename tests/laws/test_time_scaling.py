@@ -15,7 +15,7 @@ from hwmodels.collective_fit import CollectiveFit
 from hwmodels.collectives import collective_s, load_fabric_fit
 from hwmodels.exchange_kernels import exchange_kernels, exchange_s, load_exchange_fit
 from hwmodels.profile import Profile, load_profile
-from hwmodels.work import Comm, ExpertExchange, Group
+from hwmodels.work import Comm, CommKind, ExpertExchange, Group
 from sim.resolve import resolve
 from sim.scenario import parse_scenario
 from sim.stack import Tuning, constants
@@ -89,9 +89,9 @@ def test_a_step_on_fourfold_slower_hardware_takes_exactly_four_times_as_long(nam
 @pytest.mark.parametrize("kind", ["all_reduce", "all_gather", "reduce_scatter", "all_to_all", "send"])
 @pytest.mark.parametrize("group", [Group(2, 2), Group(8, 8), Group(16, 8), Group(64, 8), Group(4, 1)])
 @pytest.mark.parametrize("size_bytes", [1.0, 3e5, 1e9])
-def test_collectives_scale(kind: str, group: Group, size_bytes: float) -> None:
+def test_collectives_scale(kind: CommKind, group: Group, size_bytes: float) -> None:
     cluster, fit = build_cluster("dgx-h100", 64), load_profile("h100-sxm").collectives
-    comm = Comm(kind, size_bytes, group)  # type: ignore[arg-type]
+    comm = Comm(kind, size_bytes, group)
     before = collective_s(comm, cluster, fit, load_fabric_fit())
     assert before > 0.0
     slow: CollectiveFit = slow_record(fit)

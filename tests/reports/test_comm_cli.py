@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -14,9 +15,9 @@ MOE = [*BASE, "--op", "moe_dispatch", "--tokens", "4096", "--hidden", "7168", "-
        "--groups", "8", "--dtype", "fp8"]  # fmt: skip
 
 
-def _json(capsys: pytest.CaptureFixture[str], arguments: list[str]) -> dict:  # type: ignore[type-arg]
+def _json(capsys: pytest.CaptureFixture[str], arguments: list[str]) -> dict[str, Any]:
     assert run([*arguments, "--json"]) == 0
-    found: dict = json.loads(capsys.readouterr().out)  # type: ignore[type-arg]
+    found: dict[str, Any] = json.loads(capsys.readouterr().out)
     return found
 
 
