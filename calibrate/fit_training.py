@@ -1,9 +1,10 @@
 """Fit the constants of training steps on published rows marked `fit`: `python -m calibrate.fit_training ROWS.csv...`
 
-Every constant in sim/stacks/constants.yaml with a `fit:` range may move; the others stay. Residuals are log errors with
-a Cauchy loss, each family of rows weighted alike; a prior keeps every constant near its starting value unless rows
-disagree. Rows marked `test` are never read. Left-out errors: what each family's error would be had the constants been
-fitted without it, from the linearised problem at the optimum (block leave-one-out).
+Every constant in sim/stacks/constants.yaml with a `fit:` range may move; the others stay, and so does, at its prior,
+one that fewer than two rows can feel. Residuals are log errors with a Cauchy loss, each family of rows weighted alike;
+a prior keeps every constant near its starting value unless rows disagree. Rows marked `test` are never read. Left-out
+errors: what each family's error would be had the constants been fitted without it, from the linearised problem at the
+optimum (block leave-one-out).
 """
 
 from __future__ import annotations
@@ -27,6 +28,8 @@ from sim.stack import constants
 
 _STEP = 0.02  # log step of the finite differences
 _LAST_FIT = "# Last fit: "
+_FELT = 1e-6  # a step time that moves less than this per unit of log constant does not feel it
+_FEWEST = 2  # rows that must feel a constant before it may move: none is fitted to a single row
 _SCALE = 0.05  # Cauchy loss: a row that is 20 % off for every model pulls like one that is 1 % off
 
 
@@ -69,11 +72,18 @@ def _predict(task: tuple[Row, Mapping[str, float]]) -> tuple[float, list[str], l
     return log(result.step.step_time_s), list(result.simulator.tuning.used), band_keys(result.resolved.job)
 
 
+def prior_of(key: str) -> float:
+    """Where a free constant stands before any row is read."""
+    record = constants()[key]
+    return float(record.get("prior", record["value"]))
+
+
 class Problem:
     """Predictions of all samples as a function of the free constants; evaluates only what a constant touches."""
 
     def __init__(self, samples: list[Sample], keys: list[str], pool: ProcessPoolExecutor) -> None:
         self._pool = pool
+        self.held: dict[str, float] = {}  # constants that too few rows can feel, at their priors
         start = {k: float(constants()[k]["value"]) for k in keys}
         first = list(pool.map(_predict, [(s.row, start) for s in samples], chunksize=4))
         kept = [(s, p) for s, p in zip(samples, first, strict=True) if p is not None]
@@ -81,12 +91,14 @@ class Problem:
         self.uses = [set(p[1]) for _, p in kept]
         self.classes = [p[2] for _, p in kept]
         self.keys = [k for k in keys if any(k in u for u in self.uses)]
+        felt = (abs(self.jacobian(start, [p[0] for _, p in kept])) > _FELT).sum(axis=0) >= _FEWEST
+        self.held = {k: prior_of(k) for k, moves in zip(self.keys, felt, strict=True) if not moves}
+        self.keys = [k for k in self.keys if k not in self.held]
 
-    def predict(self, values: Mapping[str, float], which: Sequence[int] | None = None) -> list[float]:
-        """Log step times of the samples in `which` (default all)."""
-        indices = range(len(self.samples)) if which is None else which
-        found = self._pool.map(_predict, [(self.samples[i].row, values) for i in indices], chunksize=4)
-        return [p[0] for p in found if p is not None]
+    def predict(self, values: Mapping[str, float]) -> list[float]:
+        """Log step times of all samples."""
+        tasks = [(s.row, {**self.held, **values}) for s in self.samples]
+        return [p[0] for p in self._pool.map(_predict, tasks, chunksize=4) if p is not None]
 
     def jacobian(self, values: Mapping[str, float], base: Any) -> Any:
         """d log(step time) / d log(constant), shape [samples, keys], by forward differences."""
@@ -95,7 +107,7 @@ class Problem:
         tasks: list[tuple[Row, Mapping[str, float]]] = []
         where: list[tuple[int, int]] = []
         for j, key in enumerate(self.keys):
-            moved = {**values, key: values[key] * exp(_STEP)}
+            moved = {**self.held, **values, key: values[key] * exp(_STEP)}
             for i, used in enumerate(self.uses):
                 if key in used:
                     tasks.append((self.samples[i].row, moved))
@@ -115,15 +127,12 @@ def _weights(samples: Sequence[Sample]) -> list[float]:
     return [counts[s.family] ** -0.5 for s in samples]
 
 
-def fit(
-    problem: Problem, rounds: int, log_: Callable[[str], None], only: Sequence[int] | None = None
-) -> dict[str, float]:
+def fit(problem: Problem, rounds: int, log_: Callable[[str], None]) -> dict[str, float]:
     """Gauss-Newton with a Cauchy loss and a Gaussian prior on log constants, inside their ranges."""
     import numpy as np
 
-    keep = np.array(sorted(only) if only is not None else range(len(problem.samples)))
     records = [constants()[k] for k in problem.keys]
-    prior = np.array([log(float(r.get("prior", r["value"]))) for r in records])
+    prior = np.array([log(prior_of(k)) for k in problem.keys])
     spread = np.array([float(r["fit"]) for r in records])
     theta = np.array([log(float(r["value"])) for r in records])
     measured = np.array([log(s.measured_s) for s in problem.samples])
@@ -131,9 +140,9 @@ def fit(
     values = dict(zip(problem.keys, np.exp(theta), strict=True))
     base = np.array(problem.predict(values))
     for turn in range(rounds):
-        jac = problem.jacobian(values, base)[keep]
-        error = (base - measured)[keep]
-        robust = weight[keep] / (1.0 + (error / _SCALE) ** 2)
+        jac = problem.jacobian(values, base)
+        error = base - measured
+        robust = weight / (1.0 + (error / _SCALE) ** 2)
         best = None
         left = (jac * robust[:, None]).T @ jac / _SCALE**2 + np.diag(1.0 / spread**2)
         right = -(jac * robust[:, None]).T @ error / _SCALE**2 + (prior - theta) / spread**2
@@ -141,14 +150,12 @@ def fit(
         for share in (1.0, 0.5, 0.2):
             trial = dict(zip(problem.keys, np.exp(theta + share * move), strict=True))
             predicted = np.array(problem.predict(trial))
-            cost = _cost(predicted - measured, weight, keep) + float(
-                (((theta + share * move - prior) / spread) ** 2).sum()
-            )
+            cost = _cost(predicted - measured, weight) + float((((theta + share * move - prior) / spread) ** 2).sum())
             if best is None or cost < best[0]:
                 best = (cost, share, trial, predicted)
         assert best is not None
         theta, values, base = theta + best[1] * move, best[2], best[3]
-        errors = np.abs(np.exp((base - measured)[keep]) - 1)
+        errors = np.abs(np.exp(base - measured) - 1)
         log_(
             f"round {turn + 1}: cost {best[0]:.1f}, median {np.median(errors):.2%}, p90 {np.quantile(errors, 0.9):.2%}"
         )
@@ -177,23 +184,21 @@ def left_out(problem: Problem, values: Mapping[str, float]) -> list[float]:
     return [float(e) for e in found]
 
 
-def _cost(error: Any, weight: Any, keep: Any) -> float:
+def _cost(error: Any, weight: Any) -> float:
     import numpy as np
 
-    scaled = (error / _SCALE)[keep]
-    return float((weight[keep] * np.log1p(scaled**2)).sum())
+    return float((weight * np.log1p((error / _SCALE) ** 2)).sum())
 
 
-def write_constants(values: Mapping[str, float], note: str, path: Path) -> None:
-    """Write fitted values into the constants file, line by line: comments and order stay; one names the last fit."""
+def write_constants(values: Mapping[str, float], held: Mapping[str, float], note: str, path: Path) -> None:
+    """Write fitted and held values into the constants file, line by line: comments and order stay."""
     lines = []
     for line in path.read_text(encoding="utf-8").splitlines():
         key = line.split(": {", 1)[0]
-        if key in values and ": {" in line:
-            record = dict(constants()[key])
-            record["value"] = float(f"{values[key]:.4g}")
-            record["kind"] = "fitted"
-            record.setdefault("prior", float(constants()[key]["value"]))
+        if (key in values or key in held) and ": {" in line:
+            record = {**constants()[key], "prior": prior_of(key)}
+            record["value"] = float(f"{values[key]:.4g}") if key in values else held[key]
+            record["kind"] = "fitted" if key in values else "assumed"
             line = f"{key}: {{{', '.join(_item(k, v) for k, v in record.items())}}}"
         lines.append(f"{_LAST_FIT}{note}." if line.startswith(_LAST_FIT) else line)
     path.write_text("\n".join(lines) + "\n", encoding="utf-8")
@@ -224,6 +229,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
         _say(f"{len(problem.samples)} rows, {len(problem.keys)} free constants")
         values = fit(problem, options.rounds, _say)
         unseen = left_out(problem, values) if options.bands else []
+    for key, value in problem.held.items():
+        sys.stdout.write(f"{key}: stays at {value:.4g}, fewer than {_FEWEST} rows feel it\n")
     for key in problem.keys:
         sys.stdout.write(f"{key}: {constants()[key]['value']} -> {values[key]:.4g}\n")
     note = f"{len(problem.samples)} published fit rows"
@@ -234,7 +241,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         note += f", left-out error {error}"
         write_bands(bands(problem.classes, unseen, families), note, options.bands)
     if options.write:
-        write_constants(values, note, options.write)
+        write_constants(values, problem.held, note, options.write)
 
 
 def _say(text: str) -> None:

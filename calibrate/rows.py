@@ -18,6 +18,7 @@ from sim.arch_catalogue import load_model
 from sim.release import parse_release
 from sim.scenario import ScenarioError
 
+_FOLDING = "25.02"  # assumed: first release whose experts may leave the tensor groups of attention by default
 _LAYERS_PER_CHUNK = 4.0  # NVIDIA's recipes: Llama-70B pp4 vpp5, Qwen3-235B pp8 vpp3, DeepSeek-V3 pp16 vpp1
 
 
@@ -167,7 +168,8 @@ def _expert_tensor(row: Row, layout: dict[str, Any]) -> int:
     per_stage = int(_whole(row, "gpus") or 1) // layout["pp"]
     if per_stage % layout["ep"] and per_stage % (layout["ep"] * layout["tp"]) == 0:
         return int(layout["tp"])
-    if layout["ep"] > 1 and text_of(row, "release") == "DGXC dev":
+    release = parse_release(text_of(row, "release"))
+    if layout["ep"] > 1 and release and release < _FOLDING:
         return int(layout["tp"])
     return 1
 

@@ -6,6 +6,7 @@ from dataclasses import dataclass, field, replace
 
 from hwmodels.cost import CostModel
 from sim.graph import STREAMS, HostBlock, Op, Segment
+from sim.shared_wires import shared_seconds
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,10 +37,16 @@ class SegmentTime:
 def price(segment: Segment, model: CostModel, gap_s: float, slowdown: dict[str, float] | None = None) -> SegmentTime:
     """Run the segment alone: every stream in program order, ops wait for `after`.
 
-    `slowdown` multiplies op times per stream (communication and compute that run beside each other slow down).
+    `slowdown` multiplies op times per stream (communication and compute that run beside each other slow down);
+    transfers that meet on a wire share it.
     Seconds in which compute waits are booked under the category of what it waits for.
     """
     factor = slowdown or {}
+    costs = [model.cost(op.work) for op in segment.ops]
+    alone = [
+        cost.time_s * op.scale * factor.get(op.stream, 1.0) + (gap_s * op.kernels if op.stream == "compute" else 0.0)
+        for op, cost in zip(segment.ops, costs, strict=True)
+    ]
     free = dict.fromkeys(STREAMS, 0.0)
     start, end = [0.0] * len(segment.ops), [0.0] * len(segment.ops)
     spent: dict[str, float] = {}
@@ -48,11 +55,7 @@ def price(segment: Segment, model: CostModel, gap_s: float, slowdown: dict[str, 
     last_comm = ""
     block_of = {b.last: b for b in segment.blocks}
     stalls: dict[int, float] = {}
-    for i, op in enumerate(segment.ops):
-        cost = model.cost(op.work)
-        seconds = cost.time_s * op.scale * factor.get(op.stream, 1.0)
-        if op.stream == "compute":
-            seconds += gap_s * op.kernels
+    for i, (op, cost, seconds) in enumerate(zip(segment.ops, costs, shared_seconds(segment, alone), strict=True)):
         begin, blocker = free[op.stream], -1
         for j in op.after:
             if end[j] > begin:
