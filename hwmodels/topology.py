@@ -12,7 +12,7 @@ dragonfly       leaves form groups; within and between groups every pair of leav
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
@@ -70,6 +70,21 @@ class Topology:
                     carried[(parent, node)] = carried.get((parent, node), 0.0) + size
                     flow[parent] += size
         return carried
+
+    def paths(self, source: str, targets: Iterable[str]) -> dict[str, list[list[tuple[str, str]]]]:
+        """All shortest paths from one leaf to others, each as its links. FactError as `spread`."""
+        _, _, before = _shortest(self.fabric, source)
+        missing = [leaf for leaf in targets if leaf not in before]
+        if missing:
+            raise FactError(f"{source} cannot reach {missing[0]}: route over the hosts (pxn)")
+        return {target: _walk(before, target) for target in targets}
+
+
+def _walk(before: Mapping[str, list[str]], node: str) -> list[list[tuple[str, str]]]:
+    """Paths that end at `node`, out of the nodes before each on them."""
+    if not before[node]:
+        return [[]]
+    return [[*path, (parent, node)] for parent in before[node] for path in _walk(before, parent)]
 
 
 def _shortest(

@@ -21,6 +21,7 @@ from hwmodels.exchange_kernels import link_bytes_per_s
 from hwmodels.facts import FactError
 from hwmodels.topology import Topology
 
+_GOLDEN = 0x9E3779B97F4A7C15  # 2^64 over the golden ratio
 Bytes = npt.NDArray[np.float64]
 
 
@@ -103,12 +104,19 @@ def _blocks(matrix: Bytes, domain: int) -> tuple[Bytes, int]:
 
 
 def exchange_loads(
-    matrix: Bytes, topology: Topology, mode: str = "pxn", copies: Bytes | None = None, *, back: bool = False
+    matrix: Bytes,
+    topology: Topology,
+    mode: str = "pxn",
+    copies: Bytes | None = None,
+    *,
+    back: bool = False,
+    hashed: bool = False,
 ) -> Loads:
     """Loads of an all-to-all: `matrix[s, d]` bytes that GPU s has for GPU d (per distinct rank when forwarded).
 
     For mode "forwarded" `copies[s, k]` are the bytes that s sends once to domain k. `back`: the same bytes return the
-    way they came, as the results of experts do.
+    way they came, as the results of experts do. `hashed`: every pair of NICs keeps to one path (static ECMP) instead of
+    spreading over all of them (adaptive routing).
     """
     check_matrix(matrix, topology)
     if mode not in ("direct", "pxn", "forwarded"):
@@ -130,7 +138,7 @@ def exchange_loads(
         flows = _pxn(remote, near, _carriers(ranks, domains, domain))
     else:
         flows = _forwarded(remote, copies, near, _carriers(ranks, domains, domain))
-    return _collect(topology, flows.reversed() if back else flows, ranks)
+    return _collect(topology, flows.reversed() if back else flows, ranks, hashed)
 
 
 @dataclass(frozen=True, slots=True)
@@ -204,7 +212,7 @@ def _forwarded(remote: Bytes, copies: Bytes | None, near: _Near, carriers: npt.N
     return _Flows(moved, sent.sum(axis=2), between.sum(axis=(0, 1)), between)
 
 
-def _collect(topology: Topology, flows: _Flows, ranks: int) -> Loads:
+def _collect(topology: Topology, flows: _Flows, ranks: int, hashed: bool) -> Loads:
     cluster, (domains, domain) = topology.cluster, flows.out_far.shape
     rate, nic = link_bytes_per_s(cluster), cluster.nic_bytes_per_s
     classes = [
@@ -216,7 +224,7 @@ def _collect(topology: Topology, flows: _Flows, ranks: int) -> Loads:
         classes += [
             _gpu_links("NIC out", flows.out_far, ranks, nic, lambda i: f"gpu{i} -> nic{i}"),
             _gpu_links("NIC in", flows.in_far, ranks, nic, lambda i: f"nic{i} -> gpu{i}"),
-            *_fabric_links(topology, between),
+            *_fabric_links(topology, between, hashed),
         ]
     return Loads(tuple(classes))
 
@@ -226,33 +234,53 @@ def _gpu_links(name: str, load: Bytes, ranks: int, rate: float, title: Callable[
     return LinkClass(name, flat, np.full(flat.shape, rate), title)
 
 
-def _leaf_traffic(topology: Topology, between: Bytes) -> tuple[list[str], Bytes]:
-    """Names of the leaves in use and the bytes between each pair of them."""
-    gpus = between.shape[0]
+def _leaves(topology: Topology, gpus: int) -> tuple[list[str], npt.NDArray[np.intp]]:
+    """Names of the leaves in use, and the number among them of every GPU's."""
     leaves = topology.leaf_of[:gpus]
     names = sorted(set(leaves), key=lambda name: int(name[4:]))
     position = {name: i for i, name in enumerate(names)}
-    index = np.array([position[leaf] for leaf in leaves])
-    rows = np.zeros((len(names), gpus))
+    return names, np.array([position[leaf] for leaf in leaves], dtype=np.intp)
+
+
+def _spread_evenly(topology: Topology, between: Bytes) -> dict[tuple[str, str], float]:
+    """Traffic split alike over all shortest paths: adaptive routing, and hashing of many flows on average."""
+    names, index = _leaves(topology, between.shape[0])
+    rows = np.zeros((len(names), between.shape[0]))
     np.add.at(rows, index, between)
     traffic = np.zeros((len(names), len(names)))
     np.add.at(traffic.T, index, rows.T)
     np.fill_diagonal(traffic, 0.0)
-    return names, traffic
-
-
-def _fabric_links(topology: Topology, between: Bytes) -> list[LinkClass]:
-    """Loads of the links among leaves, spines and cores: traffic split evenly over all shortest paths.
-
-    That is what adaptive routing reaches, and equal-cost hashing of many flows on average.
-    """
-    names, traffic = _leaf_traffic(topology, between)
     carried = dict.fromkeys(topology.fabric_links(), 0.0)
     for source, row in zip(names, traffic, strict=True):
         if row.any():
             wanted = {name: float(size) for name, size in zip(names, row, strict=True) if size > 0.0}
             for link, size in topology.spread(source, wanted).items():
                 carried[link] += size
+    return carried
+
+
+def _hash_to_paths(topology: Topology, between: Bytes) -> dict[tuple[str, str], float]:
+    """Every pair of NICs on the one shortest path that a hash of both numbers picks (Fibonacci hashing)."""
+    names, index = _leaves(topology, between.shape[0])
+    members = [np.flatnonzero(index == i) for i in range(len(names))]
+    carried = dict.fromkeys(topology.fabric_links(), 0.0)
+    for source, senders in zip(names, members, strict=True):
+        blocks = {n: between[np.ix_(senders, m)] for n, m in zip(names, members, strict=True) if n != source}
+        wanted = {name: block for name, block in blocks.items() if block.any()}
+        for target, paths in topology.paths(source, wanted).items():
+            receivers = members[names.index(target)]
+            keys = senders[:, None].astype(np.uint64) * np.uint64(between.shape[0]) + receivers.astype(np.uint64)
+            picks = ((keys * np.uint64(_GOLDEN)) >> np.uint64(40)) % np.uint64(len(paths))
+            sizes = np.bincount(picks.reshape(-1).astype(np.intp), wanted[target].reshape(-1), len(paths))
+            for path, size in zip(paths, sizes, strict=True):
+                for link in path:
+                    carried[link] += float(size)
+    return carried
+
+
+def _fabric_links(topology: Topology, between: Bytes, hashed: bool) -> list[LinkClass]:
+    """Loads of the links among leaves, spines and cores."""
+    carried = _hash_to_paths(topology, between) if hashed else _spread_evenly(topology, between)
     if not carried:
         return []
     links = list(carried)

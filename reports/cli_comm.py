@@ -36,18 +36,27 @@ def comm(  # noqa: PLR0913  # one argument per option of the command
     skew: Annotated[float, typer.Option(help="Sigma of the lognormal popularity of experts.")] = 0.0,
     sms: Annotated[int, typer.Option(help="Multiprocessors given to the kernel; 0: the library's default.")] = 0,
     seed: Annotated[int, typer.Option(help="Of the sampled routing.")] = 0,
+    ecmp: Annotated[
+        bool, typer.Option("--ecmp", help="Fabric links picked by a hash, not by adaptive routing.")
+    ] = False,
+    beside: Annotated[
+        list[str] | None,
+        typer.Option(help="Another collective at the same time, OP:BYTES:RANKS[:STRIDE], as all_reduce:1GiB:8:8."),
+    ] = None,
     sweep: Annotated[bool, typer.Option("--sweep", help="Every algorithm over a range of sizes.")] = False,
     json: Annotated[bool, typer.Option("--json", help="Print as JSON.")] = False,
     figure: Annotated[Path | None, typer.Option(help="Draw times over sizes and the link loads.")] = None,
 ) -> int:
     """Predict how long one transfer takes, and which link holds it up."""
     from hwmodels.units import parse_quantity
+    from sim.comm_beside import parse_beside
     from sim.comm_question import CommQuestion
 
     question = CommQuestion(
         node=cluster, op=op, ranks=ranks, size_bytes=float(parse_quantity(size, "B")) if size else 0.0, fabric=fabric,
         oversubscription=oversubscription, algorithm=algorithm, tokens=tokens, hidden=hidden, top_k=top_k,
         experts=experts, groups=groups, top_groups=top_groups, dtype=dtype, sigma=skew, seed=seed, sms=sms,
+        ecmp=ecmp, beside=tuple(parse_beside(text) for text in beside or ()),
     )  # fmt: skip
     return _show(question, sweep, json, figure)
 
@@ -92,10 +101,10 @@ def _sweep(question: CommQuestion) -> dict[str, list[tuple[float, float]]]:
         line = found.setdefault(name, [])
         if question.routed:
             for tokens in (1, 8, 32, 128, 512, 2048, 8192):
-                asked = replace(question, tokens=tokens, algorithm=name)
+                asked = replace(question, tokens=tokens, algorithm=name, beside=())
                 line.append((float(tokens), answer(asked).prediction.time_s))
         else:
             for size in sizes:
-                asked = replace(question, size_bytes=size, algorithm=name)
+                asked = replace(question, size_bytes=size, algorithm=name, beside=())
                 line.append((size, answer(asked).prediction.time_s))
     return found

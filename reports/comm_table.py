@@ -10,6 +10,7 @@ from rich.table import Table
 from rich.text import Text
 
 from reports.text import seconds
+from sim.comm_beside import Together
 from sim.comm_question import LOW_LATENCY_TOKENS, CommAnswer, CommQuestion
 
 
@@ -33,6 +34,8 @@ def comm_report(found: CommAnswer) -> RenderableType:
     parts: list[RenderableType] = [Text(what, style="bold"), table]
     if found.loads is not None:
         parts.append(_loads(found))
+    if found.together:
+        parts.append(_together(found.together))
     if p.note:
         parts.append(Text(f"- {p.note}"))
     return Group(*parts)
@@ -65,6 +68,16 @@ def _loads(found: CommAnswer) -> Table:
             f"{load['link_bytes_per_s'] / 1e9:.0f} GB/s",
             seconds(load["busy_s"]),
         )
+    return table
+
+
+def _together(rows: Sequence[Together]) -> Table:
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False, title="beside each other, max-min fair")
+    for i, title in enumerate(("transfer", "alone", "together", "times", "busiest link of its own")):
+        table.add_column(title, justify="right" if 0 < i < 4 else "left")
+    for row in rows:
+        stretch = f"{row.together_s / row.alone_s:.2f}"
+        table.add_row(row.title, seconds(row.alone_s), seconds(row.together_s), stretch, row.busiest_link)
     return table
 
 

@@ -29,6 +29,7 @@ layout:
   # zero_group: 8                 # ranks that share one copy of the parameters (hybrid sharding)
   schedule: interleaved           # gpipe | 1f1b | interleaved | zb-h1 | dualpipe
   # sequence_parallel: true
+  # duplicates: drop        # or send: copies of a token in a tensor group without sequence parallelism (TED)
   # stage_layers: [12, 12, 12, 12]  # layers per virtual stage; left out: as even as possible
 
 train:

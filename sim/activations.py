@@ -67,12 +67,27 @@ def ffn_bytes(job: TrainJob, kind: LayerKind, rows: float, tokens: float) -> flo
     return hidden + experts + shared
 
 
+def brought_bytes(job: TrainJob, kind: LayerKind, rows: float) -> float:
+    """Bytes of what a layer's transfers brought in its forward, kept so that none is sent again."""
+    lay, arch = job.layout, job.arch
+    tokens = job.micro_batch * job.seq_len / lay.cp
+    hidden = 2.0 * arch.hidden * tokens / sharding(job) if lay.tp > 1 else 0.0
+    if kind.ffn not in ("moe", "moe_residual"):
+        return 2.0 * hidden
+    assert arch.moe is not None
+    width = 2.0 * (arch.moe.latent or arch.hidden)
+    sent = tokens / lay.dispatch_split * arch.moe.top_k if lay.ep > 1 else 0.0
+    gathered = rows if lay.etp > 1 else 0.0
+    return hidden + width * ((rows if lay.ep > 1 else 0.0) + gathered + sent)
+
+
 def layer_bytes(job: TrainJob, loads: Sequence[ExpertLoad | None], index: int, ep_rank: int = 0) -> float:
     """Bytes kept by layer `index` for one micro-batch on rank `ep_rank` of the expert group."""
     kind = job.arch.layers[index]
     tokens = job.micro_batch * job.seq_len / job.layout.cp
     if "full" in job.recompute:
-        return 2.0 * job.arch.hidden * tokens / sharding(job)
+        brought = brought_bytes(job, kind, _rows(loads[index], ep_rank)) if "keep_collectives" in job.recompute else 0.0
+        return 2.0 * job.arch.hidden * tokens / sharding(job) + brought
     total = 0.0
     if kind.mixer in ("attention", "window_attention", "cross_attention"):
         total += attention_bytes(job, kind) * (2.0 if kind.mixer == "cross_attention" else 1.0)

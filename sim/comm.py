@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache
 from math import exp
 from typing import Any
@@ -62,6 +62,18 @@ def predict_comm(work: Comm | ExpertExchange, cluster: Cluster) -> CommPredictio
         size_bytes=size,
         algbw_bytes_per_s=rate,
         busbw_bytes_per_s=rate * bus_factor(work),
+    )
+
+
+def stretched(found: CommPrediction, factor: float) -> CommPrediction:
+    """The same transfer where something makes it `factor` times as long."""
+    return replace(
+        found,
+        time_s=found.time_s * factor,
+        low_s=found.low_s * factor,
+        high_s=found.high_s * factor,
+        algbw_bytes_per_s=found.algbw_bytes_per_s / factor,
+        busbw_bytes_per_s=found.busbw_bytes_per_s / factor,
     )
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from typing import Any, Literal, cast
 
 from hwmodels.cluster import Cluster, build_cluster, node_for_gpu, node_names
@@ -15,7 +15,8 @@ from hwmodels.profile import load_profile
 from hwmodels.topology import build_topology
 from hwmodels.traffic import Loads, exchange_loads, uniform
 from hwmodels.work import COLLECTIVES, Comm, CommKind, ExpertExchange
-from sim.comm import CommPrediction, predict_comm
+from sim.comm import CommPrediction, predict_comm, stretched
+from sim.comm_beside import Beside, Party, Together, party_of, together
 from sim.exchange_traffic import Exchange, ExchangeTraffic, exchange_traffic
 from sim.scenario import ScenarioError
 
@@ -47,6 +48,8 @@ class CommQuestion:
     sigma: float = 0.0
     seed: int = 0
     sms: int = 0
+    ecmp: bool = False  # fabric links picked by a hash per pair of NICs; else adaptive routing spreads evenly
+    beside: tuple[Beside, ...] = ()
 
     @property
     def routed(self) -> bool:
@@ -64,6 +67,7 @@ class CommAnswer:
     loads: Loads | None
     traffic: ExchangeTraffic | None
     imbalance: float = 1.0  # of the busiest link, by which the exchange was stretched
+    together: tuple[Together, ...] = ()  # this transfer and those asked for beside it
 
     def to_dict(self) -> dict[str, Any]:
         """Ready for JSON."""
@@ -75,6 +79,8 @@ class CommAnswer:
         if self.traffic is not None:
             found |= {"rank_copies": self.traffic.rank_copies, "node_copies": self.traffic.node_copies}
             found |= {"rows_imbalance": self.traffic.imbalance, "imbalance": self.imbalance}
+        if self.together:
+            found["together"] = [asdict(t) for t in self.together]
         return found
 
 
@@ -96,6 +102,9 @@ def _check(q: CommQuestion) -> None:
         raise ScenarioError(f"op={q.op!r} is not known; {did_you_mean(q.op, [*COLLECTIVES, *EXCHANGES])}")
     if not 2 <= q.ranks <= MAX_RANKS:
         raise ScenarioError(f"ranks={q.ranks} must be between 2 and {MAX_RANKS}")
+    for other in q.beside:
+        if other.ranks * other.stride > MAX_RANKS:
+            raise ScenarioError(f"beside: {other.ranks} GPUs {other.stride} apart are more than {MAX_RANKS} in all")
     if q.oversubscription is not None and not 1.0 <= q.oversubscription < float("inf"):
         raise ScenarioError(f"oversubscription={q.oversubscription} must be 1 or more, for example 2 for 2:1")
     if q.routed:
@@ -135,22 +144,41 @@ def _check_routing(q: CommQuestion) -> None:
 def _cluster(q: CommQuestion) -> Cluster:
     """The machines; a GPU's name stands for the first node that holds it."""
     node = q.node if q.node in node_names() or q.node not in gpu_names() else node_for_gpu(q.node)
-    return build_cluster(node, q.ranks, q.fabric, None, q.oversubscription)
+    gpus = max(q.ranks, *(b.ranks * b.stride for b in q.beside), 0)
+    return build_cluster(node, gpus, q.fabric, None, q.oversubscription)
 
 
 def answer(question: CommQuestion) -> CommAnswer:
     """Answer it. ScenarioError or FactError for what cannot be."""
     _check(question)
     cluster = _cluster(question)
-    if question.routed:
-        return _exchange(question, cluster)
+    found = _exchange(question, cluster) if question.routed else _collective(question, cluster)
+    return replace(found, together=_beside(found)) if question.beside else found
+
+
+def _beside(found: CommAnswer) -> tuple[Together, ...]:
+    """The transfer and its neighbours on the same links."""
+    q, cluster = found.question, found.cluster
+    topology = build_topology(cluster)
+    if found.loads is not None:
+        own = Party(q.op, found.loads, found.prediction.time_s, q.ranks - 1)
+    else:
+        own = party_of(Beside(cast(CommKind, q.op), q.size_bytes, q.ranks), cluster, topology)
+    return tuple(together([own, *(party_of(b, cluster, topology) for b in q.beside)]))
+
+
+def _collective(question: CommQuestion, cluster: Cluster) -> CommAnswer:
     kind = cast(CommKind, question.op)
     work = Comm(kind, question.size_bytes, cluster.group(question.ranks), question.algorithm)
     prediction = predict_comm(work, cluster)
-    loads = None
-    if kind == "all_to_all":
-        mode = "direct" if prediction.algorithm == "direct" and cluster.topology != "multi-plane" else "pxn"
-        loads = exchange_loads(uniform(question.ranks, question.size_bytes), build_topology(cluster), mode)
+    if kind != "all_to_all":
+        return CommAnswer(question, cluster, prediction, None, None)
+    mode = "direct" if prediction.algorithm == "direct" and cluster.topology != "multi-plane" else "pxn"
+    matrix, topology = uniform(question.ranks, question.size_bytes), build_topology(cluster)
+    loads = exchange_loads(matrix, topology, mode, hashed=question.ecmp)
+    if question.ecmp:  # by how much pairs that share a path hold up the rest
+        even = exchange_loads(matrix, topology, mode)
+        prediction = stretched(prediction, loads.seconds / even.seconds)
     return CommAnswer(question, cluster, prediction, loads, None)
 
 
@@ -175,7 +203,7 @@ def _exchange(q: CommQuestion, cluster: Cluster) -> CommAnswer:
         sigma=q.sigma,
         seed=q.seed,
     )
-    traffic, loads = _routed_loads(ask, cluster, kernel, stage == "combine")
+    traffic, loads = _routed_loads(ask, cluster, kernel, stage == "combine", q.ecmp)
     work = ExpertExchange(
         stage=stage,
         tokens=float(q.tokens),
@@ -188,7 +216,7 @@ def _exchange(q: CommQuestion, cluster: Cluster) -> CommAnswer:
         sms=q.sms or (DEFAULT_SMS if kernel == "normal" else 0),
         experts=q.experts,
         scaled=dtype not in ("bf16", "fp16"),
-        imbalance=_imbalance(ask, traffic, loads, cluster, kernel),
+        imbalance=_imbalance(ask, traffic, loads, cluster, kernel, q.ecmp),
     )
     return CommAnswer(q, cluster, predict_comm(work, cluster), loads, traffic, work.imbalance)
 
@@ -198,7 +226,9 @@ def _auto_kernel(q: CommQuestion) -> str:
     return "low_latency" if q.tokens < LOW_LATENCY_TOKENS else "normal"
 
 
-def _routed_loads(ask: Exchange, cluster: Cluster, kernel: str, back: bool) -> tuple[ExchangeTraffic, Loads]:
+def _routed_loads(
+    ask: Exchange, cluster: Cluster, kernel: str, back: bool, hashed: bool
+) -> tuple[ExchangeTraffic, Loads]:
     """Sampled traffic laid on the links as this kernel sends it."""
     traffic = exchange_traffic(ask)
     matrix = traffic.to_ranks
@@ -206,17 +236,19 @@ def _routed_loads(ask: Exchange, cluster: Cluster, kernel: str, back: bool) -> t
         matrix = matrix * (ask.top_k / traffic.rank_copies)
     mode = _MODES.get(kernel, "pxn" if cluster.topology == "multi-plane" else "direct")
     copies = traffic.to_domains if mode == "forwarded" else None
-    return traffic, exchange_loads(matrix, build_topology(cluster), mode, copies, back=back)
+    return traffic, exchange_loads(matrix, build_topology(cluster), mode, copies, back=back, hashed=hashed)
 
 
-def _imbalance(ask: Exchange, traffic: ExchangeTraffic, loads: Loads, cluster: Cluster, kernel: str) -> float:
-    """By how much hot experts load the busiest link beyond what equally popular ones put there, for the same bytes.
+def _imbalance(
+    ask: Exchange, traffic: ExchangeTraffic, loads: Loads, cluster: Cluster, kernel: str, ecmp: bool
+) -> float:
+    """By how much hot experts and hashed paths load the busiest link beyond what even traffic puts there.
 
     Kernels were measured with equally popular experts: the noise of their sampling is in the constants already.
     """
-    if ask.sigma == 0.0:
+    if ask.sigma == 0.0 and not ecmp:
         return 1.0
-    alike, even = _routed_loads(replace(ask, sigma=0.0), cluster, kernel, back=False)
+    alike, even = _routed_loads(replace(ask, sigma=0.0), cluster, kernel, back=False, hashed=False)
     share = float(traffic.to_ranks.sum() / alike.to_ranks.sum()) if alike.to_ranks.any() else 0.0
     return max(1.0, loads.seconds / (even.seconds * share)) if even.seconds * share > 0.0 else 1.0
 

@@ -58,6 +58,11 @@ class LayerContext:
         return self.tokens / split
 
     @property
+    def dispatched_tokens(self) -> float:
+        """Tokens that one GPU sends to experts: its share of those of its tensor group, or all of them."""
+        return self.tokens / self.layout.dispatch_split
+
+    @property
     def half(self) -> str:
         """The 16-bit format of everything that is not quantised."""
         return "fp16" if self.precision == "fp16" else "bf16"

@@ -34,7 +34,13 @@ class Layout:
     zero_group: int | None = None  # ranks that share one copy (HSDP); None: all of dp x cp
     schedule: str = "1f1b"
     sequence_parallel: bool = True
+    duplicates: str = "drop"  # copies of a token inside a tensor group without sequence parallelism: drop or send
     stage_layers: tuple[int, ...] | None = None  # layers per virtual stage, in model order (pp x vpp numbers)
+
+    @property
+    def dispatch_split(self) -> int:
+        """Parts into which a tensor group's tokens fall before their dispatch to experts."""
+        return self.tp if self.sequence_parallel or self.duplicates == "drop" else 1
 
     @property
     def dp(self) -> int:
@@ -151,6 +157,11 @@ def _check_model(layout: Layout, arch: ModelArch) -> None:
         if layout.ep > 1 or layout.etp > 1:
             raise BadLayout(f"{arch.name} has no experts: ep={layout.ep}, etp={layout.etp} must be 1")
         return
+    if layout.duplicates == "send" and (layout.sequence_parallel or layout.tp == 1 or layout.etp != layout.tp):
+        raise BadLayout(
+            "duplicates=send needs copies to send: tp above 1, sequence_parallel=false and etp = tp, not "
+            f"tp={layout.tp}, sequence_parallel={str(layout.sequence_parallel).lower()}, etp={layout.etp}"
+        )
     for experts in {layer.experts or arch.moe.experts for layer in arch.layers if layer.ffn in ("moe", "moe_residual")}:
         if experts % layout.ep:
             raise BadLayout(

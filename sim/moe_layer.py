@@ -68,7 +68,7 @@ def _exchange(ctx: LayerContext, moe: MoeArch, load: ExpertLoad, width: int) -> 
     def exchange(stage: str, dtype: str) -> ExpertExchange:
         return ExpertExchange(
             stage="dispatch" if stage == "dispatch" else "combine",
-            tokens=ctx.local_tokens,
+            tokens=ctx.dispatched_tokens,
             top_k=moe.top_k,
             payload_bytes=width * bytes_per_element(dtype),
             group=ctx.group("ep"),
@@ -99,14 +99,36 @@ def _exchange(ctx: LayerContext, moe: MoeArch, load: ExpertLoad, width: int) -> 
 
 
 def _expert_tensor(ctx: LayerContext, rows: float, width: int) -> tuple[list[Step], list[Step]]:
-    """Experts split over etp ranks: gather the rows before, reduce-scatter the partial sums after."""
+    """Experts split over etp ranks: gather the rows before, reduce-scatter the partial sums after.
+
+    Where every rank was sent all rows, partial sums are all-reduced.
+    """
     if ctx.layout.etp == 1:
         return [], []
     group, buffer = ctx.group("etp"), rows * width * 2.0
+    if ctx.layout.duplicates == "send":
+        total = Comm("all_reduce", buffer, group)
+        enter = Exchange(name="moe.etp_enter", forward=None, backward=total, module="moe")
+        leave = Exchange(name="moe.etp_leave", forward=total, backward=None, module="moe")
+        return [enter], [leave]
     gather, scatter = Comm("all_gather", buffer, group), Comm("reduce_scatter", buffer, group)
     enter = Exchange(name="moe.etp_enter", forward=gather, backward=scatter, module="moe")
     leave = Exchange(name="moe.etp_leave", forward=scatter, backward=gather, module="moe")
     return [enter], [leave]
+
+
+def _drop_duplicates(ctx: LayerContext) -> tuple[list[Step], list[Step]]:
+    """Without sequence parallelism each GPU of a tensor group dispatches its share of their common tokens (TED's DTD).
+
+    The results are gathered after the combine, their gradients after the backward of the dispatch.
+    """
+    lay = ctx.layout
+    if lay.sequence_parallel or lay.tp == 1 or lay.duplicates == "send":
+        return [], []
+    gather = Comm("all_gather", ctx.tokens * ctx.arch.hidden * 2.0, ctx.group("tp"))
+    drop = Exchange(name="moe.drop_duplicates", forward=None, backward=gather, module="moe")
+    back = Exchange(name="moe.gather_duplicates", forward=gather, backward=None, module="moe")
+    return [drop], [back]
 
 
 def _experts(ctx: LayerContext, moe: MoeArch, load: ExpertLoad, width: int) -> list[Step]:
@@ -166,7 +188,7 @@ def moe_steps(ctx: LayerContext, kind: LayerKind) -> list[Step]:
     load = ctx.load
     assert load is not None, "an MoE layer needs its expert load"
     width = moe.latent or ctx.arch.hidden
-    sent = ctx.local_tokens * moe.top_k
+    sent = ctx.dispatched_tokens * moe.top_k
     received = float(sum(load.rows))
     steps: list[Step] = [norm(ctx, "moe.norm"), *_router(ctx, moe, experts)]
     steps += _shared(ctx, moe)
@@ -174,6 +196,8 @@ def moe_steps(ctx: LayerContext, kind: LayerKind) -> list[Step]:
         steps.append(linear(ctx, "moe.latent_down", ctx.local_tokens, moe.latent, ctx.arch.hidden))
     there, back = _exchange(ctx, moe, load, width)
     enter, leave = _expert_tensor(ctx, received, width)
+    drop, regather = _drop_duplicates(ctx)
+    steps += drop
     if not ctx.stack.deduplicated_dispatch:
         steps.append(_permute(ctx, "moe.permute", sent, width))
     steps += [*there, *enter, _permute(ctx, "moe.sort", received, width)]
@@ -181,6 +205,7 @@ def moe_steps(ctx: LayerContext, kind: LayerKind) -> list[Step]:
     steps += [_permute(ctx, "moe.unsort", received, width), *leave, *back]
     if not ctx.stack.deduplicated_dispatch:
         steps.append(_permute(ctx, "moe.unpermute", sent, width))
+    steps += regather
     if moe.latent:
         steps.append(linear(ctx, "moe.latent_up", ctx.local_tokens, ctx.arch.hidden, moe.latent))
     if kind.ffn == "moe_residual" and moe.residual_intermediate:

@@ -74,6 +74,8 @@ def expert_loads(
     moe = arch.moe
     if moe is None:
         return [None] * arch.num_layers
+    # the parts of an expert see the tokens of all their GPUs, unless every GPU sent the same ones
+    tokens = tokens_per_rank * (1 if layout.duplicates == "send" else layout.etp)
     loads: list[ExpertLoad | None] = []
     seen: dict[int, ExpertLoad] = {}
     shares_of: dict[int, np.ndarray] = {}
@@ -89,7 +91,7 @@ def expert_loads(
             layers = 1 if routing.kind == "balanced" else arch.num_layers
             shares_of[experts] = routing.shares(layers, experts)
         table = shares_of[experts]
-        load = _load(moe, experts, layout, cluster, table[index % len(table)], tokens_per_rank * layout.etp, factor)
+        load = _load(moe, experts, layout, cluster, table[index % len(table)], tokens, factor)
         seen[experts] = load
         loads.append(load)
     return loads

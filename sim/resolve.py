@@ -159,13 +159,15 @@ def _check_batch(train: TrainAsk, layout: Layout) -> None:
 
 
 def recompute_modules(names: tuple[str, ...]) -> frozenset[str]:
-    """Modules to run again in the backward, from the names a scenario may use."""
+    """Modules to run again in the backward, from a scenario's names. ScenarioError when nothing runs again."""
     modules: set[str] = set()
     for name in names:
         if name == "selective":
             modules |= _SELECTIVE
         elif name != "none":
             modules.add(name)
+    if modules == {"keep_collectives"}:
+        raise ScenarioError("recompute: keep_collectives keeps transfers of what runs again; add full or a module")
     return frozenset(modules)
 
 

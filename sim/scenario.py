@@ -17,7 +17,7 @@ MAX_BYTES = 1_000_000  # a scenario is a page of text; anything larger is a mist
 PRECISIONS = ("bf16", "fp16", "fp8", "fp8_block", "mxfp8", "nvfp4")
 RECOMPUTE_MODULES = (
     "none", "selective", "full", "core_attention", "mlp", "mlp_act", "moe", "moe_act", "layernorm", "mla_up_proj",
-    "shared_experts", "ssm",
+    "shared_experts", "ssm", "keep_collectives",
 )  # fmt: skip
 
 
@@ -71,6 +71,7 @@ class LayoutAsk(_Strict):
     zero_group: int | None = Field(default=None, ge=1)
     schedule: str | None = None
     sequence_parallel: bool = True
+    duplicates: Literal["drop", "send"] = "drop"
     stage_layers: tuple[int, ...] | None = None
 
 

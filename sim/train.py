@@ -85,10 +85,8 @@ class StepSimulator:
     def _expert_loads(self) -> list[ExpertLoad | None]:
         job = self.job
         tokens = max(1, job.micro_batch * job.seq_len // job.layout.cp)
-        split = job.layout.tp if job.layout.sequence_parallel else 1
-        return expert_loads(
-            job.arch, job.layout, job.cluster, job.routing, max(1, tokens // split), job.capacity_factor
-        )
+        each = max(1, tokens // job.layout.dispatch_split)
+        return expert_loads(job.arch, job.layout, job.cluster, job.routing, each, job.capacity_factor)
 
     # -- segments ---------------------------------------------------------------------------------------------
 
