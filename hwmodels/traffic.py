@@ -12,7 +12,7 @@ forwarded      one copy per destination domain over the own rail, fanned out the
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import numpy.typing as npt
@@ -55,6 +55,10 @@ class Loads:
     def seconds(self) -> float:
         """Time of the fluid exchange: the busiest link at its rate."""
         return max(c.seconds for c in self.classes)
+
+    def scaled(self, factor: float) -> Loads:
+        """The same exchange with `factor` times the bytes."""
+        return Loads(tuple(replace(c, load_bytes=c.load_bytes * factor) for c in self.classes))
 
     def bottleneck(self) -> tuple[str, float]:
         """Name of the busiest link and the bytes it carries."""

@@ -231,12 +231,11 @@ def _routed_loads(
 ) -> tuple[ExchangeTraffic, Loads]:
     """Sampled traffic laid on the links as this kernel sends it."""
     traffic = exchange_traffic(ask)
-    matrix = traffic.to_ranks
-    if kernel in ("low_latency", "all_to_all"):  # every pair travels by itself
-        matrix = matrix * (ask.top_k / traffic.rank_copies)
     mode = _MODES.get(kernel, "pxn" if cluster.topology == "multi-plane" else "direct")
     copies = traffic.to_domains if mode == "forwarded" else None
-    return traffic, exchange_loads(matrix, build_topology(cluster), mode, copies, back=back, hashed=hashed)
+    loads = exchange_loads(traffic.to_ranks, build_topology(cluster), mode, copies, back=back, hashed=hashed)
+    apart = kernel in ("low_latency", "all_to_all")  # every pair of token and expert travels by itself
+    return traffic, loads.scaled(ask.top_k / traffic.rank_copies) if apart else loads
 
 
 def _imbalance(

@@ -63,8 +63,8 @@ def exchange_traffic(ask: Exchange) -> ExchangeTraffic:
     if popularity is None:
         rows = np.full_like(rows, 1)
     return ExchangeTraffic(
-        _draw(by_rank, ask, rng) * ask.payload_bytes,
-        _draw(by_domain, ask, rng) * ask.payload_bytes,
+        _draw(by_rank, ask, rng),
+        _draw(by_domain, ask, rng),
         float(by_rank.sum()),
         float(by_domain.sum()),
         float(rows.max() / rows.mean()),
@@ -80,8 +80,14 @@ def _domain_shares(picks: npt.NDArray[np.int32], ask: Exchange, domains: int) ->
 
 
 def _draw(share: npt.NDArray[np.float64], ask: Exchange, rng: Generator) -> npt.NDArray[np.float64]:
-    """Tokens per source and destination: binomial by its normal approximation, never below zero or above all."""
+    """Bytes per source and destination; tokens are binomial (normal approximation), from zero to all."""
     mean = share * ask.tokens
-    noise = rng.standard_normal((ask.ranks, len(share)), dtype=np.float32)
-    drawn = mean + noise * np.sqrt(np.maximum(mean * (1.0 - share), 0.0))
-    return np.asarray(np.clip(np.rint(drawn), 0.0, ask.tokens), dtype=np.float64)
+    drawn = rng.standard_normal(
+        (ask.ranks, len(share)), dtype=np.float32
+    )  # in place: matrices of 2,048 ranks are large
+    drawn *= np.sqrt(np.maximum(mean * (1.0 - share), 0.0)).astype(np.float32)
+    drawn += mean.astype(np.float32)
+    np.clip(np.rint(drawn, out=drawn), 0.0, ask.tokens, out=drawn)
+    found = drawn.astype(np.float64)
+    found *= ask.payload_bytes
+    return found
