@@ -25,31 +25,28 @@ def max_min_rates(paths: Paths, capacity: Rates) -> Rates:
     if paths.size and (paths.max() >= len(capacity) or (paths < 0).all(axis=1).any()):
         raise FactError("a path names a link that does not exist, or none at all")
     flows, links = len(paths), len(capacity)
-    padded = np.where(paths < 0, links, paths)
+    hops = np.ascontiguousarray(np.where(paths < 0, links, paths).T)  # [hop, flow]
     left = np.append(capacity, np.inf)
     rates = np.zeros(flows)
-    active = np.ones(flows, dtype=bool)
-    while active.any():
-        crossing = np.bincount(padded[active].reshape(-1), minlength=links + 1).astype(float)
+    waiting = np.arange(flows)
+    while waiting.size:
+        crossing = np.bincount(hops.reshape(-1), minlength=links + 1)
         share = np.divide(left, crossing, out=np.full(links + 1, np.inf), where=crossing > 0)
         share[links] = np.inf
-        smallest = share[padded].min(axis=1)
-        smallest[~active] = np.inf
+        offered = share[hops]
+        smallest = offered.min(axis=0)
         # a flow is final when no other flow on its tightest links is tighter still
         least = np.full(links + 1, np.inf)
-        np.minimum.at(least, padded[active].reshape(-1), np.repeat(smallest[active], padded.shape[1]))
-        tight = (least[padded] >= smallest[:, None] * (1 - 1e-12)) | (padded == links)
-        bottleneck = share[padded] <= smallest[:, None] * (1 + 1e-12)
-        final = active & (tight | ~bottleneck).all(axis=1)
+        np.minimum.at(least, hops.reshape(-1), np.tile(smallest, len(hops)))
+        tight = (least[hops] >= smallest * (1 - 1e-12)) | (hops == links)
+        final = (tight | (offered > smallest * (1 + 1e-12))).all(axis=0)
         if not final.any():
-            final = active & (smallest <= smallest[active].min() * (1 + 1e-12))
-        rates[final] = smallest[final]
-        used = np.bincount(
-            padded[final].reshape(-1), weights=np.repeat(rates[final], padded.shape[1]), minlength=links + 1
-        )
+            final = smallest <= smallest.min() * (1 + 1e-12)
+        rates[waiting[final]] = smallest[final]
+        used = np.bincount(hops[:, final].reshape(-1), np.tile(smallest[final], len(hops)), links + 1)
         left = np.maximum(left - used, 0.0)
         left[links] = np.inf
-        active &= ~final
+        waiting, hops = waiting[~final], hops[:, ~final]
     return rates
 
 
