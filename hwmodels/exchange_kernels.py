@@ -32,15 +32,17 @@ class ExchangeFit:
     nic_efficiency: float
     normal_link_efficiency: float  # NVLink inside one domain
     normal_forward_efficiency: float  # NVLink while it forwards what the network brings
-    normal_floor_s: float
+    normal_floor_dispatch_s: float
+    normal_floor_combine_s: float
     normal_floor_far_dispatch_s: float
     normal_floor_far_combine_s: float
-    normal_sm_bytes_per_s: float  # copied by one SM
-    normal_local_passes: float  # extra passes over a token in a dispatch inside a domain
+    normal_sm_dispatch_bytes_per_s: float  # copied by one SM
+    normal_sm_combine_bytes_per_s: float
+    normal_scale_sm_s: float  # SM-seconds per copied vector that has scales beside it
+    normal_serial_bytes_per_s: float  # inside a domain, of each token once, however many SMs copy
     normal_far_dispatch_passes: float
     normal_far_combine_passes: float
     normal_remote_passes: float  # per copy that crosses the network
-    normal_copy_bytes: float  # of bookkeeping per copied vector
     low_dispatch_s: float
     low_combine_s: float
     low_hop_s: float
@@ -148,22 +150,28 @@ def _pipelined(work: ExpertExchange, cluster: Cluster, fit: ExchangeFit) -> floa
 
 def _normal_floor(work: ExpertExchange, fit: ExchangeFit) -> float:
     if work.group.domains == 1:
-        return fit.normal_floor_s
+        return fit.normal_floor_dispatch_s if work.stage == "dispatch" else fit.normal_floor_combine_s
     return fit.normal_floor_far_dispatch_s if work.stage == "dispatch" else fit.normal_floor_far_combine_s
+
+
+def _copied_s(work: ExpertExchange, fit: ExchangeFit) -> float:
+    """What the SMs of a normal kernel need to copy every vector that arrives, leaves or passes through."""
+    dispatch = work.stage == "dispatch"
+    vectors = work.rank_copies
+    if work.group.domains > 1:
+        passes = fit.normal_far_dispatch_passes if dispatch else fit.normal_far_combine_passes
+        vectors += fit.normal_remote_passes * remote_copies(work) + passes
+    rate = fit.normal_sm_dispatch_bytes_per_s if dispatch else fit.normal_sm_combine_bytes_per_s
+    each = work.payload_bytes / rate + (fit.normal_scale_sm_s if work.scaled else 0.0)
+    seconds = work.tokens * work.imbalance * vectors * each / work.sms
+    return seconds + (_vectors(work) / fit.normal_serial_bytes_per_s if work.group.domains == 1 else 0.0)
 
 
 def _normal(work: ExpertExchange, cluster: Cluster, fit: ExchangeFit) -> float:
     seconds = _pipelined(work, cluster, fit)
     if work.sms > 0:
-        dispatch = work.stage == "dispatch"
-        if work.group.domains == 1:
-            passes, remote = (fit.normal_local_passes if dispatch else 0.0), 0.0
-        else:
-            passes = fit.normal_far_dispatch_passes if dispatch else fit.normal_far_combine_passes
-            remote = fit.normal_remote_passes * remote_copies(work)
-        copied = work.tokens * work.imbalance * (work.payload_bytes + fit.normal_copy_bytes)
-        seconds = max(seconds, (work.rank_copies + remote + passes) * copied / (work.sms * fit.normal_sm_bytes_per_s))
-    return _normal_floor(work, fit) + seconds + _call(work, fit)
+        seconds = max(seconds, _copied_s(work, fit))
+    return _normal_floor(work, fit) + seconds
 
 
 def _all_to_all(work: ExpertExchange, cluster: Cluster, fit: ExchangeFit) -> float:

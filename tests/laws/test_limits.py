@@ -83,7 +83,9 @@ def _free_network(job_: TrainJob, profile_name: str) -> StepSimulator:
     fabric = replace(load_fabric_fit(), ring_hop_s=0.0, tree_hop_s=0.0, peer_message_s=0.0, send_message_s=0.0)
     exchange = replace(
         load_exchange_fit(cluster.gpu.generation),
-        normal_floor_s=0.0,
+        normal_floor_dispatch_s=0.0,
+        normal_floor_combine_s=0.0,
+        normal_scale_sm_s=0.0,
         normal_floor_far_dispatch_s=0.0,
         normal_floor_far_combine_s=0.0,
     )
