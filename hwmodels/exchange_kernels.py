@@ -51,6 +51,8 @@ class ExchangeFit:
     low_overlap_power: float  # exponent of the p-norm of floor and bytes inside a domain
     low_expert_bytes_per_s: float  # one expert's receive side
     low_per_expert_s: float
+    low_peer_s: float  # per rank of the own domain: its flags
+    low_vector_bytes_per_s: float  # at which one warp moves one vector
     one_dispatch_s: float
     one_dispatch_copy_s: float
     one_combine_s: float
@@ -187,6 +189,7 @@ def _low_latency(work: ExpertExchange, cluster: Cluster, fit: ExchangeFit) -> fl
     )
     near = pairs * (local - 1) / n / link
     floor = fit.low_dispatch_s + fit.low_per_expert_s * work.experts if dispatch else fit.low_combine_s
+    floor += fit.low_peer_s * local + work.payload_bytes / fit.low_vector_bytes_per_s
     if dispatch and work.experts:  # the receive side of one expert handles its rows one after the other
         rows = work.tokens * work.top_k * n / work.experts
         near = max(near, rows * work.payload_bytes / fit.low_expert_bytes_per_s)
