@@ -61,6 +61,8 @@ class ExchangeFit:
     one_fall_exponent: float  # exponent by which the rate falls with the number of ranks over 8
     one_overlap_power: float
     two_floor_s: float
+    two_copy_s: float  # per rank that a token can reach
+    two_fall_exponent: float  # as one_fall_exponent
     two_dispatch_token_s: float
     two_combine_token_s: float
     two_low_precision_token_s: float
@@ -71,6 +73,7 @@ class ExchangeFit:
     hybrid_sm_dispatch_bytes_per_s: float
     hybrid_sm_combine_bytes_per_s: float
     hybrid_link_efficiency: float
+    hybrid_overlap_power: float  # exponent of the p-norm of SMs and link
     hybrid_fall_exponent: float
     hybrid_scan_sm_s: float  # SM-seconds per (token, rank) that an 8-bit dispatch scans
     call_s: float  # of the framework around a kernel, where it is part of what was measured
@@ -220,15 +223,17 @@ def _one_sided(work: ExpertExchange, cluster: Cluster, fit: ExchangeFit) -> floa
 
 def _two_sided(work: ExpertExchange, cluster: Cluster, fit: ExchangeFit) -> float:
     _within_one_domain(work, "two-sided")
-    if work.stage == "prepare":
-        return fit.prepare_floor_s + fit.prepare_token_s * work.tokens
     n = work.group.ranks
-    wire = _vectors(work) * min(n, work.top_k) * (1.0 - 1.0 / n) / (link_bytes_per_s(cluster) * fit.two_link_efficiency)
+    copies = min(n, work.top_k)
+    if work.stage == "prepare":
+        return fit.prepare_floor_s + fit.two_copy_s * copies + fit.prepare_token_s * work.tokens
+    rate = link_bytes_per_s(cluster) * fit.two_link_efficiency * float((n / 8.0) ** -fit.two_fall_exponent)
+    wire = _vectors(work) * copies * (1.0 - 1.0 / n) / rate
     if work.stage == "dispatch":
         each = fit.two_dispatch_token_s
     else:
         each = fit.two_low_precision_token_s if work.low_precision else fit.two_combine_token_s
-    return fit.two_floor_s + each * work.tokens + wire
+    return fit.two_floor_s + fit.two_copy_s * copies + each * work.tokens + wire
 
 
 def _hybrid(work: ExpertExchange, cluster: Cluster, fit: ExchangeFit) -> float:
@@ -236,7 +241,8 @@ def _hybrid(work: ExpertExchange, cluster: Cluster, fit: ExchangeFit) -> float:
     dispatch = work.stage == "dispatch"
     per_sm = fit.hybrid_sm_dispatch_bytes_per_s if dispatch else fit.hybrid_sm_combine_bytes_per_s
     fall = float((n / 8.0) ** -fit.hybrid_fall_exponent)
-    rate = min(per_sm * sms, link_bytes_per_s(cluster) * fit.hybrid_link_efficiency * fall)
+    link, p = link_bytes_per_s(cluster) * fit.hybrid_link_efficiency * fall, fit.hybrid_overlap_power
+    rate = float(((per_sm * sms) ** -p + link**-p) ** (-1.0 / p))
     seconds = _vectors(work) * work.rank_copies * (1.0 - 1.0 / n) / rate
     if work.group.domains > 1:
         seconds = max(seconds, _vectors(work) * remote_copies(work) / _nic_bytes_per_s(work, cluster, fit))
