@@ -41,7 +41,7 @@ def _read(line: Mapping[str, str]) -> Recipe:
         recompute=tuple(line["recompute"].split()),
         stack={
             "cuda_graphs": line["cuda_graphs"],
-            "deduplicated_dispatch": line["dispatcher"] != "alltoall",
+            "dispatcher": line["dispatcher"],
             "ep_overlap": "hidden" if line["a2a_overlap"] == "1" else "none",
             "fused_experts": line["fused_experts"] == "1",
             "fp8_attention": line["fp8_attention"] == "1",

@@ -16,6 +16,8 @@ from sim.layers import (
 )
 from sim.steps import Exchange, GroupedLinear, Linear, Pointwise, Step
 
+_KERNELS = {"alltoall": "all_to_all", "deepep": "normal", "hybridep": "hybrid"}
+
 
 def _router(ctx: LayerContext, moe: MoeArch, experts: int) -> list[Step]:
     """Scores of every expert, top-k, softmax, auxiliary and z loss, and the token-expert map.
@@ -64,6 +66,8 @@ def _exchange(ctx: LayerContext, moe: MoeArch, load: ExpertLoad, width: int) -> 
     if ctx.layout.ep == 1:
         return [], []
     exposed = ctx.tuning.get("ep_exposed", ctx.stack.constants_of, ctx.stack.ep_overlap)
+    kernel = _KERNELS[ctx.stack.dispatcher]
+    sms = int(ctx.tuning.get("exchange_sms", ctx.stack.dispatcher))
 
     def exchange(stage: str, dtype: str) -> ExpertExchange:
         return ExpertExchange(
@@ -74,8 +78,9 @@ def _exchange(ctx: LayerContext, moe: MoeArch, load: ExpertLoad, width: int) -> 
             group=ctx.group("ep"),
             node_copies=load.node_copies,
             rank_copies=load.rank_copies,
-            deduplicated=ctx.stack.deduplicated_dispatch is True,
-            kernel="normal" if ctx.stack.deduplicated_dispatch else "all_to_all",
+            deduplicated=kernel != "all_to_all",
+            kernel=kernel,
+            sms=sms,
             imbalance=load.imbalance,
         )
 
@@ -198,12 +203,12 @@ def moe_steps(ctx: LayerContext, kind: LayerKind) -> list[Step]:
     enter, leave = _expert_tensor(ctx, received, width)
     drop, regather = _drop_duplicates(ctx)
     steps += drop
-    if not ctx.stack.deduplicated_dispatch:
+    if ctx.stack.dispatcher == "alltoall":  # the other kernels permute while they copy
         steps.append(_permute(ctx, "moe.permute", sent, width))
     steps += [*there, *enter, _permute(ctx, "moe.sort", received, width)]
     steps += _experts(ctx, moe, load, width)
     steps += [_permute(ctx, "moe.unsort", received, width), *leave, *back]
-    if not ctx.stack.deduplicated_dispatch:
+    if ctx.stack.dispatcher == "alltoall":  # the other kernels permute while they copy
         steps.append(_permute(ctx, "moe.unpermute", sent, width))
     steps += regather
     if moe.latent:

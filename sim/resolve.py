@@ -103,16 +103,18 @@ def decided(
 
     Rules of tuned recipes (compiled from NVIDIA Megatron-Bridge's performance configurations): dense models overlap
     tensor-parallel transfers, MoE models do not. Exchanges hide behind another micro-batch's compute where they cross
-    scale-up domains and there are virtual stages, releases before 26.02 excepted. Tokens travel once per rank and node
-    except on x86 hosts before 26.02. From 26.06 on gated experts run as fused kernels in MXFP8 on Blackwell.
+    scale-up domains and there are virtual stages, releases before 26.02 excepted. Tokens travel by Hybrid-EP on NVL72,
+    by DeepEP on x86 hosts, there by NCCL before 26.02. From 26.06 on gated experts run as fused kernels in MXFP8 on
+    Blackwell.
     """
     young, gated = age == "young", arch.moe is not None and arch.moe.gated
     crosses = layout.ep > 1 and layout.group("ep", cluster).domains > 1
     fusable = precision in ("mxfp8", "nvfp4") and cluster.gpu.generation == "blackwell"
+    kernels = "hybridep" if cluster.domain > 8 else "deepep"
     rules: dict[str, Any] = {
         "tp_overlap": not arch.is_moe,
         "ep_overlap": "hidden" if layout.vpp > 1 and crosses and not young else "none",
-        "deduplicated_dispatch": not (young and cluster.host_cpu == "x86"),
+        "dispatcher": "alltoall" if young and cluster.host_cpu == "x86" else kernels,
         "fused_experts": age == "late" and gated and fusable,
     }
     chosen = {key: value for key, value in rules.items() if getattr(stack, key) == "auto"}

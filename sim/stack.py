@@ -37,7 +37,7 @@ class Stack:
     grad_dtype: str
     cuda_graphs: str  # none | router | partial (attention and router; experts stay eager) | full | auto (by host CPU)
     compiled: bool  # graph compiler fuses elementwise work
-    deduplicated_dispatch: bool | str  # a token travels once per rank and node; auto: see resolve.decided
+    dispatcher: str  # what carries tokens to experts: alltoall, deepep, hybridep; auto: see resolve.decided
     dispatch_dtype: str  # of the rows that travel to the experts
     grouped_kernels: bool  # one launch serves all local experts; otherwise the host launches each expert's GEMMs
     fused_experts: bool | str  # grouped GEMM, SwiGLU and MXFP8 quantisation as one kernel; auto: see resolve.decided
@@ -58,7 +58,7 @@ _CHOICES = {
     "ep_overlap": ("auto", "none", "hidden", "dualpipe"),
     "grad_dtype": ("bf16", "fp16", "fp32"),
     "cuda_graphs": ("auto", "none", "router", "partial", "full"),
-    "deduplicated_dispatch": ("auto", True, False),
+    "dispatcher": ("auto", "alltoall", "deepep", "hybridep"),
     "fused_experts": ("auto", True, False),
     "dispatch_dtype": ("bf16", "fp8_block"),
 }

@@ -106,10 +106,15 @@ class StepSimulator:
         if slot.phase == "FB":
             name = self.job.stack.constants_of
             slow = {
-                "compute": self.tuning.get("overlap_compute_slowdown", name),
+                "compute": self._beside_exchange(),
                 "comm": self.tuning.get("overlap_comm_slowdown", name),
             }
         return price(self.segment(slot, variant), self.model, self._gap_s, slow)
+
+    def _beside_exchange(self) -> float:
+        """How much longer compute takes while the exchange's kernels hold their multiprocessors."""
+        sms, held = self.job.cluster.gpu.sm_count, self.tuning.get("exchange_sms", self.job.stack.dispatcher)
+        return sms / (sms - held) if sms > held else 1.0
 
     def segment(self, slot: Slot, variant: Variant) -> Segment:
         """The ops of one slot."""

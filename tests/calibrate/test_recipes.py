@@ -37,7 +37,7 @@ def test_the_newest_recipe_not_younger_than_the_run_is_taken() -> None:
         for release in ("25.11", "26.04")
     )
     assert old is not None and new is not None
-    assert (old.stack["deduplicated_dispatch"], new.stack["deduplicated_dispatch"]) == (False, True)
+    assert (old.stack["dispatcher"], new.stack["dispatcher"]) == ("alltoall", "hybridep")
     assert find_recipe("deepseek-v3", "B200", "mxfp8", "NeMo 24.07", SHAPE) is None
     assert find_recipe("deepseek-v3", "B200", "mxfp8", "Megatron-Bridge 26.04", {**SHAPE, "pp": 4}) is None
 
@@ -47,7 +47,7 @@ def test_a_row_takes_what_it_leaves_out_from_its_recipe() -> None:
     assert scenario["train"]["recompute"] == ["mla_up_proj"]
     assert "recompute = mla_up_proj (recipe of release 25.09)" in assumed
     stack = resolve(parse_scenario(scenario)).job.stack
-    assert (stack.cuda_graphs, stack.ep_overlap, stack.deduplicated_dispatch) == ("none", "none", False)
+    assert (stack.cuda_graphs, stack.ep_overlap, stack.dispatcher) == ("none", "none", "alltoall")
 
 
 def test_what_a_row_states_wins() -> None:

@@ -73,7 +73,7 @@ def test_one_gpu_sends_nothing() -> None:
 
 
 def _free_network(job_: TrainJob, profile_name: str) -> StepSimulator:
-    """The job on a network of infinite rate and no latency."""
+    """The job on a network of infinite rate and no latency, whose kernels copy in no time."""
     cluster = job_.cluster
     gpu = replace(cluster.gpu, scale_up_bytes_per_s=inf, pcie_bytes_per_s=inf)
     cluster = replace(cluster, gpu=gpu, nic_bytes_per_s=inf, fabric_latency_s=0.0)
@@ -81,14 +81,12 @@ def _free_network(job_: TrainJob, profile_name: str) -> StepSimulator:
     profile = load_profile(profile_name)
     profile = replace(profile, collectives=replace(profile.collectives, **dict.fromkeys(floors, 0.0)))
     fabric = replace(load_fabric_fit(), ring_hop_s=0.0, tree_hop_s=0.0, peer_message_s=0.0, send_message_s=0.0)
-    exchange = replace(
-        load_exchange_fit(cluster.gpu.generation),
-        normal_floor_dispatch_s=0.0,
-        normal_floor_combine_s=0.0,
-        normal_scale_sm_s=0.0,
-        normal_floor_far_dispatch_s=0.0,
-        normal_floor_far_combine_s=0.0,
-    )
+    fit = load_exchange_fit(cluster.gpu.generation)
+    none = ("normal_floor_dispatch_s", "normal_floor_combine_s", "normal_floor_far_dispatch_s", "normal_scale_sm_s",
+            "normal_floor_far_combine_s", "hybrid_floor_s", "hybrid_scan_sm_s")  # fmt: skip
+    endless = ("normal_sm_dispatch_bytes_per_s", "normal_sm_combine_bytes_per_s", "normal_serial_bytes_per_s",
+               "hybrid_sm_dispatch_bytes_per_s", "hybrid_sm_combine_bytes_per_s")  # fmt: skip
+    exchange = replace(fit, **dict.fromkeys(none, 0.0), **dict.fromkeys(endless, inf))
     return StepSimulator(replace(job_, cluster=cluster), profile, Tuning({"kernel_gap_s[*]": 0.0}), fabric, exchange)
 
 
