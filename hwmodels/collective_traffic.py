@@ -8,8 +8,7 @@ import numpy.typing as npt
 from hwmodels.facts import FactError
 from hwmodels.work import CommKind
 
-# bytes that every rank passes on, per byte of buffer, as a share of (n - 1) / n
-_RING_PASSES: dict[CommKind, float] = {"all_reduce": 2.0, "all_gather": 1.0, "reduce_scatter": 1.0}
+_IN_SWITCH = ("nvls", "nvls_tree", "symmetric")  # the switch adds up: every rank sends its buffer once
 
 
 def groups_of(gpus: int, ranks: int, stride: int) -> npt.NDArray[np.intp]:
@@ -21,13 +20,25 @@ def groups_of(gpus: int, ranks: int, stride: int) -> npt.NDArray[np.intp]:
     return np.asarray((starts[:, None, None] + block).reshape(-1, ranks), dtype=np.intp)
 
 
+def _passed_bytes(kind: CommKind, size_bytes: float, ranks: int, algorithm: str) -> float:
+    """Bytes that every rank passes on to its neighbour, or to the switch."""
+    if kind == "broadcast":
+        return size_bytes
+    if kind == "all_reduce" and algorithm == "one_shot":
+        return size_bytes * (ranks - 1)
+    if kind == "all_reduce" and algorithm in _IN_SWITCH:
+        return size_bytes * (1.0 + 1.0 / ranks)
+    return size_bytes * (2.0 if kind == "all_reduce" else 1.0) * (ranks - 1) / ranks
+
+
 def collective_matrix(
-    kind: CommKind, size_bytes: float, gpus: int, ranks: int, stride: int, domain: int
+    kind: CommKind, size_bytes: float, gpus: int, ranks: int, stride: int, domain: int, algorithm: str = "ring"
 ) -> npt.NDArray[np.float64]:
     """Bytes [source GPU, destination GPU] when all groups run at once. `size_bytes` as Comm counts them.
 
     Rings keep to their scale-up domain but for one hop per channel; channels enter and leave at different GPUs, so
-    that all NICs of a group carry alike. A send goes from the first half of a group to the second.
+    that all NICs of a group carry alike; trees load links as rings do. A send goes from the first half of a group to
+    the second.
     """
     groups = groups_of(gpus, ranks, stride)
     matrix = np.zeros((gpus, gpus))
@@ -39,7 +50,7 @@ def collective_matrix(
         half = ranks // 2
         matrix[groups[:, :half], groups[:, half : 2 * half]] += size_bytes
         return matrix
-    passed = size_bytes if kind == "broadcast" else size_bytes * _RING_PASSES[kind] * (ranks - 1) / ranks
+    passed = _passed_bytes(kind, size_bytes, ranks, algorithm)
     for members in groups:
         _ring(matrix, members, passed, domain)
     return matrix

@@ -84,10 +84,6 @@ def _curves(axes: Axes, found: CommAnswer, table: Mapping[str, Sequence[tuple[fl
 
 def _bars(axes: Axes, found: CommAnswer) -> None:
     axes.set_title("how long each kind of link is busy", loc="left")
-    if found.loads is None:
-        axes.text(0.5, 0.5, "rings and trees load\nall their links alike", ha="center", va="center")
-        axes.set_axis_off()
-        return
     loads = found.loads.summary()
     names = list(loads)[::-1]
     busiest = [loads[n]["busy_s"] * 1e6 for n in names]

@@ -9,7 +9,7 @@ from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from reports.text import seconds
+from reports.text import binary, seconds
 from sim.comm_beside import Together
 from sim.comm_question import LOW_LATENCY_TOKENS, CommAnswer, CommQuestion
 
@@ -28,12 +28,9 @@ def comm_report(found: CommAnswer) -> RenderableType:
         table.add_row("copies per token", f"{t.node_copies:.2f} domains, {t.rank_copies:.2f} ranks")
         table.add_row("rows of the busiest rank", f"{t.imbalance:.2f} x the mean")
         table.add_row("stretched by hot experts", f"{found.imbalance:.2f} x (the busiest link)")
-    if found.loads is not None:
-        name, carried = found.loads.bottleneck()
-        table.add_row("busiest link", f"{name}: {carried / 2**20:.1f} MiB, {seconds(found.loads.seconds)} at its rate")
-    parts: list[RenderableType] = [Text(what, style="bold"), table]
-    if found.loads is not None:
-        parts.append(_loads(found))
+    name, carried = found.loads.bottleneck()
+    table.add_row("busiest link", f"{name}: {carried / 2**20:.1f} MiB, {seconds(found.loads.seconds)} at its rate")
+    parts: list[RenderableType] = [Text(what, style="bold"), table, _loads(found)]
     if found.together:
         parts.append(_together(found.together))
     if p.note:
@@ -52,11 +49,10 @@ def _why(q: CommQuestion) -> str:
 def _amount(q: CommQuestion) -> str:
     if q.routed:
         return f"{q.tokens:,} tokens x {q.hidden} {q.dtype}, top {q.top_k} of {q.experts} experts"
-    return f"{q.size_bytes / 2**20:,.3g} MiB"
+    return binary(q.size_bytes)
 
 
 def _loads(found: CommAnswer) -> Table:
-    assert found.loads is not None
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
     for i, title in enumerate(("links", "busiest", "mean", "rate", "busy")):
         table.add_column(title, justify="left" if i == 0 else "right")
@@ -90,13 +86,6 @@ def sweep_report(q: CommQuestion, table: Mapping[str, Sequence[tuple[float, floa
     lines = next(iter(table.values()))
     for i, (size, _) in enumerate(lines):
         times = [line[i][1] for line in table.values()]
-        label = f"{size:,.0f}" if q.routed else _binary(size)
+        label = f"{size:,.0f}" if q.routed else binary(size)
         shown.add_row(label, *(Text(seconds(t), style="bold" if t == min(times) else "") for t in times))
     return shown
-
-
-def _binary(size: float) -> str:
-    for unit, power in (("GiB", 30), ("MiB", 20), ("KiB", 10)):
-        if size >= 2.0**power:
-            return f"{size / 2.0**power:g} {unit}"
-    return f"{size:g} B"

@@ -36,6 +36,14 @@ def seconds(value: float) -> str:
     raise AssertionError("unreachable")
 
 
+def binary(size: float) -> str:
+    """'1 GiB', '64 MiB', '1.5 KiB', '12 B'."""
+    for unit, power in (("GiB", 30), ("MiB", 20), ("KiB", 10)):
+        if size >= 2.0**power:
+            return f"{size / 2.0**power:.4g} {unit}"
+    return f"{size:.4g} B"
+
+
 def three(value: float) -> str:
     """Three significant digits without an exponent: 24.7, 812, 0.0351, 12,345."""
     if value == 0.0:

@@ -35,7 +35,7 @@ class Beside:
     @property
     def title(self) -> str:
         """What people wrote, with sizes in bytes."""
-        return f"{self.op} of {self.size_bytes / 2**20:,.3g} MiB by {self.ranks} GPUs {self.stride} apart"
+        return f"{self.op} of {self.size_bytes / 2**20:,.4g} MiB by {self.ranks} GPUs {self.stride} apart"
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,6 +6,7 @@ from dataclasses import asdict, dataclass, replace
 from typing import Any, Literal, cast
 
 from hwmodels.cluster import Cluster, build_cluster, node_for_gpu, node_names
+from hwmodels.collective_traffic import collective_matrix
 from hwmodels.collectives import algorithms
 from hwmodels.dtypes import token_bytes, token_dtypes
 from hwmodels.exchange_kernels import DEFAULT_SMS, exchange_kernels, sent_dtype
@@ -59,12 +60,12 @@ class CommQuestion:
 
 @dataclass(frozen=True, slots=True)
 class CommAnswer:
-    """The prediction, and what every kind of link carries (None where links are not drawn out)."""
+    """The prediction, and what every kind of link carries."""
 
     question: CommQuestion
     cluster: Cluster
     prediction: CommPrediction
-    loads: Loads | None
+    loads: Loads
     traffic: ExchangeTraffic | None
     imbalance: float = 1.0  # of the busiest link, by which the exchange was stretched
     together: tuple[Together, ...] = ()  # this transfer and those asked for beside it
@@ -72,9 +73,9 @@ class CommAnswer:
     def to_dict(self) -> dict[str, Any]:
         """Ready for JSON."""
         found = self.prediction.to_dict()
-        found["bottleneck_link"] = self.loads.bottleneck()[0] if self.loads else None
-        found["link_load"] = self.loads.summary() if self.loads else {}
-        found["fluid_s"] = self.loads.seconds if self.loads else None
+        found["bottleneck_link"] = self.loads.bottleneck()[0]
+        found["link_load"] = self.loads.summary()
+        found["fluid_s"] = self.loads.seconds
         found["cluster"] = self.cluster.name
         if self.traffic is not None:
             found |= {"rank_copies": self.traffic.rank_copies, "node_copies": self.traffic.node_copies}
@@ -160,10 +161,8 @@ def _beside(found: CommAnswer) -> tuple[Together, ...]:
     """The transfer and its neighbours on the same links."""
     q, cluster = found.question, found.cluster
     topology = build_topology(cluster)
-    if found.loads is not None:
-        own = Party(q.op, found.loads, found.prediction.time_s, q.ranks - 1)
-    else:
-        own = party_of(Beside(cast(CommKind, q.op), q.size_bytes, q.ranks), cluster, topology)
+    flows = 1 if q.op in COLLECTIVES and q.op != "all_to_all" else q.ranks - 1
+    own = Party(q.op, found.loads, found.prediction.time_s, flows)
     return tuple(together([own, *(party_of(b, cluster, topology) for b in q.beside)]))
 
 
@@ -171,12 +170,17 @@ def _collective(question: CommQuestion, cluster: Cluster) -> CommAnswer:
     kind = cast(CommKind, question.op)
     work = Comm(kind, question.size_bytes, cluster.group(question.ranks), question.algorithm)
     prediction = predict_comm(work, cluster)
-    if kind != "all_to_all":
-        return CommAnswer(question, cluster, prediction, None, None)
-    mode = "direct" if prediction.algorithm == "direct" and cluster.topology != "multi-plane" else "pxn"
-    matrix, topology = uniform(question.ranks, question.size_bytes), build_topology(cluster)
+    topology = build_topology(cluster)
+    alone = prediction.algorithm == "direct" or kind != "all_to_all"  # rings keep to their rails by themselves
+    mode = "direct" if alone and cluster.topology != "multi-plane" else "pxn"
+    if kind == "all_to_all":
+        matrix = uniform(question.ranks, question.size_bytes)
+    else:
+        matrix = collective_matrix(
+            kind, question.size_bytes, question.ranks, question.ranks, 1, cluster.domain, prediction.algorithm
+        )
     loads = exchange_loads(matrix, topology, mode, hashed=question.ecmp)
-    if question.ecmp:  # by how much pairs that share a path hold up the rest
+    if question.ecmp and loads.seconds > 0.0:  # by how much pairs that share a path hold up the rest
         even = exchange_loads(matrix, topology, mode)
         prediction = stretched(prediction, loads.seconds / even.seconds)
     return CommAnswer(question, cluster, prediction, loads, None)

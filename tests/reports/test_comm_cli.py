@@ -31,6 +31,15 @@ def test_json_has_what_scripts_need(capsys: pytest.CaptureFixture[str]) -> None:
     assert found["link_load"]["NIC out"]["busy_s"] == pytest.approx(found["fluid_s"])
 
 
+def test_every_collective_names_its_busiest_link(capsys: pytest.CaptureFixture[str]) -> None:
+    for op in ("all_reduce", "all_gather", "reduce_scatter", "broadcast", "send"):
+        found = _json(capsys, [*BASE, "--op", op, "--bytes", "1GiB"])
+        assert found["bottleneck_link"] and found["link_load"]["NIC out"]["busy_s"] > 0.0, op
+    ring = _json(capsys, ["comm", "--cluster", "dgx-a100", "--ranks", "8", "--op", "all_reduce", "--bytes", "1GiB"])
+    assert ring["algorithm"] == "ring" and ring["time_s"] >= ring["fluid_s"]
+    assert ring["fluid_s"] == pytest.approx(2.0 * 7 / 8 * 2**30 / 300e9)
+
+
 def test_hot_experts_make_hot_links(capsys: pytest.CaptureFixture[str]) -> None:
     even, skewed = (_json(capsys, [*MOE, "--skew", skew]) for skew in ("0", "1.0"))
     assert even["node_copies"] == pytest.approx(3.97, abs=0.02)  # DeepSeek-V3's router on eight nodes
