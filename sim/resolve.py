@@ -35,7 +35,8 @@ class Resolved:
     assumptions: tuple[str, ...]
 
 
-def _cluster(scenario: Scenario) -> tuple[Cluster, list[str]]:
+def cluster_of(scenario: Scenario) -> tuple[Cluster, list[str]]:
+    """The machines of a scenario, and what was assumed about them."""
     ask = scenario.cluster
     assumed = []
     node = ask.node
@@ -59,7 +60,8 @@ def _cluster(scenario: Scenario) -> tuple[Cluster, list[str]]:
 DEFAULT_STACK = "megatron-tuned"  # assumed when none is named
 
 
-def _stack(scenario: Scenario, cluster: Cluster) -> tuple[Stack, list[str]]:
+def stack_of(scenario: Scenario, cluster: Cluster) -> tuple[Stack, list[str]]:
+    """The software of a scenario, settings that wait for the layout still "auto", and what was assumed about it."""
     ask = scenario.stack
     overrides: dict[str, Any] = {}
     if isinstance(ask, dict):
@@ -179,8 +181,8 @@ def resolve(scenario: Scenario) -> Resolved:
     if train is None:
         raise ScenarioError("the scenario has no train section; add train: {global_batch: ..., seq_len: ...}")
     arch = load_model(scenario.model)
-    cluster, assumed = _cluster(scenario)
-    stack, from_stack = _stack(scenario, cluster)
+    cluster, assumed = cluster_of(scenario)
+    stack, from_stack = stack_of(scenario, cluster)
     layout, from_layout = _layout(scenario.layout, arch, cluster.gpus, stack)
     age = release_age(scenario.release or "")
     stack, from_rules = decided(stack, arch, layout, cluster, train.precision, age)

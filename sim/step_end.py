@@ -54,12 +54,16 @@ def _owned_params(sim: Ending, rank: int) -> float:
     return dense + expert
 
 
-def optimizer_s(sim: Ending, rank: int) -> float:
-    """Optimizer step: every GPU updates the parameters it owns, bound by HBM."""
+def optimizer_seconds_per_param(sim: Ending) -> float:
+    """The update of one parameter, bound by HBM."""
     name = sim.job.stack.constants_of
     per_param = sim.tuning.get("optimizer_bytes_per_param", name)
-    rate = sim.job.cluster.gpu.hbm_bytes_per_s * sim.tuning.get("optimizer_bandwidth", name)
-    return _owned_params(sim, rank) * per_param / rate
+    return per_param / (sim.job.cluster.gpu.hbm_bytes_per_s * sim.tuning.get("optimizer_bandwidth", name))
+
+
+def optimizer_s(sim: Ending, rank: int) -> float:
+    """Optimizer step: every GPU updates the parameters it owns."""
+    return _owned_params(sim, rank) * optimizer_seconds_per_param(sim)
 
 
 def optimizer_offload_s(sim: Ending, rank: int) -> float:

@@ -44,6 +44,14 @@ def sustained(tuning: Tuning, cluster: Cluster, stack: Stack, precision: str) ->
     )
 
 
+def beside_slowdown(tuning: Tuning, stack: Stack, cluster: Cluster) -> dict[str, float]:
+    """How many times as long compute and transfers take beside each other: kernels of the exchange hold some
+    multiprocessors, and reach a share of their speed alone."""
+    sms, held = cluster.gpu.sm_count, tuning.get("exchange_sms", stack.dispatcher)
+    compute = sms / (sms - held) if sms > held else 1.0
+    return {"compute": compute, "transfers": tuning.get("overlap_comm_slowdown", stack.constants_of)}
+
+
 class StepSimulator:
     """Simulates one job; holds the priced segments so that schedules can be compared cheaply."""
 
@@ -54,10 +62,12 @@ class StepSimulator:
         tuning: Tuning,
         fabric: FabricFit | None = None,
         exchange: ExchangeFit | None = None,
+        model: CostModel | None = None,
     ) -> None:
+        """`model`: one that jobs of the same cluster, stack and precision share, so that each kernel is priced once."""
         self.job, self.tuning, self.profile = job, tuning, profile
         # every second of compute and every byte on a link is priced here and nowhere else
-        self.model: CostModel = KernelCostModel(
+        self.model: CostModel = model or KernelCostModel(
             job.cluster, profile, sustained(tuning, job.cluster, job.stack, job.precision), fabric, exchange
         )
         self.chunks = plan_chunks(job.arch, job.layout, job.mtp)
@@ -104,17 +114,9 @@ class StepSimulator:
     def _price(self, slot: Slot, variant: Variant) -> SegmentTime:
         slow = None
         if slot.phase == "FB":
-            name = self.job.stack.constants_of
-            slow = {
-                "compute": self._beside_exchange(),
-                "comm": self.tuning.get("overlap_comm_slowdown", name),
-            }
+            factors = beside_slowdown(self.tuning, self.job.stack, self.job.cluster)
+            slow = {"compute": factors["compute"], "comm": factors["transfers"]}
         return price(self.segment(slot, variant), self.model, self._gap_s, slow)
-
-    def _beside_exchange(self) -> float:
-        """How much longer compute takes while the exchange's kernels hold their multiprocessors."""
-        sms, held = self.job.cluster.gpu.sm_count, self.tuning.get("exchange_sms", self.job.stack.dispatcher)
-        return sms / (sms - held) if sms > held else 1.0
 
     def segment(self, slot: Slot, variant: Variant) -> Segment:
         """The ops of one slot."""
