@@ -175,27 +175,11 @@ def recompute_modules(names: tuple[str, ...]) -> frozenset[str]:
     return frozenset(modules)
 
 
-def resolve(scenario: Scenario) -> Resolved:
-    """Everything looked up and checked. ScenarioError, BadLayout, ArchError or FactError say what is wrong."""
-    train = scenario.train
-    if train is None:
-        raise ScenarioError("the scenario has no train section; add train: {global_batch: ..., seq_len: ...}")
-    arch = load_model(scenario.model)
-    cluster, assumed = cluster_of(scenario)
-    stack, from_stack = stack_of(scenario, cluster)
-    layout, from_layout = _layout(scenario.layout, arch, cluster.gpus, stack)
-    age = release_age(scenario.release or "")
-    stack, from_rules = decided(stack, arch, layout, cluster, train.precision, age)
-    _check_batch(train, layout)
-    if not cluster.gpu.supports(train.precision):
-        have = ", ".join(p for p in PRECISIONS if cluster.gpu.supports(p))
-        raise ScenarioError(f"precision={train.precision} has no tensor path on {cluster.gpu.name}; use one of {have}")
-    profile = scenario.profile or cluster.gpu.name
-    if load_gpu(profile).name != cluster.gpu.name:
-        assumed.append(f"profile = {profile} (asked for): kernels measured on another GPU than {cluster.gpu.name}")
-    if scenario.release is None:
-        assumed.append("release = unknown (software of the published rows' middle age)")
-    job = TrainJob(
+def train_job(
+    scenario: Scenario, train: TrainAsk, arch: ModelArch, cluster: Cluster, layout: Layout, stack: Stack
+) -> TrainJob:
+    """The job of a training scenario on these machines, laid out like this."""
+    return TrainJob(
         arch=arch,
         cluster=cluster,
         layout=layout,
@@ -215,4 +199,44 @@ def resolve(scenario: Scenario) -> Resolved:
         offload_activations=train.offload_activations,
         release=scenario.release or "",
     )
+
+
+def training_of(scenario: Scenario) -> TrainAsk:
+    """The training section. ScenarioError where there is none."""
+    if scenario.train is None:
+        raise ScenarioError("the scenario has no train section; add train: {global_batch: ..., seq_len: ...}")
+    return scenario.train
+
+
+def profile_of(scenario: Scenario, cluster: Cluster) -> tuple[str, list[str]]:
+    """Whose measured kernels price the job, and what was assumed for that."""
+    profile = scenario.profile or cluster.gpu.name
+    if load_gpu(profile).name != cluster.gpu.name:
+        note = f"profile = {profile} (asked for): kernels measured on another GPU than {cluster.gpu.name}"
+        return profile, [note]
+    return profile, []
+
+
+def check_precision(train: TrainAsk, cluster: Cluster) -> None:
+    """ScenarioError for a precision that the GPU has no tensor path for."""
+    if not cluster.gpu.supports(train.precision):
+        have = ", ".join(p for p in PRECISIONS if cluster.gpu.supports(p))
+        raise ScenarioError(f"precision={train.precision} has no tensor path on {cluster.gpu.name}; use one of {have}")
+
+
+def resolve(scenario: Scenario) -> Resolved:
+    """Everything looked up and checked. ScenarioError, BadLayout, ArchError or FactError say what is wrong."""
+    train = training_of(scenario)
+    arch = load_model(scenario.model)
+    cluster, assumed = cluster_of(scenario)
+    stack, from_stack = stack_of(scenario, cluster)
+    layout, from_layout = _layout(scenario.layout, arch, cluster.gpus, stack)
+    stack, from_rules = decided(stack, arch, layout, cluster, train.precision, release_age(scenario.release or ""))
+    _check_batch(train, layout)
+    check_precision(train, cluster)
+    profile, from_profile = profile_of(scenario, cluster)
+    assumed += from_profile
+    if scenario.release is None:
+        assumed.append("release = unknown (software of the published rows' middle age)")
+    job = train_job(scenario, train, arch, cluster, layout, stack)
     return Resolved(job, profile, tuple(assumed + from_layout + from_stack + from_rules))

@@ -2,121 +2,152 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import dataclass
+from heapq import nsmallest
+from multiprocessing import get_context
 
-from hwmodels.cost import CostModel, KernelCostModel
-from hwmodels.profile import load_profile
-from sim.job import TrainJob
-from sim.memory import step_memory
-from sim.plan.bound import Beside, Bounds
-from sim.plan.cell import Cell
-from sim.plan.pipe import Pipes
-from sim.plan.space import Candidate, modules_of
-from sim.release import release_age
-from sim.resolve import decided, resolve, stack_of
-from sim.scenario import Scenario
-from sim.stack import Stack, Tuning
-from sim.train import StepSimulator, beside_slowdown, sustained
+from sim.memory import GIB
+from sim.plan.judge import Finalist, Judge
+from sim.plan.space import Candidate, candidates, default_space
+from sim.scenario import Scenario, ScenarioError
 
 Progress = Callable[[str, int, int], None]  # what is being done, how much of it, of how much
 
-
-@dataclass(frozen=True, slots=True)
-class Judged:
-    """A candidate with its bounds."""
-
-    candidate: Candidate
-    bound_s: float
-    memory_bytes: float  # at least
+Task = tuple[Candidate, float]  # with its bound
+_BATCH = 16  # candidates handed to a worker at once
 
 
 @dataclass(frozen=True, slots=True)
-class Finalist:
-    """A simulated candidate."""
+class Effort:
+    """How far a search goes: until the `top` best are certain, or `most` are simulated, by `workers` processes."""
 
-    candidate: Candidate
-    bound_s: float
-    step_time_s: float
-    memory_bytes: float
-    fits: bool
-    breakdown_s: Mapping[str, float]
+    top: int = 10
+    most: int = 1000
+    workers: int = 1
 
 
-class Judge:
-    """Turns candidates into jobs of one cluster and prices them; cells and kernels are shared by all."""
+@dataclass(frozen=True, slots=True)
+class Search:
+    """What a search on one number of GPUs looked at, and what it found, best first."""
 
-    def __init__(self, scenario: Scenario) -> None:
-        resolved = resolve(scenario)
-        self.base, self.profile = resolved.job, load_profile(resolved.profile)
-        self.open_stack: Stack = stack_of(scenario, resolved.job.cluster)[0]
-        self.tuning = Tuning()
-        name = self.open_stack.constants_of
-        constant, straggler = (self.tuning.get(k, name) for k in ("step_constant_s", "straggler_per_doubling"))
-        beside = Beside(**beside_slowdown(self.tuning, self.open_stack, self.base.cluster))
-        self._bounds = Bounds(self.base, constant, straggler, beside)
-        self._pipes = Pipes(self.base.arch, self.base.mtp)
-        self._stacks: dict[tuple[object, ...], Stack] = {}
-        self._cells: dict[tuple[object, ...], Cell] = {}
-        self._models: dict[Stack, CostModel] = {}
+    gpus: int
+    looked_at: int  # candidates that the model, the GPUs and the batch allow
+    may_fit: int  # of those, by the bound on memory
+    finalists: tuple[Finalist, ...]  # simulated ones that fit, fastest first
+    too_large: tuple[Finalist, ...]  # simulated ones that do not fit after all
+    left_bound_s: float  # best bound of those not simulated; infinite when none is left
+    judged: Mapping[Candidate, tuple[float, float]]  # bound on seconds (infinite: does not fit) and on bytes
 
-    def stack(self, candidate: Candidate) -> Stack:
-        """The software with everything decided that depends on the layout."""
-        base, layout = self.base, candidate.layout
-        key = (candidate.dispatcher, layout.vpp > 1, layout.ep, layout.etp)
-        found = self._stacks.get(key)
-        if found is None:
-            stack = replace(self.open_stack, dispatcher=candidate.dispatcher)
-            age = release_age(base.release)
-            found = self._stacks[key] = decided(stack, base.arch, layout, base.cluster, base.precision, age)[0]
-        return found
 
-    def job(self, candidate: Candidate) -> TrainJob:
-        """The training job of a candidate."""
-        stack = self.stack(candidate)
-        modules = modules_of(candidate.recompute, self.base.arch, stack.attention_kernel)
-        return replace(
-            self.base, layout=candidate.layout, stack=stack, micro_batch=candidate.micro_batch, recompute=modules
+def search(
+    scenario: Scenario,
+    given: Mapping[str, Iterable[object]],
+    effort: Effort,
+    progress: Progress | None = None,
+) -> Search:
+    """The fastest layouts of a training scenario on its own GPUs; `given` fixes axes of the search (see space.AXES).
+
+    ScenarioError when nothing is left: the message says what would fit.
+    """
+    judge = Judge(scenario)
+    space = default_space(judge.base, judge.open_stack.dispatcher, given)
+    found = list(candidates(judge.base, space))
+    if not found:
+        raise ScenarioError(
+            f"no layout of {judge.base.arch.name} divides {judge.base.cluster.gpus} GPUs and global_batch="
+            f"{judge.base.global_batch}; change the GPUs, the batch or the axes that were fixed"
         )
+    judged = _judge_all(judge, found, progress)
+    ranked = sorted((c for c in found if judged[c][0] < float("inf")), key=lambda c: (judged[c][0], c.title))
+    if not ranked:
+        raise ScenarioError(_nothing_fits(judge, judged))
+    simulated, left = _simulate(scenario, judge, [(c, judged[c][0]) for c in ranked], effort, progress)
+    fitting = sorted((f for f in simulated if f.fits), key=lambda f: (f.step_time_s, f.candidate.title))
+    if not fitting:
+        raise ScenarioError(_nothing_fits(judge, judged))
+    return Search(
+        gpus=judge.base.cluster.gpus,
+        looked_at=len(found),
+        may_fit=len(ranked),
+        finalists=tuple(fitting),
+        too_large=tuple(f for f in simulated if not f.fits),
+        left_bound_s=left,
+        judged=judged,
+    )
 
-    def model(self, job: TrainJob) -> CostModel:
-        """The cost model of a stack on this cluster."""
-        found = self._models.get(job.stack)
-        if found is None:
-            factors = sustained(self.tuning, job.cluster, job.stack, job.precision)
-            found = self._models[job.stack] = KernelCostModel(job.cluster, self.profile, factors)
-        return found
 
-    def _cell(self, candidate: Candidate) -> Cell:
-        """What all candidates share that have this one's widths, micro-batch, recompute and software."""
-        lay = candidate.layout
-        stack = (candidate.dispatcher, lay.vpp > 1, lay.schedule == "dualpipe")
-        key = (lay.tp, lay.cp, lay.ep, lay.etp, candidate.micro_batch, candidate.recompute, stack)
-        found = self._cells.get(key)
-        if found is None:
-            job = self.job(candidate)
-            found = self._cells[key] = Cell(job, self.profile, self.tuning, self.model(job))
-        return found
+def _judge_all(
+    judge: Judge, found: Sequence[Candidate], progress: Progress | None
+) -> dict[Candidate, tuple[float, float]]:
+    usable = judge.base.cluster.gpu.usable_bytes
+    judged = {}
+    for number, candidate in enumerate(found):
+        if progress is not None and number % 250 == 0:
+            progress("judging layouts", number, len(found))
+        size = judge.memory_bytes(candidate)
+        judged[candidate] = (judge.bound_s(candidate) if size <= usable else float("inf"), size)
+    return judged
 
-    def memory_bytes(self, candidate: Candidate) -> float:
-        """Bytes that the fullest rank needs at least."""
-        pipe = self._pipes.of(candidate.layout, self._micro_batches(candidate))
-        return self._bounds.memory_bytes(candidate.layout, self.stack(candidate), self._cell(candidate).sizes, pipe)
 
-    def bound_s(self, candidate: Candidate) -> float:
-        """Seconds that the step takes at least."""
-        count, cell = self._micro_batches(candidate), self._cell(candidate)
-        pipe = self._pipes.of(candidate.layout, count)
-        return self._bounds.step_s(candidate.layout, count, cell.sizes, cell.prices, pipe)
+def _nothing_fits(judge: Judge, judged: Mapping[Candidate, tuple[float, float]]) -> str:
+    least = min(judged, key=lambda c: (judged[c][1], c.title))
+    usable = judge.base.cluster.gpu.usable_bytes
+    return (
+        f"none of {len(judged):,} layouts fits {judge.base.cluster.gpus} x {judge.base.cluster.gpu.name}: the "
+        f"smallest, {least.title}, needs more than {judged[least][1] / GIB:.1f} of {usable / GIB:.1f} GiB; use more "
+        "GPUs, a larger GPU or a smaller model"
+    )
 
-    def _micro_batches(self, candidate: Candidate) -> int:
-        return self.base.global_batch // (candidate.micro_batch * candidate.layout.dp)
 
-    def simulate(self, candidate: Candidate, bound_s: float) -> Finalist:
-        """The step of a candidate, and whether it fits."""
-        job = self.job(candidate)
-        sim = StepSimulator(job, self.profile, self.tuning, model=self.model(job))
-        memory = max(m.total for m in step_memory(sim))
-        step = sim.simulate(events=False)
-        fits = memory <= job.cluster.gpu.usable_bytes
-        return Finalist(candidate, bound_s, step.step_time_s, memory, fits, step.breakdown_s)
+def _simulate(
+    scenario: Scenario, judge: Judge, ranked: Sequence[Task], effort: Effort, progress: Progress | None
+) -> tuple[list[Finalist], float]:
+    """Finalists in the order of their bounds, and the best bound that was left."""
+    done: list[Finalist] = []
+    number, last = 0, min(effort.most, len(ranked))
+    with _crew(scenario, judge, effort.workers) as run:
+        while number < last:
+            best = nsmallest(effort.top, (f.step_time_s for f in done if f.fits))
+            if len(best) == effort.top and ranked[number][1] >= best[-1]:
+                break
+            if progress is not None:
+                progress("simulating finalists", number, last)
+            batch = ranked[number : min(last, number + _BATCH * effort.workers)]
+            done += run(batch)
+            number += len(batch)
+    return done, ranked[number][1] if number < len(ranked) else float("inf")
+
+
+_judge: Judge | None = None  # of a worker process
+
+
+def _start(scenario: Scenario) -> None:
+    global _judge
+    _judge = Judge(scenario)
+
+
+def _one(task: Task) -> Finalist:
+    assert _judge is not None
+    return _judge.simulate(*task)
+
+
+class _crew:  # noqa: N801  # a context manager, used like a function
+    """Simulates lists of candidates, here or in worker processes."""
+
+    def __init__(self, scenario: Scenario, judge: Judge, workers: int) -> None:
+        self._judge = judge
+        self._pool = ProcessPoolExecutor(workers, get_context("spawn"), _start, (scenario,)) if workers > 1 else None
+
+    def __enter__(self) -> Callable[[Sequence[Task]], list[Finalist]]:
+        return self._run
+
+    def _run(self, tasks: Sequence[Task]) -> list[Finalist]:
+        if self._pool is None:
+            return [self._judge.simulate(*task) for task in tasks]
+        return list(self._pool.map(_one, tasks, chunksize=4))
+
+    def __exit__(self, *_: object) -> None:
+        if self._pool is not None:
+            self._pool.shutdown()

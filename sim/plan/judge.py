@@ -1,0 +1,131 @@
+"""Judge: what each candidate of one cluster cannot beat, and what it takes when it is simulated."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+
+from hwmodels.cost import CostModel, KernelCostModel
+from hwmodels.profile import load_profile
+from sim.arch_catalogue import load_model
+from sim.job import TrainJob
+from sim.layout import Layout
+from sim.memory import step_memory
+from sim.plan.bound import Beside, Bounds
+from sim.plan.cell import Cell
+from sim.plan.pipe import Pipes
+from sim.plan.space import Candidate, modules_of
+from sim.release import release_age
+from sim.resolve import check_precision, cluster_of, decided, profile_of, stack_of, train_job, training_of
+from sim.scenario import Scenario
+from sim.stack import Stack, Tuning
+from sim.train import StepSimulator, beside_slowdown, sustained
+
+
+@dataclass(frozen=True, slots=True)
+class Finalist:
+    """A simulated candidate."""
+
+    candidate: Candidate
+    bound_s: float
+    step_time_s: float
+    memory_bytes: float
+    fits: bool
+    breakdown_s: Mapping[str, float]
+
+
+class Judge:
+    """Turns candidates into jobs of one cluster and prices them; cells and kernels are shared by all.
+
+    The scenario's own layout is only a stand-in: nothing about it needs to fit.
+    """
+
+    def __init__(self, scenario: Scenario) -> None:
+        train, arch, (cluster, _) = training_of(scenario), load_model(scenario.model), cluster_of(scenario)
+        check_precision(train, cluster)
+        self.open_stack: Stack = stack_of(scenario, cluster)[0]
+        ask = scenario.layout
+        layout = Layout(
+            gpus=cluster.gpus, sequence_parallel=ask.sequence_parallel, duplicates=ask.duplicates, schedule="1f1b"
+        )
+        self.base = train_job(scenario, train, arch, cluster, layout, self.open_stack)
+        self.profile = load_profile(profile_of(scenario, cluster)[0])
+        self.tuning = Tuning()
+        name = self.open_stack.constants_of
+        constant, straggler = (self.tuning.get(k, name) for k in ("step_constant_s", "straggler_per_doubling"))
+        self._rates = (constant, straggler)
+        self._pipes = Pipes(arch, train.mtp)
+        self._stacks: dict[tuple[object, ...], Stack] = {}
+        self._cells: dict[tuple[object, ...], Cell] = {}
+        self._models: dict[Stack, CostModel] = {}
+
+    @property
+    def cells(self) -> int:
+        """How many combinations of widths, micro-batch, recompute and software have been sized."""
+        return len(self._cells)
+
+    def stack(self, candidate: Candidate) -> Stack:
+        """The software with everything decided that depends on the layout."""
+        base, layout = self.base, candidate.layout
+        key = (candidate.dispatcher, layout.vpp > 1, layout.ep, layout.etp)
+        found = self._stacks.get(key)
+        if found is None:
+            stack = replace(self.open_stack, dispatcher=candidate.dispatcher)
+            age = release_age(base.release)
+            found = self._stacks[key] = decided(stack, base.arch, layout, base.cluster, base.precision, age)[0]
+        return found
+
+    def job(self, candidate: Candidate) -> TrainJob:
+        """The training job of a candidate."""
+        stack = self.stack(candidate)
+        modules = modules_of(candidate.recompute, self.base.arch, stack.attention_kernel)
+        return replace(
+            self.base, layout=candidate.layout, stack=stack, micro_batch=candidate.micro_batch, recompute=modules
+        )
+
+    def model(self, job: TrainJob) -> CostModel:
+        """The cost model of a stack on this cluster."""
+        found = self._models.get(job.stack)
+        if found is None:
+            factors = sustained(self.tuning, job.cluster, job.stack, job.precision)
+            found = self._models[job.stack] = KernelCostModel(job.cluster, self.profile, factors)
+        return found
+
+    def _cell(self, candidate: Candidate) -> Cell:
+        """What all candidates share that have this one's widths, micro-batch, recompute and software."""
+        lay = candidate.layout
+        stack = (candidate.dispatcher, lay.vpp > 1, lay.schedule == "dualpipe")
+        key = (lay.tp, lay.cp, lay.ep, lay.etp, candidate.micro_batch, candidate.recompute, stack)
+        found = self._cells.get(key)
+        if found is None:
+            job = self.job(candidate)
+            found = self._cells[key] = Cell(job, self.profile, self.tuning, self.model(job))
+        return found
+
+    def _bounds(self, candidate: Candidate) -> Bounds:
+        stack = self.stack(candidate)
+        return Bounds(self.base, *self._rates, Beside(**beside_slowdown(self.tuning, stack, self.base.cluster)))
+
+    def _micro_batches(self, candidate: Candidate) -> int:
+        return self.base.global_batch // (candidate.micro_batch * candidate.layout.dp)
+
+    def memory_bytes(self, candidate: Candidate) -> float:
+        """Bytes that the fullest rank needs at least."""
+        pipe = self._pipes.of(candidate.layout, self._micro_batches(candidate))
+        sizes, stack = self._cell(candidate).sizes, self.stack(candidate)
+        return self._bounds(candidate).memory_bytes(candidate.layout, stack, sizes, pipe)
+
+    def bound_s(self, candidate: Candidate) -> float:
+        """Seconds that the step takes at least."""
+        count, cell = self._micro_batches(candidate), self._cell(candidate)
+        pipe = self._pipes.of(candidate.layout, count)
+        return self._bounds(candidate).step_s(candidate.layout, count, cell.sizes, cell.prices, pipe)
+
+    def simulate(self, candidate: Candidate, bound_s: float) -> Finalist:
+        """The step of a candidate, and whether it fits."""
+        job = self.job(candidate)
+        sim = StepSimulator(job, self.profile, self.tuning, model=self.model(job))
+        memory = max(m.total for m in step_memory(sim))
+        step = sim.simulate(events=False)
+        fits = memory <= job.cluster.gpu.usable_bytes
+        return Finalist(candidate, bound_s, step.step_time_s, memory, fits, step.breakdown_s)
