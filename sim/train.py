@@ -49,7 +49,7 @@ def beside_slowdown(tuning: Tuning, stack: Stack, cluster: Cluster) -> dict[str,
     multiprocessors, and reach a share of their speed alone."""
     sms, held = cluster.gpu.sm_count, tuning.get("exchange_sms", stack.dispatcher)
     compute = sms / (sms - held) if sms > held else 1.0
-    return {"compute": compute, "transfers": tuning.get("overlap_comm_slowdown", stack.constants_of)}
+    return {"compute_factor": compute, "transfers_factor": tuning.get("overlap_comm_slowdown", stack.constants_of)}
 
 
 class StepSimulator:
@@ -115,7 +115,7 @@ class StepSimulator:
         slow = None
         if slot.phase == "FB":
             factors = beside_slowdown(self.tuning, self.job.stack, self.job.cluster)
-            slow = {"compute": factors["compute"], "comm": factors["transfers"]}
+            slow = {"compute": factors["compute_factor"], "comm": factors["transfers_factor"]}
         return price(self.segment(slot, variant), self.model, self._gap_s, slow)
 
     def segment(self, slot: Slot, variant: Variant) -> Segment:

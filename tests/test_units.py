@@ -18,7 +18,7 @@ UNITS = (
     "_s", "_s2", "_bytes", "_flops", "_w", "_per_s", "_per_s_per_gpu", "_usd", "_per_hour", "_gib", "_pct",
     "_share", "_efficiency", "_exponent", "_power", "_factor", "_copies", "_error", "_bias", "_ratio", "_rows", "_keys",
     "_columns", "_weight", "_passes", "_dim", "_s_per_k", "_s_per_key", "_sqrt_s", "_tokens", "_layers", "_inch",
-    "_per_step",
+    "_per_step", "_params", "_s_per_param",
 )  # fmt: skip
 
 # field -> why its name carries no ending

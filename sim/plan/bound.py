@@ -19,8 +19,8 @@ from sim.stack import Stack
 class Beside:
     """How many times as long compute and transfers take while both run (DualPipe)."""
 
-    compute: float
-    transfers: float
+    compute_factor: float
+    transfers_factor: float
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,7 +29,7 @@ class Bounds:
 
     job: TrainJob
     step_constant_s: float
-    straggler_per_doubling: float
+    straggler_share: float  # per doubling of the GPUs
     beside: Beside
 
     def memory_bytes(self, layout: Layout, stack: Stack, sizes: Sizes, pipe: Pipe) -> float:
@@ -53,7 +53,7 @@ class Bounds:
             seconds = _body_s(layout, micro_batches, prices, pipe)
         seconds += self.step_constant_s
         seconds += self._optimizer_s(layout, sizes, prices, pipe)
-        return seconds * (1.0 + self.straggler_per_doubling * max(0.0, log2(self.job.cluster.gpus / 8.0)))
+        return seconds * (1.0 + self.straggler_share * max(0.0, log2(self.job.cluster.gpus / 8.0)))
 
     def _optimizer_s(self, layout: Layout, sizes: Sizes, prices: Prices, pipe: Pipe) -> float:
         """The update of the rank that owns most parameters."""
@@ -86,7 +86,7 @@ def _per_stage(prices: Prices, part: int, pipe: Pipe) -> Floats:
 def _paired_s(micro_batches: int, prices: Prices, pipe: Pipe, beside: Beside) -> float:
     """DualPipe feeds both ends: no fill is counted, but what runs beside each other slows down."""
     streams = []
-    for first, slowdown in ((0, beside.compute), (2, beside.transfers)):
+    for first, slowdown in ((0, beside.compute_factor), (2, beside.transfers_factor)):
         forward, backward = (_per_stage(prices, part, pipe) for part in (first, first + 1))
         alone = pipe.runs @ (forward + backward) * (micro_batches / 2.0)
         streams.append(alone + (slowdown - 1.0) * (pipe.forwards @ forward + pipe.backwards @ backward))

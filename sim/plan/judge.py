@@ -31,6 +31,7 @@ class Finalist:
     step_time_s: float
     memory_bytes: float
     fits: bool
+    dispatcher: str  # what "auto" means for it
     breakdown_s: Mapping[str, float]
 
 
@@ -128,4 +129,4 @@ class Judge:
         memory = max(m.total for m in step_memory(sim))
         step = sim.simulate(events=False)
         fits = memory <= job.cluster.gpu.usable_bytes
-        return Finalist(candidate, bound_s, step.step_time_s, memory, fits, step.breakdown_s)
+        return Finalist(candidate, bound_s, step.step_time_s, memory, fits, job.stack.dispatcher, step.breakdown_s)

@@ -6,15 +6,12 @@ import os
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from sim.plan.judge import Finalist, Judge
 from sim.plan.reasons import Verdict, costs_more, verdicts
 from sim.plan.search import Effort, Progress, Search, search
 from sim.scenario import LayoutAsk, Scenario, ScenarioError, load_scenario, parse_scenario
-
-if TYPE_CHECKING:
-    import pandas as pd
 
 OBJECTIVES = ("step_time", "cost", "tokens_per_dollar", "gpu_hours")
 
@@ -39,7 +36,7 @@ class Option:
             **{k: getattr(lay, k) for k in keys},
             "micro_batch": f.candidate.micro_batch,
             "recompute": f.candidate.recompute,
-            "dispatcher": f.candidate.dispatcher if lay.ep > 1 else None,
+            "dispatcher": f.dispatcher if lay.ep > 1 else None,
             "step_time_s": f.step_time_s,
             "bound_s": f.bound_s,
             "memory_bytes": f.memory_bytes,
@@ -60,12 +57,6 @@ class Plan:
     verdicts: tuple[Verdict, ...]
     searches: tuple[Search, ...]
     notes: tuple[str, ...]
-
-    def frame(self) -> pd.DataFrame:
-        """The options as a table."""
-        import pandas as pd
-
-        return pd.DataFrame([o.to_dict() for o in self.options])
 
     def to_dict(self) -> dict[str, Any]:
         """Ready for JSON."""

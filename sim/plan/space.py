@@ -53,7 +53,9 @@ class Candidate:
         etp = f" etp{lay.etp}" if lay.etp > 1 else ""
         parts = f"tp{lay.tp} pp{lay.pp} vpp{lay.vpp} cp{lay.cp} ep{lay.ep}{etp} dp{lay.dp} zero{lay.zero}"
         extra = "" if self.recompute == "none" else f" recompute={self.recompute}"
-        return f"{parts} mbs{self.micro_batch} {lay.schedule}{extra}" + (f" {self.dispatcher}" if lay.ep > 1 else "")
+        return f"{parts} mbs{self.micro_batch} {lay.schedule}{extra}" + (
+            f" {self.dispatcher}" if lay.ep > 1 and self.dispatcher != "auto" else ""
+        )
 
 
 def _powers(most: int) -> tuple[int, ...]:
