@@ -53,16 +53,12 @@ def validate(
 
 def _predict(files: Sequence[RowFile]) -> list[Record]:
     """All records, with a progress bar on stderr where a person looks at it."""
-    from rich.console import Console
-    from rich.progress import Progress
-
     from calibrate.row_outcomes import usable_cores
     from calibrate.validate import validate_files
+    from reports.progress import progress_bar
 
-    screen = Console(stderr=True)
-    with Progress(console=screen, transient=True, disable=not screen.is_terminal) as bar:
-        task = bar.add_task("predicting", total=None)
-        return validate_files(files, usable_cores(), lambda done, total: bar.update(task, completed=done, total=total))
+    with progress_bar() as show:
+        return validate_files(files, usable_cores(), lambda done, total: show("predicting", done, total))
 
 
 def _write(records: Sequence[Record], path: Path) -> None:

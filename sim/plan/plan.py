@@ -58,6 +58,10 @@ class Plan:
     searches: tuple[Search, ...]
     notes: tuple[str, ...]
 
+    def first(self, count: int) -> Plan:
+        """The same with the best `count` layouts only."""
+        return replace(self, options=self.options[:count])
+
     def to_dict(self) -> dict[str, Any]:
         """Ready for JSON."""
         return {

@@ -1,0 +1,122 @@
+"""Bounds of the planner never exceed what the simulation finds, and the search finds what trying everything finds."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from sim.plan.ask import axes, sizes
+from sim.plan.judge import Judge
+from sim.plan.plan import plan_train
+from sim.plan.search import Effort, search
+from sim.plan.space import candidates, default_space
+from sim.scenario import ScenarioError, parse_scenario
+
+MIXTRAL: dict[str, Any] = {
+    "model": "mixtral-8x7b",
+    "cluster": {"node": "dgx-h100", "gpus": 64},
+    "train": {"global_batch": 128, "seq_len": 4096},
+}
+QUESTIONS: dict[str, dict[str, Any]] = {
+    "MoE on tuned software": MIXTRAL,
+    "DualPipe": {
+        "model": "deepseek-v3",
+        "cluster": {"node": "hgx-h800", "gpus": 2048},
+        "train": {"global_batch": 15360, "seq_len": 4096, "precision": "fp8_block"},
+        "stack": "hai-llm",
+    },
+    "dense, older software": {
+        "model": "gpt-22b",
+        "cluster": {"node": "dgx-a100", "gpus": 32},
+        "train": {"global_batch": 64, "seq_len": 2048, "precision": "fp16"},
+        "stack": "megatron-2021",
+    },
+}
+
+
+@pytest.mark.parametrize("name", QUESTIONS)
+def test_bounds_hold(name: str) -> None:
+    judge = Judge(parse_scenario(QUESTIONS[name]))
+    found = list(candidates(judge.base, default_space(judge.base, judge.open_stack.dispatcher, {})))
+    assert len(found) > 300
+    tight = []
+    for candidate in found[:: max(1, len(found) // 12)]:
+        bound_s = judge.bound_s(candidate)
+        simulated = judge.simulate(candidate, bound_s)
+        assert bound_s <= simulated.step_time_s * (1 + 1e-9), candidate.title
+        assert judge.memory_bytes(candidate) <= simulated.memory_bytes, candidate.title
+        tight.append(bound_s / simulated.step_time_s)
+    assert sum(tight) / len(tight) > 0.6  # and say something
+
+
+def test_zero_bubble_bounds_hold() -> None:
+    judge = Judge(parse_scenario(MIXTRAL))
+    space = default_space(judge.base, "auto", {"schedule": ("zb-h1", "gpipe"), "micro_batch": (1,), "vpp": (1,)})
+    found = [c for c in candidates(judge.base, space) if c.layout.pp > 1]
+    for candidate in found[:: max(1, len(found) // 12)]:
+        bound_s = judge.bound_s(candidate)
+        assert bound_s <= judge.simulate(candidate, bound_s).step_time_s * (1 + 1e-9), candidate.title
+
+
+def test_the_search_finds_the_best_of_all() -> None:
+    scenario = parse_scenario(MIXTRAL)
+    given = {"tp": (1, 2), "pp": (1, 4), "vpp": (1, 2), "micro_batch": (1,), "recompute": ("none",), "etp": (1,),
+             "dispatcher": ("auto",)}  # fmt: skip
+    found = search(scenario, given, Effort(top=3))
+    judge = Judge(scenario)
+    everything = [
+        judge.simulate(c, 0.0)
+        for c in candidates(judge.base, default_space(judge.base, judge.open_stack.dispatcher, given))
+    ]
+    fitting = sorted((f for f in everything if f.fits), key=lambda f: f.step_time_s)
+    assert len(found.finalists) + len(found.too_large) < len(everything)  # bounds saved work
+    assert [f.step_time_s for f in found.finalists[:3]] == [f.step_time_s for f in fitting[:3]]
+
+
+def test_deepseeks_own_layout_is_among_the_ten_best() -> None:
+    given = {"tp": (1, 2), "pp": (8, 16), "ep": (32, 64, 128), "etp": (1,), "micro_batch": (1,)}
+    found = search(parse_scenario(QUESTIONS["DualPipe"]), given, Effort(top=10, most=60))
+    titles = [f.candidate.title for f in found.finalists[:10]]
+    assert any(t.startswith("tp1 pp16 vpp1 cp1 ep64 dp128 zero1 mbs1 dualpipe") for t in titles), titles
+
+
+def test_more_gpus_and_money() -> None:
+    given = {"tp": (1,), "pp": (1, 2), "vpp": (1,), "micro_batch": (1,), "recompute": ("none",), "etp": (1,)}
+    plan = plan_train(MIXTRAL, gpus=(32, 64, 128), objective="cost", given=given, effort=Effort(top=3))
+    assert [o.usd_per_million_tokens for o in plan.options] == sorted(
+        o.usd_per_million_tokens or 0 for o in plan.options
+    )
+    steps = [o.finalist.step_time_s for o in plan.pareto]
+    hours = [o.gpu_hours_per_million_tokens for o in plan.pareto]
+    assert steps == sorted(steps) and hours == sorted(hours, reverse=True)
+    assert {v.choice for v in plan.verdicts} >= {"no pipeline", "experts inside one scale-up domain"}
+    assert plan.options[0].why.startswith("best")
+
+
+@pytest.mark.parametrize(
+    ("given", "change", "message"),
+    [
+        ({}, {"cluster": {"node": "dgx-h100", "gpus": 1}}, "fits 1 x h100-sxm: the smallest"),
+        ({"tp": (3,)}, {}, "divides 64 GPUs and global_batch=128"),
+    ],
+)
+def test_empty_searches_say_what_would_do(given: dict[str, Any], change: dict[str, Any], message: str) -> None:
+    with pytest.raises(ScenarioError, match=message):
+        plan_train({**MIXTRAL, **change}, given=given, effort=Effort())
+
+
+def test_bad_words_are_refused() -> None:
+    for call, message in (
+        (lambda: sizes("64.."), "write 64,128 or 64..512"),
+        (lambda: sizes("512..64"), "counts down"),
+        (lambda: axes(["tpp=4"]), "did you mean 'tp'"),
+        (lambda: axes(["tp"]), "fixes nothing"),
+        (lambda: axes(["tp=x"]), "not a whole number"),
+        (lambda: axes(["recompute=some"]), "use one of none, light, full"),
+        (lambda: plan_train(MIXTRAL, objective="speed"), "use one of step_time"),
+    ):
+        with pytest.raises(ScenarioError, match=message):
+            call()
+    assert sizes("64..512") == (64, 128, 256, 512) and sizes("64,96") == (64, 96)
+    assert axes(["layout.tp=4,8", "recompute=none"]) == {"tp": (4, 8), "recompute": ("none",)}
