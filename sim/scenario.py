@@ -243,6 +243,14 @@ def load_scenario(path: str | Path) -> Scenario:
         raise ScenarioError(f"{str(file)[:200]}: {error}") from None
 
 
+def read_mapping(path: str | Path) -> dict[str, Any]:
+    """A scenario file as it is written, not checked yet. ScenarioError when it is missing or no mapping."""
+    found = _read(Path(path))
+    if not isinstance(found, dict):
+        raise ScenarioError(f"{str(path)[:200]}: a scenario is a mapping of keys, not {type(found).__name__}")
+    return found
+
+
 def _read(file: Path) -> Any:
     """The parsed file; every way in which it can be broken is a ScenarioError."""
     try:

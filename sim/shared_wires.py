@@ -104,7 +104,8 @@ class _Clock:
             self.end_s[number] = self.now_s
             if number in blocks:
                 block = blocks[number]
-                self.held_s["compute"] = max(self.now_s, self.start_s[block.first] + block.host_s)
+                begun = (self.start_s[i] for i in range(block.first, block.last + 1) if i in self.start_s)
+                self.held_s["compute"] = max(self.now_s, min(begun) + block.host_s)
 
 
 def shared_seconds(segment: Segment, seconds: Sequence[float]) -> list[float]:

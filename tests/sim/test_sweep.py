@@ -1,0 +1,97 @@
+"""Sweeps: every combination once, failures recorded, killed sweeps go on, cores and Dask give the same table."""
+
+from __future__ import annotations
+
+import csv
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from reports.cli import run
+from sim.plan.sweep import Journal, evaluate, key_of, points, read_settings, run_sweep, with_settings
+from sim.predict import predict_train
+from sim.scenario import ScenarioError
+
+JOB: dict[str, Any] = {
+    "model": "mixtral-8x7b",
+    "cluster": {"node": "dgx-h100", "gpus": 64},
+    "layout": {"pp": 4, "vpp": 8, "ep": 8},
+    "train": {"global_batch": 256, "seq_len": 4096},
+}
+VARIED = {"cluster.gpus": (32, 64), "train.precision": ("bf16", "fp7")}
+
+
+def test_points_are_what_predict_train_says_and_failures_are_rows() -> None:
+    found = run_sweep(JOB, VARIED)
+    assert [(r["cluster.gpus"], r["train.precision"]) for r in found.rows] == [
+        (32, "bf16"), (32, "fp7"), (64, "bf16"), (64, "fp7")
+    ]  # fmt: skip
+    assert found.rows[2]["step_time_s"] == predict_train(JOB).step_time_s
+    assert found.failed == 2 and "did you mean" in found.rows[1]["error"]
+
+
+def test_cores_give_the_same_table() -> None:
+    assert run_sweep(JOB, VARIED, workers=2) == run_sweep(JOB, VARIED)
+
+
+def test_a_dask_cluster_gives_the_same_table() -> None:
+    distributed = pytest.importorskip("distributed", reason="the extra 'dask' is not installed")
+    with distributed.LocalCluster(
+        n_workers=2, threads_per_worker=1, processes=False, dashboard_address=None
+    ) as cluster:
+        found = run_sweep(JOB, VARIED, dask=cluster.scheduler_address)
+    assert found == run_sweep(JOB, VARIED)
+
+
+def test_nobody_answers_for_an_unknown_dask_address() -> None:
+    pytest.importorskip("distributed", reason="the extra 'dask' is not installed")
+    with pytest.raises(ScenarioError, match="no Dask scheduler answers"):
+        run_sweep(JOB, VARIED, dask="tcp://127.0.0.1:9")
+
+
+def test_a_killed_sweep_goes_on(tmp_path: Path) -> None:
+    path = tmp_path / "t.csv.part"
+    whole = run_sweep(JOB, VARIED)
+    first = Journal(path, JOB)
+    first.add(key_of(points(VARIED)[0]), whole.rows[0])
+    first.add(key_of(points(VARIED)[3]), {**whole.rows[3], "error": "kept from before"})
+    with path.open("a", encoding="utf-8") as handle:
+        handle.write('{"key": "half a li')  # killed while it wrote
+    again = Journal(path, JOB)
+    assert len(again.done) == 2
+    found = run_sweep(JOB, VARIED, journal=again)
+    assert found.rows[:3] == whole.rows[:3] and found.rows[3]["error"] == "kept from before"  # not predicted again
+    assert len(Journal(path, JOB).done) == 4
+    with pytest.raises(ScenarioError, match="belongs to another scenario"):
+        Journal(path, {**JOB, "model": "dbrx"})
+
+
+def test_settings_are_paths_and_values() -> None:
+    assert read_settings(["a.b=1,2.5,x", "c=[1]"]) == {"a.b": (1, 2.5, "x"), "c": ([1],)}
+    assert with_settings({"a": {"b": 1}}, {"a.b": 2, "c.d": 3}) == {"a": {"b": 2}, "c": {"d": 3}}
+    for texts, message in (
+        (["a"], "sets nothing"),
+        ([], "nothing is varied"),
+        (["a=1", "a=2"], "set twice"),
+        (["a=]"], "not YAML"),
+    ):
+        with pytest.raises(ScenarioError, match=message):
+            read_settings(texts)
+    assert "holds 'mixtral-8x7b', not keys" in evaluate(JOB, {"model.layers": 3})["error"]
+
+
+def test_command(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    scenario, out = tmp_path / "job.yaml", tmp_path / "table.csv"
+    scenario.write_text(json.dumps(JOB), encoding="utf-8")
+    ask = ["sweep", str(scenario), "--set", "cluster.gpus=32,64", "--workers", "1"]
+    assert run([*ask, "--out", str(out)]) == 0
+    with out.open(encoding="utf-8", newline="") as handle:
+        rows = list(csv.DictReader(handle))
+    assert len(rows) == 2 and float(rows[1]["step_time_s"]) == predict_train(JOB).step_time_s
+    assert not out.with_name("table.csv.part").exists()
+    capsys.readouterr()
+    assert run([*ask, "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["rows"][0]["cluster.gpus"] == 32
+    assert run([*ask, "--out", str(tmp_path / "table.txt")]) == 2
