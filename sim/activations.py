@@ -72,7 +72,7 @@ def layer_bytes(job: TrainJob, loads: Sequence[ExpertLoad | None], index: int, e
     kind = job.arch.layers[index]
     tokens = job.micro_batch * job.seq_len / job.layout.cp
     if "full" in job.recompute:
-        return 2.0 * job.arch.hidden * tokens / sharding(job)
+        return job.width * job.arch.hidden * tokens / sharding(job)
     total = 0.0
     if kind.mixer in ("attention", "window_attention", "cross_attention"):
         total += attention_bytes(job, kind) * (2.0 if kind.mixer == "cross_attention" else 1.0)
@@ -80,7 +80,7 @@ def layer_bytes(job: TrainJob, loads: Sequence[ExpertLoad | None], index: int, e
         total += ssm_bytes(job)
     if kind.ffn != "none":
         total += ffn_bytes(job, kind, _rows(loads[index], ep_rank), tokens)
-    return total * tokens
+    return total * tokens * job.width / 2.0
 
 
 def _rows(load: ExpertLoad | None, ep_rank: int) -> float:

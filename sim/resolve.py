@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from hwmodels.cluster import Cluster, build_cluster, node_for_gpu
 from hwmodels.gpu import load_gpu
+from hwmodels.machine import is_profile_file, load_machine, machine_cluster
+from hwmodels.profile import Profile, load_profile
 from sim.arch import ModelArch
 from sim.arch_catalogue import load_model
 from sim.job import TrainJob
 from sim.layout import BadLayout, Layout, check_layout
 from sim.release import release_age
 from sim.scenario import PRECISIONS, LayoutAsk, Scenario, ScenarioError, TrainAsk
-from sim.stack import Stack, load_stack
+from sim.stack import Stack, Tuning, load_stack
 from traces.routing import Routing, load_counts
 
 # what "selective" means: keep everything but what attention can redo cheaply (Korthikanti et al. 2022)
@@ -32,11 +35,43 @@ class Resolved:
 
     job: TrainJob
     profile: str
+    kernels: Profile
     assumptions: tuple[str, ...]
+
+    def tuning(self, overrides: Mapping[str, float] | None = None) -> Tuning:
+        """Constants of the step: the profile's own before the stack's; `overrides` before both."""
+        return Tuning({**self.kernels.constants, **(overrides or {})})
+
+
+def _own_machine(scenario: Scenario) -> Cluster | None:
+    """The machine of a profile file where no other hardware is named."""
+    ask, profile = scenario.cluster, scenario.profile
+    if profile is None or not is_profile_file(profile) or ask.node or ask.gpu:
+        return None
+    return machine_cluster(load_machine(profile, ask.gpus), ask.gpus)
+
+
+def _kernels(profile: str, cluster: Cluster) -> tuple[Profile, list[str]]:
+    """Kernel fits: the shipped ones of a GPU by name, or those of a profile file, which must be of the same GPU."""
+    if not is_profile_file(profile):
+        if load_gpu(profile).name == cluster.gpu.name:
+            return load_profile(profile), []
+        note = f"profile = {profile} (asked for): kernels measured on another GPU than {cluster.gpu.name}"
+        return load_profile(profile), [note]
+    found = load_machine(profile, cluster.gpus)
+    if found.gpu != cluster.gpu.name:
+        raise ScenarioError(
+            f"profile {profile} was measured on {found.gpu}, the scenario asks for {cluster.gpu.name}; "
+            "leave cluster.node and cluster.gpu out, or calibrate there"
+        )
+    return found, [f"profile = {profile}: kernels measured on the machine itself"]
 
 
 def _cluster(scenario: Scenario) -> tuple[Cluster, list[str]]:
     ask = scenario.cluster
+    own = _own_machine(scenario)
+    if own is not None:
+        return own, []
     assumed = []
     node = ask.node
     if node is None:
@@ -181,12 +216,13 @@ def resolve(scenario: Scenario) -> Resolved:
     age = release_age(scenario.release or "")
     stack, from_rules = decided(stack, arch, layout, cluster, train.precision, age)
     _check_batch(train, layout)
-    if not cluster.gpu.supports(train.precision):
-        have = ", ".join(p for p in PRECISIONS if cluster.gpu.supports(p))
-        raise ScenarioError(f"precision={train.precision} has no tensor path on {cluster.gpu.name}; use one of {have}")
     profile = scenario.profile or cluster.gpu.name
-    if load_gpu(profile).name != cluster.gpu.name:
-        assumed.append(f"profile = {profile} (asked for): kernels measured on another GPU than {cluster.gpu.name}")
+    kernels, from_profile = _kernels(profile, cluster)
+    assumed += from_profile
+    if not cluster.gpu.supports(train.precision):
+        able = (p for p in PRECISIONS if cluster.gpu.supports(p) and (p != "fp32" or p in kernels.gemms))
+        have = ", ".join(able)
+        raise ScenarioError(f"precision={train.precision} has no tensor path on {cluster.gpu.name}; use one of {have}")
     if scenario.release is None:
         assumed.append("release = unknown (software of the published rows' middle age)")
     job = TrainJob(
@@ -209,4 +245,4 @@ def resolve(scenario: Scenario) -> Resolved:
         offload_activations=train.offload_activations,
         release=scenario.release or "",
     )
-    return Resolved(job, profile, tuple(assumed + from_layout + from_stack + from_rules))
+    return Resolved(job, profile, kernels, tuple(assumed + from_layout + from_stack + from_rules))

@@ -14,7 +14,7 @@ from hwmodels.units import UnitError, parse_quantity
 from sim.release import parse_release
 
 MAX_BYTES = 1_000_000  # a scenario is a page of text; anything larger is a mistake or an attack
-PRECISIONS = ("bf16", "fp16", "fp8", "fp8_block", "mxfp8", "nvfp4")
+PRECISIONS = ("bf16", "fp16", "fp32", "fp8", "fp8_block", "mxfp8", "nvfp4")
 RECOMPUTE_MODULES = (
     "none", "selective", "full", "core_attention", "mlp", "mlp_act", "moe", "moe_act", "layernorm", "mla_up_proj",
     "shared_experts", "ssm",
