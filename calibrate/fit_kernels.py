@@ -27,14 +27,14 @@ PROFILES = Path(__file__).parent.parent / "hwmodels" / "profiles"
 NVLS_SIBLING = {"h200-sxm": "h100-sxm", "gb200": "b200-hgx", "gb300": "b300-hgx"}
 
 
-def _round(value: Any) -> Any:
+def rounded(value: Any) -> Any:
     """Floats to six significant digits, containers included."""
     if isinstance(value, float):
         return float(f"{value:.6g}")
     if isinstance(value, Mapping):
-        return {k: _round(v) for k, v in value.items()}
+        return {k: rounded(v) for k, v in value.items()}
     if isinstance(value, list | tuple):
-        return [_round(v) for v in value]
+        return [rounded(v) for v in value]
     return value
 
 
@@ -178,8 +178,8 @@ def make_profile(name: str, excluded: frozenset[fit_nccl.Key], fit_date: str) ->
     raw["collectives"] = asdict(fit)
     _attention(gpu, raw, fit_date)
     _grouped(gpu, raw, fit_date)
-    rounded: dict[str, Any] = _round(raw)
-    return rounded
+    made: dict[str, Any] = rounded(raw)
+    return made
 
 
 def main(argv: Sequence[str] | None = None) -> None:

@@ -1,4 +1,4 @@
-"""What a transformer does between its matrices, in plain torch: timed one by one, and run as parts of whole programs."""
+"""What a transformer does between its matrices, in plain torch: timed alone and run inside whole programs."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def rotary_tables(seq_len: int, dim: int, dtype: str, device: str) -> tuple[Any,
 
 
 def split_and_rotate(qkv: Any, batch: int, heads: int, kv_heads: int, cosines: Any, sines: Any) -> tuple[Any, ...]:
-    """Queries, keys and values of [tokens, width], queries and keys turned by position: each [batch, heads, seq, dim]."""
+    """Queries, keys, values of [tokens, width], the first two turned by position: each [batch, heads, seq, dim]."""
     import torch
 
     dim = qkv.shape[-1] // (heads + 2 * kv_heads)
@@ -73,7 +73,10 @@ def back_to_tokens(rows: Any, order: Any, weights: Any, tokens: int) -> Any:
 
 
 def attend(parts: tuple[Any, ...], causal: bool) -> Any:
-    """Softmax attention of (queries, keys, values), each [batch, heads, seq, dim], by whatever kernel torch picks; grouped heads where there are fewer keys than queries."""
+    """Softmax attention of (queries, keys, values), each [batch, heads, seq, dim], by torch's pick.
+
+    Heads are grouped where there are fewer keys than queries.
+    """
     import torch.nn.functional as F  # noqa: N812  # the name everybody uses
 
     queries, keys, values = parts

@@ -6,7 +6,7 @@ from time import perf_counter
 from typing import Any
 
 from calibrate.measure.asks import Ask
-from calibrate.measure.clock import Call, Timing, summary, waited_s
+from calibrate.measure.clock import Call, Timing, summary
 from calibrate.measure.kernels import Bench, Prepared, Unsupported
 from calibrate.measure.tensors import noise
 
@@ -25,10 +25,13 @@ def prepare_collective(a: Ask, bench: Bench) -> Prepared:
     whole = noise((count,), "fp32", bench.device)
     part = torch.empty(count // ranks, device=bench.device)
     again = torch.empty_like(whole)
+    # newer names first: the older ones still work, with a warning
+    gather = getattr(dist, "all_gather_single", None) or dist.all_gather_into_tensor
+    scatter = getattr(dist, "reduce_scatter_single", None) or dist.reduce_scatter_tensor
     calls: dict[str, Call] = {
         "all_reduce": lambda i: dist.all_reduce(whole),
-        "all_gather": lambda i: dist.all_gather_into_tensor(again, part),
-        "reduce_scatter": lambda i: dist.reduce_scatter_tensor(part, whole),
+        "all_gather": lambda i: gather(again, part),
+        "reduce_scatter": lambda i: scatter(part, whole),
         "all_to_all": lambda i: dist.all_to_all_single(again, whole),
         "broadcast": lambda i: dist.broadcast(whole, 0),
         "send": lambda i: _hand_on(whole, again, rank, ranks),
@@ -87,18 +90,18 @@ def time_together(call: Call, budget_s: float, cuda: bool) -> Timing:
     import torch
     import torch.distributed as dist
 
-    def run(turn: int, count: int) -> tuple[float, float]:
+    def run(turn: int, count: int) -> float:
         dist.barrier()
-        before, start = waited_s(), perf_counter()
+        start = perf_counter()
         for i in range(turn, turn + count):
             call(i)
         if cuda:
             torch.cuda.synchronize()
-        return (perf_counter() - start) / count, (waited_s() - before) / count
+        return (perf_counter() - start) / count
 
     for i in range(_WARM):
         run(i, 1)
-    first, _ = run(_WARM, 2)
+    first = run(_WARM, 2)
     count = max(1, round(_SHORTEST_S / max(first, 1e-7)))
     repeats = max(3, min(_MOST_REPEATS, int(budget_s / max(first * count, 1e-7))))
     plan = torch.tensor([count, repeats])
@@ -109,4 +112,4 @@ def time_together(call: Call, budget_s: float, cuda: bool) -> Timing:
         dist.broadcast(on_device, 0)
         plan = on_device.cpu()
     count, repeats = (int(v) for v in plan)
-    return summary([run(4 + r * count, count) for r in range(repeats)])
+    return summary([run(4 + r * count, count) for r in range(repeats)], shared=not cuda)

@@ -144,10 +144,10 @@ _TRIM_THRESHOLD, _MMAP_MAX = -1, -4  # names of glibc's mallopt
 
 
 def keep_pages() -> bool:
-    """Make the C allocator keep memory that is freed, as PyTorch's CPU tuning guide advises (with jemalloc).
+    """Make the C allocator keep memory that is freed, as PyTorch's CPU tuning guide advises.
 
-    Otherwise every large tensor is mapped and its pages are zeroed anew, which a measurement in a loop would not see and
-    a training step would. False where the C library has no such switch.
+    Otherwise every large tensor is mapped and its pages are zeroed anew, which a loop over one kernel would not see
+    and a training step would. False where the C library has no such switch.
     """
     try:
         libc = ctypes.CDLL(None)

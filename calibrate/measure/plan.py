@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import zip_longest
 from math import exp
@@ -217,6 +217,6 @@ def default_plan(device: str, ranks: int, quick: bool) -> list[Ask]:
     return [*first, *_in_turn(groups)]
 
 
-def unmeasured(plan: Iterable[Ask], done: set[tuple[str, int]], ranks: int) -> list[Ask]:
-    """What is left of a plan, each question once."""
-    return [a for a in dict.fromkeys(plan) if (a.key, ranks) not in done]
+def unmeasured(plan: Iterable[Ask], done: Mapping[tuple[str, int], int], ranks: int, rounds: int) -> list[Ask]:
+    """What a plan still lacks after `rounds` rounds, each question once; `done` counts samples of a question."""
+    return [a for a in dict.fromkeys(plan) if done.get((a.key, ranks), 0) < rounds]

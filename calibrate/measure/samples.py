@@ -1,9 +1,10 @@
 """The sample table: one row per measurement in a CSV that grows while measuring, so that an interruption loses nothing.
 
-Columns: `op`, `phase`, `dtype`, `sizes` (name=number;...) say what was run (calibrate/measure/asks.py); `seconds` one
-unit of it (median), `spread` half the middle half over the median, `repeats` kept, `disturbed_share` set aside because
-others used the core; `ranks` processes at once on the machine, `threads` of each; `backend` the kernel that ran;
-`machine`, `torch`, `measured_at` (UTC) where and when.
+A question is asked in several rounds; rows that repeat it are that. Columns: `op`, `phase`, `dtype`, `sizes`
+(name=number;...) say what was run (calibrate/measure/asks.py); `seconds` one unit of it (calibrate/measure/clock.py),
+`spread` half the middle half of the repeats over it, `repeats`, `disturbed_share` of repeats far slower; `ranks`
+processes at once on the machine, `threads` of each; `backend` the kernel that ran; `machine`, `torch`, `measured_at`
+(UTC) where and when.
 """
 
 from __future__ import annotations
@@ -121,3 +122,12 @@ def _row(cells: Sequence[str], where: str) -> Measured:
         torch=row["torch"],
         measured_at=row["measured_at"],
     )
+
+
+def calmest(samples: Iterable[Measured]) -> list[Measured]:
+    """One sample per question and number of ranks: the fastest of its rounds, which others disturbed least."""
+    best: dict[tuple[str, int], Measured] = {}
+    for s in samples:
+        if s.key not in best or s.seconds < best[s.key].seconds:
+            best[s.key] = s
+    return list(best.values())

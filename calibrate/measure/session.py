@@ -1,7 +1,8 @@
-"""A calibration session: measure what is missing from the sample table within a time budget, one crew after the other."""
+"""A calibration session: measure what is missing from the sample table within a time budget, crew after crew."""
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -14,6 +15,7 @@ from calibrate.measure.plan import unmeasured
 from calibrate.measure.samples import BadSamples, Measured, append, load_samples, mend
 from calibrate.measure.workers import Answer, Crew, CrewFailed, measure_asks
 
+ROUNDS = 2  # every question is asked so often, at times far apart: the calmest answer counts
 Progress = Callable[[int, int, str], None]  # (measured, planned, what)
 
 
@@ -59,39 +61,47 @@ def measure(
     plans: dict[int, Sequence[Ask]],
     budget_s: float,
     table: Path,
+    rounds: int = ROUNDS,
     device: str = "",
     progress: Progress | None = None,
 ) -> Outcome:
     """Measure the plan of every number of ranks; rows go to `table` as they come, and what it holds is not redone."""
     found = known_samples(table, machine)
     outcome = Outcome(found, resumed=len(found))
-    done = {s.key for s in found}
-    todo = {ranks: unmeasured(plan, done, ranks) for ranks, plan in plans.items()}
-    total = sum(map(len, todo.values()))
+    turns = [(number, ranks) for number in range(1, rounds + 1) for ranks in plans]
+    total = sum(len(_left(outcome, plans[ranks], ranks, number)) for number, ranks in turns[-len(plans) :])
     begin, seen = perf_counter(), 0
-    for number, (ranks, asks) in enumerate(todo.items()):
+    for position, (number, ranks) in enumerate(turns):
+        asks = _left(outcome, plans[ranks], ranks, number)
         left_s = budget_s - (perf_counter() - begin)
-        own_s = left_s / (len(todo) - number)
-        asked = 0
-        crew = crew_of(machine, ranks, device)
+        crew, asked = crew_of(machine, ranks, device), 0
         try:
-            for answer in measure_asks(asks, crew, own_s):
+            for answer in measure_asks(asks, crew, left_s / (len(turns) - position)):
                 asked, seen = asked + 1, seen + 1
                 _keep(answer, crew, machine, table, outcome)
                 if progress is not None:
-                    progress(seen, total, answer.ask.key)
+                    progress(seen, total * rounds, answer.ask.key)
         except CrewFailed as error:
             outcome.failures.append(f"{ranks} ranks: {error}; calibrate again to go on")
-        outcome.not_reached += len(asks) - asked
+        if number == 1:
+            outcome.not_reached += len(asks) - asked
     return outcome
+
+
+def _left(outcome: Outcome, plan: Sequence[Ask], ranks: int, rounds: int) -> list[Ask]:
+    """What the plan still lacks; a question that was skipped is not asked again."""
+    asks = unmeasured(plan, Counter(s.key for s in outcome.samples), ranks, rounds)
+    return [a for a in asks if _label(a, ranks) not in outcome.skipped]
+
+
+def _label(a: Ask, ranks: int) -> str:
+    return f"{a.op}/{a.phase}/{a.dtype} with {ranks} ranks"
 
 
 def _keep(answer: Answer, crew: Crew, machine: Machine, table: Path, outcome: Outcome) -> None:
     timing = answer.timing
     if timing is None:
-        outcome.skipped[f"{answer.ask.op}/{answer.ask.phase}/{answer.ask.dtype} with {crew.ranks} ranks"] = (
-            answer.reason
-        )
+        outcome.skipped[_label(answer.ask, crew.ranks)] = answer.reason
         return
     row = Measured(
         ask=answer.ask,
