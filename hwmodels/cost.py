@@ -89,6 +89,8 @@ class KernelCostModel:
 
     def _price(self, work: Work) -> Cost:
         if isinstance(work, Comm):
+            if work.group.ranks <= 1:
+                return Cost(0.0, 0.0, "network", "nothing to send")
             seconds = collective_s(work, self._cluster, self._profile.collectives, self._fabric)
             return Cost(seconds, _NETWORK_SPREAD, "network", self._source("collectives", "nccl", "nccl"))
         if isinstance(work, ExpertExchange) and self._profile.device is not None and work.kernel == "all_to_all":

@@ -175,7 +175,9 @@ def moe_steps(ctx: LayerContext, kind: LayerKind) -> list[Step]:
         steps.append(_permute(ctx, "moe.permute", sent, width))
     steps += [*there, *enter, _permute(ctx, "moe.sort", received, width)]
     steps += _experts(ctx, moe, load, width)
-    steps += [_permute(ctx, "moe.unsort", received, width, "unpermute"), *leave, *back]
+    # whoever brings rows back to their tokens also adds them up: here, or after the exchange of plain copies
+    unsort = "unpermute" if ctx.stack.deduplicated_dispatch else "permute"
+    steps += [_permute(ctx, "moe.unsort", received, width, unsort), *leave, *back]
     if not ctx.stack.deduplicated_dispatch:
         steps.append(_permute(ctx, "moe.unpermute", sent, width, "unpermute"))
     if moe.latent:
