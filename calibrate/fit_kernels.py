@@ -21,6 +21,7 @@ from calibrate.kernel_fit import FitResult
 from calibrate.kernel_tables import LICENCE, PACKAGE, SYSTEM_OF, package_version, table_path
 from hwmodels.collective_fit import CollectiveFit
 from hwmodels.gpu import GpuSpec, load_gpu
+from hwmodels.machine import SCHEMA
 
 PROFILES = Path(__file__).parent.parent / "hwmodels" / "profiles"
 # parts whose tables hold no fittable all-reduce at NVLS size borrow it from the same generation
@@ -172,7 +173,8 @@ def _say(gpu: str, op: str, r: FitResult) -> None:
 def make_profile(name: str, excluded: frozenset[fit_nccl.Key], fit_date: str) -> dict[str, Any]:
     """Everything that is fitted for one GPU, as the JSON that ships."""
     gpu = load_gpu(name)
-    raw: dict[str, Any] = {"gpu": name, "gemm": {}, "grouped_gemm": {}, "attention": {}, "provenance": {}}
+    parts: dict[str, Any] = {"gemm": {}, "grouped_gemm": {}, "attention": {}, "provenance": {}}
+    raw: dict[str, Any] = {"schema": SCHEMA, "gpu": name, **parts}
     _gemms(gpu, raw, fit_date)
     fit, raw["provenance"]["collectives"] = _collectives(gpu, excluded, fit_date)
     raw["collectives"] = asdict(fit)

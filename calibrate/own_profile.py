@@ -100,7 +100,7 @@ class _Body:
 
     def _enough(self, label: str, samples: Sequence[Sample[Any]]) -> bool:
         if len(samples) < FEWEST:
-            self.lacking.append(f"{label}: {len(samples)} samples, {FEWEST} are needed")
+            self.lacking.append(f"{label} with {self.pool.ranks} ranks ({len(samples)} samples)")
         return len(samples) >= FEWEST
 
     def _note(self, label: str, op: str, fitted: Fitted, samples: Sequence[Sample[Any]]) -> None:

@@ -8,6 +8,7 @@ from typing import Any
 
 from hwmodels.gpu import GpuSpec
 from sim.bounds import lower_bounds_s
+from sim.corrections import corrected, corrected_interval
 from sim.interval import interval
 from sim.job import TrainJob
 from sim.layout import BadLayout, check_layout
@@ -41,6 +42,8 @@ def predict_train(
     if check_memory:
         _require_memory(simulator, memory)
     step = simulator.simulate_exact() if exact else simulator.simulate()
+    if resolved.correction is not None:
+        step = corrected(step, resolved.correction)
     return assemble(resolved, simulator, step, memory, scenario.price_usd_per_gpu_hour)
 
 
@@ -59,7 +62,8 @@ def assemble(
     per_gpu = model_flops * rate / job.cluster.gpus
     peaks = job.cluster.gpu.peak_flops_per_s
     peak16 = peaks.get("bf16") or peaks.get("fp16") or peaks["fp32"]
-    band = interval(job, step.step_time_s)
+    own = resolved.correction
+    band = corrected_interval(step.step_time_s, own) if own else interval(job, step.step_time_s)
     usable = job.cluster.gpu.usable_bytes
     busy = sum(step.by_source.values()) or 1.0
     drops = [load.dropped_share for load in simulator.loads if load is not None]

@@ -13,6 +13,7 @@ from hwmodels.machine import is_profile_file, load_machine, machine_cluster
 from hwmodels.profile import Profile, load_profile
 from sim.arch import ModelArch
 from sim.arch_catalogue import load_model
+from sim.corrections import Correction, deployment_of, load_corrections
 from sim.job import TrainJob
 from sim.layout import BadLayout, Layout, check_layout
 from sim.release import release_age
@@ -37,6 +38,7 @@ class Resolved:
     profile: str
     kernels: Profile
     assumptions: tuple[str, ...]
+    correction: Correction | None = None  # of this very deployment, where the scenario names a file of them
 
     def tuning(self, overrides: Mapping[str, float] | None = None) -> Tuning:
         """Constants of the step: the profile's own before the stack's; `overrides` before both."""
@@ -65,6 +67,17 @@ def _kernels(profile: str, cluster: Cluster) -> tuple[Profile, list[str]]:
             "leave cluster.node and cluster.gpu out, or calibrate there"
         )
     return found, [f"profile = {profile}: kernels measured on the machine itself"]
+
+
+def _correction(scenario: Scenario, job: TrainJob) -> tuple[Correction | None, list[str]]:
+    """What own runs of this very deployment say; of any other they say nothing."""
+    if scenario.corrections is None:
+        return None, []
+    name = deployment_of(job)
+    found = load_corrections(scenario.corrections).get(name)
+    if found is None:
+        return None, [f"corrections: {scenario.corrections} knows no own runs of {name}: none applied"]
+    return found, [f"corrections: step x {found.factor:.3f}, from {found.rows} own runs of {name}"]
 
 
 def _cluster(scenario: Scenario) -> tuple[Cluster, list[str]]:
@@ -139,15 +152,17 @@ def decided(
     Rules of tuned recipes (compiled from NVIDIA Megatron-Bridge's performance configurations): dense models overlap
     tensor-parallel transfers, MoE models do not. Exchanges hide behind another micro-batch's compute where they cross
     scale-up domains and there are virtual stages, releases before 26.02 excepted. Tokens travel once per rank and node
-    except on x86 hosts before 26.02. From 26.06 on gated experts run as fused kernels in MXFP8 on Blackwell.
+    except on x86 hosts before 26.02; plain PyTorch sends copies, and sorts rows once without an exchange.
+    From 26.06 on gated experts run as fused kernels in MXFP8 on Blackwell.
     """
+    plain = stack.constants_of == "torch-eager"
     young, gated = age == "young", arch.moe is not None and arch.moe.gated
     crosses = layout.ep > 1 and layout.group("ep", cluster).domains > 1
     fusable = precision in ("mxfp8", "nvfp4") and cluster.gpu.generation == "blackwell"
     rules: dict[str, Any] = {
         "tp_overlap": not arch.is_moe,
         "ep_overlap": "hidden" if layout.vpp > 1 and crosses and not young else "none",
-        "deduplicated_dispatch": not (young and cluster.host_cpu == "x86"),
+        "deduplicated_dispatch": layout.ep == 1 if plain else not (young and cluster.host_cpu == "x86"),
         "fused_experts": age == "late" and gated and fusable,
     }
     chosen = {key: value for key, value in rules.items() if getattr(stack, key) == "auto"}
@@ -245,4 +260,6 @@ def resolve(scenario: Scenario) -> Resolved:
         offload_activations=train.offload_activations,
         release=scenario.release or "",
     )
-    return Resolved(job, profile, kernels, tuple(assumed + from_layout + from_stack + from_rules))
+    correction, from_runs = _correction(scenario, job)
+    said = (*assumed, *from_layout, *from_stack, *from_rules, *from_runs)
+    return Resolved(job, profile, kernels, said, correction)

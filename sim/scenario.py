@@ -140,6 +140,7 @@ class Scenario(_Strict):
     stack: str | dict[str, Any] | None = None
     release: str | None = Field(default=None, description="software release, for example 26.04")
     profile: str | None = None
+    corrections: str | None = None
     price_usd_per_gpu_hour: float | None = Field(default=None, gt=0, le=10_000)
 
     @field_validator("release", mode="before")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
@@ -58,7 +58,7 @@ def known_samples(table: Path, machine: Machine) -> list[Measured]:
 
 def measure(
     machine: Machine,
-    plans: dict[int, Sequence[Ask]],
+    plans: Mapping[int, Sequence[Ask]],
     budget_s: float,
     table: Path,
     rounds: int = ROUNDS,

@@ -6,7 +6,8 @@ import multiprocessing
 import os
 import queue
 import tempfile
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from time import perf_counter
@@ -19,6 +20,8 @@ from calibrate.measure.kernels import Bench, Prepared, Unsupported, prepare
 
 _TOGETHER = ("collective", "overlap")
 _LEAST_S, _MOST_S = 0.03, 0.6  # of one measurement
+# threads sleep at the end of a parallel region: spinning costs whole time slices where other processes want the core
+_THREADING = {"OMP_WAIT_POLICY": "passive"}
 _SILENT_S = 180.0  # a worker that says nothing for so long is stuck
 
 
@@ -151,21 +154,31 @@ def run_crew(body: Callable[..., None], crew: Crew, *arguments: Any) -> Iterator
             context.Process(target=body, args=(rank, crew, meeting, *arguments, out), daemon=True)
             for rank in range(crew.ranks)
         ]
-        threads = os.environ.get("OMP_NUM_THREADS")
-        os.environ["OMP_NUM_THREADS"] = str(crew.threads)  # read when a worker loads its thread pool
-        try:
+        with _environment(_THREADING | {"OMP_NUM_THREADS": str(crew.threads)}):
             for worker in workers:
                 worker.start()
+        try:
             yield from _listen(out, workers)
         finally:
-            if threads is None:
-                del os.environ["OMP_NUM_THREADS"]
-            else:
-                os.environ["OMP_NUM_THREADS"] = threads
             for worker in workers:
                 worker.join(timeout=3.0)
                 if worker.is_alive():
                     worker.terminate()
+
+
+@contextmanager
+def _environment(changes: Mapping[str, str]) -> Iterator[None]:
+    """Variables that a worker's thread pool reads when it is loaded; put back afterwards."""
+    before = {name: os.environ.get(name) for name in changes}
+    os.environ.update(changes)
+    try:
+        yield
+    finally:
+        for name, value in before.items():
+            if value is None:
+                del os.environ[name]
+            else:
+                os.environ[name] = value
 
 
 def _listen(out: Any, workers: Sequence[Any]) -> Iterator[Any]:

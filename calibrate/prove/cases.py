@@ -99,8 +99,7 @@ class Case:
                 "precision": self.dtype,
             },
             "routing": routing,
-            # without an exchange rows are sorted once, not before and after it
-            "stack": {"name": STACK, "deduplicated_dispatch": self.ranks == 1},
+            "stack": STACK,
             "profile": profile,
         }
 
