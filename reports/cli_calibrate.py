@@ -53,6 +53,7 @@ def _measure(device: str, plan: Path | None, budget_s: float, out: Path, ranks: 
     from calibrate.measure.device import find_machine
     from calibrate.measure.plan import CPU, CUDA, default_plan
     from calibrate.measure.scenario_plan import scenario_asks
+    from calibrate.measure.samples import load_samples
     from calibrate.measure.session import measure
     from calibrate.own_profile import make_own_profile, write_profile
     from calibrate.own_sources import machine_file
@@ -78,7 +79,7 @@ def _measure(device: str, plan: Path | None, budget_s: float, out: Path, ranks: 
         note(f"skipped: {label}: {reason}")
     for failure in outcome.failures:
         note(f"failed: {failure}")
-    made = make_own_profile(outcome.samples, machine, table)
+    made = make_own_profile(load_samples(table), machine, table)
     with writing(out):
         write_profile(made, out)
     summary = profile_summary(made) | {

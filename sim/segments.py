@@ -57,13 +57,15 @@ def layer_steps(ctx: LayerContext, kind: LayerKind) -> tuple[Step, ...]:
 
 
 def embedding_steps(ctx: LayerContext) -> tuple[Step, ...]:
-    """Gather rows of the table; backward adds them into its gradient."""
+    """Gather rows of the table; backward adds them into its gradient, which plain PyTorch writes whole each time."""
     moved = ctx.local_tokens * ctx.arch.hidden * ctx.width
     forward_passes, backward_passes = PASSES["embedding"]
+    table_bytes = ctx.arch.vocab / ctx.layout.tp * ctx.arch.hidden * ctx.width
+    dense_gradient_passes = ctx.tuning.get("embedding_gradient_passes", ctx.stack.constants_of)
     work = Pointwise(
         name="embedding",
         forward_bytes=forward_passes * moved,
-        backward_bytes=backward_passes * moved,
+        backward_bytes=backward_passes * moved + dense_gradient_passes * table_bytes,
         kind="embedding",
         category="embedding",
     )

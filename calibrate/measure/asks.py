@@ -92,6 +92,10 @@ def _stream(a: Ask) -> Work:
     if kind == "loss":
         each = Tuning().get("loss_bytes_per_logit", "plain")
         return Stream(loss_bytes(float(a.number("tokens") * a.number("vocab")), each)[back], kind, 4, back)
+    if kind == "embedding" and back:
+        table = Tuning().get("embedding_gradient_passes", "torch-eager") * a.number("vocab")
+        elements = (PASSES[kind][back] * a.number("rows") + table) * a.number("cols")
+        return Stream(elements * bytes_per_element(a.dtype), kind, 1, back)
     if kind == "rope":
         elements = a.number("tokens") * a.number("heads") * a.number("dim")
     else:

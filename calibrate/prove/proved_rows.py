@@ -14,8 +14,8 @@ from calibrate.prove.cases import Case
 from calibrate.prove.proof import Proof
 
 COLUMNS = (
-    "id", "model", "gpu", "gpus", "seq_len", "gbs", "mbs", "ep", "zero", "precision", "routing", "stack", "step_time_s",
-    "spread_pct", "notes",
+    "id", "model", "gpu", "gpus", "seq_len", "gbs", "mbs", "pp", "ep", "zero", "precision", "routing", "stack",
+    "step_time_s", "spread_pct", "notes",
 )  # fmt: skip
 
 
@@ -48,6 +48,7 @@ def write_proved_rows(cases: Sequence[Case], proof: Proof, profile: str, path: P
                     "seq_len": case.seq_len,
                     "gbs": case.batch * case.ranks,
                     "mbs": case.batch,
+                    "pp": 1,
                     "ep": case.ranks if case.experts else 1,
                     "zero": 0,
                     "precision": case.dtype,
