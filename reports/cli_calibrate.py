@@ -52,8 +52,8 @@ def _measure(device: str, plan: Path | None, budget_s: float, out: Path, ranks: 
 
     from calibrate.measure.device import find_machine
     from calibrate.measure.plan import CPU, CUDA, default_plan
-    from calibrate.measure.scenario_plan import scenario_asks
     from calibrate.measure.samples import load_samples
+    from calibrate.measure.scenario_plan import scenario_asks
     from calibrate.measure.session import measure
     from calibrate.own_profile import make_own_profile, write_profile
     from calibrate.own_sources import machine_file

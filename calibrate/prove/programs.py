@@ -107,7 +107,8 @@ class Program:
         inner = blocks.gated_activation(blocks.grouped_linear(rows, layer["up"], counts))
         return blocks.grouped_linear(inner, layer["down"], counts)
 
-    def _logits(self) -> Any:
+    def logits(self) -> Any:
+        """Scores of every token, [tokens, vocab]."""
         import torch.nn.functional as F  # noqa: N812  # the name everybody uses
 
         x = F.embedding(self.names, self.table)
@@ -125,9 +126,9 @@ class Program:
 
         if self.optimizer is None:
             with torch.no_grad():
-                self._logits()
+                self.logits()
             return
-        F.cross_entropy(self._logits().float(), self.labels).backward()
+        F.cross_entropy(self.logits().float(), self.labels).backward()
         if self.case.ranks > 1:
             self._sum_gradients()
         self.optimizer.step()
