@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from functools import cache
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -26,24 +26,32 @@ def is_profile_file(name: str) -> bool:
     return name.endswith(SUFFIX)
 
 
-@cache
 def read_profile_file(path: str) -> dict[str, Any]:
     """The parsed file. NoFit when it is missing, broken, or of another schema."""
     try:
-        if Path(path).stat().st_size > MAX_BYTES:
-            raise NoFit(f"{path} is too large for a profile; `moesim calibrate --out {path}` writes one")
+        found = Path(path).stat()
+    except (OSError, ValueError) as error:
+        why = getattr(error, "strerror", None) or error
+        raise NoFit(f"cannot read profile {path}: {why}; `moesim calibrate --out {path}` writes one") from None
+    if found.st_size > MAX_BYTES:
+        raise NoFit(f"{path} is too large for a profile; `moesim calibrate --out {path}` writes one")
+    return _parsed(path, found.st_mtime_ns, found.st_size)
+
+
+@lru_cache(maxsize=8)
+def _parsed(path: str, changed_ns: int, size_bytes: int) -> dict[str, Any]:
+    """The file as it was at that time: a profile that is written again is read again."""
+    try:
         raw = json.loads(Path(path).read_text(encoding="utf-8"))
     except OSError as error:
-        raise NoFit(
-            f"cannot read profile {path}: {error.strerror}; `moesim calibrate --out {path}` writes one"
-        ) from None
+        raise NoFit(f"cannot read profile {path}: {error.strerror}") from None
     except (ValueError, RecursionError):
         raise NoFit(f"profile {path} is not JSON; `moesim calibrate --out {path}` writes one") from None
     if not isinstance(raw, dict) or "gemm" not in raw:
         raise NoFit(f"{path} is not a profile of kernels; `moesim calibrate --out {path}` writes one")
     if raw.get("schema") != SCHEMA:
-        found = raw.get("schema", "none")
-        raise NoFit(f"profile {path} has schema {found}, this moesim reads {SCHEMA}; calibrate again")
+        schema = raw.get("schema", "none")
+        raise NoFit(f"profile {path} has schema {schema}, this moesim reads {SCHEMA}; calibrate again")
     return raw
 
 
