@@ -19,11 +19,9 @@ from rich.console import Console
 from rich.table import Table
 from timing import timed
 
-from hwmodels.profile import load_profile
 from sim.resolve import resolve
 from sim.scenario import load_scenario, parse_scenario
 from sim.segments import Variant
-from sim.stack import Tuning
 from sim.train import StepSimulator
 
 EXAMPLE = Path(__file__).parents[1] / "examples" / "deepseek-v3-h800.yaml"
@@ -41,7 +39,7 @@ BASE: dict[str, Any] = {
 def simulator(scenario: dict[str, Any] | None = None) -> StepSimulator:
     """A fresh simulator, nothing priced yet."""
     resolved = resolve(load_scenario(EXAMPLE) if scenario is None else parse_scenario(scenario))
-    return StepSimulator(resolved.job, load_profile(resolved.profile), Tuning())
+    return StepSimulator(resolved.job, resolved.kernels, resolved.tuning())
 
 
 def shell_to_prompt() -> tuple[float, float]:

@@ -21,20 +21,21 @@ from calibrate.kernel_fit import FitResult
 from calibrate.kernel_tables import LICENCE, PACKAGE, SYSTEM_OF, package_version, table_path
 from hwmodels.collective_fit import CollectiveFit
 from hwmodels.gpu import GpuSpec, load_gpu
+from hwmodels.machine import SCHEMA
 
 PROFILES = Path(__file__).parent.parent / "hwmodels" / "profiles"
 # parts whose tables hold no fittable all-reduce at NVLS size borrow it from the same generation
 NVLS_SIBLING = {"h200-sxm": "h100-sxm", "gb200": "b200-hgx", "gb300": "b300-hgx"}
 
 
-def _round(value: Any) -> Any:
+def rounded(value: Any) -> Any:
     """Floats to six significant digits, containers included."""
     if isinstance(value, float):
         return float(f"{value:.6g}")
     if isinstance(value, Mapping):
-        return {k: _round(v) for k, v in value.items()}
+        return {k: rounded(v) for k, v in value.items()}
     if isinstance(value, list | tuple):
-        return [_round(v) for v in value]
+        return [rounded(v) for v in value]
     return value
 
 
@@ -172,14 +173,15 @@ def _say(gpu: str, op: str, r: FitResult) -> None:
 def make_profile(name: str, excluded: frozenset[fit_nccl.Key], fit_date: str) -> dict[str, Any]:
     """Everything that is fitted for one GPU, as the JSON that ships."""
     gpu = load_gpu(name)
-    raw: dict[str, Any] = {"gpu": name, "gemm": {}, "grouped_gemm": {}, "attention": {}, "provenance": {}}
+    parts: dict[str, Any] = {"gemm": {}, "grouped_gemm": {}, "attention": {}, "provenance": {}}
+    raw: dict[str, Any] = {"schema": SCHEMA, "gpu": name, **parts}
     _gemms(gpu, raw, fit_date)
     fit, raw["provenance"]["collectives"] = _collectives(gpu, excluded, fit_date)
     raw["collectives"] = asdict(fit)
     _attention(gpu, raw, fit_date)
     _grouped(gpu, raw, fit_date)
-    rounded: dict[str, Any] = _round(raw)
-    return rounded
+    made: dict[str, Any] = rounded(raw)
+    return made
 
 
 def main(argv: Sequence[str] | None = None) -> None:

@@ -6,11 +6,9 @@ from dataclasses import dataclass, replace
 
 from calibrate.cells import Row
 from calibrate.rows import scenario_of
-from hwmodels.profile import load_profile
 from sim.memory import step_memory
 from sim.resolve import Resolved, resolve
 from sim.scenario import parse_scenario
-from sim.stack import Tuning
 from sim.step_result import StepResult
 from sim.train import StepSimulator
 
@@ -36,7 +34,7 @@ def simulate_row(row: Row, overrides: dict[str, float] | None = None, events: bo
     raw, assumed = scenario_of(row)
     resolved = resolve(parse_scenario(raw))
     resolved = replace(resolved, assumptions=(*assumed, *resolved.assumptions))
-    simulator = StepSimulator(resolved.job, load_profile(resolved.profile), Tuning(overrides))
+    simulator = StepSimulator(resolved.job, resolved.kernels, resolved.tuning(overrides))
     if not (row.get("recompute") or "").strip() and not any("(recipe of" in note for note in assumed):
         resolved, simulator = _with_recipe(resolved, simulator, overrides)
     return RowResult(resolved, simulator.simulate(events), simulator)
@@ -54,7 +52,7 @@ def _with_recipe(
         return resolved, simulator
     for modules in _RECIPES:
         job = replace(resolved.job, recompute=modules)
-        candidate = StepSimulator(job, simulator.profile, Tuning(overrides))
+        candidate = StepSimulator(job, simulator.profile, resolved.tuning(overrides))
         if _fits(candidate):
             break
     enough = "needed to fit" if _fits(candidate) else "and yet it would not fit: something that saves memory is missing"

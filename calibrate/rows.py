@@ -14,6 +14,7 @@ from typing import Any
 from calibrate.cells import Row, text_of, whole_of
 from calibrate.recipes import Recipe, find_recipe
 from calibrate.tables import TRAINING
+from hwmodels.machine import is_profile_file
 from sim.arch_catalogue import load_model
 from sim.release import parse_release
 from sim.scenario import ScenarioError
@@ -42,7 +43,10 @@ def precision_of(text: str) -> str:
         return "fp16"
     if not t or "bf16" in t or "bfloat16" in t:
         return "bf16"
-    raise ScenarioError(f"column precision: {text!r} is not known; write BF16, FP16, FP8, FP8-block, MXFP8 or NVFP4")
+    if t in ("fp32", "float32"):
+        return "fp32"
+    known = "BF16, FP16, FP32, FP8, FP8-block, MXFP8 or NVFP4"
+    raise ScenarioError(f"column precision: {text!r} is not known; write {known}")
 
 
 def stack_of(row: Row) -> tuple[str, str]:
@@ -139,6 +143,8 @@ def _model(row: Row) -> Any:
 
 
 def _cluster(row: Row) -> dict[str, Any]:
+    if is_profile_file(text_of(row, "gpu")):  # a machine of one's own, as its profile describes it
+        return {"gpus": _whole(row, "gpus")}
     cluster: dict[str, Any] = {"gpu": text_of(row, "gpu"), "gpus": _whole(row, "gpus")}
     found = re.search(r"(\d+(?:\.\d+)?)\s*Gb/s\s+per\s+(node|GPU)", text_of(row, "internode"))
     if found:
@@ -265,7 +271,18 @@ def scenario_of(row: Row) -> tuple[dict[str, Any], list[str]]:
     release = parse_release(text_of(row, "release"))
     if release:
         scenario["release"] = release
-    return scenario, assumed
+    return scenario | _own_machine(row), assumed
+
+
+def _own_machine(row: Row) -> dict[str, Any]:
+    """What rows of one's own machine say besides: its profile in place of a GPU, a file of counted routing."""
+    found: dict[str, Any] = {}
+    if is_profile_file(text_of(row, "gpu")):
+        found["profile"] = text_of(row, "gpu")
+    counted = re.fullmatch(r"counts (\S.*)", text_of(row, "routing"))
+    if counted:
+        found["routing"] = {"counts": counted.group(1)}
+    return found
 
 
 def _capacity(row: Row, train: dict[str, Any]) -> None:

@@ -12,6 +12,7 @@ from hwmodels.exchange_kernels import ExchangeFit, exchange_s
 from hwmodels.kernels import attention_time_s, gemm_time_s, grouped_gemm_time_s
 from hwmodels.profile import Profile
 from hwmodels.roofline import bound_of, floor_s
+from hwmodels.stream_fit import stream_key, stream_time_s
 from hwmodels.work import Attention, Comm, ExpertExchange, Gemm, GroupedGemm, Stream, Work
 
 
@@ -88,8 +89,14 @@ class KernelCostModel:
 
     def _price(self, work: Work) -> Cost:
         if isinstance(work, Comm):
+            if work.group.ranks <= 1:
+                return Cost(0.0, 0.0, "network", "nothing to send")
             seconds = collective_s(work, self._cluster, self._profile.collectives, self._fabric)
             return Cost(seconds, _NETWORK_SPREAD, "network", self._source("collectives", "nccl", "nccl"))
+        if isinstance(work, ExpertExchange) and self._profile.device is not None and work.kernel == "all_to_all":
+            # the machine's own all-to-all was timed: it says more than constants of a GPU generation
+            size = work.tokens * work.top_k * work.imbalance * work.payload_bytes
+            return self._price(Comm("all_to_all", size, work.group))
         if isinstance(work, ExpertExchange):
             return Cost(
                 exchange_s(work, self._cluster, self._exchange), _NETWORK_SPREAD, "network", "fit: expert exchange"
@@ -101,6 +108,11 @@ class KernelCostModel:
         return Cost(max(seconds, floor), spread, bound_of(work, self._cluster.gpu), source)
 
     def _stream(self, work: Stream) -> Cost:
+        key = stream_key(work)
+        fit = self._profile.streams.get(key)
+        if fit is not None:
+            seconds = stream_time_s(work, self._cluster.gpu.hbm_bytes_per_s, fit)
+            return Cost(seconds, self._spread(f"stream/{key}"), "memory", self._source(key, "", ""))
         share = self._sustained.stream_bandwidth.get(work.kind, self._sustained.stream_bandwidth.get("*", 1.0))
         seconds = (
             work.bytes / (self._cluster.gpu.hbm_bytes_per_s * share) + work.kernels * self._sustained.stream_launch_s
@@ -134,15 +146,15 @@ class KernelCostModel:
         }[op]
         return next((d for d in (dtype, *_STAND_INS.get(dtype, ())) if d in fits), dtype)
 
-    def _spread(self, op: str, dtype: str) -> float:
-        for key in (f"{op}/{dtype}", f"{op}_forward/{dtype}"):
+    def _spread(self, op: str, dtype: str = "") -> float:
+        for key in (op, f"{op}/{dtype}", f"{op}_forward/{dtype}"):
             if key in self._profile.provenance:
                 return self._profile.provenance[key].median_error * 1.5  # median to standard deviation
         return 0.15
 
     def _source(self, op: str, dtype: str, asked: str) -> str:
         name = self._profile.derived_from or self._profile.gpu
-        label = f"fit: {name} {op} {dtype}"
+        label = f"fit: {name} {op} {dtype}".rstrip()
         if asked != dtype and not (asked == "fp16" and dtype == "bf16"):
             label += f" standing in for {asked}"
         return f"derived {label}" if self._profile.derived_from else label

@@ -48,7 +48,8 @@ class GpuSpec:
         return PEAK_OF[dtype] in self.peak_flops_per_s
 
 
-def _from_record(name: str, r: GpuRecord) -> GpuSpec:
+def spec_from_record(name: str, r: GpuRecord) -> GpuSpec:
+    """The spec that a checked record describes."""
     price, middle, note = r.price_usd_per_hour, None, ""
     if price is not None:
         note = f"{price.date} {price.source}".strip()
@@ -97,4 +98,4 @@ def load_gpu(name: str) -> GpuSpec:
     key = aliases.get(name, name)
     if key not in records:
         raise FactError(f"unknown GPU {name!r}; {did_you_mean(name, [*records, *aliases])}")
-    return _from_record(key, checked(GpuRecord, "gpus", key, records[key]))
+    return spec_from_record(key, checked(GpuRecord, "gpus", key, records[key]))

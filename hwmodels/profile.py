@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import cache
 from importlib.resources import files
 from math import log
@@ -12,8 +12,10 @@ from typing import Any, TypeVar
 
 from hwmodels.collective_fit import CollectiveFit
 from hwmodels.dtypes import PEAK_OF
-from hwmodels.gpu import GpuSpec, load_gpu
+from hwmodels.gpu import GpuSpec, load_gpu, spec_from_record
 from hwmodels.kernels import AttentionFit, GemmFit, GroupedGemmFit
+from hwmodels.records import GpuRecord, checked
+from hwmodels.stream_fit import StreamFit
 
 F = TypeVar("F")
 
@@ -46,7 +48,10 @@ class Provenance:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Profile:
-    """Fits of one GPU. `derived_from`: the measured GPU whose efficiencies go with this one's own peaks."""
+    """Fits of one GPU. `derived_from`: the measured GPU whose efficiencies go with this one's own peaks.
+
+    What only a machine that was measured as a whole knows stands at the end, and is empty otherwise.
+    """
 
     gpu: str
     derived_from: str | None
@@ -54,9 +59,19 @@ class Profile:
     gemms: Mapping[str, GemmFit]
     grouped_gemms: Mapping[str, GroupedGemmFit]
     attentions: Mapping[str, AttentionFit]
-    collectives: CollectiveFit
+    collective_fit: CollectiveFit | None
     provenance: Mapping[str, Provenance]  # by "gemm/bf16", "grouped_gemm/bf16", "attention_forward/bf16",
     # "attention_decode/bf16", "collectives"
+    streams: Mapping[str, StreamFit] = field(default_factory=dict)  # by kind of work, "<kind>.bwd" backward
+    constants: Mapping[str, float] = field(default_factory=dict)  # of training steps, in place of the stacks' own
+    device: GpuSpec | None = None  # what one rank of the machine is
+
+    @property
+    def collectives(self) -> CollectiveFit:
+        """Collectives inside a scale-up domain. NoFit when none was measured."""
+        if self.collective_fit is None:
+            raise NoFit(f"{self.gpu}: no collective was measured; calibrate with --ranks 2 or more")
+        return self.collective_fit
 
     def gemm(self, dtype: str) -> GemmFit:
         """GEMM coefficients. NoFit when the dtype was not measured."""
@@ -148,7 +163,7 @@ def _derive(gpu: GpuSpec, base: Profile, note: str) -> Profile:
         gemms=_supported(gpu, base.gemms),
         grouped_gemms=_supported(gpu, base.grouped_gemms),
         attentions=_supported(gpu, base.attentions),
-        collectives=collectives,
+        collective_fit=collectives,
     )
 
 
@@ -172,9 +187,20 @@ def profile_from_dict(raw: Mapping[str, Any]) -> Profile:
         gemms={d: GemmFit(**v) for d, v in raw["gemm"].items()},
         grouped_gemms={d: GroupedGemmFit(**v) for d, v in raw["grouped_gemm"].items()},
         attentions={d: AttentionFit(**v) for d, v in raw["attention"].items()},
-        collectives=CollectiveFit(**raw["collectives"]),
+        collective_fit=CollectiveFit(**raw["collectives"]) if raw["collectives"] else None,
         provenance={k: _provenance(v) for k, v in raw["provenance"].items()},
+        streams={k: StreamFit(**v) for k, v in raw.get("streams", {}).items()},
+        constants=dict(raw.get("constants", {})),
+        device=_device(raw),
     )
+
+
+def _device(raw: Mapping[str, Any]) -> GpuSpec | None:
+    """The device that was measured, where the profile is of a whole machine. FactError for an impossible one."""
+    record = raw.get("device")
+    if record is None:
+        return None
+    return spec_from_record(raw["gpu"], checked(GpuRecord, "device of a profile", raw["gpu"], record))
 
 
 def _provenance(raw: Mapping[str, Any]) -> Provenance:

@@ -133,13 +133,14 @@ class Attention:
 class Stream:
     """Memory-bound work: `bytes` read and written in `kernels` launches, with no arithmetic worth counting.
 
-    `kind` names the family whose measured efficiency applies: "elementwise", "norm", "softmax", "permute",
-    "cast", "optimizer", "embedding", "loss", "copy".
+    `kind` names the family whose measured efficiency applies: "elementwise", "norm", "residual", "rope", "act",
+    "gated_act", "softmax", "router", "permute", "unpermute", "cast", "accumulate", "embedding", "loss", "copy".
     """
 
     bytes: float
     kind: str = "elementwise"
     kernels: int = 1
+    backward: bool = False
 
     @property
     def flops(self) -> float:

@@ -18,6 +18,11 @@ class OutputError(ValueError):
 
 def ours() -> tuple[type[Exception], ...]:
     """Every exception that our rooms raise for questions which cannot be answered. Imports the rooms."""
+    from calibrate.deployments import BadDeployment
+    from calibrate.measure.device import NoDevice
+    from calibrate.measure.samples import BadSamples
+    from calibrate.measure.workers import CrewFailed
+    from calibrate.own_sources import BadSource
     from calibrate.row_file import BadRows
     from hwmodels.facts import FactError
     from hwmodels.profile import NoFit
@@ -31,8 +36,8 @@ def ours() -> tuple[type[Exception], ...]:
     from traces.routing import BadTrace
 
     return (
-        OutputError, BadRows, FactError, NoFit, UnitError, ArchError, BadLayout, DoesNotFit, Deadlock,
-        ScenarioError, StackError, BadTrace,
+        OutputError, NoDevice, BadSamples, BadSource, BadDeployment, CrewFailed, BadRows, FactError, NoFit, UnitError,
+        ArchError, BadLayout, DoesNotFit, Deadlock, ScenarioError, StackError, BadTrace,
     )  # fmt: skip
 
 

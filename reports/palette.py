@@ -44,6 +44,7 @@ CLASS_OF = {
     "offload": "communication (exposed)",
     "optimizer": "optimizer, fixed costs",
     "step_constant": "optimizer, fixed costs",
+    "correction": "optimizer, fixed costs",
     "host": "waiting",
     "bubble": "waiting",
     "straggler": "waiting",

@@ -26,7 +26,7 @@ def _changes(found: WhatIf) -> Table:
     for knob, outcomes in found.by_knob():
         for i, o in enumerate(outcomes):
             cells = [knob if i == 0 else "", o.change, seconds(o.step_time_s), f"{o.speed_factor - 1.0:+.1%}"]
-            price = found.usd_per_gpu_hour
+            price = found.usd_per_hour
             worth = "" if price is None else f"${price * o.speed_factor:.2f} a GPU-hour"
             table.add_row(*cells, worth, "" if o.fits else "does not fit")
         table.add_section()

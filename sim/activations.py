@@ -87,7 +87,7 @@ def layer_bytes(job: TrainJob, loads: Sequence[ExpertLoad | None], index: int, e
     tokens = job.micro_batch * job.seq_len / job.layout.cp
     if "full" in job.recompute:
         brought = brought_bytes(job, kind, _rows(loads[index], ep_rank)) if "keep_collectives" in job.recompute else 0.0
-        return 2.0 * job.arch.hidden * tokens / sharding(job) + brought
+        return job.width * job.arch.hidden * tokens / sharding(job) + brought
     total = 0.0
     if kind.mixer in ("attention", "window_attention", "cross_attention"):
         total += attention_bytes(job, kind) * (2.0 if kind.mixer == "cross_attention" else 1.0)
@@ -95,7 +95,7 @@ def layer_bytes(job: TrainJob, loads: Sequence[ExpertLoad | None], index: int, e
         total += ssm_bytes(job)
     if kind.ffn != "none":
         total += ffn_bytes(job, kind, _rows(loads[index], ep_rank), tokens)
-    return total * tokens
+    return total * tokens * job.width / 2.0
 
 
 def _rows(load: ExpertLoad | None, ep_rank: int) -> float:

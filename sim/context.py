@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from hwmodels.cluster import Cluster
+from hwmodels.dtypes import bytes_per_element
 from hwmodels.work import Group
 from sim.arch import ModelArch
 from sim.layout import Layout
@@ -64,8 +65,13 @@ class LayerContext:
 
     @property
     def half(self) -> str:
-        """The 16-bit format of everything that is not quantised."""
-        return "fp16" if self.precision == "fp16" else "bf16"
+        """The format of everything that is not quantised: 16 bits, or fp32 throughout."""
+        return self.precision if self.precision in ("fp16", "fp32") else "bf16"
+
+    @property
+    def width(self) -> float:
+        """Bytes of one element of everything that is not quantised."""
+        return bytes_per_element(self.half)
 
     @property
     def quantised(self) -> bool:

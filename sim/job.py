@@ -35,6 +35,11 @@ class TrainJob:
     release: str = ""  # software release "YY.MM", empty when unknown
 
     @property
+    def width(self) -> float:
+        """Bytes of one weight or activation that is not quantised."""
+        return 4.0 if self.precision == "fp32" else 2.0
+
+    @property
     def micro_batches(self) -> int:
         """Micro-batches per data-parallel replica and step."""
         return self.global_batch // (self.micro_batch * self.layout.dp)

@@ -6,6 +6,7 @@ from hwmodels.work import Attention, Comm
 from sim.arch import AttentionArch
 from sim.context import LayerContext
 from sim.steps import Core, Exchange, Linear, Pointwise, Step
+from sim.traffic import PASSES
 
 _ACCUMULATE = 8.0  # fp32 gradient buffer: read and write per weight
 
@@ -29,29 +30,39 @@ def linear(ctx: LayerContext, name: str, m: float, n: int, k: int, module: str =
     )
 
 
-def pointwise(ctx: LayerContext, name: str, forward: float, backward: float, module: str = "") -> Pointwise:
-    """Elementwise work: ideal bytes times what this stack really moves."""
-    factor = ctx.traffic()
-    return Pointwise(name=name, forward_bytes=forward * factor, backward_bytes=backward * factor, module=module)
+def pointwise(
+    ctx: LayerContext, name: str, forward: float, backward: float, module: str = "", kind: str = "elementwise"
+) -> Pointwise:
+    """Elementwise work: ideal bytes in a 16-bit run, times what this stack really moves."""
+    factor = ctx.traffic() * ctx.width / 2.0
+    return Pointwise(
+        name=name, forward_bytes=forward * factor, backward_bytes=backward * factor, module=module, kind=kind
+    )
+
+
+def passing(ctx: LayerContext, name: str, kind: str, elements: float, module: str = "") -> Pointwise:
+    """Work that passes over `elements` as often as its kind does (sim.traffic)."""
+    forward, backward = PASSES[kind]
+    return pointwise(ctx, name, 2.0 * forward * elements, 2.0 * backward * elements, module, kind)
 
 
 def norm(ctx: LayerContext, name: str) -> Pointwise:
     """Norm plus the residual gradient that joins it backward: read and write the hidden state."""
     elements = ctx.local_tokens * ctx.arch.hidden
-    return pointwise(ctx, name, 4.0 * elements, 8.0 * elements, module="layernorm")
+    return passing(ctx, name, "norm", elements, "layernorm")
 
 
 def residual(ctx: LayerContext, name: str) -> Pointwise:
     """Residual add (with bias and dropout where they exist): read two, write one."""
     elements = ctx.local_tokens * ctx.arch.hidden
-    return pointwise(ctx, name, 6.0 * elements, 2.0 * elements)
+    return passing(ctx, name, "residual", elements)
 
 
 def enter_tensor_parallel(ctx: LayerContext, name: str, module: str = "") -> list[Step]:
     """Before a column-parallel layer: all-gather with sequence parallelism, an all-reduce backward without."""
     if ctx.layout.tp == 1:
         return []
-    group, buffer = ctx.group("tp"), ctx.tokens * ctx.arch.hidden * 2.0
+    group, buffer = ctx.group("tp"), ctx.tokens * ctx.arch.hidden * ctx.width
     exposed = tp_exposed(ctx)
     if not ctx.layout.sequence_parallel:
         return [
@@ -71,7 +82,7 @@ def leave_tensor_parallel(ctx: LayerContext, name: str, module: str = "") -> lis
     """After a row-parallel layer: reduce-scatter with sequence parallelism, an all-reduce forward without."""
     if ctx.layout.tp == 1:
         return []
-    group, buffer = ctx.group("tp"), ctx.tokens * ctx.arch.hidden * 2.0
+    group, buffer = ctx.group("tp"), ctx.tokens * ctx.arch.hidden * ctx.width
     exposed = tp_exposed(ctx)
     if not ctx.layout.sequence_parallel:
         return [
@@ -94,7 +105,7 @@ def _context_exchange(ctx: LayerContext, name: str, elements: float) -> list[Ste
     """Context parallelism as all-to-all between sequence and heads."""
     if ctx.layout.cp == 1:
         return []
-    comm = Comm("all_to_all", elements * 2.0, ctx.group("cp"))
+    comm = Comm("all_to_all", elements * ctx.width, ctx.group("cp"))
     exposed = ctx.tuning.get("cp_exposed", ctx.stack.constants_of)
     return [Exchange(name=name, forward=comm, backward=comm, category="cp_comm", exposed=exposed)]
 
@@ -157,7 +168,7 @@ def attention_steps(ctx: LayerContext, *, window: bool = False, causal: bool = T
         steps.append(linear(ctx, f"{prefix}.qkv", t, width, h))
     rotated = t * (heads + (heads if a.is_mla else kv)) * a.head_dim
     passes = 2.0 if a.qk_norm != "none" else 1.0
-    steps.append(pointwise(ctx, f"{prefix}.rope", 4.0 * passes * rotated, 4.0 * passes * rotated))
+    steps.append(passing(ctx, f"{prefix}.rope", "rope", passes * rotated))
     steps += _context_exchange(ctx, f"{prefix}.cp_in", t * (heads * a.head_dim + 2 * kv * a.head_dim))
     steps.append(_core(ctx, a, window=window, causal=causal))
     steps += _context_exchange(ctx, f"{prefix}.cp_out", t * heads * a.v_head_dim)
@@ -172,8 +183,7 @@ def feed_forward(ctx: LayerContext, name: str, intermediate: int, gated: bool, t
     h = ctx.arch.hidden
     elements = tokens * intermediate
     first = linear(ctx, f"{name}.up", tokens, (2 if gated else 1) * intermediate, h, "mlp")
-    act_forward, act_backward = (6.0, 10.0) if gated else (4.0, 6.0)
-    act = pointwise(ctx, f"{name}.act", act_forward * elements, act_backward * elements, "mlp_act")
+    act = passing(ctx, f"{name}.act", "gated_act" if gated else "act", elements, "mlp_act")
     return [first, act, linear(ctx, f"{name}.down", tokens, h, intermediate, "mlp")]
 
 

@@ -96,7 +96,7 @@ def _static(sim: StepSimulator, rank: int) -> tuple[float, float, float]:
     shards = (lay.dense_shards, lay.expert_shards)
     for own, params, ways in zip(held, trained, shards, strict=True):
         frozen = own if job.lora_rank else 0.0
-        weights = (2.0 * params + job.base_bytes * frozen) / (ways if lay.zero >= 3 else 1)
+        weights = (job.width * params + job.base_bytes * frozen) / (ways if lay.zero >= 3 else 1)
         gradients = gradient_bytes * params / (ways if lay.zero >= 2 else 1)
         optimizer = job.stack.master_dtype_bytes * params / (ways if lay.zero >= 1 else 1)
         for i, value in enumerate((weights, gradients, 0.0 if job.offload_optimizer else optimizer)):
@@ -118,11 +118,11 @@ def rank_memory(sim: StepSimulator, rank: int) -> RankMemory:
         if chunk.head:
             per_logit = 2.0 if job.stack.fused_loss else 6.0
             logits = per_logit * tokens * job.arch.vocab / lay.tp * (1 + chunk.mtp)
-            activations += 2.0 * job.arch.hidden * tokens / sharding(job)
+            activations += job.width * job.arch.hidden * tokens / sharding(job)
     for chunk in (sim.chunks[c] for c in lay.chunks_of(rank)):
         kinds |= {job.arch.layers[i] for i in chunk.layers}
         if chunk.head:
-            buffers += 2.0 * job.arch.vocab * job.arch.hidden / lay.tp
+            buffers += job.width * job.arch.vocab * job.arch.hidden / lay.tp
     activations *= 1.0 - job.offload_activations
     weights, gradients, optimizer = _static(sim, rank)
     if job.stack.dummy_gradients:

@@ -12,9 +12,11 @@ from sim.layers import (
     leave_tensor_parallel,
     linear,
     norm,
+    passing,
     residual,
 )
 from sim.steps import Exchange, GroupedLinear, Linear, Pointwise, Step
+from sim.traffic import PASSES, router_bytes
 
 _KERNELS = {"alltoall": "all_to_all", "deepep": "normal", "hybridep": "hybrid"}
 
@@ -35,11 +37,12 @@ def _router(ctx: LayerContext, moe: MoeArch, experts: int) -> list[Step]:
         trainable=ctx.lora_rank == 0,
     )
     passes = ctx.tuning.get("router_passes", ctx.stack.constants_of, ctx.age)
-    score_bytes = passes * 4.0 * t * experts
+    score_bytes = router_bytes(t, experts, passes)
     work = Pointwise(
         name="moe.top_k",
         forward_bytes=score_bytes,
         backward_bytes=score_bytes,
+        kind="router",
         category="router",
         module="moe",
         kernels=6,
@@ -47,15 +50,16 @@ def _router(ctx: LayerContext, moe: MoeArch, experts: int) -> list[Step]:
     return [gemm, work]
 
 
-def _permute(ctx: LayerContext, name: str, rows: float, width: int) -> Pointwise:
-    """Copy rows into expert order (or back): read and write 16-bit vectors."""
+def _permute(ctx: LayerContext, name: str, rows: float, width: int, kind: str = "permute") -> Pointwise:
+    """Copy rows into expert order (or back: "unpermute"): read and write vectors."""
     factor = ctx.tuning.get("permute_traffic", ctx.stack.constants_of, ctx.age)
-    bytes_ = 4.0 * rows * width * factor
+    forward, backward = PASSES[kind]
+    moved = ctx.width * rows * width * factor
     return Pointwise(
         name=name,
-        forward_bytes=bytes_,
-        backward_bytes=bytes_,
-        kind="permute",
+        forward_bytes=forward * moved,
+        backward_bytes=backward * moved,
+        kind=kind,
         category="permute",
         module="moe",
         kernels=2,
@@ -74,7 +78,7 @@ def _exchange(ctx: LayerContext, moe: MoeArch, load: ExpertLoad, width: int) -> 
             stage="dispatch" if stage == "dispatch" else "combine",
             tokens=ctx.dispatched_tokens,
             top_k=moe.top_k,
-            payload_bytes=width * bytes_per_element(dtype),
+            payload_bytes=width * max(bytes_per_element(dtype), ctx.width if dtype == "bf16" else 0.0),
             group=ctx.group("ep"),
             node_copies=load.node_copies,
             rank_copies=load.rank_copies,
@@ -110,7 +114,7 @@ def _expert_tensor(ctx: LayerContext, rows: float, width: int) -> tuple[list[Ste
     """
     if ctx.layout.etp == 1:
         return [], []
-    group, buffer = ctx.group("etp"), rows * width * 2.0
+    group, buffer = ctx.group("etp"), rows * width * ctx.width
     if ctx.layout.duplicates == "send":
         total = Comm("all_reduce", buffer, group)
         enter = Exchange(name="moe.etp_enter", forward=None, backward=total, module="moe")
@@ -162,17 +166,10 @@ def _experts(ctx: LayerContext, moe: MoeArch, load: ExpertLoad, width: int) -> l
             one_launch=fused or ctx.stack.grouped_kernels,
         )
 
-    elements = float(sum(rows)) * inner * ctx.traffic() * scale
-    forward_bytes, backward_bytes = (6.0, 10.0) if moe.gated else (4.0, 6.0)
+    elements = float(sum(rows)) * inner * scale
     if moe.expert_bias:  # bias, clamp and gate as separate elementwise kernels (gpt-oss)
-        passes = ctx.tuning.get("unfused_activation_passes", ctx.stack.constants_of)
-        forward_bytes, backward_bytes = forward_bytes * passes, backward_bytes * passes
-    act = Pointwise(
-        name="moe.act",
-        forward_bytes=forward_bytes * elements,
-        backward_bytes=backward_bytes * elements,
-        module="moe_act",
-    )
+        elements *= ctx.tuning.get("unfused_activation_passes", ctx.stack.constants_of)
+    act = passing(ctx, "moe.act", "gated_act" if moe.gated else "act", elements, "moe_act")
     return [grouped("moe.up", (2 if moe.gated else 1) * inner, width), act, grouped("moe.down", width, inner)]
 
 
@@ -203,13 +200,15 @@ def moe_steps(ctx: LayerContext, kind: LayerKind) -> list[Step]:
     enter, leave = _expert_tensor(ctx, received, width)
     drop, regather = _drop_duplicates(ctx)
     steps += drop
-    if ctx.stack.dispatcher == "alltoall":  # the other kernels permute while they copy
+    copies = ctx.stack.dispatcher == "alltoall" and ctx.layout.ep > 1  # the other kernels permute while they copy
+    if copies:
         steps.append(_permute(ctx, "moe.permute", sent, width))
     steps += [*there, *enter, _permute(ctx, "moe.sort", received, width)]
     steps += _experts(ctx, moe, load, width)
-    steps += [_permute(ctx, "moe.unsort", received, width), *leave, *back]
-    if ctx.stack.dispatcher == "alltoall":  # the other kernels permute while they copy
-        steps.append(_permute(ctx, "moe.unpermute", sent, width))
+    # whoever brings rows back to their tokens also adds them up: here, or after the exchange of plain copies
+    steps += [_permute(ctx, "moe.unsort", received, width, "permute" if copies else "unpermute"), *leave, *back]
+    if copies:
+        steps.append(_permute(ctx, "moe.unpermute", sent, width, "unpermute"))
     steps += regather
     if moe.latent:
         steps.append(linear(ctx, "moe.latent_up", ctx.local_tokens, ctx.arch.hidden, moe.latent))

@@ -7,8 +7,8 @@ from pathlib import Path
 from typing import Any
 
 from hwmodels.gpu import GpuSpec
-from hwmodels.profile import load_profile
 from sim.bounds import lower_bounds_s
+from sim.corrections import corrected, corrected_interval
 from sim.interval import interval
 from sim.job import TrainJob
 from sim.layout import BadLayout, check_layout
@@ -17,7 +17,6 @@ from sim.params import flops_per_token
 from sim.prediction import CATEGORIES, Prediction
 from sim.resolve import Resolved, resolve
 from sim.scenario import Scenario, load_scenario, parse_scenario
-from sim.stack import Tuning
 from sim.step_result import StepResult
 from sim.train import StepSimulator
 
@@ -38,11 +37,13 @@ def predict_train(
     elif isinstance(scenario, dict):
         scenario = parse_scenario(scenario)
     resolved = resolve(scenario)
-    simulator = StepSimulator(resolved.job, load_profile(resolved.profile), Tuning())
+    simulator = StepSimulator(resolved.job, resolved.kernels, resolved.tuning())
     memory = tuple(step_memory(simulator))
     if check_memory:
         _require_memory(simulator, memory)
     step = simulator.simulate_exact() if exact else simulator.simulate()
+    if resolved.correction is not None:
+        step = corrected(step, resolved.correction)
     return assemble(resolved, simulator, step, memory, scenario.price_usd_per_gpu_hour)
 
 
@@ -59,8 +60,10 @@ def assemble(
     rate = tokens / step.step_time_s
     model_flops = 3.0 * flops_per_token(job.arch, job.seq_len)
     per_gpu = model_flops * rate / job.cluster.gpus
-    peak16 = job.cluster.gpu.peak_flops_per_s.get("bf16") or job.cluster.gpu.peak_flops_per_s["fp16"]
-    band = interval(job, step.step_time_s)
+    peaks = job.cluster.gpu.peak_flops_per_s
+    peak16 = peaks.get("bf16") or peaks.get("fp16") or peaks["fp32"]
+    own = resolved.correction
+    band = corrected_interval(step.step_time_s, own) if own else interval(job, step.step_time_s)
     usable = job.cluster.gpu.usable_bytes
     busy = sum(step.by_source.values()) or 1.0
     drops = [load.dropped_share for load in simulator.loads if load is not None]

@@ -13,7 +13,7 @@ from sim.step_result import StepResult
 CATEGORIES = (
     "gemm", "grouped_gemm", "lora", "attention", "ssm", "head", "embedding", "elementwise", "router", "permute", "cast",
     "grad_accumulate", "tp_comm", "cp_comm", "ep_comm", "dp_comm", "optimizer", "offload", "host", "bubble",
-    "straggler", "step_constant",
+    "straggler", "step_constant", "correction",
 )  # fmt: skip
 
 

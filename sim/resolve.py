@@ -2,19 +2,23 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from hwmodels.cluster import Cluster, build_cluster, node_for_gpu
 from hwmodels.gpu import load_gpu
+from hwmodels.machine import is_profile_file, load_machine, machine_cluster
+from hwmodels.profile import Profile, load_profile
 from sim.arch import ModelArch
 from sim.arch_catalogue import load_model
+from sim.corrections import Correction, deployment_of, load_corrections
 from sim.job import TrainJob
 from sim.layout import BadLayout, Layout, check_layout
 from sim.release import release_age
 from sim.scenario import PRECISIONS, LayoutAsk, Scenario, ScenarioError, TrainAsk
-from sim.stack import Stack, load_stack
+from sim.stack import Stack, Tuning, load_stack
 from traces.routing import Routing, load_counts
 
 # what "selective" means: keep everything but what attention can redo cheaply (Korthikanti et al. 2022)
@@ -32,12 +36,56 @@ class Resolved:
 
     job: TrainJob
     profile: str
+    kernels: Profile
     assumptions: tuple[str, ...]
+    correction: Correction | None = None  # of this very deployment, where the scenario names a file of them
+
+    def tuning(self, overrides: Mapping[str, float] | None = None) -> Tuning:
+        """Constants of the step: the profile's own before the stack's; `overrides` before both."""
+        return Tuning({**self.kernels.constants, **(overrides or {})})
+
+
+def _own_machine(scenario: Scenario) -> Cluster | None:
+    """The machine of a profile file where no other hardware is named."""
+    ask, profile = scenario.cluster, scenario.profile
+    if profile is None or not is_profile_file(profile) or ask.node or ask.gpu:
+        return None
+    return machine_cluster(load_machine(profile, ask.gpus), ask.gpus)
+
+
+def kernels_of(profile: str, cluster: Cluster) -> tuple[Profile, list[str]]:
+    """Kernel fits: the shipped ones of a GPU by name, or those of a profile file, which must be of the same GPU."""
+    if not is_profile_file(profile):
+        if load_gpu(profile).name == cluster.gpu.name:
+            return load_profile(profile), []
+        note = f"profile = {profile} (asked for): kernels measured on another GPU than {cluster.gpu.name}"
+        return load_profile(profile), [note]
+    found = load_machine(profile, cluster.gpus)
+    if found.gpu != cluster.gpu.name:
+        raise ScenarioError(
+            f"profile {profile} was measured on {found.gpu}, the scenario asks for {cluster.gpu.name}; "
+            "leave cluster.node and cluster.gpu out, or calibrate there"
+        )
+    return found, [f"profile = {profile}: kernels measured on the machine itself"]
+
+
+def _correction(scenario: Scenario, job: TrainJob) -> tuple[Correction | None, list[str]]:
+    """What own runs of this very deployment say; of any other they say nothing."""
+    if scenario.corrections is None:
+        return None, []
+    name = deployment_of(job)
+    found = load_corrections(scenario.corrections).get(name)
+    if found is None:
+        return None, [f"corrections: {scenario.corrections} knows no own runs of {name}: none applied"]
+    return found, [f"corrections: step x {found.factor:.3f}, from {found.rows} own runs of {name}"]
 
 
 def cluster_of(scenario: Scenario) -> tuple[Cluster, list[str]]:
     """The machines of a scenario, and what was assumed about them."""
     ask = scenario.cluster
+    own = _own_machine(scenario)
+    if own is not None:
+        return own, []
     assumed = []
     node = ask.node
     if node is None:
@@ -106,9 +154,10 @@ def decided(
     Rules of tuned recipes (compiled from NVIDIA Megatron-Bridge's performance configurations): dense models overlap
     tensor-parallel transfers, MoE models do not. Exchanges hide behind another micro-batch's compute where they cross
     scale-up domains and there are virtual stages, releases before 26.02 excepted. Tokens travel by Hybrid-EP on NVL72,
-    by DeepEP on x86 hosts, there by NCCL before 26.02. From 26.06 on gated experts run as fused kernels in MXFP8 on
-    Blackwell.
+    by DeepEP on x86 hosts, there by NCCL before 26.02; in plain PyTorch by NCCL. From 26.06 on gated experts run as
+    fused kernels in MXFP8 on Blackwell.
     """
+    plain = stack.constants_of == "torch-eager"
     young, gated = age == "young", arch.moe is not None and arch.moe.gated
     crosses = layout.ep > 1 and layout.group("ep", cluster).domains > 1
     fusable = precision in ("mxfp8", "nvfp4") and cluster.gpu.generation == "blackwell"
@@ -116,7 +165,7 @@ def decided(
     rules: dict[str, Any] = {
         "tp_overlap": not arch.is_moe,
         "ep_overlap": "hidden" if layout.vpp > 1 and crosses and not young else "none",
-        "dispatcher": "alltoall" if young and cluster.host_cpu == "x86" else kernels,
+        "dispatcher": "alltoall" if plain or (young and cluster.host_cpu == "x86") else kernels,
         "fused_experts": age == "late" and gated and fusable,
     }
     chosen = {key: value for key, value in rules.items() if getattr(stack, key) == "auto"}
@@ -208,19 +257,11 @@ def training_of(scenario: Scenario) -> TrainAsk:
     return scenario.train
 
 
-def profile_of(scenario: Scenario, cluster: Cluster) -> tuple[str, list[str]]:
-    """Whose measured kernels price the job, and what was assumed for that."""
-    profile = scenario.profile or cluster.gpu.name
-    if load_gpu(profile).name != cluster.gpu.name:
-        note = f"profile = {profile} (asked for): kernels measured on another GPU than {cluster.gpu.name}"
-        return profile, [note]
-    return profile, []
-
-
-def check_precision(train: TrainAsk, cluster: Cluster) -> None:
-    """ScenarioError for a precision that the GPU has no tensor path for."""
+def check_precision(train: TrainAsk, cluster: Cluster, kernels: Profile) -> None:
+    """ScenarioError for a precision that the GPU has no tensor path for, or that nobody measured (fp32)."""
     if not cluster.gpu.supports(train.precision):
-        have = ", ".join(p for p in PRECISIONS if cluster.gpu.supports(p))
+        able = (p for p in PRECISIONS if cluster.gpu.supports(p) and (p != "fp32" or p in kernels.gemms))
+        have = ", ".join(able)
         raise ScenarioError(f"precision={train.precision} has no tensor path on {cluster.gpu.name}; use one of {have}")
 
 
@@ -233,10 +274,13 @@ def resolve(scenario: Scenario) -> Resolved:
     layout, from_layout = _layout(scenario.layout, arch, cluster.gpus, stack)
     stack, from_rules = decided(stack, arch, layout, cluster, train.precision, release_age(scenario.release or ""))
     _check_batch(train, layout)
-    check_precision(train, cluster)
-    profile, from_profile = profile_of(scenario, cluster)
+    profile = scenario.profile or cluster.gpu.name
+    kernels, from_profile = kernels_of(profile, cluster)
     assumed += from_profile
+    check_precision(train, cluster, kernels)
     if scenario.release is None:
         assumed.append("release = unknown (software of the published rows' middle age)")
     job = train_job(scenario, train, arch, cluster, layout, stack)
-    return Resolved(job, profile, tuple(assumed + from_layout + from_stack + from_rules))
+    correction, from_runs = _correction(scenario, job)
+    said = (*assumed, *from_layout, *from_stack, *from_rules, *from_runs)
+    return Resolved(job, profile, kernels, said, correction)

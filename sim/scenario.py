@@ -14,7 +14,7 @@ from hwmodels.units import UnitError, parse_quantity
 from sim.release import parse_release
 
 MAX_BYTES = 1_000_000  # a scenario is a page of text; anything larger is a mistake or an attack
-PRECISIONS = ("bf16", "fp16", "fp8", "fp8_block", "mxfp8", "nvfp4")
+PRECISIONS = ("bf16", "fp16", "fp32", "fp8", "fp8_block", "mxfp8", "nvfp4")
 RECOMPUTE_MODULES = (
     "none", "selective", "full", "core_attention", "mlp", "mlp_act", "moe", "moe_act", "layernorm", "mla_up_proj",
     "shared_experts", "ssm", "keep_collectives",
@@ -141,6 +141,7 @@ class Scenario(_Strict):
     stack: str | dict[str, Any] | None = None
     release: str | None = Field(default=None, description="software release, for example 26.04")
     profile: str | None = None
+    corrections: str | None = None
     price_usd_per_gpu_hour: float | None = Field(default=None, gt=0, le=10_000)
 
     @field_validator("release", mode="before")

@@ -25,6 +25,7 @@ from sim.params import layer_params, mtp_params
 from sim.ssm_layer import ssm_steps
 from sim.stages import Chunk
 from sim.steps import Linear, Pointwise, Step, backward, backward_input, backward_weight, forward, recomputed
+from sim.traffic import PASSES, loss_bytes
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,12 +57,15 @@ def layer_steps(ctx: LayerContext, kind: LayerKind) -> tuple[Step, ...]:
 
 
 def embedding_steps(ctx: LayerContext) -> tuple[Step, ...]:
-    """Gather rows of the table; backward adds them into its gradient."""
-    elements = ctx.local_tokens * ctx.arch.hidden
+    """Gather rows of the table; backward adds them into its gradient, which plain PyTorch writes whole each time."""
+    moved = ctx.local_tokens * ctx.arch.hidden * ctx.width
+    forward_passes, backward_passes = PASSES["embedding"]
+    table_bytes = ctx.arch.vocab / ctx.layout.tp * ctx.arch.hidden * ctx.width
+    dense_gradient_passes = ctx.tuning.get("embedding_gradient_passes", ctx.stack.constants_of)
     work = Pointwise(
         name="embedding",
-        forward_bytes=4.0 * elements,
-        backward_bytes=8.0 * elements,
+        forward_bytes=forward_passes * moved,
+        backward_bytes=backward_passes * moved + dense_gradient_passes * table_bytes,
         kind="embedding",
         category="embedding",
     )
@@ -69,7 +73,7 @@ def embedding_steps(ctx: LayerContext) -> tuple[Step, ...]:
 
 
 def head_steps(ctx: LayerContext) -> tuple[Step, ...]:
-    """Final norm, logits in 16 bits, softmax cross-entropy: the loss moves 20 to 25 bytes per logit in all."""
+    """Final norm, logits in 16 bits, softmax cross-entropy; the loss moves 20 to 25 bytes per logit in all."""
     vocab = -(-ctx.arch.vocab // ctx.layout.tp)
     logits = float(ctx.tokens) * vocab
     bytes_per_logit = ctx.tuning.get("loss_bytes_per_logit", "fused" if ctx.stack.fused_loss else "plain")
@@ -84,10 +88,11 @@ def head_steps(ctx: LayerContext) -> tuple[Step, ...]:
         trainable=ctx.lora_rank == 0,
         accumulate_bytes=8.0 * ctx.tuning.get("accumulate_traffic", ctx.stack.constants_of),
     )
+    loss_forward, loss_backward = loss_bytes(logits, bytes_per_logit)
     loss = Pointwise(
         name="head.loss",
-        forward_bytes=0.4 * bytes_per_logit * logits,
-        backward_bytes=0.6 * bytes_per_logit * logits,
+        forward_bytes=loss_forward,
+        backward_bytes=loss_backward,
         kind="loss",
         category="head",
         module="head",
@@ -307,7 +312,7 @@ class SegmentFactory:
     def gathers(self, name: str, kind: LayerKind | None) -> list[tuple[str, Comm]]:
         """All-gathers of a block's parameters: what was trained; under ZeRO-3 also what is frozen but sharded."""
         ctx = self._ctx
-        dense, expert = (2.0 * p for p in self._own_params(name, kind))
+        dense, expert = (ctx.width * p for p in self._own_params(name, kind))
         if ctx.lora_rank and ctx.layout.zero >= 3:
             held = self.held_params(name, kind)
             dense, expert = dense + ctx.frozen_bytes * held[0], expert + ctx.frozen_bytes * held[1]

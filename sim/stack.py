@@ -177,7 +177,8 @@ class Tuning:
         for candidate in _candidates(qualifiers):
             key = f"{name}[{candidate}]" if candidate else name
             record = constants().get(key)
+            if key in self._overrides:  # an own machine's constants may be more specific than any shipped one
+                return Constant(self._overrides[key], key, record["kind"] if record else "fitted")
             if record is not None:
-                value = self._overrides.get(key, float(record["value"]))
-                return Constant(value, key, record["kind"])
+                return Constant(float(record["value"]), key, record["kind"])
         raise StackError(f"no constant {name} for {', '.join(qualifiers)}")

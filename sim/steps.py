@@ -211,7 +211,7 @@ def backward_input(builder: SegmentBuilder, steps: Sequence[Step]) -> None:
             _core_backward(builder, step)
         elif isinstance(step, Pointwise):
             if step.backward_bytes > 0:
-                work = Stream(step.backward_bytes, step.kind, step.kernels)
+                work = Stream(step.backward_bytes, step.kind, step.kernels, backward=True)
                 builder.compute(f"{step.name}.bwd", work, step.category, kernels=step.kernels)
         elif step.backward is not None:
             builder.transfer(f"{step.name}.bwd", step.backward, step.category, step.exposed)

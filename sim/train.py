@@ -142,7 +142,7 @@ class StepSimulator:
         tokens = job.micro_batch * job.seq_len / job.layout.cp / (job.layout.tp if job.layout.sequence_parallel else 1)
         crosses = job.layout.pipeline_crosses(job.cluster) and job.cluster.nic_bytes_per_s > 0
         group = job.cluster.group(2, job.cluster.domain if crosses else 1)
-        message = Comm("send", tokens * job.arch.hidden * 2.0, group)
+        message = Comm("send", tokens * job.arch.hidden * job.width, group)
         host = self.tuning.get("host_pipeline_s", job.stack.constants_of) if job.stack.host_sync else 0.0
         return host + self.model.cost(message).time_s
 

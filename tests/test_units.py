@@ -24,6 +24,10 @@ UNITS = (
 # field -> why its name carries no ending
 PLAIN = {
     "bytes": "is the unit",
+    "flops": "is the unit",
+    "seconds": "is the unit",
+    "factor": "a pure factor on a time",
+    "half_width": "of the logarithm, no unit",
     "tokens": "is the unit: a count",
     "inches": "is the unit",
     "scale": "a pure factor on a time",

@@ -6,19 +6,23 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from traces.routing import BadTrace, Routing, load_counts
+    from traces.routing import BadTrace, Routing, busiest_over_mean, load_counts, save_counts
 
 # where each public name lives; loaded when first asked for, so that importing the room stays cheap
 _HOME = {
     "BadTrace": "traces.routing",
     "Routing": "traces.routing",
+    "busiest_over_mean": "traces.routing",
     "load_counts": "traces.routing",
+    "save_counts": "traces.routing",
 }
 
 __all__ = [
     "BadTrace",
     "Routing",
+    "busiest_over_mean",
     "load_counts",
+    "save_counts",
 ]
 
 

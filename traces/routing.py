@@ -73,6 +73,19 @@ def load_counts(path: Path) -> npt.NDArray[np.float64]:
     return data
 
 
+def save_counts(counts: npt.NDArray[np.int64], path: Path) -> None:
+    """Write counts of shape [layers, experts] or [steps, layers, experts] as .npz, for `load_counts`."""
+    if counts.ndim not in (2, 3) or not counts.size or (counts < 0).any():
+        raise BadTrace(f"counts of shape {counts.shape} are not [layers, experts] or [steps, layers, experts]")
+    with path.open("wb") as file:
+        np.savez_compressed(file, counts=counts)
+
+
+def busiest_over_mean(counts: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
+    """Imbalance of every layer of counts [layers, experts]: tokens of the busiest expert over the mean."""
+    return np.asarray(counts.max(axis=1) / counts.mean(axis=1), dtype=np.float64)
+
+
 def _read_table(path: Path) -> npt.NDArray[np.float64]:
     if path.suffix not in (".npz", ".npy"):
         with warnings.catch_warnings():

@@ -6,7 +6,6 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
 from hwmodels.cost import CostModel, KernelCostModel
-from hwmodels.profile import load_profile
 from sim.arch_catalogue import load_model
 from sim.job import TrainJob
 from sim.layout import Layout
@@ -16,7 +15,7 @@ from sim.plan.cell import Cell
 from sim.plan.pipe import Pipes
 from sim.plan.space import Candidate, modules_of
 from sim.release import release_age
-from sim.resolve import check_precision, cluster_of, decided, profile_of, stack_of, train_job, training_of
+from sim.resolve import check_precision, cluster_of, decided, kernels_of, stack_of, train_job, training_of
 from sim.scenario import Scenario
 from sim.stack import Stack, Tuning
 from sim.train import StepSimulator, beside_slowdown, sustained
@@ -43,15 +42,15 @@ class Judge:
 
     def __init__(self, scenario: Scenario) -> None:
         train, arch, (cluster, _) = training_of(scenario), load_model(scenario.model), cluster_of(scenario)
-        check_precision(train, cluster)
         self.open_stack: Stack = stack_of(scenario, cluster)[0]
         ask = scenario.layout
         layout = Layout(
             gpus=cluster.gpus, sequence_parallel=ask.sequence_parallel, duplicates=ask.duplicates, schedule="1f1b"
         )
         self.base = train_job(scenario, train, arch, cluster, layout, self.open_stack)
-        self.profile = load_profile(profile_of(scenario, cluster)[0])
-        self.tuning = Tuning()
+        self.profile = kernels_of(scenario.profile or cluster.gpu.name, cluster)[0]
+        check_precision(train, cluster, self.profile)
+        self.tuning = Tuning(dict(self.profile.constants))
         name = self.open_stack.constants_of
         constant, straggler = (self.tuning.get(k, name) for k in ("step_constant_s", "straggler_per_doubling"))
         self._rates = (constant, straggler)

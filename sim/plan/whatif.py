@@ -11,13 +11,12 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from hwmodels.profile import Profile, load_profile
+from hwmodels.profile import Profile
 from sim.job import TrainJob
 from sim.memory import step_memory
 from sim.plan.roofline import PartOfRun, parts_of_run
 from sim.resolve import resolve
 from sim.scenario import PRECISIONS, Scenario, ScenarioError, load_scenario, parse_scenario
-from sim.stack import Tuning
 from sim.train import StepSimulator
 from traces.routing import Routing
 
@@ -45,7 +44,7 @@ class WhatIf:
     step_time_s: float
     tokens_per_s: float
     usd_per_million_tokens: float | None
-    usd_per_gpu_hour: float | None
+    usd_per_hour: float | None  # of one GPU
     outcomes: tuple[Outcome, ...]
     parts: tuple[PartOfRun, ...]
     free_bytes: float  # memory that the fullest GPU has left; below zero: lacks
@@ -63,7 +62,7 @@ class WhatIf:
             "step_time_s": self.step_time_s,
             "tokens_per_s": self.tokens_per_s,
             "usd_per_million_tokens": self.usd_per_million_tokens,
-            "usd_per_gpu_hour": self.usd_per_gpu_hour,
+            "usd_per_gpu_hour": self.usd_per_hour,
             "free_bytes": self.free_bytes,
             "outcomes": [
                 {
@@ -105,7 +104,7 @@ def _latency(job: TrainJob, profile: Profile, factor: float) -> Changed:
         nvls_base_s=fit.nvls_base_s * factor,
     )  # fmt: skip
     cluster = replace(job.cluster, fabric_latency_s=job.cluster.fabric_latency_s * factor)
-    return replace(job, cluster=cluster), replace(profile, collectives=slower)
+    return replace(job, cluster=cluster), replace(profile, collective_fit=slower)
 
 
 HARDWARE: Mapping[str, Knob] = {
@@ -137,7 +136,7 @@ def _changes(job: TrainJob, profile: Profile, share: float) -> Iterator[tuple[st
         if job.routing.kind != "balanced":
             yield "expert imbalance", "balanced", (replace(job, routing=Routing()), profile)
     for precision in PRECISIONS:
-        if precision not in (job.precision, "fp16", "fp8_block") and job.cluster.gpu.supports(precision):
+        if precision not in (job.precision, "fp16", "fp32", "fp8_block") and job.cluster.gpu.supports(precision):
             yield "precision", precision, (replace(job, precision=precision), profile)
 
 
@@ -150,23 +149,24 @@ def whatif_train(scenario: Scenario | dict[str, Any] | str | Path, share: float 
     elif isinstance(scenario, dict):
         scenario = parse_scenario(scenario)
     resolved = resolve(scenario)
-    job, profile = resolved.job, load_profile(resolved.profile)
-    asked = StepSimulator(job, profile, Tuning())
+    job, profile = resolved.job, resolved.kernels
+    asked = StepSimulator(job, profile, resolved.tuning())
     usable = job.cluster.gpu.usable_bytes
     step_s = asked.simulate(events=False).step_time_s
     rate = job.global_batch * job.seq_len / step_s
     price = scenario.price_usd_per_gpu_hour or job.cluster.gpu.price_usd_per_hour
     outcomes = []
-    for knob, change, (other, fits) in _changes(job, profile, share):
-        sim = StepSimulator(other, fits, Tuning())
+    for knob, change, (other, kernels) in _changes(job, profile, share):
+        sim = StepSimulator(other, kernels, resolved.tuning())
         seconds = sim.simulate(events=False).step_time_s
         factor = other.global_batch * other.seq_len / seconds / rate
-        outcomes.append(Outcome(knob, change, seconds, factor, max(m.total for m in step_memory(sim)) <= usable))
+        fits = max(m.total for m in step_memory(sim)) <= usable
+        outcomes.append(Outcome(knob, change, seconds, factor, fits))
     return WhatIf(
         step_time_s=step_s,
         tokens_per_s=rate,
         usd_per_million_tokens=None if price is None else job.cluster.gpus / rate / 3600.0 * price * 1e6,
-        usd_per_gpu_hour=price,
+        usd_per_hour=price,
         outcomes=tuple(sorted(outcomes, key=lambda o: (-abs(o.speed_factor - 1.0), o.knob, o.change))),
         parts=tuple(parts_of_run(asked)),
         free_bytes=usable - max(m.total for m in step_memory(asked)),

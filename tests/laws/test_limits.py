@@ -79,7 +79,7 @@ def _free_network(job_: TrainJob, profile_name: str) -> StepSimulator:
     cluster = replace(cluster, gpu=gpu, nic_bytes_per_s=inf, fabric_latency_s=0.0)
     floors = ("base_s", "hop_s", "a2a_base_s", "a2a_chunk_s", "nvls_base_s", "nvls_fill_s", "fill_hop_s")
     profile = load_profile(profile_name)
-    profile = replace(profile, collectives=replace(profile.collectives, **dict.fromkeys(floors, 0.0)))
+    profile = replace(profile, collective_fit=replace(profile.collectives, **dict.fromkeys(floors, 0.0)))
     fabric = replace(load_fabric_fit(), ring_hop_s=0.0, tree_hop_s=0.0, peer_message_s=0.0, send_message_s=0.0)
     fit = load_exchange_fit(cluster.gpu.generation)
     none = ("normal_floor_dispatch_s", "normal_floor_combine_s", "normal_floor_far_dispatch_s", "normal_scale_sm_s",

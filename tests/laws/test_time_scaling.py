@@ -62,7 +62,7 @@ def slow_profile(profile: Profile) -> Profile:
         gemms={k: slow_record(v) for k, v in profile.gemms.items()},
         grouped_gemms={k: slow_record(v) for k, v in profile.grouped_gemms.items()},
         attentions={k: slow_record(v) for k, v in profile.attentions.items()},
-        collectives=slow_record(profile.collectives),
+        collective_fit=slow_record(profile.collectives),
     )
 
 

@@ -1,0 +1,228 @@
+"""Fit a profile to the sample table of one machine: the same small models that the shipped profiles are made of.
+
+Errors are on shapes that were left out: a third of them in turn, three times over; the coefficients in the profile are
+then fitted to all. Peaks are the best that was measured, so that no prediction is faster than the machine was seen.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any, TypeVar
+
+from calibrate.fit_attention import DECODE_FREE, FORWARD_FREE, make_fit
+from calibrate.fit_gemm import FREE as GEMM_FREE
+from calibrate.fit_grouped import FREE as GROUPED_FREE
+from calibrate.fit_nccl import FREE as COLLECTIVE_FREE
+from calibrate.fit_nccl import NVLS_FREE, PROTOCOL_FREE
+from calibrate.kernel_fit import FitResult, Free, Sample, fit_coefficients, free_for
+from calibrate.measure.samples import Measured
+from hwmodels.collective_fit import CollectiveFit, domain_collective_s, wire_bytes
+from hwmodels.kernels import (
+    AttentionFit,
+    GemmFit,
+    GroupedGemmFit,
+    attention_time_s,
+    gemm_time_s,
+    grouped_gemm_time_s,
+)
+from hwmodels.stream_fit import StreamFit, stream_time_s
+from hwmodels.work import Attention, Comm, Gemm, GroupedGemm, Stream
+
+FOLDS = 3
+FEWEST = 4  # samples below which nothing is fitted
+RULE = "a third of the shapes, three times in turn; coefficients from all of them"
+W = TypeVar("W")
+
+_TILES = (1, 16, 64, 128)
+STREAM_FREE = {
+    "launch_s": Free(1e-5, 1e-7, 2e-3),
+    "memory_efficiency": Free(0.5, 1e-3, 50.0),
+    "cache_share": Free(0.5, 0.0, 0.99),
+    "cache_bytes": Free(1e7, 1e5, 1e9),
+}
+
+
+def wider(free: Mapping[str, Free], slow: float = 100.0) -> dict[str, Free]:
+    """The bounds of GPU kernels opened for machines that are slower to start and have caches that lift the rate."""
+    found = {}
+    for name, each in free.items():
+        low, high = each.low, each.high
+        if name.endswith("_s") or "_s_per_" in name:
+            high *= slow
+        elif name.endswith("bandwidth_efficiency"):
+            low, high = 0.01, 8.0
+        elif name.endswith("_efficiency"):
+            low = 0.005
+        found[name] = Free(each.start, low, high)
+    return found
+
+
+@dataclass(frozen=True, slots=True)
+class Fitted:
+    """Coefficients from all samples, with errors on shapes left out, and the seconds predicted for each sample."""
+
+    values: dict[str, float]
+    result: FitResult
+    samples: int
+
+
+def folds(samples: Sequence[Sample[W]]) -> list[tuple[list[Sample[W]], list[Sample[W]]]]:
+    """(seen, left out) pairs; every family of shapes is left out once, small and large ones alike."""
+    families = list(dict.fromkeys(s.family for s in sorted(samples, key=lambda s: s.seconds)))
+    fold_of = {family: number % FOLDS for number, family in enumerate(families)}
+    return [
+        ([s for s in samples if fold_of[s.family] != f], [s for s in samples if fold_of[s.family] == f])
+        for f in range(FOLDS)
+    ]
+
+
+def cross_fit(
+    predict: Callable[[Mapping[str, float], W], float], free: Mapping[str, Free], samples: Sequence[Sample[W]]
+) -> Fitted:
+    """Fit to all samples; judge on each third with coefficients of the other two."""
+    whole = fit_coefficients(predict, free, samples, samples, long_weight=1.0)
+    ratios: list[tuple[float, float]] = []
+    for seen, unseen in folds(samples):
+        if seen and unseen:
+            found = fit_coefficients(predict, free, seen, unseen, long_weight=1.0)
+            ratios += [(predict(found.values, s.work) / s.seconds, s.seconds) for s in unseen]
+    return Fitted(whole.values, _judged(whole, ratios, len(samples)), len(samples))
+
+
+def _judged(whole: FitResult, ratios: Sequence[tuple[float, float]], count: int) -> FitResult:
+    """The errors of left-out samples in place of those of samples seen."""
+    import numpy as np
+
+    ratio, seconds = np.array([r for r, _ in ratios]), np.array([s for _, s in ratios])
+    error, long = np.abs(ratio - 1.0), seconds > np.median(seconds)
+    return replace(
+        whole,
+        samples_fit=count,
+        samples_left_out=len(ratios),
+        median_error=float(np.median(error)),
+        p90_error=float(np.quantile(error, 0.9)),
+        long_median_error=float(np.median(error[long])),
+        long_p90_error=float(np.quantile(error[long], 0.9)),
+        long_bias=float(np.median(ratio[long]) - 1.0),
+    )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Rates:
+    """What the device reaches at best: FLOP/s by dtype, bytes per second of memory and of the link between ranks."""
+
+    flops_per_s: dict[str, float]
+    memory_bytes_per_s: float
+    link_bytes_per_s: float
+    sm_count: int = 0
+
+
+def best_rates(samples: Sequence[Measured], works: Mapping[int, Any]) -> Rates:
+    """Peaks from the samples themselves. `works` holds the Work of each sample that has one, by position."""
+    flops: dict[str, float] = {}
+    memory = link = 0.0
+    for number, s in enumerate(samples):
+        work = works.get(number)
+        if isinstance(work, Gemm | GroupedGemm | Attention):
+            flops[s.ask.dtype] = max(flops.get(s.ask.dtype, 0.0), work.flops / s.seconds)
+        elif isinstance(work, Comm):
+            link = max(link, wire_bytes(work.kind, work.group.ranks, work.bytes) / s.seconds)
+        elif s.ask.op == "copy":
+            passes = 3.0 if s.ask.phase == "add" else 2.0
+            memory = max(memory, passes * s.ask.number("bytes") / s.seconds)
+    return Rates(flops_per_s=flops, memory_bytes_per_s=memory, link_bytes_per_s=link)
+
+
+def fit_gemms(samples: Sequence[Sample[Gemm]], peak: float, rates: Rates) -> tuple[GemmFit, Fitted]:
+    """Dense GEMMs of one dtype; the row tile is the one that explains most."""
+    free = free_for(wider(GEMM_FREE), rates.sm_count)
+
+    def predictor(tile: int) -> Callable[[Mapping[str, float], Gemm], float]:
+        def predict(v: Mapping[str, float], work: Gemm) -> float:
+            fit = GemmFit(tile_m=tile, tile_n=tile, **v)
+            return gemm_time_s(work, peak, rates.memory_bytes_per_s, rates.sm_count, fit)
+
+        return predict
+
+    losses = {t: fit_coefficients(predictor(t), free, samples, samples, 1.0).loss for t in _TILES}
+    tile = min(losses, key=lambda t: losses[t])
+    found = cross_fit(predictor(tile), free, samples)
+    return GemmFit(tile_m=tile, tile_n=tile, **found.values), found
+
+
+def fit_grouped(samples: Sequence[Sample[GroupedGemm]], peak: float, rates: Rates) -> tuple[GroupedGemmFit, Fitted]:
+    """Grouped GEMMs over distributions of rows, forward and both gradients."""
+    free = free_for({**wider(GROUPED_FREE), "launch_s": Free(1e-5, 1e-7, 5e-3)}, rates.sm_count)
+    del free["op_overhead_s"]  # of an engine's whole MoE op; here every kernel is timed by itself
+
+    def record(v: Mapping[str, float], tile: int) -> GroupedGemmFit:
+        return GroupedGemmFit(tile_rows=tile, tile_n=tile, op_overhead_s=0.0, stream_bandwidth_efficiency=1.0, **v)
+
+    def predictor(tile: int) -> Callable[[Mapping[str, float], GroupedGemm], float]:
+        def predict(v: Mapping[str, float], work: GroupedGemm) -> float:
+            return grouped_gemm_time_s(work, peak, rates.memory_bytes_per_s, rates.sm_count, record(v, tile))
+
+        return predict
+
+    losses = {t: fit_coefficients(predictor(t), free, samples, samples, 1.0).loss for t in _TILES}
+    tile = min(losses, key=lambda t: losses[t])
+    found = cross_fit(predictor(tile), free, samples)
+    return record(found.values, tile), found
+
+
+def fit_attention(
+    forward: Sequence[Sample[Attention]], decode: Sequence[Sample[Attention]], peak: float, rates: Rates
+) -> tuple[AttentionFit, dict[str, Fitted]]:
+    """Forward with backward, and decode."""
+    both = {**wider(FORWARD_FREE), "cache_write_passes": Free(0.0, 0.0, 0.0)}
+    ratio = {"backward_efficiency_ratio": Free(0.8, 0.05, 4.0)}
+    starts = {name: f.start for name, f in DECODE_FREE.items()}
+
+    def predict_both(v: Mapping[str, float], work: Attention) -> float:
+        rest = {k: x for k, x in v.items() if k != "backward_efficiency_ratio"}
+        fit = replace(make_fit(rest, starts), backward_efficiency_ratio=v["backward_efficiency_ratio"])
+        return attention_time_s(work, peak, rates.memory_bytes_per_s, rates.sm_count, fit)
+
+    first = cross_fit(predict_both, free_for({**both, **ratio}, rates.sm_count), forward)
+    values = {k: v for k, v in first.values.items() if k != "backward_efficiency_ratio"}
+
+    def predict_decode(v: Mapping[str, float], work: Attention) -> float:
+        return attention_time_s(work, peak, rates.memory_bytes_per_s, rates.sm_count, make_fit(values, v))
+
+    second = cross_fit(predict_decode, free_for(wider(DECODE_FREE), rates.sm_count), decode)
+    fit = make_fit(values, second.values)
+    fit = replace(fit, backward_efficiency_ratio=first.values["backward_efficiency_ratio"])
+    return fit, {"attention_forward": first, "attention_decode": second}
+
+
+def fit_stream(samples: Sequence[Sample[Stream]], rates: Rates) -> tuple[StreamFit, Fitted]:
+    """One kind of memory-bound work, one direction."""
+
+    def predict(v: Mapping[str, float], work: Stream) -> float:
+        return stream_time_s(work, rates.memory_bytes_per_s, StreamFit(**v))
+
+    found = cross_fit(predict, STREAM_FREE, samples)
+    return StreamFit(**found.values), found
+
+
+def fit_transfers(samples: Sequence[Sample[Comm]], rates: Rates) -> tuple[CollectiveFit, Fitted]:
+    """Collectives between the ranks of this machine; no switches that reduce, one protocol."""
+    none = dict.fromkeys((*NVLS_FREE, *PROTOCOL_FREE), 0.0)
+    free = {**wider(COLLECTIVE_FREE), "ramp_sqrt_s": Free(2e-3, 0.0, 1.0), "a2a_ramp_sqrt_s": Free(2e-3, 0.0, 1.0)}
+    free = {n: Free(f.start, f.low, 2.0) if n.endswith("_efficiency") else f for n, f in free.items()}
+
+    def record(v: Mapping[str, float]) -> CollectiveFit:
+        return CollectiveFit(nvls_min_ranks=0, switch_bytes=0.0, **{**none, **v})
+
+    def predict(v: Mapping[str, float], work: Comm) -> float:
+        return domain_collective_s(work.kind, work.group.ranks, work.bytes, rates.link_bytes_per_s, record(v))
+
+    found = cross_fit(predict, free, samples)
+    return record(found.values), found
+
+
+def shape_ranges(works: Iterable[Any], names: Sequence[str]) -> dict[str, list[float]]:
+    """Smallest and largest value of each size."""
+    held = list(works)
+    return {n: [min(float(getattr(w, n)) for w in held), max(float(getattr(w, n)) for w in held)] for n in names}

@@ -1,0 +1,80 @@
+"""Clocks: how long a call takes on a core that others use too, or on a CUDA stream, and how much that varies.
+
+A CPU is shared: other processes, or a neighbour on the same physical core, slow some repeats down twofold. There the
+lower quartile of the repeats counts, which is what the machine does while it is left alone, and the share of repeats
+that were much slower is kept beside it. A CUDA stream is ours alone: the median counts.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from statistics import median, quantiles
+from time import perf_counter
+from typing import Any
+
+Call = Callable[[int], Any]  # told how often it has run, so that it can rotate its buffers
+
+DISTURBED = 1.25  # a repeat that takes so many times the quartile was disturbed
+_SHORTEST_S = 4e-4  # a repeat runs the call as often as it takes to last this long
+_MOST_REPEATS = 60
+
+
+@dataclass(frozen=True, slots=True)
+class Timing:
+    """Seconds of one call, spread (half the middle half of the repeats over it), share of disturbed repeats."""
+
+    seconds: float
+    spread: float
+    repeats: int
+    disturbed_share: float
+
+
+def summary(walls: list[float], shared: bool = True) -> Timing:
+    """Timing of repeats: their lower quartile on a machine that is shared, else their median."""
+    low, _, high = quantiles(walls, n=4, method="inclusive") if len(walls) > 1 else (walls[0],) * 3
+    seconds = low if shared else median(walls)
+    slow = sum(wall > DISTURBED * seconds for wall in walls)
+    return Timing(seconds, (high - low) / 2.0 / seconds, len(walls), slow / len(walls))
+
+
+def time_cpu(call: Call, budget_s: float) -> Timing:
+    """Time a call on the CPU for about `budget_s`, one warm-up included."""
+    begin = perf_counter()
+    call(0)
+    first = perf_counter() - begin
+    count = max(1, round(_SHORTEST_S / max(first, 1e-7)))
+    turn = 1
+    walls: list[float] = []
+    while len(walls) < 3 or (len(walls) < _MOST_REPEATS and perf_counter() - begin < budget_s):
+        start = perf_counter()
+        for i in range(turn, turn + count):
+            call(i)
+        walls.append((perf_counter() - start) / count)
+        turn += count
+    return summary(walls)
+
+
+def time_cuda(call: Call, budget_s: float) -> Timing:
+    """Time a call on the current CUDA stream with events; a pause in front lets the launches queue up.
+
+    Written with care, but not yet run: this repository's machines have no GPU.
+    """
+    import torch
+
+    for i in range(3):
+        call(i)
+    torch.cuda.synchronize()
+    begin, turn = perf_counter(), 3
+    walls: list[float] = []
+    while len(walls) < 3 or (len(walls) < _MOST_REPEATS and perf_counter() - begin < budget_s):
+        start, end = torch.cuda.Event(enable_timing=True), torch.cuda.Event(enable_timing=True)
+        torch.cuda._sleep(200_000)  # clock cycles: about 0.1 ms
+        start.record()
+        for i in range(turn, turn + 4):
+            call(i)
+        end.record()
+        torch.cuda.synchronize()
+        walls.append(start.elapsed_time(end) * 1e-3 / 4.0)
+        turn += 4
+    return summary(walls, shared=False)

@@ -1,0 +1,98 @@
+"""A machine that was measured as a whole: its profile file, what one rank of it is, and the cluster it makes.
+
+The file is a kernel profile like the shipped ones, with `schema`, `machine`, and `beside`: the same measured while
+n ranks shared the device ("2": ...), as processes on the cores of one CPU do. GPUs have one device a rank.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+from hwmodels.cluster import Cluster
+from hwmodels.facts import FactError
+from hwmodels.profile import NoFit, Profile, profile_from_dict
+
+SCHEMA = 1
+SUFFIX = ".json"
+MAX_BYTES = 20_000_000
+
+
+def is_profile_file(name: str) -> bool:
+    """True for the path of a profile file, false for the name of a shipped one."""
+    return name.endswith(SUFFIX)
+
+
+def read_profile_file(path: str) -> dict[str, Any]:
+    """The parsed file. NoFit when it is missing, broken, or of another schema."""
+    try:
+        found = Path(path).stat()
+    except (OSError, ValueError) as error:
+        why = getattr(error, "strerror", None) or error
+        raise NoFit(f"cannot read profile {path}: {why}; `moesim calibrate --out {path}` writes one") from None
+    if found.st_size > MAX_BYTES:
+        raise NoFit(f"{path} is too large for a profile; `moesim calibrate --out {path}` writes one")
+    return _parsed(path, found.st_mtime_ns, found.st_size)
+
+
+@lru_cache(maxsize=8)
+def _parsed(path: str, changed_ns: int, size_bytes: int) -> dict[str, Any]:
+    """The file as it was at that time: a profile that is written again is read again."""
+    try:
+        raw = json.loads(Path(path).read_text(encoding="utf-8"))
+    except OSError as error:
+        raise NoFit(f"cannot read profile {path}: {error.strerror}") from None
+    except (ValueError, RecursionError):
+        raise NoFit(f"profile {path} is not JSON; `moesim calibrate --out {path}` writes one") from None
+    if not isinstance(raw, dict) or "gemm" not in raw:
+        raise NoFit(f"{path} is not a profile of kernels; `moesim calibrate --out {path}` writes one")
+    if raw.get("schema") != SCHEMA:
+        schema = raw.get("schema", "none")
+        raise NoFit(f"profile {path} has schema {schema}, this moesim reads {SCHEMA}; calibrate again")
+    return raw
+
+
+def _body(raw: Mapping[str, Any], ranks: int, path: str) -> Mapping[str, Any]:
+    """The part of the file that was measured with so many ranks on the device."""
+    if ranks == 1 or raw.get("machine", {}).get("device") != "cpu":
+        return raw
+    beside: Mapping[str, Mapping[str, Any]] = raw.get("beside", {})
+    if str(ranks) not in beside:
+        have = ", ".join(["1", *sorted(beside, key=int)])
+        raise NoFit(
+            f"profile {path} was measured with {have} ranks on this CPU, not with {ranks}; "
+            f"calibrate with --ranks {ranks}"
+        )
+    return beside[str(ranks)]
+
+
+def load_machine(path: str, ranks: int = 1) -> Profile:
+    """The profile of a file, as `ranks` ranks on the machine see it. NoFit or FactError for a file that is no such."""
+    raw = _body(read_profile_file(path), ranks, path)
+    try:
+        return profile_from_dict(raw)
+    except (KeyError, TypeError, AttributeError) as error:
+        raise NoFit(f"profile {path} lacks or has unknown parts ({error}); calibrate again") from None
+
+
+def machine_cluster(profile: Profile, ranks: int) -> Cluster:
+    """`ranks` ranks of a measured machine as one scale-up domain. FactError when the profile holds no device."""
+    if profile.device is None:
+        raise FactError(f"profile of {profile.gpu} holds no machine; say cluster.node or cluster.gpu as well")
+    return Cluster(
+        name=f"{ranks} x {profile.gpu} (this machine, measured)",
+        gpu=profile.device,
+        gpus=ranks,
+        domain=ranks,
+        gpus_per_host=ranks,
+        nic_bytes_per_s=0.0,
+        fabric="none",
+        fabric_latency_s=0.0,
+        oversubscription=1.0,
+        topology="rail",
+        host_cpu="x86",
+        source=profile.device.source,
+    )

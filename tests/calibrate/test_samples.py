@@ -1,0 +1,126 @@
+"""The sample table: what is written is read, what no clock gives is refused, interruptions lose nothing."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from synthetic import MACHINE, sample
+
+from calibrate.measure.asks import ask, work_of
+from calibrate.measure.clock import summary
+from calibrate.measure.plan import CPU, CUDA, default_plan, spread_rows, unmeasured
+from calibrate.measure.samples import COLUMNS, BadSamples, append, calmest, load_samples, mend
+from calibrate.measure.session import known_samples
+from hwmodels.work import Stream
+from sim.traffic import PASSES
+
+GEMM = sample(ask("gemm", "forward", "fp32", m=4, n=8, k=16))
+
+
+def test_rows_come_back_as_they_were_written(tmp_path: Path) -> None:
+    table = tmp_path / "s.csv"
+    append(table, [GEMM])
+    append(table, [replace(GEMM, ranks=2)])
+    assert load_samples(table) == [GEMM, replace(GEMM, ranks=2)]
+
+
+@pytest.mark.parametrize(
+    ("column", "value", "said"),
+    [
+        ("seconds", "0", "no measured time"),
+        ("seconds", "nan", "no measured time"),
+        ("seconds", "-1e-3", "no measured time"),
+        ("seconds", "inf", "no measured time"),
+        ("seconds", "fast", "could not convert"),
+        ("op", "gem", "is none of"),
+        ("sizes", "m=4;n", "are not name=number"),
+        ("spread", "nan", "no measured time"),
+    ],
+)
+def test_numbers_that_no_clock_gives_are_refused(tmp_path: Path, column: str, value: str, said: str) -> None:
+    table = tmp_path / "s.csv"
+    cells = dict(zip(COLUMNS, GEMM.cells(), strict=True)) | {column: value}
+    table.write_text(",".join(COLUMNS) + "\n" + ",".join(cells.values()) + "\n")
+    with pytest.raises(BadSamples, match="line 2") as refusal:
+        load_samples(table)
+    assert said in str(refusal.value)
+
+
+def test_other_tables_and_empty_ones_are_refused(tmp_path: Path) -> None:
+    table = tmp_path / "s.csv"
+    table.write_text("a,b\n1,2\n")
+    with pytest.raises(BadSamples, match="header must be"):
+        load_samples(table)
+    table.write_text(",".join(COLUMNS) + "\n")
+    with pytest.raises(BadSamples, match="no samples"):
+        load_samples(table)
+    assert known_samples(table, MACHINE) == []
+    with pytest.raises(BadSamples, match="cannot read"):
+        load_samples(tmp_path / "none.csv")
+
+
+def test_a_line_that_was_cut_off_is_dropped_and_the_rest_kept(tmp_path: Path) -> None:
+    table = tmp_path / "s.csv"
+    append(table, [GEMM, replace(GEMM, ranks=2)])
+    whole = table.read_bytes()
+    table.write_bytes(whole[:-20])
+    mend(table)
+    assert load_samples(table) == [GEMM]
+
+
+def test_samples_of_another_machine_are_not_mixed_in(tmp_path: Path) -> None:
+    table = tmp_path / "s.csv"
+    append(table, [replace(GEMM, machine="cpu-other-8")])
+    with pytest.raises(BadSamples, match="holds samples of cpu-other-8, this machine is cpu-test-2"):
+        known_samples(table, MACHINE)
+
+
+def test_the_calmest_round_counts() -> None:
+    slow = replace(GEMM, seconds=2 * GEMM.seconds)
+    assert calmest([slow, GEMM, replace(slow, ranks=2)]) == [GEMM, replace(slow, ranks=2)]
+
+
+def test_a_shared_clock_takes_the_lower_quartile_and_tells_of_the_rest() -> None:
+    walls = [1.0, 1.0, 1.0, 2.0, 2.0, 2.0, 2.0, 2.0]
+    assert summary(walls).seconds == 1.0
+    assert summary(walls).disturbed_share == 5 / 8
+    assert summary(walls, shared=False).seconds == 2.0
+    assert summary([3.0]).spread == 0.0
+
+
+def test_a_plan_asks_each_question_once_and_only_what_is_left() -> None:
+    plan = default_plan("cpu", 2, quick=False)
+    assert len(set(plan)) == len({a.key for a in plan})
+    first = unmeasured(plan, {}, 2, 1)
+    done = {(a.key, 2): 1 for a in first[:10]}
+    assert unmeasured(plan, done, 2, 1) == first[10:]
+    assert unmeasured(plan, done, 2, 2) == first
+    assert len(default_plan("cpu", 1, quick=True)) < len(first) / 2
+
+
+def test_every_kind_of_work_that_layers_count_is_measured() -> None:
+    """A fit per byte needs the same bytes on both sides: each kind of sim.traffic has samples, forward and backward."""
+    for device in ("cpu", "cuda"):
+        works = [work_of(a) for a in default_plan(device, 1, quick=False) if a.op == "stream"]
+        seen = {(w.kind, w.backward) for w in works if isinstance(w, Stream)}
+        kinds = (set(PASSES) | {"router", "loss"}) - {"act"}  # without a gate: only GPT-2 and its kin
+        assert seen == {(kind, back) for kind in kinds for back in (False, True)}
+
+
+@pytest.mark.parametrize("sigma", [0.0, 0.5, 2.0])
+@pytest.mark.parametrize(("total", "experts"), [(0, 4), (7, 4), (1000, 8), (33, 64)])
+def test_spread_rows_conserve_tokens(total: int, experts: int, sigma: float) -> None:
+    rows = spread_rows(total, experts, sigma)
+    assert sum(rows) == total and len(rows) == experts and min(rows) >= 0
+    if sigma == 0.0:
+        assert max(rows) - min(rows) <= 1
+
+
+def test_grids_stay_within_their_limit() -> None:
+    for grid in (CPU, CUDA):
+        for a in default_plan("cpu" if grid is CPU else "cuda", 1, quick=False):
+            work = work_of(a)
+            if a.op in ("gemm", "grouped_gemm"):
+                assert work is not None and work.flops <= grid.most_flops

@@ -1,0 +1,154 @@
+"""Measuring for real on the CPU: samples arrive, a killed session goes on, ranks agree, programs are right."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from calibrate.measure.asks import Ask, ask
+from calibrate.measure.samples import load_samples
+from calibrate.measure.session import crew_of, measure
+from calibrate.measure.workers import Crew, run_crew, start_rank
+from calibrate.prove.cases import Case
+
+pytest.importorskip("torch", reason="measures with torch")
+
+TINY = (
+    ask("copy", "copy", "fp32", bytes=2**20),
+    ask("gemm", "forward", "fp32", m=16, n=32, k=64),
+    ask("gemm", "wgrad", "fp32", m=32, n=64, k=16),
+    ask("grouped_gemm", "forward", "fp32", rows="4/0/9", n=16, k=8),
+    ask("grouped_gemm", "wgrad", "fp32", rows="4/0/9", n=16, k=8),
+    ask("attention", "forward", "fp32", batch=1, q_len=16, kv_len=16, heads=4, kv_heads=2, dim=8),
+    ask("attention", "backward", "fp32", batch=1, q_len=16, kv_len=16, heads=4, kv_heads=2, dim=8),
+    ask("attention", "decode", "fp32", batch=2, q_len=1, kv_len=16, heads=4, kv_heads=4, dim=8),
+    *(
+        ask("stream", kind + way, "fp32", **size)
+        for way in ("", ".bwd")
+        for kind, size in (
+            ("norm", {"rows": 8, "cols": 16}),
+            ("residual", {"rows": 8, "cols": 16}),
+            ("rope", {"tokens": 8, "heads": 4, "dim": 8}),
+            ("gated_act", {"rows": 8, "cols": 16}),
+            ("router", {"tokens": 8, "experts": 4, "top_k": 2}),
+            ("permute", {"rows": 16, "cols": 8, "experts": 4, "top_k": 2}),
+            ("unpermute", {"rows": 16, "cols": 8, "experts": 4, "top_k": 2}),
+            ("embedding", {"rows": 8, "cols": 16, "vocab": 32}),
+            ("loss", {"tokens": 8, "vocab": 32}),
+        )
+    ),
+    ask("optimizer", "adamw", "fp32", tensors=2, each=64),
+    ask("launch", "graph", "fp32", elements=4),
+    ask("gemm", "forward", "fp8", m=16, n=16, k=16),
+)
+
+
+def machine() -> Any:
+    from calibrate.measure.device import find_machine
+
+    return find_machine("cpu")
+
+
+def test_every_kind_of_work_runs_and_a_second_session_finds_it_done(tmp_path: Path) -> None:
+    table = tmp_path / "s.csv"
+    first = measure(machine(), {1: TINY}, 60.0, table, rounds=1)
+    assert set(first.skipped) == {"launch/graph/fp32 with 1 ranks", "gemm/forward/fp8 with 1 ranks"}
+    assert {s.ask for s in first.samples} == {a for a in TINY if a.op != "launch" and a.dtype != "fp8"}
+    assert not first.failures and not first.not_reached
+    before = table.read_bytes()
+    second = measure(machine(), {1: [a for a in TINY if a.op != "launch" and a.dtype != "fp8"]}, 60.0, table, rounds=1)
+    assert second.resumed == len(first.samples) and table.read_bytes() == before
+
+
+def test_two_ranks_measure_collectives_together(tmp_path: Path) -> None:
+    kinds = ("all_reduce", "all_gather", "reduce_scatter", "all_to_all", "send", "broadcast")
+    asks = [ask("collective", kind, "fp32", bytes=4096, ranks=2) for kind in kinds]
+    asks += [ask("overlap", phase, "fp32", side=32, gemms=2, bytes=4096, ranks=2) for phase in ("comm", "both")]
+    asks.append(TINY[1])
+    found = measure(machine(), {2: asks}, 60.0, tmp_path / "s.csv", rounds=1)
+    assert not found.failures
+    assert {s.ask for s in found.samples} | {a for a in asks if f"{a.op}/{a.phase}" in str(found.skipped)} == set(asks)
+    assert all(s.ranks == 2 for s in found.samples) and len(found.samples) >= 5
+
+
+def test_a_budget_that_is_spent_leaves_the_rest_for_next_time(tmp_path: Path) -> None:
+    found = measure(machine(), {1: TINY}, 1e-9, tmp_path / "s.csv", rounds=1)
+    assert found.samples == [] and found.not_reached == len(TINY)
+
+
+def test_a_killed_calibration_goes_on_where_it_was(tmp_path: Path) -> None:
+    """SIGKILL, as a power cut would: what was measured stays, the next run adds to it."""
+    out, table = tmp_path / "cpu.json", tmp_path / "cpu.samples.csv"
+    command = [sys.executable, "-c", "from reports.cli import main; main()", "calibrate", "--quick", "--ranks", "1"]
+    command += ["--device", "cpu", "--out", str(out), "--minutes", "0.5"]
+    process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True)
+    while process.poll() is None and not (table.exists() and len(table.read_bytes().splitlines()) > 5):
+        time.sleep(0.1)
+    os.killpg(process.pid, signal.SIGKILL)
+    process.wait()
+    assert not out.exists()
+    kept = table.read_bytes()
+    kept = kept[: kept.rfind(b"\n") + 1]
+    done = [s.ask for s in load_samples(table)] if kept == table.read_bytes() else []
+    found = measure(machine(), {1: TINY[:3]}, 30.0, table, rounds=1)
+    assert table.read_bytes().startswith(kept)
+    assert found.resumed >= 4 and (not done or found.samples[0].ask == done[0])
+
+
+def _forward(rank: int, crew: Crew, rendezvous: str, case: Case, out: Any) -> None:
+    """A program's answer on each rank, put out by rank 0 as one list."""
+    import torch
+    import torch.distributed as dist
+
+    from calibrate.prove.programs import Program
+
+    start_rank(rank, crew, rendezvous)
+    program = Program(case, rank, "cpu")
+    if crew.ranks > 1:  # every rank's experts are those of the whole model
+        per = case.experts // crew.ranks
+        for layer in program.layers:
+            for name in ("up", "down"):
+                layer[name] = [w * (1.0 + rank * per + i) for i, w in enumerate(layer[name])]
+    else:
+        for layer in program.layers:
+            for name in ("up", "down"):
+                layer[name] = [w * (1.0 + i) for i, w in enumerate(layer[name])]
+    logits = program.logits().detach()
+    if rank == 0:
+        out.put(logits.double().sum(dim=1).tolist())
+        out.put(None)
+    if crew.ranks > 1:
+        dist.barrier()
+        dist.destroy_process_group()
+    assert torch.isfinite(logits).all()
+
+
+def answers(case: Case, ranks: int) -> Sequence[float]:
+    crew = crew_of(machine(), ranks)
+    return next(iter(run_crew(_forward, crew, case)))
+
+
+def test_experts_on_two_ranks_give_what_one_rank_gives() -> None:
+    """Rows go to their experts' rank and back: nothing is lost, swapped or added twice."""
+    sizes: dict[str, Any] = {
+        "layers": 2, "hidden": 32, "heads": 4, "kv_heads": 2, "inner": 16, "vocab": 64, "batch": 2, "seq_len": 8,
+        "experts": 4, "top_k": 2, "sigma": 1.0,
+    }  # fmt: skip
+    alone = answers(Case(name="one", ranks=1, **sizes), 1)
+    shared = answers(Case(name="two", ranks=2, **sizes), 2)
+    assert shared == pytest.approx(alone, rel=1e-4, abs=1e-6)
+
+
+def test_asks_that_no_rank_can_run_are_listed_not_raised(tmp_path: Path) -> None:
+    impossible: list[Ask] = [ask("gemm", "forward", "fp32", m=2**20, n=2**20, k=2**20), TINY[1]]
+    found = measure(machine(), {1: impossible}, 30.0, tmp_path / "s.csv", rounds=1)
+    assert list(found.skipped) == ["gemm/forward/fp32 with 1 ranks"] and not found.failures
+    assert [s.ask for s in found.samples] == [TINY[1]]
