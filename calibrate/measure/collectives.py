@@ -6,8 +6,8 @@ from time import perf_counter
 from typing import Any
 
 from calibrate.measure.asks import Ask
+from calibrate.measure.bench import Bench, Prepared, Unsupported
 from calibrate.measure.clock import Call, Timing, summary
-from calibrate.measure.kernels import Bench, Prepared, Unsupported
 from calibrate.measure.tensors import noise
 
 _WARM = 3
