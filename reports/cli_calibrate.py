@@ -168,10 +168,10 @@ def _prove(
 
         check_format(figure)
     machine = find_machine(device)
-    _say_if_busy(machine)
     known = load_machine(str(profile), ranks)
     if known.gpu != machine.name:
         raise NoFit(f"profile {profile} is of {known.gpu}, this machine is {machine.name}; calibrate here first")
+    _say_if_busy(machine)
     scale = Scale(ranks) if machine.device == "cpu" else Scale(ranks, "bf16", 4)
     programs = cases(scale, quick)
     with _bar("proving") as progress:

@@ -112,4 +112,4 @@ def time_together(call: Call, budget_s: float, cuda: bool) -> Timing:
         dist.broadcast(on_device, 0)
         plan = on_device.cpu()
     count, repeats = (int(v) for v in plan)
-    return summary([run(4 + r * count, count) for r in range(repeats)], shared=not cuda)
+    return summary([run(4 + r * count, count) for r in range(repeats)], "own" if cuda else "together")
