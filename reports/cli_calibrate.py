@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 if TYPE_CHECKING:
+    from calibrate.measure.device import Machine
     from calibrate.measure.session import Progress
 
 _QUICK_S = 20.0  # for measuring; processes start and fits run beside it
@@ -62,6 +63,7 @@ def _measure(device: str, plan: Path | None, budget_s: float, out: Path, ranks: 
     from reports.text import console, note, print_json
 
     machine = find_machine(device)
+    _say_if_busy(machine)
     both = ranks == 0 and machine.device == "cpu" and not quick
     counts = [1, min(2, machine.cores)] if both else [1, max(1, ranks)]
     plans = {n: default_plan(machine.device, n, quick or plan is not None) for n in dict.fromkeys(counts)}
@@ -169,6 +171,7 @@ def _prove(
     known = load_machine(str(profile), ranks)
     if known.gpu != machine.name:
         raise NoFit(f"profile {profile} is of {known.gpu}, this machine is {machine.name}; calibrate here first")
+    _say_if_busy(machine)
     scale = Scale(ranks) if machine.device == "cpu" else Scale(ranks, "bf16", 4)
     programs = cases(scale, quick)
     with _bar("proving") as progress:
@@ -186,6 +189,15 @@ def _prove(
         write_proof_figure(proof, figure)
         note(f"figure: {figure}")
     return 0
+
+
+def _say_if_busy(machine: Machine) -> None:
+    from calibrate.measure.device import others_load
+    from reports.text import note
+
+    load = others_load(machine)
+    if load > 0.5 * machine.cores:
+        note(f"note: other processes use this machine (load {load:.1f} on {machine.cores} cores): times will be noisy")
 
 
 class _Bar:

@@ -49,7 +49,7 @@ def test_paths_in_tables_exist() -> None:
         assert (ROOT / path).exists(), path
 
 
-def test_commands_exist(tmp_path: Path) -> None:
+def test_commands_exist(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     makefile = (ROOT / "Makefile").read_text(encoding="utf-8")
     for line in "\n".join(blocks("bash")).splitlines():
         words = shlex.split(line, comments=True)
@@ -58,7 +58,11 @@ def test_commands_exist(tmp_path: Path) -> None:
         if "-m" in words and words[words.index("-m") + 1].startswith("calibrate."):
             assert (ROOT / (words[words.index("-m") + 1].replace(".", "/") + ".py")).is_file(), line
         if words and words[0].endswith("moesim"):
-            if words[1] in ("train", "validate"):
+            if words[1] == "calibrate":  # minutes of measuring: its own tests run it
+                assert run(["calibrate", "--help"]) == 0
+                said = capsys.readouterr().out
+                assert all(word in said for word in words if word.startswith("--")), line
+            elif words[1] in ("train", "validate"):
                 assert (ROOT / words[2]).is_file(), line
             else:
                 arguments = [str(tmp_path / word) if word.endswith(".png") else word for word in words[1:]]

@@ -6,8 +6,8 @@ from time import perf_counter
 from typing import Any
 
 from calibrate.measure.asks import Ask
+from calibrate.measure.bench import Bench, Prepared, Unsupported
 from calibrate.measure.clock import Call, Timing, summary
-from calibrate.measure.kernels import Bench, Prepared, Unsupported
 from calibrate.measure.tensors import noise
 
 _WARM = 3
@@ -112,4 +112,4 @@ def time_together(call: Call, budget_s: float, cuda: bool) -> Timing:
         dist.broadcast(on_device, 0)
         plan = on_device.cpu()
     count, repeats = (int(v) for v in plan)
-    return summary([run(4 + r * count, count) for r in range(repeats)], shared=not cuda)
+    return summary([run(4 + r * count, count) for r in range(repeats)], "own" if cuda else "together")

@@ -140,6 +140,11 @@ def _nvidia_smi(number: int) -> str:
         return f"not told: {type(error).__name__}"
 
 
+def others_load(machine: Machine) -> float:
+    """How many processes want a core of a CPU before we begin; 0 beside a GPU or where the system does not say."""
+    return os.getloadavg()[0] if machine.device == "cpu" and hasattr(os, "getloadavg") else 0.0
+
+
 _TRIM_THRESHOLD, _MMAP_MAX = -1, -4  # names of glibc's mallopt
 
 

@@ -14,9 +14,10 @@ from time import perf_counter
 from typing import Any
 
 from calibrate.measure.asks import Ask
+from calibrate.measure.bench import Bench, Prepared, Unsupported
 from calibrate.measure.clock import Timing, time_cpu, time_cuda
 from calibrate.measure.device import keep_pages
-from calibrate.measure.kernels import Bench, Prepared, Unsupported, prepare
+from calibrate.measure.kernels import prepare
 
 _TOGETHER = ("collective", "overlap")
 _LEAST_S, _MOST_S = 0.03, 0.6  # of one measurement

@@ -86,7 +86,8 @@ def test_a_shared_clock_takes_the_lower_quartile_and_tells_of_the_rest() -> None
     walls = [1.0, 1.0, 1.0, 2.0, 2.0, 2.0, 2.0, 2.0]
     assert summary(walls).seconds == 1.0
     assert summary(walls).disturbed_share == 5 / 8
-    assert summary(walls, shared=False).seconds == 2.0
+    assert summary(walls, "own").seconds == 2.0
+    assert summary([*walls, 0.5], "together").seconds == 0.5
     assert summary([3.0]).spread == 0.0
 
 
