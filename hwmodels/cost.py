@@ -32,7 +32,10 @@ _STAND_INS: dict[str, tuple[str, ...]] = {
     "fp8": ("fp8_block",),
     "fp8_block": ("fp8",),
     "mxfp4": ("nvfp4",),
+    "int4": ("bf16",),  # weight-only: 16-bit kernels that read narrow weights
 }
+# attention with an 8-bit cache: the efficiencies of the 16-bit kernels on the bytes of the narrow one
+_ATTENTION_STAND_INS: dict[str, tuple[str, ...]] = {"fp16": ("bf16",), "fp8": ("bf16",)}
 
 
 class CostModel(Protocol):
@@ -132,7 +135,8 @@ class KernelCostModel:
             "grouped_gemm": self._profile.grouped_gemms,
             "attention": self._profile.attentions,
         }[op]
-        return next((d for d in (dtype, *_STAND_INS.get(dtype, ())) if d in fits), dtype)
+        stand_ins = _ATTENTION_STAND_INS if op == "attention" else _STAND_INS
+        return next((d for d in (dtype, *stand_ins.get(dtype, ())) if d in fits), dtype)
 
     def _spread(self, op: str, dtype: str) -> float:
         for key in (f"{op}/{dtype}", f"{op}_forward/{dtype}"):

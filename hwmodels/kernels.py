@@ -163,12 +163,11 @@ def attention_time_s(
     hbm_bytes_per_s: float,
     sm_count: int,
     fit: AttentionFit,
-    kv_cache_write: bool = False,
 ) -> float:
     """Seconds of one fused attention kernel, forward, backward or decode.
 
-    The measured prefill rows include writing K and V into a paged cache: serving passes
-    `kv_cache_write=True`, training leaves it out. Decode ignores the flag.
+    The measured prefill rows include writing K and V into a paged cache: serving sets `cache_write`, training
+    leaves it out. Decode ignores the flag.
     """
     if work.batch <= 0 or work.q_len <= 0 or work.kv_len <= 0:
         return 0.0
@@ -189,8 +188,8 @@ def attention_time_s(
         efficiency *= fit.backward_efficiency_ratio
     flops_s = flops * stretch / (peak_flops_per_s * efficiency)
     moved = work.bytes
-    if kv_cache_write:
-        kv = work.batch * work.kv_len * work.kv_heads * (work.qk_dim + work.v_dim)
+    if work.cache_write:
+        kv = work.batch * work.kv_len * work.kv_heads * work.cache_width
         moved += fit.cache_write_passes * kv * bytes_per_element(work.dtype)
     bytes_s = moved / (hbm_bytes_per_s * fit.bandwidth_efficiency)
     seen = min(work.kv_len, work.window or work.kv_len)
@@ -204,7 +203,7 @@ def _decode_time_s(
     kv_len = min(work.kv_len, work.window + work.q_len - 1) if work.window else work.kv_len
     seen = work if kv_len == work.kv_len else _with_kv_len(work, kv_len)
     width = work.qk_dim + work.v_dim
-    padding = work.batch * work.kv_heads * width * fit.decode_pad_keys * bytes_per_element(work.dtype)
+    padding = work.batch * work.kv_heads * work.cache_width * fit.decode_pad_keys * bytes_per_element(work.dtype)
     moved = seen.bytes + padding
     slots = work.batch * work.kv_heads / sm_count if sm_count else 1.0
     stretch = slots**-fit.decode_partial_wave_exponent if slots < 1.0 else 1.0
@@ -222,5 +221,5 @@ def _with_kv_len(work: Attention, kv_len: int) -> Attention:
     """The same attention against `kv_len` keys (dataclasses.replace is ten times slower)."""
     return Attention(
         work.batch, work.q_len, kv_len, work.heads, work.kv_heads, work.qk_dim, work.v_dim,
-        work.causal, None, work.dtype, work.phase,
+        work.causal, None, work.dtype, work.phase, work.shared_values,
     )  # fmt: skip

@@ -35,7 +35,8 @@ class Resolved:
     assumptions: tuple[str, ...]
 
 
-def _cluster(scenario: Scenario) -> tuple[Cluster, list[str]]:
+def resolve_cluster(scenario: Scenario) -> tuple[Cluster, list[str]]:
+    """The cluster that is asked for, and what had to be assumed about it."""
     ask = scenario.cluster
     assumed = []
     node = ask.node
@@ -121,7 +122,8 @@ def decided(
     return replace(stack, **chosen), said
 
 
-def _routing(scenario: Scenario) -> Routing:
+def resolve_routing(scenario: Scenario) -> Routing:
+    """How tokens spread over experts."""
     ask = scenario.routing
     if isinstance(ask, str):
         return Routing()
@@ -175,7 +177,7 @@ def resolve(scenario: Scenario) -> Resolved:
     if train is None:
         raise ScenarioError("the scenario has no train section; add train: {global_batch: ..., seq_len: ...}")
     arch = load_model(scenario.model)
-    cluster, assumed = _cluster(scenario)
+    cluster, assumed = resolve_cluster(scenario)
     stack, from_stack = _stack(scenario, cluster)
     layout, from_layout = _layout(scenario.layout, arch, cluster.gpus, stack)
     age = release_age(scenario.release or "")
@@ -199,7 +201,7 @@ def resolve(scenario: Scenario) -> Resolved:
         seq_len=train.seq_len,
         precision=train.precision,
         recompute=recompute_modules(train.recompute),
-        routing=_routing(scenario),
+        routing=resolve_routing(scenario),
         capacity_factor=train.capacity_factor,
         mtp=train.mtp,
         lora_rank=train.lora.rank if train.lora else 0,
