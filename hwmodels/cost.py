@@ -9,7 +9,14 @@ from typing import Protocol
 from hwmodels.cluster import Cluster
 from hwmodels.collectives import FabricFit, collective_s, load_fabric_fit
 from hwmodels.exchange_kernels import ExchangeFit, exchange_s
-from hwmodels.kernels import attention_time_s, gemm_time_s, grouped_gemm_time_s
+from hwmodels.kernels import (
+    Legs,
+    attention_time_s,
+    gemm_legs,
+    gemm_time_s,
+    grouped_gemm_legs,
+    grouped_gemm_time_s,
+)
 from hwmodels.profile import Profile
 from hwmodels.roofline import bound_of, floor_s
 from hwmodels.work import Attention, Comm, ExpertExchange, Gemm, GroupedGemm, Stream, Work
@@ -88,6 +95,16 @@ class KernelCostModel:
             found = self._price(work)
             self._memo[work] = found
         return found
+
+    def legs(self, work: Gemm | GroupedGemm) -> Legs:
+        """A matrix kernel's fit taken apart, without sustained factors and without the roofline floor."""
+        gpu = self._cluster.gpu
+        peak, sms = gpu.peak(work.dtype), max(1, gpu.sm_count)
+        if isinstance(work, Gemm):
+            fit = self._profile.gemm(self._stand_in("gemm", work.dtype))
+            return gemm_legs(work, peak, gpu.hbm_bytes_per_s, sms, fit)
+        grouped = self._profile.grouped_gemm(self._stand_in("grouped_gemm", work.dtype))
+        return grouped_gemm_legs(work, peak, gpu.hbm_bytes_per_s, sms, grouped)
 
     def _price(self, work: Work) -> Cost:
         if isinstance(work, Comm):

@@ -67,7 +67,7 @@ class Replica:
         self._order: list[int] = []  # running requests, oldest first; holds finished ones until cleaned
         self._grown: dict[int, tuple[int, int]] = {}  # preempted: (tokens to recompute, outputs still to come)
         self._blocked = False
-        self._next_look = 0
+        self._poll = engine.poll_steps
         self._ready = ready
 
     @property
@@ -91,9 +91,7 @@ class Replica:
         while self.now < until:
             if self._ready and self.waiting and not self._blocked:
                 self._take_ready()
-            if (self._partial or (self.waiting and not self._blocked)) and (
-                self.step >= self._next_look or not self.batch
-            ):
+            if self._partial or (self.waiting and not self._blocked and not (self.batch and self.step % self._poll)):
                 chunks = self._compose()
                 if chunks:
                     self._mixed_turn(chunks)
@@ -213,7 +211,6 @@ class Replica:
             if entry[1] == 0:
                 partial.popleft()
                 self._join(entry[0])
-        self._next_look = self.step + self.engine.poll_steps
         if decoding:
             self._finish_due()
             self._relieve()
@@ -251,8 +248,8 @@ class Replica:
     def _decode_turn(self, until: float) -> None:
         batch, cached = self.batch, self.cached
         k = self._heap[0][0] - self.step
-        if self.waiting and not self._blocked:
-            k = min(k, max(1, self._next_look - self.step))
+        if self._poll > 1 and self.waiting and not self._blocked:
+            k = min(k, self._poll - self.step % self._poll)
         a, b = self.costs.decode(batch)
         seconds = k * a + b * (k * cached + batch * k * (k - 1) / 2)
         if k > 1 and self.now + seconds > until:

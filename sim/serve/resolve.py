@@ -12,10 +12,11 @@ from sim.arch_catalogue import load_model
 from sim.layout import BadLayout, Layout, check_layout
 from sim.resolve import resolve_cluster, resolve_routing
 from sim.scenario import Scenario, ScenarioError
-from sim.serve.engine import Engine, load_engine
+from sim.serve.engine import Engine, engine_tuning, load_engine
 from sim.serve.job import Adapters, Formats, Offload, ServeJob, Speculation, formats_of
 from sim.serve.workload import Workload, workload_of
 from sim.serve_ask import PoolAsk, ServeAsk
+from traces.routing import Routing
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,6 +75,14 @@ def _engine(ask: ServeAsk) -> Engine:
     return load_engine(name, settings)
 
 
+def _routing(scenario: Scenario, arch: ModelArch) -> tuple[Routing, list[str]]:
+    """What the scenario says; where it says nothing, the spread of popularity that real routers show."""
+    if not arch.is_moe or "routing" in scenario.model_fields_set:
+        return resolve_routing(scenario), []
+    sigma = engine_tuning().get("routing_sigma")
+    return Routing(kind="lognormal", sigma=sigma), [f"routing = lognormal {sigma:g} (not stated)"]
+
+
 def _experts_in_host(ask: ServeAsk, arch: ModelArch) -> tuple[Offload | None, list[str]]:
     if ask.offload is None:
         return None, []
@@ -124,14 +133,15 @@ def resolve_serve(scenario: Scenario, requests: str | Path | None = None) -> Res
     formats = formats_of(ask.precision, ask.kv_dtype, arch, cluster.gpu, engine)
     assumed += _said(ask, engine, formats)
     offload, from_offload = _experts_in_host(ask, arch)
+    routing, from_routing = _routing(scenario, arch)
     job = _job(scenario, ask, arch, cluster, engine)
-    job = replace(job, formats=formats, offload=offload)
+    job = replace(job, formats=formats, offload=offload, routing=routing)
     profile = scenario.profile or cluster.gpu.name
     if load_gpu(profile).name != cluster.gpu.name:
         assumed.append(f"profile = {profile} (asked for): kernels measured on another GPU than {cluster.gpu.name}")
     workload, from_load = workload_of(ask.requests, arch, requests)
     deployment = _deployment(scenario, ask, job)
-    return ResolvedServe(deployment, workload, ask, profile, (*assumed, *from_offload, *from_load))
+    return ResolvedServe(deployment, workload, ask, profile, (*assumed, *from_routing, *from_offload, *from_load))
 
 
 def _job(scenario: Scenario, ask: ServeAsk, arch: ModelArch, cluster: Cluster, engine: Engine) -> ServeJob:
@@ -150,7 +160,6 @@ def _job(scenario: Scenario, ask: ServeAsk, arch: ModelArch, cluster: Cluster, e
         layout=layout,
         engine=engine,
         formats=Formats(half, half, half, half),
-        routing=resolve_routing(scenario),
         speculation=Speculation(tokens=spec.tokens, acceptance=spec.acceptance) if spec else None,
         adapters=Adapters(count=lora.count, rank=lora.rank) if lora else None,
         two_batch=ask.two_batch_overlap,

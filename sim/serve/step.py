@@ -10,7 +10,7 @@ from bisect import bisect_left
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from sim.serve.step_parts import Parts, StepParts, Table, layer_count
+from sim.serve.step_parts import Parts, Priced, StepParts, Table, layer_count
 from sim.stack import Tuning
 
 
@@ -45,7 +45,7 @@ class StepCosts:
         self._engine, self._family = job.engine.name, job.cluster.gpu.family
         self.yields = job.speculation.tokens_per_step if job.speculation else 1.0
         self._width = 1 + (job.speculation.tokens if job.speculation else 0)
-        self._factors = self._part_factors()
+        self._factors, self._legs = self._part_factors(), self._leg_factors()
         self._constants()
         self._rank, self._head = self._line(parts.rank), self._line(parts.head)
         self._experts: dict[bool, _Line | None] = {}
@@ -53,11 +53,9 @@ class StepCosts:
         self._ab: dict[int, tuple[float, float]] = {}
 
     def _part_factors(self) -> Parts:
-        get, formats, family = self.tuning.get, self._job.formats, self._family
+        get, family = self.tuning.get, self._family
         attention = "mla_decode_factor" if self._mla else "attention_decode_factor"
         return {
-            "gemm": get("gemm_factor", formats.attention, family),
-            "experts": get("expert_factor", formats.experts, self._engine, family),
             "tp_comm": get("comm_factor", family),
             "attention": get(attention, family),
         }
@@ -87,8 +85,34 @@ class StepCosts:
         self.prefill_s = get("prefill_step_s", engine)
         self._prefill_factor = get("attention_prefill_factor", family)
 
+    def _leg_factors(self) -> dict[str, tuple[float, float, float]]:
+        """Factors of (fixed, arithmetic, traffic) of matrix kernels by part."""
+        get, formats, family, engine = self.tuning.get, self._job.formats, self._family, self._engine
+        found = {
+            "gemm": (
+                get("gemm_fixed_factor", formats.attention, family),
+                get("gemm_flops_factor", formats.attention, family),
+                get("gemm_bytes_factor", formats.attention, family),
+            )
+        }
+        if self._job.arch.is_moe:
+            found["experts"] = (
+                get("expert_fixed_factor", engine, family),
+                get("expert_flops_factor", formats.experts, engine, family),
+                get("expert_bytes_factor", formats.experts, engine, family),
+            )
+        return found
+
     def _line(self, table: Table) -> _Line:
-        return _Line(table.grid, tuple(self._weighted(parts) for parts in table.parts))
+        return _Line(table.grid, tuple(self._weighted(self._parts_of(point)) for point in table.points))
+
+    def _parts_of(self, point: Priced) -> Parts:
+        """Seconds by part, matrix kernels with their factors included."""
+        parts = dict(point.parts)
+        for kernel in point.kernels:
+            seconds = kernel.legs.seconds(*self._legs.get(kernel.part, (1.0, 1.0, 1.0)))
+            parts[kernel.part] = parts.get(kernel.part, 0.0) + kernel.times * max(kernel.floor_s, seconds)
+        return parts
 
     def _weighted(self, parts: Parts) -> float:
         """Seconds of a step's parts; with two-batch overlap exchanges hide behind the rest."""
@@ -143,11 +167,20 @@ class StepCosts:
         if self._job.arch.is_moe:
             tables.append((self.parts.experts(False), tokens * self._job.attention_dp))
         for table, count in tables:
-            for name, seconds in _nearest(table, count).items():
+            for name, seconds in self._nearest(table, count).items():
                 parts[name] = parts.get(name, 0.0) + seconds * self._factors.get(name, 1.0)
         parts = {name: seconds / self.yields for name, seconds in parts.items()}
         parts["host and gaps"] = max(0.0, a + b * cached - sum(parts.values()))
         return parts
+
+    def _nearest(self, table: Table, count: float) -> Parts:
+        """Parts at `count`, in proportion between the two points of the grid around it."""
+        i = min(bisect_left(table.grid, count), len(table.grid) - 1)
+        low = max(0, i - 1)
+        width = table.grid[i] - table.grid[low]
+        share = min(1.0, (count - table.grid[low]) / width) if width else 1.0
+        before, after = self._parts_of(table.points[low]), self._parts_of(table.points[i])
+        return {n: (1 - share) * before.get(n, 0.0) + share * after.get(n, 0.0) for n in {**before, **after}}
 
     def _draft_s(self, batch: int) -> float:
         """Drafting one token after the other with one layer and the head."""
@@ -173,16 +206,6 @@ class StepCosts:
             fixed, slope = self._attention_line(_rounded(mine))
             gpu_s += fixed + slope * cached / self._ranks
         return max(gpu_s, self.floor_s) + self.host_s + self.sequence_s * mine + self.prefill_s
-
-
-def _nearest(table: Table, count: float) -> Parts:
-    """Parts at `count`, in proportion between the two points of the grid around it."""
-    i = min(bisect_left(table.grid, count), len(table.grid) - 1)
-    low = max(0, i - 1)
-    width = table.grid[i] - table.grid[low]
-    share = min(1.0, (count - table.grid[low]) / width) if width else 1.0
-    names = {*table.parts[i], *table.parts[low]}
-    return {n: (1 - share) * table.parts[low].get(n, 0.0) + share * table.parts[i].get(n, 0.0) for n in names}
 
 
 def _rounded(batch: int) -> int:

@@ -8,12 +8,14 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 
 from hwmodels.cost import KernelCostModel, Sustained
+from hwmodels.kernels import Legs
 from hwmodels.profile import load_profile
-from hwmodels.work import Attention, Comm, Stream, Work
+from hwmodels.roofline import floor_s
+from hwmodels.work import Comm, Gemm, GroupedGemm, Stream, Work
 from sim.arch import LayerKind
 from sim.graph import SegmentBuilder
 from sim.serve.attention import decode_work, prefill_work
@@ -45,11 +47,39 @@ def token_grid(most: int) -> tuple[int, ...]:
 
 
 @dataclass(frozen=True, slots=True)
+class Kernel:
+    """A matrix kernel that runs `times` over: its legs, and the roofline below which no factor takes it."""
+
+    part: str
+    times: float
+    legs: Legs
+    floor_s: float
+
+
+@dataclass(slots=True)
+class Priced:
+    """What one point of a grid costs: seconds by part, and the matrix kernels on top, taken apart."""
+
+    parts: Parts = field(default_factory=dict)
+    kernels: list[Kernel] = field(default_factory=list)
+
+    def add(self, part: str, seconds: float) -> None:
+        """Add seconds to a part."""
+        self.parts[part] = self.parts.get(part, 0.0) + seconds
+
+    def extend(self, more: Priced) -> None:
+        """Add everything of another."""
+        for name, seconds in more.parts.items():
+            self.add(name, seconds)
+        self.kernels += more.kernels
+
+
+@dataclass(frozen=True, slots=True)
 class Table:
-    """Seconds by part at every point of a grid."""
+    """Costs at every point of a grid."""
 
     grid: tuple[int, ...]
-    parts: tuple[Parts, ...]
+    points: tuple[Priced, ...]
 
 
 class StepParts:
@@ -79,34 +109,39 @@ class StepParts:
         self.sources[cost.source] += 1
         return cost.time_s
 
-    def price(self, steps: Sequence[Step], times: int = 1) -> Parts:
-        """Seconds by part of a list of steps, `times` over."""
+    def price(self, steps: Sequence[Step], times: int = 1) -> Priced:
+        """A list of steps, `times` over."""
         builder = SegmentBuilder("step")
         forward(builder, steps)
-        found: Parts = {}
+        found = Priced()
         for op in builder.ops:
             part = _PART_OF.get(op.category, "elementwise")
-            found[part] = found.get(part, 0.0) + times * self.seconds(op.work) * op.scale
+            if isinstance(op.work, Gemm | GroupedGemm):
+                floor = floor_s(op.work, self.job.cluster.gpu)
+                found.kernels.append(Kernel(part, times * op.scale, self._model.legs(op.work), floor))
+                self.sources[self._model.cost(op.work).source] += 1
+            else:
+                found.add(part, times * self.seconds(op.work) * op.scale)
         return found
 
     @cached_property
     def rank(self) -> Table:
         """Projections, norms, dense blocks and routers by tokens of one tensor group."""
         grid = token_grid(self.job.engine.token_budget + self.job.engine.max_batch)
-        return Table(grid, tuple(self._rank_parts(t) for t in grid))
+        return Table(grid, tuple(self._rank_point(t) for t in grid))
 
-    def _rank_parts(self, tokens: int) -> Parts:
+    def _rank_point(self, tokens: int) -> Priced:
         ctx = context(self.job, self._tuning, tokens)
-        found: Parts = {}
+        found = Priced()
         for kind, count in self.kinds.items():
-            _add(found, self.price(mixer_steps(ctx, kind), count))
+            found.extend(self.price(mixer_steps(ctx, kind), count))
             if kind.ffn == "dense":
-                _add(found, self.price(dense_steps(ctx), count))
+                found.extend(self.price(dense_steps(ctx), count))
             elif kind.ffn in EXPERT_FFN:
-                _add(found, self.price(router_steps(ctx, kind), count))
+                found.extend(self.price(router_steps(ctx, kind), count))
         if self.job.layout.pp > 1:
             hop = Comm("send", 2.0 * tokens * ctx.arch.hidden, self.job.cluster.group(2, self._stage_gpus))
-            _add(found, {"pp_comm": (self.job.layout.pp - 1) * self.seconds(hop)})
+            found.add("pp_comm", (self.job.layout.pp - 1) * self.seconds(hop))
         return found
 
     @property
@@ -128,18 +163,18 @@ class StepParts:
     def _expert_table(self, prefill: bool) -> Table:
         each = self.job.engine.token_budget + self.job.engine.max_batch if prefill else self.job.engine.max_batch
         grid = token_grid(each * self.job.attention_dp)
-        return Table(grid, tuple(self._expert_parts(t, prefill) for t in grid))
+        return Table(grid, tuple(self._expert_point(t, prefill) for t in grid))
 
-    def _expert_parts(self, tokens: int, prefill: bool) -> Parts:
+    def _expert_point(self, tokens: int, prefill: bool) -> Priced:
         ctx = context(self.job, self._tuning, max(1, tokens // self.job.attention_dp))
-        found: Parts = {}
+        found = Priced()
         for kind, count in self.kinds.items():
             if kind.ffn in EXPERT_FFN:
-                _add(found, self.price(routed_steps(ctx, self.job, kind, tokens, prefill), count))
+                found.extend(self.price(routed_steps(ctx, self.job, kind, tokens, prefill), count))
         missing = offload_bytes(self.job, tokens)
         if missing:
             share = self._tuning.get("host_link_efficiency", self.job.engine.name)
-            _add(found, {"offload": missing / (self.job.cluster.gpu.host_link_bytes_per_s * share)})
+            found.add("offload", missing / (self.job.cluster.gpu.host_link_bytes_per_s * share))
         return found
 
     @cached_property
@@ -150,12 +185,12 @@ class StepParts:
 
     def decode_attention(self, batch: int, kv_len: int) -> Parts:
         """Cores of all layers for one token of `batch` sequences of one rank, each with `kv_len` tokens cached."""
-        found: Parts = {}
+        found = Priced()
         for kind, count in self.kinds.items():
             for work in decode_work(self.job, kind, batch, kv_len):
                 part = "ssm" if isinstance(work, Stream) and work.kind == "ssm" else "attention"
-                _add(found, {part: count * self.seconds(work)})
-        return found
+                found.add(part, count * self.seconds(work))
+        return found.parts
 
     def prefill_attention(self, chunk: int, cached: int) -> float:
         """Cores of all layers for a chunk of a prompt behind `cached` tokens, seconds; both rounded to 32 tokens."""
@@ -172,13 +207,9 @@ class StepParts:
             total += count * sum(self.seconds(w) for w in prefill_work(self.job, kind, chunk, cached))
             if kind.mixer not in (*SOFTMAX, "none"):
                 scan = scan_steps(context(self.job, self._tuning, chunk), kind)
-                total += sum(self.price(scan, count).values())
+                priced = self.price(scan, count)
+                total += sum(priced.parts.values()) + sum(k.times * k.legs.seconds() for k in priced.kernels)
         return total
-
-
-def _add(total: Parts, more: Parts) -> None:
-    for name, seconds in more.items():
-        total[name] = total.get(name, 0.0) + seconds
 
 
 def layer_count(kinds: Counter[LayerKind], what: str) -> int:
@@ -186,6 +217,3 @@ def layer_count(kinds: Counter[LayerKind], what: str) -> int:
     if what == "moe":
         return sum(n for kind, n in kinds.items() if kind.ffn in EXPERT_FFN)
     return sum(n for kind, n in kinds.items() if kind.mixer not in (*SOFTMAX, "none"))
-
-
-__all__ = ["Attention", "Parts", "StepParts", "Table", "layer_count", "token_grid"]
