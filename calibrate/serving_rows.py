@@ -28,11 +28,12 @@ def _whole(row: Row, key: str, default: int = 1) -> int:
 
 
 def engine_of(row: Row) -> str:
-    """Our name of the engine."""
+    """Our name of the engine. TensorRT-LLM 0.x ran compiled engines; with pools the version is the router's."""
     name = text_of(row, "engine").lower()
     if name not in _ENGINES:
         raise ScenarioError(f"column engine: {name!r} is not known; write one of {', '.join(sorted(set(_ENGINES)))}")
-    return _ENGINES[name]
+    old = text_of(row, "engine_version").startswith("0.") and not text_of(row, "prefill_workers")
+    return "trtllm-engine" if _ENGINES[name] == "trtllm" and old else _ENGINES[name]
 
 
 def is_public(row: Row) -> bool:
