@@ -1,9 +1,8 @@
 """Fit the constants of training steps on published rows marked `fit`: `python -m calibrate.fit_training ROWS.csv...`
 
-Every constant in sim/stacks/constants.yaml with a `fit:` range may move; the others stay. Residuals are log errors with
-a Cauchy loss, each family of rows weighted alike; a prior keeps every constant near its starting value unless rows
-disagree. Rows marked `test` are never read. Left-out errors: what each family's error would be had the constants been
-fitted without it, from the linearised problem at the optimum (block leave-one-out).
+Every constant in sim/stacks/constants.yaml with a `fit:` range may move; the others stay (calibrate/regression.py).
+Rows marked `test` are never read. Left-out errors: what each family's error would be had the constants been fitted
+without it, from the linearised problem at the optimum (block leave-one-out).
 """
 
 from __future__ import annotations
@@ -11,7 +10,7 @@ from __future__ import annotations
 import argparse
 import csv
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
 from math import exp, log
@@ -21,13 +20,10 @@ from typing import Any
 from calibrate.cells import Row
 from calibrate.fit_bands import bands, describe, write_bands
 from calibrate.predict_row import simulate_row
+from calibrate.regression import STEP, fit, left_out, write_constants
 from calibrate.rows import stack_of
 from sim.interval import band_keys
 from sim.stack import constants
-
-_STEP = 0.02  # log step of the finite differences
-_LAST_FIT = "# Last fit: "
-_SCALE = 0.05  # Cauchy loss: a row that is 20 % off for every model pulls like one that is 1 % off
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,6 +74,9 @@ class Problem:
         first = list(pool.map(_predict, [(s.row, start) for s in samples], chunksize=4))
         kept = [(s, p) for s, p in zip(samples, first, strict=True) if p is not None]
         self.samples = [s for s, _ in kept]
+        self.families = [s.family for s in self.samples]
+        self.log_measured = [log(s.measured_s) for s in self.samples]
+        self.scales = [1.0] * len(self.samples)
         self.uses = [set(p[1]) for _, p in kept]
         self.classes = [p[2] for _, p in kept]
         self.keys = [k for k in keys if any(k in u for u in self.uses)]
@@ -95,7 +94,7 @@ class Problem:
         tasks: list[tuple[Row, Mapping[str, float]]] = []
         where: list[tuple[int, int]] = []
         for j, key in enumerate(self.keys):
-            moved = {**values, key: values[key] * exp(_STEP)}
+            moved = {**values, key: values[key] * exp(STEP)}
             for i, used in enumerate(self.uses):
                 if key in used:
                     tasks.append((self.samples[i].row, moved))
@@ -103,106 +102,8 @@ class Problem:
         matrix = np.zeros((len(self.samples), len(self.keys)))
         for (i, j), found in zip(where, self._pool.map(_predict, tasks, chunksize=16), strict=True):
             if found is not None:
-                matrix[i, j] = (found[0] - base[i]) / _STEP
+                matrix[i, j] = (found[0] - base[i]) / STEP
         return matrix
-
-
-def _weights(samples: Sequence[Sample]) -> list[float]:
-    """Each family counts like the square root of its rows."""
-    counts: dict[str, int] = {}
-    for s in samples:
-        counts[s.family] = counts.get(s.family, 0) + 1
-    return [counts[s.family] ** -0.5 for s in samples]
-
-
-def fit(
-    problem: Problem, rounds: int, log_: Callable[[str], None], only: Sequence[int] | None = None
-) -> dict[str, float]:
-    """Gauss-Newton with a Cauchy loss and a Gaussian prior on log constants, inside their ranges."""
-    import numpy as np
-
-    keep = np.array(sorted(only) if only is not None else range(len(problem.samples)))
-    records = [constants()[k] for k in problem.keys]
-    prior = np.array([log(float(r.get("prior", r["value"]))) for r in records])
-    spread = np.array([float(r["fit"]) for r in records])
-    theta = np.array([log(float(r["value"])) for r in records])
-    measured = np.array([log(s.measured_s) for s in problem.samples])
-    weight = np.array(_weights(problem.samples))
-    values = dict(zip(problem.keys, np.exp(theta), strict=True))
-    base = np.array(problem.predict(values))
-    for turn in range(rounds):
-        jac = problem.jacobian(values, base)[keep]
-        error = (base - measured)[keep]
-        robust = weight[keep] / (1.0 + (error / _SCALE) ** 2)
-        best = None
-        left = (jac * robust[:, None]).T @ jac / _SCALE**2 + np.diag(1.0 / spread**2)
-        right = -(jac * robust[:, None]).T @ error / _SCALE**2 + (prior - theta) / spread**2
-        move = np.clip(np.linalg.solve(left, right), -0.5, 0.5)
-        for share in (1.0, 0.5, 0.2):
-            trial = dict(zip(problem.keys, np.exp(theta + share * move), strict=True))
-            predicted = np.array(problem.predict(trial))
-            cost = _cost(predicted - measured, weight, keep) + float(
-                (((theta + share * move - prior) / spread) ** 2).sum()
-            )
-            if best is None or cost < best[0]:
-                best = (cost, share, trial, predicted)
-        assert best is not None
-        theta, values, base = theta + best[1] * move, best[2], best[3]
-        errors = np.abs(np.exp((base - measured)[keep]) - 1)
-        log_(
-            f"round {turn + 1}: cost {best[0]:.1f}, median {np.median(errors):.2%}, p90 {np.quantile(errors, 0.9):.2%}"
-        )
-    return {k: float(v) for k, v in values.items()}
-
-
-def left_out(problem: Problem, values: Mapping[str, float]) -> list[float]:
-    """Log error of every sample if its whole family had been left out of the fit (linearised at `values`).
-
-    With H the hat matrix of the weighted, regularised problem, the errors of family f become (I - H_ff)^-1 e_f.
-    """
-    import numpy as np
-
-    base = np.array(problem.predict(values))
-    measured = np.array([log(s.measured_s) for s in problem.samples])
-    error = base - measured
-    spread = np.array([float(constants()[k]["fit"]) for k in problem.keys])
-    weight = np.array(_weights(problem.samples)) / (1.0 + (error / _SCALE) ** 2) / _SCALE**2
-    jac = problem.jacobian(values, base)
-    inverse = np.linalg.inv((jac * weight[:, None]).T @ jac + np.diag(1.0 / spread**2))
-    found = error.copy()
-    for family in {s.family for s in problem.samples}:
-        rows = [i for i, s in enumerate(problem.samples) if s.family == family]
-        hat = jac[rows] @ inverse @ (jac[rows] * weight[rows, None]).T
-        found[rows] = np.linalg.solve(np.eye(len(rows)) - hat, error[rows])
-    return [float(e) for e in found]
-
-
-def _cost(error: Any, weight: Any, keep: Any) -> float:
-    import numpy as np
-
-    scaled = (error / _SCALE)[keep]
-    return float((weight[keep] * np.log1p(scaled**2)).sum())
-
-
-def write_constants(values: Mapping[str, float], note: str, path: Path) -> None:
-    """Write fitted values into the constants file, line by line: comments and order stay; one names the last fit."""
-    lines = []
-    for line in path.read_text(encoding="utf-8").splitlines():
-        key = line.split(": {", 1)[0]
-        if key in values and ": {" in line:
-            record = dict(constants()[key])
-            record["value"] = float(f"{values[key]:.4g}")
-            record["kind"] = "fitted"
-            record.setdefault("prior", float(constants()[key]["value"]))
-            line = f"{key}: {{{', '.join(_item(k, v) for k, v in record.items())}}}"
-        lines.append(f"{_LAST_FIT}{note}." if line.startswith(_LAST_FIT) else line)
-    path.write_text("\n".join(lines) + "\n", encoding="utf-8")
-
-
-def _item(key: str, value: Any) -> str:
-    if key == "why":
-        return f'{key}: "{value}"'
-    return f"{key}: {value:.6g}" if isinstance(value, float) else f"{key}: {value}"
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -222,19 +123,18 @@ def main(arguments: Sequence[str] | None = None) -> None:
     with ProcessPoolExecutor(2) as pool:
         problem = Problem(samples, keys, pool)
         _say(f"{len(problem.samples)} rows, {len(problem.keys)} free constants")
-        values = fit(problem, options.rounds, _say)
-        unseen = left_out(problem, values) if options.bands else []
+        values = fit(problem, constants(), options.rounds, _say)
+        unseen = left_out(problem, constants(), values) if options.bands else []
     for key in problem.keys:
         sys.stdout.write(f"{key}: {constants()[key]['value']} -> {values[key]:.4g}\n")
     note = f"{len(problem.samples)} published fit rows"
     if options.bands:
-        families = [s.family for s in problem.samples]
-        error = describe(unseen, families)
+        error = describe(unseen, problem.families)
         _say(f"left-out error by family: {error}")
         note += f", left-out error {error}"
-        write_bands(bands(problem.classes, unseen, families), note, options.bands)
+        write_bands(bands(problem.classes, unseen, problem.families), note, options.bands)
     if options.write:
-        write_constants(values, note, options.write)
+        write_constants(values, constants(), note, options.write)
 
 
 def _say(text: str) -> None:

@@ -12,8 +12,7 @@ from sim.serve.accounts import span_s
 from sim.serve.engine import engine_tuning
 from sim.serve.figures_of_merit import latencies, spread
 from sim.serve.resolve import ResolvedServe, resolve_serve
-from sim.serve.simulate import ServeRun, simulate
-from sim.serve.step_parts import StepParts
+from sim.serve.simulate import PricedJobs, ServeRun, simulate
 from sim.stack import Tuning
 
 
@@ -28,16 +27,16 @@ class ServingRowResult:
 
 
 def predict_serving_row(
-    row: Row, overrides: Mapping[str, float] | None = None, parts: StepParts | None = None
+    row: Row, overrides: Mapping[str, float] | None = None, priced: PricedJobs | None = None
 ) -> ServingRowResult:
     """The row served; ValueErrors (scenario, layout, memory, fit) carry the reason of a refusal.
 
-    `parts`: priced kernels of the same job, to be used again.
+    `priced`: kernels priced before, to be used again.
     """
     raw, assumed = serving_row(row)
     resolved = resolve_serve(parse_scenario(raw))
     tuning = engine_tuning(dict(overrides or {}))
-    run = simulate(resolved.deployment, resolved.workload, tuning, parts)
+    run = simulate(resolved.deployment, resolved.workload, tuning, priced)
     found = ResolvedServe(
         resolved.deployment, resolved.workload, resolved.ask, resolved.profile, (*assumed, *resolved.assumptions)
     )

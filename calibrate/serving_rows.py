@@ -16,6 +16,7 @@ from sim.scenario import ScenarioError
 _PUBLIC_LENGTHS = (1024, 8192)  # of the public benchmark harness, which draws lengths from [0.8, 1] of them
 _PUBLIC_JITTER = 0.2
 _PER_CLIENT = 10  # requests per client of a closed loop
+_WIDE = 16  # assumed: from that many expert-parallel ranks on deployments replicate busy experts
 _MOST_CLOSED = 3000  # requests simulated of a closed loop: beyond that means do not move
 _ENGINES = {"vllm": "vllm", "sglang": "sglang", "trtllm": "trtllm", "tensorrt-llm": "trtllm"}
 # requests of an offline table by total tokens: 30,000 of 128/128 down to 1,000 of the longest
@@ -83,6 +84,9 @@ def serving_row(row: Row) -> tuple[dict[str, Any], list[str]]:
     if text_of(row, "prefill_workers"):
         ask["pools"] = {"prefill": _pool(row, "prefill"), "decode": _pool(row, "decode")}
         layout = {}
+        if ask["pools"]["decode"]["ep"] >= _WIDE:
+            ask["expert_slots"] = ask["pools"]["decode"]["ep"]
+            said.append(f"expert_slots = {ask['expert_slots']} (wide expert parallelism runs with EPLB)")
     else:
         ask["attention_dp"] = _whole(row, "attention_dp")
     cluster = {"node": node_for_gpu(text_of(row, "gpu")), "gpus": gpus}

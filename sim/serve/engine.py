@@ -12,7 +12,7 @@ from hwmodels.gpu import GpuSpec
 from sim.stack import Stack, StackError, Tuning
 
 _ENGINES = Path(__file__).parents[1] / "engines"
-KV_DTYPES = ("bf16", "fp8")
+_UNSCALED_CACHE = 16  # assumed: experts from which published FP8 checkpoints quantise weights only
 _CHOICES: dict[str, tuple[Any, ...]] = {
     "scheduling": ("mixed", "prefill_first", "decode_first"),
     "admission": ("present", "reserve", "share"),
@@ -53,9 +53,14 @@ class Engine:
     kv_dtype: dict[str, str]
     source: str
 
-    def cache_dtype(self, gpu: GpuSpec, precision: str) -> str:
-        """Format of keys and values that this engine takes by default; 16 bits unless the model is quantised."""
+    def cache_dtype(self, gpu: GpuSpec, precision: str, experts: int) -> str:
+        """Format of keys and values that this engine takes by default; 16 bits unless the model is quantised.
+
+        Block-scaled FP8 checkpoints of models with many experts bring no scales for the cache: 16 bits on Hopper.
+        """
         if precision not in ("fp8", "fp8_block", "fp4", "nvfp4"):
+            return "bf16"
+        if gpu.generation == "hopper" and experts >= _UNSCALED_CACHE:
             return "bf16"
         return self.kv_dtype.get(gpu.generation, self.kv_dtype["*"])
 

@@ -93,7 +93,7 @@ def formats_of(precision: str, kv: str | None, arch: ModelArch, gpu: GpuSpec, en
     for name in (attention, experts):
         if not gpu.supports(name):
             raise ScenarioError(f"serve.precision={precision} has no tensor path on {gpu.name}; use bf16 or int4")
-    cache = kv or engine.cache_dtype(gpu, precision)
+    cache = kv or engine.cache_dtype(gpu, precision, arch.moe.experts if arch.moe else 0)
     if cache == "fp8" and not gpu.supports("fp8"):
         cache = half
     return Formats(attention, experts, half, half if cache == "bf16" else cache)

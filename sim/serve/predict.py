@@ -10,10 +10,10 @@ from sim.scenario import Scenario, load_scenario, parse_scenario
 from sim.serve.accounts import costs_of, span_s, utilisation
 from sim.serve.band import serve_band
 from sim.serve.engine import engine_tuning
-from sim.serve.figures_of_merit import Latencies, goodput_per_s, label_of, latencies, spread
+from sim.serve.figures_of_merit import goodput_per_s, label_of, latencies, spread
 from sim.serve.prediction import Range, ServePrediction
 from sim.serve.resolve import ResolvedServe, resolve_serve
-from sim.serve.simulate import ServeRun, simulate
+from sim.serve.simulate import PricedJobs, ServeRun, simulate
 from sim.serve.workload import Workload
 from sim.stack import Tuning
 from traces.requests import Requests
@@ -36,28 +36,29 @@ def predict_serve(
         scenario = parse_scenario(scenario)
     resolved = resolve_serve(scenario, requests)
     tuning = engine_tuning()
-    run = simulate(resolved.deployment, resolved.workload, tuning)
-    return assemble(resolved, run, tuning, scenario.price_usd_per_gpu_hour)
+    priced = PricedJobs()
+    run = simulate(resolved.deployment, resolved.workload, tuning, priced)
+    capacity = capacity_per_s(resolved, run, tuning, priced)
+    return assemble(resolved, run, tuning, capacity, scenario.price_usd_per_gpu_hour)
 
 
-def capacity_per_s(resolved: ResolvedServe, run: ServeRun, found: Latencies, tuning: Tuning) -> float:
+def capacity_per_s(resolved: ResolvedServe, run: ServeRun, tuning: Tuning, priced: PricedJobs) -> float:
     """Requests per second when the queue is never empty: the load's own lengths, all at once."""
     load = resolved.workload
-    if load.clients:
-        return len(found.e2e_s) / max(span_s(run), 1e-12)
     r, n = load.requests, min(len(load.requests), _CAPACITY_REQUESTS)
     queued = Requests((0.0,) * n, r.input_tokens[:n], r.output_tokens[:n], r.prefix[:n])
-    if load.rate_per_s == 0.0:
+    if load.clients or load.rate_per_s == 0.0:
         return len(run.log) / max(span_s(run), 1e-12)
-    full = simulate(resolved.deployment, Workload(queued), tuning, run.machine.costs.parts)
+    full = simulate(resolved.deployment, Workload(queued), tuning, priced)
     return n / max(span_s(full), 1e-12)
 
 
-def assemble(resolved: ResolvedServe, run: ServeRun, tuning: Tuning, price: float | None = None) -> ServePrediction:
+def assemble(
+    resolved: ResolvedServe, run: ServeRun, tuning: Tuning, capacity: float, price: float | None = None
+) -> ServePrediction:
     """The answer from a finished run."""
     deployment, load, slo = resolved.deployment, resolved.workload, resolved.ask.slo
     found = latencies(run.log, load.warmup)
-    capacity = capacity_per_s(resolved, run, found, tuning)
     span, gpus = span_s(run), deployment.gpus
     shares = utilisation(run)
     band = serve_band(deployment, load)

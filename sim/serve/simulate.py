@@ -43,15 +43,31 @@ class ServeRun:
     prefill_replicas: list[Replica] | None = None
 
 
+class PricedJobs:
+    """Kernel prices of jobs seen before; good as long as no constant that kernels' prices read is changed."""
+
+    def __init__(self) -> None:
+        self._found: dict[str, StepParts] = {}
+
+    def parts_of(self, job: ServeJob, tuning: Tuning) -> StepParts:
+        """Prices of this job's kernels."""
+        parts = (job.cluster, job.layout, job.engine, job.formats, job.routing, job.speculation, job.offload)
+        key = f"{job.arch.name} {len(job.arch.layers)} {parts} {job.two_batch} {job.expert_slots}"
+        if key not in self._found:
+            self._found[key] = StepParts(job, tuning)
+        return self._found[key]
+
+
 def machine_of(
-    job: ServeJob, workload: Workload, tuning: Tuning, blocks: int | None = None, parts: StepParts | None = None
+    job: ServeJob, workload: Workload, tuning: Tuning, blocks: int | None = None, priced: PricedJobs | None = None
 ) -> Machine:
     """Price a job for a load. DoesNotFit when the longest request has no room."""
     if job.engine.poll_steps == 0:  # not set: what this engine does on this generation
         poll = round(tuning.get("poll_steps", job.engine.name, job.cluster.gpu.family))
         job = replace(job, engine=replace(job.engine, poll_steps=poll))
     memory, cache = fitted_cache(job, workload.longest, workload.mean_tokens, blocks)
-    return Machine(job, memory, cache, StepCosts(parts or StepParts(job, tuning), tuning, workload.contexts))
+    parts = (PricedJobs() if priced is None else priced).parts_of(job, tuning)
+    return Machine(job, memory, cache, StepCosts(parts, tuning, workload.contexts))
 
 
 def front_of(job: ServeJob, tuning: Tuning) -> Front:
@@ -66,13 +82,13 @@ def log_of(workload: Workload) -> RequestLog:
     return request_log(r.arrival_s, r.input_tokens, r.output_tokens, r.prefix)
 
 
-def simulate(deployment: Deployment, workload: Workload, tuning: Tuning, parts: StepParts | None = None) -> ServeRun:
+def simulate(deployment: Deployment, workload: Workload, tuning: Tuning, priced: PricedJobs | None = None) -> ServeRun:
     """The whole load served."""
     log = log_of(workload)
-    machine = machine_of(deployment.job, workload, tuning, deployment.kv_blocks, parts)
+    machine = machine_of(deployment.job, workload, tuning, deployment.kv_blocks, priced)
     front = front_of(deployment.job, tuning)
     if deployment.prefill is not None:
-        return _simulate_pools(deployment, workload, tuning, machine, front)
+        return _simulate_pools(deployment, workload, tuning, machine, front, priced)
     replicas = [machine.replica(log) for _ in range(deployment.replicas)]
     if deployment.router == "least_loaded" and len(replicas) > 1 and not workload.clients:
         run_balanced(log, replicas, front)
@@ -88,13 +104,14 @@ def simulate(deployment: Deployment, workload: Workload, tuning: Tuning, parts: 
 
 
 def _simulate_pools(
-    deployment: Deployment, workload: Workload, tuning: Tuning, machine: Machine, front: Front
-) -> ServeRun:
+    deployment: Deployment, workload: Workload, tuning: Tuning, machine: Machine, front: Front,
+    priced: PricedJobs | None,
+) -> ServeRun:  # fmt: skip
     assert deployment.prefill is not None
     log = log_of(workload)
     prompts = log_of(workload)
     prompts.output = [1] * len(prompts)
-    first = machine_of(deployment.prefill, workload, tuning)
+    first = machine_of(deployment.prefill, workload, tuning, priced=priced)
     senders = [first.replica(prompts) for _ in range(deployment.prefill_workers)]
     receivers = [machine.replica(log, ready=True) for _ in range(deployment.replicas)]
     fixed, each = transfer_s(deployment, tuning)
