@@ -44,7 +44,7 @@ def predict_serving_row(
 
 
 def _values(row: Row, run: ServeRun, gpus: int) -> dict[str, float]:
-    found = latencies(run.log, 0.0)
+    found = latencies(run.log, 0.0, run.machine.job.engine.stream_tokens)
     ttft, tpot = float(found.ttft_s.mean()), spread(found.tpot_s).mean
     rate = sum(run.log.output) / span_s(run)
     values = {

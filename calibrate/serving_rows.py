@@ -6,16 +6,19 @@ columns and is applied to every row alike.
 
 from __future__ import annotations
 
+import re
 from typing import Any
 
 from calibrate.cells import Row, text_of, whole_of
 from calibrate.rows import precision_of
 from hwmodels.cluster import node_for_gpu
+from hwmodels.gpu import load_gpu
 from sim.scenario import ScenarioError
 
 _PUBLIC_LENGTHS = (1024, 8192)  # of the public benchmark harness, which draws lengths from [0.8, 1] of them
 _PUBLIC_JITTER = 0.2
 _PER_CLIENT = 10  # requests per client of a closed loop
+_EARLY_STREAM, _LATE_STREAM = 40, 15
 _WIDE = 16  # assumed: from that many expert-parallel ranks on deployments replicate busy experts
 _MOST_CLOSED = 3000  # requests simulated of a closed loop: beyond that means do not move
 _ENGINES = {"vllm": "vllm", "sglang": "sglang", "trtllm": "trtllm", "tensorrt-llm": "trtllm"}
@@ -60,6 +63,18 @@ def load_of(row: Row) -> tuple[dict[str, Any], list[str]]:
     return {**ask, "kind": "closed", "concurrency": clients, "count": count, "jitter": jitter}, said
 
 
+def _stream_tokens(row: Row, engine: str) -> int:
+    """Public recipes of SGLang on Blackwell send tokens in groups; from 0.5.10 on the first one leaves earlier.
+
+    Read off fit rows: their TTFT is 30 to 50 times their TPOT at every load, 10 to 20 times from 0.5.10 on.
+    """
+    blackwell = load_gpu(text_of(row, "gpu")).generation == "blackwell"
+    if engine != "sglang" or not blackwell or not is_public(row) or text_of(row, "prefill_workers"):
+        return 1
+    version = re.match(r"0\.5\.(\d+)", text_of(row, "engine_version"))
+    return _LATE_STREAM if version and int(version.group(1)) >= 10 else _EARLY_STREAM
+
+
 def _pool(row: Row, name: str) -> dict[str, int]:
     return {
         "workers": _whole(row, f"{name}_workers"),
@@ -78,6 +93,10 @@ def serving_row(row: Row) -> tuple[dict[str, Any], list[str]]:
     if settings["name"] == "trtllm" and text_of(row, "engine_version").startswith("1.0.0rc"):
         settings["token_budget"] = 4096
         said.append("token_budget = 4096 (vendor's own runs of that pre-release)")
+    grouped = _stream_tokens(row, settings["name"])
+    if grouped > 1:
+        settings["stream_tokens"] = grouped
+        said.append(f"stream_tokens = {grouped} (public recipes of SGLang on Blackwell)")
     ask["engine"] = settings
     gpus = _whole(row, "gpus")
     layout = {"tp": _whole(row, "tp"), "pp": _whole(row, "pp"), "ep": _whole(row, "ep")}

@@ -28,7 +28,8 @@ _RANGES: dict[str, tuple[float, float]] = {
     "block_tokens": (1, 65_536),
     "kv_fraction": (0.01, 1.0),
     "work_bytes": (0.0, 1e12),
-    "poll_steps": (0, 10_000),
+    "poll_steps": (1, 10_000),
+    "stream_tokens": (1, 10_000),
 }
 
 
@@ -48,7 +49,8 @@ class Engine:
     work_bytes: float
     kv_of: str  # kv_fraction counts of the total memory, or of what weights and work space leave free
     prefix_cache: bool
-    poll_steps: int  # decode steps between two looks at the queue; 0: see the constant of that name
+    poll_steps: int  # decode steps between two looks at the queue
+    stream_tokens: int  # tokens that reach the client together: it sees its first one when so many are there
     exchange: str  # how tokens travel to experts under attention data parallelism, see sim/serve/layers.py
     kv_dtype: dict[str, str]
     source: str

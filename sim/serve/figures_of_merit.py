@@ -46,12 +46,17 @@ class Latencies:
     tokens: Floats  # output tokens of each
 
 
-def latencies(log: RequestLog, warmup: float) -> Latencies:
-    """Latencies without the first `warmup` share of the requests."""
+def latencies(log: RequestLog, warmup: float = 0.0, stream_tokens: int = 1) -> Latencies:
+    """Latencies as clients see them, without the first `warmup` share of the requests.
+
+    An engine that sends tokens in groups delays the first: tokens of a request come at even distances.
+    """
     skip = int(len(log) * warmup)
     arrival, first = np.array(log.arrival_s)[skip:], np.array(log.first_s)[skip:]
     finish, output = np.array(log.finish_s)[skip:], np.array(log.output, dtype=np.float64)[skip:]
     several = output > 1
+    waited = np.minimum(stream_tokens, output) - 1.0
+    first = first + (finish - first) * waited / np.maximum(1.0, output - 1.0)
     tpot = (finish[several] - first[several]) / (output[several] - 1.0)
     return Latencies(arrival, first - arrival, tpot, finish - arrival, output)
 

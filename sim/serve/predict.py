@@ -58,7 +58,7 @@ def assemble(
 ) -> ServePrediction:
     """The answer from a finished run."""
     deployment, load, slo = resolved.deployment, resolved.workload, resolved.ask.slo
-    found = latencies(run.log, load.warmup)
+    found = latencies(run.log, load.warmup, deployment.job.engine.stream_tokens)
     span, gpus = span_s(run), deployment.gpus
     shares = utilisation(run)
     band = serve_band(deployment, load)

@@ -62,9 +62,6 @@ def machine_of(
     job: ServeJob, workload: Workload, tuning: Tuning, blocks: int | None = None, priced: PricedJobs | None = None
 ) -> Machine:
     """Price a job for a load. DoesNotFit when the longest request has no room."""
-    if job.engine.poll_steps == 0:  # not set: what this engine does on this generation
-        poll = round(tuning.get("poll_steps", job.engine.name, job.cluster.gpu.family))
-        job = replace(job, engine=replace(job.engine, poll_steps=poll))
     memory, cache = fitted_cache(job, workload.longest, workload.mean_tokens, blocks)
     parts = (PricedJobs() if priced is None else priced).parts_of(job, tuning)
     return Machine(job, memory, cache, StepCosts(parts, tuning, workload.contexts))
