@@ -10,6 +10,7 @@ import typer
 
 from reports.cli_catalogue import init, schema, show
 from reports.cli_comm import comm
+from reports.cli_serve import serve
 from reports.cli_train import train
 from reports.cli_validate import validate
 from reports.failures import INTERRUPTED, complain, guarded
@@ -22,7 +23,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-for _command in (train, comm, validate, show, init, schema):
+for _command in (train, serve, comm, validate, show, init, schema):
     app.command()(_command)
 
 # what the parser raises for unknown commands, options and values: the parent of typer.BadParameter's parent
