@@ -18,7 +18,7 @@ from typing import Any
 
 from calibrate.cells import Row
 from calibrate.fit_bands import bands, describe, write_bands
-from calibrate.predict_serving_row import predict_serving_row
+from calibrate.predict_serving_row import BAND_OF, predict_serving_row
 from calibrate.regression import STEP, fit, left_out, write_constants
 from sim.serve.band import band_keys, load_class
 from sim.serve.engine import engine_constants
@@ -26,10 +26,6 @@ from sim.serve.simulate import PricedJobs
 
 METRICS = {"tpot_ms": 1.0, "ttft_ms": 3.0, "output_tokens_per_s": 1.0, "output_tokens_per_s_per_gpu": 1.0}
 # metric -> how much noisier (8 % median between runs against 4 %, p75 30 %)
-_BAND_METRIC = {
-    "tpot_ms": "tpot_s", "ttft_ms": "ttft_s", "output_tokens_per_s": "output_tokens_per_s",
-    "output_tokens_per_s_per_gpu": "output_tokens_per_s",
-}  # fmt: skip
 _HEADER = (
     "# Log 90 % half-widths of serving predictions by metric and class of run: kind, load, engine, GPU generation.",
     "# Written by calibrate/fit_serving.py --bands from left-out errors: ",
@@ -81,7 +77,7 @@ class ServingProblem:
         self.families = [family_of(self.rows[i]) + ("/ttft" if m == "ttft_ms" else "") for i, m in self.samples]
         self.log_measured = [log(float(self.rows[i][m])) for i, m in self.samples]
         self.scales = [METRICS[m] for _, m in self.samples]
-        self.classes = [[f"{_BAND_METRIC[m]},{c}" for c in kept[i][1].classes] for i, m in self.samples]
+        self.classes = [[f"{BAND_OF[m]},{c}" for c in kept[i][1].classes] for i, m in self.samples]
 
     def _answers(self, tasks: Sequence[tuple[Row, Mapping[str, float]]]) -> list[Answer | None]:
         return list(self._pool.map(_predict, tasks, chunksize=8))

@@ -15,6 +15,15 @@ from sim.serve.resolve import ResolvedServe, resolve_serve
 from sim.serve.simulate import PricedJobs, ServeRun, simulate
 from sim.stack import Tuning
 
+# metric of a row -> whose interval it has
+BAND_OF = {
+    "tpot_ms": "tpot_s",
+    "ttft_ms": "ttft_s",
+    "output_tokens_per_s": "output_tokens_per_s",
+    "output_tokens_per_s_per_gpu": "output_tokens_per_s",
+    "derived_tokens_per_s_per_gpu": "output_tokens_per_s",
+}
+
 
 @dataclass(frozen=True, slots=True)
 class ServingRowResult:

@@ -109,7 +109,7 @@ def _batch(ax: Axes, p: ServePrediction) -> None:
 def _cache(ax: Axes, p: ServePrediction) -> None:
     over = p.over_time()
     room = p.kv_blocks * p.run.machine.cache.block_tokens
-    ax.fill_between(over["time_s"], np.array(over["cached_tokens"]) / 1e3, step="pre", color=_GREEN, alpha=0.35)
+    ax.fill_between(over["time_s"], np.array(over["cached_tokens"]) / 1e3, color=_GREEN, alpha=0.35)
     held = max(over["cached_tokens"], default=0.0)
     if room < 5 * held:
         ax.axhline(room / 1e3, color=LIMIT, linewidth=1.2, label="room")

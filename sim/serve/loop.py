@@ -32,12 +32,10 @@ class Front:
 def run_open(log: RequestLog, replica: Replica, front: Front, requests: Sequence[int] | None = None) -> None:
     """Requests arrive when they arrive, whatever the replica does; ends when all are served."""
     which = range(len(log)) if requests is None else requests
-    entered = [(front.enter(log.arrival_s[i], log.prompt[i]), i) for i in which]
-    if front.token_s:
-        entered.sort()
-    for time_s, request in entered:
-        replica.advance(time_s)
-        replica.submit(request, time_s)
+    entered = [front.enter(log.arrival_s[i], log.prompt[i]) for i in which]
+    for n in sorted(range(len(entered)), key=entered.__getitem__):
+        replica.advance(entered[n])
+        replica.submit(which[n], entered[n])
     replica.advance(_FOREVER)
 
 

@@ -13,6 +13,7 @@ from heapq import heapify, heappop, heappush
 from math import ceil, sqrt
 from typing import Protocol
 
+from sim.serve.blocks import Blocks
 from sim.serve.engine import Engine
 from sim.serve.kv_cache import KvCache
 from sim.serve.requests import RequestLog
@@ -52,14 +53,12 @@ class Replica:
         self.prefill_steps = self.prefill_tokens = self.peak_cached = 0
         self.samples: list[tuple[float, int, int, int]] = []  # (time, running, cached tokens, waiting)
         self._stride, self._turns = 1, 0
-        self._blocks, self._size = cache.blocks, cache.block_tokens
+        self.blocks = Blocks(cache.blocks, cache.block_tokens)
         self._reserve = engine.admission == "reserve"
         self._budget, self._most = engine.token_budget * ranks, engine.max_batch * ranks
         self._exclusive = engine.scheduling == "prefill_first"
         self._swap = engine.preemption == "swap"
         self._use_prefix = engine.prefix_cache
-        self._held = 0  # blocks of prompts in work, and of everything when blocks are reserved
-        self._phase = [0] * self._size  # sequences by (cached tokens - step) modulo the block size
         self._heap: list[tuple[int, int]] = []
         self._ends = 0  # sum of the steps at which running requests finish
         self._partial: deque[list[int]] = deque()  # [request, tokens still to compute, tokens in the cache]
@@ -121,7 +120,7 @@ class Replica:
             if not self._admit(self.waiting[0]):
                 self._blocked = True
             elif self.waiting[0] in self._grown:  # preempted here: its tokens have to be computed again
-                self._held -= -(-self._tokens_of(self.waiting[0])[0] // self._size)
+                self.blocks.held -= self.blocks.of(self._tokens_of(self.waiting[0])[0])
                 return
             else:
                 self._join(self.waiting.popleft())
@@ -138,31 +137,26 @@ class Replica:
         if self.batch + len(self._partial) >= self._most:
             return False
         tokens, outputs = self._tokens_of(request)
-        size = self._size
-        need = -(-(tokens + (outputs - 1 if self._reserve else 0)) // size)
-        if self._reserve:
-            used, margin = self._held, 0
-        else:
-            used = (self.cached + self.batch * (size - 1)) // size + self._held
-            margin = self._headroom()
-            if used + need + margin > self._blocks:
-                used = self._used()
-        if used + need + margin > self._blocks and (self.batch or self._partial):
-            return False
-        self._held += need
+        blocks = self.blocks
+        need = blocks.of(tokens + (outputs - 1 if self._reserve else 0))
+        if self.batch or self._partial:  # alone it must fit: that was checked before the run
+            room = blocks.total - need
+            if self._reserve:
+                if blocks.held > room:
+                    return False
+            else:
+                room -= self._headroom()
+                most = (self.cached + self.batch * (blocks.size - 1)) // blocks.size + blocks.held
+                if most > room and blocks.used(self.cached, self.step) > room:
+                    return False
+        blocks.held += need
         return True
 
     def _headroom(self) -> int:
         """Blocks kept free for the running requests' next tokens."""
         if self.engine.admission != "share":
-            return self._blocks // 100  # vLLM's watermark
-        return int(_HEADROOM * (self._ends - self.batch * self.step) / self._size)
-
-    def _used(self) -> int:
-        """Blocks in use, exactly."""
-        size, step = self._size, self.step
-        padding = sum(n * (-(r + step) % size) for r, n in enumerate(self._phase) if n)
-        return (self.cached + padding) // size + self._held
+            return self.blocks.total // 100  # vLLM's watermark
+        return int(_HEADROOM * (self._ends - self.batch * self.step) / self.blocks.size)
 
     def _compose(self) -> list[tuple[int, int]]:
         """Chunks (new, cached) of the next step within the budget; requests in work first, then the queue in order."""
@@ -224,11 +218,9 @@ class Replica:
             outputs += 1  # its last token had not been stored yet
         else:
             self.log.first_s[request] = self.now
-        if not self._reserve:
-            self._held -= -(-tokens // self._size)
+        if not self._reserve or outputs <= 1:
+            self.blocks.held -= self.blocks.of(tokens)
         if outputs <= 1:
-            if self._reserve:
-                self._held -= -(-tokens // self._size)
             self._complete(request)
             return
         self.batch += 1
@@ -236,7 +228,7 @@ class Replica:
         if self.cached > self.peak_cached:
             self.peak_cached = self.cached
         end = self.step + outputs - 1
-        self._phase[(tokens - self.step) % self._size] += 1
+        self.blocks.grow(tokens, self.step)
         self._finish_at[request] = end
         heappush(self._heap, (end, request))
         self._ends += end
@@ -254,8 +246,8 @@ class Replica:
         seconds = k * a + b * (k * cached + batch * k * (k - 1) / 2)
         if k > 1 and self.now + seconds > until:
             k = min(k, steps_until(a, b, batch, cached, until - self.now))
-        if not self._reserve and (cached + batch * (k + self._size - 1)) // self._size + self._held > self._blocks:
-            k = self._steps_that_fit(k)
+        if not self._reserve and self.blocks.may_exceed(cached + batch * k, batch):
+            k = self.blocks.steps_that_fit(k, cached, batch, self.step)
             if k == 0:
                 self._preempt()
                 return
@@ -278,14 +270,14 @@ class Replica:
             tokens = self.log.prompt[request] + self.log.output[request] - 1
             self._leave(request, tokens)
             if self._reserve:
-                self._held -= -(-tokens // self._size)
+                self.blocks.held -= self.blocks.of(tokens)
             self._complete(request)
 
     def _leave(self, request: int, tokens: int) -> None:
         """Take a running request of `tokens` cached tokens out of the batch."""
         self.batch -= 1
         self.cached -= tokens
-        self._phase[(tokens - self.step) % self._size] -= 1
+        self.blocks.grow(tokens, self.step, -1)
         self._ends -= self._finish_at.pop(request)
         self._blocked = False
 
@@ -296,30 +288,12 @@ class Replica:
 
     # ---- pressure
 
-    def _steps_that_fit(self, k: int) -> int:
-        """The most of k steps for which there are blocks."""
-        low, high = 0, k
-        while low < high:
-            middle = (low + high + 1) // 2
-            if self._used_after(middle) <= self._blocks:
-                low = middle
-            else:
-                high = middle - 1
-        return low
-
-    def _used_after(self, k: int) -> int:
-        size, step = self._size, self.step + k
-        padding = sum(n * (-(r + step) % size) for r, n in enumerate(self._phase) if n)
-        return (self.cached + self.batch * k + padding) // size + self._held
-
     def _relieve(self) -> None:
         """After a step that decoded beside prompts: preempt until what is held fits."""
         if self._reserve:
             return
-        while (
-            self.batch > 1 and (self.cached + self.batch * (self._size - 1)) // self._size + self._held > self._blocks
-        ):
-            if self._used() <= self._blocks:
+        while self.batch > 1 and self.blocks.may_exceed(self.cached, self.batch):
+            if self.blocks.used(self.cached, self.step) <= self.blocks.total:
                 return
             self._preempt()
 

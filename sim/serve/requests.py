@@ -1,7 +1,8 @@
-"""RequestLog: what was asked and what became of it, one number per request and column (lists: the loop is hot)."""
+"""RequestLog: what was asked and what became of it, one number per request and column: the loop is hot."""
 
 from __future__ import annotations
 
+from array import array
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
@@ -14,13 +15,13 @@ class RequestLog:
     prompt: list[int]  # input tokens
     output: list[int]  # output tokens
     prefix: list[int]  # leading input tokens that an earlier request shared
-    first_s: list[float] = field(default_factory=list)  # first token leaves
-    finish_s: list[float] = field(default_factory=list)  # last token leaves
+    first_s: array[float] = field(default_factory=lambda: array("d"))  # first token leaves
+    finish_s: array[float] = field(default_factory=lambda: array("d"))  # last token leaves
     preemptions: int = 0
 
     def __post_init__(self) -> None:
-        self.first_s = [0.0] * len(self.prompt)
-        self.finish_s = [0.0] * len(self.prompt)
+        self.first_s = array("d", bytes(8 * len(self.prompt)))
+        self.finish_s = array("d", bytes(8 * len(self.prompt)))
 
     def __len__(self) -> int:
         return len(self.prompt)

@@ -39,7 +39,7 @@ class StepCosts:
     def __init__(self, parts: StepParts, tuning: Tuning, contexts: tuple[int, int]) -> None:
         self.parts, self.tuning = parts, tuning
         job = parts.job
-        self._job = job
+        self._job, self._moe = job, job.arch.is_moe
         self._ranks = job.attention_dp * job.layout.pp
         self._contexts = (max(1, contexts[0]), max(contexts[0] + 1, contexts[1]))
         self._engine, self._family = job.engine.name, job.cluster.gpu.family
@@ -95,7 +95,7 @@ class StepCosts:
                 get("gemm_bytes_factor", formats.attention, family),
             )
         }
-        if self._job.arch.is_moe:
+        if self._moe:
             found["experts"] = (
                 get("expert_fixed_factor", engine, family),
                 get("expert_flops_factor", formats.experts, engine, family),
@@ -123,7 +123,7 @@ class StepCosts:
         return total
 
     def _expert_s(self, tokens: float, prefill: bool) -> float:
-        if not self._job.arch.is_moe:
+        if not self._moe:
             return 0.0
         line = self._experts.get(prefill)
         if line is None:
@@ -164,7 +164,7 @@ class StepCosts:
         tokens = mine * self._width
         parts: Parts = {"attention": fixed + slope * cached / self._ranks, "head": self._head.at(tokens)}
         tables = [(self.parts.rank, tokens)]
-        if self._job.arch.is_moe:
+        if self._moe:
             tables.append((self.parts.experts(False), tokens * self._job.attention_dp))
         for table, count in tables:
             for name, seconds in self._nearest(table, count).items():
