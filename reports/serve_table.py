@@ -23,6 +23,7 @@ PART_TITLES = {
     "tp_comm": "tensor-parallel communication",
     "ep_comm": "expert exchange",
     "pp_comm": "pipeline transfers",
+    "adapters": "LoRA adapters",
     "offload": "experts from host memory",
     "host and gaps": "host, launches, gaps",
     "prefill": "steps that carry prompts",

@@ -8,6 +8,7 @@ from hwmodels.dtypes import bytes_per_element
 from sim.layout import BadLayout, check_layout
 from sim.memory import GIB, DoesNotFit
 from sim.params import embedding_params, expert_params, head_params, layer_params, mtp_params
+from sim.serve.adapters import adapter_bytes
 from sim.serve.job import ServeJob
 from sim.serve.kv_cache import KvCache, kv_cache
 from sim.weights import experts_in
@@ -49,15 +50,6 @@ def weight_bytes(job: ServeJob) -> tuple[float, float]:
     if job.speculation is not None and arch.mtp_layers:
         dense += mtp_params(arch) / arch.mtp_layers * bytes_per_element(formats.attention) / lay.gpus
     return (dense + experts) / lay.pp + ends, experts / lay.pp
-
-
-def adapter_bytes(job: ServeJob) -> float:
-    """Bytes of all LoRA adapters on one GPU: two thin matrices beside every projection of attention, 16 bits."""
-    a = job.arch.attention
-    if job.adapters is None or a is None:
-        return 0.0
-    width = (a.heads + 2 * a.kv_heads) * a.head_dim + a.heads * a.v_head_dim + 3 * job.arch.hidden
-    return 2.0 * job.adapters.count * job.adapters.rank * width * job.arch.num_layers / job.layout.tp / job.layout.pp
 
 
 def serve_memory(job: ServeJob) -> ServeMemory:

@@ -18,6 +18,7 @@ from hwmodels.roofline import floor_s
 from hwmodels.work import Comm, Gemm, GroupedGemm, Stream, Work
 from sim.arch import LayerKind
 from sim.graph import SegmentBuilder
+from sim.serve.adapters import adapter_work
 from sim.serve.attention import decode_work, prefill_work
 from sim.serve.job import ServeJob
 from sim.serve.layers import context, dense_steps, head_steps, mixer_steps, routed_steps, router_steps, scan_steps
@@ -139,6 +140,8 @@ class StepParts:
                 found.extend(self.price(dense_steps(ctx), count))
             elif kind.ffn in EXPERT_FFN:
                 found.extend(self.price(router_steps(ctx, kind), count))
+        if self.job.adapters is not None:
+            found.add("adapters", self.seconds(adapter_work(self.job, tokens)))
         if self.job.layout.pp > 1:
             hop = Comm("send", 2.0 * tokens * ctx.arch.hidden, self.job.cluster.group(2, self._stage_gpus))
             found.add("pp_comm", (self.job.layout.pp - 1) * self.seconds(hop))
