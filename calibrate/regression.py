@@ -15,6 +15,7 @@ from calibrate.fit_bands import family_weights
 
 STEP = 0.02  # log step of the finite differences
 _LAST_FIT = "# Last fit: "
+_REWEIGHTED = 8  # solutions of the robust problem per Jacobian
 _SCALE = 0.05  # Cauchy loss: a sample that is 20 % off for every model pulls like one that is 1 % off
 
 Records = Mapping[str, Mapping[str, Any]]  # constants by key: value, fit (log spread), prior, why
@@ -53,21 +54,23 @@ def fit(problem: Problem, records: Records, rounds: int, log_: Callable[[str], N
     spread = np.array([float(r["fit"]) for r in chosen])
     theta = np.array([log(float(r["value"])) for r in chosen])
     measured, weight, scale = np.array(problem.log_measured), _weights(problem), _SCALE * np.array(problem.scales)
+    noise = np.array(problem.scales)
     values = dict(zip(problem.keys, np.exp(theta), strict=True))
     base = np.array(problem.predict(values))
 
     def cost(error: Any, at: Any) -> float:
-        misfit = float((weight * problem_scale**2 * np.log1p((error / scale) ** 2)).sum())
+        misfit = float((weight * noise**2 * np.log1p((error / scale) ** 2)).sum())
         return misfit + float((((at - prior) / spread) ** 2).sum())
 
-    problem_scale = np.array(problem.scales)
     for turn in range(rounds):
         jac = problem.jacobian(values, base)
-        error = base - measured
-        robust = weight * problem_scale**2 / (1.0 + (error / scale) ** 2) / scale**2
-        left = (jac * robust[:, None]).T @ jac + np.diag(1.0 / spread**2)
-        right = -(jac * robust[:, None]).T @ error + (prior - theta) / spread**2
-        move = np.clip(np.linalg.solve(left, right), -0.5, 0.5)
+        error, move = base - measured, np.zeros(len(theta))
+        for _ in range(_REWEIGHTED):  # weights follow the errors that the linear model foresees
+            ahead = error + jac @ move
+            robust = weight * noise**2 / (1.0 + (ahead / scale) ** 2) / scale**2
+            left = (jac * robust[:, None]).T @ jac + np.diag(1.0 / spread**2)
+            right = -(jac * robust[:, None]).T @ error + (prior - theta) / spread**2
+            move = np.clip(np.linalg.solve(left, right), -0.7, 0.7)
         trials = []
         for share in (1.0, 0.5, 0.2):
             at = theta + share * move

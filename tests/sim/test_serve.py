@@ -157,13 +157,7 @@ def test_wide_expert_parallelism_overlaps_and_replicates() -> None:
             "engine": "sglang",
             "precision": "fp8",
             "attention_dp": 32,
-            "requests": {
-                "kind": "closed",
-                "concurrency": 1024,
-                "count": 1024,
-                "input_tokens": 100,
-                "output_tokens": 20,
-            },
+            "requests": load,
         },
     }
     plain = predict_serve(asked)
