@@ -10,7 +10,7 @@ from calibrate.serving_rows import serving_row
 from sim.scenario import parse_scenario
 from sim.serve.accounts import span_s
 from sim.serve.engine import engine_tuning
-from sim.serve.figures_of_merit import latencies, spread
+from sim.serve.figures_of_merit import spread
 from sim.serve.resolve import ResolvedServe, resolve_serve
 from sim.serve.simulate import PricedJobs, ServeRun, simulate
 from sim.stack import Tuning
@@ -53,7 +53,7 @@ def predict_serving_row(
 
 
 def _values(row: Row, run: ServeRun, gpus: int) -> dict[str, float]:
-    found = latencies(run.log, 0.0, run.machine.job.engine.stream_tokens)
+    found = run.latencies()
     ttft, tpot = float(found.ttft_s.mean()), spread(found.tpot_s).mean
     rate = sum(run.log.output) / span_s(run)
     values = {

@@ -20,7 +20,7 @@ _PUBLIC_JITTER = 0.2
 _PER_CLIENT = 10  # requests per client of a closed loop
 _EARLY_STREAM, _LATE_STREAM = 40, 15
 _WIDE = 16  # assumed: from that many expert-parallel ranks on deployments replicate busy experts
-_MOST_CLOSED = 3000  # requests simulated of a closed loop: beyond that means do not move
+_MOST_CLOSED = 20_000  # requests simulated of a closed loop; at least three per client
 _ENGINES = {"vllm": "vllm", "sglang": "sglang", "trtllm": "trtllm", "tensorrt-llm": "trtllm"}
 # requests of an offline table by total tokens: 30,000 of 128/128 down to 1,000 of the longest
 _OFFLINE = ((300, 6000), (3000, 3000), (4200, 1500), (10**9, 1000))
@@ -58,7 +58,7 @@ def load_of(row: Row) -> tuple[dict[str, Any], list[str]]:
     if "static" in text_of(row, "arrival").lower():
         return {**ask, "kind": "offline", "count": clients}, []
     jitter = _PUBLIC_JITTER if is_public(row) else 0.0
-    count = max(clients, min(_PER_CLIENT * clients, _MOST_CLOSED))
+    count = max(3 * clients, min(_PER_CLIENT * clients, _MOST_CLOSED))
     said = [f"{count} requests, lengths uniform in [{1 - jitter:g}, 1] of the nominal ones (not stated)"]
     return {**ask, "kind": "closed", "concurrency": clients, "count": count, "jitter": jitter}, said
 

@@ -11,7 +11,6 @@ from reports.failures import writing
 from reports.figures import STYLE, check_format
 from reports.palette import INK, LIMIT, PHASES
 from reports.serve_table import deployment_text
-from sim.serve.figures_of_merit import latencies
 from sim.serve.frontier import frontier
 
 if TYPE_CHECKING:
@@ -63,7 +62,7 @@ def _cumulative(ax: Axes, values: Any, colour: str, label: str) -> None:
 
 
 def _latencies(ax: Axes, p: ServePrediction) -> None:
-    found = latencies(p.run.log, p.resolved.workload.warmup, p.resolved.deployment.job.engine.stream_tokens)
+    found = p.run.latencies(p.resolved.workload.warmup)
     slo = p.resolved.ask.slo
     _cumulative(ax, found.ttft_s, _BLUE, f"first token, mean {p.ttft_s.mean * 1e3:.4g} ms")
     if len(found.tpot_s):

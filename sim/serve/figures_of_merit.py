@@ -46,7 +46,7 @@ class Latencies:
     tokens: Floats  # output tokens of each
 
 
-def latencies(log: RequestLog, warmup: float = 0.0, stream_tokens: int = 1) -> Latencies:
+def latencies(log: RequestLog, warmup: float = 0.0, stream_tokens: float = 1.0) -> Latencies:
     """Latencies as clients see them, without the first `warmup` share of the requests.
 
     An engine that sends tokens in groups delays the first: tokens of a request come at even distances.

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from sim.serve.accounts import span_s
 from sim.serve.engine import engine_tuning
-from sim.serve.figures_of_merit import latencies, spread
+from sim.serve.figures_of_merit import spread
 from sim.serve.resolve import ResolvedServe
 from sim.serve.simulate import PricedJobs, simulate
 from sim.serve.workload import Workload
@@ -36,7 +36,7 @@ def frontier(resolved: ResolvedServe, clients: tuple[int, ...] = CLIENTS) -> tup
         inputs, outputs = (tuple(column[i % len(asked)] for i in range(n)) for column in _lengths(asked))
         load = Workload(Requests((0.0,) * n, inputs, outputs, (0,) * n), count)
         run = simulate(deployment, load, tuning, priced)
-        seen = latencies(run.log, stream_tokens=deployment.job.engine.stream_tokens)
+        seen = run.latencies()
         tpot = spread(seen.tpot_s).mean
         if tpot <= 0.0:  # single tokens have no pace
             continue

@@ -126,7 +126,9 @@ def run_pools(log: RequestLog, pools: Pools, front: Front, clients: int | None) 
             worker.done.clear()
         else:
             worker = min((r for r in pools.decode if not r.idle), key=lambda r: r.now)
-            worker.advance(max(min(coming, first), worker.now + 1e-9), stop=True)
+            others = min((r.next_finish_s() for r in pools.decode if r is not worker), default=_FOREVER)
+            until = min(coming, first, others if clients is not None else _FOREVER)  # who finishes asks again
+            worker.advance(max(until, worker.now + 1e-9), stop=True)
             for request in worker.done:
                 if clients is not None:
                     send(log.finish_s[request])

@@ -10,7 +10,7 @@ from sim.scenario import Scenario, load_scenario, parse_scenario
 from sim.serve.accounts import costs_of, span_s, utilisation
 from sim.serve.band import serve_band
 from sim.serve.engine import engine_tuning
-from sim.serve.figures_of_merit import goodput_per_s, label_of, latencies, spread
+from sim.serve.figures_of_merit import goodput_per_s, label_of, spread
 from sim.serve.prediction import Range, ServePrediction
 from sim.serve.resolve import ResolvedServe, resolve_serve
 from sim.serve.simulate import PricedJobs, ServeRun, simulate
@@ -58,7 +58,7 @@ def assemble(
 ) -> ServePrediction:
     """The answer from a finished run."""
     deployment, load, slo = resolved.deployment, resolved.workload, resolved.ask.slo
-    found = latencies(run.log, load.warmup, deployment.job.engine.stream_tokens)
+    found = run.latencies(load.warmup)
     span, gpus = span_s(run), deployment.gpus
     shares = utilisation(run)
     band = serve_band(deployment, load)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 
 from hwmodels.exchange_kernels import link_bytes_per_s
+from sim.serve.figures_of_merit import Latencies, latencies
 from sim.serve.job import ServeJob
 from sim.serve.kv_cache import KvCache, token_bytes
 from sim.serve.loop import Front, Pools, run_balanced, run_closed, run_open, run_pools
@@ -41,6 +42,11 @@ class ServeRun:
     replicas: list[Replica]
     prefill_machine: Machine | None = None
     prefill_replicas: list[Replica] | None = None
+    stream_tokens: float = 1.0  # tokens that reach the client together at first
+
+    def latencies(self, warmup: float = 0.0) -> Latencies:
+        """Latencies as clients see them."""
+        return latencies(self.log, warmup, self.stream_tokens)
 
 
 class PricedJobs:
@@ -89,7 +95,7 @@ def simulate(deployment: Deployment, workload: Workload, tuning: Tuning, priced:
     replicas = [machine.replica(log) for _ in range(deployment.replicas)]
     if deployment.router == "least_loaded" and len(replicas) > 1 and not workload.clients:
         run_balanced(log, replicas, front)
-        return ServeRun(log, machine, replicas)
+        return ServeRun(log, machine, replicas, stream_tokens=deployment.job.engine.stream_tokens)
     for n, replica in enumerate(replicas):
         mine = range(n, len(log), len(replicas))
         share = workload.clients // len(replicas) + (n < workload.clients % len(replicas))
@@ -97,7 +103,7 @@ def simulate(deployment: Deployment, workload: Workload, tuning: Tuning, priced:
             run_closed(log, replica, replace(front), share, mine)
         else:
             run_open(log, replica, replace(front), mine)
-    return ServeRun(log, machine, replicas)
+    return ServeRun(log, machine, replicas, stream_tokens=deployment.job.engine.stream_tokens)
 
 
 def _simulate_pools(
@@ -113,7 +119,9 @@ def _simulate_pools(
     receivers = [machine.replica(log, ready=True) for _ in range(deployment.replicas)]
     fixed, each = transfer_s(deployment, tuning)
     run_pools(log, Pools(senders, receivers, lambda tokens: fixed + each * tokens), front, workload.clients or None)
-    return ServeRun(log, machine, receivers, first, senders)
+    engine = deployment.job.engine
+    late = tuning.get("handover_tokens", engine.name, deployment.job.cluster.gpu.family)
+    return ServeRun(log, machine, receivers, first, senders, max(late, float(engine.stream_tokens)))
 
 
 def transfer_s(deployment: Deployment, tuning: Tuning) -> tuple[float, float]:
