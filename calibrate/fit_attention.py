@@ -76,7 +76,7 @@ def _sample(row: tuple[Any, ...], dtype: str, decode: bool) -> Sample[Attention]
     q_len, kv_len = (1, step + 1) if decode else (isl, isl)
     phase: AttentionPhase = "decode" if decode else "forward"
     seen = window or None
-    work = Attention(batch, q_len, kv_len, heads, kv_heads, dim, dim, True, seen, dtype, phase)
+    work = Attention(batch, q_len, kv_len, heads, kv_heads, dim, dim, True, seen, dtype, phase, cache_write=not decode)
     return Sample(work, float(row[6]) * 1e-3, (heads, kv_heads, dim, window))
 
 
@@ -95,7 +95,7 @@ def fit_phase(
 
     def predict(v: Mapping[str, float], work: Attention) -> float:
         fit = make_fit(_NO_FORWARD, v) if decode else make_fit(v, _NO_DECODE)
-        return attention_time_s(work, peak, bandwidth, sms, fit, kv_cache_write=True)
+        return attention_time_s(work, peak, bandwidth, sms, fit)
 
     free = free_for(DECODE_FREE if decode else FORWARD_FREE, sms)
     return fit_coefficients(predict, free, seen, unseen), samples

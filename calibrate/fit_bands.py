@@ -28,12 +28,17 @@ def weighted_quantile(values: Sequence[tuple[float, float]], level: float) -> fl
     return ordered[-1][0]
 
 
-def _weighted(errors: Sequence[float], families: Sequence[str]) -> list[tuple[float, float]]:
-    """Absolute errors; each family counts like the square root of its rows, so that sweeps do not decide."""
+def family_weights(families: Sequence[str]) -> list[float]:
+    """Each family counts like the square root of its rows, so that sweeps do not decide."""
     sizes: dict[str, int] = {}
     for family in families:
         sizes[family] = sizes.get(family, 0) + 1
-    return [(abs(e), sizes[f] ** -0.5) for e, f in zip(errors, families, strict=True)]
+    return [sizes[f] ** -0.5 for f in families]
+
+
+def _weighted(errors: Sequence[float], families: Sequence[str]) -> list[tuple[float, float]]:
+    """Absolute errors with the weights of their families."""
+    return [(abs(e), w) for e, w in zip(errors, family_weights(families), strict=True)]
 
 
 def describe(errors: Sequence[float], families: Sequence[str]) -> str:
@@ -61,12 +66,17 @@ def bands(
     return widths
 
 
-def write_bands(widths: dict[str, tuple[float, int, int]], note: str, path: Path) -> None:
-    """Write the file that sim/interval.py reads."""
-    lines = [
-        "# Log 90 % half-widths of predictions by class of run: kind, stack, GPU family, release age.",
-        f"# Written by calibrate/fit_training.py --bands from left-out errors: {note}.",
-    ]
+TRAINING_HEADER = (
+    "# Log 90 % half-widths of predictions by class of run: kind, stack, GPU family, release age.",
+    "# Written by calibrate/fit_training.py --bands from left-out errors: ",
+)
+
+
+def write_bands(
+    widths: dict[str, tuple[float, int, int]], note: str, path: Path, header: tuple[str, str] = TRAINING_HEADER
+) -> None:
+    """Write the file that sim/interval.py reads, or its counterpart with another header."""
+    lines = [header[0], f"{header[1]}{note}."]
     lines += [
         f'"{key}": {{half_width: {width:.3f}, kind: fitted, rows: {rows}, families: {families}}}'
         for key, (width, rows, families) in widths.items()

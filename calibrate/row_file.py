@@ -12,7 +12,7 @@ from pathlib import Path
 
 from calibrate.tables import HIDDEN, Table, table_of
 
-PUBLISHED = ("training.csv", "training_sweeps.csv", "comm.csv")
+PUBLISHED = ("training.csv", "training_sweeps.csv", "comm.csv", "serving.csv")
 MAX_BYTES = 200_000_000
 
 

@@ -12,22 +12,24 @@ from dataclasses import dataclass
 
 from calibrate.predict_comm_row import family_of_comm, predict_comm_row
 from calibrate.predict_row import simulate_row
+from calibrate.predict_serving_row import BAND_OF, family_of_serving, predict_serving_row
 from calibrate.row_file import blinded
 from calibrate.rows import scenario_of
-from calibrate.tables import COMM, TRAINING, table_of
+from calibrate.tables import COMM, SERVING, TRAINING, table_of
 from hwmodels.facts import FactError
 from hwmodels.profile import NoFit
 from hwmodels.units import UnitError
 from sim.arch_fields import ArchError
 from sim.interval import interval
 from sim.layout import BadLayout
-from sim.memory import GIB, step_memory
+from sim.memory import GIB, DoesNotFit, step_memory
 from sim.scenario import ScenarioError
+from sim.serve.band import serve_band
 from sim.stack import StackError
 from traces.routing import BadTrace
 
 # questions that cannot be answered; anything else is a defect of ours and is not caught
-REFUSALS = (ScenarioError, BadLayout, ArchError, FactError, UnitError, StackError, BadTrace, NoFit)
+REFUSALS = (ScenarioError, BadLayout, ArchError, FactError, UnitError, StackError, BadTrace, NoFit, DoesNotFit)
 MEMORY_BAND = 0.03  # assumed: relative half-width of the interval of peak memory
 _PARALLEL_FROM = 100  # distinct workloads below which starting processes costs more than it saves
 
@@ -58,7 +60,21 @@ class Outcome:
 
 def predict_workload(row: dict[str, str]) -> Outcome:
     """Predict one blinded row of any kind of file."""
-    return _predict_comm(row) if table_of(row) is COMM else _predict_training(row)
+    predictors = {COMM.name: _predict_comm, SERVING.name: _predict_serving, TRAINING.name: _predict_training}
+    return predictors[table_of(row).name](row)
+
+
+def _predict_serving(row: dict[str, str]) -> Outcome:
+    try:
+        result = predict_serving_row(row)
+    except REFUSALS as error:
+        return Outcome({}, refusal=" ".join(str(error).split()))
+    deployment = result.resolved.deployment
+    band = serve_band(deployment, result.resolved.workload)
+    gpu, moe = deployment.job.cluster.gpu, deployment.job.arch.is_moe
+    found = {m: Estimate(v, *band.around(BAND_OF[m], v)) for m, v in result.values.items()}
+    kind = "MoE" if moe else "dense"
+    return Outcome(found, family_of_serving(row, moe), gpu.name, gpu.generation, kind)
 
 
 def _predict_comm(row: dict[str, str]) -> Outcome:
@@ -114,7 +130,7 @@ def usable_cores() -> int:
 
 def _key(row: dict[str, str]) -> str:
     """Equal for rows that ask the same question."""
-    if table_of(row) is COMM:
+    if table_of(row) is not TRAINING:
         return json.dumps(row, sort_keys=True)
     try:
         question, _ = scenario_of(row)

@@ -35,12 +35,28 @@ COMM = Table(
     ),
     metrics=("time_us", "bandwidth_gbs"),
 )  # fmt: skip
-TABLES = (TRAINING, COMM)
+SERVING = Table(
+    "serving",
+    needed=("engine", "model", "gpu", "gpus", "concurrency", "isl", "osl"),
+    workload=(
+        "gpu", "gpus", "model", "precision", "engine", "engine_version", "tp", "pp", "ep", "attention_dp",
+        "prefill_workers", "prefill_tp", "prefill_ep", "prefill_attention_dp", "decode_workers", "decode_tp",
+        "decode_ep", "decode_attention_dp", "concurrency", "arrival", "isl", "osl",
+    ),
+    metrics=(
+        "tpot_ms", "ttft_ms", "derived_tokens_per_s_per_gpu", "output_tokens_per_s", "output_tokens_per_s_per_gpu",
+    ),
+)  # fmt: skip
+TABLES = (TRAINING, COMM, SERVING)
 
 # what people read: never shown to the predictor
-HIDDEN = ("id", "source", "notes", "split", "repeats", "spread_pct", *(m for table in TABLES for m in table.metrics))
+HIDDEN = (
+    "id", "source", "notes", "split", "repeats", "spread_pct", "mtp", "measured_on", "requests_per_s",
+    *(m for table in TABLES for m in table.metrics),
+)  # fmt: skip
 
 
 def table_of(columns: Iterable[str]) -> Table:
-    """The kind of file that has these columns: a column `op` makes it one of collectives and exchanges."""
-    return COMM if "op" in set(columns) else TRAINING
+    """The kind of file that has these columns: `op` makes it one of collectives and exchanges, `engine` of serving."""
+    names = set(columns)
+    return COMM if "op" in names else SERVING if "engine" in names else TRAINING

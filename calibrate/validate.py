@@ -12,7 +12,7 @@ from typing import TextIO
 from calibrate.row_file import RowFile, load_rows, measured, published_rows
 from calibrate.row_outcomes import Outcome, Progress, predict_rows
 from calibrate.rows import stack_of
-from calibrate.tables import COMM, table_of
+from calibrate.tables import COMM, SERVING, table_of
 
 COLUMNS = ("id", "split", "metric", "measured", "predicted", "low", "high", "error_pct", "status", "reason")
 _NEW_MOE = "26.02"  # release from which vendors' MoE stacks are no longer young
@@ -106,6 +106,12 @@ def _groups(row: dict[str, str], outcome: Outcome) -> dict[str, str]:
             "family of transfers": outcome.family or "refused",
             "GPU of transfers": outcome.gpu or row["gpu"].strip(),
             "library": (row.get("library") or "").strip() or "not stated",
+        }
+    if table_of(row) is SERVING:
+        return {
+            "family of serving": outcome.family or "refused",
+            "engine": f"{row['engine'].strip()}, {outcome.kind or 'refused'}",
+            "GPU of serving": outcome.gpu or row["gpu"].strip(),
         }
     groups = {
         "family of runs": _family(row, outcome),

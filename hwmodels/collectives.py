@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from functools import cache
 
 from hwmodels.cluster import Cluster
-from hwmodels.collective_fit import CollectiveFit, domain_nvls_s, domain_ring_s
+from hwmodels.collective_fit import CollectiveFit, domain_nvls_s, domain_ring_s, wire_bytes
 from hwmodels.comm_constants import load_constants
 from hwmodels.exchange_kernels import link_bytes_per_s
 from hwmodels.facts import FactError, did_you_mean
@@ -155,16 +155,39 @@ def _one_shot_s(w: Wires) -> float:
     return w.fabric.one_shot_base_s + wire / (link_bytes_per_s(w.cluster) * w.fit.link_efficiency)
 
 
+def _two_shot_s(w: Wires) -> float:
+    """Custom all-reduce of larger messages: every GPU adds up its share, then all read the shares."""
+    wire = wire_bytes("all_reduce", w.comm.group.ranks, w.comm.bytes)
+    return 2 * w.fabric.one_shot_base_s + wire / (link_bytes_per_s(w.cluster) * w.fit.link_efficiency)
+
+
+def _custom_s(w: Wires) -> float:
+    """What a serving engine takes: its own kernels for small messages, the library's for large ones."""
+    own = min(_one_shot_s(w), _two_shot_s(w)) if w.comm.bytes <= _CUSTOM_BYTES else math.inf
+    nvls = _nvls_s(w) if w.fit.nvls_efficiency > 0.0 and w.comm.group.ranks >= w.fit.nvls_min_ranks else math.inf
+    return min(own, nvls, _ring_inside_s(w))
+
+
+_CUSTOM_BYTES = 8 * 2.0**20  # engines keep their own buffers up to this size (vLLM: 8 MiB on Hopper)
 Form = Callable[[Wires], float]
-_ON_REQUEST = ("symmetric", "one_shot", "two_level")  # need the application's help: never chosen by auto
+_ON_REQUEST = (
+    "symmetric",
+    "one_shot",
+    "two_shot",
+    "custom",
+    "two_level",
+)  # need the application's help: never chosen by auto
 _INSIDE: dict[str, dict[str, Form]] = {
-    "all_reduce": {"ring": _ring_inside_s, "nvls": _nvls_s, "symmetric": _symmetric_s, "one_shot": _one_shot_s},
+    "all_reduce": {
+        "ring": _ring_inside_s, "nvls": _nvls_s, "symmetric": _symmetric_s, "one_shot": _one_shot_s,
+        "two_shot": _two_shot_s, "custom": _custom_s,
+    },
     "all_gather": {"ring": _ring_inside_s},
     "reduce_scatter": {"ring": _ring_inside_s},
     "broadcast": {"ring": _ring_inside_s},
     "all_to_all": {"direct": _ring_inside_s},
     "send": {"direct": _ring_inside_s},
-}
+}  # fmt: skip
 _ACROSS: dict[str, dict[str, Form]] = {
     "all_reduce": {"ring": _ring_across_s, "tree": _tree_across_s, "nvls_tree": _nvls_tree_s},
     "all_gather": {"ring": _ring_across_s},

@@ -9,7 +9,14 @@ from typing import Protocol
 from hwmodels.cluster import Cluster
 from hwmodels.collectives import FabricFit, collective_s, load_fabric_fit
 from hwmodels.exchange_kernels import ExchangeFit, exchange_s
-from hwmodels.kernels import attention_time_s, gemm_time_s, grouped_gemm_time_s
+from hwmodels.kernels import (
+    Legs,
+    attention_time_s,
+    gemm_legs,
+    gemm_time_s,
+    grouped_gemm_legs,
+    grouped_gemm_time_s,
+)
 from hwmodels.profile import Profile
 from hwmodels.roofline import bound_of, floor_s
 from hwmodels.stream_fit import stream_key, stream_time_s
@@ -33,7 +40,10 @@ _STAND_INS: dict[str, tuple[str, ...]] = {
     "fp8": ("fp8_block",),
     "fp8_block": ("fp8",),
     "mxfp4": ("nvfp4",),
+    "int4": ("bf16",),  # weight-only: 16-bit kernels that read narrow weights
 }
+# attention with an 8-bit cache: the efficiencies of the 16-bit kernels on the bytes of the narrow one
+_ATTENTION_STAND_INS: dict[str, tuple[str, ...]] = {"fp16": ("bf16",), "fp8": ("bf16",)}
 
 
 class CostModel(Protocol):
@@ -86,6 +96,16 @@ class KernelCostModel:
             found = self._price(work)
             self._memo[work] = found
         return found
+
+    def legs(self, work: Gemm | GroupedGemm) -> Legs:
+        """A matrix kernel's fit taken apart, without sustained factors and without the roofline floor."""
+        gpu = self._cluster.gpu
+        peak, sms = gpu.peak(work.dtype), max(1, gpu.sm_count)
+        if isinstance(work, Gemm):
+            fit = self._profile.gemm(self._stand_in("gemm", work.dtype))
+            return gemm_legs(work, peak, gpu.hbm_bytes_per_s, sms, fit)
+        grouped = self._profile.grouped_gemm(self._stand_in("grouped_gemm", work.dtype))
+        return grouped_gemm_legs(work, peak, gpu.hbm_bytes_per_s, sms, grouped)
 
     def _price(self, work: Work) -> Cost:
         if isinstance(work, Comm):
@@ -144,7 +164,8 @@ class KernelCostModel:
             "grouped_gemm": self._profile.grouped_gemms,
             "attention": self._profile.attentions,
         }[op]
-        return next((d for d in (dtype, *_STAND_INS.get(dtype, ())) if d in fits), dtype)
+        stand_ins = _ATTENTION_STAND_INS if op == "attention" else _STAND_INS
+        return next((d for d in (dtype, *stand_ins.get(dtype, ())) if d in fits), dtype)
 
     def _spread(self, op: str, dtype: str = "") -> float:
         for key in (op, f"{op}/{dtype}", f"{op}_forward/{dtype}"):

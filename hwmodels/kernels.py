@@ -86,6 +86,20 @@ class AttentionFit:
     decode_overlap_power: float
 
 
+@dataclass(frozen=True, slots=True)
+class Legs:
+    """A kernel's time taken apart: what it costs at any size, its arithmetic, its traffic, and how those overlap."""
+
+    fixed_s: float
+    flops_s: float
+    bytes_s: float
+    power: float
+
+    def seconds(self, fixed: float = 1.0, flops: float = 1.0, bytes_: float = 1.0) -> float:
+        """The kernel's time, each leg times a factor."""
+        return fixed * self.fixed_s + _norm(flops * self.flops_s, bytes_ * self.bytes_s, self.power)
+
+
 def _norm(a: float, b: float, p: float) -> float:
     """(a^p + b^p)^(1/p) without overflow; between max(a, b) and a + b."""
     if a < b:
@@ -106,14 +120,22 @@ def _wave_stretch(blocks_per_slot: float, partial_exponent: float, wave_exponent
     return float((ceil(f) / f) ** wave_exponent)
 
 
+_NOTHING = Legs(0.0, 0.0, 0.0, 1.0)
+
+
 def gemm_time_s(work: Gemm, peak_flops_per_s: float, hbm_bytes_per_s: float, sm_count: int, fit: GemmFit) -> float:
     """Seconds of `work.count` GEMMs, one after the other. `sm_count` 0 leaves out the wave term.
 
     Steps in m at multiples of `tile_m` and in m*n at full waves are meant: tile and wave quantisation.
     """
+    return float(max(0, work.count) * gemm_legs(work, peak_flops_per_s, hbm_bytes_per_s, sm_count, fit).seconds())
+
+
+def gemm_legs(work: Gemm, peak_flops_per_s: float, hbm_bytes_per_s: float, sm_count: int, fit: GemmFit) -> Legs:
+    """One of the GEMMs, taken apart."""
     m, n, k = work.m, work.n, work.k
     if m <= 0 or n <= 0 or k <= 0 or work.count <= 0:
-        return 0.0
+        return _NOTHING
     rows = m * (fit.tile_m * ceil(m / fit.tile_m) / m) ** fit.tile_m_exponent
     columns = n + fit.pad_n_columns
     flops = 2.0 * rows * columns * (k + fit.pad_k)
@@ -126,14 +148,20 @@ def gemm_time_s(work: Gemm, peak_flops_per_s: float, hbm_bytes_per_s: float, sm_
     slowdown = 1.0 + fit.decline * ideal_s / (ideal_s + fit.decline_scale_s)
     flops_s = ideal_s * stretch * slowdown / fit.flops_efficiency
     bytes_s = work.bytes / work.count / (hbm_bytes_per_s * fit.bandwidth_efficiency)
-    one = fit.launch_s + fit.serial_s_per_k * k + _norm(flops_s, bytes_s, fit.overlap_power)
-    return float(work.count * one)
+    return Legs(fit.launch_s + fit.serial_s_per_k * k, flops_s, bytes_s, fit.overlap_power)
 
 
 def grouped_gemm_time_s(
     work: GroupedGemm, peak_flops_per_s: float, hbm_bytes_per_s: float, sm_count: int, fit: GroupedGemmFit
 ) -> float:
     """Seconds of one grouped GEMM kernel. Rows of a group are padded to a tile; empty groups cost nothing."""
+    return grouped_gemm_legs(work, peak_flops_per_s, hbm_bytes_per_s, sm_count, fit).seconds()
+
+
+def grouped_gemm_legs(
+    work: GroupedGemm, peak_flops_per_s: float, hbm_bytes_per_s: float, sm_count: int, fit: GroupedGemmFit
+) -> Legs:
+    """One grouped GEMM kernel, taken apart."""
     tile = fit.tile_rows
     total = active = tiles = 0
     for r in work.rows:
@@ -142,7 +170,7 @@ def grouped_gemm_time_s(
             active += 1
             tiles += -(-r // tile)
     if not total:
-        return 0.0
+        return _NOTHING
     rows = total + fit.pad_weight * (tiles * tile - total)
     columns = work.n + fit.pad_n_columns
     flops = 2.0 * rows * columns * (work.k + fit.pad_k)
@@ -154,7 +182,7 @@ def grouped_gemm_time_s(
         stretch = 1.0
     flops_s = flops * stretch / (peak_flops_per_s * fit.flops_efficiency)
     bytes_s = work.bytes / (hbm_bytes_per_s * fit.bandwidth_efficiency)
-    return fit.launch_s + fit.group_s * active + _norm(flops_s, bytes_s, fit.overlap_power)
+    return Legs(fit.launch_s + fit.group_s * active, flops_s, bytes_s, fit.overlap_power)
 
 
 def attention_time_s(
@@ -163,12 +191,11 @@ def attention_time_s(
     hbm_bytes_per_s: float,
     sm_count: int,
     fit: AttentionFit,
-    kv_cache_write: bool = False,
 ) -> float:
     """Seconds of one fused attention kernel, forward, backward or decode.
 
-    The measured prefill rows include writing K and V into a paged cache: serving passes
-    `kv_cache_write=True`, training leaves it out. Decode ignores the flag.
+    The measured prefill rows include writing K and V into a paged cache: serving sets `cache_write`, training
+    leaves it out. Decode ignores the flag.
     """
     if work.batch <= 0 or work.q_len <= 0 or work.kv_len <= 0:
         return 0.0
@@ -189,8 +216,8 @@ def attention_time_s(
         efficiency *= fit.backward_efficiency_ratio
     flops_s = flops * stretch / (peak_flops_per_s * efficiency)
     moved = work.bytes
-    if kv_cache_write:
-        kv = work.batch * work.kv_len * work.kv_heads * (work.qk_dim + work.v_dim)
+    if work.cache_write:
+        kv = work.batch * work.kv_len * work.kv_heads * work.cache_width
         moved += fit.cache_write_passes * kv * bytes_per_element(work.dtype)
     bytes_s = moved / (hbm_bytes_per_s * fit.bandwidth_efficiency)
     seen = min(work.kv_len, work.window or work.kv_len)
@@ -204,7 +231,7 @@ def _decode_time_s(
     kv_len = min(work.kv_len, work.window + work.q_len - 1) if work.window else work.kv_len
     seen = work if kv_len == work.kv_len else _with_kv_len(work, kv_len)
     width = work.qk_dim + work.v_dim
-    padding = work.batch * work.kv_heads * width * fit.decode_pad_keys * bytes_per_element(work.dtype)
+    padding = work.batch * work.kv_heads * work.cache_width * fit.decode_pad_keys * bytes_per_element(work.dtype)
     moved = seen.bytes + padding
     slots = work.batch * work.kv_heads / sm_count if sm_count else 1.0
     stretch = slots**-fit.decode_partial_wave_exponent if slots < 1.0 else 1.0
@@ -222,5 +249,5 @@ def _with_kv_len(work: Attention, kv_len: int) -> Attention:
     """The same attention against `kv_len` keys (dataclasses.replace is ten times slower)."""
     return Attention(
         work.batch, work.q_len, kv_len, work.heads, work.kv_heads, work.qk_dim, work.v_dim,
-        work.causal, None, work.dtype, work.phase,
+        work.causal, None, work.dtype, work.phase, work.shared_values,
     )  # fmt: skip

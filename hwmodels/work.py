@@ -99,6 +99,13 @@ class Attention:
     window: int | None = None
     dtype: str = "bf16"
     phase: AttentionPhase = "forward"
+    shared_values: bool = False  # values are the first part of the keys (the latent of MLA): one cache holds both
+    cache_write: bool = False  # K and V also go into a paged cache (prefill of a serving engine)
+
+    @property
+    def cache_width(self) -> int:
+        """Elements that one key head keeps per token."""
+        return self.qk_dim if self.shared_values else self.qk_dim + self.v_dim
 
     @property
     def score_elements(self) -> float:
@@ -125,7 +132,7 @@ class Attention:
         """Q, K, V in and O out once; about twice that plus their gradients backward."""
         q = self.batch * self.q_len * self.heads
         kv = self.batch * self.kv_len * self.kv_heads
-        elements = q * (self.qk_dim + self.v_dim) + kv * (self.qk_dim + self.v_dim)
+        elements = q * (self.qk_dim + self.v_dim) + kv * self.cache_width
         return elements * bytes_per_element(self.dtype) * (2.5 if self.phase == "backward" else 1.0)
 
 

@@ -17,6 +17,11 @@ METRIC_TITLES = {
     "peak_allocated_gib": "peak allocated memory",
     "time_us": "time of transfers",
     "bandwidth_gbs": "bandwidth of transfers",
+    "tpot_ms": "time per output token (TPOT)",
+    "ttft_ms": "time to the first token (TTFT)",
+    "derived_tokens_per_s_per_gpu": "tokens per second and GPU, closed loop",
+    "output_tokens_per_s": "output tokens per second, offline",
+    "output_tokens_per_s_per_gpu": "output tokens per second and GPU, one batch",
 }
 _COLUMNS = ("split", "rows", "median", "mean", "p90", "bias, median", "bias, mean", "in interval")
 _REASONS = 8  # refusals shown one by one

@@ -21,7 +21,7 @@ FORMATS = (".png", ".svg", ".pdf")
 _WIDTH = 15.0  # inches
 _LEFT, _RIGHT = 0.9, 0.25  # inches beside the lanes
 _GIB = 2.0**30
-_STYLE: Any = {
+STYLE: Any = {
     "font.size": 9.0,
     "axes.edgecolor": "#888888",
     "axes.linewidth": 0.7,
@@ -46,7 +46,7 @@ def write_figure(p: Prediction, path: str | Path) -> None:
 
     check_format(path)
     file = Path(path)
-    with rc_context(_STYLE), writing(file):
+    with rc_context(STYLE), writing(file):
         metadata = {".svg": {"Date": None}, ".pdf": {"CreationDate": None}}.get(file.suffix.lower())
         step_figure(p).savefig(file, dpi=150, metadata=metadata)
 

@@ -17,6 +17,8 @@ if TYPE_CHECKING:
     from sim.prediction import Prediction
     from sim.resolve import Resolved
     from sim.scenario import Scenario, ScenarioError, load_scenario, parse_scenario
+    from sim.serve.predict import predict_serve
+    from sim.serve.prediction import ServePrediction
     from sim.stack import Stack, StackError, Tuning, load_stack, stack_names
     from sim.step_result import StepResult
     from sim.timeline import Timeline
@@ -40,6 +42,8 @@ _HOME = {
     "parameters": "sim.params",
     "predict_train": "sim.predict",
     "Prediction": "sim.prediction",
+    "predict_serve": "sim.serve.predict",
+    "ServePrediction": "sim.serve.prediction",
     "Resolved": "sim.resolve",
     "Scenario": "sim.scenario",
     "ScenarioError": "sim.scenario",
@@ -67,6 +71,7 @@ __all__ = [
     "Resolved",
     "Scenario",
     "ScenarioError",
+    "ServePrediction",
     "Stack",
     "StackError",
     "StepResult",
@@ -83,6 +88,7 @@ __all__ = [
     "model_names",
     "parameters",
     "parse_scenario",
+    "predict_serve",
     "predict_train",
     "published",
     "stack_names",

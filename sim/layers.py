@@ -151,13 +151,12 @@ def _mla_projections(ctx: LayerContext, a: AttentionArch) -> list[Step]:
     return steps
 
 
-def attention_steps(ctx: LayerContext, *, window: bool = False, causal: bool = True, cross: bool = False) -> list[Step]:
-    """One attention block with its norm, projections, position encoding, core and residual."""
+def attention_inputs(ctx: LayerContext, prefix: str = "attention") -> list[Step]:
+    """What an attention block does before its core: norm, projections, position encoding."""
     a = ctx.arch.attention
     assert a is not None
     h, t, tp = ctx.arch.hidden, float(ctx.tokens), ctx.layout.tp
     heads, kv = a.heads // tp, max(1, a.kv_heads // tp)
-    prefix = "cross" if cross else "attention"
     steps: list[Step] = [norm(ctx, f"{prefix}.norm")]
     steps += enter_tensor_parallel(ctx, f"{prefix}.enter")
     if a.is_mla:
@@ -169,11 +168,29 @@ def attention_steps(ctx: LayerContext, *, window: bool = False, causal: bool = T
     rotated = t * (heads + (heads if a.is_mla else kv)) * a.head_dim
     passes = 2.0 if a.qk_norm != "none" else 1.0
     steps.append(passing(ctx, f"{prefix}.rope", "rope", passes * rotated))
+    return steps
+
+
+def attention_output(ctx: LayerContext, prefix: str = "attention") -> list[Step]:
+    """What an attention block does after its core: output projection, and the sum over the tensor group."""
+    a = ctx.arch.attention
+    assert a is not None
+    out = linear(ctx, f"{prefix}.out", float(ctx.tokens), ctx.arch.hidden, a.heads // ctx.layout.tp * a.v_head_dim)
+    return [out, *leave_tensor_parallel(ctx, f"{prefix}.leave")]
+
+
+def attention_steps(ctx: LayerContext, *, window: bool = False, causal: bool = True, cross: bool = False) -> list[Step]:
+    """One attention block with its norm, projections, position encoding, core and residual."""
+    a = ctx.arch.attention
+    assert a is not None
+    t, tp = float(ctx.tokens), ctx.layout.tp
+    heads, kv = a.heads // tp, max(1, a.kv_heads // tp)
+    prefix = "cross" if cross else "attention"
+    steps = attention_inputs(ctx, prefix)
     steps += _context_exchange(ctx, f"{prefix}.cp_in", t * (heads * a.head_dim + 2 * kv * a.head_dim))
     steps.append(_core(ctx, a, window=window, causal=causal))
     steps += _context_exchange(ctx, f"{prefix}.cp_out", t * heads * a.v_head_dim)
-    steps.append(linear(ctx, f"{prefix}.out", t, h, heads * a.v_head_dim))
-    steps += leave_tensor_parallel(ctx, f"{prefix}.leave")
+    steps += attention_output(ctx, prefix)
     steps.append(residual(ctx, f"{prefix}.residual"))
     return steps
 

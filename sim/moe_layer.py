@@ -140,7 +140,8 @@ def _drop_duplicates(ctx: LayerContext) -> tuple[list[Step], list[Step]]:
     return [drop], [back]
 
 
-def _experts(ctx: LayerContext, moe: MoeArch, load: ExpertLoad, width: int) -> list[Step]:
+def expert_steps(ctx: LayerContext, moe: MoeArch, load: ExpertLoad, width: int, dtype: str | None = None) -> list[Step]:
+    """The local experts' matrices and the activation between; `dtype` of their GEMMs: that of the run, unless given."""
     inner = max(1, moe.expert_intermediate // ctx.layout.etp)
     rows = load.rows
     accumulate = 8.0 * ctx.tuning.get("accumulate_traffic", ctx.stack.constants_of)
@@ -149,7 +150,7 @@ def _experts(ctx: LayerContext, moe: MoeArch, load: ExpertLoad, width: int) -> l
     scale = ctx.tuning.get("fused_expert_mlp_factor") if fused else 1.0
     cast = ctx.cast_bytes() * scale * ctx.tuning.get("expert_cast_factor", ctx.stack.constants_of, ctx.age)
     # published NVFP4 recipes of MoE models gain next to nothing over MXFP8: experts are priced in MXFP8 (assumed)
-    dtype = "mxfp8" if ctx.precision == "nvfp4" else ctx.precision
+    dtype = dtype or ("mxfp8" if ctx.precision == "nvfp4" else ctx.precision)
 
     def grouped(name: str, n: int, k: int) -> GroupedLinear:
         return GroupedLinear(
@@ -204,7 +205,7 @@ def moe_steps(ctx: LayerContext, kind: LayerKind) -> list[Step]:
     if copies:
         steps.append(_permute(ctx, "moe.permute", sent, width))
     steps += [*there, *enter, _permute(ctx, "moe.sort", received, width)]
-    steps += _experts(ctx, moe, load, width)
+    steps += expert_steps(ctx, moe, load, width)
     # whoever brings rows back to their tokens also adds them up: here, or after the exchange of plain copies
     steps += [_permute(ctx, "moe.unsort", received, width, "permute" if copies else "unpermute"), *leave, *back]
     if copies:

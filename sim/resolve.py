@@ -80,7 +80,7 @@ def _correction(scenario: Scenario, job: TrainJob) -> tuple[Correction | None, l
     return found, [f"corrections: step x {found.factor:.3f}, from {found.rows} own runs of {name}"]
 
 
-def cluster_of(scenario: Scenario) -> tuple[Cluster, list[str]]:
+def resolve_cluster(scenario: Scenario) -> tuple[Cluster, list[str]]:
     """The machines of a scenario, and what was assumed about them."""
     ask = scenario.cluster
     own = _own_machine(scenario)
@@ -174,7 +174,8 @@ def decided(
     return replace(stack, **chosen), said
 
 
-def _routing(scenario: Scenario) -> Routing:
+def resolve_routing(scenario: Scenario) -> Routing:
+    """How tokens spread over experts."""
     ask = scenario.routing
     if isinstance(ask, str):
         return Routing()
@@ -238,7 +239,7 @@ def train_job(
         seq_len=train.seq_len,
         precision=train.precision,
         recompute=recompute_modules(train.recompute),
-        routing=_routing(scenario),
+        routing=resolve_routing(scenario),
         capacity_factor=train.capacity_factor,
         mtp=train.mtp,
         lora_rank=train.lora.rank if train.lora else 0,
@@ -269,7 +270,7 @@ def resolve(scenario: Scenario) -> Resolved:
     """Everything looked up and checked. ScenarioError, BadLayout, ArchError or FactError say what is wrong."""
     train = training_of(scenario)
     arch = load_model(scenario.model)
-    cluster, assumed = cluster_of(scenario)
+    cluster, assumed = resolve_cluster(scenario)
     stack, from_stack = stack_of(scenario, cluster)
     layout, from_layout = _layout(scenario.layout, arch, cluster.gpus, stack)
     stack, from_rules = decided(stack, arch, layout, cluster, train.precision, release_age(scenario.release or ""))

@@ -7,11 +7,22 @@ from pathlib import Path
 from typing import Any, Literal
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, ValidationInfo, field_validator, model_validator
+from pydantic import BaseModel, Field, ValidationError, field_validator, model_validator
 
 from hwmodels.facts import did_you_mean
 from hwmodels.units import UnitError, parse_quantity
 from sim.release import parse_release
+from sim.serve_ask import (
+    AdaptersAsk,
+    OffloadAsk,
+    PoolAsk,
+    PoolsAsk,
+    RequestsAsk,
+    ServeAsk,
+    SloAsk,
+    SpeculativeAsk,
+)
+from sim.strict import Degree, Strict
 
 MAX_BYTES = 1_000_000  # a scenario is a page of text; anything larger is a mistake or an attack
 PRECISIONS = ("bf16", "fp16", "fp32", "fp8", "fp8_block", "mxfp8", "nvfp4")
@@ -25,23 +36,7 @@ class ScenarioError(ValueError):
     """A scenario that cannot be; the message says what was asked, why it cannot be, what would do."""
 
 
-class _Strict(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True, str_strip_whitespace=True, allow_inf_nan=False)
-
-    @field_validator("*", mode="before")
-    @classmethod
-    def _no_switch_for_a_number(cls, value: Any, info: ValidationInfo) -> Any:
-        """YAML's true and yes would silently count as 1."""
-        wanted = cls.model_fields[info.field_name].annotation if info.field_name else None
-        if isinstance(value, bool) and wanted in (int, float, int | None, float | None):
-            raise ValueError("must be a number")
-        return value
-
-
-Degree = Field(default=1, ge=1, le=1_000_000)
-
-
-class ClusterAsk(_Strict):
+class ClusterAsk(Strict):
     """Which machines: a catalogue node (or a GPU, whose usual node is taken), how many GPUs, which fabric."""
 
     node: str | None = None
@@ -57,7 +52,7 @@ class ClusterAsk(_Strict):
         return value if value is None else parse_quantity(value, "B/s")
 
 
-class LayoutAsk(_Strict):
+class LayoutAsk(Strict):
     """Degrees of parallelism; dp follows from the others and is only checked when given."""
 
     tp: int = Degree
@@ -75,7 +70,7 @@ class LayoutAsk(_Strict):
     stage_layers: tuple[int, ...] | None = None
 
 
-class LoraAsk(_Strict):
+class LoraAsk(Strict):
     """Low-rank adapters on frozen weights; `base_dtype` below 16 bits makes it QLoRA."""
 
     rank: int = Field(ge=1, le=65536)
@@ -83,7 +78,7 @@ class LoraAsk(_Strict):
     base_dtype: Literal["bf16", "fp8", "nf4"] = "bf16"
 
 
-class TrainAsk(_Strict):
+class TrainAsk(Strict):
     """One optimizer step: global_batch sequences of seq_len tokens."""
 
     global_batch: int = Field(ge=1, le=100_000_000)
@@ -116,7 +111,7 @@ class TrainAsk(_Strict):
         return value
 
 
-class RoutingAsk(_Strict):
+class RoutingAsk(Strict):
     """How tokens spread over experts: exactly one of balanced, lognormal (sigma) or counts (a file)."""
 
     lognormal: float | None = Field(default=None, ge=0, le=5)
@@ -130,13 +125,14 @@ class RoutingAsk(_Strict):
         return self
 
 
-class Scenario(_Strict):
+class Scenario(Strict):
     """A whole question."""
 
     model: str | dict[str, Any]
     cluster: ClusterAsk
     layout: LayoutAsk = LayoutAsk()
     train: TrainAsk | None = None
+    serve: ServeAsk | None = None
     routing: Literal["balanced"] | RoutingAsk = "balanced"
     stack: str | dict[str, Any] | None = None
     release: str | None = Field(default=None, description="software release, for example 26.04")
@@ -181,6 +177,7 @@ _FORM_OF = {
     "model": "must be a name, a path to a config.json, or a mapping of sizes",
     "routing": "must be balanced, or a mapping with lognormal or counts",
     "stack": "must be a name, or a mapping with name and settings",
+    "serve.engine": "must be a name, or a mapping with name and settings",
     "train.lora": "must be a mapping with rank, for example {rank: 16}",
 }
 
@@ -201,6 +198,15 @@ def _keys_of(owner: tuple[Any, ...]) -> list[str]:
         "train": TrainAsk,
         "routing": RoutingAsk,
         "lora": LoraAsk,
+        "serve": ServeAsk,
+        "requests": RequestsAsk,
+        "slo": SloAsk,
+        "pools": PoolsAsk,
+        "prefill": PoolAsk,
+        "decode": PoolAsk,
+        "speculative": SpeculativeAsk,
+        "offload": OffloadAsk,
+        "adapters": AdaptersAsk,
     }
     for part in owner:
         model = known.get(str(part), model)
@@ -210,7 +216,9 @@ def _keys_of(owner: tuple[Any, ...]) -> list[str]:
 def parse_scenario(raw: Any) -> Scenario:
     """A checked Scenario from a mapping. ScenarioError with one clear sentence otherwise."""
     if not isinstance(raw, dict):
-        raise ScenarioError(f"a scenario is a mapping with model, cluster, layout and train, not {type(raw).__name__}")
+        raise ScenarioError(
+            f"a scenario is a mapping with model, cluster, layout and train or serve, not {type(raw).__name__}"
+        )
     try:
         return Scenario.model_validate(raw)
     except ValidationError as error:

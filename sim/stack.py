@@ -157,10 +157,16 @@ class Constant:
 
 
 class Tuning:
-    """Look-up of constants for one (GPU class, stack, precision); remembers what was used and of which kind."""
+    """Look-up of constants for one (GPU class, stack, precision); remembers what was used and of which kind.
 
-    def __init__(self, overrides: dict[str, float] | None = None) -> None:
+    `table` holds them: those of training stacks, unless another is given (serving engines have their own).
+    """
+
+    def __init__(
+        self, overrides: dict[str, float] | None = None, table: dict[str, dict[str, Any]] | None = None
+    ) -> None:
         self._overrides = overrides or {}
+        self._table = constants() if table is None else table
         self.used: dict[str, Constant] = {}
         self._cache: dict[tuple[str, tuple[str, ...]], Constant] = {}
 
@@ -176,7 +182,7 @@ class Tuning:
     def _find(self, name: str, qualifiers: tuple[str, ...]) -> Constant:
         for candidate in _candidates(qualifiers):
             key = f"{name}[{candidate}]" if candidate else name
-            record = constants().get(key)
+            record = self._table.get(key)
             if key in self._overrides:  # an own machine's constants may be more specific than any shipped one
                 return Constant(self._overrides[key], key, record["kind"] if record else "fitted")
             if record is not None:

@@ -9,13 +9,16 @@ from pathlib import Path
 import pytest
 
 from sim.predict import predict_train
+from sim.serve.predict import predict_serve
 
 EXAMPLES = Path(__file__).parents[1] / "examples"
-SCENARIOS = sorted(path.name for path in EXAMPLES.glob("*.yaml"))
+EVERY = sorted(path.name for path in EXAMPLES.glob("*.yaml"))
+SERVED = [name for name in EVERY if name.startswith("serve-")]
+SCENARIOS = [name for name in EVERY if name not in SERVED]
 
 
 def test_there_are_examples() -> None:
-    assert len(SCENARIOS) >= 5
+    assert len(SCENARIOS) >= 5 and len(SERVED) >= 5
 
 
 @pytest.mark.parametrize("name", SCENARIOS)
@@ -26,7 +29,19 @@ def test_example_predicts_with_the_memory_check_on(name: str) -> None:
     assert prediction.memory_fits
 
 
-@pytest.mark.parametrize("name", SCENARIOS)
+@pytest.mark.parametrize("name", SERVED)
+def test_served_example_fits_and_is_stable(name: str) -> None:
+    answer = predict_serve(EXAMPLES / name)
+    assert answer.label == "stable" and answer.output_tokens_per_s > 1.0
+    assert 0.0 < answer.kv_use <= 1.0 and 0.001 < answer.tpot_s.mean < 1.0
+
+
+def test_experts_are_served_several_times_faster_than_the_dense_model() -> None:
+    moe, dense = (predict_serve(EXAMPLES / f"serve-{m}-h100.yaml") for m in ("mixtral-8x7b", "llama-2-70b"))
+    assert 2.0 < moe.output_tokens_per_s / dense.output_tokens_per_s < 6.0
+
+
+@pytest.mark.parametrize("name", EVERY)
 def test_example_says_what_it_is_on_its_first_line(name: str) -> None:
     assert (EXAMPLES / name).read_text().startswith("# ")
 

@@ -15,7 +15,7 @@ from sim.plan.cell import Cell
 from sim.plan.pipe import Pipes
 from sim.plan.space import Candidate, modules_of
 from sim.release import release_age
-from sim.resolve import check_precision, cluster_of, decided, kernels_of, stack_of, train_job, training_of
+from sim.resolve import check_precision, decided, kernels_of, resolve_cluster, stack_of, train_job, training_of
 from sim.scenario import Scenario
 from sim.stack import Stack, Tuning
 from sim.train import StepSimulator, beside_slowdown, sustained
@@ -41,7 +41,7 @@ class Judge:
     """
 
     def __init__(self, scenario: Scenario) -> None:
-        train, arch, (cluster, _) = training_of(scenario), load_model(scenario.model), cluster_of(scenario)
+        train, arch, (cluster, _) = training_of(scenario), load_model(scenario.model), resolve_cluster(scenario)
         self.open_stack: Stack = stack_of(scenario, cluster)[0]
         ask = scenario.layout
         layout = Layout(

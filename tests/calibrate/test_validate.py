@@ -14,7 +14,7 @@ from calibrate import row_outcomes as predicting
 from calibrate.row_file import BadRows, blinded, load_rows, measured, published_rows
 from calibrate.row_outcomes import MEMORY_BAND, predict_rows
 from calibrate.summary import accuracy, summarise
-from calibrate.tables import HIDDEN, TABLES, TRAINING
+from calibrate.tables import HIDDEN, SERVING, TABLES, TRAINING
 from calibrate.validate import Record, family_of, source_of, validate_files, validate_rows, write_records
 
 HEADER = "id,source,model,gpu,gpus,seq_len,gbs,mbs,tp,pp,dp,precision,step_time_s,peak_allocated_gib,split,notes\n"
@@ -216,14 +216,15 @@ def test_family_of() -> None:
 
 def test_published_rows_are_the_documented_ones() -> None:
     shipped = published_rows()
-    runs, sweeps, comm = shipped
-    assert (len(runs.rows), len(sweeps.rows), len(comm.rows)) == (357, 705, 1531)
+    runs, sweeps, comm, serving = shipped
+    assert (len(runs.rows), len(sweeps.rows), len(comm.rows), len(serving.rows)) == (357, 705, 1531, 2058)
     assert runs.metrics == ("step_time_s",) and sweeps.metrics == TRAINING.metrics
     assert comm.metrics == ("time_us", "bandwidth_gbs")
+    assert serving.metrics == SERVING.metrics
     assert all(file.unknown == () for file in shipped)
     ids = [row["id"] for file in shipped for row in file.rows]
     assert len(set(ids)) == len(ids)
-    assert all(row["source"] and row["split"] in ("fit", "test") for file in shipped for row in file.rows)
+    assert all(row["source"] and row["split"] in ("fit", "test", "stress") for file in shipped for row in file.rows)
 
 
 def test_published_files_name_no_workplace() -> None:

@@ -30,10 +30,10 @@ def grouped_s(gpu: str, work: GroupedGemm) -> float:
     return grouped_gemm_time_s(work, g.peak(_peak_dtype(gpu, work.dtype)), g.hbm_bytes_per_s, g.sm_count, fit)
 
 
-def attention_s(gpu: str, work: Attention, kv_cache_write: bool = False) -> float:
+def attention_s(gpu: str, work: Attention) -> float:
     g, fit = load_gpu(gpu), load_profile(gpu).attention(work.dtype)
     peak = g.peak(_peak_dtype(gpu, work.dtype))
-    return attention_time_s(work, peak, g.hbm_bytes_per_s, g.sm_count, fit, kv_cache_write)
+    return attention_time_s(work, peak, g.hbm_bytes_per_s, g.sm_count, fit)
 
 
 def _peak_dtype(gpu: str, dtype: str) -> str:
@@ -141,13 +141,13 @@ def test_attention_monotone_and_above_roofline(gpu: str, phase: AttentionPhase) 
     for s in SIZES:
         work = replace(base, kv_len=s, q_len=min(s, base.q_len))
         assert attention_s(gpu, work) >= floor_s(gpu, work) * (1.0 - EPS)
-        assert attention_s(gpu, work, True) >= attention_s(gpu, work)
+        assert attention_s(gpu, replace(work, cache_write=True)) >= attention_s(gpu, work)
 
 
 @pytest.mark.parametrize("gpu", measured_gpus())
 def test_attention_shares_of_peak_are_plausible(gpu: str) -> None:
     prefill = Attention(4, 8192, 8192, 32, 8, 128, 128)
-    assert 0.40 < floor_s(gpu, prefill) / attention_s(gpu, prefill, True) < 0.80
+    assert 0.40 < floor_s(gpu, prefill) / attention_s(gpu, replace(prefill, cache_write=True)) < 0.80
     decode = Attention(64, 1, 16384, 32, 8, 128, 128, phase="decode")
     assert 0.55 < floor_s(gpu, decode) / attention_s(gpu, decode) < 1.0
 

@@ -1,0 +1,113 @@
+"""How fast serving is simulated: `python benchmarks/serve.py [--requests FILE]`. Requests per second, one thread.
+
+10,000 requests like Azure's conversation trace (the shipped generator, seed 0) on one replica, with paged KV blocks,
+percentiles and a record of every request, in seconds of this process's own CPU; then what features, replicas, experts
+and length of the run cost.
+"""
+
+from __future__ import annotations
+
+import argparse
+import resource
+from collections.abc import Callable
+from pathlib import Path
+from time import process_time
+
+from rich.console import Console
+from rich.table import Table
+
+from sim.scenario import parse_scenario
+from sim.serve.engine import engine_tuning
+from sim.serve.figures_of_merit import latencies, spread
+from sim.serve.resolve import ResolvedServe, resolve_serve
+from sim.serve.simulate import PricedJobs, ServeRun, simulate
+from sim.serve.workload import Workload
+from traces.requests import Requests
+
+COUNT = 10_000
+# what the field reports on the same 10,000 requests (requests per second, 2 cores, one process)
+FIELD = (("DynoSim (Rust)", 4785), ("BLIS inference-sim (Go)", 520), ("Vidur (Python)", 278))
+
+
+def question(
+    model: str = "llama-3.1-8b", count: int = COUNT, kind: str = "azure-conversation", **serve: object
+) -> dict:
+    """A scenario of one H100 per replica."""
+    requests = {"kind": kind, "count": count, **dict(serve.pop("requests", {}))}  # type: ignore[call-overload]  # a dict
+    gpus = int(serve.pop("gpus", 1))  # type: ignore[call-overload]  # an int
+    tp = int(serve.pop("tp", 1))  # type: ignore[call-overload]  # an int
+    return {
+        "model": model,
+        "cluster": {"node": "dgx-h100", "gpus": gpus},
+        "layout": {"tp": tp},
+        "serve": {"engine": "vllm", "precision": "fp8", "requests": requests, **serve},
+    }
+
+
+def prepared(scenario: dict, trace: Path | None = None) -> Callable[[], ServeRun]:
+    """The run with kernels priced beforehand, as a planner that asks many times would have them."""
+    resolved: ResolvedServe = resolve_serve(parse_scenario(scenario), trace)
+    tuning, priced = engine_tuning(), PricedJobs()
+    few = Workload(_first(resolved.workload.requests, 1000), resolved.workload.clients)
+    simulate(resolved.deployment, few, tuning, priced)
+
+    def run() -> ServeRun:
+        done = simulate(resolved.deployment, resolved.workload, tuning, priced)
+        found = latencies(done.log)
+        for values in (found.ttft_s, found.tpot_s, found.e2e_s):
+            spread(values)
+        return done
+
+    return run
+
+
+def _first(requests: Requests, count: int) -> Requests:
+    columns = (requests.arrival_s, requests.input_tokens, requests.output_tokens, requests.prefix)
+    return Requests(*(column[:count] for column in columns))
+
+
+def best_s(call: Callable[[], ServeRun], repeats: int = 3) -> tuple[float, ServeRun]:
+    """Least CPU seconds of several runs, and the last run."""
+    times = []
+    for _ in range(repeats):
+        begin = process_time()
+        done = call()
+        times.append(process_time() - begin)
+    return min(times), done
+
+
+def main() -> None:
+    """Print the table."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--requests", type=Path, help="a real trace instead of the generator")
+    options = parser.parse_args()
+    tight = {"kv_blocks": 2600}
+    lines: list[tuple[str, dict, int]] = [
+        ("one replica, 10,000 requests", question(), 3),
+        ("with prefix cache (Mooncake-like)", question(kind="mooncake-conversation", count=2000), 1),
+        ("with preemption (2,600 blocks)", question(requests={"rate_per_s": 12.0}, **tight), 1),
+        ("64 replicas, round robin", question(gpus=64, requests={"rate_per_s": 350.0}), 1),
+        ("64 replicas, least loaded", question(gpus=64, requests={"rate_per_s": 350.0}, router="least_loaded"), 1),
+        ("Mixtral 8x7B on 2 GPUs", question(model="mixtral-8x7b", gpus=2, tp=2), 1),
+        ("one replica, 100,000 requests", question(count=100_000), 1),
+        ("one replica, 1,000,000 requests", question(count=1_000_000), 1),
+    ]
+    table = Table(title="simulated requests per second")
+    for name in ("run", "requests/s", "CPU s", "mean batch", "preempted", "peak memory, MiB"):
+        table.add_column(name, justify="left" if name == "run" else "right")
+    for title, scenario, repeats in lines:
+        seconds, done = best_s(prepared(scenario, options.requests), repeats)
+        steps = sum(sum(r.steps_at.values()) for r in done.replicas) or 1
+        batch = sum(b * k for r in done.replicas for b, k in r.steps_at.items()) / steps
+        peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024.0
+        table.add_row(
+            title, f"{len(done.log) / seconds:,.0f}", f"{seconds:.3f}", f"{batch:.1f}", f"{done.log.preemptions:,}",
+            f"{peak:,.0f}",
+        )  # fmt: skip
+    for title, rate in FIELD:
+        table.add_row(f"{title}, as reported", f"{rate:,}", f"{COUNT / rate:.1f}", "", "", "")
+    Console(width=110).print(table)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,65 @@
+"""The KV cache: bytes one token leaves on each rank, bytes one sequence keeps whatever its length, and paged blocks."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from hwmodels.dtypes import bytes_per_element
+from sim.arch import LayerKind
+from sim.serve.attention import state_bytes
+from sim.serve.job import ServeJob
+from sim.weights import SOFTMAX, optional
+
+
+def _layer_token_bytes(job: ServeJob) -> float:
+    """Bytes of one token in one softmax layer on one rank; kv heads beyond the tensor group are copied."""
+    a = job.arch.attention
+    if a is None:
+        return 0.0
+    size = bytes_per_element(job.formats.kv)
+    if a.is_mla:
+        return (optional(a.kv_lora_rank) + optional(a.qk_rope_head_dim)) * size + optional(a.index_head_dim)
+    return max(1.0, a.kv_heads / job.layout.tp) * (a.head_dim + a.v_head_dim) * size
+
+
+def _windowed(job: ServeJob, kind: LayerKind) -> bool:
+    return kind.mixer == "window_attention" and job.arch.attention is not None and bool(job.arch.attention.window)
+
+
+def token_bytes(job: ServeJob) -> float:
+    """Bytes that one more token takes on one rank, in layers that keep all of them."""
+    layers = sum(1 for k in job.arch.layers if k.mixer in SOFTMAX and not k.encoder and not _windowed(job, k))
+    return layers * _layer_token_bytes(job) / job.layout.pp
+
+
+def sequence_bytes(job: ServeJob, tokens: int) -> float:
+    """Bytes that a sequence of `tokens` tokens takes on one rank beside `token_bytes`: windows and states."""
+    a = job.arch.attention
+    held = 0.0
+    for kind in job.arch.layers:
+        if _windowed(job, kind) and a is not None and a.window:
+            held += min(tokens, a.window) * _layer_token_bytes(job)
+        elif kind.mixer not in (*SOFTMAX, "none"):
+            held += state_bytes(job, kind)
+    return held / job.layout.pp
+
+
+@dataclass(frozen=True, slots=True)
+class KvCache:
+    """Paged cache of one replica: `blocks` of `block_tokens` tokens, over all ranks that hold requests of their own."""
+
+    blocks: int
+    block_tokens: int
+    bytes_per_token: float  # on one rank, windows and states of a typical sequence shared out over its tokens
+
+    def blocks_of(self, tokens: int) -> int:
+        """Blocks that a sequence of that many tokens fills, the last one partly."""
+        return -(-tokens // self.block_tokens)
+
+
+def kv_cache(job: ServeJob, free_bytes: float, typical_tokens: int) -> KvCache:
+    """Blocks that fit into `free_bytes` of every rank. A model without any cache counts one byte per token."""
+    per_token = token_bytes(job) + sequence_bytes(job, typical_tokens) / max(1, typical_tokens)
+    per_token = max(per_token, 1.0)
+    block = job.engine.block_tokens
+    return KvCache(int(max(0.0, free_bytes) // (per_token * block)) * job.attention_dp, block, per_token)

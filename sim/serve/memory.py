@@ -1,0 +1,108 @@
+"""Memory of serving: weights of one GPU by format and layout, work space, and what is left for keys and values."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+from hwmodels.dtypes import bytes_per_element
+from sim.layout import BadLayout, check_layout
+from sim.memory import GIB, DoesNotFit
+from sim.params import embedding_params, expert_params, head_params, layer_params, mtp_params
+from sim.serve.adapters import adapter_bytes
+from sim.serve.job import ServeJob
+from sim.serve.kv_cache import KvCache, kv_cache
+from sim.weights import experts_in
+
+_DRIVER_BYTES = 1e9  # assumed: what TensorRT-LLM leaves to the driver beside its share
+
+
+@dataclass(frozen=True, slots=True)
+class ServeMemory:
+    """Bytes of the fullest GPU by kind; `cache_bytes` is what the engine gives to keys and values."""
+
+    weights: float
+    experts: float  # of the weights
+    adapters: float
+    work: float
+    cache_bytes: float
+    usable: float
+
+    def by_kind(self) -> dict[str, float]:
+        """Bytes by kind, without what is already inside another kind."""
+        names = ("weights", "adapters", "work", "cache_bytes")
+        return {name: getattr(self, name) for name in names}
+
+
+def weight_bytes(job: ServeJob) -> tuple[float, float]:
+    """(all, routed experts) bytes of weights on the fullest GPU; embedding and head stay in 16 bits."""
+    arch, lay, formats = job.arch, job.layout, job.formats
+    dense = experts = 0.0
+    for kind in arch.layers:
+        layer = layer_params(arch, kind)
+        rest = layer.total - layer.experts
+        dense += rest * bytes_per_element(formats.attention) / lay.tp
+        if layer.experts:
+            copies = experts_in(arch, kind) / lay.ep + (job.expert_slots / lay.ep if job.expert_slots else 0.0)
+            experts += copies * expert_params(arch) * bytes_per_element(formats.experts) / lay.etp
+    if job.offload is not None:
+        experts *= job.offload.resident
+    ends = (embedding_params(arch) + head_params(arch)) * bytes_per_element(formats.head) / lay.tp
+    if job.speculation is not None and arch.mtp_layers:
+        dense += mtp_params(arch) / arch.mtp_layers * bytes_per_element(formats.attention) / lay.gpus
+    return (dense + experts) / lay.pp + ends, experts / lay.pp
+
+
+def serve_memory(job: ServeJob) -> ServeMemory:
+    """What one GPU holds. `cache_bytes` may be negative: then the model does not fit."""
+    weights, experts = weight_bytes(job)
+    adapters = adapter_bytes(job)
+    usable, engine = job.cluster.gpu.usable_bytes, job.engine
+    if engine.kv_of == "free":
+        cache = engine.kv_fraction * (usable - _DRIVER_BYTES - weights - adapters - engine.work_bytes)
+    else:
+        cache = engine.kv_fraction * usable - weights - adapters - engine.work_bytes
+    return ServeMemory(weights, experts, adapters, engine.work_bytes, cache, usable)
+
+
+def fitted_cache(
+    job: ServeJob, longest_tokens: int, typical_tokens: int, blocks: int | None = None
+) -> tuple[ServeMemory, KvCache]:
+    """Memory and paged cache, of `blocks` blocks where they are given.
+
+    DoesNotFit when the longest request has no room, with the smallest layout that has.
+    """
+    memory = serve_memory(job)
+    cache = kv_cache(job, memory.cache_bytes, typical_tokens)
+    if blocks is not None:
+        cache = replace(cache, blocks=blocks)
+    needed = cache.blocks_of(longest_tokens)
+    each = cache.blocks // job.attention_dp  # a request's blocks lie on one rank
+    if needed <= each:
+        return memory, cache
+    spare = memory.cache_bytes / GIB
+    what = f"{memory.weights / GIB:.1f} GiB of weights leave {spare:.1f} GiB of {memory.usable / GIB:.1f} GiB for KV"
+    raise DoesNotFit(
+        f"{job.arch.name} does not fit on {job.layout.gpus} x {job.cluster.gpu.name}: {what}, and a request of "
+        f"{longest_tokens:,} tokens needs {needed * cache.block_tokens * cache.bytes_per_token / GIB:.1f} GiB; "
+        f"{_what_fits(job, longest_tokens, typical_tokens)}"
+    )
+
+
+def _what_fits(job: ServeJob, longest: int, typical: int) -> str:
+    """The smallest layout of the same kind that has room."""
+    lay = job.layout
+    for ways in (2, 4, 8, 16, 32, 64):
+        experts = lay.etp * ways if lay.ep == 1 and job.arch.is_moe else lay.etp
+        wide = lay.ep * ways if lay.ep > 1 else lay.ep
+        for name, other in (
+            (f"tp={lay.tp * ways}", replace(lay, gpus=lay.gpus * ways, tp=lay.tp * ways, etp=experts, ep=wide)),
+            (f"pp={lay.pp * ways}", replace(lay, gpus=lay.gpus * ways, pp=lay.pp * ways)),
+        ):
+            try:
+                trial = replace(job, layout=check_layout(other, job.arch))
+            except BadLayout:
+                continue
+            cache = kv_cache(trial, serve_memory(trial).cache_bytes, typical)
+            if cache.blocks_of(longest) <= cache.blocks // trial.attention_dp:
+                return f"fits with {name} on {other.gpus} GPUs"
+    return "no layout of up to 64 times as many GPUs is enough: use a smaller format, shorter requests or another GPU"

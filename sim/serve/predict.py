@@ -1,0 +1,98 @@
+"""predict_serve: the verb that ties scenario, memory, steps, queue and money together."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from sim.scenario import Scenario, load_scenario, parse_scenario
+from sim.serve.accounts import costs_of, span_s, utilisation
+from sim.serve.band import serve_band
+from sim.serve.engine import engine_tuning
+from sim.serve.figures_of_merit import goodput_per_s, label_of, spread
+from sim.serve.prediction import Range, ServePrediction
+from sim.serve.resolve import ResolvedServe, resolve_serve
+from sim.serve.simulate import PricedJobs, ServeRun, simulate
+from sim.serve.workload import Workload
+from sim.stack import Tuning
+from traces.requests import Requests
+
+_CAPACITY_REQUESTS = 3000  # of the run that finds the capacity
+_COMMUNICATION = ("tp_comm", "ep_comm", "pp_comm")
+
+
+def predict_serve(
+    scenario: Scenario | dict[str, Any] | str | Path, *, requests: str | Path | None = None
+) -> ServePrediction:
+    """Predict how a deployment serves a load (record, mapping or file; `requests`: a trace instead of its load).
+
+    Raises ScenarioError, BadLayout, BadTrace, ArchError, FactError, StackError or NoFit for questions that cannot be
+    answered, and DoesNotFit when weights or the longest request have no room.
+    """
+    if isinstance(scenario, (str, Path)):
+        scenario = load_scenario(scenario)
+    elif isinstance(scenario, dict):
+        scenario = parse_scenario(scenario)
+    resolved = resolve_serve(scenario, requests)
+    tuning = engine_tuning()
+    priced = PricedJobs()
+    run = simulate(resolved.deployment, resolved.workload, tuning, priced)
+    capacity = capacity_per_s(resolved, run, tuning, priced)
+    return assemble(resolved, run, tuning, capacity, scenario.price_usd_per_gpu_hour)
+
+
+def capacity_per_s(resolved: ResolvedServe, run: ServeRun, tuning: Tuning, priced: PricedJobs) -> float:
+    """Requests per second when the queue is never empty: the load's own lengths, all at once."""
+    load = resolved.workload
+    r, n = load.requests, min(len(load.requests), _CAPACITY_REQUESTS)
+    queued = Requests((0.0,) * n, r.input_tokens[:n], r.output_tokens[:n], r.prefix[:n])
+    if load.clients or load.rate_per_s == 0.0:
+        return len(run.log) / max(span_s(run), 1e-12)
+    full = simulate(resolved.deployment, Workload(queued), tuning, priced)
+    return n / max(span_s(full), 1e-12)
+
+
+def assemble(
+    resolved: ResolvedServe, run: ServeRun, tuning: Tuning, capacity: float, price: float | None = None
+) -> ServePrediction:
+    """The answer from a finished run."""
+    deployment, load, slo = resolved.deployment, resolved.workload, resolved.ask.slo
+    found = run.latencies(load.warmup)
+    span, gpus = span_s(run), deployment.gpus
+    shares = utilisation(run)
+    band = serve_band(deployment, load)
+    means = {"ttft_s": float(found.ttft_s.mean()), "tpot_s": spread(found.tpot_s).mean}
+    means["output_tokens_per_s"] = sum(run.log.output) / span
+    constants = [f"constant {c.key} = {c.value:g} (assumed)" for c in tuning.used.values() if c.kind == "assumed"]
+    blocks = run.machine.cache
+    sources = run.machine.costs.parts.sources
+    counted = sum(sources.values()) or 1
+    steps = sum(sum(r.steps_at.values()) for r in run.replicas) or 1
+    return ServePrediction(
+        ttft_s=spread(found.ttft_s),
+        tpot_s=spread(found.tpot_s),
+        e2e_s=spread(found.e2e_s),
+        intervals={name: Range(*band.around(name, value)) for name, value in means.items()},
+        band=band.key,
+        requests=len(run.log),
+        requests_per_s=len(run.log) / span,
+        input_tokens_per_s=sum(run.log.prompt) / span,
+        output_tokens_per_s=means["output_tokens_per_s"],
+        output_tokens_per_s_per_gpu=means["output_tokens_per_s"] / gpus,
+        goodput_per_s=goodput_per_s(found, slo.ttft_s, slo.tpot_s),
+        label=label_of(found, load.rate_per_s, capacity, bool(load.clients)),
+        capacity_requests_per_s=capacity,
+        kv_blocks=blocks.blocks,
+        kv_use=min(1.0, max(r.peak_cached for r in run.replicas) / max(1, blocks.blocks * blocks.block_tokens)),
+        preemptions=run.log.preemptions,
+        mean_batch=sum(b * k for r in run.replicas for b, k in r.steps_at.items()) / steps,
+        utilisation=shares,
+        exposed_communication=sum(shares.get(name, 0.0) for name in _COMMUNICATION),
+        memory=run.machine.memory.by_kind(),
+        cost=costs_of(run, gpus, price, shares["idle"]),
+        sources={name: count / counted for name, count in sources.most_common()},
+        assumptions=(*resolved.assumptions, *([band.note] if band.note else []), *sorted(constants)),
+        resolved=replace(resolved),
+        run=run,
+    )

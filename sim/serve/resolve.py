@@ -1,0 +1,179 @@
+"""Resolve the serve section of a scenario into jobs, requests and a front: look-ups, defaults, and a list of those."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from hwmodels.cluster import Cluster
+from hwmodels.gpu import load_gpu
+from sim.arch import ModelArch
+from sim.arch_catalogue import load_model
+from sim.layout import BadLayout, Layout, check_layout
+from sim.resolve import resolve_cluster, resolve_routing
+from sim.scenario import Scenario, ScenarioError
+from sim.serve.engine import Engine, engine_tuning, load_engine
+from sim.serve.job import Adapters, Formats, Offload, ServeJob, Speculation, formats_of
+from sim.serve.workload import Workload, workload_of
+from sim.serve_ask import PoolAsk, ServeAsk
+from traces.routing import Routing
+
+
+@dataclass(frozen=True, slots=True)
+class Deployment:
+    """What serves: replicas of one job, or a prefill and a decode pool of several workers each."""
+
+    job: ServeJob  # of a replica, or of a decode worker
+    replicas: int
+    prefill: ServeJob | None = None
+    prefill_workers: int = 0
+    router: str = "round_robin"
+    kv_blocks: int | None = None
+
+    @property
+    def gpus(self) -> int:
+        """GPUs that serve, those of all replicas or of both pools."""
+        prompts = self.prefill_workers * self.prefill.layout.gpus if self.prefill else 0
+        return self.replicas * self.job.layout.gpus + prompts
+
+
+@dataclass(frozen=True, slots=True)
+class ResolvedServe:
+    """A deployment and its load, ready to run, and what had to be assumed to get there."""
+
+    deployment: Deployment
+    workload: Workload
+    ask: ServeAsk
+    profile: str
+    assumptions: tuple[str, ...]
+
+
+def replica_layout(arch: ModelArch, pool: PoolAsk) -> Layout:
+    """Layout of one replica; experts not split by ep are split over the remaining ranks (etp)."""
+    ranks = pool.tp * pool.attention_dp
+    etp = pool.etp
+    if arch.is_moe and etp == 1 and ranks % pool.ep == 0:
+        etp = ranks // pool.ep
+    elif not arch.is_moe and pool.attention_dp > 1:
+        raise BadLayout(f"attention_dp={pool.attention_dp} needs experts; {arch.name} is dense: run more replicas")
+    if arch.is_moe and pool.ep * etp != ranks:
+        raise BadLayout(
+            f"ep={pool.ep} x etp={etp} must be tp x attention_dp = {pool.tp} x {pool.attention_dp} = {ranks} GPUs"
+        )
+    gpus = ranks * pool.pp
+    layout = Layout(gpus=gpus, tp=pool.tp, pp=pool.pp, ep=pool.ep, etp=etp, sequence_parallel=False, schedule="1f1b")
+    return check_layout(layout, arch)
+
+
+def _engine(ask: ServeAsk) -> Engine:
+    if isinstance(ask.engine, str):
+        return load_engine(ask.engine)
+    settings = dict(ask.engine)
+    name = settings.pop("name", None)
+    if not isinstance(name, str):
+        raise ScenarioError("serve.engine: a mapping needs name, for example {name: vllm, token_budget: 4096}")
+    return load_engine(name, settings)
+
+
+def _routing(scenario: Scenario, arch: ModelArch) -> tuple[Routing, list[str]]:
+    """What the scenario says; where it says nothing, the spread of popularity that real routers show."""
+    if not arch.is_moe or "routing" in scenario.model_fields_set:
+        return resolve_routing(scenario), []
+    sigma = engine_tuning().get("routing_sigma")
+    return Routing(kind="lognormal", sigma=sigma), [f"routing = lognormal {sigma:g} (not stated)"]
+
+
+def _experts_in_host(ask: ServeAsk, arch: ModelArch) -> tuple[Offload | None, list[str]]:
+    if ask.offload is None:
+        return None, []
+    if not arch.is_moe:
+        raise ScenarioError(f"serve.offload moves experts to host memory; {arch.name} has none")
+    rate = ask.offload.hit_rate
+    said = (
+        [] if rate is not None else [f"offload.hit_rate = {ask.offload.resident:g} (the resident share: no locality)"]
+    )
+    return Offload(resident=ask.offload.resident, hit_rate=ask.offload.resident if rate is None else rate), said
+
+
+def _check_gpus(scenario: Scenario, used: int) -> None:
+    if used > scenario.cluster.gpus or scenario.cluster.gpus % used:
+        raise BadLayout(
+            f"the layout takes {used} GPUs, which does not divide cluster.gpus={scenario.cluster.gpus}; "
+            f"use {used} or a multiple of it"
+        )
+
+
+def _pool_job(job: ServeJob, arch: ModelArch, pool: PoolAsk) -> ServeJob:
+    return replace(job, layout=replica_layout(arch, pool))
+
+
+def _deployment(scenario: Scenario, ask: ServeAsk, job: ServeJob) -> Deployment:
+    if ask.pools is None:
+        used = job.layout.gpus
+        _check_gpus(scenario, used)
+        return Deployment(job, scenario.cluster.gpus // used, router=ask.router, kv_blocks=ask.kv_blocks)
+    prefill, decode = (_pool_job(job, job.arch, pool) for pool in (ask.pools.prefill, ask.pools.decode))
+    found = Deployment(
+        decode, ask.pools.decode.workers, replace(prefill, speculation=None), ask.pools.prefill.workers,
+        kv_blocks=ask.kv_blocks,
+    )  # fmt: skip
+    if found.gpus > scenario.cluster.gpus:
+        raise BadLayout(f"the pools take {found.gpus} GPUs, more than cluster.gpus={scenario.cluster.gpus}")
+    return found
+
+
+def resolve_serve(scenario: Scenario, requests: str | Path | None = None) -> ResolvedServe:
+    """Everything looked up and checked; `requests` names a trace that replaces the scenario's requests."""
+    ask = scenario.serve
+    if ask is None:
+        raise ScenarioError("the scenario has no serve section; add serve: {engine: vllm, requests: {...}}")
+    arch = load_model(scenario.model)
+    cluster, assumed = resolve_cluster(scenario)
+    engine = _engine(ask)
+    formats = formats_of(ask.precision, ask.kv_dtype, arch, cluster.gpu, engine)
+    assumed += _said(ask, engine, formats)
+    offload, from_offload = _experts_in_host(ask, arch)
+    routing, from_routing = _routing(scenario, arch)
+    job = _job(scenario, ask, arch, cluster, engine)
+    job = replace(job, formats=formats, offload=offload, routing=routing)
+    profile = scenario.profile or cluster.gpu.name
+    if load_gpu(profile).name != cluster.gpu.name:
+        assumed.append(f"profile = {profile} (asked for): kernels measured on another GPU than {cluster.gpu.name}")
+    workload, from_load = workload_of(ask.requests, arch, requests)
+    deployment = _deployment(scenario, ask, job)
+    return ResolvedServe(deployment, workload, ask, profile, (*assumed, *from_routing, *from_offload, *from_load))
+
+
+def _job(scenario: Scenario, ask: ServeAsk, arch: ModelArch, cluster: Cluster, engine: Engine) -> ServeJob:
+    lay = scenario.layout
+    if lay.cp > 1 or lay.vpp > 1:
+        raise BadLayout("cp and vpp are for training; a serving replica is laid out by tp, pp, ep, etp, attention_dp")
+    pool = PoolAsk(tp=lay.tp, pp=lay.pp, ep=lay.ep, etp=lay.etp, attention_dp=ask.attention_dp)
+    spec, lora = ask.speculative, ask.adapters
+    half = "bf16"
+    layout = replica_layout(arch, pool) if ask.pools is None else replica_layout(arch, ask.pools.decode)
+    if ask.expert_slots and arch.moe is None:
+        raise ScenarioError(f"serve.expert_slots copies experts; {arch.name} has none")
+    return ServeJob(
+        arch=arch,
+        cluster=cluster,
+        layout=layout,
+        engine=engine,
+        formats=Formats(half, half, half, half),
+        speculation=Speculation(tokens=spec.tokens, acceptance=spec.acceptance) if spec else None,
+        adapters=Adapters(count=lora.count, rank=lora.rank) if lora else None,
+        two_batch=ask.two_batch_overlap,
+        expert_slots=ask.expert_slots,
+    )
+
+
+def _said(ask: ServeAsk, engine: Engine, formats: Formats) -> list[str]:
+    said = [
+        f"{key} = {getattr(engine, key)} (default of {engine.name})"
+        for key in ("scheduling", "admission", "token_budget", "max_batch", "kv_fraction")
+        if isinstance(ask.engine, str) or key not in ask.engine
+    ]
+    if ask.kv_dtype is None:
+        said.append(f"kv_dtype = {formats.kv} (rule of {engine.name})")
+    said.append(f"weights: attention {formats.attention}, experts {formats.experts}, head {formats.head}")
+    return said

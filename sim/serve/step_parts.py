@@ -1,0 +1,222 @@
+"""Kernel seconds of an inference step by part, on a grid of token counts; an engine's constants come later (step.py).
+
+Three tables, because three different numbers decide: tokens of one tensor group (projections, norms, dense blocks,
+tensor-parallel transfers), tokens of the whole replica (experts and their exchange), sequences (head).
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+from functools import cached_property
+
+from hwmodels.cost import KernelCostModel, Sustained
+from hwmodels.kernels import Legs
+from hwmodels.profile import load_profile
+from hwmodels.roofline import floor_s
+from hwmodels.work import Comm, Gemm, GroupedGemm, Stream, Work
+from sim.arch import LayerKind
+from sim.graph import SegmentBuilder
+from sim.serve.adapters import adapter_work
+from sim.serve.attention import decode_work, prefill_work
+from sim.serve.job import ServeJob
+from sim.serve.layers import context, dense_steps, head_steps, mixer_steps, routed_steps, router_steps, scan_steps
+from sim.serve.offloading import offload_bytes
+from sim.stack import Tuning
+from sim.steps import Step, forward
+from sim.weights import EXPERT_FFN, SOFTMAX
+
+Parts = dict[str, float]  # seconds by part
+
+# parts by category of the layer builders; what is not listed is elementwise work
+_PART_OF = {
+    "gemm": "gemm", "grouped_gemm": "experts", "tp_comm": "tp_comm", "ep_comm": "ep_comm", "head": "head",
+    "ssm": "ssm", "router": "router",
+}  # fmt: skip
+_FINE = (1, 2, 4, 8, 12, 16, 24, 32, 48, 64, 96, 128, 192, 256, 384, 512, 768, 1024)
+
+
+def token_grid(most: int) -> tuple[int, ...]:
+    """Token counts to price, up to at least `most`: about two per doubling."""
+    grid = [t for t in _FINE if t < most]
+    top = _FINE[-1]
+    while top < most:
+        grid += [n for n in (top * 3 // 2, top * 2) if n not in grid]
+        top *= 2
+    return (*grid, most) if not grid or grid[-1] < most else tuple(grid)
+
+
+@dataclass(frozen=True, slots=True)
+class Kernel:
+    """A matrix kernel that runs `times` over: its legs, and the roofline below which no factor takes it."""
+
+    part: str
+    times: float
+    legs: Legs
+    floor_s: float
+
+
+@dataclass(slots=True)
+class Priced:
+    """What one point of a grid costs: seconds by part, and the matrix kernels on top, taken apart."""
+
+    parts: Parts = field(default_factory=dict)
+    kernels: list[Kernel] = field(default_factory=list)
+
+    def add(self, part: str, seconds: float) -> None:
+        """Add seconds to a part."""
+        self.parts[part] = self.parts.get(part, 0.0) + seconds
+
+    def extend(self, more: Priced) -> None:
+        """Add everything of another."""
+        for name, seconds in more.parts.items():
+            self.add(name, seconds)
+        self.kernels += more.kernels
+
+
+@dataclass(frozen=True, slots=True)
+class Table:
+    """Costs at every point of a grid."""
+
+    grid: tuple[int, ...]
+    points: tuple[Priced, ...]
+
+
+class StepParts:
+    """Prices the kernels of one job; tables are made when first asked for."""
+
+    def __init__(self, job: ServeJob, tuning: Tuning, profile: str | None = None) -> None:
+        self.job = job
+        self.sources: Counter[str] = Counter()
+        self._tuning = tuning
+        engine = job.engine.name
+        self._model = KernelCostModel(
+            job.cluster,
+            load_profile(profile or job.cluster.gpu.name),
+            Sustained(
+                stream_bandwidth={"*": tuning.get("stream_bandwidth", engine)},
+                stream_launch_s=tuning.get("stream_launch_s", engine),
+            ),
+        )
+        self.kinds = Counter(kind for kind in job.arch.layers)
+        self._prefill: dict[tuple[int, int], float] = {}
+
+    def seconds(self, work: Work) -> float:
+        """One kernel or transfer alone."""
+        if isinstance(work, Comm) and work.kind == "all_reduce" and work.group.domains == 1:
+            work = replace(work, algorithm="custom")
+        cost = self._model.cost(work)
+        self.sources[cost.source] += 1
+        return cost.time_s
+
+    def price(self, steps: Sequence[Step], times: int = 1) -> Priced:
+        """A list of steps, `times` over."""
+        builder = SegmentBuilder("step")
+        forward(builder, steps)
+        found = Priced()
+        for op in builder.ops:
+            part = _PART_OF.get(op.category, "elementwise")
+            if isinstance(op.work, Gemm | GroupedGemm):
+                floor = floor_s(op.work, self.job.cluster.gpu)
+                found.kernels.append(Kernel(part, times * op.scale, self._model.legs(op.work), floor))
+                self.sources[self._model.cost(op.work).source] += 1
+            else:
+                found.add(part, times * self.seconds(op.work) * op.scale)
+        return found
+
+    @cached_property
+    def rank(self) -> Table:
+        """Projections, norms, dense blocks and routers by tokens of one tensor group."""
+        grid = token_grid(self.job.engine.token_budget + self.job.engine.max_batch)
+        return Table(grid, tuple(self._rank_point(t) for t in grid))
+
+    def _rank_point(self, tokens: int) -> Priced:
+        ctx = context(self.job, self._tuning, tokens)
+        found = Priced()
+        for kind, count in self.kinds.items():
+            found.extend(self.price(mixer_steps(ctx, kind), count))
+            if kind.ffn == "dense":
+                found.extend(self.price(dense_steps(ctx), count))
+            elif kind.ffn in EXPERT_FFN:
+                found.extend(self.price(router_steps(ctx, kind), count))
+        if self.job.adapters is not None:
+            found.add("adapters", self.seconds(adapter_work(self.job, tokens)))
+        if self.job.layout.pp > 1:
+            hop = Comm("send", 2.0 * tokens * ctx.arch.hidden, self.job.cluster.group(2, self._stage_gpus))
+            found.add("pp_comm", (self.job.layout.pp - 1) * self.seconds(hop))
+        return found
+
+    @property
+    def _stage_gpus(self) -> int:
+        return self.job.layout.gpus // self.job.layout.pp
+
+    def experts(self, prefill: bool) -> Table:
+        """Experts and their exchange by tokens of the whole replica; exchanges of prefill may run other kernels."""
+        return self._prefill_experts if prefill else self._decode_experts
+
+    @cached_property
+    def _decode_experts(self) -> Table:
+        return self._expert_table(False)
+
+    @cached_property
+    def _prefill_experts(self) -> Table:
+        return self._expert_table(True)
+
+    def _expert_table(self, prefill: bool) -> Table:
+        each = self.job.engine.token_budget + self.job.engine.max_batch if prefill else self.job.engine.max_batch
+        grid = token_grid(each * self.job.attention_dp)
+        return Table(grid, tuple(self._expert_point(t, prefill) for t in grid))
+
+    def _expert_point(self, tokens: int, prefill: bool) -> Priced:
+        ctx = context(self.job, self._tuning, max(1, tokens // self.job.attention_dp))
+        found = Priced()
+        for kind, count in self.kinds.items():
+            if kind.ffn in EXPERT_FFN:
+                found.extend(self.price(routed_steps(ctx, self.job, kind, tokens, prefill), count))
+        missing = offload_bytes(self.job, tokens)
+        if missing:
+            share = self._tuning.get("host_link_efficiency", self.job.engine.name)
+            found.add("offload", missing / (self.job.cluster.gpu.host_link_bytes_per_s * share))
+        return found
+
+    @cached_property
+    def head(self) -> Table:
+        """Head by sequences of one rank."""
+        grid = token_grid(self.job.engine.max_batch)
+        return Table(grid, tuple(self.price(head_steps(context(self.job, self._tuning, t))) for t in grid))
+
+    def decode_attention(self, batch: int, kv_len: int) -> Parts:
+        """Cores of all layers for one token of `batch` sequences of one rank, each with `kv_len` tokens cached."""
+        found = Priced()
+        for kind, count in self.kinds.items():
+            for work in decode_work(self.job, kind, batch, kv_len):
+                part = "ssm" if isinstance(work, Stream) and work.kind == "ssm" else "attention"
+                found.add(part, count * self.seconds(work))
+        return found.parts
+
+    def prefill_attention(self, chunk: int, cached: int) -> float:
+        """Cores of all layers for a chunk of a prompt behind `cached` tokens, seconds; both rounded to 32 tokens."""
+        key = (max(1, round(chunk / 32)), round(cached / 32)) if chunk >= 32 else (0, round(cached / 32))
+        found = self._prefill.get(key)
+        if found is None:
+            found = self._prefill_seconds(key[0] * 32 if key[0] else chunk, key[1] * 32)
+            self._prefill[key] = found
+        return found
+
+    def _prefill_seconds(self, chunk: int, cached: int) -> float:
+        total = 0.0
+        for kind, count in self.kinds.items():
+            total += count * sum(self.seconds(w) for w in prefill_work(self.job, kind, chunk, cached))
+            if kind.mixer not in (*SOFTMAX, "none"):
+                scan = scan_steps(context(self.job, self._tuning, chunk), kind)
+                priced = self.price(scan, count)
+                total += sum(priced.parts.values()) + sum(k.times * k.legs.seconds() for k in priced.kernels)
+        return total
+
+
+def layer_count(kinds: Counter[LayerKind], what: str) -> int:
+    """Layers with a mixer or feed-forward block of this class: "moe" or "ssm"."""
+    if what == "moe":
+        return sum(n for kind, n in kinds.items() if kind.ffn in EXPERT_FFN)
+    return sum(n for kind, n in kinds.items() if kind.mixer not in (*SOFTMAX, "none"))

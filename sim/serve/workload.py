@@ -1,0 +1,95 @@
+"""Workload: the requests of one run, and how they come: by themselves, from clients that wait, or all at once."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from sim.arch import ModelArch
+from sim.scenario import ScenarioError
+from sim.serve_ask import RequestsAsk
+from traces.generators import GENERATORS, generate
+from traces.requests import Requests, gamma_arrivals, load_requests, uniform_lengths
+
+_PER_CLIENT = 10  # requests per client of a closed loop where the count is not given: as public benchmarks do
+_DEFAULT_COUNT = 2000
+
+
+@dataclass(frozen=True, slots=True)
+class Workload:
+    """Requests and who sends them: `clients` of a closed loop, 0 of an open one."""
+
+    requests: Requests
+    clients: int = 0
+    warmup: float = 0.0
+
+    @property
+    def contexts(self) -> tuple[int, int]:
+        """Typical shortest and longest context of a running request."""
+        tokens = float(np.mean(self.requests.input_tokens))
+        return max(1, round(0.8 * tokens)), round(tokens + float(np.mean(self.requests.output_tokens))) + 1
+
+    @property
+    def longest(self) -> int:
+        """Tokens of the longest request at its end."""
+        pairs = zip(self.requests.input_tokens, self.requests.output_tokens, strict=True)
+        return max(a + b for a, b in pairs)
+
+    @property
+    def mean_tokens(self) -> int:
+        """Tokens of a mean request at its end."""
+        return max(1, round(float(np.mean(self.requests.input_tokens) + np.mean(self.requests.output_tokens))))
+
+    @property
+    def rate_per_s(self) -> float:
+        """Mean arrivals per second of an open loop; 0 when all come at once."""
+        span = self.requests.arrival_s[-1] - self.requests.arrival_s[0]
+        return (len(self.requests) - 1) / span if span > 0 else 0.0
+
+
+def lengths(ask: RequestsAsk, count: int) -> tuple[tuple[int, ...], tuple[int, ...]]:
+    """Input and output tokens of `count` requests."""
+    prompts = uniform_lengths(ask.input_tokens, ask.jitter, count, ask.seed, "input")
+    outputs = uniform_lengths(ask.output_tokens, ask.jitter, count, ask.seed, "output")
+    return tuple(int(v) for v in prompts), tuple(int(v) for v in outputs)
+
+
+def workload_of(ask: RequestsAsk, arch: ModelArch, trace: str | Path | None = None) -> tuple[Workload, list[str]]:
+    """The requests that are asked for, or those of a trace; and what had to be assumed about them."""
+    said: list[str] = []
+    if trace is not None or ask.kind == "trace":
+        found = load_requests(trace if trace is not None else str(ask.file))
+        found = _first(found, ask.count)
+        workload = Workload(found, warmup=ask.warmup)
+    elif ask.kind in GENERATORS:
+        workload = Workload(
+            generate(ask.kind, ask.count or _DEFAULT_COUNT, ask.seed, ask.rate_per_s), warmup=ask.warmup
+        )
+    else:
+        clients = ask.concurrency or 0 if ask.kind == "closed" else 0
+        count = ask.count or (max(_PER_CLIENT * clients, 1) if clients else _DEFAULT_COUNT)
+        if ask.count is None:
+            said.append(f"requests.count = {count} (not stated)")
+        prompts, outputs = lengths(ask, count)
+        arrivals = (0.0,) * count
+        if ask.kind in ("poisson", "gamma") and ask.rate_per_s:
+            cv = ask.cv if ask.kind == "gamma" else 1.0
+            arrivals = tuple(float(t) for t in gamma_arrivals(ask.rate_per_s, cv, count, ask.seed))
+        workload = Workload(Requests(arrivals, prompts, outputs, (0,) * count), clients, ask.warmup)
+    _check_context(workload, arch)
+    return workload, said
+
+
+def _first(requests: Requests, count: int | None) -> Requests:
+    n = len(requests) if count is None else min(count, len(requests))
+    return Requests(requests.arrival_s[:n], requests.input_tokens[:n], requests.output_tokens[:n], requests.prefix[:n])
+
+
+def _check_context(workload: Workload, arch: ModelArch) -> None:
+    if workload.longest > arch.max_context:
+        raise ScenarioError(
+            f"a request of {workload.longest:,} tokens (input and output) is longer than the context of {arch.name}, "
+            f"{arch.max_context:,} tokens; shorten it or leave it out of the trace"
+        )

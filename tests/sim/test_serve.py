@@ -1,0 +1,212 @@
+"""predict_serve: outputs, refusals with one clear line, memory, formats, and what options change."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from copy import deepcopy
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from hwmodels.gpu import load_gpu
+from sim import BadLayout, DoesNotFit, ScenarioError, StackError, load_model, predict_serve
+from sim.scenario import parse_scenario
+from sim.serve.engine import engine_constants, engine_names, load_engine
+from sim.serve.frontier import frontier
+from sim.serve.job import formats_of
+from sim.serve.memory import serve_memory
+from sim.serve.resolve import resolve_serve
+from sim.serve.step_parts import token_grid
+from traces.routing import BadTrace
+
+BASE: dict[str, Any] = {
+    "model": "mixtral-8x7b",
+    "cluster": {"node": "dgx-h100", "gpus": 2},
+    "layout": {"tp": 2},
+    "serve": {
+        "engine": "vllm",
+        "precision": "fp8",
+        "requests": {"kind": "poisson", "rate_per_s": 2.0, "count": 60, "input_tokens": 500, "output_tokens": 60},
+    },
+}
+
+
+def changed(**deep: Any) -> dict[str, Any]:
+    """BASE with keys replaced; 'serve__requests' reaches inside."""
+    found = deepcopy(BASE)
+    for path, value in deep.items():
+        *owners, last = path.split("__")
+        where = found
+        for owner in owners:
+            where = where[owner]
+        if isinstance(value, Mapping) and isinstance(where.get(last), dict):
+            where[last] = {**where[last], **value}
+        else:
+            where[last] = value
+    return found
+
+
+def test_the_answer_has_everything_and_is_json() -> None:
+    answer = json.loads(json.dumps(predict_serve(BASE).to_dict(), allow_nan=False))
+    for name in ("ttft_s", "tpot_s", "e2e_s"):
+        assert set(answer[name]) == {"mean", "p50", "p90", "p99"}
+    for name in (
+        "output_tokens_per_s", "output_tokens_per_s_per_gpu", "goodput_per_s", "label", "capacity_requests_per_s",
+        "kv_blocks", "cost", "sources", "assumptions",
+    ):  # fmt: skip
+        assert name in answer
+    assert answer["label"] == "stable" and answer["goodput_per_s"] > 0
+    assert sum(answer["utilisation"].values()) == pytest.approx(1.0, abs=0.02)
+    assert sum(answer["sources"].values()) == pytest.approx(1.0)
+    low, mean = answer["intervals"]["tpot_s"]["low"], answer["tpot_s"]["mean"]
+    assert low < mean < answer["intervals"]["tpot_s"]["high"]
+
+
+def test_a_rate_past_capacity_is_said_with_the_capacity_and_ends() -> None:
+    answer = predict_serve(changed(serve__requests={"rate_per_s": 5000.0, "count": 400}))
+    assert answer.label == "overloaded"
+    assert 0 < answer.capacity_requests_per_s < 5000.0
+
+
+def test_too_little_memory_names_the_smallest_layout_that_does() -> None:
+    with pytest.raises(DoesNotFit, match=r"deepseek-v3 does not fit on 8 x h100-sxm.*fits with tp=16 on 16 GPUs"):
+        predict_serve(changed(model="deepseek-v3", cluster={"gpus": 8}, layout={"tp": 8}))
+
+
+@pytest.mark.parametrize(
+    ("change", "error", "says"),
+    [
+        ({"serve": None}, ScenarioError, "no serve section"),
+        ({"serve__engine": "vlm"}, StackError, "did you mean 'vllm'"),
+        ({"serve__engine": {"name": "vllm", "token_budgt": 3}}, StackError, "token_budget"),
+        ({"serve__engine": {"name": "vllm", "max_batch": 0}}, StackError, "between 1 and"),
+        ({"serve__engine": {"token_budget": 3}}, ScenarioError, "needs name"),
+        ({"serve__precision": "int3"}, ScenarioError, "int3"),
+        ({"serve__requests": {"kind": "closed"}}, ScenarioError, "needs concurrency"),
+        ({"serve__requests": {"rate_per_s": None}}, ScenarioError, "needs rate_per_s"),
+        ({"serve__requests": {"kind": "trace"}}, ScenarioError, "needs file"),
+        ({"serve__requests": {"input_tokens": 0}}, ScenarioError, "input_tokens"),
+        ({"serve__requests": {"input_tokens": 40_000}}, ScenarioError, "longer than the context"),
+        ({"serve__requests": {"kind": "trace", "file": "nowhere.csv"}}, BadTrace, "cannot read"),
+        ({"serve__kv_blocks": 3}, DoesNotFit, "a request of 560 tokens"),
+        ({"layout": {"tp": 3}}, BadLayout, "tp=3"),
+        ({"layout": {"tp": 4}}, BadLayout, "takes 4 GPUs"),
+        ({"layout": {"cp": 2}}, BadLayout, "are for training"),
+        ({"serve__attention_dp": 2, "model": "llama-3.1-8b"}, BadLayout, "needs experts"),
+        ({"serve__offload": {"resident": 0.5}, "model": "llama-3.1-8b"}, ScenarioError, "has none"),
+        ({"serve__pools": {"prefill": {"tp": 2}, "decode": {"tp": 2}}}, BadLayout, "the pools take 4 GPUs"),
+        ({"serve__precision": "fp8", "cluster": {"node": "dgx-a100"}}, ScenarioError, "no tensor path"),
+    ],
+)
+def test_bad_questions_get_one_clear_line(change: dict[str, Any], error: type[Exception], says: str) -> None:
+    with pytest.raises(error, match=says) as caught:
+        predict_serve(changed(**change))
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("text", "says"),
+    [
+        ("arrival_s,input_tokens\n0,5\n", "lacks column output_tokens"),
+        ("arrival_s,input_tokens,output_tokens\n-1,5,5\n", "arrival_s"),
+        ("arrival_s,input_tokens,output_tokens\n0,0,5\n", "input_tokens"),
+        ("arrival_s,input_tokens,output_tokens\n0,5,x\n", "line 2"),
+        ("arrival_s,input_tokens,output_tokens\n0,5\n", "2 cells under 3"),
+        ("arrival_s,input_tokens,output_tokens\n", "holds no requests"),
+    ],
+)
+def test_bad_traces_name_the_line(tmp_path: Path, text: str, says: str) -> None:
+    trace = tmp_path / "trace.csv"
+    trace.write_text(text)
+    with pytest.raises(BadTrace, match=says):
+        predict_serve(BASE, requests=trace)
+
+
+def test_a_trace_replaces_the_requests(tmp_path: Path) -> None:
+    trace = tmp_path / "trace.csv"
+    trace.write_text("arrival_s,input_tokens,output_tokens,prefix\n0.0,100,20,0\n0.5,200,1,150\n")
+    answer = predict_serve(BASE, requests=trace)
+    assert answer.requests == 2
+    assert answer.run.log.prefix == [0, 150]
+
+
+def test_options_move_the_answer_the_right_way() -> None:
+    load = {"kind": "closed", "concurrency": 8, "count": 40}
+    base = predict_serve(changed(serve__requests=load)).tpot_s.mean
+    drafted = changed(serve__requests=load, serve__speculative={"tokens": 3, "acceptance": 0.8})
+    assert predict_serve(drafted).tpot_s.mean < 0.7 * base
+    offloaded = changed(serve__requests=load, serve__offload={"resident": 0.5})
+    assert predict_serve(offloaded).tpot_s.mean > 3.0 * base
+    sixteen = changed(serve__requests=load, serve__precision="bf16")
+    assert predict_serve(sixteen).tpot_s.mean > 1.2 * base
+    skewed = changed(serve__requests=load, routing={"lognormal": 3.0})
+    assert predict_serve(skewed).tpot_s.mean < base  # fewer experts are touched
+    many = changed(serve__requests=load, serve__adapters={"count": 64, "rank": 64})
+    assert predict_serve(many).tpot_s.mean > base
+
+
+def test_wide_expert_parallelism_overlaps_and_replicates() -> None:
+    load = {"kind": "closed", "concurrency": 1024, "count": 1024, "input_tokens": 100, "output_tokens": 20}
+    asked: dict[str, Any] = {
+        "model": "deepseek-v3",
+        "cluster": {"node": "dgx-h200", "gpus": 32},
+        "layout": {"ep": 32},
+        "serve": {
+            "engine": "sglang",
+            "precision": "fp8",
+            "attention_dp": 32,
+            "requests": load,
+        },
+    }
+    plain = predict_serve(asked)
+    assert plain.utilisation["ep_comm"] > 0
+    overlapped = deepcopy(asked)
+    overlapped["serve"]["two_batch_overlap"] = True
+    assert predict_serve(overlapped).tpot_s.mean < plain.tpot_s.mean
+    evened = deepcopy(asked)
+    evened["serve"]["expert_slots"] = 32
+    assert predict_serve(evened).tpot_s.mean < plain.tpot_s.mean
+
+
+def test_formats_follow_checkpoint_and_gpu() -> None:
+    vllm, trtllm = load_engine("vllm"), load_engine("trtllm")
+    h100, b200 = load_gpu("h100-sxm"), load_gpu("b200-hgx")
+    deepseek, llama = load_model("deepseek-v3"), load_model("llama-3.1-70b")
+    assert formats_of("fp4", None, deepseek, b200, vllm).experts == "nvfp4"
+    assert formats_of("fp4", None, deepseek, h100, vllm).experts == "int4"
+    assert formats_of("fp4", None, deepseek, b200, vllm).attention == "bf16"
+    assert formats_of("fp8", None, deepseek, h100, vllm).experts == "fp8_block"
+    assert formats_of("fp8", None, llama, h100, vllm).kv == "bf16"
+    assert formats_of("fp8", None, llama, h100, trtllm).kv == "fp8"
+    assert formats_of("fp8", "bf16", llama, h100, trtllm).kv == "bf16"
+
+
+def test_weights_of_a_node_are_those_of_the_checkpoint() -> None:
+    """DeepSeek-V3 in FP8 is 671 GB and its 16-bit embeddings more; over 8 ranks."""
+    asked = changed(model="deepseek-v3", cluster={"node": "dgx-h200", "gpus": 8}, layout={"tp": 8})
+    memory = serve_memory(resolve_serve(parse_scenario(asked)).deployment.job)
+    assert 8 * memory.weights == pytest.approx(671e9 * 1.03, rel=0.03)
+
+
+def test_the_frontier_trades_pace_for_throughput() -> None:
+    points = frontier(resolve_serve(parse_scenario(BASE)), (1, 8, 64))
+    assert [p.tpot_s for p in points] == sorted(p.tpot_s for p in points)
+    rates = [p.output_tokens_per_s_per_gpu for p in points]
+    assert rates == sorted(rates)
+
+
+def test_catalogue_of_engines_is_complete_and_says_why() -> None:
+    assert {"vllm", "sglang", "trtllm"} <= set(engine_names())
+    for name in engine_names():
+        assert load_engine(name).source
+    for key, record in engine_constants().items():
+        assert record["kind"] in ("fitted", "assumed") and record["why"], key
+        assert float(record["value"]) >= 0.0
+
+
+def test_token_grids_rise_and_reach() -> None:
+    for most in (1, 7, 1024, 9000):
+        grid = token_grid(most)
+        assert list(grid) == sorted(set(grid)) and grid[-1] >= most and grid[0] == 1
