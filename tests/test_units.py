@@ -24,6 +24,9 @@ UNITS = (
 # field -> why its name carries no ending
 PLAIN = {
     "bytes": "is the unit",
+    "seconds": "is the unit",
+    "factor": "a pure factor on a time",
+    "half_width": "of a logarithm",
     "tokens": "is the unit: a count",
     "inches": "is the unit",
     "scale": "a pure factor on a time",
