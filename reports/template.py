@@ -52,7 +52,7 @@ routing: balanced
 # mapping with changed settings, {name: megatron-tuned, ep_overlap: hidden}
 stack: megatron-tuned
 # release: "26.04"                # of that software, year.month
-# profile: h100-sxm               # fitted kernel times; left out: the GPU's own
-# corrections: mine.json           # what your own runs of this deployment say (moesim calibrate --from rows)
+# profile: h100-sxm               # fitted kernel times, or my-machine.json; left out: the GPU's own
+# corrections: corrections.json   # what own runs taught: moesim calibrate --from rows
 # price_usd_per_gpu_hour: 2.5     # left out: the middle of published rental prices
 """

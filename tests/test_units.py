@@ -27,7 +27,7 @@ PLAIN = {
     "flops": "is the unit",
     "seconds": "is the unit",
     "factor": "a pure factor on a time",
-    "half_width": "of the logarithm, no unit",
+    "half_width": "of a logarithm",
     "tokens": "is the unit: a count",
     "inches": "is the unit",
     "scale": "a pure factor on a time",

@@ -1,14 +1,16 @@
 """Clocks: how long a call takes on a core that others use too, or on a CUDA stream, and how much that varies.
 
-A CPU is shared: other processes, or a neighbour on the same physical core, slow some repeats down twofold. There the
-lower quartile of the repeats counts, which is what the machine does while it is left alone, and the share of repeats
-that were much slower is kept beside it. A CUDA stream is ours alone: the median counts.
+A CPU is shared: other processes, or a neighbour on the same physical core, slow some repeats down twofold. What the
+scheduler says that a thread of ours stood waiting for a core is taken off each repeat (at least that long nothing of
+ours ran beside it), the lower quartile of the repeats counts, which is what the machine does while it is left alone,
+and the share of repeats that were much slower is kept beside it. A CUDA stream is ours alone: the median counts.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from statistics import median, quantiles
 from time import perf_counter
 from typing import Any, Literal
@@ -18,6 +20,8 @@ Call = Callable[[int], Any]  # told how often it has run, so that it can rotate 
 DISTURBED = 1.25  # a repeat that takes so many times the quartile was disturbed
 _SHORTEST_S = 4e-4  # a repeat runs the call as often as it takes to last this long
 _MOST_REPEATS = 60
+RUNNING_SHARE = 0.05  # of a repeat that surely ran: clocks of the scheduler tick more coarsely than ours
+_TASKS = Path("/proc/self/task")
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,6 +48,22 @@ def summary(walls: list[float], kind: Kind = "shared") -> Timing:
     return Timing(seconds, (high - low) / 2.0 / seconds, len(walls), slow / len(walls))
 
 
+def waits_s() -> dict[str, float]:
+    """Seconds that each thread of this process has stood in a run queue so far; empty where the system does not say."""
+    found = {}
+    try:
+        for task in _TASKS.iterdir():
+            found[task.name] = int((task / "schedstat").read_text().split()[1]) * 1e-9
+    except (OSError, IndexError, ValueError):  # a thread that just ended, or a system without these files
+        return found
+    return found
+
+
+def longest_wait_s(before: Mapping[str, float], after: Mapping[str, float]) -> float:
+    """The longest that any one thread waited in between: so long at least our work stood still."""
+    return max((after[name] - before.get(name, 0.0) for name in after), default=0.0)
+
+
 def time_cpu(call: Call, budget_s: float) -> Timing:
     """Time a call on the CPU for about `budget_s`, one warm-up included."""
     begin = perf_counter()
@@ -53,10 +73,11 @@ def time_cpu(call: Call, budget_s: float) -> Timing:
     turn = 1
     walls: list[float] = []
     while len(walls) < 3 or (len(walls) < _MOST_REPEATS and perf_counter() - begin < budget_s):
-        start = perf_counter()
+        before, start = waits_s(), perf_counter()
         for i in range(turn, turn + count):
             call(i)
-        walls.append((perf_counter() - start) / count)
+        wall = perf_counter() - start
+        walls.append(max(wall - longest_wait_s(before, waits_s()), RUNNING_SHARE * wall) / count)
         turn += count
     return summary(walls)
 

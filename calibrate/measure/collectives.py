@@ -7,7 +7,7 @@ from typing import Any
 
 from calibrate.measure.asks import Ask
 from calibrate.measure.bench import Bench, Prepared, Unsupported
-from calibrate.measure.clock import Call, Timing, summary
+from calibrate.measure.clock import RUNNING_SHARE, Call, Timing, longest_wait_s, summary, waits_s
 from calibrate.measure.tensors import noise
 
 _WARM = 3
@@ -90,18 +90,18 @@ def time_together(call: Call, budget_s: float, cuda: bool) -> Timing:
     import torch
     import torch.distributed as dist
 
-    def run(turn: int, count: int) -> float:
+    def run(turn: int, count: int) -> tuple[float, float]:
         dist.barrier()
-        start = perf_counter()
+        before, start = waits_s(), perf_counter()
         for i in range(turn, turn + count):
             call(i)
         if cuda:
             torch.cuda.synchronize()
-        return (perf_counter() - start) / count
+        return (perf_counter() - start) / count, longest_wait_s(before, waits_s()) / count
 
     for i in range(_WARM):
         run(i, 1)
-    first = run(_WARM, 2)
+    first, _ = run(_WARM, 2)
     count = max(1, round(_SHORTEST_S / max(first, 1e-7)))
     repeats = max(3, min(_MOST_REPEATS, int(budget_s / max(first * count, 1e-7))))
     plan = torch.tensor([count, repeats])
@@ -112,4 +112,10 @@ def time_together(call: Call, budget_s: float, cuda: bool) -> Timing:
         dist.broadcast(on_device, 0)
         plan = on_device.cpu()
     count, repeats = (int(v) for v in plan)
-    return summary([run(4 + r * count, count) for r in range(repeats)], "own" if cuda else "together")
+    walls, waits = zip(*(run(4 + r * count, count) for r in range(repeats)), strict=True)
+    if cuda:
+        return summary(list(walls), "own")
+    longest = torch.tensor(waits, dtype=torch.float64)
+    dist.all_reduce(longest, op=dist.ReduceOp.MAX)  # while one rank waits for a core, the others wait for it
+    calm = [max(wall - wait, RUNNING_SHARE * wall) for wall, wait in zip(walls, longest.tolist(), strict=True)]
+    return summary(calm, "together")

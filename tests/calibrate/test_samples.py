@@ -9,7 +9,7 @@ import pytest
 from synthetic import MACHINE, sample
 
 from calibrate.measure.asks import ask, work_of
-from calibrate.measure.clock import summary
+from calibrate.measure.clock import longest_wait_s, summary, waits_s
 from calibrate.measure.plan import CPU, CUDA, default_plan, spread_rows, unmeasured
 from calibrate.measure.samples import COLUMNS, BadSamples, append, calmest, load_samples, mend
 from calibrate.measure.session import known_samples
@@ -125,3 +125,9 @@ def test_grids_stay_within_their_limit() -> None:
             work = work_of(a)
             if a.op in ("gemm", "grouped_gemm"):
                 assert work is not None and work.flops <= grid.most_flops
+
+
+def test_waiting_counts_for_the_thread_that_waited_longest() -> None:
+    assert longest_wait_s({"1": 1.0, "2": 2.0}, {"1": 1.5, "2": 2.25, "3": 0.125}) == 0.5
+    assert longest_wait_s({}, {}) == 0.0
+    assert all(wait >= 0.0 for wait in waits_s().values())
