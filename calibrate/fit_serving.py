@@ -110,7 +110,7 @@ def _log_of(answer: Answer | None, metric: str) -> float:
 
 
 def load_rows_to_fit(paths: Sequence[Path], every: int) -> list[Row]:
-    """Rows marked fit, every n-th of families with more than six."""
+    """Rows marked fit, every n-th of families with more than four."""
     counts: dict[str, int] = {}
     kept: list[Row] = []
     for path in paths:
@@ -120,7 +120,7 @@ def load_rows_to_fit(paths: Sequence[Path], every: int) -> list[Row]:
                     continue
                 family = family_of(row)
                 n = counts[family] = counts.get(family, 0) + 1
-                if n <= 6 or n % every == 0:
+                if n <= 4 or n % every == 0:
                     kept.append(row)
     return kept
 
@@ -140,10 +140,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
     with ProcessPoolExecutor(options.workers) as pool:
         problem = ServingProblem(rows, [k for k, r in records.items() if "fit" in r], pool)
         _say(f"{len(problem.rows)} rows, {len(problem.samples)} samples, {len(problem.keys)} free constants")
-        values = fit(problem, records, options.rounds, _say)
-        unseen = left_out(problem, records, values) if options.bands else []
+        fitted = fit(problem, records, options.rounds, _say)
+        unseen = left_out(problem, records, fitted) if options.bands else []
     for key in problem.keys:
-        sys.stdout.write(f"{key}: {records[key]['value']} -> {values[key]:.4g}\n")
+        sys.stdout.write(f"{key}: {records[key]['value']} -> {fitted.values[key]:.4g}\n")
     note = f"{len(problem.rows)} published fit rows"
     if options.bands:
         error = describe(unseen, problem.families)
@@ -151,7 +151,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         note += f", left-out error {error}"
         write_bands(bands(problem.classes, unseen, problem.families), note, options.bands, _HEADER)
     if options.write:
-        write_constants(values, records, note, options.write)
+        write_constants(fitted.values, records, note, options.write)
 
 
 def _say(text: str) -> None:
