@@ -26,7 +26,7 @@ from sim.serve.simulate import PricedJobs
 
 METRICS = {"tpot_ms": 1.0, "ttft_ms": 3.0, "output_tokens_per_s": 1.0, "output_tokens_per_s_per_gpu": 1.0}
 # metric -> how much noisier (8 % median between runs against 4 %, p75 30 %)
-_MOST_CLIENTS = 512  # rows of more take seconds each and say little that others do not
+_MOST, _MOST_OF_POOLS = 512, 48  # clients: rows of more take seconds each and say little that others do not
 _HEADER = (
     "# Log 90 % half-widths of serving predictions by metric and class of run: kind, load, engine, GPU generation.",
     "# Written by calibrate/fit_serving.py --bands from left-out errors: ",
@@ -115,17 +115,17 @@ def _clients(row: Row) -> int:
 
 
 def load_rows_to_fit(paths: Sequence[Path], every: int) -> list[Row]:
-    """Rows marked fit, every n-th of families with more than four."""
+    """Rows marked fit, every n-th of families with more than three."""
     counts: dict[str, int] = {}
     kept: list[Row] = []
     for path in paths:
         with path.open(newline="", encoding="utf-8") as handle:
             for row in csv.DictReader(handle):
-                if row.get("split") != "fit" or _clients(row) > _MOST_CLIENTS:
+                if row.get("split") != "fit" or _clients(row) > (_MOST_OF_POOLS if row["prefill_workers"] else _MOST):
                     continue
                 family = family_of(row)
                 n = counts[family] = counts.get(family, 0) + 1
-                if n <= 4 or n % every == 0:
+                if n <= 3 or n % every == 0:
                     kept.append(row)
     return kept
 
