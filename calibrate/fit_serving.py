@@ -26,6 +26,7 @@ from sim.serve.simulate import PricedJobs
 
 METRICS = {"tpot_ms": 1.0, "ttft_ms": 3.0, "output_tokens_per_s": 1.0, "output_tokens_per_s_per_gpu": 1.0}
 # metric -> how much noisier (8 % median between runs against 4 %, p75 30 %)
+_MOST, _MOST_OF_POOLS = 512, 48  # clients: rows of more take seconds each and say little that others do not
 _HEADER = (
     "# Log 90 % half-widths of serving predictions by metric and class of run: kind, load, engine, GPU generation.",
     "# Written by calibrate/fit_serving.py --bands from left-out errors: ",
@@ -109,18 +110,22 @@ def _log_of(answer: Answer | None, metric: str) -> float:
     return answer.logs[metric]
 
 
+def _clients(row: Row) -> int:
+    return int(row["concurrency"]) if row["concurrency"].isdigit() else 0
+
+
 def load_rows_to_fit(paths: Sequence[Path], every: int) -> list[Row]:
-    """Rows marked fit, every n-th of families with more than six."""
+    """Rows marked fit, every n-th of families with more than three."""
     counts: dict[str, int] = {}
     kept: list[Row] = []
     for path in paths:
         with path.open(newline="", encoding="utf-8") as handle:
             for row in csv.DictReader(handle):
-                if row.get("split") != "fit":
+                if row.get("split") != "fit" or _clients(row) > (_MOST_OF_POOLS if row["prefill_workers"] else _MOST):
                     continue
                 family = family_of(row)
                 n = counts[family] = counts.get(family, 0) + 1
-                if n <= 6 or n % every == 0:
+                if n <= 3 or n % every == 0:
                     kept.append(row)
     return kept
 
@@ -140,10 +145,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
     with ProcessPoolExecutor(options.workers) as pool:
         problem = ServingProblem(rows, [k for k, r in records.items() if "fit" in r], pool)
         _say(f"{len(problem.rows)} rows, {len(problem.samples)} samples, {len(problem.keys)} free constants")
-        values = fit(problem, records, options.rounds, _say)
-        unseen = left_out(problem, records, values) if options.bands else []
+        fitted = fit(problem, records, options.rounds, _say)
+        unseen = left_out(problem, records, fitted) if options.bands else []
     for key in problem.keys:
-        sys.stdout.write(f"{key}: {records[key]['value']} -> {values[key]:.4g}\n")
+        sys.stdout.write(f"{key}: {records[key]['value']} -> {fitted.values[key]:.4g}\n")
     note = f"{len(problem.rows)} published fit rows"
     if options.bands:
         error = describe(unseen, problem.families)
@@ -151,7 +156,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         note += f", left-out error {error}"
         write_bands(bands(problem.classes, unseen, problem.families), note, options.bands, _HEADER)
     if options.write:
-        write_constants(values, records, note, options.write)
+        write_constants(fitted.values, records, note, options.write)
 
 
 def _say(text: str) -> None:

@@ -129,12 +129,12 @@ def main(arguments: Sequence[str] | None = None) -> None:
     with ProcessPoolExecutor(2) as pool:
         problem = Problem(samples, keys, pool)
         _say(f"{len(problem.samples)} rows, {len(problem.keys)} free constants")
-        values = fit(problem, constants(), options.rounds, _say)
-        unseen = left_out(problem, constants(), values) if options.bands else []
+        fitted = fit(problem, constants(), options.rounds, _say)
+        unseen = left_out(problem, constants(), fitted) if options.bands else []
     for key, value in problem.held.items():
         sys.stdout.write(f"{key}: stays at {value:.4g}, fewer than {FEWEST} rows feel it\n")
     for key in problem.keys:
-        sys.stdout.write(f"{key}: {constants()[key]['value']} -> {values[key]:.4g}\n")
+        sys.stdout.write(f"{key}: {constants()[key]['value']} -> {fitted.values[key]:.4g}\n")
     note = f"{len(problem.samples)} published fit rows"
     if options.bands:
         error = describe(unseen, problem.families)
@@ -142,7 +142,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         note += f", left-out error {error}"
         write_bands(bands(problem.classes, unseen, problem.families), note, options.bands)
     if options.write:
-        write_constants({**problem.held, **values}, constants(), note, options.write, problem.held)
+        write_constants({**problem.held, **fitted.values}, constants(), note, options.write, problem.held)
 
 
 def _say(text: str) -> None:

@@ -7,6 +7,7 @@ its starting value unless samples disagree.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from math import log
 from pathlib import Path
 from typing import Any, Protocol
@@ -51,7 +52,15 @@ def _weights(problem: Problem) -> Any:
     return np.array(family_weights(problem.families)) / np.array(problem.scales) ** 2
 
 
-def fit(problem: Problem, records: Records, rounds: int, log_: Callable[[str], None]) -> dict[str, float]:
+@dataclass(frozen=True, slots=True)
+class Fitted:
+    """Constants at the optimum, and the sensitivities of the last round."""
+
+    values: dict[str, float]
+    jacobian: Any  # [samples, keys]
+
+
+def fit(problem: Problem, records: Records, rounds: int, log_: Callable[[str], None]) -> Fitted:
     """Gauss-Newton with a Cauchy loss and a Gaussian prior on log constants, inside their ranges."""
     import numpy as np
 
@@ -68,6 +77,7 @@ def fit(problem: Problem, records: Records, rounds: int, log_: Callable[[str], N
         misfit = float((weight * noise**2 * np.log1p((error / scale) ** 2)).sum())
         return misfit + float((((at - prior) / spread) ** 2).sum())
 
+    jac = np.zeros((len(measured), len(theta)))
     for turn in range(rounds):
         jac = problem.jacobian(values, base)
         error, move = base - measured, np.zeros(len(theta))
@@ -89,22 +99,21 @@ def fit(problem: Problem, records: Records, rounds: int, log_: Callable[[str], N
         log_(
             f"round {turn + 1}: cost {best[0]:.1f}, median {np.median(errors):.2%}, p90 {np.quantile(errors, 0.9):.2%}"
         )
-    return {k: float(v) for k, v in values.items()}
+    return Fitted({k: float(v) for k, v in values.items()}, jac)
 
 
-def left_out(problem: Problem, records: Records, values: Mapping[str, float]) -> list[float]:
-    """Log error of every sample if its whole family had been left out of the fit (linearised at `values`).
+def left_out(problem: Problem, records: Records, fitted: Fitted) -> list[float]:
+    """Log error of every sample if its whole family had been left out of the fit (linearised near the optimum).
 
     With H the hat matrix of the weighted, regularised problem, the errors of family f become (I - H_ff)^-1 e_f.
     """
     import numpy as np
 
-    base = np.array(problem.predict(values))
-    error = base - np.array(problem.log_measured)
+    error = np.array(problem.predict(fitted.values)) - np.array(problem.log_measured)
     spread = np.array([float(records[k]["fit"]) for k in problem.keys])
     scale = _SCALE * np.array(problem.scales)
     weight = np.array(family_weights(problem.families)) / (1.0 + (error / scale) ** 2) / scale**2
-    jac = problem.jacobian(values, base)
+    jac = fitted.jacobian
     inverse = np.linalg.inv((jac * weight[:, None]).T @ jac + np.diag(1.0 / spread**2))
     found = error.copy()
     for family in set(problem.families):

@@ -32,12 +32,14 @@ def _whole(row: Row, key: str, default: int = 1) -> int:
 
 
 def engine_of(row: Row) -> str:
-    """Our name of the engine. TensorRT-LLM 0.x ran compiled engines; with pools the version is the router's."""
+    """Our name of the engine and its age. TensorRT-LLM 0.x ran compiled engines; pools name their router's version."""
     name = text_of(row, "engine").lower()
     if name not in _ENGINES:
         raise ScenarioError(f"column engine: {name!r} is not known; write one of {', '.join(sorted(set(_ENGINES)))}")
-    old = text_of(row, "engine_version").startswith("0.") and not text_of(row, "prefill_workers")
-    return "trtllm-engine" if _ENGINES[name] == "trtllm" and old else _ENGINES[name]
+    if _ENGINES[name] != "trtllm" or text_of(row, "prefill_workers"):
+        return _ENGINES[name]
+    version = text_of(row, "engine_version")
+    return "trtllm-engine" if version.startswith("0.") else "trtllm-1.0" if version.startswith("1.0") else "trtllm"
 
 
 def is_public(row: Row) -> bool:
@@ -90,9 +92,6 @@ def serving_row(row: Row) -> tuple[dict[str, Any], list[str]]:
     ask: dict[str, Any] = {"precision": "int4" if precision == "int4" else _PRECISIONS[precision_of(precision)]}
     settings: dict[str, Any] = {"name": engine_of(row)}
     ask["requests"], said = load_of(row)
-    if settings["name"] == "trtllm" and text_of(row, "engine_version").startswith("1.0.0rc"):
-        settings["token_budget"] = 4096
-        said.append("token_budget = 4096 (vendor's own runs of that pre-release)")
     grouped = _stream_tokens(row, settings["name"])
     if grouped > 1:
         settings["stream_tokens"] = grouped

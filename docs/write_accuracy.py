@@ -30,6 +30,10 @@ SHOWN = (
     "Step time by family of runs",
     "Time of transfers by family of transfers",
     "Bandwidth of transfers by family of transfers",
+    "Time per output token by family of serving",
+    "Time to the first token by family of serving",
+    "Tokens per second and gpu, closed loop by family of serving",
+    "Output tokens per second, offline by family of serving",
 )
 
 

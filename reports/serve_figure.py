@@ -74,7 +74,7 @@ def _latencies(ax: Axes, p: ServePrediction) -> None:
     ax.set_ylabel("share of requests below")
     ax.set_ylim(0.0, 1.02)
     ax.set_title("Latency")
-    ax.legend(frameon=False, loc="lower right", fontsize=8)
+    ax.legend(facecolor="white", edgecolor="none", framealpha=0.9, loc="lower right", fontsize=8)
 
 
 def _frontier(ax: Axes, p: ServePrediction) -> None:

@@ -58,7 +58,7 @@ def deployment_text(p: ServePrediction) -> str:
             f"{d.prefill_workers} prefill workers ({layout_text(d.prefill)}), {d.replicas} decode workers "
             f"({layout_text(d.job)}), {d.gpus} GPUs"
         )
-    return f"{d.replicas} x ({layout_text(d.job)}), {d.gpus} GPUs"
+    return f"{d.replicas} x ({layout_text(d.job)}), {d.gpus} GPU{'s' if d.gpus > 1 else ''}"
 
 
 def _title(p: ServePrediction) -> Text:

@@ -1,4 +1,4 @@
-"""Catalogue entries as plain mappings: what we know of a model, GPU, node or stack, and from where."""
+"""Catalogue entries as plain mappings: what we know of a model, GPU, node, stack or engine, and from where."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ from hwmodels.profile import load_profile, measured_gpus
 from sim.arch import ModelArch
 from sim.arch_catalogue import ArchError, load_model, model_names, model_record, published
 from sim.params import active_parameters, flops_per_token, kv_bytes_per_token, mtp_params, parameters
+from sim.serve.engine import engine_constants, engine_names, load_engine
 from sim.stack import constants, load_stack, setting_names, stack_names
 
 Entry = dict[str, Any]
@@ -28,6 +29,7 @@ def show_all() -> Entry:
         "nodes": {n: {k: r[k] for k in ("gpu", "gpus_per_domain")} for n, r in catalogue("nodes").items()},
         "fabrics": {n: {k: r[k] for k in ("link_bytes_per_s", "latency_s")} for n, r in catalogue("fabrics").items()},
         "stacks": {name: {"title": _stack(name)["title"]} for name in stack_names()},
+        "engines": {name: {"title": load_engine(name).title} for name in engine_names()},
         "profiles": {name: {"measured": True} for name in measured_gpus()},
     }
 
@@ -43,6 +45,8 @@ def show_one(name: str) -> list[Entry]:
         return [_fabric(name)]
     if name in stack_names():
         return [_stack(name)]
+    if name in engine_names():
+        return [_engine(name)]
     if name in _gpu_spellings():
         return [_gpu(name), _profile(name)]
     try:
@@ -50,7 +54,7 @@ def show_one(name: str) -> list[Entry]:
     except ArchError as error:
         if Path(name).exists():
             raise
-        known = [*node_names(), *fabric_names(), *stack_names(), *_gpu_spellings(), *model_names()]
+        known = [*node_names(), *fabric_names(), *stack_names(), *engine_names(), *_gpu_spellings(), *model_names()]
         hint = did_you_mean(name, known)
         if hint.startswith("known"):
             raise FactError(f"nothing is called {name!r}; `moesim show` lists all names") from error
@@ -154,6 +158,23 @@ def _stack(name: str) -> Entry:
     }
 
 
+def _engine(name: str) -> Entry:
+    """A serving engine: its settings, and the constants that may enter a prediction with it."""
+    settings = asdict(load_engine(name))
+    title, source = settings.pop("title"), settings.pop("source")
+    settings["kv_dtype"] = ", ".join(f"{gpu}: {dtype}" for gpu, dtype in settings["kv_dtype"].items())
+    del settings["name"]
+    others = set(engine_names()) - {name}
+    found = {
+        key: dict(record)
+        for key, record in engine_constants().items()
+        if not others & set(key.partition("[")[2].rstrip("]").split(","))
+    }
+    return {
+        "kind": "engine", "name": name, "title": title, "settings": settings, "source": source, "constants": found,
+    }  # fmt: skip
+
+
 def _constants_of(stack: str, settings: Entry) -> dict[str, Entry]:
     """Constants that may enter a prediction with this stack: other stacks' and other settings' left out."""
     own = (stack, f"{stack}+compile") if settings["compiled"] else (stack,)
@@ -194,5 +215,6 @@ _KINDS: dict[str, Callable[[str], Entry]] = {
     "node": _node,
     "fabric": _fabric,
     "stack": _stack,
+    "engine": _engine,
     "profile": _profile,
 }

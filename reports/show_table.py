@@ -27,10 +27,12 @@ def overview_report(overview: Entry) -> RenderableType:
     nodes = [f"{n} ({r['gpu']}, {r['gpus_per_domain']} per domain)" for n, r in overview["nodes"].items()]
     fabrics = [f"{n} ({si(r['link_bytes_per_s'], 'B/s')})" for n, r in overview["fabrics"].items()]
     stacks = [f"{n}: {r['title']}" for n, r in overview["stacks"].items()]
+    engines = [f"{n}: {r['title']}" for n, r in overview["engines"].items()]
     for title, lines, wide in (
         ("nodes", nodes, False),
         ("fabrics", fabrics, False),
         ("stacks", stacks, True),
+        ("serving engines", engines, True),
         ("measured profiles (other GPUs borrow from these)", list(overview["profiles"]), False),
     ):
         parts.append(Text(f"\n{title}", style="bold"))

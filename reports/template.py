@@ -45,6 +45,17 @@ train:
   # offload_optimizer: false      # optimizer state in host memory
   # offload_activations: 0.0      # share of the activations
 
+# serve:                          # the same model under requests: moesim serve scenario.yaml
+#   engine: vllm                  # vllm | sglang | trtllm, or {name: vllm, token_budget: 4096, max_batch: 256, ...}
+#   precision: fp8                # bf16 | fp8 | fp8_block | fp4 | int4
+#   attention_dp: 1               # ranks with requests of their own; experts see all ranks' tokens
+#   requests: {kind: closed, concurrency: 64, input_tokens: 1024, output_tokens: 1024, jitter: 0.2}
+#                                 # or poisson and gamma (rate_per_s, cv), offline, trace (file),
+#                                 # azure-conversation, azure-code, mooncake-conversation
+#   slo: {ttft_s: 1.0, tpot_s: 0.05}
+#   pools: {prefill: {workers: 2, tp: 4}, decode: {workers: 1, tp: 8}}   # instead of layout
+#   speculative: {tokens: 3, acceptance: 0.7}
+
 # balanced, {lognormal: 0.65, seed: 1} (spread of popularity), or {counts: file.npz} (tokens per expert)
 routing: balanced
 

@@ -63,7 +63,10 @@ def serve_band(deployment: Deployment, load: Workload) -> ServeBand:
     bands = _bands()
     for metric in METRICS:
         key = next((k for k in keys if f"{metric},{k}" in bands), "")
-        half = float(bands[f"{metric},{key}" if key else metric]["half_width"])
+        if key:
+            half = float(bands[f"{metric},{key}"]["half_width"])
+        else:
+            half = max(float(b["half_width"]) for name, b in bands.items() if name.split(",")[0] == metric)
         if key != keys[0]:
             half *= _WIDER
             used = key or "all"

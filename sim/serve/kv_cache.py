@@ -10,6 +10,8 @@ from sim.serve.attention import state_bytes
 from sim.serve.job import ServeJob
 from sim.weights import SOFTMAX, optional
 
+_HOST_LINK_SHARE = 0.8  # assumed: of its rate that copies of blocks reach
+
 
 def _layer_token_bytes(job: ServeJob) -> float:
     """Bytes of one token in one softmax layer on one rank; kv heads beyond the tensor group are copied."""
@@ -51,6 +53,7 @@ class KvCache:
     blocks: int
     block_tokens: int
     bytes_per_token: float  # on one rank, windows and states of a typical sequence shared out over its tokens
+    swap_token_s: float = 0.0  # to write one token to host memory and fetch it again
 
     def blocks_of(self, tokens: int) -> int:
         """Blocks that a sequence of that many tokens fills, the last one partly."""
@@ -62,4 +65,5 @@ def kv_cache(job: ServeJob, free_bytes: float, typical_tokens: int) -> KvCache:
     per_token = token_bytes(job) + sequence_bytes(job, typical_tokens) / max(1, typical_tokens)
     per_token = max(per_token, 1.0)
     block = job.engine.block_tokens
-    return KvCache(int(max(0.0, free_bytes) // (per_token * block)) * job.attention_dp, block, per_token)
+    swap_s = 2.0 * per_token / (job.cluster.gpu.host_link_bytes_per_s * _HOST_LINK_SHARE)
+    return KvCache(int(max(0.0, free_bytes) // (per_token * block)) * job.attention_dp, block, per_token, swap_s)

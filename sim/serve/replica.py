@@ -57,7 +57,9 @@ class Replica:
         self._reserve = engine.admission == "reserve"
         self._budget, self._most = engine.token_budget * ranks, engine.max_batch * ranks
         self._exclusive = engine.scheduling == "prefill_first"
+        self._swap_token_s = cache.swap_token_s if engine.preemption == "swap" else 0.0
         self._swap = engine.preemption == "swap"
+        self._swapped = 0  # tokens that the next step fetches back from the host
         self._use_prefix = engine.prefix_cache
         self._heap: list[tuple[int, int]] = []
         self._ends = 0  # sum of the steps at which running requests finish
@@ -179,6 +181,7 @@ class Replica:
             hit = min(self.log.prefix[request], tokens - 1) if self._use_prefix else 0
             if self._swap and request in self._grown:
                 hit = tokens - 1
+                self._swapped += tokens
             new = min(budget, tokens - hit)
             self._partial.append([request, tokens - hit, hit])
             chunks.append((new, hit))
@@ -187,7 +190,8 @@ class Replica:
 
     def _mixed_turn(self, chunks: list[tuple[int, int]]) -> None:
         decoding = 0 if self._exclusive else self.batch
-        seconds = self.costs.mixed(chunks, decoding, self.cached)
+        seconds = self.costs.mixed(chunks, decoding, self.cached) + self._swapped * self._swap_token_s
+        self._swapped = 0
         self.now += seconds
         self.busy_s += seconds
         self.prefill_busy_s += seconds

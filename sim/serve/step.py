@@ -48,7 +48,8 @@ class StepCosts:
         self._factors, self._legs = self._part_factors(), self._leg_factors()
         self._constants()
         self._rank, self._head = self._line(parts.rank), self._line(parts.head)
-        self._experts: dict[bool, _Line | None] = {}
+        self._experts: dict[bool, _Line] = {}
+        self._exchanges: dict[bool, _Line] = {}
         self._decode: dict[int, tuple[float, float]] = {}
         self._ab: dict[int, tuple[float, float]] = {}
 
@@ -115,12 +116,8 @@ class StepCosts:
         return parts
 
     def _weighted(self, parts: Parts) -> float:
-        """Seconds of a step's parts; with two-batch overlap exchanges hide behind the rest."""
-        total = sum(seconds * self._factors.get(name, 1.0) for name, seconds in parts.items())
-        if self._job.two_batch and "ep_comm" in parts:
-            exchange = parts["ep_comm"]
-            total -= min(exchange, total - exchange)
-        return total
+        """Seconds of a step's parts."""
+        return sum(seconds * self._factors.get(name, 1.0) for name, seconds in parts.items())
 
     def _expert_s(self, tokens: float, prefill: bool) -> float:
         if not self._moe:
@@ -129,6 +126,18 @@ class StepCosts:
         if line is None:
             line = self._experts[prefill] = self._line(self.parts.experts(prefill))
         return line.at(tokens)
+
+    def _hidden_s(self, total: float, tokens: float, prefill: bool) -> float:
+        """With two-batch overlap: what of the exchange runs while the other half of the batch computes."""
+        if not (self._job.two_batch and self._moe):
+            return 0.0
+        line = self._exchanges.get(prefill)
+        if line is None:
+            table = self.parts.experts(prefill)
+            seconds = tuple(point.parts.get("ep_comm", 0.0) for point in table.points)
+            line = self._exchanges[prefill] = _Line(table.grid, seconds)
+        exchange = line.at(tokens)
+        return min(exchange, total - exchange)
 
     def _attention_line(self, batch: int) -> tuple[float, float]:
         """(seconds, seconds per cached token of one rank) of the cores: a chord between two contexts."""
@@ -152,6 +161,7 @@ class StepCosts:
             tokens = mine * self._width
             a = self.fixed_s + self.host_s + self.sequence_s * mine + fixed + self._rank.at(tokens)
             a += self._head.at(tokens) + self._expert_s(tokens * self._job.attention_dp, False)
+            a -= self._hidden_s(a, tokens * self._job.attention_dp, False)
             a += self._draft_s(mine)
             found = self._ab[batch] = (a / self.yields, slope / self._ranks / self.yields)
         return found
@@ -169,6 +179,8 @@ class StepCosts:
         for table, count in tables:
             for name, seconds in self._nearest(table, count).items():
                 parts[name] = parts.get(name, 0.0) + seconds * self._factors.get(name, 1.0)
+        if "ep_comm" in parts:  # what is exposed of it
+            parts["ep_comm"] -= self._hidden_s(sum(parts.values()), tokens * self._job.attention_dp, False)
         parts = {name: seconds / self.yields for name, seconds in parts.items()}
         parts["host and gaps"] = max(0.0, a + b * cached - sum(parts.values()))
         return parts
@@ -201,7 +213,9 @@ class StepCosts:
         attention_s = sum(self.parts.prefill_attention(new, old) for new, old in chunks) / (min(dp, len(chunks)) * pp)
         gpu_s = self.fixed_s + self._prefill_factor * attention_s + self._rank.at(new + mine * self._width)
         gpu_s += self._head.at(mine * self._width + len(chunks))
-        gpu_s += self._expert_s(total / pp + mine * self._width * dp, True)
+        routed = total / pp + mine * self._width * dp
+        gpu_s += self._expert_s(routed, True)
+        gpu_s -= self._hidden_s(gpu_s, routed, True)
         if batch:
             fixed, slope = self._attention_line(_rounded(mine))
             gpu_s += fixed + slope * cached / self._ranks

@@ -45,7 +45,7 @@ def problem(outliers: int) -> Powers:
 
 @pytest.mark.parametrize("outliers", [0, 6])
 def test_constants_are_found_beside_outliers(outliers: int) -> None:
-    values = fit(problem(outliers), RECORDS, 4, lambda _: None)
+    values = fit(problem(outliers), RECORDS, 4, lambda _: None).values
     assert values["a"] == pytest.approx(1.3, rel=0.03)
     assert values["b"] == pytest.approx(0.8, rel=0.03)
     assert values["idle"] == pytest.approx(1.0)
@@ -53,8 +53,8 @@ def test_constants_are_found_beside_outliers(outliers: int) -> None:
 
 def test_left_out_errors_are_larger_than_fitted_ones_and_show_the_outliers() -> None:
     p = problem(3)
-    values = fit(p, RECORDS, 4, lambda _: None)
-    unseen = np.abs(left_out(p, RECORDS, values))
-    seen = np.abs(np.array(p.predict(values)) - np.array(p.log_measured))
+    fitted = fit(p, RECORDS, 4, lambda _: None)
+    unseen = np.abs(left_out(p, RECORDS, fitted))
+    seen = np.abs(np.array(p.predict(fitted.values)) - np.array(p.log_measured))
     assert (unseen >= seen - 1e-9).all()
     assert exp(unseen[:3].min()) > 2.5 and unseen[3:].max() < 0.1

@@ -255,3 +255,16 @@ def test_prefix_hits_save_prefill_and_only_that() -> None:
     log = drawn(100, 5.0, 23)
     assert logs[False] == sum(log.prompt)
     assert logs[True] == sum(p - min(p // 2, p - 1) for p in log.prompt)
+
+
+def test_fetching_swapped_tokens_costs_time_but_no_prefill() -> None:
+    ends = {}
+    for swap_token_s in (0.0, 1e-4):
+        log = drawn(300, 8.0, 0)
+        cache = KvCache(420, 16, 1.0, swap_token_s)
+        replica = Replica(log, Affine(), engine(preemption="swap"), cache)
+        run_open(log, replica, Front())
+        assert log.preemptions > 0
+        assert replica.prefill_tokens == sum(log.prompt) + log.preemptions  # the last token runs once more
+        ends[swap_token_s] = max(log.finish_s)
+    assert ends[1e-4] > ends[0.0]
