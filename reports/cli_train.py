@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 if TYPE_CHECKING:
+    from sim.plan.run import TrainingRun
     from sim.prediction import Prediction
 
 _AGREE = 1e-9  # relative; the exact run adds the same numbers in another order
@@ -25,6 +26,12 @@ def train(
     exact: Annotated[
         bool, typer.Option("--exact", help="Also run every kernel as an event of its own, and compare.")
     ] = False,
+    tokens: Annotated[
+        str,
+        typer.Option(
+            help="Also the whole run of so many tokens, for example 14.8e12: days, dollars, energy, failures."
+        ),
+    ] = "",
     no_memory_check: Annotated[
         bool,
         typer.Option("--no-memory-check", help="Answer even if a stage needs more memory than its GPU has."),
@@ -45,12 +52,17 @@ def train(
         check_format(figure)
     question = load_scenario(scenario)
     prediction = predict_train(question, check_memory=not no_memory_check)
+    run = _run(prediction, tokens) if tokens else None
     if json:
-        print_json(prediction.to_dict())
+        print_json(prediction.to_dict() | ({"run": run.to_dict()} if run is not None else {}))
     else:
         from reports.train_table import train_report
 
         console().print(train_report(prediction))
+    if run is not None and not json:
+        from reports.run_table import run_report
+
+        console().print(run_report(run))
     if timeline is not None:
         from reports.chrometrace import write_chrome_trace
 
@@ -62,6 +74,18 @@ def train(
         write_figure(prediction, figure)
         note(f"figure: {figure}")
     return _compare_exact(scenario, prediction) if exact else 0
+
+
+def _run(prediction: Prediction, tokens: str) -> TrainingRun:
+    """The whole run behind a step."""
+    from sim.plan.run import training_run
+    from sim.scenario import ScenarioError
+
+    try:
+        count = float(tokens)
+    except ValueError:
+        raise ScenarioError(f"tokens={tokens!r} is not a number; write for example 14.8e12") from None
+    return training_run(prediction, count)
 
 
 def _compare_exact(scenario: Path, replay: Prediction) -> int:

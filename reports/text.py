@@ -38,7 +38,7 @@ def seconds(value: float) -> str:
 
 def binary(size: float) -> str:
     """'1 GiB', '64 MiB', '1.5 KiB', '12 B'."""
-    for unit, power in (("GiB", 30), ("MiB", 20), ("KiB", 10)):
+    for unit, power in (("TiB", 40), ("GiB", 30), ("MiB", 20), ("KiB", 10)):
         if size >= 2.0**power:
             return f"{size / 2.0**power:.4g} {unit}"
     return f"{size:.4g} B"

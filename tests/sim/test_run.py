@@ -1,0 +1,81 @@
+"""A whole training run: renewal theory against simulated failures, Daly's interval, money and energy that add up."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from sim.plan.run import daly_interval_s, expected_s, run_facts, simulate_s, sources, training_run
+from sim.predict import predict_train
+from sim.scenario import ScenarioError
+
+JOB: dict[str, Any] = {
+    "model": "deepseek-v3",
+    "cluster": {"node": "hgx-h800", "gpus": 2048},
+    "layout": {"pp": 16, "ep": 64, "schedule": "dualpipe"},
+    "train": {
+        "global_batch": 15360, "seq_len": 4096, "precision": "fp8_block",
+        "recompute": ["layernorm", "moe_act", "mla_up_proj"],
+    },
+    "stack": "hai-llm",
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("work_s", "checkpoint_s", "restart_s", "mtbf_s"),
+    [
+        (3600.0, 60.0, 600.0, 36000.0),
+        (1800.0, 120.0, 300.0, 7200.0),
+        (600.0, 5.0, 60.0, 1e6),
+        (900.0, 30.0, 0.0, 1800.0),
+    ],
+)
+def test_simulated_runs_take_what_renewal_theory_says(
+    work_s: float, checkpoint_s: float, restart_s: float, mtbf_s: float
+) -> None:
+    intervals = 20_000
+    simulated = simulate_s(intervals, work_s, checkpoint_s, restart_s, mtbf_s, seed=1) / intervals
+    assert simulated == pytest.approx(expected_s(work_s, checkpoint_s, restart_s, mtbf_s), rel=0.02)
+
+
+def test_without_failures_only_checkpoints_cost() -> None:
+    assert expected_s(3600.0, 60.0, 600.0, 1e13) == pytest.approx(3660.0, rel=1e-6)
+
+
+@pytest.mark.parametrize(("checkpoint_s", "mtbf_s"), [(30.0, 36000.0), (120.0, 7200.0), (5.0, 1e6)])
+def test_dalys_interval_wastes_least(checkpoint_s: float, mtbf_s: float) -> None:
+    best = daly_interval_s(checkpoint_s, mtbf_s)
+
+    def waste(interval: float) -> float:
+        return expected_s(interval, checkpoint_s, 0.0, mtbf_s) / interval
+
+    assert waste(best) <= min(waste(best * 0.7), waste(best * 1.4))
+    assert waste(best) == pytest.approx(min(waste(best * (0.8 + 0.01 * i)) for i in range(40)), rel=1e-4)
+
+
+def test_deepseeks_pre_training() -> None:
+    run = training_run(predict_train(JOB), 14.8e12, price=2.0)
+    assert run.gpu_hours / 1.02 == pytest.approx(2.664e6, rel=0.05)  # published; two percent are our spares
+    assert 0.9 < run.goodput < 1.0 and run.compute_s < run.wall_s
+    assert run.failures == pytest.approx(run.wall_s / run.mtbf_s)
+    assert run.usd is not None and run.usd == pytest.approx(run.gpu_hours * 2.0)
+    assert run.energy_mwh == pytest.approx(run.gpu_hours * 0.7 * 0.85 * 1.25 * 1.2 / 1e3, rel=1e-9)
+
+
+def test_worse_machines_have_less_goodput() -> None:
+    step = predict_train(JOB)
+    goodputs = [
+        training_run(step, 1e12, run_facts({"gpu_mtbf_hours": hours})).goodput for hours in (1e9, 50_000.0, 5_000.0)
+    ]
+    assert goodputs == sorted(goodputs, reverse=True) and goodputs[0] > 0.999
+
+
+def test_impossible_runs_are_refused() -> None:
+    with pytest.raises(ScenarioError, match="did you mean 'pue'"):
+        run_facts({"puee": 1.0})
+    with pytest.raises(ScenarioError, match="must be a number of at least"):
+        run_facts({"gpu_mtbf_hours": 0.0})
+    with pytest.raises(ScenarioError, match="above zero"):
+        training_run(predict_train(JOB), 0.0)
+    assert all(text.startswith(("fact:", "assumed:")) for text in sources().values())
