@@ -18,7 +18,7 @@ UNITS = (
     "_s", "_s2", "_bytes", "_flops", "_w", "_per_s", "_per_s_per_gpu", "_usd", "_per_hour", "_gib", "_pct",
     "_share", "_efficiency", "_exponent", "_power", "_factor", "_copies", "_error", "_bias", "_ratio", "_rows", "_keys",
     "_columns", "_weight", "_passes", "_dim", "_s_per_k", "_s_per_key", "_sqrt_s", "_tokens", "_layers", "_inch",
-    "_per_step", "_params", "_s_per_param",
+    "_per_step", "_params", "_s_per_param", "_hours", "_per_kwh", "_mwh", "_tonnes",
 )  # fmt: skip
 
 # field -> why its name carries no ending
@@ -26,6 +26,9 @@ PLAIN = {
     "bytes": "is the unit",
     "flops": "is the unit",
     "seconds": "is the unit",
+    "goodput": "a fraction of the wall time",
+    "pue": "a ratio of powers",
+    "usd": "is the unit",
     "factor": "a pure factor on a time",
     "half_width": "of a logarithm",
     "tokens": "is the unit: a count",
@@ -42,10 +45,27 @@ PLAIN = {
     "pad_k": "steps of k",
     "lognormal": "sigma of the logarithm, as users write it",
     "offload_activations": "a fraction, as users write it",
+    "failures": "a count, expected",
+    "kv_fraction": "a fraction, as engines call it",
+    "hit_rate": "a fraction of look-ups",
+    "resident": "a fraction of the experts",
+    "acceptance": "a fraction of drafted tokens",
+    "bytes_per_token": "says it at its start",
+    "exposed_communication": "a fraction of the step",
+    "kv_use": "a fraction of the blocks",
+    "mean_batch": "sequences",
+    "warmup": "a fraction of the requests",
+    "rate_sigma": "of the logarithm, no unit",
+    "times": "a pure factor",
 }
 # records whose fields are all of one kind that the record's docstring names
 WHOLE_RECORDS = {
     "RankMemory": "bytes by kind",
+    "ServeMemory": "bytes by kind",
+    "Range": "low and high end of one number, in the unit of its metric",
+    "Spread": "statistics of one metric, in its unit",
+    "Legs": "seconds by what bounds a kernel, and the exponent that joins them",
+    "Seed": "published and predicted value of one claim, in the unit that the claim names",
     "Estimate": "one number in the unit of its metric, which it names",
     "Record": "predicted and measured in the unit of its metric, which it names",
     "Sustained": "factors on times, by kind of kernel",
