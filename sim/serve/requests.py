@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from array import array
-from collections.abc import Sequence
+from collections.abc import MutableSequence, Sequence
 from dataclasses import dataclass, field
 
 
@@ -15,8 +15,8 @@ class RequestLog:
     prompt: list[int]  # input tokens
     output: list[int]  # output tokens
     prefix: list[int]  # leading input tokens that an earlier request shared
-    first_s: array[float] = field(default_factory=lambda: array("d"))  # first token leaves
-    finish_s: array[float] = field(default_factory=lambda: array("d"))  # last token leaves
+    first_s: MutableSequence[float] = field(default_factory=lambda: array("d"))  # first token leaves
+    finish_s: MutableSequence[float] = field(default_factory=lambda: array("d"))  # last token leaves
     preemptions: int = 0
 
     def __post_init__(self) -> None:
