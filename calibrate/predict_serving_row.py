@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 from calibrate.cells import Row, text_of, whole_of
 from calibrate.serving_rows import serving_row
+from sim.memory import DoesNotFit
 from sim.scenario import parse_scenario
 from sim.serve.accounts import span_s
 from sim.serve.engine import engine_tuning
@@ -15,6 +16,7 @@ from sim.serve.resolve import ResolvedServe, resolve_serve
 from sim.serve.simulate import PricedJobs, ServeRun, simulate
 from sim.stack import Tuning
 
+_TIGHT = {"kv_fraction": 0.97, "work_bytes": 1.5e9}  # assumed: as tight as an engine can be set
 # metric of a row -> whose interval it has
 BAND_OF = {
     "tpot_ms": "tpot_s",
@@ -45,7 +47,13 @@ def predict_serving_row(
     raw, assumed = serving_row(row)
     resolved = resolve_serve(parse_scenario(raw))
     tuning = engine_tuning(dict(overrides or {}))
-    run = simulate(resolved.deployment, resolved.workload, tuning, priced)
+    try:
+        run = simulate(resolved.deployment, resolved.workload, tuning, priced)
+    except DoesNotFit:  # the row ran: its engine was given more of the memory
+        raw["serve"]["engine"].update(_TIGHT)
+        assumed = [*assumed, f"{', '.join(f'{k} = {v:g}' for k, v in _TIGHT.items())} (needed to fit)"]
+        resolved = resolve_serve(parse_scenario(raw))
+        run = simulate(resolved.deployment, resolved.workload, tuning, priced)
     found = ResolvedServe(
         resolved.deployment, resolved.workload, resolved.ask, resolved.profile, (*assumed, *resolved.assumptions)
     )

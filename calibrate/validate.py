@@ -63,9 +63,9 @@ def validate_files(row_files: Sequence[RowFile], workers: int = 1, progress: Pro
     for file in row_files:
         for number, row in enumerate(file.rows, start=1):
             outcome = next(outcomes)
-            records += [
-                _record(row, number, metric, outcome, first=metric == file.metrics[0]) for metric in file.metrics
-            ]
+            # a row counts once, by the first of its metrics that has an answer (one token has no pace)
+            first = next((m for m in file.metrics if m in outcome.estimates), file.metrics[0])
+            records += [_record(row, number, metric, outcome, first=metric == first) for metric in file.metrics]
     return records
 
 

@@ -93,11 +93,11 @@ class Legs:
     fixed_s: float
     flops_s: float
     bytes_s: float
-    power: float
+    overlap_power: float
 
     def seconds(self, fixed: float = 1.0, flops: float = 1.0, bytes_: float = 1.0) -> float:
         """The kernel's time, each leg times a factor."""
-        return fixed * self.fixed_s + _norm(flops * self.flops_s, bytes_ * self.bytes_s, self.power)
+        return fixed * self.fixed_s + _norm(flops * self.flops_s, bytes_ * self.bytes_s, self.overlap_power)
 
 
 def _norm(a: float, b: float, p: float) -> float:

@@ -12,6 +12,7 @@ from calibrate.serving_rows import engine_of, load_of, serving_row
 from calibrate.summary import summarise
 from calibrate.tables import HIDDEN, SERVING
 from calibrate.validate import validate_rows
+from sim.memory import DoesNotFit
 from sim.scenario import ScenarioError
 
 ROW = {
@@ -86,3 +87,12 @@ def test_validate_takes_a_file_of_serving_rows(tmp_path: Path) -> None:
     summary = summarise(records)
     assert (summary.rows, summary.answered) == (2, 1)
     assert [line.value for line in summary.of("family of serving", "tpot_ms")] == ["dense, closed loop"]
+
+
+def test_a_row_that_ran_is_given_the_memory_it_needed_and_no_more() -> None:
+    tight = {**ROW, "gpu": "GB200", "gpus": "4", "model": "deepseek-v3", "engine": "sglang", "tp": "4"}
+    result = predict_serving_row(tight)
+    assert any("needed to fit" in line for line in result.resolved.assumptions)
+    assert not any("needed to fit" in line for line in predict_serving_row(ROW).resolved.assumptions)
+    with pytest.raises(DoesNotFit):
+        predict_serving_row({**tight, "gpus": "2", "tp": "2"})
