@@ -122,10 +122,7 @@ def best_rates(samples: Sequence[Measured], works: Mapping[int, Any]) -> Rates:
     """Peaks from the samples themselves. `works` holds the Work of each sample that has one, by position."""
     flops: dict[str, float] = {}
     memory = link = 0.0
-    quiet = any(s.calm for s in samples if s.ask.op == "copy"), any(s.calm for s in samples if s.ask.op != "copy")
     for number, s in enumerate(samples):
-        if not s.calm and quiet[s.ask.op != "copy"]:
-            continue  # an estimate is no peak
         work = works.get(number)
         if isinstance(work, Gemm | GroupedGemm | Attention):
             flops[s.ask.dtype] = max(flops.get(s.ask.dtype, 0.0), work.flops / s.seconds)

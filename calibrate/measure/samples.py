@@ -23,9 +23,6 @@ COLUMNS = (
 )  # fmt: skip
 
 
-_NEVER_CALM = 0.9  # share of disturbed repeats
-
-
 class BadSamples(ValueError):
     """A table of samples that cannot be used; the message names file, line and what would do."""
 
@@ -50,11 +47,6 @@ class Measured:
     def key(self) -> tuple[str, int]:
         """What makes it the same measurement: the question and how many ranks ran at once."""
         return self.ask.key, self.ranks
-
-    @property
-    def calm(self) -> bool:
-        """False when hardly a repeat was left alone: its time is an estimate, see clock.py."""
-        return self.disturbed_share < _NEVER_CALM
 
     def cells(self) -> tuple[str, ...]:
         """The row as the table writes it."""
@@ -133,9 +125,9 @@ def _row(cells: Sequence[str], where: str) -> Measured:
 
 
 def calmest(samples: Iterable[Measured]) -> list[Measured]:
-    """One sample per question and number of ranks: the fastest of the rounds that had a calm repeat, else of all."""
+    """One sample per question and number of ranks: the fastest of its rounds, which others disturbed least."""
     best: dict[tuple[str, int], Measured] = {}
     for s in samples:
-        if s.key not in best or (not s.calm, s.seconds) < (not best[s.key].calm, best[s.key].seconds):
+        if s.key not in best or s.seconds < best[s.key].seconds:
             best[s.key] = s
     return list(best.values())
