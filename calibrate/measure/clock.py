@@ -1,17 +1,16 @@
 """Clocks: how long a call takes on a core that others use too, or on a CUDA stream, and how much that varies.
 
-A CPU is shared: other processes, or a neighbour on the same physical core, slow some repeats down twofold. What the
-scheduler says that a thread of ours stood waiting for a core is taken off each repeat (at least that long nothing of
-ours ran beside it), the lower quartile of the repeats counts, which is what the machine does while it is left alone,
-and the share of repeats that were much slower is kept beside it. A CUDA stream is ours alone: the median counts.
+A CPU is shared: other processes, or a neighbour on the same physical core, slow some repeats down twofold. Linux tells
+how long our threads stood waiting for a core. Repeats without such waits count, at their lower quartile: what the
+machine does while it is left alone. Long programs on a busy machine have none; the longest wait of any one thread is
+then taken off (so long at least our work stood still) and the median counts. A CUDA stream is ours alone: its median.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from statistics import median, quantiles
 from time import perf_counter
 from typing import Any, Literal
 
@@ -20,7 +19,9 @@ Call = Callable[[int], Any]  # told how often it has run, so that it can rotate 
 DISTURBED = 1.25  # a repeat that takes so many times the quartile was disturbed
 _SHORTEST_S = 4e-4  # a repeat runs the call as often as it takes to last this long
 _MOST_REPEATS = 60
-RUNNING_SHARE = 0.05  # of a repeat that surely ran: clocks of the scheduler tick more coarsely than ours
+_RUNNING_SHARE = 0.05  # of a repeat that surely ran: a wait may have begun before it
+WAITED = 0.03  # share of a repeat that a thread may wait for a core while the repeat still counts as calm
+_FEWEST = 3  # calm repeats, or as many as there are
 _TASKS = Path("/proc/self/task")
 
 
@@ -37,15 +38,28 @@ class Timing:
 Kind = Literal["own", "shared", "together"]  # a device of our own; cores that others use; several ranks on such cores
 
 
-def summary(walls: list[float], kind: Kind = "shared") -> Timing:
-    """Timing of repeats: the median of an own device, the lower quartile on shared cores.
+def summary(repeats: Sequence[tuple[float, float]], kind: Kind = "shared") -> Timing:
+    """Timing of (seconds, seconds of them waited for a core) of each repeat.
 
-    Ranks that wait for each other are all left alone so seldom that the fastest of their repeats counts.
+    Ranks that wait for each other are all left alone so seldom that the fastest of their calm repeats counts.
     """
-    low, _, high = quantiles(walls, n=4, method="inclusive") if len(walls) > 1 else (walls[0],) * 3
-    seconds = {"own": median(walls), "shared": low, "together": min(walls)}[kind]
-    slow = sum(wall > DISTURBED * seconds for wall in walls)
-    return Timing(seconds, (high - low) / 2.0 / seconds, len(walls), slow / len(walls))
+    calm = [wall for wall, wait in repeats if kind == "own" or wait <= WAITED * wall]
+    if len(calm) >= min(_FEWEST, len(repeats)):
+        walls, middle = calm, {"own": 0.5, "shared": 0.25, "together": 0.0}[kind]
+    else:
+        walls, middle = [max(wall - wait, _RUNNING_SHARE * wall) for wall, wait in repeats], 0.5
+    low, seconds, high = (_quantile(walls, share) for share in (0.25, middle, 0.75))
+    slow = sum(wall > DISTURBED * seconds for wall, _ in repeats)
+    return Timing(seconds, (high - low) / 2.0 / seconds, len(walls), slow / len(repeats))
+
+
+def _quantile(values: Sequence[float], share: float) -> float:
+    """The value below which that share of the values lies, between neighbours in proportion."""
+    ordered = sorted(values)
+    position = share * (len(ordered) - 1)
+    below = int(position)
+    above = min(below + 1, len(ordered) - 1)
+    return ordered[below] + (position - below) * (ordered[above] - ordered[below])
 
 
 def waits_s() -> dict[str, float]:
@@ -71,13 +85,13 @@ def time_cpu(call: Call, budget_s: float) -> Timing:
     first = perf_counter() - begin
     count = max(1, round(_SHORTEST_S / max(first, 1e-7)))
     turn = 1
-    walls: list[float] = []
+    walls: list[tuple[float, float]] = []
     while len(walls) < 3 or (len(walls) < _MOST_REPEATS and perf_counter() - begin < budget_s):
         before, start = waits_s(), perf_counter()
         for i in range(turn, turn + count):
             call(i)
         wall = perf_counter() - start
-        walls.append(max(wall - longest_wait_s(before, waits_s()), RUNNING_SHARE * wall) / count)
+        walls.append((wall / count, longest_wait_s(before, waits_s()) / count))
         turn += count
     return summary(walls)
 
@@ -93,7 +107,7 @@ def time_cuda(call: Call, budget_s: float) -> Timing:
         call(i)
     torch.cuda.synchronize()
     begin, turn = perf_counter(), 3
-    walls: list[float] = []
+    walls: list[tuple[float, float]] = []
     while len(walls) < 3 or (len(walls) < _MOST_REPEATS and perf_counter() - begin < budget_s):
         start, end = torch.cuda.Event(enable_timing=True), torch.cuda.Event(enable_timing=True)
         torch.cuda._sleep(200_000)  # clock cycles: about 0.1 ms
@@ -102,6 +116,6 @@ def time_cuda(call: Call, budget_s: float) -> Timing:
             call(i)
         end.record()
         torch.cuda.synchronize()
-        walls.append(start.elapsed_time(end) * 1e-3 / 4.0)
+        walls.append((start.elapsed_time(end) * 1e-3 / 4.0, 0.0))
         turn += 4
     return summary(walls, "own")

@@ -7,7 +7,7 @@ from typing import Any
 
 from calibrate.measure.asks import Ask
 from calibrate.measure.bench import Bench, Prepared, Unsupported
-from calibrate.measure.clock import RUNNING_SHARE, Call, Timing, longest_wait_s, summary, waits_s
+from calibrate.measure.clock import Call, Timing, longest_wait_s, summary, waits_s
 from calibrate.measure.tensors import noise
 
 _WARM = 3
@@ -114,8 +114,7 @@ def time_together(call: Call, budget_s: float, cuda: bool) -> Timing:
     count, repeats = (int(v) for v in plan)
     walls, waits = zip(*(run(4 + r * count, count) for r in range(repeats)), strict=True)
     if cuda:
-        return summary(list(walls), "own")
+        return summary([(wall, 0.0) for wall in walls], "own")
     longest = torch.tensor(waits, dtype=torch.float64)
     dist.all_reduce(longest, op=dist.ReduceOp.MAX)  # while one rank waits for a core, the others wait for it
-    calm = [max(wall - wait, RUNNING_SHARE * wall) for wall, wait in zip(walls, longest.tolist(), strict=True)]
-    return summary(calm, "together")
+    return summary(list(zip(walls, longest.tolist(), strict=True)), "together")

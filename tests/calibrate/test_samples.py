@@ -82,13 +82,18 @@ def test_the_calmest_round_counts() -> None:
     assert calmest([slow, GEMM, replace(slow, ranks=2)]) == [GEMM, replace(slow, ranks=2)]
 
 
-def test_a_shared_clock_takes_the_lower_quartile_and_tells_of_the_rest() -> None:
-    walls = [1.0, 1.0, 1.0, 2.0, 2.0, 2.0, 2.0, 2.0]
-    assert summary(walls).seconds == 1.0
-    assert summary(walls).disturbed_share == 5 / 8
-    assert summary(walls, "own").seconds == 2.0
-    assert summary([*walls, 0.5], "together").seconds == 0.5
-    assert summary([3.0]).spread == 0.0
+def test_calm_repeats_count_and_the_rest_is_told() -> None:
+    """Half of the repeats waited: they are set aside; the lower quartile of the calm ones counts, or the fastest."""
+    calm, waited = [(1.0, 0.0), (1.0, 0.0), (1.0, 0.01), (1.2, 0.0)], [(2.0, 1.0)] * 4
+    assert summary([*calm, *waited]).seconds == 1.0
+    assert summary([*calm, *waited]).disturbed_share == 0.5
+    assert summary([*calm, *waited, (0.5, 0.0)], "together").seconds == 0.5
+    assert summary([*calm, *waited], "own").seconds == 1.6  # nobody else is there: the median of all
+    assert summary([(3.0, 0.0)]).spread == 0.0
+
+
+def test_without_calm_repeats_the_wait_is_taken_off() -> None:
+    assert summary([(2.0, 1.0), (3.0, 2.25), (4.0, 2.75), (9.0, 9.0)]).seconds == pytest.approx(0.875)
 
 
 def test_a_plan_asks_each_question_once_and_only_what_is_left() -> None:
