@@ -49,7 +49,7 @@ picture: $(INSTALLED) ## draw the picture of the README again
 	$(BIN)/python docs/draw_picture.py
 
 bench: $(INSTALLED) ## how long the simulator itself takes
-	$(BIN)/python benchmarks/train.py
+	for each in train network serve plan; do $(BIN)/python benchmarks/$$each.py || exit 1; done
 
 clean: ## what was built, but not the environment
 	rm -rf out build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache

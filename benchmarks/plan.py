@@ -1,0 +1,60 @@
+"""How long the layout search takes: `python benchmarks/plan.py`. Layouts judged per second, and whole plans."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from time import perf_counter
+
+from rich.console import Console
+from rich.table import Table
+
+from sim.plan.judge import Judge
+from sim.plan.plan import plan_train
+from sim.plan.search import Effort
+from sim.plan.space import candidates, default_space
+from sim.scenario import load_scenario
+
+EXAMPLES = Path(__file__).parents[1] / "examples"
+NAMES = ("deepseek-v3-h800", "mixtral-8x7b-h100", "llama-3.1-70b-h100")
+
+
+def judged_per_second(name: str) -> tuple[int, float, float]:
+    """Layouts, and how many of them are judged in a second on one core: first time, and with every cell priced."""
+    judge = Judge(load_scenario(EXAMPLES / f"{name}.yaml"))
+    found = list(candidates(judge.base, default_space(judge.base, judge.open_stack.dispatcher, {})))
+    usable = judge.base.cluster.gpu.usable_bytes
+    rates = []
+    for _ in range(2):
+        begin = perf_counter()
+        for candidate in found:
+            if judge.memory_bytes(candidate) <= usable:
+                judge.bound_s(candidate)
+        rates.append(len(found) / (perf_counter() - begin))
+    return len(found), rates[0], rates[1]
+
+
+def main() -> None:
+    """Print both tables."""
+    console = Console()
+    table = Table(title="Layouts judged by bounds, one core")
+    for column in ("job", "layouts", "per second, first time", "per second, cells priced"):
+        table.add_column(column, justify="left" if column == "job" else "right")
+    for name in NAMES:
+        count, cold, warm = judged_per_second(name)
+        table.add_row(name, f"{count:,}", f"{cold:,.0f}", f"{warm:,.0f}")
+    console.print(table)
+    workers = os.cpu_count() or 1
+    plans = Table(title=f"Whole plans, {workers} processes")
+    for column in ("job", "seconds", "simulated", "best layout"):
+        plans.add_column(column, justify="right" if column in ("seconds", "simulated") else "left")
+    for name in NAMES:
+        begin = perf_counter()
+        plan = plan_train(EXAMPLES / f"{name}.yaml", effort=Effort(workers=workers))
+        run = sum(len(s.finalists) + len(s.too_large) for s in plan.searches)
+        plans.add_row(name, f"{perf_counter() - begin:.1f}", f"{run:,}", plan.options[0].finalist.candidate.title)
+    console.print(plans)
+
+
+if __name__ == "__main__":
+    main()
