@@ -115,6 +115,7 @@ def time_together(call: Call, budget_s: float, cuda: bool) -> Timing:
     walls, waits = zip(*(run(4 + r * count, count) for r in range(repeats)), strict=True)
     if cuda:
         return summary([(wall, 0.0) for wall in walls], "own")
-    longest = torch.tensor(waits, dtype=torch.float64)
-    dist.all_reduce(longest, op=dist.ReduceOp.MAX)  # while one rank waits for a core, the others wait for it
-    return summary(list(zip(walls, longest.tolist(), strict=True)), "together")
+    # a transfer is over when the last rank has it, and while one rank waits for a core the others wait for it
+    slowest = torch.tensor([walls, waits], dtype=torch.float64)
+    dist.all_reduce(slowest, op=dist.ReduceOp.MAX)
+    return summary(list(zip(*slowest.tolist(), strict=True)), "together")

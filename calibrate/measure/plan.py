@@ -180,6 +180,20 @@ def _transfers(grid: Grid, ranks: int) -> list[Ask]:
     return asks + [ask("overlap", phase, "fp32", **beside) for phase in ("compute", "comm", "both")]
 
 
+def far_apart(asks: Sequence[Ask]) -> list[Ask]:
+    """The same questions, neighbours last: whatever the budget leaves of a group spans it from end to end."""
+    left, right = 0, len(asks) - 1
+    order = [left, right] if right > 0 else [left][: len(asks)]
+    gaps = [(left, right)]
+    while gaps:
+        left, right = gaps.pop(0)
+        middle = (left + right) // 2
+        if left < middle < right:
+            order.append(middle)
+            gaps += [(left, middle), (middle, right)]
+    return [asks[i] for i in order]
+
+
 def _in_turn(groups: Sequence[Sequence[Ask]]) -> list[Ask]:
     """One of each group after the other, so that a measurement cut short has seen every kind."""
     return [a for turn in zip_longest(*groups) for a in turn if a is not None]
@@ -191,7 +205,7 @@ def thinned(asks: Sequence[Ask], every: int) -> list[Ask]:
 
 
 def default_plan(device: str, ranks: int, quick: bool) -> list[Ask]:
-    """The grid of a class of devices, every kind in turn; `quick` takes a fifth of it."""
+    """The grid of a class of devices, every kind in turn and its ends first; `quick` takes a fifth of it."""
     grid = CPU if device == "cpu" else CUDA
     main, *others = grid.dtypes
     every = 3 if quick else 1
@@ -214,8 +228,10 @@ def default_plan(device: str, ranks: int, quick: bool) -> list[Ask]:
     first = [a for a in _machine(grid, main) if a.op != "optimizer"]
     if ranks > 1:
         transfers = _transfers(grid, ranks)
-        groups += [thinned(transfers[:-3], 5 if quick else 1), transfers[-3:]]
-    return [*first, *_in_turn(groups)]
+        kinds = dict.fromkeys(a.phase for a in transfers if a.op == "collective")
+        groups += [thinned([a for a in transfers if a.phase == kind], 4 if quick else 1) for kind in kinds]
+        groups.append(transfers[-3:])
+    return [*first, *_in_turn([far_apart(group) for group in groups])]
 
 
 def unmeasured(plan: Iterable[Ask], done: Mapping[tuple[str, int], int], ranks: int, rounds: int) -> list[Ask]:

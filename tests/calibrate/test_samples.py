@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
@@ -10,7 +11,7 @@ from synthetic import MACHINE, sample
 
 from calibrate.measure.asks import ask, work_of
 from calibrate.measure.clock import longest_wait_s, summary, waits_s
-from calibrate.measure.plan import CPU, CUDA, default_plan, spread_rows, unmeasured
+from calibrate.measure.plan import CPU, CUDA, default_plan, far_apart, spread_rows, unmeasured
 from calibrate.measure.samples import COLUMNS, BadSamples, append, calmest, load_samples, mend
 from calibrate.measure.session import known_samples
 from hwmodels.work import Stream
@@ -113,6 +114,19 @@ def test_every_kind_of_work_that_layers_count_is_measured() -> None:
         seen = {(w.kind, w.backward) for w in works if isinstance(w, Stream)}
         kinds = (set(PASSES) | {"router", "loss"}) - {"act"}  # without a gate: only GPT-2 and its kin
         assert seen == {(kind, back) for kind in kinds for back in (False, True)}
+
+
+@pytest.mark.parametrize("count", [0, 1, 2, 3, 10, 33])
+def test_a_plan_cut_short_still_spans_its_range(count: int) -> None:
+    """Every question once, the ends first, and no gap twice as wide as another after 3, 5, 9, ... of them."""
+    asks = [ask("copy", "copy", "fp32", bytes=i + 1) for i in range(count)]
+    order = [a.number("bytes") for a in far_apart(asks)]
+    assert sorted(order) == list(range(1, count + 1))
+    assert order[:2] == [1, count][: len(order)] or count == 1
+    if count == 33:
+        for taken in (3, 5, 9, 17):
+            kept = sorted(order[:taken])
+            assert max(b - a for a, b in pairwise(kept)) == 32 // (taken - 1)
 
 
 @pytest.mark.parametrize("sigma", [0.0, 0.5, 2.0])
