@@ -36,6 +36,7 @@ def system_name(text: str) -> str:
 
 def from_tables(system: str) -> dict[str, Any]:
     """The profile of a GPU from the kernel tables of aiconfigurator-core, fitted as the shipped ones are."""
+    name = system_name(system)
     try:
         from calibrate.fit_kernels import make_profile
         from calibrate.fit_nccl import read_exclusions
@@ -45,7 +46,7 @@ def from_tables(system: str) -> dict[str, Any]:
     except ImportError as error:
         raise BadSource(f"kernel tables need {error.name}, which is not installed; pip install 'moesim[fit]'") from None
     with_tests = Path(str(files("calibrate").joinpath("published", "comm.csv")))
-    return make_profile(system_name(system), read_exclusions(with_tests), date.today().isoformat())
+    return make_profile(name, read_exclusions(with_tests), date.today().isoformat())
 
 
 def _shipped(system: str) -> dict[str, Any]:
