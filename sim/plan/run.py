@@ -22,7 +22,6 @@ from traces.rng import stream
 
 _FACTS = Path(__file__).parent / "run.yaml"
 _HOUR, _DAY = 3600.0, 86400.0
-_GPU_POWER_SHARE = 0.85  # assumed: share of TDP that a GPU draws while training, as in sim/predict.py
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -134,8 +133,9 @@ def training_run(
     spares = round(gpus * facts.spare_share)
     hours = (gpus + spares) * wall_s / _HOUR
     rate = price or prediction.cost.get("usd_per_gpu_hour")
-    watts = job.cluster.gpu.tdp_w * _GPU_POWER_SHARE * (1.0 + facts.host_power_share) * facts.pue
-    energy_mwh = watts * (gpus + spares) * wall_s / _HOUR / 1e6
+    gpu_w = float(prediction.cost["energy_joules_per_step"]) / prediction.step_time_s / gpus
+    watts = gpu_w * (gpus + spares) * (1.0 + facts.host_power_share) * facts.pue
+    energy_mwh = watts * wall_s / _HOUR / 1e6
     return TrainingRun(
         tokens=tokens,
         steps=steps,
