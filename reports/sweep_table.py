@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from rich import box
 from rich.table import Table
 
 from reports.failures import OutputError, check_writable, writing
 from reports.text import gib, seconds, three
-from sim.plan.sweep import RESULTS, Sweep
+from sim.plan.sweep import TRAINED, Sweep
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -34,7 +34,7 @@ def frame(sweep: Sweep) -> pd.DataFrame:
     """One row per point: settings, then results."""
     import pandas as pd
 
-    return pd.DataFrame(list(sweep.rows), columns=[*sweep.names, *RESULTS])
+    return pd.DataFrame(list(sweep.rows), columns=[*sweep.names, *sweep.results])
 
 
 def write_table(sweep: Sweep, path: Path) -> None:
@@ -47,20 +47,38 @@ def write_table(sweep: Sweep, path: Path) -> None:
 
 
 def sweep_report(sweep: Sweep) -> Table:
-    """Settings, step, throughput, memory and money; the fastest point is bold."""
+    """Settings and the results that matter most; the point with most throughput per GPU is bold."""
+    trained = sweep.results is TRAINED
+    heads = ("step", "tokens/s/GPU", "MFU", "GiB", "$/Mtok") if trained else _SERVED_HEADS
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
-    for name in (*sweep.names, "step", "tokens/s/GPU", "MFU", "GiB", "$/Mtok"):
+    for name in (*sweep.names, *heads):
         table.add_column(name, justify="right")
     table.add_column("", overflow="fold")
-    rates = [row["tokens_per_s_per_gpu"] or 0.0 for row in sweep.rows if row["memory_fits"]]
+    rate = "tokens_per_s_per_gpu" if trained else "output_tokens_per_s_per_gpu"
+    best = max((row[rate] for row in sweep.rows if row[rate] and row.get("memory_fits", True)), default=None)
     for row in sweep.rows:
         cells = [str(row[name]) for name in sweep.names]
         if row["error"]:
-            table.add_row(*cells, *[""] * 5, row["error"])
-            continue
-        usd = "" if row["usd_per_million_tokens"] is None else three(row["usd_per_million_tokens"])
-        cells += [seconds(row["step_time_s"]), three(row["tokens_per_s_per_gpu"]), f"{row['mfu']:.1%}"]
-        cells += [gib(row["memory_bytes"]), usd, "" if row["memory_fits"] else "does not fit"]
-        best = bool(rates) and row["memory_fits"] and row["tokens_per_s_per_gpu"] == max(rates)
-        table.add_row(*cells, style="bold" if best else "")
+            table.add_row(*cells, *[""] * len(heads), row["error"])
+        else:
+            shown = _trained_cells(row) if trained else _served_cells(row)
+            table.add_row(*cells, *shown, style="bold" if row[rate] == best else "")
     return table
+
+
+_SERVED_HEADS = ("TTFT", "p99", "TPOT", "p99", "tokens/s/GPU", "$/Mtok out")
+
+
+def _usd(value: float | None) -> str:
+    return "" if value is None else three(value)
+
+
+def _trained_cells(row: dict[str, Any]) -> list[str]:
+    cells = [seconds(row["step_time_s"]), three(row["tokens_per_s_per_gpu"]), f"{row['mfu']:.1%}"]
+    cells += [gib(row["memory_bytes"]), _usd(row["usd_per_million_tokens"])]
+    return [*cells, "" if row["memory_fits"] else "does not fit"]
+
+
+def _served_cells(row: dict[str, Any]) -> list[str]:
+    cells = [seconds(row[name]) for name in ("ttft_s", "ttft_p99_s", "tpot_s", "tpot_p99_s")]
+    return [*cells, three(row["output_tokens_per_s_per_gpu"]), _usd(row["usd_per_million_output_tokens"]), row["label"]]

@@ -22,15 +22,21 @@ from hwmodels.profile import NoFit
 from hwmodels.units import UnitError
 from sim.arch_fields import ArchError
 from sim.layout import BadLayout
+from sim.memory import DoesNotFit
 from sim.predict import predict_train
 from sim.scenario import ScenarioError
 from sim.stack import StackError
+from traces.routing import BadTrace
 
-RESULTS = (
+TRAINED = (
     "step_time_s", "low_s", "high_s", "tokens_per_s", "tokens_per_s_per_gpu", "mfu", "memory_bytes", "memory_fits",
     "gpu_hours_per_million_tokens", "usd_per_million_tokens", "energy_joules_per_step", "error",
 )  # fmt: skip
-_REFUSALS = (ScenarioError, BadLayout, ArchError, FactError, NoFit, StackError, UnitError)
+SERVED = (
+    "ttft_s", "ttft_p99_s", "tpot_s", "tpot_p99_s", "output_tokens_per_s", "output_tokens_per_s_per_gpu",
+    "goodput_per_s", "capacity_requests_per_s", "label", "usd_per_million_output_tokens", "joules_per_output_token", "error",
+)  # fmt: skip
+_REFUSALS = (ScenarioError, DoesNotFit, BadTrace, BadLayout, ArchError, FactError, NoFit, StackError, UnitError)
 _MOST_POINTS = 1_000_000
 
 Settings = dict[str, Any]
@@ -40,9 +46,10 @@ Progress = Callable[[str, int, int], None]
 
 @dataclass(frozen=True, slots=True)
 class Sweep:
-    """The varied settings, and one row per combination in their order: settings, then RESULTS."""
+    """The varied settings, and one row per combination in their order: settings, then results."""
 
     names: tuple[str, ...]
+    results: tuple[str, ...]  # TRAINED or SERVED
     rows: tuple[dict[str, Any], ...]
 
     @property
@@ -95,14 +102,43 @@ def with_settings(scenario: Mapping[str, Any], settings: Settings) -> dict[str, 
     return found
 
 
+def results_of(scenario: Mapping[str, Any]) -> tuple[str, ...]:
+    """Columns of a scenario's answer: of serving where it has a serve section and nothing to train."""
+    return SERVED if "serve" in scenario and "train" not in scenario else TRAINED
+
+
 def evaluate(scenario: Mapping[str, Any], settings: Settings) -> dict[str, Any]:
-    """One point: its settings and RESULTS; a refusal is its `error`."""
-    row: dict[str, Any] = {**settings, **dict.fromkeys(RESULTS)}
+    """One point: its settings and results; a refusal is its `error`."""
+    row: dict[str, Any] = {**settings, **dict.fromkeys(results_of(scenario))}
+    answer = _served if results_of(scenario) is SERVED else _trained
     try:
-        p = predict_train(with_settings(scenario, settings), check_memory=False)
+        return row | answer(with_settings(scenario, settings))
     except _REFUSALS as refusal:
         return row | {"error": str(refusal)}
-    return row | {
+
+
+def _served(scenario: dict[str, Any]) -> dict[str, Any]:
+    from sim.serve.predict import predict_serve
+
+    p = predict_serve(scenario)
+    return {
+        "ttft_s": p.ttft_s.mean,
+        "ttft_p99_s": p.ttft_s.p99,
+        "tpot_s": p.tpot_s.mean,
+        "tpot_p99_s": p.tpot_s.p99,
+        "output_tokens_per_s": p.output_tokens_per_s,
+        "output_tokens_per_s_per_gpu": p.output_tokens_per_s_per_gpu,
+        "goodput_per_s": p.goodput_per_s,
+        "capacity_requests_per_s": p.capacity_requests_per_s,
+        "label": p.label,
+        "usd_per_million_output_tokens": p.cost.get("usd_per_million_output_tokens"),
+        "joules_per_output_token": p.cost["joules_per_output_token"],
+    }
+
+
+def _trained(scenario: dict[str, Any]) -> dict[str, Any]:
+    p = predict_train(scenario, check_memory=False)
+    return {
         "step_time_s": p.step_time_s,
         "low_s": p.low_s,
         "high_s": p.high_s,
@@ -211,4 +247,4 @@ def run_sweep(
             journal.add(key_of(todo[number]), row)
         if progress is not None:
             progress("predicting", len(rows), len(todo))
-    return Sweep(tuple(settings), tuple(rows[i] for i in range(len(todo))))
+    return Sweep(tuple(settings), results_of(scenario), tuple(rows[i] for i in range(len(todo))))

@@ -95,3 +95,21 @@ def test_command(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert run([*ask, "--json"]) == 0
     assert json.loads(capsys.readouterr().out)["rows"][0]["cluster.gpus"] == 32
     assert run([*ask, "--out", str(tmp_path / "table.txt")]) == 2
+
+
+def test_serving_is_swept_too(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    scenario = {
+        "model": "mixtral-8x7b",
+        "cluster": {"node": "dgx-h100", "gpus": 2},
+        "layout": {"tp": 2},
+        "serve": {"engine": "vllm", "requests": {"kind": "closed", "concurrency": 8, "input_tokens": 512,
+                                                 "output_tokens": 64}},
+    }  # fmt: skip
+    found = run_sweep(scenario, {"serve.requests.concurrency": (4, 16), "layout.tp": (2, 3)})
+    few, wrong, many, _ = found.rows
+    assert many["output_tokens_per_s_per_gpu"] > few["output_tokens_per_s_per_gpu"]
+    assert many["tpot_s"] > few["tpot_s"] and wrong["error"]
+    path = tmp_path / "serve.yaml"
+    path.write_text(json.dumps(scenario), encoding="utf-8")
+    assert run(["sweep", str(path), "--set", "serve.requests.concurrency=4,16", "--workers", "1"]) == 0
+    assert "tokens/s/GPU" in capsys.readouterr().out
