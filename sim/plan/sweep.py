@@ -34,7 +34,8 @@ TRAINED = (
 )  # fmt: skip
 SERVED = (
     "ttft_s", "ttft_p99_s", "tpot_s", "tpot_p99_s", "output_tokens_per_s", "output_tokens_per_s_per_gpu",
-    "goodput_per_s", "capacity_requests_per_s", "label", "usd_per_million_output_tokens", "joules_per_output_token", "error",
+    "goodput_per_s", "capacity_requests_per_s", "label", "usd_per_million_output_tokens",
+    "joules_per_output_token", "error",
 )  # fmt: skip
 _REFUSALS = (ScenarioError, DoesNotFit, BadTrace, BadLayout, ArchError, FactError, NoFit, StackError, UnitError)
 _MOST_POINTS = 1_000_000
