@@ -19,7 +19,7 @@ from typing import Any
 from calibrate.cells import Row
 from calibrate.fit_bands import bands, describe, write_bands
 from calibrate.predict_serving_row import BAND_OF, predict_serving_row
-from calibrate.regression import STEP, fit, left_out, write_constants
+from calibrate.regression import FEWEST, STEP, fit, left_out, prior_of, write_constants
 from sim.serve.band import band_keys, load_class
 from sim.serve.engine import engine_constants
 from sim.serve.simulate import PricedJobs
@@ -74,7 +74,9 @@ class ServingProblem:
         self.rows = [row for row, _ in kept]
         self._uses = [set(a.used) for _, a in kept]
         self.samples = [(i, m) for i, (row, a) in enumerate(kept) for m in METRICS if row.get(m) and m in a.logs]
-        self.keys = [k for k in keys if sum(k in used for used in self._uses) > 1]
+        users = {k: sum(k in used for used in self._uses) for k in keys}
+        self.keys = [k for k in keys if users[k] >= FEWEST]
+        self.held = {k: prior_of(engine_constants()[k]) for k in keys if users[k] < FEWEST}  # too few rows to say
         self.families = [family_of(self.rows[i]) + ("/ttft" if m == "ttft_ms" else "") for i, m in self.samples]
         self.log_measured = [log(float(self.rows[i][m])) for i, m in self.samples]
         self.scales = [METRICS[m] for _, m in self.samples]
@@ -156,7 +158,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         note += f", left-out error {error}"
         write_bands(bands(problem.classes, unseen, problem.families), note, options.bands, _HEADER)
     if options.write:
-        write_constants(fitted.values, records, note, options.write)
+        write_constants({**problem.held, **fitted.values}, records, note, options.write, problem.held)
 
 
 def _say(text: str) -> None:

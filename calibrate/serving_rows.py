@@ -17,12 +17,13 @@ from sim.scenario import ScenarioError
 
 _PUBLIC_LENGTHS = (1024, 8192)  # of the public benchmark harness, which draws lengths from [0.8, 1] of them
 _PUBLIC_JITTER = 0.2
-_PER_CLIENT = 10  # requests per client of a closed loop
-_EARLY_STREAM, _LATE_STREAM = 40, 15
+_PER_CLIENT = 10  # requests per client of a closed loop, as the harness of the public tables runs it
+_EARLY_STREAM, _LATE_STREAM = 40, 15  # tokens per group: read off fit rows of several models, see _stream_tokens
 _WIDE = 16  # assumed: from that many expert-parallel ranks on deployments replicate busy experts
 _MOST_CLOSED = 20_000  # requests simulated of a closed loop; at least three per client
 _ENGINES = {"vllm": "vllm", "sglang": "sglang", "trtllm": "trtllm", "tensorrt-llm": "trtllm"}
-# requests of an offline table by total tokens: 30,000 of 128/128 down to 1,000 of the longest
+# requests of an offline table by total tokens: its source says 30,000, 3,000, 1,500 or 1,000, depending on lengths.
+# Which goes with which is assumed, and 6,000 stand for the 30,000 of the shortest: a steady state long before
 _OFFLINE = ((300, 6000), (3000, 3000), (4200, 1500), (10**9, 1000))
 
 

@@ -107,7 +107,7 @@ def _simulate(
     """Finalists in the order of their bounds, and the best bound that was left."""
     done: list[Finalist] = []
     number, last = 0, min(effort.most, len(ranked))
-    with _crew(scenario, judge, effort.workers) as run:
+    with _Crew(scenario, judge, effort.workers) as run:
         while number < last:
             best = nsmallest(effort.top, (f.step_time_s for f in done if f.fits))
             if len(best) == effort.top and ranked[number][1] >= best[-1]:
@@ -133,7 +133,7 @@ def _one(task: Task) -> Finalist:
     return _judge.simulate(*task)
 
 
-class _crew:  # noqa: N801  # a context manager, used like a function
+class _Crew:
     """Simulates lists of candidates, here or in worker processes."""
 
     def __init__(self, scenario: Scenario, judge: Judge, workers: int) -> None:

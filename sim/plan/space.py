@@ -14,7 +14,7 @@ from sim.scenario import ScenarioError
 
 RECOMPUTE = ("none", "light", "full")  # light: what costs little to run again
 _CP_TOKENS = 4096  # assumed: shorter pieces of a sequence are not worth an exchange in every layer
-_MOST_TP, _MOST_VPP = 16, 12
+_MOST_TP, _MOST_VPP = 16, 12  # assumed: nobody splits a layer or a stage further
 
 
 @dataclass(frozen=True, slots=True)
