@@ -23,7 +23,7 @@ _DAY = 86400.0
 
 def compare_report(found: Comparison) -> RenderableType:
     """Everything a person asks about two models."""
-    parts: list[RenderableType] = [Text("; ".join(found.verdicts()) or "one model", style="bold"), _columns(found)]
+    parts: list[RenderableType] = [*(Text(line, style="bold") for line in found.verdicts()), _columns(found)]
     if found.break_evens:
         parts.append(_break_evens(found.break_evens))
     if found.upcycling is not None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from math import inf
 from pathlib import Path
 from typing import Any
@@ -12,7 +12,7 @@ from sim.arch_catalogue import load_model
 from sim.comparison.break_even import BreakEven, break_evens
 from sim.comparison.scaling import DenseEqual
 from sim.comparison.side import Column, ServeSide, TrainSide, serve_side, train_side
-from sim.comparison.twins import check_kind, only, twin_of
+from sim.comparison.twins import check_kind, only, sections_of_size, twin_of
 from sim.comparison.upcycling import Upcycling, upcycling
 from sim.memory import DoesNotFit
 from sim.params import active_parameters, parameters
@@ -24,12 +24,26 @@ SECTIONS = ("train", "serve")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class QualityCost:
+    """Cost per token of the smallest and largest dense model that scaling laws call equal, over that of the mixture.
+
+    None where such a model fits nowhere.
+    """
+
+    model: str
+    section: str
+    lowest: float | None
+    highest: float | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Comparison:
     """Columns in the order asked, twins behind their model; break-even points of the first against each other one."""
 
     columns: tuple[Column, ...]
     break_evens: tuple[BreakEven, ...]
     quality: tuple[DenseEqual, ...]  # of iso-quality twins
+    quality_costs: tuple[QualityCost, ...]
     upcycling: Upcycling | None
 
     def gpus_for_same_work(self, column: Column, section: str) -> int | None:
@@ -55,6 +69,11 @@ class Comparison:
                     for cost, name in others
                 )
                 found.append(f"{title}: {best} is cheapest per token; {beside}")
+            for q in self.quality_costs:
+                if q.section == section:
+                    ends = [f"{end:.2f} times" if end is not None else "does not fit" for end in (q.lowest, q.highest)]
+                    found.append(f"{title}: over all sizes that scaling laws allow, dense against {q.model}: "
+                                 f"{ends[0]} to {ends[1]}")  # fmt: skip
         return found
 
     def to_dict(self) -> dict[str, Any]:
@@ -67,6 +86,7 @@ class Comparison:
             "verdicts": self.verdicts(),
             "break_even": [b.to_dict() for b in self.break_evens],
             "quality": [q.to_dict() for q in self.quality],
+            "quality_costs": [asdict(q) for q in self.quality_costs],
             "upcycling": None if self.upcycling is None else self.upcycling.to_dict(),
         }
 
@@ -108,7 +128,10 @@ def compare(
     _require_answers(columns)
     points = _points(questions, columns) if break_even else []
     grown = upcycling(asked[0][1], upcycled_from, tokens) if upcycled_from else None
-    return Comparison(columns=columns, break_evens=tuple(points), quality=tuple(quality), upcycling=grown)
+    return Comparison(
+        columns=columns, break_evens=tuple(points), quality=tuple(q for _, q in quality),
+        quality_costs=tuple(_quality_costs(questions, columns, quality)), upcycling=grown,
+    )  # fmt: skip
 
 
 def _read(scenarios: Sequence[Asked]) -> list[tuple[str, dict[str, Any]]]:
@@ -122,15 +145,21 @@ def _read(scenarios: Sequence[Asked]) -> list[tuple[str, dict[str, Any]]]:
             mapping = scenario.model_dump(exclude_unset=True) if isinstance(scenario, Scenario) else dict(scenario)
             parse_scenario(mapping)
             name = load_model(mapping["model"]).name
-        same = sum(1 for other, _ in found if other.partition(" #")[0] == name)
-        found.append((f"{name} #{same + 1}" if same else name, mapping))
+        found.append((_unique(name, [other for other, _ in found]), mapping))
     return found
+
+
+def _unique(name: str, taken: Sequence[str]) -> str:
+    same = sum(1 for other in taken if other.partition(" #")[0] == name)
+    return f"{name} #{same + 1}" if same else name
 
 
 def _questions(
     asked: list[tuple[str, dict[str, Any]]], twin: str, tokens: float | None
-) -> tuple[list[_Question], list[DenseEqual]]:
-    questions, quality = [], []
+) -> tuple[list[_Question], list[tuple[int, DenseEqual]]]:
+    """Columns to answer, and what scaling laws say about the column of that number."""
+    questions: list[_Question] = []
+    quality = []
     if twin:
         check_kind(twin)
         if not any(load_model(m["model"]).is_moe for _, m in asked):
@@ -142,13 +171,14 @@ def _questions(
         questions.append(_Question(name=name, model=mapping["model"], sections=sections, refusals={}, notes=()))
         if twin and load_model(mapping["model"]).is_moe:
             found = twin_of(twin, mapping, tokens)
-            model = next(iter(found.sections.values()))["model"] if found.sections else mapping["model"]
+            if found.quality is not None:
+                quality.append((len(questions) - 1, found.quality))
             questions.append(
                 _Question(
-                    name=found.name, model=model, sections=found.sections, refusals=found.refusals, notes=found.notes
+                    name=_unique(found.name, [q.name for q in questions]), model=found.model, sections=found.sections,
+                    refusals=found.refusals, notes=found.notes,
                 )
-            )
-            quality += [found.quality] if found.quality is not None else []
+            )  # fmt: skip
     return questions, quality
 
 
@@ -205,6 +235,30 @@ def _points(questions: Sequence[_Question], columns: Sequence[Column]) -> list[B
                 one, two = ((q.name, q.sections[section]) for q in (questions[0], question))
                 found += break_evens(one, two, _prices(first, other), section)
     return found
+
+
+def _quality_costs(
+    questions: Sequence[_Question], columns: Sequence[Column], quality: Sequence[tuple[int, DenseEqual]]
+) -> list[QualityCost]:
+    """Both ends of the scaling laws' interval priced like the mixture itself."""
+    found = []
+    for number, equal in quality:
+        whole = {key: value for section in questions[number].sections.values() for key, value in section.items()}
+        ends = [sections_of_size(whole, size) for size in (equal.low, equal.high)]
+        for section in SECTIONS:
+            own: TrainSide | ServeSide | None = getattr(columns[number], section)
+            if own is not None:
+                costs = [_cost(section, end.get(section)) for end in ends]
+                low, high = (None if cost is None else cost / own.cost.value for cost in costs)
+                found.append(QualityCost(model=columns[number].name, section=section, lowest=low, highest=high))
+    return found
+
+
+def _cost(section: str, scenario: Mapping[str, Any] | None) -> float | None:
+    if scenario is None:
+        return None
+    side = train_side(scenario, None) if section == "train" else serve_side(scenario)
+    return None if isinstance(side, str) else side.cost.value
 
 
 def _prices(first: TrainSide | ServeSide, other: TrainSide | ServeSide) -> tuple[float, float]:

@@ -31,6 +31,7 @@ class Twin:
     """A dense twin, a scenario that fits per section, and how it came about. What fits nowhere is in `refusals`."""
 
     name: str
+    model: Any
     sections: Mapping[str, dict[str, Any]]
     refusals: Mapping[str, str]
     notes: tuple[str, ...]
@@ -54,8 +55,17 @@ def twin_of(kind: str, scenario: Mapping[str, Any], tokens: float | None = None)
     size, notes = _size(kind, scenario, arch, quality)
     name = f"{arch.name} {kind} twin"
     twin = dense_twin(arch) if kind == "iso-active" else dense_of_size(arch, size, name.replace(" ", "-"))
-    found, refusals, moved = _with_room(twin_scenario(scenario, arch, twin))
-    return Twin(name=name, sections=found, refusals=refusals, notes=(*notes, *moved), quality=quality)
+    question = twin_scenario(scenario, arch, twin)
+    found, refusals, moved = _with_room(question)
+    return Twin(
+        name=name, model=question["model"], sections=found, refusals=refusals, notes=(*notes, *moved), quality=quality
+    )  # fmt: skip
+
+
+def sections_of_size(scenario: Mapping[str, Any], size: float) -> Mapping[str, dict[str, Any]]:
+    """The sections of the question about a dense model of `size` parameters, those that fit."""
+    arch = load_model(scenario["model"])
+    return _with_room(twin_scenario(scenario, arch, dense_of_size(arch, size)))[0]
 
 
 def _with_room(question: dict[str, Any]) -> tuple[dict[str, dict[str, Any]], dict[str, str], list[str]]:
