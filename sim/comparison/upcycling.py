@@ -42,6 +42,11 @@ class Upcycling:
         return asdict(self) | {"tokens_saved": self.tokens_saved}
 
 
+def token_share() -> float:
+    """Share of the tokens from scratch after which an upcycled model is as good; see upcycling.yaml."""
+    return float(read_yaml(_FACTS)["token_share"]["value"])
+
+
 def upcycling(scenario: Mapping[str, Any], parent: str, tokens: float | None) -> Upcycling:
     """The run of a training scenario from scratch and from a dense parent.
 
@@ -55,7 +60,7 @@ def upcycling(scenario: Mapping[str, Any], parent: str, tokens: float | None) ->
     arch, dense = load_model(scenario["model"]), load_model(parent)
     _check(arch, dense)
     fact = read_yaml(_FACTS)["token_share"]
-    share = float(fact["value"])
+    share = token_share()
     before, _ = fitting_train(twin_scenario(only(scenario, "train"), arch, dense))
     runs = [_run(only(scenario, "train"), tokens), _run(only(scenario, "train"), tokens * share), _run(before, tokens)]
     return Upcycling(
