@@ -1,4 +1,4 @@
-"""What people write on the command line about a search: sizes of the cluster, values of axes."""
+"""What people write on the command line: sizes of the cluster, values of axes, numbers of tokens."""
 
 from __future__ import annotations
 
@@ -34,6 +34,16 @@ def sizes(text: str) -> tuple[int, ...]:
     while found[-1] * 2 <= numbers[1]:
         found.append(found[-1] * 2)
     return tuple(found)
+
+
+def token_count(text: str) -> float | None:
+    """'14.8e12' as a number; None for an empty text. ScenarioError for anything else."""
+    if not text:
+        return None
+    try:
+        return float(text)
+    except ValueError:
+        raise ScenarioError(f"tokens={text!r} is not a number; write for example 14.8e12") from None
 
 
 def axes(texts: Iterable[str]) -> dict[str, tuple[object, ...]]:
