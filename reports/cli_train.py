@@ -78,14 +78,10 @@ def train(
 
 def _run(prediction: Prediction, tokens: str) -> TrainingRun:
     """The whole run behind a step."""
+    from sim.plan.ask import token_count
     from sim.plan.run import training_run
-    from sim.scenario import ScenarioError
 
-    try:
-        count = float(tokens)
-    except ValueError:
-        raise ScenarioError(f"tokens={tokens!r} is not a number; write for example 14.8e12") from None
-    return training_run(prediction, count)
+    return training_run(prediction, token_count(tokens))
 
 
 def _compare_exact(scenario: Path, replay: Prediction) -> int:

@@ -36,6 +36,14 @@ def sizes(text: str) -> tuple[int, ...]:
     return tuple(found)
 
 
+def token_count(text: str) -> float:
+    """'14.8e12' as a number. ScenarioError for anything that is none."""
+    try:
+        return float(text)
+    except ValueError:
+        raise ScenarioError(f"tokens={text!r} is not a number; write for example 14.8e12") from None
+
+
 def axes(texts: Iterable[str]) -> dict[str, tuple[object, ...]]:
     """'tp=4,8' as {"tp": (4, 8)}. ScenarioError for axes or values that do not exist."""
     found: dict[str, tuple[object, ...]] = {}
