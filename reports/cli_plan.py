@@ -1,11 +1,20 @@
-"""`moesim plan`: the best layout of a training job, on one number of GPUs or several."""
+"""`moesim plan`: the best layout of a training job, or the best deployment of a load."""
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
+
+if TYPE_CHECKING:
+    from rich.console import RenderableType
+
+    from sim.plan.search import Progress
+    from sim.scenario import Scenario
+
+_TRAINED, _SERVED = 1000, 100  # simulated at most per cluster, where --most is not given
 
 
 def plan(  # noqa: PLR0913  # one argument per option of the command
@@ -13,35 +22,98 @@ def plan(  # noqa: PLR0913  # one argument per option of the command
         Path, typer.Argument(help="Scenario file in YAML; its layout is left open.", show_default=False)
     ],
     gpus: Annotated[str, typer.Option(help="Sizes of the cluster: 64,128 or 64..512 (doubling).")] = "",
-    objective: Annotated[str, typer.Option(help="step_time, cost, tokens_per_dollar or gpu_hours.")] = "step_time",
+    objective: Annotated[
+        str,
+        typer.Option(
+            help="Training: step_time (default), cost, tokens_per_dollar, gpu_hours or goodput. "
+            "Serving: goodput (default), cost, tokens_per_dollar, tokens_per_s_per_gpu, ttft or tpot."
+        ),
+    ] = "",
+    slo: Annotated[str, typer.Option(help="Limits of serving: ttft=1s,tpot=50ms[,share=0.9].")] = "",
     fix: Annotated[
-        list[str] | None, typer.Option("--set", help="Values of one axis, for example tp=4,8 or recompute=none.")
+        list[str] | None,
+        typer.Option("--set", help="Values of one axis, for example tp=4,8, recompute=none or pools=no."),
     ] = None,
-    top: Annotated[int, typer.Option(help="How many layouts to show.", min=1, max=1000)] = 5,
-    most: Annotated[int, typer.Option(help="Simulate at most so many per cluster.", min=1)] = 1000,
-    workers: Annotated[int, typer.Option(help="Processes; 0: one per core.", min=0)] = 0,
+    top: Annotated[int, typer.Option(help="How many answers to show.", min=1, max=1000)] = 5,
+    most: Annotated[int, typer.Option(help="Simulate at most so many per cluster (0: 1000; serving 100).", min=0)] = 0,
+    workers: Annotated[int, typer.Option(help="Processes of a training search; 0: one per core.", min=0)] = 0,
     json: Annotated[bool, typer.Option("--json", help="Print as JSON.")] = False,
 ) -> int:
-    """Search tensor, pipeline, expert, context and data parallelism, micro-batch, recompute and schedule."""
-    from calibrate.row_outcomes import usable_cores
-    from reports.plan_table import plan_report
+    """Search layouts of a training job, or replicas, pools and batch limits that serve a load within limits."""
     from reports.progress import progress_bar
     from reports.text import console, print_json
-    from sim.plan.ask import axes, sizes
-    from sim.plan.plan import plan_train
-    from sim.plan.search import Effort
     from sim.scenario import load_scenario
 
     asked = load_scenario(scenario)
-    effort = Effort(max(top, 10), most, workers or usable_cores())
+    name = asked.model if isinstance(asked.model, str) else asked.model.get("name", "the model")
+    question = _Question(
+        asked, f"plan for {name} ({scenario})", gpus, objective, slo, tuple(fix or ()), top, most, workers
+    )
+    answer = _serving if asked.serve is not None and (asked.train is None or slo) else _training
     with progress_bar() as show:
-        found = plan_train(
-            asked, gpus=sizes(gpus), objective=objective, given=axes(fix or ()), effort=effort, progress=show
-        )
-    found = found.first(top)
+        found, table = answer(question, show)
     if json:
-        print_json(found.to_dict())
+        print_json(found)
     else:
-        model = asked.model if isinstance(asked.model, str) else asked.model.get("name", "the model")
-        console().print(plan_report(found, f"plan for {model} ({scenario})"))
+        console().print(table)
     return 0
+
+
+@dataclass(frozen=True, slots=True)
+class _Question:
+    """What was asked on the command line."""
+
+    scenario: Scenario
+    title: str
+    gpus: str
+    objective: str
+    slo: str
+    fix: tuple[str, ...]
+    top: int
+    most: int
+    workers: int
+
+
+_Answer = tuple[dict[str, Any], "RenderableType"]
+
+
+def _training(q: _Question, show: Progress) -> _Answer:
+    from calibrate.row_outcomes import usable_cores
+    from reports.plan_table import plan_report
+    from sim.plan.ask import axes, sizes
+    from sim.plan.plan import plan_train
+    from sim.plan.search import Effort
+    from sim.scenario import ScenarioError
+
+    if q.slo:
+        raise ScenarioError("--slo is about serving; this scenario has no serve section")
+    effort = Effort(max(q.top, 10), q.most or _TRAINED, q.workers or usable_cores())
+    found = plan_train(
+        q.scenario,
+        gpus=sizes(q.gpus),
+        objective=q.objective or "step_time",
+        given=axes(q.fix),
+        effort=effort,
+        progress=show,
+    ).first(q.top)
+    return found.to_dict(), plan_report(found, q.title)
+
+
+def _serving(q: _Question, show: Progress) -> _Answer:
+    from reports.serve_plan_table import serve_plan_report
+    from sim.plan.ask import sizes
+    from sim.plan.serve_plan import plan_serve
+    from sim.plan.serve_search import ServeEffort
+    from sim.plan.serve_space import serve_axes
+
+    effort = ServeEffort(q.top, q.most or _SERVED)
+    found = plan_serve(
+        q.scenario,
+        gpus=sizes(q.gpus),
+        slo=q.slo,
+        objective=q.objective,
+        given=serve_axes(q.fix),
+        effort=effort,
+        progress=show,
+    ).first(q.top)
+    return found.to_dict(), serve_plan_report(found, q.title)

@@ -127,6 +127,24 @@ class StepCosts:
             line = self._experts[prefill] = self._line(self.parts.experts(prefill))
         return line.at(tokens)
 
+    def lowest(self, table: str) -> float:
+        """Seconds below which a table's line never goes; 0 for one that this job does not have."""
+        line = self._named(table)
+        return 0.0 if line is None else min(line.seconds)
+
+    def leanest(self, table: str) -> float:
+        """Seconds per token below which a table's line never goes; 0 for one that this job does not have."""
+        line = self._named(table)
+        return 0.0 if line is None else min(s / t for s, t in zip(line.seconds, line.grid, strict=True))
+
+    def _named(self, table: str) -> _Line | None:
+        """The line of "rank", "head", "experts" or "prefill experts"."""
+        if table in ("rank", "head"):
+            return self._rank if table == "rank" else self._head
+        prefill = table == "prefill experts"
+        self._expert_s(1, prefill)  # draws the line where there is one
+        return self._experts.get(prefill)
+
     def _hidden_s(self, total: float, tokens: float, prefill: bool) -> float:
         """With two-batch overlap: what of the exchange runs while the other half of the batch computes."""
         if not (self._job.two_batch and self._moe):
