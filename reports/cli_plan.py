@@ -34,6 +34,15 @@ def plan(  # noqa: PLR0913  # one argument per option of the command
         list[str] | None,
         typer.Option("--set", help="Values of one axis, for example tp=4,8, recompute=none or pools=no."),
     ] = None,
+    traffic: Annotated[
+        Path | None,
+        typer.Option(help="Size a serving fleet for a day: CSV of hour,requests_per_s[,input_tokens,output_tokens]."),
+    ] = None,
+    growth: Annotated[float, typer.Option(help="Of the traffic a year: 0.2 is 20 %.")] = 0.0,
+    spare: Annotated[int, typer.Option(help="Replicas on top of those that are needed (N+1: 1).")] = 1,
+    fact: Annotated[
+        list[str] | None, typer.Option(help="Another fact of the fleet, for example power_usd_per_kwh=0.12.")
+    ] = None,
     top: Annotated[int, typer.Option(help="How many answers to show.", min=1, max=1000)] = 5,
     most: Annotated[int, typer.Option(help="Simulate at most so many per cluster (0: 1000; serving 100).", min=0)] = 0,
     workers: Annotated[int, typer.Option(help="Processes of a training search; 0: one per core.", min=0)] = 0,
@@ -46,10 +55,13 @@ def plan(  # noqa: PLR0913  # one argument per option of the command
 
     asked = load_scenario(scenario)
     name = asked.model if isinstance(asked.model, str) else asked.model.get("name", "the model")
-    question = _Question(
-        asked, f"plan for {name} ({scenario})", gpus, objective, slo, tuple(fix or ()), top, most, workers
-    )
-    answer = _serving if asked.serve is not None and (asked.train is None or slo) else _training
+    day = None if traffic is None else _Day(traffic, growth, spare, tuple(fact or ()))
+    title = f"plan for {name} ({scenario})"
+    question = _Question(asked, title, gpus, objective, slo, tuple(fix or ()), top, most, workers, day)
+    if day is not None:
+        answer = _fleet
+    else:
+        answer = _serving if asked.serve is not None and (asked.train is None or slo) else _training
     with progress_bar() as show:
         found, table = answer(question, show)
     if json:
@@ -72,6 +84,17 @@ class _Question:
     top: int
     most: int
     workers: int
+    day: _Day | None
+
+
+@dataclass(frozen=True, slots=True)
+class _Day:
+    """A fleet's traffic."""
+
+    traffic: Path
+    growth: float
+    spare: int
+    facts: tuple[str, ...]
 
 
 _Answer = tuple[dict[str, Any], "RenderableType"]
@@ -117,3 +140,25 @@ def _serving(q: _Question, show: Progress) -> _Answer:
         progress=show,
     ).first(q.top)
     return found.to_dict(), serve_plan_report(found, q.title)
+
+
+def _fleet(q: _Question, show: Progress) -> _Answer:
+    from reports.fleet_table import fleet_report
+    from sim.plan.ask import sizes
+    from sim.plan.fleet_facts import read_facts
+    from sim.plan.fleet_plan import FleetAsk, plan_fleet
+    from sim.plan.serve_search import ServeEffort
+    from sim.plan.serve_space import serve_axes
+
+    assert q.day is not None  # asked before
+    ask = FleetAsk(
+        growth=q.day.growth,
+        spare=q.day.spare,
+        gpus=sizes(q.gpus),
+        slo=q.slo,
+        given=serve_axes(q.fix),
+        facts=read_facts(q.day.facts),
+        effort=ServeEffort(q.top, q.most or _SERVED),
+    )
+    found = plan_fleet(q.scenario, q.day.traffic, ask, show)
+    return found.to_dict(), fleet_report(found, q.title)

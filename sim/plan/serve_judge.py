@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from math import inf
+from math import ceil, inf
 
 import numpy as np
 
@@ -20,8 +20,10 @@ from sim.serve.memory import serve_memory
 from sim.serve.resolve import Deployment, ResolvedServe, replica_layout, resolve_serve
 from sim.serve.simulate import Machine, PricedJobs, ServeRun, front_of, machine_of, simulate
 from sim.serve.workload import Workload
+from traces.requests import Requests
 
-_DOUBLINGS, _HALVINGS = 6, 7  # of the search for the rate that a deployment sustains: 64 times, then within 1 %
+_DOUBLINGS, _HALVINGS = 12, 7  # of the search for the rate that a deployment sustains: far, then within 1 %
+_SETTLED, _ROUNDS = 4.0, 16  # a stream lasts so many times a request (assumed); it is repeated at most so often
 
 
 @dataclass(frozen=True, slots=True)
@@ -156,24 +158,42 @@ class ServeJudge:
         asked = self.load.rate_per_s
         if not asked or self.load.clients:
             return 0.0
+        settle_s = _SETTLED * float(self.run(c, self.load).latencies(self.load.warmup).e2e_s.mean())
         low, high = 0.0, asked
         for _ in range(_DOUBLINGS):
-            if not self._holds(c, high / asked):
+            if not self._holds(c, high / asked, settle_s):
                 break
             low, high = high, 2.0 * high
-        if low == 0.0:
-            return 0.0
-        for _ in range(_HALVINGS):
+        for _ in range(0 if low else _DOUBLINGS):
+            high *= 0.5
+            if self._holds(c, high / asked, settle_s):
+                low, high = high, 2.0 * high
+                break
+        for _ in range(_HALVINGS if low else 0):
             middle = 0.5 * (low + high)
-            low, high = (middle, high) if self._holds(c, middle / asked) else (low, middle)
+            low, high = (middle, high) if self._holds(c, middle / asked, settle_s) else (low, middle)
         return low
 
-    def _holds(self, c: ServeCandidate, factor: float) -> bool:
-        arrival_s = tuple(float(t) for t in np.array(self.load.requests.arrival_s) / factor)
-        load = replace(self.load, requests=replace(self.load.requests, arrival_s=arrival_s))
-        found = self.run(c, load).latencies(load.warmup)
+    def _holds(self, c: ServeCandidate, factor: float, settle_s: float) -> bool:
+        """Whether the limits hold once the stream, so many times as fast, has come to a steady state."""
+        load = faster(self.load, factor, settle_s)
+        span = load.requests.arrival_s[-1] - load.requests.arrival_s[0]
+        found = self.run(c, load).latencies(min(0.5, settle_s / _SETTLED / span))
         label = label_of(found, load.rate_per_s, inf, False)
         return self._slo.attained(found) >= self._slo.share and label == "stable"
+
+
+def faster(load: Workload, factor: float, least_s: float) -> Workload:
+    """The stream so many times as fast, again from the start (at most 16 times) until it lasts `least_s` seconds."""
+    r = load.requests
+    arrivals = (np.array(r.arrival_s) - r.arrival_s[0]) / factor
+    span = float(arrivals[-1]) * len(r) / max(1, len(r) - 1)  # up to the first request of the next round
+    rounds = max(1, min(_ROUNDS, ceil(least_s / span)))
+    times = np.concatenate([arrivals + n * span for n in range(rounds)])
+    repeated = Requests(
+        tuple(float(t) for t in times), r.input_tokens * rounds, r.output_tokens * rounds, r.prefix * rounds
+    )
+    return replace(load, requests=repeated)
 
 
 def open_scenario(scenario: Scenario) -> Scenario:
