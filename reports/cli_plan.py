@@ -4,14 +4,17 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
 
+    from sim.plan.fleet import Fleet
+    from sim.plan.plan import Plan
     from sim.plan.search import Progress
+    from sim.plan.serve_plan import ServePlan
     from sim.scenario import Scenario
 
 _TRAINED, _SERVED = 1000, 100  # simulated at most per cluster, where --most is not given
@@ -47,28 +50,54 @@ def plan(  # noqa: PLR0913  # one argument per option of the command
     most: Annotated[int, typer.Option(help="Simulate at most so many per cluster (0: 1000; serving 100).", min=0)] = 0,
     workers: Annotated[int, typer.Option(help="Processes of a training search; 0: one per core.", min=0)] = 0,
     json: Annotated[bool, typer.Option("--json", help="Print as JSON.")] = False,
+    figure: Annotated[Path | None, typer.Option(help="Draw the front (.png, .svg or .pdf).")] = None,
 ) -> int:
     """Search layouts of a training job, or replicas, pools and batch limits that serve a load within limits."""
     from reports.progress import progress_bar
     from reports.text import console, print_json
     from sim.scenario import load_scenario
 
+    _check(figure)
     asked = load_scenario(scenario)
     name = asked.model if isinstance(asked.model, str) else asked.model.get("name", "the model")
     day = None if traffic is None else _Day(traffic, growth, spare, tuple(fact or ()))
     title = f"plan for {name} ({scenario})"
     question = _Question(asked, title, gpus, objective, slo, tuple(fix or ()), top, most, workers, day)
-    if day is not None:
-        answer = _fleet
-    else:
-        answer = _serving if asked.serve is not None and (asked.train is None or slo) else _training
     with progress_bar() as show:
-        found, table = answer(question, show)
+        found, table = _answered(question, show)
     if json:
-        print_json(found)
+        print_json(found.to_dict())
     else:
         console().print(table)
+    if figure is not None:
+        _draw(found, figure)
     return 0
+
+
+def _check(figure: Path | None) -> None:
+    """OutputError for a picture that cannot be written, before the work starts."""
+    if figure is not None:
+        from reports.failures import check_writable
+        from reports.figures import check_format
+
+        check_writable(figure)
+        check_format(figure)
+
+
+def _answered(q: _Question, show: Progress) -> _Answer:
+    if q.day is not None:
+        return _fleet(q, show)
+    serving = q.scenario.serve is not None and (q.scenario.train is None or bool(q.slo))
+    return _serving(q, show) if serving else _training(q, show)
+
+
+def _draw(found: Plan | ServePlan | Fleet, figure: Path) -> None:
+    from reports.plan_figure import write_plan_figure
+    from reports.text import note
+    from sim.plan.fleet import Fleet
+
+    write_plan_figure(found.plan if isinstance(found, Fleet) else found, figure)
+    note(f"figure: {figure}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,7 +126,7 @@ class _Day:
     facts: tuple[str, ...]
 
 
-_Answer = tuple[dict[str, Any], "RenderableType"]
+_Answer = tuple["Plan | ServePlan | Fleet", "RenderableType"]
 
 
 def _training(q: _Question, show: Progress) -> _Answer:
@@ -119,7 +148,7 @@ def _training(q: _Question, show: Progress) -> _Answer:
         effort=effort,
         progress=show,
     ).first(q.top)
-    return found.to_dict(), plan_report(found, q.title)
+    return found, plan_report(found, q.title)
 
 
 def _serving(q: _Question, show: Progress) -> _Answer:
@@ -139,7 +168,7 @@ def _serving(q: _Question, show: Progress) -> _Answer:
         effort=effort,
         progress=show,
     ).first(q.top)
-    return found.to_dict(), serve_plan_report(found, q.title)
+    return found, serve_plan_report(found, q.title)
 
 
 def _fleet(q: _Question, show: Progress) -> _Answer:
@@ -161,4 +190,4 @@ def _fleet(q: _Question, show: Progress) -> _Answer:
         effort=ServeEffort(q.top, q.most or _SERVED),
     )
     found = plan_fleet(q.scenario, q.day.traffic, ask, show)
-    return found.to_dict(), fleet_report(found, q.title)
+    return found, fleet_report(found, q.title)

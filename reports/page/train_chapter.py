@@ -25,7 +25,14 @@ from sim.prediction import Prediction
 def train_chapter(case: TrainCase, key: str) -> Chapter:
     """All of it."""
     p = case.asked
-    sections: list[Section] = [against(case), spent(case), held(case), timeline(case), matters(case), layouts(case)]
+    sections: list[Section] = [
+        against(case),
+        spent(case),
+        held(case),
+        timeline(case),
+        matters(case.whatif),
+        layouts(case),
+    ]
     if case.run is not None:
         sections.append(whole_run(case.run))
     record = record_section(comparable_training(_alike(p)), ("step_time_s",))

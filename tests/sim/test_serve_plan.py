@@ -104,7 +104,9 @@ def test_command(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert run(words) == 0
     said = capsys.readouterr().out
     assert "sustains" in said and "the best of every obvious choice" in said and "the front" in said
-    assert run([*words, "--json"]) == 0
+    picture = tmp_path / "front.svg"
+    assert run([*words, "--json", "--figure", str(picture)]) == 0
+    assert picture.stat().st_size > 10_000
     assert json.loads(capsys.readouterr().out)["options"]
     assert run([*words, "--slo", "ttft=1us"]) == 2
     assert "best found" in capsys.readouterr().err
