@@ -17,6 +17,16 @@ class _Record(BaseModel):
     verified: bool = True
 
 
+class ServerPrice(BaseModel):
+    """US dollars for one server: the published range and its date."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
+
+    low: float = Field(gt=0)
+    high: float = Field(gt=0)
+    date: str = Field(min_length=4)
+
+
 class Price(_Record):
     """US dollars per GPU-hour, rental: the published range and its date."""
 
@@ -69,6 +79,15 @@ class FabricRecord(_Record):
     latency_s: float = Field(ge=0)
     topology: str
     oversubscription: float = Field(ge=1)
+
+
+class ServerRecord(_Record):
+    """One server of specs/servers.yaml, by the name of its node."""
+
+    gpus: int = Field(ge=1)
+    kw: float = Field(gt=0)
+    rack_units: float = Field(gt=0, le=42)
+    usd: ServerPrice | None = None
 
 
 R = TypeVar("R", bound=_Record)

@@ -1,11 +1,23 @@
-"""`moesim plan`: the best layout of a training job, on one number of GPUs or several."""
+"""`moesim plan`: the best layout of a training job, or the best deployment of a load."""
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
+
+if TYPE_CHECKING:
+    from rich.console import RenderableType
+
+    from sim.plan.fleet import Fleet
+    from sim.plan.plan import Plan
+    from sim.plan.search import Progress
+    from sim.plan.serve_plan import ServePlan
+    from sim.scenario import Scenario
+
+_TRAINED, _SERVED = 1000, 100  # simulated at most per cluster, where --most is not given
 
 
 def plan(  # noqa: PLR0913  # one argument per option of the command
@@ -13,35 +25,169 @@ def plan(  # noqa: PLR0913  # one argument per option of the command
         Path, typer.Argument(help="Scenario file in YAML; its layout is left open.", show_default=False)
     ],
     gpus: Annotated[str, typer.Option(help="Sizes of the cluster: 64,128 or 64..512 (doubling).")] = "",
-    objective: Annotated[str, typer.Option(help="step_time, cost, tokens_per_dollar or gpu_hours.")] = "step_time",
+    objective: Annotated[
+        str,
+        typer.Option(
+            help="Training: step_time (default), cost, tokens_per_dollar, gpu_hours or goodput. "
+            "Serving: goodput (default), cost, tokens_per_dollar, tokens_per_s_per_gpu, ttft or tpot."
+        ),
+    ] = "",
+    slo: Annotated[str, typer.Option(help="Limits of serving: ttft=1s,tpot=50ms[,share=0.9].")] = "",
     fix: Annotated[
-        list[str] | None, typer.Option("--set", help="Values of one axis, for example tp=4,8 or recompute=none.")
+        list[str] | None,
+        typer.Option("--set", help="Values of one axis, for example tp=4,8, recompute=none or pools=no."),
     ] = None,
-    top: Annotated[int, typer.Option(help="How many layouts to show.", min=1, max=1000)] = 5,
-    most: Annotated[int, typer.Option(help="Simulate at most so many per cluster.", min=1)] = 1000,
-    workers: Annotated[int, typer.Option(help="Processes; 0: one per core.", min=0)] = 0,
+    traffic: Annotated[
+        Path | None,
+        typer.Option(help="Size a serving fleet for a day: CSV of hour,requests_per_s[,input_tokens,output_tokens]."),
+    ] = None,
+    growth: Annotated[float, typer.Option(help="Of the traffic a year: 0.2 is 20 %.")] = 0.0,
+    spare: Annotated[int, typer.Option(help="Replicas on top of those that are needed (N+1: 1).")] = 1,
+    fact: Annotated[
+        list[str] | None, typer.Option(help="Another fact of the fleet, for example power_usd_per_kwh=0.12.")
+    ] = None,
+    top: Annotated[int, typer.Option(help="How many answers to show.", min=1, max=1000)] = 5,
+    most: Annotated[int, typer.Option(help="Simulate at most so many per cluster (0: 1000; serving 100).", min=0)] = 0,
+    workers: Annotated[int, typer.Option(help="Processes of a training search; 0: one per core.", min=0)] = 0,
     json: Annotated[bool, typer.Option("--json", help="Print as JSON.")] = False,
+    figure: Annotated[Path | None, typer.Option(help="Draw the front (.png, .svg or .pdf).")] = None,
 ) -> int:
-    """Search tensor, pipeline, expert, context and data parallelism, micro-batch, recompute and schedule."""
-    from calibrate.row_outcomes import usable_cores
-    from reports.plan_table import plan_report
+    """Search layouts of a training job, or replicas, pools and batch limits that serve a load within limits."""
     from reports.progress import progress_bar
     from reports.text import console, print_json
-    from sim.plan.ask import axes, sizes
-    from sim.plan.plan import plan_train
-    from sim.plan.search import Effort
     from sim.scenario import load_scenario
 
+    _check(figure)
     asked = load_scenario(scenario)
-    effort = Effort(max(top, 10), most, workers or usable_cores())
+    name = asked.model if isinstance(asked.model, str) else asked.model.get("name", "the model")
+    day = None if traffic is None else _Day(traffic, growth, spare, tuple(fact or ()))
+    title = f"plan for {name} ({scenario})"
+    question = _Question(asked, title, gpus, objective, slo, tuple(fix or ()), top, most, workers, day)
     with progress_bar() as show:
-        found = plan_train(
-            asked, gpus=sizes(gpus), objective=objective, given=axes(fix or ()), effort=effort, progress=show
-        )
-    found = found.first(top)
+        found, table = _answered(question, show)
     if json:
         print_json(found.to_dict())
     else:
-        model = asked.model if isinstance(asked.model, str) else asked.model.get("name", "the model")
-        console().print(plan_report(found, f"plan for {model} ({scenario})"))
+        console().print(table)
+    if figure is not None:
+        _draw(found, figure)
     return 0
+
+
+def _check(figure: Path | None) -> None:
+    """OutputError for a picture that cannot be written, before the work starts."""
+    if figure is not None:
+        from reports.failures import check_writable
+        from reports.figures import check_format
+
+        check_writable(figure)
+        check_format(figure)
+
+
+def _answered(q: _Question, show: Progress) -> _Answer:
+    if q.day is not None:
+        return _fleet(q, show)
+    serving = q.scenario.serve is not None and (q.scenario.train is None or bool(q.slo))
+    return _serving(q, show) if serving else _training(q, show)
+
+
+def _draw(found: Plan | ServePlan | Fleet, figure: Path) -> None:
+    from reports.plan_figure import write_plan_figure
+    from reports.text import note
+    from sim.plan.fleet import Fleet
+
+    write_plan_figure(found.plan if isinstance(found, Fleet) else found, figure)
+    note(f"figure: {figure}")
+
+
+@dataclass(frozen=True, slots=True)
+class _Question:
+    """What was asked on the command line."""
+
+    scenario: Scenario
+    title: str
+    gpus: str
+    objective: str
+    slo: str
+    fix: tuple[str, ...]
+    top: int
+    most: int
+    workers: int
+    day: _Day | None
+
+
+@dataclass(frozen=True, slots=True)
+class _Day:
+    """A fleet's traffic."""
+
+    traffic: Path
+    growth: float
+    spare: int
+    facts: tuple[str, ...]
+
+
+_Answer = tuple["Plan | ServePlan | Fleet", "RenderableType"]
+
+
+def _training(q: _Question, show: Progress) -> _Answer:
+    from calibrate.row_outcomes import usable_cores
+    from reports.plan_table import plan_report
+    from sim.plan.ask import axes, sizes
+    from sim.plan.plan import plan_train
+    from sim.plan.search import Effort
+    from sim.scenario import ScenarioError
+
+    if q.slo:
+        raise ScenarioError("--slo is about serving; this scenario has no serve section")
+    effort = Effort(max(q.top, 10), q.most or _TRAINED, q.workers or usable_cores())
+    found = plan_train(
+        q.scenario,
+        gpus=sizes(q.gpus),
+        objective=q.objective or "step_time",
+        given=axes(q.fix),
+        effort=effort,
+        progress=show,
+    ).first(q.top)
+    return found, plan_report(found, q.title)
+
+
+def _serving(q: _Question, show: Progress) -> _Answer:
+    from reports.serve_plan_table import serve_plan_report
+    from sim.plan.ask import sizes
+    from sim.plan.serve_plan import plan_serve
+    from sim.plan.serve_search import ServeEffort
+    from sim.plan.serve_space import serve_axes
+
+    effort = ServeEffort(q.top, q.most or _SERVED)
+    found = plan_serve(
+        q.scenario,
+        gpus=sizes(q.gpus),
+        slo=q.slo,
+        objective=q.objective,
+        given=serve_axes(q.fix),
+        effort=effort,
+        progress=show,
+    ).first(q.top)
+    return found, serve_plan_report(found, q.title)
+
+
+def _fleet(q: _Question, show: Progress) -> _Answer:
+    from reports.fleet_table import fleet_report
+    from sim.plan.ask import sizes
+    from sim.plan.fleet_facts import read_facts
+    from sim.plan.fleet_plan import FleetAsk, plan_fleet
+    from sim.plan.serve_search import ServeEffort
+    from sim.plan.serve_space import serve_axes
+
+    assert q.day is not None  # asked before
+    ask = FleetAsk(
+        growth=q.day.growth,
+        spare=q.day.spare,
+        gpus=sizes(q.gpus),
+        slo=q.slo,
+        given=serve_axes(q.fix),
+        facts=read_facts(q.day.facts),
+        effort=ServeEffort(q.top, q.most or _SERVED),
+    )
+    found = plan_fleet(q.scenario, q.day.traffic, ask, show)
+    return found, fleet_report(found, q.title)

@@ -1,4 +1,4 @@
-"""`moesim whatif`: what matters for a training run, one change at a time."""
+"""`moesim whatif`: what matters for a training run or a deployment, one change at a time."""
 
 from __future__ import annotations
 
@@ -14,22 +14,31 @@ def whatif(
     json: Annotated[bool, typer.Option("--json", help="Print as JSON.")] = False,
     figure: Annotated[Path | None, typer.Option(help="Draw it as a tornado (.png, .svg or .pdf).")] = None,
 ) -> int:
-    """Change GPU, memory, network, batch, imbalance and precision, and say what each is worth."""
+    """Change GPU, memory, network, load, imbalance, precision and price, and say what each is worth."""
     from reports.failures import check_writable
     from reports.text import console, note, print_json
-    from reports.whatif_table import whatif_report
-    from sim.plan.whatif import whatif_train
+    from reports.whatif_table import serve_whatif_report, whatif_report
+    from sim.plan.whatif import WhatIf, whatif_train
+    from sim.plan.whatif_serve import ServeWhatIf, whatif_serve
+    from sim.scenario import load_scenario
 
     if figure is not None:
         from reports.figures import check_format
 
         check_writable(figure)
         check_format(figure)
-    found = whatif_train(scenario, share)
+    asked, title = load_scenario(scenario), f"what if, for {scenario}"
+    found: WhatIf | ServeWhatIf
+    if asked.serve is not None and asked.train is None:
+        found = whatif_serve(asked, share)
+        table = serve_whatif_report(found, title)
+    else:
+        found = whatif_train(asked, share)
+        table = whatif_report(found, title)
     if json:
         print_json(found.to_dict())
     else:
-        console().print(whatif_report(found, f"what if, for {scenario}"))
+        console().print(table)
     if figure is not None:
         from reports.tornado import write_tornado
 

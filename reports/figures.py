@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from sim.prediction import Prediction
 
 FORMATS = (".png", ".svg", ".pdf")
-_WIDTH = 15.0  # inches
+WIDTH = 15.0  # inches
 _LEFT, _RIGHT = 0.9, 0.25  # inches beside the lanes
 _GIB = 2.0**30
 STYLE: Any = {
@@ -61,18 +61,18 @@ def step_figure(p: Prediction) -> Figure:
     lower = max(2.3, 0.2 * categories + 0.3)
     head, legend, foot = 1.08, 1.05, 0.55
     height = head + lanes + legend + lower + foot
-    figure = Figure(figsize=(_WIDTH, height), facecolor="white")
+    figure = Figure(figsize=(WIDTH, height), facecolor="white")
     FigureCanvasAgg(figure)
     _title(figure, p, height)
     bottom = (foot + lower + legend) / height
-    drawn = _lanes(figure, p, bottom, lanes / height)
-    _legend(figure, drawn, (foot + lower + 0.36) / height)
+    drawn = add_lanes(figure, p, bottom, lanes / height)
+    add_legend(figure, drawn, (foot + lower + 0.36) / height)
     if p.resolved.job.layout.vpp > 1 or p.resolved.job.layout.schedule == "dualpipe":
         note = "numbers: micro-batches; lighter shades: a rank's further model chunks"
-        figure.text(_LEFT / _WIDTH, (foot + lower + 0.16) / height, note, fontsize=8.8, va="center", color="#555555")
-    left = figure.add_axes((3.05 / _WIDTH, foot / height, 5.2 / _WIDTH, (lower - 0.25) / height))
+        figure.text(_LEFT / WIDTH, (foot + lower + 0.16) / height, note, fontsize=8.8, va="center", color="#555555")
+    left = figure.add_axes((3.05 / WIDTH, foot / height, 5.2 / WIDTH, (lower - 0.25) / height))
     _breakdown(left, p)
-    right = figure.add_axes((9.35 / _WIDTH, foot / height, 3.9 / _WIDTH, (lower - 0.25) / height))
+    right = figure.add_axes((9.35 / WIDTH, foot / height, 3.9 / WIDTH, (lower - 0.25) / height))
     _memory(right, p)
     return figure
 
@@ -84,7 +84,7 @@ def lanes_inches(p: Prediction) -> float:
 
 def _title(figure: Figure, p: Prediction, height: float) -> None:
     job = p.resolved.job
-    x = _LEFT / _WIDTH
+    x = _LEFT / WIDTH
     head = f"{job.arch.name} on {job.cluster.name}: {seconds(p.step_time_s)} per step"
     figure.text(x, 1 - 0.32 / height, head, fontsize=15, fontweight="bold", va="center")
     bubble = p.breakdown_s.get("bubble", 0.0) / p.step_time_s
@@ -97,15 +97,15 @@ def _title(figure: Figure, p: Prediction, height: float) -> None:
     figure.text(x, 1 - 0.82 / height, layout, fontsize=9.5, va="center", color="#555555")
 
 
-def _lanes(figure: Figure, p: Prediction, bottom: float, height: float) -> list[tuple[str, Any]]:
+def add_lanes(figure: Figure, p: Prediction, bottom: float, height: float) -> list[tuple[str, Any]]:
     """The Gantt chart: one pair of axes, or two with a cut between them."""
-    inches = _WIDTH - _LEFT - _RIGHT
+    inches = WIDTH - _LEFT - _RIGHT
     parts = windows(p, inches)
     gap = 0.012 if len(parts) > 1 else 0.0
-    width = (inches / _WIDTH - gap) / len(parts)
+    width = (inches / WIDTH - gap) / len(parts)
     drawn: dict[str, Any] = {}
     for i, window in enumerate(parts):
-        axes = figure.add_axes((_LEFT / _WIDTH + i * (width + gap), bottom, width, height))
+        axes = figure.add_axes((_LEFT / WIDTH + i * (width + gap), bottom, width, height))
         drawn |= dict(draw_lanes(axes, p, window))
         _finish_lanes(axes, p, window, first=i == 0)
         if len(parts) > 1:
@@ -113,7 +113,7 @@ def _lanes(figure: Figure, p: Prediction, bottom: float, height: float) -> list[
     if len(parts) > 1:
         hidden = parts[1].start_s - parts[0].end_s
         text = f"{seconds(hidden)} of steady state not shown"
-        x, y = _LEFT / _WIDTH + width + gap / 2, bottom - 0.4 * height / lanes_inches(p)
+        x, y = _LEFT / WIDTH + width + gap / 2, bottom - 0.4 * height / lanes_inches(p)
         figure.text(x, y, text, ha="center", va="center", fontsize=9, color="#555555")
     return list(drawn.items())
 
@@ -147,7 +147,8 @@ def _cut(axes: Axes, at_right: bool) -> None:
     axes.plot([x, x], [0.0, 1.0], marker=slash, transform=axes.transAxes, **style)
 
 
-def _legend(figure: Figure, drawn: list[tuple[str, Any]], y: float) -> None:
+def add_legend(figure: Figure, drawn: list[tuple[str, Any]], y: float) -> None:
+    """One row that says what the colours of the lanes are, at height `y` of the figure."""
     from matplotlib.patches import Patch
 
     ordered = [pair for pair in drawn if pair[1] != BUBBLE] + [pair for pair in drawn if pair[1] == BUBBLE]
@@ -155,7 +156,7 @@ def _legend(figure: Figure, drawn: list[tuple[str, Any]], y: float) -> None:
     figure.legend(
         handles=handles,
         loc="center left",
-        bbox_to_anchor=(_LEFT / _WIDTH - 0.008, y),
+        bbox_to_anchor=(_LEFT / WIDTH - 0.008, y),
         ncols=len(handles),
         frameon=False,
         fontsize=8.8,

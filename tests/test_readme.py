@@ -65,7 +65,7 @@ def test_commands_exist(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> N
             elif words[1] in ("train", "validate"):
                 assert (ROOT / words[2]).is_file(), line
             else:
-                arguments = [str(tmp_path / word) if word.endswith(".png") else word for word in words[1:]]
+                arguments = [str(tmp_path / word) if word.endswith((".png", ".html")) else word for word in words[1:]]
                 assert run(arguments) == 0, line
 
 

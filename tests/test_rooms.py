@@ -43,6 +43,7 @@ def allowed(room: str, path: Path, library: str) -> bool:
         "scipy": room == "calibrate",
         "matplotlib": room == "reports",
         "typer": room == "reports",
+        "jinja2": room == "reports",
         "rich": room == "reports",
         "pandas": room in ("calibrate", "reports"),
         "random": False,

@@ -10,10 +10,11 @@ from typing import Any
 
 from sim.plan.judge import Finalist, Judge
 from sim.plan.reasons import Verdict, costs_more, verdicts
+from sim.plan.run import interruptions, run_facts
 from sim.plan.search import Effort, Progress, Search, search
 from sim.scenario import LayoutAsk, Scenario, ScenarioError, load_scenario, parse_scenario
 
-OBJECTIVES = ("step_time", "cost", "tokens_per_dollar", "gpu_hours")
+OBJECTIVES = ("step_time", "cost", "tokens_per_dollar", "gpu_hours", "goodput")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -26,6 +27,7 @@ class Option:
     gpu_hours_per_million_tokens: float
     usd_per_million_tokens: float | None
     why: str
+    surviving: float  # share of the time that failures and checkpoints leave
 
     def to_dict(self) -> dict[str, Any]:
         """One row of the answer."""
@@ -43,6 +45,8 @@ class Option:
             "tokens_per_s": self.tokens_per_s,
             "gpu_hours_per_million_tokens": self.gpu_hours_per_million_tokens,
             "usd_per_million_tokens": self.usd_per_million_tokens,
+            "surviving": self.surviving,
+            "goodput_tokens_per_s": self.tokens_per_s * self.surviving,
             "why": self.why,
         }
 
@@ -128,15 +132,18 @@ def _answer(scenario: Scenario, objective: str, searches: list[Search], notes: l
     if objective in ("cost", "tokens_per_dollar") and price is None:
         raise ScenarioError(f"{gpu.name} has no price; give price_usd_per_gpu_hour, or use objective gpu_hours")
     tokens = float(job.global_batch) * job.seq_len
-    options = []
+    options, facts = [], run_facts()
     for found in searches:
+        cluster = replace(job.cluster, gpus=found.gpus)
         for f in found.finalists:
+            kept = interruptions(replace(job, cluster=cluster), f.step_time_s, facts).share
             hours = found.gpus * f.step_time_s / 3600.0 / tokens * 1e6
             usd = None if price is None else hours * price
             options.append(
                 Option(
                     gpus=found.gpus, finalist=f, tokens_per_s=tokens / f.step_time_s,
                     gpu_hours_per_million_tokens=hours, usd_per_million_tokens=usd, why="",
+                    surviving=kept,
                 )
             )  # fmt: skip
         if found.left_bound_s < found.finalists[min(top, len(found.finalists)) - 1].step_time_s:
@@ -144,6 +151,10 @@ def _answer(scenario: Scenario, objective: str, searches: list[Search], notes: l
                          f"{found.left_bound_s:.3g} s")  # fmt: skip
     if objective == "step_time":
         options.sort(key=lambda o: (o.finalist.step_time_s, o.gpus, o.finalist.candidate.title))
+    elif objective == "goodput":
+        options.sort(key=lambda o: (-o.tokens_per_s * o.surviving, o.gpus, o.finalist.candidate.title))
+        notes.append(f"{options[0].surviving:.2%} of the time of the best survives failures and checkpoints "
+                     f"(one GPU fails every {facts.gpu_mtbf_hours:,.0f} hours)")  # fmt: skip
     else:
         options.sort(key=lambda o: (o.gpu_hours_per_million_tokens, o.gpus, o.finalist.candidate.title))
     best = options[0]

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from hwmodels.facts import did_you_mean, read_yaml
+from sim.job import TrainJob
 from sim.params import parameters
 from sim.prediction import Prediction
 from sim.scenario import ScenarioError
@@ -113,6 +114,30 @@ def simulate_s(intervals: int, work_s: float, checkpoint_s: float, restart_s: fl
     return clock
 
 
+@dataclass(frozen=True, slots=True)
+class Interruptions:
+    """What failures and checkpoints do to a job: seconds, and the share of the time that is left for training."""
+
+    mtbf_s: float
+    checkpoint_bytes: float
+    write_s: float  # that training waits for
+    restart_s: float
+    interval_s: float
+    share: float
+
+
+def interruptions(job: TrainJob, step_s: float, facts: RunFacts) -> Interruptions:
+    """Of a job whose step takes `step_s` seconds, with checkpoints at Daly's interval."""
+    gpus = job.cluster.gpus
+    size = parameters(job.arch) * (2.0 + job.stack.master_dtype_bytes)
+    transfer_s = size / (facts.storage_bytes_per_s_per_gpu * gpus)
+    write_s, mtbf_s = transfer_s * facts.checkpoint_blocking_share, facts.gpu_mtbf_hours * _HOUR / gpus
+    interval_s = max(step_s, daly_interval_s(write_s, mtbf_s))
+    restart_s = facts.restart_s + transfer_s
+    share = interval_s / expected_s(interval_s, write_s, restart_s, mtbf_s)
+    return Interruptions(mtbf_s, size, write_s, restart_s, interval_s, share)
+
+
 def training_run(
     prediction: Prediction, tokens: float, facts: RunFacts | None = None, price: float | None = None
 ) -> TrainingRun:
@@ -121,15 +146,11 @@ def training_run(
         raise ScenarioError(f"tokens={tokens} must be above zero, for example 14.8e12")
     facts = facts or run_facts()
     job = prediction.resolved.job
-    gpus, stack = job.cluster.gpus, job.stack
+    gpus = job.cluster.gpus
     steps = max(1, round(tokens / prediction.tokens_per_step))
     compute_s = steps * prediction.step_time_s
-    size = parameters(job.arch) * (2.0 + stack.master_dtype_bytes)
-    transfer_s = size / (facts.storage_bytes_per_s_per_gpu * gpus)
-    write_s, mtbf_s = transfer_s * facts.checkpoint_blocking_share, facts.gpu_mtbf_hours * _HOUR / gpus
-    interval_s = max(prediction.step_time_s, daly_interval_s(write_s, mtbf_s))
-    restart_s = facts.restart_s + transfer_s
-    wall_s = compute_s / interval_s * expected_s(interval_s, write_s, restart_s, mtbf_s)
+    cut = interruptions(job, prediction.step_time_s, facts)
+    wall_s = compute_s / cut.share
     spares = round(gpus * facts.spare_share)
     hours = (gpus + spares) * wall_s / _HOUR
     rate = price or prediction.cost.get("usd_per_gpu_hour")
@@ -144,11 +165,11 @@ def training_run(
         goodput=compute_s / wall_s,
         gpus=gpus,
         spare_gpus=spares,
-        mtbf_s=mtbf_s,
-        failures=wall_s / mtbf_s,
-        checkpoint_bytes=size,
-        checkpoint_s=write_s,
-        checkpoint_interval_s=interval_s,
+        mtbf_s=cut.mtbf_s,
+        failures=wall_s / cut.mtbf_s,
+        checkpoint_bytes=cut.checkpoint_bytes,
+        checkpoint_s=cut.write_s,
+        checkpoint_interval_s=cut.interval_s,
         gpu_hours=hours,
         usd=None if rate is None else hours * float(rate),
         energy_mwh=energy_mwh,

@@ -14,6 +14,7 @@ from typing import Any
 from hwmodels.profile import Profile
 from sim.job import TrainJob
 from sim.memory import step_memory
+from sim.plan.outcome import by_knob, in_order
 from sim.plan.roofline import PartOfRun, parts_of_run
 from sim.resolve import resolve
 from sim.scenario import PRECISIONS, Scenario, ScenarioError, load_scenario, parse_scenario
@@ -35,6 +36,12 @@ class Outcome:
     step_time_s: float
     speed_factor: float  # tokens per second over those of the run as asked
     fits: bool
+    usd_factor: float = 1.0  # dollars per GPU-hour over those of the run as asked
+
+    @property
+    def value_factor(self) -> float:
+        """Tokens per dollar over those of the run as asked; what an upgrade adds to the price is not in it."""
+        return self.speed_factor / self.usd_factor
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,12 +56,14 @@ class WhatIf:
     parts: tuple[PartOfRun, ...]
     free_bytes: float  # memory that the fullest GPU has left; below zero: lacks
 
+    @property
+    def tokens_per_usd(self) -> float | None:
+        """Of the run as asked."""
+        return None if self.usd_per_million_tokens is None else 1e6 / self.usd_per_million_tokens
+
     def by_knob(self) -> list[tuple[str, list[Outcome]]]:
         """Outcomes of every knob together, the one that matters most first."""
-        found: dict[str, list[Outcome]] = {}
-        for outcome in self.outcomes:
-            found.setdefault(outcome.knob, []).append(outcome)
-        return sorted(found.items(), key=lambda kv: (-max(abs(o.speed_factor - 1.0) for o in kv[1]), kv[0]))
+        return by_knob(self.outcomes)
 
     def to_dict(self) -> dict[str, Any]:
         """Ready for JSON."""
@@ -68,6 +77,7 @@ class WhatIf:
                 {
                     "knob": o.knob, "change": o.change, "step_time_s": o.step_time_s,
                     "tokens_per_s_factor": o.speed_factor, "fits": o.fits,
+                    "tokens_per_usd": None if not self.tokens_per_usd else self.tokens_per_usd * o.value_factor,
                 }
                 for o in self.outcomes
             ],
@@ -107,9 +117,15 @@ def _latency(job: TrainJob, profile: Profile, factor: float) -> Changed:
     return replace(job, cluster=cluster), replace(profile, collective_fit=slower)
 
 
+def _hbm_size(job: TrainJob, profile: Profile, factor: float) -> Changed:
+    gpu = job.cluster.gpu
+    return _gpu(job, hbm_bytes=gpu.hbm_bytes * factor, usable_bytes=gpu.usable_bytes * factor), profile
+
+
 HARDWARE: Mapping[str, Knob] = {
     "GPU FLOP/s": _flops,
     "HBM bandwidth": _hbm,
+    "HBM size": _hbm_size,
     "NVLink bandwidth": _link,
     "NIC bandwidth": _nic,
     "network latency": _latency,
@@ -129,15 +145,21 @@ def _changes(job: TrainJob, profile: Profile, share: float) -> Iterator[tuple[st
         if batch >= per_pass and batch % per_pass == 0 and (job.layout.schedule != "dualpipe" or even):
             yield "global batch", f"x{factor:g}", (replace(job, global_batch=batch), profile)
     if job.arch.is_moe:
-        for sigma in _SKEWS:
-            routing = Routing(kind="lognormal", sigma=sigma)
-            if job.routing != routing:
-                yield "expert imbalance", f"lognormal {sigma:g}", (replace(job, routing=routing), profile)
-        if job.routing.kind != "balanced":
-            yield "expert imbalance", "balanced", (replace(job, routing=Routing()), profile)
+        yield from _skewed(job, profile)
+    if job.recompute:
+        yield "recompute", "nothing", (replace(job, recompute=frozenset()), profile)
     for precision in PRECISIONS:
         if precision not in (job.precision, "fp16", "fp32", "fp8_block") and job.cluster.gpu.supports(precision):
             yield "precision", precision, (replace(job, precision=precision), profile)
+
+
+def _skewed(job: TrainJob, profile: Profile) -> Iterator[tuple[str, str, Changed]]:
+    for sigma in _SKEWS:
+        routing = Routing(kind="lognormal", sigma=sigma)
+        if job.routing != routing:
+            yield "expert imbalance", f"lognormal {sigma:g}", (replace(job, routing=routing), profile)
+    if job.routing.kind != "balanced":
+        yield "expert imbalance", "balanced", (replace(job, routing=Routing()), profile)
 
 
 def whatif_train(scenario: Scenario | dict[str, Any] | str | Path, share: float = 0.2) -> WhatIf:
@@ -152,6 +174,7 @@ def whatif_train(scenario: Scenario | dict[str, Any] | str | Path, share: float 
     job, profile = resolved.job, resolved.kernels
     asked = StepSimulator(job, profile, resolved.tuning())
     usable = job.cluster.gpu.usable_bytes
+    memory = max(m.total for m in step_memory(asked))
     step_s = asked.simulate(events=False).step_time_s
     rate = job.global_batch * job.seq_len / step_s
     price = scenario.price_usd_per_gpu_hour or job.cluster.gpu.price_usd_per_hour
@@ -160,14 +183,17 @@ def whatif_train(scenario: Scenario | dict[str, Any] | str | Path, share: float 
         sim = StepSimulator(other, kernels, resolved.tuning())
         seconds = sim.simulate(events=False).step_time_s
         factor = other.global_batch * other.seq_len / seconds / rate
-        fits = max(m.total for m in step_memory(sim)) <= usable
+        fits = max(m.total for m in step_memory(sim)) <= other.cluster.gpu.usable_bytes
         outcomes.append(Outcome(knob, change, seconds, factor, fits))
+    if price is not None:
+        fits = memory <= usable
+        outcomes += [Outcome("price", f"{f - 1.0:+.0%}", step_s, 1.0, fits, f) for f in (1.0 - share, 1.0 + share)]
     return WhatIf(
         step_time_s=step_s,
         tokens_per_s=rate,
         usd_per_million_tokens=None if price is None else job.cluster.gpus / rate / 3600.0 * price * 1e6,
         usd_per_hour=price,
-        outcomes=tuple(sorted(outcomes, key=lambda o: (-abs(o.speed_factor - 1.0), o.knob, o.change))),
+        outcomes=in_order(outcomes),
         parts=tuple(parts_of_run(asked)),
-        free_bytes=usable - max(m.total for m in step_memory(asked)),
+        free_bytes=usable - memory,
     )

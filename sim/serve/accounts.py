@@ -5,8 +5,8 @@ from __future__ import annotations
 from sim.serve.replica import Replica
 from sim.serve.simulate import Machine, ServeRun
 
-_BUSY_POWER_SHARE = 0.7  # assumed: decode draws 435 of 1,000 W, prefill 710 (measured on B200); hosts not counted
-_IDLE_POWER_SHARE = 0.15  # assumed
+BUSY_POWER_SHARE = 0.7  # assumed: decode draws 435 of 1,000 W, prefill 710 (measured on B200); hosts not counted
+IDLE_POWER_SHARE = 0.15  # assumed
 
 
 def span_s(run: ServeRun) -> float:
@@ -50,13 +50,13 @@ def costs_of(run: ServeRun, gpus: int, price: float | None, idle_share: float) -
     every = [*run.replicas, *(run.prefill_replicas or ())]
     busy = sum(r.busy_s for r in every) or 1.0
     prefill = sum(r.prefill_busy_s for r in every) / busy
-    power = gpu.tdp_w * (_BUSY_POWER_SHARE * (1.0 - idle_share) + _IDLE_POWER_SHARE * idle_share)
+    power = gpu.tdp_w * (BUSY_POWER_SHARE * (1.0 - idle_share) + IDLE_POWER_SHARE * idle_share)
     energy = gpus * power * span
     found: dict[str, float | str] = {
         "gpu_hours": gpus * span / 3600.0,
         "energy_joules": energy,
         "joules_per_output_token": energy / outputs,
-        "energy_note": f"assumed: {_BUSY_POWER_SHARE:.0%} of {gpu.tdp_w:g} W when busy, {_IDLE_POWER_SHARE:.0%} idle",
+        "energy_note": f"assumed: {BUSY_POWER_SHARE:.0%} of {gpu.tdp_w:g} W when busy, {IDLE_POWER_SHARE:.0%} idle",
     }
     rate = price or gpu.price_usd_per_hour
     if rate is not None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 
 from hwmodels.exchange_kernels import link_bytes_per_s
+from hwmodels.profile import Profile
 from sim.serve.figures_of_merit import Latencies, latencies
 from sim.serve.job import ServeJob
 from sim.serve.kv_cache import KvCache, token_bytes
@@ -52,15 +53,17 @@ class ServeRun:
 class PricedJobs:
     """Kernel prices of jobs seen before; good as long as no constant that kernels' prices read is changed."""
 
-    def __init__(self) -> None:
+    def __init__(self, profile: Profile | None = None) -> None:
+        """`profile`: another one than that of each job's GPU."""
         self._found: dict[str, StepParts] = {}
+        self._profile = profile
 
     def parts_of(self, job: ServeJob, tuning: Tuning) -> StepParts:
         """Prices of this job's kernels."""
         parts = (job.cluster, job.layout, job.engine, job.formats, job.routing, job.speculation, job.offload)
         key = f"{job.arch.name} {len(job.arch.layers)} {parts} {job.two_batch} {job.expert_slots}"
         if key not in self._found:
-            self._found[key] = StepParts(job, tuning)
+            self._found[key] = StepParts(job, tuning, self._profile)
         return self._found[key]
 
 

@@ -6,10 +6,11 @@ the longer of what the GPU needs and what the host needs to launch it without a 
 
 from __future__ import annotations
 
-from bisect import bisect_left
+from bisect import bisect_left, bisect_right
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from sim.serve.kv_cache import token_bytes
 from sim.serve.step_parts import Parts, Priced, StepParts, Table, layer_count
 from sim.stack import Tuning
 
@@ -127,6 +128,24 @@ class StepCosts:
             line = self._experts[prefill] = self._line(self.parts.experts(prefill))
         return line.at(tokens)
 
+    def lowest(self, table: str) -> float:
+        """Seconds below which a table's line never goes; 0 for one that this job does not have."""
+        line = self._named(table)
+        return 0.0 if line is None else min(line.seconds)
+
+    def leanest(self, table: str) -> float:
+        """Seconds per token below which a table's line never goes; 0 for one that this job does not have."""
+        line = self._named(table)
+        return 0.0 if line is None else min(s / t for s, t in zip(line.seconds, line.grid, strict=True))
+
+    def _named(self, table: str) -> _Line | None:
+        """The line of "rank", "head", "experts" or "prefill experts"."""
+        if table in ("rank", "head"):
+            return self._rank if table == "rank" else self._head
+        prefill = table == "prefill experts"
+        self._expert_s(1, prefill)  # draws the line where there is one
+        return self._experts.get(prefill)
+
     def _hidden_s(self, total: float, tokens: float, prefill: bool) -> float:
         """With two-batch overlap: what of the exchange runs while the other half of the batch computes."""
         if not (self._job.two_batch and self._moe):
@@ -184,6 +203,22 @@ class StepCosts:
         parts = {name: seconds / self.yields for name, seconds in parts.items()}
         parts["host and gaps"] = max(0.0, a + b * cached - sum(parts.values()))
         return parts
+
+    def decode_floors(self, batch: int, cached: float) -> Parts:
+        """Seconds by part that the data sheet alone would take: peak FLOP/s, weights and caches at full bandwidth."""
+        mine = self.per_rank(batch)
+        tokens = mine * self._width
+        tables = [(self.parts.rank, tokens), (self.parts.head, tokens)]
+        if self._moe:
+            tables.append((self.parts.experts(False), tokens * self._job.attention_dp))
+        found: Parts = {}
+        for table, count in tables:
+            point = table.points[max(0, bisect_right(table.grid, count) - 1)]
+            for kernel in point.kernels:
+                found[kernel.part] = found.get(kernel.part, 0.0) + kernel.times * kernel.floor_s / self.yields
+        kept = token_bytes(self._job) * cached / self._ranks
+        found["attention"] = kept / self._job.cluster.gpu.hbm_bytes_per_s / self.yields
+        return found
 
     def _nearest(self, table: Table, count: float) -> Parts:
         """Parts at `count`, in proportion between the two points of the grid around it."""

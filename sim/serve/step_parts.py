@@ -13,7 +13,7 @@ from functools import cached_property
 
 from hwmodels.cost import KernelCostModel, Sustained
 from hwmodels.kernels import Legs
-from hwmodels.profile import load_profile
+from hwmodels.profile import Profile, load_profile
 from hwmodels.roofline import floor_s
 from hwmodels.work import Comm, Gemm, GroupedGemm, Stream, Work
 from sim.arch import LayerKind
@@ -86,14 +86,14 @@ class Table:
 class StepParts:
     """Prices the kernels of one job; tables are made when first asked for."""
 
-    def __init__(self, job: ServeJob, tuning: Tuning, profile: str | None = None) -> None:
+    def __init__(self, job: ServeJob, tuning: Tuning, profile: Profile | None = None) -> None:
         self.job = job
         self.sources: Counter[str] = Counter()
         self._tuning = tuning
         engine = job.engine.name
         self._model = KernelCostModel(
             job.cluster,
-            load_profile(profile or job.cluster.gpu.name),
+            profile or load_profile(job.cluster.gpu.name),
             Sustained(
                 stream_bandwidth={"*": tuning.get("stream_bandwidth", engine)},
                 stream_launch_s=tuning.get("stream_launch_s", engine),

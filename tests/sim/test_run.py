@@ -6,7 +6,9 @@ from typing import Any
 
 import pytest
 
+from sim.plan.plan import plan_train
 from sim.plan.run import daly_interval_s, expected_s, run_facts, simulate_s, sources, training_run
+from sim.plan.search import Effort
 from sim.predict import predict_train
 from sim.scenario import ScenarioError
 
@@ -79,3 +81,16 @@ def test_impossible_runs_are_refused() -> None:
     with pytest.raises(ScenarioError, match="above zero"):
         training_run(predict_train(JOB), 0.0)
     assert all(text.startswith(("fact:", "assumed:")) for text in sources().values())
+
+
+def test_a_plan_by_goodput_counts_what_failures_leave() -> None:
+    job = {
+        "model": "mixtral-8x7b",
+        "cluster": {"node": "dgx-h100", "gpus": 64},
+        "train": {"global_batch": 128, "seq_len": 4096},
+    }
+    given = {"tp": (1,), "pp": (1, 2), "vpp": (1,), "micro_batch": (1,), "recompute": ("none",), "etp": (1,)}
+    found = plan_train(job, gpus=(32, 64), objective="goodput", given=given, effort=Effort(top=3))
+    kept = [o.tokens_per_s * o.surviving for o in found.options]
+    assert kept == sorted(kept, reverse=True) and all(0.9 < o.surviving < 1.0 for o in found.options)
+    assert any("survives failures" in note for note in found.notes)

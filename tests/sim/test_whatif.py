@@ -63,3 +63,11 @@ def test_command(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
 def test_shares_that_make_no_sense_are_refused() -> None:
     with pytest.raises(ScenarioError, match="above 0 and at most"):
         whatif_train(JOB, 1.0)
+
+
+def test_price_and_memory_are_knobs_too(found: WhatIf) -> None:
+    by = {(o.knob, o.change): o for o in found.outcomes}
+    assert by["price", "+20%"].value_factor == pytest.approx(1 / 1.2) and by["price", "+20%"].speed_factor == 1.0
+    assert by["HBM size", "-20%"].speed_factor == 1.0 and by["HBM size", "-20%"].fits
+    assert found.tokens_per_usd == pytest.approx(1e6 / (found.usd_per_million_tokens or 1.0))
+    assert not {(o.knob, o.change): o for o in whatif_train(JOB, 0.6).outcomes}["HBM size", "-60%"].fits

@@ -1,0 +1,46 @@
+"""ServerSpec: a server as people buy, house and power it. Facts with a source and a date each."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from hwmodels.facts import catalogue
+from hwmodels.gpu import GpuSpec
+from hwmodels.records import ServerRecord, checked
+
+_BESIDE_GPUS = 1.8  # assumed: largest draw of a server over that of its GPUs, 10.2 kW against 8 x 700 W in a DGX H100
+_UNITS_PER_GPU = 1.0  # assumed: rack units, 8U for eight GPUs
+_WHOLE_RACK = 42
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ServerSpec:
+    """What one server holds, draws, fills and costs; usd is None where no price is known."""
+
+    name: str
+    gpus: int
+    kw: float
+    rack_units: float
+    usd: float | None
+    usd_note: str
+    source: str
+
+    def per_rack(self, rack_kw: float) -> int:
+        """Servers that one rack of that many kW takes; a rack-sized server is its own rack."""
+        return max(1, min(int(_WHOLE_RACK // self.rack_units), int(rack_kw // self.kw)))
+
+
+def load_server(node: str, gpus_per_host: int, gpu: GpuSpec) -> ServerSpec:
+    """The server of a node; for one without a record, sizes by rule and no price."""
+    records = catalogue("servers")
+    if node not in records:
+        kw = gpus_per_host * gpu.tdp_w / 1e3 * _BESIDE_GPUS
+        source = f"assumed: {_BESIDE_GPUS:g} times the power of its GPUs, {_UNITS_PER_GPU:g}U per GPU"
+        return ServerSpec(
+            name=node, gpus=gpus_per_host, kw=kw, rack_units=max(1.0, gpus_per_host * _UNITS_PER_GPU), usd=None,
+            usd_note="no price is known", source=source,
+        )  # fmt: skip
+    r = checked(ServerRecord, "servers", node, records[node])
+    usd = None if r.usd is None else (r.usd.low + r.usd.high) / 2.0
+    note = "no price is known" if r.usd is None else f"middle of {r.usd.low:,.0f} to {r.usd.high:,.0f}, {r.usd.date}"
+    return ServerSpec(name=node, gpus=r.gpus, kw=r.kw, rack_units=r.rack_units, usd=usd, usd_note=note, source=r.source)

@@ -1,0 +1,1 @@
+"""The report: one HTML page that answers a question to forward, section by section."""

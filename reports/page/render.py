@@ -1,0 +1,36 @@
+"""A page as HTML: one file that needs nothing else, the same bytes every time."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from reports.failures import writing
+from reports.page.section import Page
+
+
+def html_of(page: Page) -> str:
+    """The page as text."""
+    from jinja2 import Environment, PackageLoader, StrictUndefined
+
+    environment = Environment(
+        loader=PackageLoader("reports"),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        keep_trailing_newline=True,
+    )
+    environment.filters["percent"] = percent
+    return environment.get_template("page.html.j2").render(page=page)
+
+
+def percent(share: Any) -> str:
+    """A share as a CSS length; four digits are finer than any screen."""
+    return f"{100.0 * float(share):.4g}%"
+
+
+def write_page(page: Page, path: Path) -> None:
+    """Write the page. OutputError when that is not possible."""
+    with writing(path):
+        path.write_text(html_of(page), encoding="utf-8", newline="\n")

@@ -1,0 +1,69 @@
+"""The step as a Gantt chart of pipeline ranks, as a picture inside the page."""
+
+from __future__ import annotations
+
+from base64 import b64encode
+from io import BytesIO
+from typing import TYPE_CHECKING
+
+from reports.figures import STYLE, WIDTH, add_lanes, add_legend, lanes_inches
+from reports.page.section import Section
+from reports.page.train_case import TrainCase
+from reports.text import seconds
+from sim.prediction import Prediction
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+_AXIS, _LEGEND = 0.5, 0.45  # inches below the lanes
+
+
+def timeline(case: TrainCase) -> Section:
+    """Ranks over time."""
+    p = case.asked
+    data = {
+        "ranks": len(p.step.timeline.ranks()),
+        "micro_batches": p.resolved.job.micro_batches,
+        "schedule": p.resolved.job.layout.schedule,
+        "makespan_s": p.step.timeline.makespan_s,
+        "bubble_s": p.breakdown_s.get("bubble", 0.0),
+    }
+    shown = {"picture": picture(lanes_figure(p)), "alt": f"timeline of one step of {case.name}"}
+    return Section("timeline", "The step over time", _lead(p), data, shown)
+
+
+def _lead(p: Prediction) -> str:
+    lay, job = p.resolved.job.layout, p.resolved.job
+    if lay.pp == 1:
+        return f"No pipeline: all GPUs do the same {job.micro_batches} micro-batches side by side."
+    bubble = p.breakdown_s.get("bubble", 0.0)
+    return (
+        f"{lay.pp} pipeline ranks, {job.micro_batches} micro-batches, schedule {lay.schedule}: ranks stand idle for "
+        f"{seconds(bubble)} of {seconds(p.step_time_s)} ({bubble / p.step_time_s:.0%})."
+    )
+
+
+def lanes_figure(p: Prediction) -> Figure:
+    """The Gantt chart alone."""
+    from matplotlib import rc_context
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    lanes = min(5.0, lanes_inches(p))
+    height = lanes + _AXIS + _LEGEND + 0.1
+    with rc_context(STYLE):
+        figure = Figure(figsize=(WIDTH, height), facecolor="white")
+        FigureCanvasAgg(figure)
+        drawn = add_lanes(figure, p, (_AXIS + _LEGEND) / height, lanes / height)
+        add_legend(figure, drawn, 0.4 * _LEGEND / height)
+    return figure
+
+
+def picture(figure: Figure) -> str:
+    """A figure as a data URI: SVG with text as outlines, the same bytes every time."""
+    from matplotlib import rc_context
+
+    buffer = BytesIO()
+    with rc_context(STYLE):
+        figure.savefig(buffer, format="svg", metadata={"Date": None, "Creator": None})
+    return "data:image/svg+xml;base64," + b64encode(buffer.getvalue()).decode("ascii")

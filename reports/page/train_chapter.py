@@ -1,0 +1,110 @@
+"""A chapter about a training scenario: question, answer in a sentence, and the sections behind it."""
+
+from __future__ import annotations
+
+from calibrate.comparable import Alike, comparable_training
+from calibrate.validate import family_of
+from reports.page.against import against
+from reports.page.held import held
+from reports.page.layouts import layouts
+from reports.page.layouts import lead as layouts_lead
+from reports.page.matters import lead as matters_lead
+from reports.page.matters import matters
+from reports.page.record import record_section
+from reports.page.section import Chapter, Section, Tile
+from reports.page.spent import spent
+from reports.page.timeline import timeline
+from reports.page.train_case import TrainCase
+from reports.page.trust import assumptions_section, sources_section
+from reports.page.whole_run import whole_run
+from reports.text import gib, seconds, three
+from reports.train_table import batch_line, layout_line
+from sim.prediction import Prediction
+
+
+def train_chapter(case: TrainCase, key: str) -> Chapter:
+    """All of it."""
+    p = case.asked
+    sections: list[Section] = [
+        against(case),
+        spent(case),
+        held(case),
+        timeline(case),
+        matters(case.whatif),
+        layouts(case),
+    ]
+    if case.run is not None:
+        sections.append(whole_run(case.run))
+    record = record_section(comparable_training(_alike(p)), ("step_time_s",))
+    sources = sources_section(p.sources, sum(p.step.by_source.values()))
+    sections += [sources, record, assumptions_section(p.assumptions)]
+    points = [sections[1].lead, matters_lead(case.whatif), layouts_lead(case), record.lead]
+    return Chapter(
+        key=key,
+        title=f"Training {case.name} on {p.resolved.job.cluster.gpus:,} {p.resolved.job.cluster.gpu.name}",
+        question=_question(case),
+        answer=_answer(case),
+        points=tuple(point for point in points if point),
+        tiles=_tiles(p),
+        sections=tuple(sections),
+    )
+
+
+def _alike(p: Prediction) -> Alike:
+    job = p.resolved.job
+    return Alike(family_of(job.arch.name), job.cluster.gpu.generation, job.stack.name, job.cluster.gpus)
+
+
+def _question(case: TrainCase) -> str:
+    job = case.asked.resolved.job
+    dense = ", and would a dense model be cheaper" if case.twin else ""
+    return (
+        f"What does it cost to train {case.name} on {job.cluster.gpus:,} {job.cluster.gpu.name} "
+        f"({layout_line(case.asked)}; {batch_line(case.asked)}; stack {job.stack.name}){dense}?"
+    )
+
+
+def _answer(case: TrainCase) -> str:
+    p = case.asked
+    usd = p.cost.get("usd_per_million_tokens")
+    money = "" if usd is None else f", ${three(float(usd))} per million tokens"
+    text = (
+        f"A step takes {seconds(p.step_time_s)} (90 % interval {three(p.low_s)} to {seconds(p.high_s)}): "
+        f"{p.tokens_per_s:,.0f} tokens per second{money}."
+    )
+    if case.twin is None:
+        return text
+    return f"{text} {_beside_twin(p, case.twin)}"
+
+
+def _beside_twin(p: Prediction, twin: Prediction) -> str:
+    """One sentence on the dense model."""
+    ratio = p.step_time_s / twin.step_time_s
+    word = "cheaper" if ratio > 1.0 else "dearer"
+    gap = abs(1.0 / ratio - 1.0)
+    fits = "" if twin.memory_fits else " (if it fitted)"
+    if gap < 0.02:
+        return "A dense model of equal active parameters costs the same per token."
+    return f"A dense model of equal active parameters would be {gap:.0%} {word} per token{fits}."
+
+
+def _tiles(p: Prediction) -> tuple[Tile, ...]:
+    usd = p.cost.get("usd_per_million_tokens")
+    worst = max(m.total for m in p.memory)
+    tiles = [
+        Tile("step", seconds(p.step_time_s), f"{three(p.low_s)} to {seconds(p.high_s)} (90 %)"),
+        Tile("tokens/s per GPU", f"{p.tokens_per_s_per_gpu:,.0f}", f"{p.tokens_per_s:,.0f} together"),
+        Tile("MFU", f"{p.mfu:.1%}", f"{p.model_flops_per_s_per_gpu / 1e12:,.0f} TFLOP/s per GPU"),
+        Tile(
+            "memory", f"{gib(worst)} GiB", f"of {gib(p.usable_bytes)} GiB" + ("" if p.memory_fits else ": does not fit")
+        ),
+    ]
+    if usd is not None:
+        tiles.append(
+            Tile(
+                "per million tokens",
+                f"${three(float(usd))}",
+                f"at ${three(float(p.cost['usd_per_gpu_hour']))} a GPU-hour",
+            )
+        )
+    return tuple(tiles)

@@ -1,0 +1,28 @@
+"""The whole training run behind the step: days, money, energy, failures."""
+
+from __future__ import annotations
+
+from reports.page.section import Section
+from reports.run_table import seconds_or_hours
+from reports.text import binary, count, seconds, three
+from sim.plan.run import TrainingRun, sources
+
+
+def whole_run(run: TrainingRun) -> Section:
+    """From tokens to days and dollars."""
+    days = run.wall_s / 86400.0
+    money = "" if run.usd is None else f" and ${run.usd / 1e6:,.2f} million"
+    lead = (
+        f"{count(run.tokens)} tokens take {three(days)} days{money}; {run.goodput:.1%} of the time survives failures "
+        "and checkpoints."
+    )
+    rows = [
+        ["time", f"{three(days)} days, {three(run.compute_s / 86400.0)} of them compute"],
+        ["GPU-hours", f"{run.gpu_hours:,.0f}, with {run.spare_gpus:,} spare GPUs"],
+        ["energy", f"{three(run.energy_mwh)} MWh, {three(run.co2_tonnes)} t CO2"],
+        ["failures", f"{three(run.failures)} expected, one every {seconds_or_hours(run.mtbf_s)}"],
+        ["checkpoints", f"{binary(run.checkpoint_bytes)}, {seconds(run.checkpoint_s)} each, every "
+                        f"{seconds_or_hours(run.checkpoint_interval_s)} (Daly)"],
+    ]  # fmt: skip
+    notes = [f"{name}: {text}" for name, text in sources().items()]
+    return Section("run", "The whole run", lead, run.to_dict(), {"rows": rows, "notes": notes})

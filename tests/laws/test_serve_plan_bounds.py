@@ -1,0 +1,90 @@
+"""Bounds of the serving planner never exceed what the loop finds, and pruning loses nothing."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from sim.plan.serve_judge import ServeJudge
+from sim.plan.serve_plan import plan_serve
+from sim.plan.serve_search import ServeEffort, Wanted, best_score, score_of, search_serving
+from sim.plan.serve_space import deployments, shapes
+from sim.plan.slo import Slo
+from sim.scenario import parse_scenario
+from sim.serve.accounts import span_s
+
+
+def question(model: str, node: str, gpus: int, **serve: Any) -> dict[str, Any]:
+    return {"model": model, "cluster": {"node": node, "gpus": gpus}, "serve": serve}
+
+
+POISSON = {"kind": "poisson", "rate_per_s": 30, "count": 200, "input_tokens": 900, "output_tokens": 120, "jitter": 0.5}
+CLOSED = {"kind": "closed", "concurrency": 48, "count": 150, "input_tokens": 300, "output_tokens": 90, "jitter": 0.3}
+QUEUED = {**POISSON, "kind": "offline", "rate_per_s": None}
+GROUPS = {"name": "vllm", "stream_tokens": 8}
+QUESTIONS: dict[str, dict[str, Any]] = {
+    "MoE, poisson": question("mixtral-8x7b", "dgx-h100", 8, engine="vllm", requests=POISSON),
+    "wide MoE, drafts, two batches": question(
+        "deepseek-v3", "dgx-h200", 16, engine="sglang", precision="fp8", two_batch_overlap=True, requests=CLOSED,
+        speculative={"tokens": 1, "acceptance": 0.8},
+    ),
+    "dense, queued": question("llama-3.1-8b", "dgx-h100", 4, engine="trtllm", precision="fp8", requests=QUEUED),
+    "streams groups": question("gpt-oss-120b", "dgx-h100", 4, engine=GROUPS, precision="fp4", requests=POISSON),
+}  # fmt: skip
+TIGHT = {"wide MoE, drafts, two batches": 0.1}  # overlap may hide half of a step, drafts may all be accepted
+LOOSE = Slo(1.0, 0.05)
+
+
+@pytest.mark.parametrize("name", QUESTIONS)
+def test_bounds_hold(name: str) -> None:
+    judge = ServeJudge(parse_scenario(QUESTIONS[name]), LOOSE)
+    arch, gpus = judge.base.arch, judge.base.cluster.gpus
+    fitting = [s for s in shapes(arch, gpus, judge.base.cluster.domain, {}) if judge.fits(s) is None]
+    found = list(deployments(judge.base, gpus, fitting, {}))
+    assert len(found) >= 10
+    tight = []
+    for c in found[:: max(1, len(found) // 10)]:
+        bounds = judge.bounds(c)
+        s = judge.simulate(c, bounds)
+        assert bounds.ttft_s <= s.ttft_s * (1 + 1e-9), c.title
+        assert bounds.tpot_s <= s.tpot_s * (1 + 1e-9), c.title
+        assert bounds.span_s <= span_s(judge.run(c, judge.load)) * (1 + 1e-9), c.title
+        assert s.attained <= bounds.attainable, c.title
+        for objective in ("goodput", "tokens_per_dollar", "ttft", "tpot"):
+            assert score_of(objective)(s) <= best_score(objective, c, bounds, judge) + 1e-9, (c.title, objective)
+        tight.append(bounds.tpot_s / s.tpot_s)
+    assert sum(tight) / len(tight) > TIGHT.get(name, 0.25)  # and say something
+
+
+def test_the_search_finds_the_best_of_all() -> None:
+    scenario = parse_scenario(QUESTIONS["MoE, poisson"])
+    wanted = Wanted(LOOSE, True, "tpot", {"pools": ("no",)})
+    found = search_serving(scenario, wanted, ServeEffort(top=2))
+    judge = ServeJudge(scenario, LOOSE)
+    fitting = [s for s in shapes(judge.base.arch, 8, judge.base.cluster.domain, {}) if judge.fits(s) is None]
+    everything = [judge.simulate(c) for c in deployments(judge.base, 8, fitting, wanted.given)]
+    good = sorted(s.tpot_s for s in everything if s.meets(LOOSE))
+    assert sorted(s.tpot_s for s in found.served if s.meets(LOOSE))[:2] == good[:2]
+
+
+def test_a_limit_that_bounds_break_prunes() -> None:
+    fast = Slo(1.0, 0.002)
+    wanted = Wanted(fast, True, "goodput", {})
+    found = search_serving(parse_scenario(QUESTIONS["MoE, poisson"]), wanted, ServeEffort(top=2))
+    assert len(found.hopeless) > 10 and len(found.served) < found.looked_at
+    assert not any(s.meets(fast) for s in found.served)
+
+
+def test_the_sustained_rate_is_where_the_limits_break() -> None:
+    plan = plan_serve(QUESTIONS["MoE, poisson"], given={"pools": ("no",), "pp": (1,)}, effort=ServeEffort(top=1))
+    judge, best = plan.searches[0].judge, plan.options[0]
+    rate = best.sustained_per_s
+    assert rate is not None and rate > 20.0
+
+    def holds(per_s: float) -> bool:
+        asked = dict(POISSON, rate_per_s=POISSON["rate_per_s"] * per_s / judge.load.rate_per_s)
+        scenario = parse_scenario({**QUESTIONS["MoE, poisson"], "serve": {"engine": "vllm", "requests": asked}})
+        return ServeJudge(scenario, plan.slo).simulate(best.served.candidate).meets(plan.slo)
+
+    assert holds(0.98 * rate) and not holds(1.1 * rate)

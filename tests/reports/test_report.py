@@ -1,0 +1,138 @@
+"""The report: what it says is what the simulator says, the same bytes every time, and a browser shows all of it."""
+
+from __future__ import annotations
+
+import json
+import re
+from pathlib import Path
+from typing import Any
+
+import pytest
+from browser import browser, look, print_pdf
+
+from reports.cli import run
+from reports.page.make import make_page
+from reports.page.render import html_of
+from reports.page.section import Page
+from reports.page.trust import kind_of
+from sim.predict import predict_train
+from sim.scenario import read_mapping
+from sim.twin import twin_scenario
+
+Capture = pytest.CaptureFixture[str]
+TEXT = (
+    "model: {base: mixtral-8x7b, layers: 4}\n"
+    "cluster: {node: dgx-h100, gpus: 8}\n"
+    "layout: {pp: 2, ep: 4}\n"
+    "train: {global_batch: 64, seq_len: 2048}\n"
+)
+SECTIONS = ("against", "spent", "held", "timeline", "matters", "layouts", "run", "sources", "record", "assumptions")
+
+
+@pytest.fixture(scope="module")
+def file(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("report") / "small.yaml"
+    path.write_text(TEXT, encoding="utf-8")
+    return path
+
+
+@pytest.fixture(scope="module")
+def page(file: Path) -> Page:
+    return make_page([file], tokens=1e11)
+
+
+def sections(page: Page) -> dict[str, Any]:
+    return page.to_dict()["chapters"][0]["sections"]
+
+
+def test_it_says_what_the_simulator_says(page: Page, file: Path) -> None:
+    said, asked = sections(page), predict_train(file)
+    assert tuple(said) == SECTIONS
+    twin = predict_train(twin_scenario(read_mapping(file), asked.resolved.job.arch), check_memory=False)
+    values = said["against"]["values"]
+    assert values["model as asked"]["step_time_s"] == asked.step_time_s
+    assert values["dense twin"]["step_time_s"] == twin.step_time_s
+    assert sum(said["spent"]["breakdown_s"].values()) == pytest.approx(asked.step_time_s)
+    assert said["held"]["ranks"][1]["total"] == asked.memory[1].total
+    assert said["layouts"]["options"][0]["step_time_s"] <= asked.step_time_s * (1 + 1e-9)
+    assert sum(said["sources"]["kinds"].values()) == pytest.approx(1.0)
+    assert said["assumptions"]["assumptions"] == list(asked.assumptions)
+    assert said["run"]["tokens"] == 1e11
+
+
+def test_the_track_record_is_of_like_runs_and_shows_judging_rows_apart(page: Page) -> None:
+    record = sections(page)["record"]
+    assert record["rows"] >= 4 and record["rule"] != "none"
+    assert any(key.endswith(", test") for key in record["accuracy"])
+    for row in record["records"]:
+        assert row["error_pct"] == pytest.approx(100 * (row["predicted"] / row["measured"] - 1))
+
+
+def test_the_page_needs_nothing_else_and_is_always_the_same(page: Page, file: Path) -> None:
+    text = html_of(page)
+    assert text == html_of(make_page([file], tokens=1e11))
+    assert not re.findall(r'(?:src|href)="(?!data:|#)', text) and "<script" not in text and "@import" not in text
+    assert text.count("<article") == 2 and "model: {base: mixtral-8x7b" in text
+    for section in page.chapters[0].sections:
+        assert f'id="c1-{section.key}"' in text and section.lead
+    ids = re.findall(r' id="([^"]+)"', text)
+    assert len(ids) == len(set(ids))
+
+
+def test_sources_are_sorted_by_how_sure_they_are() -> None:
+    assert [kind_of(s) for s in ("fit: h100 gemm bf16", "derived fit: h100 gemm", "roofline", "assumed: x")] == [
+        "measured", "derived", "roofline", "assumed",
+    ]  # fmt: skip
+
+
+def test_a_dense_model_has_no_twin(tmp_path: Path) -> None:
+    path = tmp_path / "dense.yaml"
+    path.write_text(TEXT.replace("mixtral-8x7b", "llama-3.1-8b").replace(", ep: 4", ""), encoding="utf-8")
+    page = make_page([path], search="none")
+    assert "is dense" in sections(page)["against"]["lead"] and "Not searched" in sections(page)["layouts"]["lead"]
+    assert "dense twin" not in html_of(page)
+
+
+def test_command(file: Path, tmp_path: Path, capsys: Capture) -> None:
+    out = tmp_path / "page.html"
+    assert run(["report", str(file), str(file), "--out", str(out), "--plan", "none"]) == 0
+    said = capsys.readouterr()
+    assert str(out) in said.err and said.out == ""
+    assert out.read_text(encoding="utf-8").count("<article") == 3
+    assert run(["report", str(file), "--json", "--plan", "none"]) == 0
+    assert json.loads(capsys.readouterr().out)["chapters"][0]["answer"]
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["--out", "nowhere/page.html"], "folder nowhere does not exist"),
+        (["--out", "page.pdf"], "a page ends in .html"),
+        (["--plan", "most"], "use one of near, full, none"),
+        (["--tokens", "many"], "not a number"),
+    ],
+)
+def test_bad_questions_are_one_line(
+    words: list[str], message: str, file: Path, capsys: Capture, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert run(["report", str(file), *words]) == 2
+    said = capsys.readouterr().err
+    assert message in said and said.count("\n") == 1
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.skipif(browser() is None, reason="no chromium on this machine: Debian's package chromium has one")
+def test_a_browser_shows_all_of_it_at_two_widths(page: Page, tmp_path: Path) -> None:
+    text = html_of(page)
+    looks, console = look(text, (390, 1200), tmp_path)
+    assert console == []
+    for width, seen in looks.items():
+        assert seen.width <= seen.room <= width and seen.sticks_out == [], (width, seen.sticks_out)
+        assert seen.pictures
+        for section in page.chapters[0].sections:
+            assert section.title in seen.text and " ".join(section.lead.split()) in " ".join(seen.text.split())
+    assert looks[390].height > looks[1200].height
+    (tmp_path / "page.html").write_text(text, encoding="utf-8")
+    print_pdf(tmp_path / "page.html", tmp_path / "page.pdf", tmp_path)
+    assert (tmp_path / "page.pdf").read_bytes().startswith(b"%PDF")
