@@ -17,7 +17,7 @@ from reports.page.timeline import timeline
 from reports.page.train_case import TrainCase
 from reports.page.trust import assumptions_section, sources_section
 from reports.page.whole_run import whole_run
-from reports.text import gib, seconds, three
+from reports.text import gib, seconds, three, times
 from reports.train_table import batch_line, layout_line
 from sim.prediction import Prediction
 
@@ -80,12 +80,13 @@ def _answer(case: TrainCase) -> str:
 def _beside_twin(p: Prediction, twin: Prediction) -> str:
     """One sentence on the dense model."""
     ratio = p.step_time_s / twin.step_time_s
-    word = "cheaper" if ratio > 1.0 else "dearer"
-    gap = abs(1.0 / ratio - 1.0)
     fits = "" if twin.memory_fits else " (if it fitted)"
-    if gap < 0.02:
+    if abs(ratio - 1.0) < 0.02:
         return "A dense model of equal active parameters costs the same per token."
-    return f"A dense model of equal active parameters would be {gap:.0%} {word} per token{fits}."
+    unsure = p.low_s <= twin.high_s and twin.low_s <= p.high_s
+    note = "; the intervals overlap" if unsure else ""
+    word = times(1.0 / ratio, "dearer", "cheaper")
+    return f"A dense model of equal active parameters would be {word} per token{fits}{note}."
 
 
 def _tiles(p: Prediction) -> tuple[Tile, ...]:
