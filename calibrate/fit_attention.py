@@ -5,10 +5,12 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from calibrate.kernel_fit import FitResult, Free, Sample, fit_coefficients, free_for, split
+from calibrate.fit_surface import Plane, fit_surface
+from calibrate.kernel_fit import FitResult, Free, Sample, fit_coefficients, free_for, judge, split
 from calibrate.kernel_tables import TABLE_DTYPE, has_column, read_table, table_path
 from hwmodels.gpu import GpuSpec
-from hwmodels.kernels import AttentionFit, attention_time_s
+from hwmodels.kernel_fits import ATTENTION_AXES, AttentionFit
+from hwmodels.kernels import MAX_HEAD_DIM, attention_position, attention_time_s
 from hwmodels.work import Attention, AttentionPhase
 
 CONTEXT_FILE = "context_attention_perf.parquet"
@@ -16,7 +18,6 @@ GENERATION_FILE = "generation_attention_perf.parquet"
 # vLLM: FlashAttention 2 on A100, 3 on Hopper, FlashInfer/cuDNN-class kernels on Blackwell
 _SOURCES = {"a100-sxm-80gb": "vllm/0.14.0"}
 _DEFAULT_SOURCE = "vllm/0.24.0"
-MAX_HEAD_DIM = 256  # wider heads run other kernels, up to 80 times slower; no model in the catalogue has them
 MIN_PREFILL_LEN = 64  # shorter prompts are launch and cache-write time
 BACKWARD_EFFICIENCY_RATIO = 0.8  # assumed: no table holds backward kernels
 
@@ -65,7 +66,7 @@ def load_samples(gpu: GpuSpec, dtype: str, decode: bool) -> list[Sample[Attentio
 
 
 def _wanted(row: tuple[Any, ...], decode: bool) -> bool:
-    """Rows inside the range that the fit claims."""
+    """Rows inside the range that the fit claims: wider heads run other kernels, up to 80 times slower."""
     return row[5] <= MAX_HEAD_DIM and (decode or row[1] >= MIN_PREFILL_LEN)
 
 
@@ -80,22 +81,51 @@ def _sample(row: tuple[Any, ...], dtype: str, decode: bool) -> Sample[Attention]
     return Sample(work, float(row[6]) * 1e-3, (heads, kv_heads, dim, window))
 
 
-def make_fit(forward: Mapping[str, float], decode: Mapping[str, float]) -> AttentionFit:
+_HEADS = ((0.0, 3.0, 5.0, 7.0, 9.0, 11.0, 13.0), (0.0, 1.0, 2.0, 3.0, 4.0, 6.0), (6.0, 7.0, 8.0), (0.0, 2.0, 5.0))
+_PREFILL_KEYS = (6.0, 8.0, 9.0, 10.0, 11.0, 12.0, 13.0, 14.0)
+_DECODE_KEYS = (1.0, 4.0, 6.0, 8.0, 10.0, 12.0, 14.0, 17.0)
+LEFT_OUT = 6000
+
+
+def plane_of(decode: bool, dtype: str) -> Plane[Attention]:
+    """What the surface of one phase is laid over."""
+
+    def work_at(node: tuple[float, ...]) -> Attention:
+        keys, sequences, group, dim, per_window = (round(2.0**x) for x in node)
+        window = max(1, round(keys / per_window)) if per_window > 1 else None
+        phase: AttentionPhase = "decode" if decode else "forward"
+        return Attention(
+            sequences, 1 if decode else keys, keys, group, 1, dim, dim, True, window, dtype, phase,
+            cache_write=not decode,
+        )  # fmt: skip
+
+    nodes = (_DECODE_KEYS if decode else _PREFILL_KEYS, *_HEADS)
+    return Plane(ATTENTION_AXES, nodes, attention_position, work_at, growing=2)
+
+
+def make_fit(forward: Mapping[str, Any], decode: Mapping[str, Any]) -> AttentionFit:
     """The record from its two halves and the assumed backward ratio."""
     return AttentionFit(backward_efficiency_ratio=BACKWARD_EFFICIENCY_RATIO, **forward, **decode)
 
 
 def fit_phase(
     gpu: GpuSpec, dtype: str, decode: bool, fit_count: int = 2500
-) -> tuple[FitResult, list[Sample[Attention]]]:
-    """Coefficients of one phase and its errors on left-out head layouts."""
+) -> tuple[dict[str, Any], FitResult, list[Sample[Attention]]]:
+    """Coefficients and surface of one phase by name, and its errors on left-out head layouts."""
     samples = load_samples(gpu, dtype, decode)
-    seen, unseen = split(samples, fit_count, 6000)
+    seen, unseen = split(samples, fit_count, LEFT_OUT)
     peak, bandwidth, sms = gpu.peak(dtype), gpu.hbm_bytes_per_s, gpu.sm_count
 
-    def predict(v: Mapping[str, float], work: Attention) -> float:
+    def predict(v: Mapping[str, Any], work: Attention) -> float:
         fit = make_fit(_NO_FORWARD, v) if decode else make_fit(v, _NO_DECODE)
         return attention_time_s(work, peak, bandwidth, sms, fit)
 
     free = free_for(DECODE_FREE if decode else FORWARD_FREE, sms)
-    return fit_coefficients(predict, free, seen, unseen), samples
+    bare = fit_coefficients(predict, free, seen, unseen)
+    all_seen = split(samples, len(samples), LEFT_OUT)[0]
+    name = "decode_surface" if decode else "surface"
+    values = {
+        **bare.values,
+        name: fit_surface(plane_of(decode, dtype), all_seen, lambda work: predict(bare.values, work)),
+    }
+    return values, judge(predict, values, all_seen, unseen, bare.loss), samples

@@ -15,7 +15,8 @@ from calibrate.kernel_fit import FitResult, Free, Sample, fit_coefficients, free
 from calibrate.kernel_tables import TABLE_DTYPE, read_table, table_path
 from hwmodels.dtypes import bytes_per_element
 from hwmodels.gpu import GpuSpec
-from hwmodels.kernels import GroupedGemmFit, grouped_gemm_time_s
+from hwmodels.kernel_fits import GroupedGemmFit
+from hwmodels.kernels import grouped_gemm_time_s
 from hwmodels.work import GroupedGemm
 
 FILE = "moe_perf.parquet"

@@ -9,7 +9,6 @@ collective measurements; its rows marked `test` that repeat rows of the tables s
 from __future__ import annotations
 
 import argparse
-import json
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict
 from datetime import date
@@ -21,7 +20,7 @@ from calibrate.kernel_fit import FitResult
 from calibrate.kernel_tables import LICENCE, PACKAGE, SYSTEM_OF, package_version, table_path
 from hwmodels.collective_fit import CollectiveFit
 from hwmodels.gpu import GpuSpec, load_gpu
-from hwmodels.machine import SCHEMA
+from hwmodels.machine import SCHEMA, profile_text
 
 PROFILES = Path(__file__).parent.parent / "hwmodels" / "profiles"
 # parts whose tables hold no fittable all-reduce at NVLS size borrow it from the same generation
@@ -84,7 +83,7 @@ def _gemms(gpu: GpuSpec, raw: dict[str, Any], fit_date: str) -> None:
             ranges((s.work for s in samples), ("m", "n", "k")),
             "one third of all (n, k) pairs",
             fit_date,
-            notes="bf16 pools engines (the typical machine); others time the bare kernel without the input cast",
+            notes="bf16: median of the engines (the typical machine); others: the bare kernel, without the input cast",
         )
         _say(gpu.name, f"gemm/{dtype}", result)
 
@@ -123,8 +122,8 @@ def _attention(gpu: GpuSpec, raw: dict[str, Any], fit_date: str) -> None:
         (False, "attention_forward", fit_attention.CONTEXT_FILE),
         (True, "attention_decode", fit_attention.GENERATION_FILE),
     ):
-        result, samples = fit_attention.fit_phase(gpu, dtype, decode)
-        halves.append(result.values)
+        values, result, samples = fit_attention.fit_phase(gpu, dtype, decode)
+        halves.append(values)
         names = ("batch", "q_len", "kv_len", "heads", "kv_heads", "qk_dim")
         raw["provenance"][f"{label}/{dtype}"] = provenance(
             result,
@@ -194,8 +193,8 @@ def main(argv: Sequence[str] | None = None) -> None:
     args = parser.parse_args(argv)
     excluded = fit_nccl.read_exclusions(args.exclude)
     for name in args.gpu or list(SYSTEM_OF):
-        text = json.dumps(make_profile(name, excluded, args.date), indent=1, sort_keys=True)
-        (args.out / f"{name}.json").write_text(text + "\n", encoding="utf-8")
+        text = profile_text(make_profile(name, excluded, args.date))
+        (args.out / f"{name}.json").write_text(text, encoding="utf-8")
 
 
 if __name__ == "__main__":

@@ -8,33 +8,34 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any, TypeVar
+from typing import Any
 
 from calibrate.fit_attention import DECODE_FREE, FORWARD_FREE, make_fit
 from calibrate.fit_gemm import FREE as GEMM_FREE
 from calibrate.fit_grouped import FREE as GROUPED_FREE
+from calibrate.fit_left_out import Fitted, cross_fit
 from calibrate.fit_nccl import FREE as COLLECTIVE_FREE
 from calibrate.fit_nccl import NVLS_FREE, PROTOCOL_FREE
-from calibrate.kernel_fit import FitResult, Free, Sample, fit_coefficients, free_for
+from calibrate.fit_surface import Plane
+from calibrate.kernel_fit import Free, Sample, fit_coefficients, free_for
 from calibrate.measure.samples import Measured
 from hwmodels.collective_fit import CollectiveFit, domain_collective_s, wire_bytes
+from hwmodels.kernel_fits import ATTENTION_AXES, GEMM_AXES, AttentionFit, GemmFit, GroupedGemmFit
 from hwmodels.kernels import (
-    AttentionFit,
-    GemmFit,
-    GroupedGemmFit,
+    attention_position,
     attention_time_s,
+    gemm_position,
     gemm_time_s,
     grouped_gemm_time_s,
 )
-from hwmodels.stream_fit import StreamFit, stream_time_s
+from hwmodels.stream_fit import STREAM_AXES, StreamFit, stream_position, stream_time_s
 from hwmodels.work import Attention, Comm, Gemm, GroupedGemm, Stream
 
-FOLDS = 3
 FEWEST = 4  # samples below which nothing is fitted
-RULE = "a third of the shapes, three times in turn; coefficients from all of them"
-W = TypeVar("W")
 
 _TILES = (1, 16, 64, 128)
+_WIDE_AXIS = 2.0  # doublings
+_LINE_STEP = 1.5  # doublings between two nodes of a line, at least
 STREAM_FREE = {
     "launch_s": Free(1e-5, 1e-7, 2e-3),
     "memory_efficiency": Free(0.5, 1e-3, 50.0),
@@ -56,56 +57,6 @@ def wider(free: Mapping[str, Free], slow: float = 100.0) -> dict[str, Free]:
             low = 0.005
         found[name] = Free(each.start, low, high)
     return found
-
-
-@dataclass(frozen=True, slots=True)
-class Fitted:
-    """Coefficients from all samples, with errors on shapes left out, and the seconds predicted for each sample."""
-
-    values: dict[str, float]
-    result: FitResult
-    samples: int
-
-
-def folds(samples: Sequence[Sample[W]]) -> list[tuple[list[Sample[W]], list[Sample[W]]]]:
-    """(seen, left out) pairs; every family of shapes is left out once, small and large ones alike."""
-    families = list(dict.fromkeys(s.family for s in sorted(samples, key=lambda s: s.seconds)))
-    fold_of = {family: number % FOLDS for number, family in enumerate(families)}
-    return [
-        ([s for s in samples if fold_of[s.family] != f], [s for s in samples if fold_of[s.family] == f])
-        for f in range(FOLDS)
-    ]
-
-
-def cross_fit(
-    predict: Callable[[Mapping[str, float], W], float], free: Mapping[str, Free], samples: Sequence[Sample[W]]
-) -> Fitted:
-    """Fit to all samples; judge on each third with coefficients of the other two."""
-    whole = fit_coefficients(predict, free, samples, samples, long_weight=1.0)
-    ratios: list[tuple[float, float]] = []
-    for seen, unseen in folds(samples):
-        if seen and unseen:
-            found = fit_coefficients(predict, free, seen, unseen, long_weight=1.0)
-            ratios += [(predict(found.values, s.work) / s.seconds, s.seconds) for s in unseen]
-    return Fitted(whole.values, _judged(whole, ratios, len(samples)), len(samples))
-
-
-def _judged(whole: FitResult, ratios: Sequence[tuple[float, float]], count: int) -> FitResult:
-    """The errors of left-out samples in place of those of samples seen."""
-    import numpy as np
-
-    ratio, seconds = np.array([r for r, _ in ratios]), np.array([s for _, s in ratios])
-    error, long = np.abs(ratio - 1.0), seconds > np.median(seconds)
-    return replace(
-        whole,
-        samples_fit=count,
-        samples_left_out=len(ratios),
-        median_error=float(np.median(error)),
-        p90_error=float(np.quantile(error, 0.9)),
-        long_median_error=float(np.median(error[long])),
-        long_p90_error=float(np.quantile(error[long], 0.9)),
-        long_bias=float(np.median(ratio[long]) - 1.0),
-    )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -134,12 +85,41 @@ def best_rates(samples: Sequence[Measured], works: Mapping[int, Any]) -> Rates:
     return Rates(flops_per_s=flops, memory_bytes_per_s=memory, link_bytes_per_s=link)
 
 
+def gemm_plane(samples: Sequence[Sample[Gemm]]) -> Plane[Gemm]:
+    """A coarse plane over the shapes that were measured."""
+    dtype = samples[0].work.dtype
+
+    def work_at(node: tuple[float, ...]) -> Gemm:
+        m, n, k = (round(2.0**x) for x in node[:3])
+        return Gemm(m, n, k, dtype)
+
+    nodes = _between_extremes([gemm_position(s.work) for s in samples])
+    return Plane(GEMM_AXES, nodes, gemm_position, work_at, growing=3)
+
+
+def _attention_plane(samples: Sequence[Sample[Attention]]) -> Plane[Attention]:
+    """The same over attention; what more queries, keys or heads add is left to the formula."""
+    nodes = _between_extremes([attention_position(s.work) for s in samples])
+    any_work = samples[0].work
+    return Plane(ATTENTION_AXES, nodes, attention_position, lambda node: any_work, growing=0)
+
+
+def _between_extremes(positions: Sequence[tuple[float, ...]]) -> tuple[tuple[float, ...], ...]:
+    """Three nodes along every axis that spans more than two doublings, two where it spans less, one where nothing."""
+    found = []
+    for axis in zip(*positions, strict=True):
+        low, high = min(axis), max(axis)
+        wide = (low, (low + high) / 2.0, high) if high - low > _WIDE_AXIS else (low, high)
+        found.append(wide if high > low else (low,))
+    return tuple(found)
+
+
 def fit_gemms(samples: Sequence[Sample[Gemm]], peak: float, rates: Rates) -> tuple[GemmFit, Fitted]:
     """Dense GEMMs of one dtype; the row tile is the one that explains most."""
     free = free_for(wider(GEMM_FREE), rates.sm_count)
 
     def predictor(tile: int) -> Callable[[Mapping[str, float], Gemm], float]:
-        def predict(v: Mapping[str, float], work: Gemm) -> float:
+        def predict(v: Mapping[str, Any], work: Gemm) -> float:
             fit = GemmFit(tile_m=tile, tile_n=tile, **v)
             return gemm_time_s(work, peak, rates.memory_bytes_per_s, rates.sm_count, fit)
 
@@ -147,7 +127,7 @@ def fit_gemms(samples: Sequence[Sample[Gemm]], peak: float, rates: Rates) -> tup
 
     losses = {t: fit_coefficients(predictor(t), free, samples, samples, 1.0).loss for t in _TILES}
     tile = min(losses, key=lambda t: losses[t])
-    found = cross_fit(predictor(tile), free, samples)
+    found = cross_fit(predictor(tile), free, samples, gemm_plane(samples))
     return GemmFit(tile_m=tile, tile_n=tile, **found.values), found
 
 
@@ -184,13 +164,16 @@ def fit_attention(
         fit = replace(make_fit(rest, starts), backward_efficiency_ratio=v["backward_efficiency_ratio"])
         return attention_time_s(work, peak, rates.memory_bytes_per_s, rates.sm_count, fit)
 
-    first = cross_fit(predict_both, free_for({**both, **ratio}, rates.sm_count), forward)
+    planes = [_attention_plane(part) for part in (forward, decode)]
+    first = cross_fit(predict_both, free_for({**both, **ratio}, rates.sm_count), forward, planes[0])
     values = {k: v for k, v in first.values.items() if k != "backward_efficiency_ratio"}
 
     def predict_decode(v: Mapping[str, float], work: Attention) -> float:
         return attention_time_s(work, peak, rates.memory_bytes_per_s, rates.sm_count, make_fit(values, v))
 
-    second = cross_fit(predict_decode, free_for(wider(DECODE_FREE), rates.sm_count), decode)
+    second = cross_fit(
+        predict_decode, free_for(wider(DECODE_FREE), rates.sm_count), decode, planes[1], "decode_surface"
+    )
     fit = make_fit(values, second.values)
     fit = replace(fit, backward_efficiency_ratio=first.values["backward_efficiency_ratio"])
     return fit, {"attention_forward": first, "attention_decode": second}
@@ -199,11 +182,22 @@ def fit_attention(
 def fit_stream(samples: Sequence[Sample[Stream]], rates: Rates) -> tuple[StreamFit, Fitted]:
     """One kind of memory-bound work, one direction."""
 
-    def predict(v: Mapping[str, float], work: Stream) -> float:
+    def predict(v: Mapping[str, Any], work: Stream) -> float:
         return stream_time_s(work, rates.memory_bytes_per_s, StreamFit(**v))
 
-    found = cross_fit(predict, STREAM_FREE, samples)
+    found = cross_fit(predict, STREAM_FREE, samples, _stream_plane(samples))
     return StreamFit(**found.values), found
+
+
+def _stream_plane(samples: Sequence[Sample[Stream]]) -> Plane[Stream]:
+    """A line over the sizes that were measured."""
+    kind = samples[0].work
+    sizes = sorted(stream_position(s.work)[0] for s in samples)
+    nodes = [sizes[0]]
+    for size in sizes:
+        if size - nodes[-1] >= _LINE_STEP:
+            nodes.append(size)
+    return Plane(STREAM_AXES, (tuple(nodes),), stream_position, lambda node: replace(kind, bytes=2.0 ** node[0]), 1)
 
 
 def fit_transfers(samples: Sequence[Sample[Comm]], rates: Rates) -> tuple[CollectiveFit, Fitted]:

@@ -105,12 +105,12 @@ def fit_coefficients(
     high = np.array([free[n].high for n in names]) / scale
     found = least_squares(residual, start, bounds=(low, high), loss="soft_l1", f_scale=0.08, max_nfev=60)
     values = {**held, **dict(zip(names, (found.x * scale).tolist(), strict=True))}
-    return _judge(predict, values, seen, unseen, float(found.cost))
+    return judge(predict, values, seen, unseen, float(found.cost))
 
 
-def _judge(
-    predict: Callable[[Mapping[str, float], W], float],
-    values: dict[str, float],
+def judge(
+    predict: Callable[[Mapping[str, Any], W], float],
+    values: Mapping[str, Any],
     seen: Sequence[Sample[W]],
     unseen: Sequence[Sample[W]],
     loss: float,
@@ -123,7 +123,7 @@ def _judge(
     error = np.abs(ratio - 1.0)
     pool = error[long] if long.any() else error
     return FitResult(
-        values=values,
+        values=dict(values),
         samples_fit=len(seen),
         samples_left_out=len(unseen),
         median_error=float(np.median(error)),

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -10,10 +9,9 @@ from statistics import median
 from typing import Any
 
 from calibrate.fit_kernels import rounded
+from calibrate.fit_left_out import RULE, Fitted
 from calibrate.fit_machine import (
     FEWEST,
-    RULE,
-    Fitted,
     Rates,
     best_rates,
     fit_attention,
@@ -28,7 +26,7 @@ from calibrate.measure.asks import work_of
 from calibrate.measure.device import Machine
 from calibrate.measure.samples import BadSamples, Measured, calmest
 from hwmodels.facts import catalogue
-from hwmodels.machine import SCHEMA
+from hwmodels.machine import SCHEMA, profile_text
 from hwmodels.work import Attention, Comm, Gemm, GroupedGemm, Stream, Work
 from sim.stack import Tuning
 
@@ -252,4 +250,4 @@ def make_own_profile(samples: Sequence[Measured], machine: Machine, table: Path)
 
 def write_profile(profile: Mapping[str, Any], path: Path) -> None:
     """The profile as JSON, keys sorted: same samples, same bytes."""
-    path.write_text(json.dumps(profile, indent=1, sort_keys=True, allow_nan=False) + "\n", encoding="utf-8")
+    path.write_text(profile_text(profile), encoding="utf-8")

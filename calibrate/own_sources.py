@@ -92,7 +92,8 @@ def read_nccl_log(path: Path) -> list[tuple[Comm, float]]:
 
 def from_nccl_logs(paths: Sequence[Path], system: str) -> dict[str, Any]:
     """The shipped profile of a GPU with collectives as these logs of one node measured them."""
-    from calibrate.fit_machine import FEWEST, RULE, Rates, fit_transfers, shape_ranges
+    from calibrate.fit_left_out import RULE
+    from calibrate.fit_machine import FEWEST, Rates, fit_transfers, shape_ranges
     from calibrate.kernel_fit import Sample
 
     raw, gpu = _shipped(system), load_gpu(system_name(system))
@@ -173,7 +174,8 @@ def from_trace(paths: Sequence[Path], system: str) -> dict[str, Any]:
     """The shipped profile of a GPU with GEMMs as these traces of the user's own run timed them."""
     from statistics import median
 
-    from calibrate.fit_machine import FEWEST, RULE, Rates, fit_gemms, shape_ranges
+    from calibrate.fit_left_out import RULE
+    from calibrate.fit_machine import FEWEST, Rates, fit_gemms, shape_ranges
     from calibrate.kernel_fit import Sample
 
     raw, gpu = _shipped(system), load_gpu(system_name(system))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from importlib.resources import files
 from math import isfinite
@@ -95,7 +95,7 @@ def blinded(row: dict[str, str]) -> dict[str, str]:
     return {column: row[column] for column in table_of(row).workload if column in row}
 
 
-def measured(row: dict[str, str], metric: str) -> tuple[float | None, str]:
+def measured(row: Mapping[str, str], metric: str) -> tuple[float | None, str]:
     """The measured value, None where there is none; and why one that is written down does not count."""
     text = (row.get(metric) or "").strip()
     if not text:

@@ -2,88 +2,28 @@
 
 Every formula has the shape  t = launch + (t_flops^p + t_bytes^p)^(1/p),  where t_flops and t_bytes are the
 roofline legs divided by a fitted efficiency and stretched by padding to tiles and by the last, partly filled
-wave of thread blocks. The forms were chosen by error on left-out shapes; the coefficients come from a profile
-and are fits, not facts. All functions are positive, never below flops/peak or bytes/bandwidth (of the keys
-inside the window, for windowed decode), and non-decreasing in every size. Math only.
+wave of thread blocks, and the whole by a surface: what measured kernels add at their sizes. The forms were chosen
+by error on left-out shapes; the coefficients come from a profile and are fits, not facts. All functions are positive
+and never below flops/peak or bytes/bandwidth (of the keys inside the window, for windowed decode). Without a
+surface they are non-decreasing in every size; surfaces follow measured kernels, which are not quite. Math only.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from math import ceil, sqrt
+from math import ceil, log2, sqrt
 
 from hwmodels.dtypes import bytes_per_element
+from hwmodels.kernel_fits import AttentionFit, GemmFit, GroupedGemmFit
+from hwmodels.surface import Surface
 from hwmodels.work import Attention, Gemm, GroupedGemm
 
 # Query rows of one thread block in the attention kernels that were measured, about.
 QUERY_TILE = 128
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class GemmFit:
-    """Coefficients of `gemm_time_s` for one GPU and one dtype. Fractions unless the name carries a unit."""
-
-    launch_s: float  # floor of one kernel
-    flops_efficiency: float  # of peak, before padding, waves and decline
-    bandwidth_efficiency: float  # of peak HBM bandwidth
-    overlap_power: float  # p of the p-norm of compute and memory: 1 adds them, large p takes the maximum
-    tile_m: int  # rows of one thread block's tile
-    tile_n: int  # columns of one thread block's tile
-    tile_m_exponent: float  # 0: the library always finds a tile that fits m, 1: m is padded to tile_m
-    pad_n_columns: float  # columns' worth of work that every GEMM pays on top of n
-    pad_k: float  # k-steps' worth of prologue and epilogue
-    partial_wave_exponent: float  # below one wave of tiles: 0 = split-k fills the GPU, 1 = idle SMs are lost
-    wave_exponent: float  # above one wave: 0 = no quantisation, 1 = full waves are paid
-    decline: float  # share by which long kernels slow down (clocks, power, L2 reuse), saturating
-    decline_scale_s: float  # ideal duration at which half of the decline has come
-    serial_s_per_k: float  # time of one k-step that parallelism over the output cannot hide
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class GroupedGemmFit:
-    """Coefficients of `grouped_gemm_time_s` for one GPU and one dtype."""
-
-    launch_s: float  # floor of one grouped kernel (taken from the plain GEMM of the same dtype)
-    group_s: float  # per group that has rows
-    flops_efficiency: float
-    bandwidth_efficiency: float
-    overlap_power: float
-    tile_rows: int  # rows of every group are padded to a multiple of this
-    tile_n: int
-    pad_weight: float  # 0 = padding is free, 1 = padded rows cost like real ones
-    pad_n_columns: float
-    pad_k: float
-    partial_wave_exponent: float
-    wave_exponent: float
-    # the two below describe the whole MoE op around its GEMMs and are NOT in grouped_gemm_time_s:
-    op_overhead_s: float  # routing, sort and the launches of permute, activation and combine
-    stream_bandwidth_efficiency: float  # share of HBM bandwidth of the bytes that these move; ASSUMED
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class AttentionFit:
-    """Coefficients of `attention_time_s` for one GPU and one dtype: forward, backward and decode."""
-
-    launch_s: float
-    flops_efficiency: float
-    bandwidth_efficiency: float
-    overlap_power: float
-    diagonal_keys: float  # masked keys per query that are computed anyway: tiles across the diagonal
-    pad_dim: float  # head-dimension elements' worth of softmax and epilogue per score
-    serial_s_per_key: float  # a thread block walks its keys in sequence, however idle the GPU
-    cache_write_passes: float  # extra passes over K and V when they are also written to a paged KV cache
-    partial_wave_exponent: float
-    wave_exponent: float
-    backward_efficiency_ratio: float  # of forward efficiency; ASSUMED, the tables hold no backward kernels
-    decode_launch_s: float
-    decode_bandwidth_efficiency: float
-    decode_ramp_bytes: float  # sqrt(bytes x this) is added to the bytes: ramp up and tail
-    decode_pad_keys: float  # keys' worth of bytes that every sequence pays on top of its own
-    decode_sequence_s: float  # per sequence and query head: schedule, merge of split KV
-    decode_partial_wave_exponent: float
-    decode_flops_efficiency: float
-    decode_group_rows: float  # query heads of one KV head are padded to this many rows
-    decode_overlap_power: float
+# Rows of the tiles whose last one is partly filled: what separates m = 129 from m = 256 in every library measured.
+FILL_TILE = 128
+# Wider heads were not measured: surfaces say nothing of them (absorbed latent attention).
+MAX_HEAD_DIM = 256
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,6 +34,10 @@ class Legs:
     flops_s: float
     bytes_s: float
     overlap_power: float
+
+    def stretched(self, factor: float) -> Legs:
+        """Every leg times the same factor."""
+        return Legs(factor * self.fixed_s, factor * self.flops_s, factor * self.bytes_s, self.overlap_power)
 
     def seconds(self, fixed: float = 1.0, flops: float = 1.0, bytes_: float = 1.0) -> float:
         """The kernel's time, each leg times a factor."""
@@ -148,7 +92,17 @@ def gemm_legs(work: Gemm, peak_flops_per_s: float, hbm_bytes_per_s: float, sm_co
     slowdown = 1.0 + fit.decline * ideal_s / (ideal_s + fit.decline_scale_s)
     flops_s = ideal_s * stretch * slowdown / fit.flops_efficiency
     bytes_s = work.bytes / work.count / (hbm_bytes_per_s * fit.bandwidth_efficiency)
-    return Legs(fit.launch_s + fit.serial_s_per_k * k, flops_s, bytes_s, fit.overlap_power)
+    legs = Legs(fit.launch_s + fit.serial_s_per_k * k, flops_s, bytes_s, fit.overlap_power)
+    if fit.surface is None:
+        return legs
+    ideal = max(2.0 * m * n * k / peak_flops_per_s, work.bytes / work.count / hbm_bytes_per_s)
+    return legs.stretched(max(fit.surface.factor(*gemm_position(work)), ideal / legs.seconds()))
+
+
+def gemm_position(work: Gemm) -> tuple[float, ...]:
+    """Where a GEMM lies on GEMM_AXES."""
+    fill = work.m / (FILL_TILE * ceil(work.m / FILL_TILE))
+    return log2(work.m), log2(work.n), log2(work.k), fill
 
 
 def grouped_gemm_time_s(
@@ -221,7 +175,25 @@ def attention_time_s(
         moved += fit.cache_write_passes * kv * bytes_per_element(work.dtype)
     bytes_s = moved / (hbm_bytes_per_s * fit.bandwidth_efficiency)
     seen = min(work.kv_len, work.window or work.kv_len)
-    return fit.launch_s + fit.serial_s_per_key * seen + _norm(flops_s, bytes_s, fit.overlap_power)
+    seconds = fit.launch_s + fit.serial_s_per_key * seen + _norm(flops_s, bytes_s, fit.overlap_power)
+    return _on_surface(seconds, fit.surface, work, work, peak_flops_per_s, hbm_bytes_per_s)
+
+
+def _on_surface(
+    seconds: float, surface: Surface | None, work: Attention, seen: Attention, peak: float, bandwidth: float
+) -> float:
+    """The formula's seconds times the surface, no faster than peak on the `seen` keys; wide heads have none."""
+    if surface is None or work.qk_dim > MAX_HEAD_DIM:
+        return seconds
+    return max(seen.flops / peak, seen.bytes / bandwidth, seconds * surface.factor(*attention_position(work)))
+
+
+def attention_position(work: Attention) -> tuple[float, ...]:
+    """Where an attention lies on ATTENTION_AXES. A chunk of queries counts like the square with as many scores."""
+    keys = sqrt(work.q_len * work.kv_len) if work.phase != "decode" else float(work.kv_len)
+    per_window = max(1.0, keys / work.window) if work.window else 1.0
+    per_kv_head = max(1.0, work.heads / work.kv_heads)
+    return log2(keys), log2(work.batch * work.kv_heads), log2(per_kv_head), log2(work.qk_dim), log2(per_window)
 
 
 def _decode_time_s(
@@ -242,7 +214,8 @@ def _decode_time_s(
     flops = 2.0 * work.batch * work.kv_heads * rows * kv_len * width
     flops_s = flops / (peak_flops_per_s * fit.decode_flops_efficiency)
     per_sequence_s = fit.decode_sequence_s * work.batch * work.heads
-    return fit.decode_launch_s + per_sequence_s + _norm(flops_s, bytes_s, fit.decode_overlap_power)
+    seconds = fit.decode_launch_s + per_sequence_s + _norm(flops_s, bytes_s, fit.decode_overlap_power)
+    return _on_surface(seconds, fit.decode_surface, work, seen, peak_flops_per_s, hbm_bytes_per_s)
 
 
 def _with_kv_len(work: Attention, kv_len: int) -> Attention:

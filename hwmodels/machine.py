@@ -7,6 +7,7 @@ n ranks shared the device ("2": ...), as processes on the cores of one CPU do. G
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Mapping
 from functools import lru_cache
 from pathlib import Path
@@ -19,6 +20,15 @@ from hwmodels.profile import NoFit, Profile, profile_from_dict
 SCHEMA = 1
 SUFFIX = ".json"
 MAX_BYTES = 20_000_000
+
+
+_NUMBERS = re.compile(r"\[\s+(-?[\d.e+-]+(?:,\s+-?[\d.e+-]+)*)\s+\]")
+
+
+def profile_text(raw: Mapping[str, Any]) -> str:
+    """The text of a profile file: JSON with sorted keys, and every list of numbers on a line of its own."""
+    text = json.dumps(raw, indent=1, sort_keys=True, allow_nan=False)
+    return _NUMBERS.sub(lambda found: f"[{', '.join(found.group(1).replace(',', ' ').split())}]", text) + "\n"
 
 
 def is_profile_file(name: str) -> bool:

@@ -13,9 +13,10 @@ from typing import Any, TypeVar
 from hwmodels.collective_fit import CollectiveFit
 from hwmodels.dtypes import PEAK_OF
 from hwmodels.gpu import GpuSpec, load_gpu, spec_from_record
-from hwmodels.kernels import AttentionFit, GemmFit, GroupedGemmFit
+from hwmodels.kernel_fits import AttentionFit, GemmFit, GroupedGemmFit
 from hwmodels.records import GpuRecord, checked
 from hwmodels.stream_fit import StreamFit
+from hwmodels.surface import surface_from
 
 F = TypeVar("F")
 
@@ -184,15 +185,20 @@ def profile_from_dict(raw: Mapping[str, Any]) -> Profile:
         gpu=raw["gpu"],
         derived_from=None,
         derived_note="",
-        gemms={d: GemmFit(**v) for d, v in raw["gemm"].items()},
+        gemms={d: GemmFit(**_with_surfaces(v)) for d, v in raw["gemm"].items()},
         grouped_gemms={d: GroupedGemmFit(**v) for d, v in raw["grouped_gemm"].items()},
-        attentions={d: AttentionFit(**v) for d, v in raw["attention"].items()},
+        attentions={d: AttentionFit(**_with_surfaces(v)) for d, v in raw["attention"].items()},
         collective_fit=CollectiveFit(**raw["collectives"]) if raw["collectives"] else None,
         provenance={k: _provenance(v) for k, v in raw["provenance"].items()},
-        streams={k: StreamFit(**v) for k, v in raw.get("streams", {}).items()},
+        streams={k: StreamFit(**_with_surfaces(v)) for k, v in raw.get("streams", {}).items()},
         constants=dict(raw.get("constants", {})),
         device=_device(raw),
     )
+
+
+def _with_surfaces(raw: Mapping[str, Any]) -> dict[str, Any]:
+    """Coefficients with their surfaces, if any, as records."""
+    return {name: surface_from(v) if name.endswith("surface") else v for name, v in raw.items()}
 
 
 def _device(raw: Mapping[str, Any]) -> GpuSpec | None:

@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from math import log2
 
+from hwmodels.surface import Surface
 from hwmodels.work import Stream
+
+STREAM_AXES = ("log2_bytes",)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -15,6 +19,7 @@ class StreamFit:
     memory_efficiency: float  # of the memory's rate; above 1 where fewer bytes travel than are counted
     cache_share: float  # share of the time per byte that a cache saves small work; 0: none
     cache_bytes: float  # size at which half of that gain is left
+    surface: Surface | None = None  # over STREAM_AXES
 
 
 def stream_key(work: Stream) -> str:
@@ -23,8 +28,17 @@ def stream_key(work: Stream) -> str:
 
 
 def stream_time_s(work: Stream, memory_bytes_per_s: float, fit: StreamFit) -> float:
-    """Seconds: launch + b / rate x (1 - gain c / (c + b)); non-decreasing in the bytes b as the gain is below 1."""
+    """Seconds: launch + b / rate x (1 - gain c / (c + b)), times the surface's factor at b bytes.
+
+    Without a surface non-decreasing in b, as the gain is below 1.
+    """
     if work.bytes <= 0.0:
         return 0.0
     held = fit.cache_share * fit.cache_bytes / (fit.cache_bytes + work.bytes) if fit.cache_bytes > 0.0 else 0.0
-    return fit.launch_s + work.bytes / (memory_bytes_per_s * fit.memory_efficiency) * (1.0 - held)
+    seconds = fit.launch_s + work.bytes / (memory_bytes_per_s * fit.memory_efficiency) * (1.0 - held)
+    return seconds if fit.surface is None else seconds * fit.surface.factor(*stream_position(work))
+
+
+def stream_position(work: Stream) -> tuple[float, ...]:
+    """Where the work lies on STREAM_AXES."""
+    return (log2(work.bytes),)

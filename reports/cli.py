@@ -11,6 +11,7 @@ import typer
 from reports.cli_calibrate import calibrate
 from reports.cli_catalogue import init, schema, show
 from reports.cli_comm import comm
+from reports.cli_compare import compare
 from reports.cli_plan import plan
 from reports.cli_report import report
 from reports.cli_serve import serve
@@ -28,7 +29,9 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-for _command in (train, serve, plan, sweep, whatif, report, comm, validate, calibrate, show, init, schema):
+for _command in (
+    train, serve, compare, plan, sweep, whatif, report, comm, validate, calibrate, show, init, schema,
+):  # fmt: skip
     app.command()(_command)
 
 # what the parser raises for unknown commands, options and values: the parent of typer.BadParameter's parent

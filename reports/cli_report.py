@@ -30,7 +30,7 @@ def report(
         if out.suffix.lower() not in (".html", ".htm"):
             raise OutputError(f"report {out}: a page ends in .html")
     with progress_bar() as show:
-        page = make_page(scenarios, search=plan, tokens=token_count(tokens) if tokens else 0.0, progress=show)
+        page = make_page(scenarios, search=plan, tokens=token_count(tokens) or 0.0, progress=show)
     if json:
         print_json(page.to_dict())
         return 0

@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 if TYPE_CHECKING:
-    from sim.plan.run import TrainingRun
     from sim.prediction import Prediction
 
 _AGREE = 1e-9  # relative; the exact run adds the same numbers in another order
@@ -40,6 +39,8 @@ def train(
     """Predict the time, memory and cost of one training step."""
     from reports.failures import check_writable
     from reports.text import console, note, print_json
+    from sim.plan.ask import token_count
+    from sim.plan.run import training_run
     from sim.predict import predict_train
     from sim.scenario import load_scenario
 
@@ -52,17 +53,14 @@ def train(
         check_format(figure)
     question = load_scenario(scenario)
     prediction = predict_train(question, check_memory=not no_memory_check)
-    run = _run(prediction, tokens) if tokens else None
+    run = training_run(prediction, wanted) if (wanted := token_count(tokens)) is not None else None
     if json:
         print_json(prediction.to_dict() | ({"run": run.to_dict()} if run is not None else {}))
     else:
+        from reports.run_table import run_report
         from reports.train_table import train_report
 
-        console().print(train_report(prediction))
-    if run is not None and not json:
-        from reports.run_table import run_report
-
-        console().print(run_report(run))
+        console().print(train_report(prediction), *([run_report(run)] if run is not None else []), sep="\n")
     if timeline is not None:
         from reports.chrometrace import write_chrome_trace
 
@@ -74,14 +72,6 @@ def train(
         write_figure(prediction, figure)
         note(f"figure: {figure}")
     return _compare_exact(scenario, prediction) if exact else 0
-
-
-def _run(prediction: Prediction, tokens: str) -> TrainingRun:
-    """The whole run behind a step."""
-    from sim.plan.ask import token_count
-    from sim.plan.run import training_run
-
-    return training_run(prediction, token_count(tokens))
 
 
 def _compare_exact(scenario: Path, replay: Prediction) -> int:

@@ -3,17 +3,15 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from rich import box
 from rich.table import Table
 
+from reports import frames
 from reports.failures import OutputError, check_writable, writing
 from reports.text import gib, seconds, three
 from sim.plan.sweep import TRAINED, Sweep
-
-if TYPE_CHECKING:
-    import pandas as pd
 
 ENDINGS = (".csv", ".parquet")
 
@@ -30,20 +28,13 @@ def check_table(path: Path) -> None:
             raise OutputError("Parquet needs pyarrow: pip install 'moesim[parquet]', or end the file in .csv")
 
 
-def frame(sweep: Sweep) -> pd.DataFrame:
-    """One row per point: settings, then results."""
-    import pandas as pd
-
-    return pd.DataFrame(list(sweep.rows), columns=[*sweep.names, *sweep.results])
-
-
 def write_table(sweep: Sweep, path: Path) -> None:
     """Write the table; its ending says the format."""
     with writing(path):
         if path.suffix.lower() == ".parquet":
-            frame(sweep).to_parquet(path, index=False)
+            frames.sweep(sweep).to_parquet(path, index=False)
         else:
-            frame(sweep).to_csv(path, index=False)
+            frames.sweep(sweep).to_csv(path, index=False)
 
 
 def sweep_report(sweep: Sweep) -> Table:

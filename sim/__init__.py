@@ -9,6 +9,7 @@ if TYPE_CHECKING:
     from sim.arch import ModelArch
     from sim.arch_catalogue import load_model, model_names, published
     from sim.arch_fields import ArchError
+    from sim.comparison.comparison import Comparison, compare
     from sim.job import TrainJob
     from sim.layout import BadLayout, Layout
     from sim.memory import DoesNotFit, RankMemory, step_memory
@@ -31,6 +32,8 @@ _HOME = {
     "model_names": "sim.arch_catalogue",
     "published": "sim.arch_catalogue",
     "ArchError": "sim.arch_fields",
+    "Comparison": "sim.comparison.comparison",
+    "compare": "sim.comparison.comparison",
     "BadLayout": "sim.layout",
     "Layout": "sim.layout",
     "DoesNotFit": "sim.memory",
@@ -63,6 +66,7 @@ _HOME = {
 __all__ = [
     "ArchError",
     "BadLayout",
+    "Comparison",
     "DoesNotFit",
     "Layout",
     "ModelArch",
@@ -80,6 +84,7 @@ __all__ = [
     "TrainJob",
     "Tuning",
     "active_parameters",
+    "compare",
     "flops_per_token",
     "kv_bytes_per_token",
     "load_model",

@@ -24,13 +24,18 @@ _BUSY_POWER_SHARE = 0.85  # assumed: GPUs draw this share of TDP while training,
 
 
 def predict_train(
-    scenario: Scenario | dict[str, Any] | str | Path, *, check_memory: bool = True, exact: bool = False
+    scenario: Scenario | dict[str, Any] | str | Path,
+    *,
+    check_memory: bool = True,
+    exact: bool = False,
+    events: bool = True,
 ) -> Prediction:
     """Predict one training step of a scenario (record, mapping or file).
 
     Raises ScenarioError, BadLayout, ArchError, FactError or NoFit for questions that cannot be answered and
     DoesNotFit when a stage needs more memory than its GPU has (unless `check_memory` is off). `exact` runs every
-    op as an event of its own instead of replaying each distinct segment; the answer is the same.
+    op as an event of its own instead of replaying each distinct segment; without `events` the recursion runs in the
+    engine's place. The answer is the same.
     """
     if isinstance(scenario, (str, Path)):
         scenario = load_scenario(scenario)
@@ -41,7 +46,7 @@ def predict_train(
     memory = tuple(step_memory(simulator))
     if check_memory:
         _require_memory(simulator, memory)
-    step = simulator.simulate_exact() if exact else simulator.simulate()
+    step = simulator.simulate_exact() if exact else simulator.simulate(events)
     if resolved.correction is not None:
         step = corrected(step, resolved.correction)
     return assemble(resolved, simulator, step, memory, scenario.price_usd_per_gpu_hour)

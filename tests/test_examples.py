@@ -61,3 +61,12 @@ def test_the_demo_runs_and_says_where_its_files_are(tmp_path: Path) -> None:
     assert all(name in done.stdout for name in ("deepseek-v3.png", "deepseek-v3.trace.json", "report.html"))
     page = (tmp_path / "report.html").read_text(encoding="utf-8")
     assert "Training mixtral-8x7b on 64" in page and "Training deepseek-v3 on 2,048" in page
+
+
+def test_the_capacity_plan_is_short_and_runs() -> None:
+    script = EXAMPLES / "capacity_plan.py"
+    assert len(script.read_text(encoding="utf-8").splitlines()) < 40
+    done = subprocess.run([sys.executable, str(script)], capture_output=True, text=True, timeout=120, check=True)
+    for word in ("step_time_s", "energy_mwh", "tokens_per_s_factor", "gpus_for_same_work", "traffic", "ttft_s"):
+        assert word in done.stdout
+    assert done.stderr == ""

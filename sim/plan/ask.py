@@ -1,4 +1,4 @@
-"""What people write on the command line about a search: sizes of the cluster, values of axes."""
+"""What people write on the command line: sizes of the cluster, values of axes, numbers of tokens."""
 
 from __future__ import annotations
 
@@ -36,8 +36,10 @@ def sizes(text: str) -> tuple[int, ...]:
     return tuple(found)
 
 
-def token_count(text: str) -> float:
-    """'14.8e12' as a number. ScenarioError for anything that is none."""
+def token_count(text: str) -> float | None:
+    """'14.8e12' as a number; None for an empty text. ScenarioError for anything else."""
+    if not text:
+        return None
     try:
         return float(text)
     except ValueError:

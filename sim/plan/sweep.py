@@ -37,7 +37,7 @@ SERVED = (
     "goodput_per_s", "capacity_requests_per_s", "label", "usd_per_million_output_tokens",
     "joules_per_output_token", "error",
 )  # fmt: skip
-_REFUSALS = (ScenarioError, DoesNotFit, BadTrace, BadLayout, ArchError, FactError, NoFit, StackError, UnitError)
+REFUSALS = (ScenarioError, DoesNotFit, BadTrace, BadLayout, ArchError, FactError, NoFit, StackError, UnitError)
 _MOST_POINTS = 1_000_000
 
 Settings = dict[str, Any]
@@ -114,7 +114,7 @@ def evaluate(scenario: Mapping[str, Any], settings: Settings) -> dict[str, Any]:
     answer = _served if results_of(scenario) is SERVED else _trained
     try:
         return row | answer(with_settings(scenario, settings))
-    except _REFUSALS as refusal:
+    except REFUSALS as refusal:
         return row | {"error": str(refusal)}
 
 

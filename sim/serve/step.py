@@ -58,7 +58,7 @@ class StepCosts:
         get, family = self.tuning.get, self._family
         attention = "mla_decode_factor" if self._mla else "attention_decode_factor"
         return {
-            "tp_comm": get("comm_factor", family),
+            "tp_comm": get("comm_factor", self._engine, family),
             "attention": get(attention, family),
         }
 
@@ -92,9 +92,9 @@ class StepCosts:
         get, formats, family, engine = self.tuning.get, self._job.formats, self._family, self._engine
         found = {
             "gemm": (
-                get("gemm_fixed_factor", formats.attention, family),
-                get("gemm_flops_factor", formats.attention, family),
-                get("gemm_bytes_factor", formats.attention, family),
+                get("gemm_fixed_factor", engine, family),
+                get("gemm_flops_factor", formats.attention, engine, family),
+                get("gemm_bytes_factor", formats.attention, engine, family),
             )
         }
         if self._moe:

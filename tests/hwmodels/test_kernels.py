@@ -18,11 +18,14 @@ from hwmodels.work import Attention, AttentionPhase, CommKind, Gemm, GroupedGemm
 GPUS = (*measured_gpus(), "h800-sxm", "h20-96gb", "v100-sxm2-32gb", "mi300x", "gb300")
 SIZES = (1, 2, 7, 16, 33, 64, 96, 127, 128, 129, 255, 256, 257, 500, 1024, 1500, 4096, 5000, 16384, 32768)
 EPS = 1e-9
+# surfaces follow measured kernels: more rows that fill the tiles better take up to a third less time (fp8, H100)
+DIP = 0.35
 
 
-def gemm_s(gpu: str, work: Gemm) -> float:
-    g, dtype = load_gpu(gpu), _peak_dtype(gpu, work.dtype)
-    return gemm_time_s(work, g.peak(dtype), g.hbm_bytes_per_s, g.sm_count, load_profile(gpu).gemm(work.dtype))
+def gemm_s(gpu: str, work: Gemm, surfaces: bool = True) -> float:
+    g, dtype, fit = load_gpu(gpu), _peak_dtype(gpu, work.dtype), load_profile(gpu).gemm(work.dtype)
+    fit = fit if surfaces else replace(fit, surface=None)
+    return gemm_time_s(work, g.peak(dtype), g.hbm_bytes_per_s, g.sm_count, fit)
 
 
 def grouped_s(gpu: str, work: GroupedGemm) -> float:
@@ -30,8 +33,9 @@ def grouped_s(gpu: str, work: GroupedGemm) -> float:
     return grouped_gemm_time_s(work, g.peak(_peak_dtype(gpu, work.dtype)), g.hbm_bytes_per_s, g.sm_count, fit)
 
 
-def attention_s(gpu: str, work: Attention) -> float:
+def attention_s(gpu: str, work: Attention, surfaces: bool = True) -> float:
     g, fit = load_gpu(gpu), load_profile(gpu).attention(work.dtype)
+    fit = fit if surfaces else replace(fit, surface=None, decode_surface=None)
     peak = g.peak(_peak_dtype(gpu, work.dtype))
     return attention_time_s(work, peak, g.hbm_bytes_per_s, g.sm_count, fit)
 
@@ -40,9 +44,9 @@ def _peak_dtype(gpu: str, dtype: str) -> str:
     return dtype if load_gpu(gpu).supports(dtype) else "fp16"
 
 
-def non_decreasing(time_of: Callable[[int], float], sizes: tuple[int, ...] = SIZES) -> None:
-    for (a, ta), (b, tb) in pairwise((s, time_of(s)) for s in sizes):
-        assert tb >= ta * (1.0 - EPS), f"{a} takes {ta}, {b} takes {tb}"
+def non_decreasing(time_of: Callable[[int], float], dip: float = EPS) -> None:
+    for (a, ta), (b, tb) in pairwise((s, time_of(s)) for s in SIZES):
+        assert tb >= ta * (1.0 - dip), f"{a} takes {ta}, {b} takes {tb}"
 
 
 def floor_s(gpu: str, work: Gemm | GroupedGemm | Attention) -> float:
@@ -58,9 +62,10 @@ def test_gemm_never_faster_with_more_work(gpu: str) -> None:
 
 
 def sweep_gemm(gpu: str, dtype: str, n: int, k: int) -> None:
-    non_decreasing(lambda s: gemm_s(gpu, Gemm(s, n, k, dtype)))
-    non_decreasing(lambda s: gemm_s(gpu, Gemm(n, s, k, dtype)))
-    non_decreasing(lambda s: gemm_s(gpu, Gemm(n, k, s, dtype)))
+    for surfaces, dip in ((False, EPS), (True, DIP)):
+        non_decreasing(lambda s, on=surfaces: gemm_s(gpu, Gemm(s, n, k, dtype), on), dip)
+        non_decreasing(lambda s, on=surfaces: gemm_s(gpu, Gemm(n, s, k, dtype), on), dip)
+        non_decreasing(lambda s, on=surfaces: gemm_s(gpu, Gemm(n, k, s, dtype), on), dip)
 
 
 @pytest.mark.parametrize("gpu", GPUS)
@@ -129,19 +134,25 @@ def test_attention_monotone_and_above_roofline(gpu: str, phase: AttentionPhase) 
     base = Attention(2, 512, 512, 32, 8, 128, 128, phase=phase)
     if phase == "decode":
         base = replace(base, q_len=1)
-        non_decreasing(lambda s: attention_s(gpu, replace(base, kv_len=s)))
-    else:
-        non_decreasing(lambda s: attention_s(gpu, replace(base, q_len=s, kv_len=s)))
-        non_decreasing(lambda s: attention_s(gpu, replace(base, q_len=s, kv_len=32768)))
-        non_decreasing(lambda s: attention_s(gpu, replace(base, q_len=s, kv_len=s, window=1024)))
-    non_decreasing(lambda s: attention_s(gpu, replace(base, batch=s)))
-    non_decreasing(lambda s: attention_s(gpu, replace(base, heads=8 * s)))
-    non_decreasing(lambda s: attention_s(gpu, replace(base, heads=8 * s, kv_heads=8 * s)))
-    non_decreasing(lambda s: attention_s(gpu, replace(base, qk_dim=s)))
+    for surfaces, dip in ((False, EPS), (True, DIP)):
+        sweep_attention(base, dip, lambda work, on=surfaces: attention_s(gpu, work, on))
     for s in SIZES:
         work = replace(base, kv_len=s, q_len=min(s, base.q_len))
         assert attention_s(gpu, work) >= floor_s(gpu, work) * (1.0 - EPS)
         assert attention_s(gpu, replace(work, cache_write=True)) >= attention_s(gpu, work)
+
+
+def sweep_attention(base: Attention, dip: float, time_of: Callable[[Attention], float]) -> None:
+    if base.phase == "decode":
+        non_decreasing(lambda s: time_of(replace(base, kv_len=s)), dip)
+    else:
+        non_decreasing(lambda s: time_of(replace(base, q_len=s, kv_len=s)), dip)
+        non_decreasing(lambda s: time_of(replace(base, q_len=s, kv_len=32768)), dip)
+        non_decreasing(lambda s: time_of(replace(base, q_len=s, kv_len=s, window=1024)), dip)
+    non_decreasing(lambda s: time_of(replace(base, batch=s)), dip)
+    non_decreasing(lambda s: time_of(replace(base, heads=8 * s)), dip)
+    non_decreasing(lambda s: time_of(replace(base, heads=8 * s, kv_heads=8 * s)), dip)
+    non_decreasing(lambda s: time_of(replace(base, qk_dim=s)), dip)
 
 
 @pytest.mark.parametrize("gpu", measured_gpus())

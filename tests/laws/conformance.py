@@ -7,6 +7,7 @@ from math import isfinite
 
 from hwmodels.cost import CostModel
 from hwmodels.gpu import GpuSpec
+from hwmodels.profile import Profile
 from hwmodels.roofline import floor_s
 from hwmodels.work import Attention, Comm, ExpertExchange, Gemm, Group, GroupedGemm, Stream, Work
 
@@ -18,6 +19,13 @@ SIZES = {
     Comm: ("bytes",),
     ExpertExchange: ("tokens", "payload_bytes", "node_copies", "imbalance"),
 }
+
+
+def without_surfaces(profile: Profile) -> Profile:
+    """The formulas of a profile alone."""
+    gemms = {dtype: replace(fit, surface=None) for dtype, fit in profile.gemms.items()}
+    attentions = {d: replace(fit, surface=None, decode_surface=None) for d, fit in profile.attentions.items()}
+    return replace(profile, gemms=gemms, attentions=attentions)
 
 
 def sample_work(dtype: str) -> list[Work]:
@@ -45,11 +53,12 @@ _PHASES = ("forward", "backward")
 _KINDS = ("all_reduce", "all_gather", "reduce_scatter", "all_to_all", "send", "broadcast")
 
 
-def check_cost_model(model: CostModel, fresh: CostModel, gpu: GpuSpec, dtype: str = "bf16") -> None:
+def check_cost_model(model: CostModel, fresh: CostModel, gpu: GpuSpec, dtype: str = "bf16", dip: float = 0.0) -> None:
     """Positive, finite, deterministic, named, no faster than the roofline, and never faster for more work.
 
     `fresh` is a second model of the same kind: it is asked in the reverse order and must give the same bits. Tile and
-    wave steps are allowed; dips are not.
+    wave steps are allowed; more work may be `dip` faster (kernels that were measured are, from tile to tile), and
+    next to nothing where it is ten times as much.
     """
     asked = sample_work(dtype)
     answers = {work: model.cost(work) for work in asked}
@@ -62,10 +71,10 @@ def check_cost_model(model: CostModel, fresh: CostModel, gpu: GpuSpec, dtype: st
         if not isinstance(work, Comm | ExpertExchange):
             assert cost.time_s >= floor_s(work, gpu) * (1 - 1e-12), (work, cost)
     for work in asked:
-        _check_monotone(model, work)
+        _check_monotone(model, work, dip)
 
 
-def _check_monotone(model: CostModel, work: Work) -> None:
+def _check_monotone(model: CostModel, work: Work, dip: float) -> None:
     names = {field.name for field in fields(work)}
     for size in SIZES[type(work)]:
         assert size in names
@@ -80,4 +89,5 @@ def _check_monotone(model: CostModel, work: Work) -> None:
             else:
                 bigger = replace(work, **{size: larger})  # type: ignore[arg-type]  # a size is a field of this kind of work
             after = model.cost(bigger).time_s
-            assert after >= before * (1 - 1e-12), f"{size} x {factor} makes {work} faster: {before} -> {after}"
+            least = before * (1 - (dip if factor < 10 else dip / 30.0) - 1e-12)
+            assert after >= least, f"{size} x {factor} makes {work} faster: {before} -> {after}"

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from conformance import check_cost_model
+from conformance import check_cost_model, without_surfaces
 
 from hwmodels.cluster import build_cluster, node_names
 from hwmodels.cost import KernelCostModel, Sustained
@@ -13,16 +13,28 @@ from hwmodels.work import Gemm
 _SPANS_HOSTS = [name for name in node_names() if build_cluster(name, 64).nic_bytes_per_s > 0.0]
 
 
-def _model(node: str) -> KernelCostModel:
+# how much faster a measured kernel gets with more rows where they fill its tiles better; seen: 31 % (fp8, H100)
+_DIP = 0.3
+
+
+def _model(node: str, surfaces: bool = True) -> KernelCostModel:
     cluster = build_cluster(node, 256)
-    return KernelCostModel(cluster, load_profile(cluster.gpu.name), Sustained())
+    profile = load_profile(cluster.gpu.name)
+    return KernelCostModel(cluster, profile if surfaces else without_surfaces(profile), Sustained())
+
+
+def _check(node: str, dtype: str) -> None:
+    """With the measured surfaces, and the formulas alone, which never dip."""
+    gpu = build_cluster(node, 256).gpu
+    check_cost_model(_model(node), _model(node), gpu, dtype, dip=_DIP)
+    check_cost_model(_model(node, surfaces=False), _model(node, surfaces=False), gpu, dtype)
 
 
 @pytest.mark.parametrize("node", _SPANS_HOSTS)
 def test_sixteen_bit(node: str) -> None:
     gpu = build_cluster(node, 256).gpu
     dtype = "bf16" if gpu.supports("bf16") else "fp16"
-    check_cost_model(_model(node), _model(node), gpu, dtype)
+    _check(node, dtype)
 
 
 @pytest.mark.parametrize("node", _SPANS_HOSTS)
@@ -36,4 +48,4 @@ def test_low_precision(node: str, dtype: str) -> None:
     except NoFit as refusal:  # an honest answer: nothing was measured, and the message says what was
         assert "fitted: " in str(refusal)
         pytest.skip(str(refusal))
-    check_cost_model(_model(node), _model(node), gpu, dtype)
+    _check(node, dtype)

@@ -1,0 +1,126 @@
+"""Would we have chosen what the makers chose? Where published layouts rank in our search for their jobs.
+
+A published row is laid out as it says and simulated; the same search as `moesim plan` looks at its job on the same
+cluster with the same software and kind of sharding (ZeRO-1 where a distributed optimizer ran). The rank counts what the
+search finds to be faster: single candidates; layouts (micro-batch, recompute and dispatcher left free); splits (tp, pp,
+cp, ep and etp, virtual stages left free as well).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from calibrate.cells import Row, text_of
+from calibrate.predict_row import RowResult, simulate_row
+from calibrate.row_file import measured, published_rows
+from calibrate.rows import scenario_of
+from sim.layout import Layout
+from sim.memory import step_memory
+from sim.plan.judge import Finalist
+from sim.plan.plan import plan_train
+from sim.plan.search import Effort
+
+MODELS = ("qwen3-235b-a22b", "llama-3.1-405b", "gpt-175b", "deepseek-v3")
+TOP = 10
+_MOST_GPUS = 2048  # assumed: larger searches only repeat these, with more data parallelism
+_MOST_SIMULATED = 600
+_NEEDED = ("tp", "pp", "vpp")  # a choice is only judged where it is printed
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Choice:
+    """A published layout beside what our search finds for the same job."""
+
+    id: str
+    model: str
+    cluster: str
+    layout: str
+    measured_s: float
+    predicted_s: float
+    best: str
+    best_s: float
+    rank: int
+    layout_rank: int
+    split_rank: int
+    fits: bool  # by our own count of memory
+
+    @property
+    def in_top(self) -> bool:
+        """Whether its layout is among our best ten."""
+        return self.layout_rank <= TOP
+
+
+def candidates_of(models: Iterable[str] = MODELS) -> list[Row]:
+    """Published rows of these models whose choice is printed, one per job and layout."""
+    wanted = set(models)
+    found: dict[str, Row] = {}
+    for file in published_rows()[:1]:
+        for row in file.rows:
+            printed = all(text_of(row, key) for key in _NEEDED) or "dualpipe" in _software(row)
+            if text_of(row, "model") in wanted and printed and int(row["gpus"]) <= _MOST_GPUS:
+                keys = ("model", "gpu", "gpus", "gbs", "seq_len", "precision", "tp", "pp", "vpp", "cp", "ep", "mbs")
+                found.setdefault("/".join(text_of(row, k) for k in keys), row)
+    return list(found.values())
+
+
+def _software(row: Row) -> str:
+    return "dualpipe" if "128x128" in text_of(row, "precision") else ""
+
+
+def choice(row: Row, workers: int = 1) -> Choice:
+    """Where a published row's layout ranks. ValueErrors carry the reason where it cannot be judged."""
+    result = simulate_row(row)
+    own_s = result.step.step_time_s
+    own_zero = max(1, result.resolved.job.layout.zero)
+    plan = plan_train(_open(row), given={"zero": (own_zero,)}, effort=Effort(TOP, _MOST_SIMULATED, workers))
+    finalists = [f for s in plan.searches for f in s.finalists]
+    faster = [f for f in finalists if f.step_time_s < own_s]
+    best = finalists[0]
+    job = result.resolved.job
+    return Choice(
+        id=row["id"],
+        model=job.arch.name,
+        cluster=f"{job.cluster.gpus:,} {job.cluster.gpu.name}, {job.global_batch:,} sequences, {job.precision}",
+        layout=_title(job.layout, job.micro_batch),
+        measured_s=measured(row, "step_time_s")[0] or 0.0,
+        predicted_s=own_s,
+        best=best.candidate.title,
+        best_s=best.step_time_s,
+        rank=1 + len(faster),
+        layout_rank=1 + _others(faster, job.layout, _layout_key),
+        split_rank=1 + _others(faster, job.layout, _split_key),
+        fits=_fits(result),
+    )
+
+
+def _others(faster: Iterable[Finalist], own: Layout, key: Callable[[Layout], tuple[Any, ...]]) -> int:
+    """Distinct layouts that are faster, variants of the published one not counted."""
+    return len({key(f.candidate.layout) for f in faster} - {key(own)})
+
+
+def _layout_key(layout: Layout) -> tuple[Any, ...]:
+    return (*_split_key(layout), layout.vpp)
+
+
+def _split_key(layout: Layout) -> tuple[Any, ...]:
+    return layout.tp, layout.pp, layout.cp, layout.ep, layout.etp
+
+
+def _open(row: Row) -> dict[str, Any]:
+    """The row's job with its layout left to the search."""
+    scenario, _ = scenario_of(row)
+    kept: Mapping[str, Any] = scenario["layout"]
+    layout = {key: kept[key] for key in ("sequence_parallel",) if key in kept}
+    return {**scenario, "layout": layout}
+
+
+def _title(layout: Layout, micro_batch: int) -> str:
+    parts = f"tp{layout.tp} pp{layout.pp} vpp{layout.vpp} cp{layout.cp} ep{layout.ep}"
+    return f"{parts} dp{layout.dp} zero{layout.zero} mbs{micro_batch} {layout.schedule}"
+
+
+def _fits(result: RowResult) -> bool:
+    usable = result.resolved.job.cluster.gpu.usable_bytes
+    return max(m.total for m in step_memory(result.simulator)) <= usable

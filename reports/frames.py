@@ -1,0 +1,97 @@
+"""Answers as pandas objects, for notebooks and scripts: one row per alternative, SI units in the names."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import asdict
+from typing import TYPE_CHECKING, Any
+
+from sim.comparison.comparison import SECTIONS, Comparison
+from sim.plan.plan import Plan
+from sim.plan.run import TrainingRun
+from sim.plan.sweep import Sweep
+from sim.plan.whatif import WhatIf
+from sim.prediction import Prediction
+from sim.serve.prediction import ServePrediction
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+
+def _frame(rows: Iterable[Mapping[str, Any]]) -> pd.DataFrame:
+    import pandas as pd
+
+    return pd.DataFrame(list(rows))
+
+
+def plan(found: Plan) -> pd.DataFrame:
+    """Layouts of a search, best first: degrees, seconds, bytes, dollars."""
+    return _frame(option.to_dict() for option in found.options)
+
+
+def sweep(found: Sweep) -> pd.DataFrame:
+    """One row per point: settings, then results."""
+    return _frame(found.rows).reindex(columns=[*found.names, *found.results])
+
+
+def whatif(found: WhatIf) -> pd.DataFrame:
+    """One row per change, the one that matters most first."""
+    return _frame(found.to_dict()["outcomes"])
+
+
+def compare(found: Comparison) -> pd.DataFrame:
+    """One column per model; rows are figures of training and serving, named section.figure."""
+    import pandas as pd
+
+    columns = {}
+    for column in found.columns:
+        record = {key: getattr(column, key) for key in ("model", "parameters", "active_parameters", "cluster")}
+        for section in SECTIONS:
+            side = getattr(column, section)
+            if side is not None:
+                record |= _flat(section, asdict(side))
+                record[f"{section}.gpus_for_same_work"] = found.gpus_for_same_work(column, section)
+            elif section in column.refusals:
+                record[f"{section}.refusal"] = column.refusals[section]
+        columns[column.name] = record
+    return pd.DataFrame(columns)
+
+
+def _flat(prefix: str, record: Mapping[str, Any]) -> dict[str, Any]:
+    """{'run': {'usd': 1}} under 'train' as {'train.run.usd': 1}."""
+    found: dict[str, Any] = {}
+    for key, value in record.items():
+        found |= _flat(f"{prefix}.{key}", value) if isinstance(value, dict) else {f"{prefix}.{key}": value}
+    return found
+
+
+def break_evens(found: Comparison) -> pd.DataFrame:
+    """One row per axis: range searched, values where the winner changes, and the answer as a sentence."""
+    keys = ("section", "axis", "unit", "first", "other", "low", "high", "answer", "note")
+    return _frame(
+        {**{key: getattr(b, key) for key in keys}, "crossings": [c.value for c in b.crossings]}
+        for b in found.break_evens
+    )
+
+
+def train(prediction: Prediction) -> pd.Series[float]:
+    """Where a step goes: seconds by category; they sum to the step."""
+    import pandas as pd
+
+    return pd.Series(prediction.breakdown_s, name="seconds")
+
+
+def run(found: TrainingRun) -> pd.Series[Any]:
+    """A whole training run: days, dollars, energy, failures."""
+    import pandas as pd
+
+    return pd.Series(found.to_dict(), name="run")
+
+
+def serve(prediction: ServePrediction) -> pd.DataFrame:
+    """One row per request, as the clients see it: arrival, tokens, seconds to the first and to the last token."""
+    log, seen = prediction.run.log, prediction.run.latencies()
+    return _frame(
+        {"arrival_s": a, "input_tokens": p, "output_tokens": o, "ttft_s": f, "e2e_s": e}
+        for a, p, o, f, e in zip(log.arrival_s, log.prompt, log.output, seen.ttft_s, seen.e2e_s, strict=True)
+    )

@@ -1,0 +1,269 @@
+"""compare: the verb that sets scenarios and dense twins side by side and says where the other one starts to win."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from math import inf
+from pathlib import Path
+from typing import Any
+
+from sim.arch_catalogue import load_model
+from sim.comparison.break_even import BreakEven, break_evens
+from sim.comparison.scaling import DenseEqual
+from sim.comparison.side import Column, ServeSide, TrainSide, serve_side, train_side
+from sim.comparison.twins import check_kind, only, sections_of_size, twin_of
+from sim.comparison.upcycling import Upcycling, upcycling
+from sim.memory import DoesNotFit
+from sim.params import active_parameters, parameters
+from sim.plan.sweep import REFUSALS
+from sim.scenario import Scenario, ScenarioError, load_scenario, parse_scenario, read_mapping
+
+Asked = Scenario | Mapping[str, Any] | str | Path
+SECTIONS = ("train", "serve")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class QualityCost:
+    """Cost per token of the smallest and largest dense model that scaling laws call equal, over that of the mixture.
+
+    None where such a model fits nowhere.
+    """
+
+    model: str
+    section: str
+    lowest: float | None
+    highest: float | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Comparison:
+    """Columns in the order asked, twins behind their model; break-even points of the first against each other one."""
+
+    columns: tuple[Column, ...]
+    break_evens: tuple[BreakEven, ...]
+    quality: tuple[DenseEqual, ...]  # of iso-quality twins
+    quality_costs: tuple[QualityCost, ...]
+    upcycling: Upcycling | None
+
+    def gpus_for_same_work(self, column: Column, section: str) -> int | None:
+        """GPUs with which a column does the first's work: its tokens per second, or its requests per second."""
+        first, own = (getattr(c, section) for c in (self.columns[0], column))
+        if isinstance(first, TrainSide) and isinstance(own, TrainSide):
+            return own.gpus_for(first.tokens_per_s)
+        if isinstance(first, ServeSide) and isinstance(own, ServeSide):
+            return own.gpus_for(first.requests_per_s)
+        return None
+
+    def verdicts(self) -> list[str]:
+        """One sentence per section: who is cheapest per token, and by how much."""
+        found = []
+        for section, title in (("train", "training"), ("serve", "serving")):
+            sides = [(getattr(c, section), c.name) for c in self.columns]
+            costs = sorted((side.cost, name) for side, name in sides if side is not None)
+            if len(costs) > 1:
+                (least, best), *others = costs
+                beside = ", ".join(
+                    f"{cost.value / least.value:.2f} times for {name}"
+                    + (" (their intervals overlap)" if cost.low < least.high else "")
+                    for cost, name in others
+                )
+                found.append(f"{title}: {best} is cheapest per token; {beside}")
+            for q in self.quality_costs:
+                if q.section == section:
+                    ends = [f"{end:.2f} times" if end is not None else "does not fit" for end in (q.lowest, q.highest)]
+                    found.append(f"{title}: over all sizes that scaling laws allow, dense against {q.model}: "
+                                 f"{ends[0]} to {ends[1]}")  # fmt: skip
+        return found
+
+    def to_dict(self) -> dict[str, Any]:
+        """Ready for JSON."""
+        return {
+            "columns": [
+                {**c.to_dict(), "gpus_for_same_work": {s: self.gpus_for_same_work(c, s) for s in SECTIONS}}
+                for c in self.columns
+            ],
+            "verdicts": self.verdicts(),
+            "break_even": [b.to_dict() for b in self.break_evens],
+            "quality": [q.to_dict() for q in self.quality],
+            "quality_costs": [asdict(q) for q in self.quality_costs],
+            "upcycling": None if self.upcycling is None else self.upcycling.to_dict(),
+        }
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Question:
+    """A column before it is answered: a scenario per section."""
+
+    name: str
+    model: Any
+    sections: Mapping[str, dict[str, Any]]
+    refusals: Mapping[str, str]
+    notes: tuple[str, ...]
+
+
+def compare(
+    scenarios: Sequence[Asked],
+    *,
+    twin: str = "",
+    tokens: float | None = None,
+    upcycled_from: str = "",
+    break_even: bool = True,
+) -> Comparison:
+    """Set scenarios side by side (records, mappings or files), and the dense twin of every MoE model among them.
+
+    `twin`: iso-active, iso-total, iso-memory or iso-quality. `tokens`: also the whole training runs of so many, and
+    what scaling laws are asked at. `upcycled_from`: a dense model that the first scenario's model starts from.
+    ScenarioError where there is nothing to compare, and for everything that one scenario alone would be refused for.
+    """
+    if tokens is not None and not 0.0 < tokens < inf:
+        raise ScenarioError(f"tokens={tokens} must be above zero, for example 14.8e12")
+    asked = _read(scenarios)
+    questions, quality = _questions(asked, twin, tokens)
+    if len(questions) < 2 and not upcycled_from:
+        raise ScenarioError("one scenario has nothing to be compared with; give two, or a twin, for example iso-active")
+    if len(questions) > 1 and not any(_common(questions, section) for section in SECTIONS):
+        raise ScenarioError("nothing comparable: no two scenarios share a section; give all of them train, or serve")
+    columns = tuple(_column(q, tokens) for q in questions)
+    _require_answers(columns)
+    points = _points(questions, columns) if break_even else []
+    grown = upcycling(asked[0][1], upcycled_from, tokens) if upcycled_from else None
+    return Comparison(
+        columns=columns, break_evens=tuple(points), quality=tuple(q for _, q in quality),
+        quality_costs=tuple(_quality_costs(questions, columns, quality)), upcycling=grown,
+    )  # fmt: skip
+
+
+def _read(scenarios: Sequence[Asked]) -> list[tuple[str, dict[str, Any]]]:
+    """(name, mapping) of every scenario, checked; names are file stems or models and unique."""
+    found: list[tuple[str, dict[str, Any]]] = []
+    for scenario in scenarios:
+        if isinstance(scenario, (str, Path)):
+            load_scenario(scenario)  # refuses with the file's name
+            name, mapping = Path(scenario).stem, read_mapping(scenario)
+        else:
+            mapping = scenario.model_dump(exclude_unset=True) if isinstance(scenario, Scenario) else dict(scenario)
+            parse_scenario(mapping)
+            name = load_model(mapping["model"]).name
+        found.append((_unique(name, [other for other, _ in found]), mapping))
+    return found
+
+
+def _unique(name: str, taken: Sequence[str]) -> str:
+    same = sum(1 for other in taken if other.partition(" #")[0] == name)
+    return f"{name} #{same + 1}" if same else name
+
+
+def _questions(
+    asked: list[tuple[str, dict[str, Any]]], twin: str, tokens: float | None
+) -> tuple[list[_Question], list[tuple[int, DenseEqual]]]:
+    """Columns to answer, and what scaling laws say about the column of that number."""
+    questions: list[_Question] = []
+    quality = []
+    if twin:
+        check_kind(twin)
+        if not any(load_model(m["model"]).is_moe for _, m in asked):
+            twin_of(twin, asked[0][1])  # refuses: dense
+    for name, mapping in asked:
+        sections = {s: only(mapping, s) for s in SECTIONS if mapping.get(s) is not None}
+        if not sections:
+            raise ScenarioError(f"{name} has neither a train nor a serve section: nothing comparable")
+        questions.append(_Question(name=name, model=mapping["model"], sections=sections, refusals={}, notes=()))
+        if twin and load_model(mapping["model"]).is_moe:
+            found = twin_of(twin, mapping, tokens)
+            if found.quality is not None:
+                quality.append((len(questions) - 1, found.quality))
+            questions.append(
+                _Question(
+                    name=_unique(found.name, [q.name for q in questions]), model=found.model, sections=found.sections,
+                    refusals=found.refusals, notes=found.notes,
+                )
+            )  # fmt: skip
+    return questions, quality
+
+
+def _common(questions: Sequence[_Question], section: str) -> bool:
+    return sum(section in q.sections or section in q.refusals for q in questions) > 1
+
+
+def _column(question: _Question, tokens: float | None) -> Column:
+    arch = load_model(question.model)
+    refusals = dict(question.refusals)
+    train: TrainSide | None = None
+    serve: ServeSide | None = None
+    cluster = ""
+    try:
+        if "train" in question.sections:
+            answer = train_side(question.sections["train"], tokens)
+            train = None if isinstance(answer, str) else answer
+            refusals |= {"train": answer} if isinstance(answer, str) else {}
+        if "serve" in question.sections:
+            served = serve_side(question.sections["serve"])
+            serve = None if isinstance(served, str) else served
+            refusals |= {"serve": served} if isinstance(served, str) else {}
+        cluster = _cluster(next(iter(question.sections.values()), None))
+    except REFUSALS as refusal:
+        raise ScenarioError(f"{question.name}: {refusal}") from None
+    return Column(
+        name=question.name, model=arch.name, parameters=parameters(arch),
+        active_parameters=active_parameters(arch).with_input_embedding, cluster=cluster, train=train, serve=serve,
+        refusals=refusals, notes=question.notes,
+    )  # fmt: skip
+
+
+def _cluster(scenario: Mapping[str, Any] | None) -> str:
+    if scenario is None:
+        return ""
+    ask = scenario["cluster"]
+    return f"{ask['gpus']:,} GPUs, {ask.get('node') or ask.get('gpu') or scenario.get('profile')}"
+
+
+def _require_answers(columns: Sequence[Column]) -> None:
+    answered = [c for c in columns if c.train is not None or c.serve is not None]
+    if not answered:
+        raise DoesNotFit("; ".join(f"{c.name}: {why}" for c in columns for why in c.refusals.values()))
+
+
+def _points(questions: Sequence[_Question], columns: Sequence[Column]) -> list[BreakEven]:
+    """Break-even points of the first column against each other one, in the sections that both have."""
+    found = []
+    for section in SECTIONS:
+        first = getattr(columns[0], section)
+        for question, column in zip(questions[1:], columns[1:], strict=True):
+            other = getattr(column, section)
+            if first is not None and other is not None:
+                one, two = ((q.name, q.sections[section]) for q in (questions[0], question))
+                found += break_evens(one, two, _prices(first, other), section)
+    return found
+
+
+def _quality_costs(
+    questions: Sequence[_Question], columns: Sequence[Column], quality: Sequence[tuple[int, DenseEqual]]
+) -> list[QualityCost]:
+    """Both ends of the scaling laws' interval priced like the mixture itself."""
+    found = []
+    for number, equal in quality:
+        whole = {key: value for section in questions[number].sections.values() for key, value in section.items()}
+        ends = [sections_of_size(whole, size) for size in (equal.low, equal.high)]
+        for section in SECTIONS:
+            own: TrainSide | ServeSide | None = getattr(columns[number], section)
+            if own is not None:
+                costs = [_cost(section, end.get(section)) for end in ends]
+                low, high = (None if cost is None else cost / own.cost.value for cost in costs)
+                found.append(QualityCost(model=columns[number].name, section=section, lowest=low, highest=high))
+    return found
+
+
+def _cost(section: str, scenario: Mapping[str, Any] | None) -> float | None:
+    if scenario is None:
+        return None
+    side = train_side(scenario, None) if section == "train" else serve_side(scenario)
+    return None if isinstance(side, str) else side.cost.value
+
+
+def _prices(first: TrainSide | ServeSide, other: TrainSide | ServeSide) -> tuple[float, float]:
+    """Dollars of a GPU-hour of both; one and one where either has no price."""
+    one, two = first.usd_per_million_tokens, other.usd_per_million_tokens
+    if one is None or two is None:
+        return 1.0, 1.0
+    return one / first.gpu_hours_per_million_tokens, two / other.gpu_hours_per_million_tokens

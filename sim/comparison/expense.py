@@ -1,0 +1,105 @@
+"""What a million tokens take in GPU-hours at any point of a search: a scenario, its settings changed, on hardware of
+other bandwidth. The simulator itself answers; only very long steps are continued from shorter ones.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from typing import Any
+
+from hwmodels.cluster import Cluster
+from sim.job import TrainJob
+from sim.layout import BadLayout
+from sim.memory import DoesNotFit, step_memory
+from sim.plan.space import modules_of
+from sim.resolve import Resolved, resolve
+from sim.scenario import ScenarioError, parse_scenario
+from sim.serve.accounts import span_s
+from sim.serve.engine import engine_tuning
+from sim.serve.resolve import Deployment, resolve_serve
+from sim.serve.simulate import simulate
+from sim.train import StepSimulator
+
+REFUSALS = (BadLayout, DoesNotFit, ScenarioError)  # a point of a search where there is no answer
+_STEADY = 4  # micro-batches per virtual stage after which a pipeline repeats itself; checked in tests
+
+
+@dataclass(frozen=True, slots=True)
+class Hardware:
+    """Bandwidths as multiples of the data sheet's."""
+
+    hbm: float = 1.0
+    nic: float = 1.0
+
+    def of(self, cluster: Cluster) -> Cluster:
+        """The cluster with these bandwidths."""
+        gpu = replace(cluster.gpu, hbm_bytes_per_s=cluster.gpu.hbm_bytes_per_s * self.hbm)
+        return replace(cluster, gpu=gpu, nic_bytes_per_s=cluster.nic_bytes_per_s * self.nic)
+
+
+AS_IS = Hardware()
+
+
+def train_hours(scenario: Mapping[str, Any], hardware: Hardware = AS_IS) -> float:
+    """GPU-hours of a million tokens of training, with as little more recomputed as it needs to fit.
+
+    A REFUSAL where the point cannot be.
+    """
+    resolved = resolve(parse_scenario(dict(scenario)))
+    job = replace(resolved.job, cluster=hardware.of(resolved.job.cluster))
+    light = job.recompute | modules_of("light", job.arch, job.stack.attention_kernel)
+    for modules in (job.recompute, light, frozenset({"full"})):
+        tried = replace(job, recompute=modules)
+        simulator = StepSimulator(tried, resolved.kernels, resolved.tuning())
+        if max(m.total for m in step_memory(simulator)) <= job.cluster.gpu.usable_bytes:
+            return job.cluster.gpus * step_s(tried, resolved) / 3600.0 / (job.global_batch * job.seq_len) * 1e6
+    raise DoesNotFit(f"does not fit at micro_batch={job.micro_batch}, seq_len={job.seq_len}")
+
+
+def step_s(job: TrainJob, resolved: Resolved) -> float:
+    """Seconds of a step; one of many more micro-batches than stages is continued from two shorter ones."""
+    few = _STEADY * job.layout.chunks
+    if job.micro_batches <= 3 * few:
+        return _simulated_s(job, resolved)
+    each = job.micro_batch * job.layout.dp
+    short, long = (_simulated_s(replace(job, global_batch=each * n), resolved) for n in (few, 2 * few))
+    return long + (long - short) * (job.micro_batches - 2 * few) / few
+
+
+def _simulated_s(job: TrainJob, resolved: Resolved) -> float:
+    return StepSimulator(job, resolved.kernels, resolved.tuning()).simulate(events=False).step_time_s
+
+
+def serve_hours(scenario: Mapping[str, Any], hardware: Hardware = AS_IS) -> float:
+    """GPU-hours of a million tokens served, prompts and outputs alike. A REFUSAL where the point cannot be."""
+    resolved = resolve_serve(parse_scenario(dict(scenario)))
+    deployment = _on(resolved.deployment, hardware)
+    run = simulate(deployment, resolved.workload, engine_tuning())
+    tokens = sum(run.log.prompt) + sum(run.log.output)
+    return deployment.gpus * span_s(run) / 3600.0 / tokens * 1e6
+
+
+def _on(deployment: Deployment, hardware: Hardware) -> Deployment:
+    job = replace(deployment.job, cluster=hardware.of(deployment.job.cluster))
+    prefill = deployment.prefill and replace(deployment.prefill, cluster=hardware.of(deployment.prefill.cluster))
+    return replace(deployment, job=job, prefill=prefill)
+
+
+def saturating(scenario: Mapping[str, Any]) -> dict[str, Any]:
+    """The serving scenario under a load that never lets it wait: its own lengths, all requests queued.
+
+    Closed loops stay as they are: their clients are the batch.
+    """
+    load = scenario["serve"]["requests"]
+    if load.get("kind") in ("closed", "offline"):
+        return dict(scenario)
+    found = resolve_serve(parse_scenario(dict(scenario))).workload.requests
+    count = min(len(found), 500)
+    queued = {
+        "kind": "offline",
+        "count": count,
+        "input_tokens": round(sum(found.input_tokens) / len(found)),
+        "output_tokens": round(sum(found.output_tokens) / len(found)),
+    }
+    return {**scenario, "serve": {**scenario["serve"], "requests": queued}}

@@ -1,0 +1,38 @@
+"""Headline training experiments: near what was published, or a reason why not; and the page that shows them."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from calibrate.seed_training import TRAINING_SEEDS, TrainingSeed
+
+ROOT = Path(__file__).parents[2]
+NEAR = 0.2
+
+
+@pytest.mark.parametrize("seed", TRAINING_SEEDS, ids=lambda s: s.name)
+def test_a_seed_is_near_or_says_why_not(seed: TrainingSeed) -> None:
+    value = seed.predict()
+    assert value > 0.0 and seed.source and seed.assumed
+    assert abs(seed.error(value)) <= NEAR or len(seed.reason) > 40
+
+
+def test_most_are_near_and_reasons_are_not_given_in_advance() -> None:
+    far = [s for s in TRAINING_SEEDS if abs(s.error(s.predict())) > NEAR]
+    assert len(far) <= 8 and len(TRAINING_SEEDS) >= 20
+    assert sum(bool(s.reason) for s in TRAINING_SEEDS) <= len(far) + 2
+
+
+def test_the_claims_that_were_asked_for_are_there() -> None:
+    names = " ".join(s.name for s in TRAINING_SEEDS)
+    for claim in ("DeepSpeed-MoE", "TED", "Switch", "GShard", "GLaM", "Tutel", "MegaBlocks", "Qwen1.5-MoE"):
+        assert claim in names
+
+
+@pytest.mark.parametrize("page", ["docs/seed_experiments.md", "README.md"])
+def test_pages_show_every_claim(page: str) -> None:
+    text = (ROOT / page).read_text(encoding="utf-8")
+    for seed in TRAINING_SEEDS:
+        assert f"| {seed.name} |" in text

@@ -1,0 +1,69 @@
+"""Answers as pandas objects say what the records say."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from reports import frames
+from sim import compare, predict_serve, predict_train
+from sim.plan.plan import plan_train
+from sim.plan.run import training_run
+from sim.plan.search import Effort
+from sim.plan.sweep import run_sweep
+from sim.plan.whatif import whatif_train
+
+JOB: dict[str, Any] = {
+    "model": {"base": "mixtral-8x7b", "layers": 4},
+    "cluster": {"node": "dgx-h100", "gpus": 8},
+    "layout": {"pp": 2, "ep": 4},
+    "train": {"global_batch": 64, "seq_len": 2048},
+}
+LOAD = {"kind": "closed", "concurrency": 4, "count": 12, "input_tokens": 200, "output_tokens": 50}
+SERVED: dict[str, Any] = {
+    "model": "gpt-oss-20b", "cluster": {"node": "dgx-h100", "gpus": 1}, "serve": {"requests": LOAD},
+}  # fmt: skip
+
+
+def test_a_plan_has_a_row_per_layout_best_first() -> None:
+    found = plan_train(JOB, given={"tp": (1,), "cp": (1,), "micro_batch": (1,)}, effort=Effort(4))
+    frame = frames.plan(found)
+    assert len(frame) == len(found.options) >= 4
+    assert frame["step_time_s"].is_monotonic_increasing and frame["why"][0].startswith("best")
+
+
+def test_a_sweep_keeps_failing_points() -> None:
+    found = run_sweep(JOB, {"layout.ep": (2, 3, 4)})
+    frame = frames.sweep(found)
+    assert list(frame["layout.ep"]) == [2, 3, 4] and list(frame["error"].notna()) == [False, True, False]
+    assert list(frame.columns) == [*found.names, *found.results]
+
+
+def test_what_if_and_step_and_run() -> None:
+    found = whatif_train(JOB)
+    frame = frames.whatif(found)
+    assert len(frame) == len(found.outcomes) and frame["tokens_per_s_factor"][0] == found.outcomes[0].speed_factor
+    p = predict_train(JOB)
+    assert frames.train(p).sum() == pytest.approx(p.step_time_s)
+    run = training_run(p, 1e11)
+    assert frames.run(run)["days"] == pytest.approx(run.wall_s / 86400)
+
+
+def test_a_comparison_has_a_column_per_model() -> None:
+    found = compare([{**JOB, **{"serve": SERVED["serve"], "layout": {"tp": 2, "ep": 2}}}], twin="iso-active")
+    frame = frames.compare(found)
+    assert list(frame.columns) == [c.name for c in found.columns]
+    first = found.columns[0]
+    assert first.train is not None and first.serve is not None
+    assert frame.loc["train.step_time_s", first.name] == first.train.step_time_s
+    assert frame.loc["serve.gpus_for_same_work", first.name] == first.serve.gpus
+    points = frames.break_evens(found)
+    assert set(points["section"]) == {"train", "serve"} and points["answer"].str.len().min() > 10
+
+
+def test_serving_has_a_row_per_request() -> None:
+    p = predict_serve(SERVED)
+    frame = frames.serve(p)
+    assert len(frame) == 12 and frame["ttft_s"].mean() == pytest.approx(p.ttft_s.mean)
+    assert (frame["e2e_s"] >= frame["ttft_s"]).all()
