@@ -15,10 +15,10 @@ ROOMS = ("hwmodels", "traces", "sim", "calibrate", "reports")
 
 # endings that say the unit: seconds, bytes, rates, watts, money, shares and counts
 UNITS = (
-    "_s", "_s2", "_bytes", "_flops", "_w", "_per_s", "_per_s_per_gpu", "_usd", "_per_hour", "_gib", "_pct",
+    "_s", "_s2", "_bytes", "_flops", "_w", "_per_s", "_per_s_per_gpu", "_per_s_per_user", "_usd", "_per_hour", "_gib", "_pct",
     "_share", "_efficiency", "_exponent", "_power", "_factor", "_copies", "_error", "_bias", "_ratio", "_rows", "_keys",
     "_columns", "_weight", "_passes", "_dim", "_s_per_k", "_s_per_key", "_sqrt_s", "_tokens", "_layers", "_inch",
-    "_per_step", "_params", "_s_per_param", "_hours", "_per_kwh", "_mwh", "_tonnes",
+    "_per_step", "_params", "_s_per_param", "_hours", "_per_kwh", "_mwh", "_tonnes", "_per_gpu_hour",
 )  # fmt: skip
 
 # field -> why its name carries no ending
@@ -40,6 +40,10 @@ PLAIN = {
     "oversubscription": "a ratio of rates",
     "sigma": "of the logarithm, no unit",
     "mfu": "a fraction of the peak",
+    "share": "a fraction, of what the record names",
+    "growth": "a fraction a year, as users write it",
+    "years": "is the unit",
+    "rack_units": "is the unit",
     "value": "a constant, its unit is in its key",
     "decline": "a share by which long kernels slow down",
     "pad_k": "steps of k",

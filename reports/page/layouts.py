@@ -28,6 +28,7 @@ def layouts(case: TrainCase) -> Section:
             [v.choice, v.candidate, "" if v.step_time_s is None else seconds(v.step_time_s), v.why]
             for v in plan.verdicts
         ],
+        "numbers": (2,),
         "notes": [*plan.notes, searched(plan, case.search)],
     }
     return Section("layouts", "Better layouts", lead(case), plan.to_dict(), shown)

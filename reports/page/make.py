@@ -40,5 +40,5 @@ def _chapters(file: Path, search: str, tokens: float, before: int) -> list[Chapt
     if scenario.train is not None:
         found.append(train_chapter(train_case(file, raw, scenario, search, tokens), f"c{before + 1}"))
     if scenario.serve is not None:
-        found.append(serve_chapter(serve_case(raw, scenario, search), f"c{before + len(found) + 1}"))
+        found.append(serve_chapter(serve_case(raw, scenario, search), file, f"c{before + len(found) + 1}"))
     return found

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 from calibrate.comparable import Alike, comparable_serving
 from calibrate.validate import family_of
+from reports.page.crossings import crossings
 from reports.page.matters import lead as matters_lead
 from reports.page.matters import matters
 from reports.page.record import record_section
@@ -30,13 +33,15 @@ from sim.serve.prediction import ServePrediction
 _METRICS = ("tpot_ms", "ttft_ms", "output_tokens_per_s")
 
 
-def serve_chapter(case: ServeCase, key: str) -> Chapter:
+def serve_chapter(case: ServeCase, file: Path, key: str) -> Chapter:
     """All of it."""
     p = case.asked
     record = record_section(comparable_serving(_alike(p)), _METRICS)
     plan = deployments(case)
+    spent = served_time(case)
+    flips = [crossings(file, "serve")] if case.twin is not None and case.search != "none" else []
     sections = (
-        against_served(case), served_time(case), served_memory(case), over_time(case), matters(case.whatif), plan,
+        against_served(case), *flips, spent, served_memory(case), over_time(case), matters(case.whatif), plan,
         sources_section(p.sources, None), record, assumptions_section(p.assumptions),
     )  # fmt: skip
     d = p.resolved.deployment
@@ -45,8 +50,8 @@ def serve_chapter(case: ServeCase, key: str) -> Chapter:
         title=f"Serving {case.name} on {d.gpus:,} {d.job.cluster.gpu.name}",
         question=_question(case),
         answer=_answer(case),
-        points=(sections[1].lead, matters_lead(case.whatif), plan.lead, record.lead),
-        tiles=_tiles(p),
+        points=(spent.lead, matters_lead(case.whatif), plan.lead, record.lead),
+        tiles=_tiles(p, case.twin),
         sections=sections,
     )
 
@@ -80,7 +85,7 @@ def _answer(case: ServeCase) -> str:
     return text if case.twin is None else f"{text} {against_lead(case)}"
 
 
-def _tiles(p: ServePrediction) -> tuple[Tile, ...]:
+def _tiles(p: ServePrediction, twin: ServePrediction | None) -> tuple[Tile, ...]:
     first, pace = p.intervals["ttft_s"], p.intervals["tpot_s"]
     usd = usd_at_most(p)
     tiles = [
@@ -93,6 +98,9 @@ def _tiles(p: ServePrediction) -> tuple[Tile, ...]:
     ]
     if usd is not None:
         tiles.append(Tile("per million output tokens", f"${three(usd)}", "at the highest rate"))
+    if twin is not None:
+        ratio = tokens_at_most(p) / tokens_at_most(twin)
+        tiles.append(Tile("tokens per dollar", f"{ratio:.2f} x", "that of its dense twin"))
     return tuple(tiles)
 
 
@@ -117,6 +125,7 @@ def deployments(case: ServeCase) -> Section:
         "columns": ("choice", "its best deployment", "beside the best of all"),
         "choices": [[v.choice, v.candidate, v.why] for v in plan.verdicts],
         "picture": picture(serve_plan_figure(plan)) if len(plan.front) > 1 else "",
+        "numbers": (),
         "notes": notes,
     }
     return Section("layouts", title, _lead(plan, asked), plan.to_dict(), shown)

@@ -28,7 +28,19 @@ TEXT = (
     "layout: {pp: 2, ep: 4}\n"
     "train: {global_batch: 64, seq_len: 2048}\n"
 )
-SECTIONS = ("against", "spent", "held", "timeline", "matters", "layouts", "run", "sources", "record", "assumptions")
+SECTIONS = (
+    "against",
+    "crossings",
+    "spent",
+    "held",
+    "timeline",
+    "matters",
+    "layouts",
+    "run",
+    "sources",
+    "record",
+    "assumptions",
+)
 
 
 @pytest.fixture(scope="module")
