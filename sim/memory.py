@@ -6,7 +6,9 @@ measured peaks of SimuMax's B200 runs (docs/accuracy.md).
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from functools import lru_cache
 
 from hwmodels.dtypes import bytes_per_element
 from sim.activations import fullest_expert_rank, layer_bytes, sharding
@@ -104,10 +106,16 @@ def _static(sim: StepSimulator, rank: int) -> tuple[float, float, float]:
     return total[0], total[1], total[2]
 
 
+@lru_cache(maxsize=64)
+def _held(schedule: str, pp: int, vpp: int, micro_batches: int) -> tuple[Mapping[int, int], ...]:
+    """Micro-batches whose activations each rank keeps at its peak, by virtual stage; asked once per rank."""
+    return tuple(in_flight(order) for order in orders(schedule, pp, vpp, micro_batches))
+
+
 def rank_memory(sim: StepSimulator, rank: int) -> RankMemory:
     """Peak bytes of pipeline rank `rank`."""
     job, lay = sim.job, sim.job.layout
-    held = in_flight(orders(lay.schedule, lay.pp, lay.vpp, min(job.micro_batches, 4 * lay.pp * lay.vpp))[rank])
+    held = _held(lay.schedule, lay.pp, lay.vpp, min(job.micro_batches, 4 * lay.pp * lay.vpp))[rank]
     tokens = job.micro_batch * job.seq_len / lay.cp
     full = fullest_expert_rank(sim.loads, [i for stage in held for i in sim.chunks[stage].layers])
     activations, logits, kinds = 0.0, 0.0, set()

@@ -17,7 +17,7 @@ from sim.comparison.upcycling import Upcycling, upcycling
 from sim.memory import DoesNotFit
 from sim.params import active_parameters, parameters
 from sim.plan.sweep import REFUSALS
-from sim.scenario import Scenario, ScenarioError, load_scenario, parse_scenario, read_mapping
+from sim.scenario import Scenario, ScenarioError, load_scenario, parse_scenario
 
 Asked = Scenario | Mapping[str, Any] | str | Path
 SECTIONS = ("train", "serve")
@@ -139,12 +139,11 @@ def _read(scenarios: Sequence[Asked]) -> list[tuple[str, dict[str, Any]]]:
     found: list[tuple[str, dict[str, Any]]] = []
     for scenario in scenarios:
         if isinstance(scenario, (str, Path)):
-            load_scenario(scenario)  # refuses with the file's name
-            name, mapping = Path(scenario).stem, read_mapping(scenario)
+            checked, name = load_scenario(scenario), Path(scenario).stem
         else:
-            mapping = scenario.model_dump(exclude_unset=True) if isinstance(scenario, Scenario) else dict(scenario)
-            parse_scenario(mapping)
-            name = load_model(mapping["model"]).name
+            checked = scenario if isinstance(scenario, Scenario) else parse_scenario(dict(scenario))
+            name = load_model(checked.model).name
+        mapping = {k: v for k, v in checked.model_dump(exclude_unset=True).items() if v is not None}
         found.append((_unique(name, [other for other, _ in found]), mapping))
     return found
 
