@@ -25,7 +25,8 @@ from sim.plan.search import Effort
 MODELS = ("qwen3-235b-a22b", "llama-3.1-405b", "gpt-175b", "deepseek-v3")
 TOP = 10
 _MOST_GPUS = 2048  # assumed: larger searches only repeat these, with more data parallelism
-_MOST_SIMULATED = 600
+_CERTAIN = 40  # the search goes on until so many of the best candidates are certain: ranks up to there are exact
+_MOST_SIMULATED = 1000
 _NEEDED = ("tp", "pp", "vpp")  # a choice is only judged where it is printed
 
 
@@ -74,7 +75,7 @@ def choice(row: Row, workers: int = 1) -> Choice:
     result = simulate_row(row)
     own_s = result.step.step_time_s
     own_zero = max(1, result.resolved.job.layout.zero)
-    plan = plan_train(_open(row), given={"zero": (own_zero,)}, effort=Effort(TOP, _MOST_SIMULATED, workers))
+    plan = plan_train(_open(row), given={"zero": (own_zero,)}, effort=Effort(_CERTAIN, _MOST_SIMULATED, workers))
     finalists = [f for s in plan.searches for f in s.finalists]
     best = finalists[0]
     job = result.resolved.job
