@@ -69,6 +69,14 @@ WHOLE_RECORDS = {
     "Estimate": "one number in the unit of its metric, which it names",
     "Record": "predicted and measured in the unit of its metric, which it names",
     "Sustained": "factors on times, by kind of kernel",
+    "TrainingSeed": "a published number in the unit that it names",
+    "Alternative": "measured and predicted in the unit of one metric",
+    "BreakEven": "values in the unit of its axis, which it names",
+    "Hardware": "multiples of the data sheet's bandwidths",
+    "Cost": "dollars, or GPU-hours where there is no price, of a million tokens",
+    "Mixture": "numbers of weights, tokens and experts, and a share of experts",
+    "LawValue": "numbers of parameters",
+    "DenseEqual": "numbers of parameters, and of tokens",
     "Ranking": "rank correlations between -1 and 1, shares in percent by name",
 }
 

@@ -32,8 +32,8 @@ class QualityCost:
 
     model: str
     section: str
-    lowest: float | None
-    highest: float | None
+    lowest_ratio: float | None
+    highest_ratio: float | None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -71,7 +71,10 @@ class Comparison:
                 found.append(f"{title}: {best} is cheapest per token; {beside}")
             for q in self.quality_costs:
                 if q.section == section:
-                    ends = [f"{end:.2f} times" if end is not None else "does not fit" for end in (q.lowest, q.highest)]
+                    ends = [
+                        f"{end:.2f} times" if end is not None else "does not fit"
+                        for end in (q.lowest_ratio, q.highest_ratio)
+                    ]
                     found.append(f"{title}: over all sizes that scaling laws allow, dense against {q.model}: "
                                  f"{ends[0]} to {ends[1]}")  # fmt: skip
         return found
@@ -249,7 +252,9 @@ def _quality_costs(
             if own is not None:
                 costs = [_cost(section, end.get(section)) for end in ends]
                 low, high = (None if cost is None else cost / own.cost.value for cost in costs)
-                found.append(QualityCost(model=columns[number].name, section=section, lowest=low, highest=high))
+                found.append(
+                    QualityCost(model=columns[number].name, section=section, lowest_ratio=low, highest_ratio=high)
+                )
     return found
 
 
