@@ -36,9 +36,10 @@ def load_server(node: str, gpus_per_host: int, gpu: GpuSpec) -> ServerSpec:
     if node not in records:
         power_w = gpus_per_host * gpu.tdp_w * _BESIDE_GPUS
         source = f"assumed: {_BESIDE_GPUS:g} times the power of its GPUs, {_UNITS_PER_GPU:g}U per GPU"
+        units = max(1.0, gpus_per_host * _UNITS_PER_GPU)
         return ServerSpec(
-            name=node, gpus=gpus_per_host, power_w=power_w, rack_units=max(1.0, gpus_per_host * _UNITS_PER_GPU), usd=None,
-            usd_note="no price is known", source=source,
+            name=node, gpus=gpus_per_host, power_w=power_w, rack_units=units, usd=None, usd_note="no price is known",
+            source=source,
         )  # fmt: skip
     r = checked(ServerRecord, "servers", node, records[node])
     usd = None if r.usd is None else (r.usd.low + r.usd.high) / 2.0

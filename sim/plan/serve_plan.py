@@ -32,8 +32,10 @@ class ServeOption:
     def to_dict(self) -> dict[str, Any]:
         """One row of the answer."""
         s, c = self.served, self.served.candidate
-        keys = ("ttft_s", "tpot_s", "ttft_p90_s", "tpot_p90_s", "attained_share", "goodput_per_s", "output_tokens_per_s",
-                "usd_per_million_output_tokens", "label", "idle_share", "communication_share", "preemptions")  # fmt: skip
+        keys = (
+            "ttft_s", "tpot_s", "ttft_p90_s", "tpot_p90_s", "attained_share", "goodput_per_s", "output_tokens_per_s",
+            "usd_per_million_output_tokens", "label", "idle_share", "communication_share", "preemptions",
+        )  # fmt: skip
         rate = self.sustained_per_s
         return {
             "gpus": c.gpus,
