@@ -24,7 +24,7 @@ $(TESTABLE): $(INSTALLED)
 	$(PIP) -c constraints.txt -e '.[test]' $(QUIETLY)
 	touch $@
 
-demo: $(INSTALLED) ## the main job: DeepSeek-V3 on 2,048 H800 beside its dense twin; figures in out/demo
+demo: $(INSTALLED) ## the main job: DeepSeek-V3 on 2,048 H800 beside its dense twin; figures and a report in out/demo
 	$(BIN)/python examples/demo.py --out out/demo
 
 test: lint unit ## everything CI runs

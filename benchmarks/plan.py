@@ -12,10 +12,15 @@ from rich.table import Table
 from sim.plan.judge import Judge
 from sim.plan.plan import plan_train
 from sim.plan.search import Effort
+from sim.plan.serve_judge import ServeJudge
+from sim.plan.serve_plan import plan_serve
+from sim.plan.serve_space import deployments, shapes
+from sim.plan.slo import slo_of
 from sim.plan.space import candidates, default_space
-from sim.scenario import load_scenario
+from sim.scenario import SloAsk, load_scenario
 
 EXAMPLES = Path(__file__).parents[1] / "examples"
+SERVED = ("serve-mixtral-8x7b-poisson", "serve-deepseek-v3-h200")
 NAMES = ("deepseek-v3-h800", "mixtral-8x7b-h100", "llama-3.1-70b-h100")
 
 
@@ -54,6 +59,31 @@ def main() -> None:
         run = sum(len(s.finalists) + len(s.too_large) for s in plan.searches)
         plans.add_row(name, f"{perf_counter() - begin:.1f}", f"{run:,}", plan.options[0].finalist.candidate.title)
     console.print(plans)
+    console.print(serving())
+
+
+def serving() -> Table:
+    """Deployments judged by bounds per second, and whole plans of serving, on one core."""
+    table = Table(title="Serving: deployments judged by bounds (layouts priced first), and whole plans, one core")
+    for column in ("load", "deployments", "per second", "seconds of a plan", "simulated", "best"):
+        table.add_column(column, justify="left" if column in ("load", "best") else "right")
+    for name in SERVED:
+        scenario = load_scenario(EXAMPLES / f"{name}.yaml")
+        judge = ServeJudge(scenario, slo_of("", scenario.serve.slo if scenario.serve else SloAsk()))
+        base = judge.base
+        fitting = [s for s in shapes(base.arch, base.cluster.gpus, base.cluster.domain, {}) if judge.fits(s) is None]
+        found = list(deployments(base, base.cluster.gpus, fitting, {}))
+        begin = perf_counter()
+        for candidate in found:
+            judge.bounds(candidate)
+        rate = len(found) / (perf_counter() - begin)
+        begin = perf_counter()
+        plan = plan_serve(scenario)
+        run = sum(len(s.served) for s in plan.searches)
+        seconds = perf_counter() - begin
+        best = plan.options[0].served.candidate.title
+        table.add_row(name, f"{len(found):,}", f"{rate:,.0f}", f"{seconds:.1f}", f"{run:,}", best)
+    return table
 
 
 if __name__ == "__main__":

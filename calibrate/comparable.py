@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
-from functools import cache
+from functools import cache, lru_cache
 from math import log
 
 from calibrate.row_file import RowFile, published_rows
@@ -15,7 +15,7 @@ from hwmodels.facts import FactError
 from hwmodels.gpu import load_gpu
 
 ENOUGH = 4  # rows; with fewer, the next wider class is taken
-MOST = 40  # rows predicted for one answer, nearest in number of GPUs first
+MOST = 30  # rows predicted for one answer, nearest in number of GPUs first
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,11 +76,13 @@ def _software_of(row: dict[str, str]) -> str:
     return row["engine"].strip() if "engine" in row else stack_of(row)[0]
 
 
+@lru_cache(maxsize=32)
 def comparable_training(alike: Alike) -> Comparable:
     """Training steps most like a question."""
     return _comparable(alike, TRAINING)
 
 
+@lru_cache(maxsize=32)
 def comparable_serving(alike: Alike) -> Comparable:
     """Served loads most like a question."""
     return _comparable(alike, SERVING)

@@ -17,8 +17,20 @@ from calibrate.row_outcomes import Outcome, Progress, predict_rows
 Row = dict[str, str]
 
 NOISE = 0.03  # relative: published repeats of one run differ by up to that
-_TRAINING = ("model", "layers", "hidden", "heads", "gpu", "gpus", "seq_len", "gbs", "precision", "release", "internode")
-_SERVING = ("model", "gpu", "precision", "engine", "engine_version", "arrival", "isl", "osl")
+TRAINING_KEYS = (
+    "model",
+    "layers",
+    "hidden",
+    "heads",
+    "gpu",
+    "gpus",
+    "seq_len",
+    "gbs",
+    "precision",
+    "release",
+    "internode",
+)
+SERVING_KEYS = ("model", "gpu", "precision", "engine", "engine_version", "arrival", "isl", "osl")
 _RATES = ("output_tokens_per_s_per_gpu", "derived_tokens_per_s_per_gpu")
 
 
@@ -69,20 +81,20 @@ def order_of(kind: str, groups: Iterable[Sequence[Alternative]], noise: float = 
 
 
 def orders(progress: Progress | None = None, workers: int = 1) -> list[Order]:
-    """The order of alternatives in the published training and serving rows."""
+    """Alternatives in the published training and serving rows; the last kind is part of the one before."""
     found = []
     training, sweeps, _, serving = published_rows()
     for title, file in (("training runs", training), ("training sweeps", sweeps)):
-        groups = _groups(file.rows, _TRAINING)
-        found.append(order_of(title, _answered(groups, "step_time_s", workers, progress)))
-    same = _groups(serving.rows, (*_SERVING, "gpus", "concurrency"))
-    found.append(order_of("serving, same GPUs and users", _served(same, workers, progress)))
-    spread = _groups(serving.rows, _SERVING, per_gpu=True)
+        groups = groups_of(file.rows, TRAINING_KEYS)
+        found.append(order_of(title, answered(groups, "step_time_s", workers, progress)))
+    spread = groups_of(serving.rows, SERVING_KEYS, per_gpu=True)
     found.append(order_of("serving, same users per GPU, replicas of any size", _served(spread, workers, progress)))
+    same = groups_of(serving.rows, (*SERVING_KEYS, "gpus", "concurrency"))
+    found.append(order_of("serving, same GPUs and users", _served(same, workers, progress)))
     return found
 
 
-def _groups(rows: Iterable[Row], keys: Sequence[str], per_gpu: bool = False) -> list[list[Row]]:
+def groups_of(rows: Iterable[Row], keys: Sequence[str], per_gpu: bool = False) -> list[list[Row]]:
     """Rows that agree in these cells (and in users per GPU), where there are two or more."""
     found: dict[str, list[Row]] = {}
     for row in rows:
@@ -104,9 +116,10 @@ def _layout(row: Row) -> tuple[str, ...]:
     return tuple(text_of(row, key) for key in keys)
 
 
-def _answered(
-    groups: Sequence[Sequence[Row]], metric: str, workers: int, progress: Progress | None
+def answered(
+    groups: Sequence[Sequence[Row]], metric: str, workers: int = 1, progress: Progress | None = None
 ) -> list[list[Alternative]]:
+    """The groups predicted; rows that are refused are left out."""
     outcomes = iter(predict_rows([row for group in groups for row in group], workers, progress))
     return [[a for row in group if (a := _alternative(row, metric, next(outcomes))) is not None] for group in groups]
 

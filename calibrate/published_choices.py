@@ -1,9 +1,9 @@
 """Would we have chosen what the makers chose? Where published layouts rank in our search for their jobs.
 
 A published row is laid out as it says and simulated; the same search as `moesim plan` looks at its job on the same
-cluster with the same software and kind of sharding (ZeRO-1 where a distributed optimizer ran). The rank counts what the
-search finds to be faster: single candidates; layouts (micro-batch, recompute and dispatcher left free); splits (tp, pp,
-cp, ep and etp, virtual stages left free as well).
+cluster with the same software and kind of sharding (ZeRO-1 where a distributed optimizer ran). Ranks count what the
+search finds to be faster: candidates, against the row exactly as it is; layouts (tp, pp, vpp, cp, ep, etp), each with
+its best micro-batch, recompute and dispatcher, the published one too; splits, the same with virtual stages left free.
 """
 
 from __future__ import annotations
@@ -25,7 +25,8 @@ from sim.plan.search import Effort
 MODELS = ("qwen3-235b-a22b", "llama-3.1-405b", "gpt-175b", "deepseek-v3")
 TOP = 10
 _MOST_GPUS = 2048  # assumed: larger searches only repeat these, with more data parallelism
-_MOST_SIMULATED = 600
+_CERTAIN = 40  # the search goes on until so many of the best candidates are certain: ranks up to there are exact
+_MOST_SIMULATED = 1000
 _NEEDED = ("tp", "pp", "vpp")  # a choice is only judged where it is printed
 
 
@@ -74,9 +75,8 @@ def choice(row: Row, workers: int = 1) -> Choice:
     result = simulate_row(row)
     own_s = result.step.step_time_s
     own_zero = max(1, result.resolved.job.layout.zero)
-    plan = plan_train(_open(row), given={"zero": (own_zero,)}, effort=Effort(TOP, _MOST_SIMULATED, workers))
+    plan = plan_train(_open(row), given={"zero": (own_zero,)}, effort=Effort(_CERTAIN, _MOST_SIMULATED, workers))
     finalists = [f for s in plan.searches for f in s.finalists]
-    faster = [f for f in finalists if f.step_time_s < own_s]
     best = finalists[0]
     job = result.resolved.job
     return Choice(
@@ -88,16 +88,20 @@ def choice(row: Row, workers: int = 1) -> Choice:
         predicted_s=own_s,
         best=best.candidate.title,
         best_s=best.step_time_s,
-        rank=1 + len(faster),
-        layout_rank=1 + _others(faster, job.layout, _layout_key),
-        split_rank=1 + _others(faster, job.layout, _split_key),
+        rank=1 + sum(f.step_time_s < own_s for f in finalists),
+        layout_rank=_rank(finalists, own_s, job.layout, _layout_key),
+        split_rank=_rank(finalists, own_s, job.layout, _split_key),
         fits=_fits(result),
     )
 
 
-def _others(faster: Iterable[Finalist], own: Layout, key: Callable[[Layout], tuple[Any, ...]]) -> int:
-    """Distinct layouts that are faster, variants of the published one not counted."""
-    return len({key(f.candidate.layout) for f in faster} - {key(own)})
+def _rank(finalists: Iterable[Finalist], own_s: float, own: Layout, key: Callable[[Layout], tuple[Any, ...]]) -> int:
+    """One more than the distinct layouts whose best is faster than the best of the published one."""
+    best: dict[tuple[Any, ...], float] = {key(own): own_s}
+    for f in finalists:
+        name = key(f.candidate.layout)
+        best[name] = min(best.get(name, f.step_time_s), f.step_time_s)
+    return 1 + sum(seconds < best[key(own)] for seconds in best.values())
 
 
 def _layout_key(layout: Layout) -> tuple[Any, ...]:

@@ -1,6 +1,7 @@
 """The main job: DeepSeek-V3 on 2,048 H800 as published, beside its dense twin of equal active parameters.
 
-Prints both predictions and the measured step time, and writes figures, timelines and JSON.   python examples/demo.py
+Prints both predictions and the measured step time, writes figures, timelines and JSON, and a report of Mixtral 8x7B
+and DeepSeek-V3 against dense models: one page to forward.   python examples/demo.py
 """
 
 from __future__ import annotations
@@ -15,10 +16,13 @@ from rich.console import Console
 from rich.table import Table
 
 from reports import write_chrome_trace, write_figure
+from reports.page.make import make_page
+from reports.page.render import write_page
 from sim import Prediction, active_parameters, load_model, parameters, predict_train
 from sim.twin import twin_scenario
 
 HERE = Path(__file__).parent
+TOKENS = 14.8e12  # of the whole run in the report: what DeepSeek-V3 was trained on
 MEASURED_S = 19.93  # one training step, arXiv:2505.09343, table 4 (multi-plane fat tree)
 
 
@@ -39,6 +43,7 @@ def main() -> None:
     for path in write_files(out, moe, dense):
         console.print(f"wrote {path}", soft_wrap=True)
     console.print("timelines open in https://ui.perfetto.dev")
+    console.print(f"wrote {write_report(out / 'report.html')}: open it in a browser, or forward it", soft_wrap=True)
 
 
 def side_by_side(moe: Prediction, dense: Prediction) -> Table:
@@ -88,6 +93,13 @@ def write_files(out: Path, moe: Prediction, dense: Prediction) -> list[Path]:
         answer.write_text(json.dumps(prediction.to_dict(), indent=1) + "\n", encoding="utf-8")
         written += [figure, trace, answer]
     return written
+
+
+def write_report(path: Path) -> Path:
+    """The page about both models, each against its dense twin."""
+    page = make_page([HERE / "mixtral-8x7b-h100.yaml", HERE / "deepseek-v3-h800.yaml"], tokens=TOKENS)
+    write_page(page, path)
+    return path
 
 
 if __name__ == "__main__":

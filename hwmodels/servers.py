@@ -19,28 +19,31 @@ class ServerSpec:
 
     name: str
     gpus: int
-    kw: float
+    power_w: float  # largest draw
     rack_units: float
     usd: float | None
     usd_note: str
     source: str
 
-    def per_rack(self, rack_kw: float) -> int:
-        """Servers that one rack of that many kW takes; a rack-sized server is its own rack."""
-        return max(1, min(int(_WHOLE_RACK // self.rack_units), int(rack_kw // self.kw)))
+    def per_rack(self, rack_w: float) -> int:
+        """Servers that one rack of that many watts takes; a rack-sized server is its own rack."""
+        return max(1, min(int(_WHOLE_RACK // self.rack_units), int(rack_w // self.power_w)))
 
 
 def load_server(node: str, gpus_per_host: int, gpu: GpuSpec) -> ServerSpec:
     """The server of a node; for one without a record, sizes by rule and no price."""
     records = catalogue("servers")
     if node not in records:
-        kw = gpus_per_host * gpu.tdp_w / 1e3 * _BESIDE_GPUS
+        power_w = gpus_per_host * gpu.tdp_w * _BESIDE_GPUS
         source = f"assumed: {_BESIDE_GPUS:g} times the power of its GPUs, {_UNITS_PER_GPU:g}U per GPU"
+        units = max(1.0, gpus_per_host * _UNITS_PER_GPU)
         return ServerSpec(
-            name=node, gpus=gpus_per_host, kw=kw, rack_units=max(1.0, gpus_per_host * _UNITS_PER_GPU), usd=None,
-            usd_note="no price is known", source=source,
+            name=node, gpus=gpus_per_host, power_w=power_w, rack_units=units, usd=None, usd_note="no price is known",
+            source=source,
         )  # fmt: skip
     r = checked(ServerRecord, "servers", node, records[node])
     usd = None if r.usd is None else (r.usd.low + r.usd.high) / 2.0
     note = "no price is known" if r.usd is None else f"middle of {r.usd.low:,.0f} to {r.usd.high:,.0f}, {r.usd.date}"
-    return ServerSpec(name=node, gpus=r.gpus, kw=r.kw, rack_units=r.rack_units, usd=usd, usd_note=note, source=r.source)
+    return ServerSpec(
+        name=node, gpus=r.gpus, power_w=r.kw * 1e3, rack_units=r.rack_units, usd=usd, usd_note=note, source=r.source
+    )

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 
 FORMATS = (".png", ".svg", ".pdf")
 WIDTH = 15.0  # inches
+_WIDE = 12.0  # inches from which a long legend has room in one row
 _LEFT, _RIGHT = 0.9, 0.25  # inches beside the lanes
 _GIB = 2.0**30
 STYLE: Any = {
@@ -97,15 +98,17 @@ def _title(figure: Figure, p: Prediction, height: float) -> None:
     figure.text(x, 1 - 0.82 / height, layout, fontsize=9.5, va="center", color="#555555")
 
 
-def add_lanes(figure: Figure, p: Prediction, bottom: float, height: float) -> list[tuple[str, Any]]:
+def add_lanes(
+    figure: Figure, p: Prediction, bottom: float, height: float, wide: float = WIDTH
+) -> list[tuple[str, Any]]:
     """The Gantt chart: one pair of axes, or two with a cut between them."""
-    inches = WIDTH - _LEFT - _RIGHT
+    inches = wide - _LEFT - _RIGHT
     parts = windows(p, inches)
     gap = 0.012 if len(parts) > 1 else 0.0
-    width = (inches / WIDTH - gap) / len(parts)
+    width = (inches / wide - gap) / len(parts)
     drawn: dict[str, Any] = {}
     for i, window in enumerate(parts):
-        axes = figure.add_axes((_LEFT / WIDTH + i * (width + gap), bottom, width, height))
+        axes = figure.add_axes((_LEFT / wide + i * (width + gap), bottom, width, height))
         drawn |= dict(draw_lanes(axes, p, window))
         _finish_lanes(axes, p, window, first=i == 0)
         if len(parts) > 1:
@@ -113,7 +116,7 @@ def add_lanes(figure: Figure, p: Prediction, bottom: float, height: float) -> li
     if len(parts) > 1:
         hidden = parts[1].start_s - parts[0].end_s
         text = f"{seconds(hidden)} of steady state not shown"
-        x, y = _LEFT / WIDTH + width + gap / 2, bottom - 0.4 * height / lanes_inches(p)
+        x, y = _LEFT / wide + width + gap / 2, bottom - 0.4 * height / lanes_inches(p)
         figure.text(x, y, text, ha="center", va="center", fontsize=9, color="#555555")
     return list(drawn.items())
 
@@ -147,7 +150,7 @@ def _cut(axes: Axes, at_right: bool) -> None:
     axes.plot([x, x], [0.0, 1.0], marker=slash, transform=axes.transAxes, **style)
 
 
-def add_legend(figure: Figure, drawn: list[tuple[str, Any]], y: float) -> None:
+def add_legend(figure: Figure, drawn: list[tuple[str, Any]], y: float, wide: float = WIDTH) -> None:
     """One row that says what the colours of the lanes are, at height `y` of the figure."""
     from matplotlib.patches import Patch
 
@@ -156,8 +159,8 @@ def add_legend(figure: Figure, drawn: list[tuple[str, Any]], y: float) -> None:
     figure.legend(
         handles=handles,
         loc="center left",
-        bbox_to_anchor=(_LEFT / WIDTH - 0.008, y),
-        ncols=len(handles),
+        bbox_to_anchor=(_LEFT / wide - 0.008, y),
+        ncols=len(handles) if wide >= _WIDE or len(handles) <= 5 else -(-len(handles) // 2),
         frameon=False,
         fontsize=8.8,
         handlelength=1.2,

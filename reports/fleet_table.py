@@ -32,7 +32,8 @@ def answer(fleet: Fleet) -> str:
     """The fleet and its cheapest form in a sentence or two."""
     first, last = fleet.years[0], fleet.years[-1]
     known = {k: v for k, v in fleet.usd.items() if v is not None}
-    size = f"{first.fixed} replicas ({first.gpus:,} GPUs, {first.racks} racks, {three(first.kw)} kW) for the first year"
+    room = f"{first.gpus:,} GPUs, {first.racks} racks, {three(first.power_w / 1e3)} kW"
+    size = f"{first.fixed} replicas ({room}) for the first year"
     grown = f", {last.fixed} ({last.gpus:,} GPUs) for year {last.year + 1}" if last.fixed != first.fixed else ""
     if not known:
         return f"{size}{grown}; no price is known."
@@ -65,7 +66,7 @@ def _years(fleet: Fleet) -> Table:
         scaled = f"{y.autoscaled_gpu_hours:,.0f} ({y.autoscaled_gpu_hours / (y.gpus * 8760.0):.0%})"
         table.add_row(
             str(y.year + 1), f"{three(y.peak_per_s)}/s", f"{y.fixed} ({fleet.spare} spare)", f"{y.gpus:,}",
-            f"{y.servers:,}", f"{y.racks:,}", three(y.kw), three(y.energy_mwh), scaled,
+            f"{y.servers:,}", f"{y.racks:,}", three(y.power_w / 1e3), three(y.energy_mwh), scaled,
         )  # fmt: skip
     return table
 

@@ -7,10 +7,13 @@ from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
 from sim.comparison.comparison import SECTIONS, Comparison
+from sim.plan.fleet import Fleet
 from sim.plan.plan import Plan
 from sim.plan.run import TrainingRun
+from sim.plan.serve_plan import ServePlan
 from sim.plan.sweep import Sweep
 from sim.plan.whatif import WhatIf
+from sim.plan.whatif_serve import ServeWhatIf
 from sim.prediction import Prediction
 from sim.serve.prediction import ServePrediction
 
@@ -24,8 +27,8 @@ def _frame(rows: Iterable[Mapping[str, Any]]) -> pd.DataFrame:
     return pd.DataFrame(list(rows))
 
 
-def plan(found: Plan) -> pd.DataFrame:
-    """Layouts of a search, best first: degrees, seconds, bytes, dollars."""
+def plan(found: Plan | ServePlan) -> pd.DataFrame:
+    """Layouts or deployments of a search, best first: degrees, seconds, rates, dollars."""
     return _frame(option.to_dict() for option in found.options)
 
 
@@ -34,7 +37,22 @@ def sweep(found: Sweep) -> pd.DataFrame:
     return _frame(found.rows).reindex(columns=[*found.names, *found.results])
 
 
-def whatif(found: WhatIf) -> pd.DataFrame:
+def front(found: ServePlan) -> pd.DataFrame:
+    """Deployments and numbers of clients that nothing beats in tokens/s of a user and of a GPU."""
+    return _frame(point.to_dict() for point in found.front)
+
+
+def fleet(found: Fleet) -> pd.DataFrame:
+    """One row per year: replicas, GPUs, racks, kW, and dollars by choice."""
+    rows = []
+    for year in found.years:
+        record = year.to_dict()
+        usd = {f"usd.{choice}": value for choice, value in record.pop("usd").items()}
+        rows.append({key: value for key, value in record.items() if key != "replicas"} | usd)
+    return _frame(rows)
+
+
+def whatif(found: WhatIf | ServeWhatIf) -> pd.DataFrame:
     """One row per change, the one that matters most first."""
     return _frame(found.to_dict()["outcomes"])
 

@@ -57,8 +57,8 @@ def plan_figure(plan: Plan) -> Figure:
         if several:
             axes.set_xscale("log", base=2)
             axes.set_xticks([s.gpus for s in plan.searches], [f"{s.gpus:,}" for s in plan.searches])
-        axes.set_ylim(bottom=0.0)
-        axes.legend(frameon=False, fontsize=8, loc="upper right")
+            axes.set_ylim(bottom=0.0)
+        figure.legend(frameon=False, fontsize=8, loc="outside lower center")
     return figure
 
 

@@ -44,7 +44,7 @@ def _options(plan: ServePlan) -> Table:
         s = o.served
         usd = "" if s.usd_per_million_output_tokens is None else three(s.usd_per_million_output_tokens)
         rate = "" if o.sustained_per_s is None else f"{three(o.sustained_per_s)} req/s"
-        pace = (seconds(s.ttft_p90_s), seconds(s.tpot_p90_s), f"{s.attained:.0%}", rate)
+        pace = (seconds(s.ttft_p90_s), seconds(s.tpot_p90_s), f"{s.attained_share:.0%}", rate)
         per_gpu = three(s.output_tokens_per_s / s.candidate.gpus)
         table.add_row(s.candidate.title, f"{s.candidate.gpus:,}", *pace, per_gpu, usd, o.why)
     return table

@@ -55,6 +55,13 @@ def three(value: float) -> str:
     return f"{value:.{decimals}f}"
 
 
+def times(ratio: float, more: str, less: str) -> str:
+    """times(1.12, 'faster', 'slower') is '12% faster'; of 3.14 '3.1 times faster', of 0.5 '2.0 times slower'."""
+    if 0.6 < ratio < 1.6:
+        return f"{abs(ratio - 1.0):.0%} {more if ratio >= 1.0 else less}"
+    return f"{ratio:.1f} times {more}" if ratio > 1.0 else f"{1.0 / ratio:.1f} times {less}"
+
+
 def gib(size_bytes: float) -> str:
     """'101.0' GiB."""
     return f"{size_bytes / 2.0**30:.1f}"

@@ -6,6 +6,7 @@ measured peaks of SimuMax's B200 runs (docs/accuracy.md).
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from functools import lru_cache
 
@@ -105,9 +106,9 @@ def _static(sim: StepSimulator, rank: int) -> tuple[float, float, float]:
     return total[0], total[1], total[2]
 
 
-@lru_cache(maxsize=256)
-def _held(schedule: str, pp: int, vpp: int, micro_batches: int) -> tuple[dict[int, int], ...]:
-    """Micro-batches in flight of every pipeline rank, by virtual stage; all ranks of a schedule are made at once."""
+@lru_cache(maxsize=64)
+def _held(schedule: str, pp: int, vpp: int, micro_batches: int) -> tuple[Mapping[int, int], ...]:
+    """Micro-batches whose activations each rank keeps at its peak, by virtual stage; asked once per rank."""
     return tuple(in_flight(order) for order in orders(schedule, pp, vpp, micro_batches))
 
 

@@ -15,10 +15,11 @@ ROOMS = ("hwmodels", "traces", "sim", "calibrate", "reports")
 
 # endings that say the unit: seconds, bytes, rates, watts, money, shares and counts
 UNITS = (
-    "_s", "_s2", "_bytes", "_flops", "_w", "_per_s", "_per_s_per_gpu", "_usd", "_per_hour", "_gib", "_pct",
-    "_share", "_efficiency", "_exponent", "_power", "_factor", "_copies", "_error", "_bias", "_ratio", "_rows", "_keys",
+    "_s", "_s2", "_bytes", "_flops", "_w", "_per_s", "_per_s_per_gpu", "_per_s_per_user", "_usd", "_per_hour", "_gib",
+    "_pct", "_share", "_efficiency", "_exponent", "_power", "_factor", "_copies", "_error", "_bias", "_ratio", "_rows",
+    "_keys",
     "_columns", "_weight", "_passes", "_dim", "_s_per_k", "_s_per_key", "_sqrt_s", "_tokens", "_layers", "_inch",
-    "_per_step", "_params", "_s_per_param", "_hours", "_per_kwh", "_mwh", "_tonnes",
+    "_per_step", "_params", "_s_per_param", "_hours", "_per_kwh", "_mwh", "_tonnes", "_per_gpu_hour",
 )  # fmt: skip
 
 # field -> why its name carries no ending
@@ -40,6 +41,10 @@ PLAIN = {
     "oversubscription": "a ratio of rates",
     "sigma": "of the logarithm, no unit",
     "mfu": "a fraction of the peak",
+    "share": "a fraction, of what the record names",
+    "growth": "a fraction a year, as users write it",
+    "years": "is the unit",
+    "rack_units": "is the unit",
     "value": "a constant, its unit is in its key",
     "decline": "a share by which long kernels slow down",
     "pad_k": "steps of k",
@@ -69,6 +74,14 @@ WHOLE_RECORDS = {
     "Estimate": "one number in the unit of its metric, which it names",
     "Record": "predicted and measured in the unit of its metric, which it names",
     "Sustained": "factors on times, by kind of kernel",
+    "TrainingSeed": "a published number in the unit that it names",
+    "Alternative": "measured and predicted in the unit of one metric",
+    "BreakEven": "values in the unit of its axis, which it names",
+    "Hardware": "multiples of the data sheet's bandwidths",
+    "Cost": "dollars, or GPU-hours where there is no price, of a million tokens",
+    "Mixture": "numbers of weights, tokens and experts, and a share of experts",
+    "LawValue": "numbers of parameters",
+    "DenseEqual": "numbers of parameters, and of tokens",
     "Ranking": "rank correlations between -1 and 1, shares in percent by name",
 }
 

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from reports.page.section import Section
+from reports.page.timeline import picture
 from reports.page.train_case import TrainCase
+from reports.plan_figure import plan_figure
 from reports.text import gib, seconds, three
 from sim.plan.plan import Option, Plan
 
@@ -20,10 +22,13 @@ def layouts(case: TrainCase) -> Section:
     rows += [_row(o, longest) for o in plan.options]
     shown = {
         "rows": rows,
+        "columns": ("choice", "its best layout", "step", "beside the best of all"),
+        "picture": picture(plan_figure(plan)) if len(plan.pareto) > 1 else "",
         "choices": [
             [v.choice, v.candidate, "" if v.step_time_s is None else seconds(v.step_time_s), v.why]
             for v in plan.verdicts
         ],
+        "numbers": (2,),
         "notes": [*plan.notes, searched(plan, case.search)],
     }
     return Section("layouts", "Better layouts", lead(case), plan.to_dict(), shown)

@@ -7,6 +7,8 @@ from pathlib import Path
 
 from reports.page.again import again
 from reports.page.section import Chapter, Page
+from reports.page.serve_case import serve_case
+from reports.page.serve_chapter import serve_chapter
 from reports.page.train_case import SEARCHES, train_case
 from reports.page.train_chapter import train_chapter
 from sim.scenario import ScenarioError, load_scenario, read_mapping
@@ -32,6 +34,11 @@ def make_page(
 
 def _chapters(file: Path, search: str, tokens: float, before: int) -> list[Chapter]:
     scenario, raw = load_scenario(file), read_mapping(file)
-    if scenario.train is None:
-        raise ScenarioError(f"{file}: has no train section")
-    return [train_chapter(train_case(file, raw, scenario, search, tokens), f"c{before + 1}")]
+    if scenario.train is None and scenario.serve is None:
+        raise ScenarioError(f"{file}: has neither a train nor a serve section; add one of them")
+    found: list[Chapter] = []
+    if scenario.train is not None:
+        found.append(train_chapter(train_case(file, raw, scenario, search, tokens), f"c{before + 1}"))
+    if scenario.serve is not None:
+        found.append(serve_chapter(serve_case(raw, scenario, search), file, f"c{before + len(found) + 1}"))
+    return found

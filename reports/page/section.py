@@ -68,8 +68,8 @@ class Page:
 
     @property
     def heading(self) -> str:
-        """What stands above everything."""
-        return self.title if len(self.chapters) == 1 else f"{len(self.chapters)} questions"
+        """What stands above several chapters."""
+        return f"{len(self.chapters)} questions, answered by simulation"
 
     @property
     def columns(self) -> list[str]:

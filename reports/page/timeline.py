@@ -6,7 +6,7 @@ from base64 import b64encode
 from io import BytesIO
 from typing import TYPE_CHECKING
 
-from reports.figures import STYLE, WIDTH, add_lanes, add_legend, lanes_inches
+from reports.figures import STYLE, add_lanes, add_legend, lanes_inches
 from reports.page.section import Section
 from reports.page.train_case import TrainCase
 from reports.text import seconds
@@ -15,7 +15,8 @@ from sim.prediction import Prediction
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-_AXIS, _LEGEND = 0.5, 0.45  # inches below the lanes
+_WIDTH = 10.5  # inches: text as large as the page's
+_AXIS, _LEGEND = 0.5, 0.6  # inches below the lanes
 
 
 def timeline(case: TrainCase) -> Section:
@@ -52,10 +53,10 @@ def lanes_figure(p: Prediction) -> Figure:
     lanes = min(5.0, lanes_inches(p))
     height = lanes + _AXIS + _LEGEND + 0.1
     with rc_context(STYLE):
-        figure = Figure(figsize=(WIDTH, height), facecolor="white")
+        figure = Figure(figsize=(_WIDTH, height), facecolor="white")
         FigureCanvasAgg(figure)
-        drawn = add_lanes(figure, p, (_AXIS + _LEGEND) / height, lanes / height)
-        add_legend(figure, drawn, 0.4 * _LEGEND / height)
+        drawn = add_lanes(figure, p, (_AXIS + _LEGEND) / height, lanes / height, _WIDTH)
+        add_legend(figure, drawn, 0.4 * _LEGEND / height, _WIDTH)
     return figure
 
 

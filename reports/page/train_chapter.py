@@ -5,6 +5,7 @@ from __future__ import annotations
 from calibrate.comparable import Alike, comparable_training
 from calibrate.validate import family_of
 from reports.page.against import against
+from reports.page.crossings import crossings
 from reports.page.held import held
 from reports.page.layouts import layouts
 from reports.page.layouts import lead as layouts_lead
@@ -17,7 +18,7 @@ from reports.page.timeline import timeline
 from reports.page.train_case import TrainCase
 from reports.page.trust import assumptions_section, sources_section
 from reports.page.whole_run import whole_run
-from reports.text import gib, seconds, three
+from reports.text import gib, seconds, three, times
 from reports.train_table import batch_line, layout_line
 from sim.prediction import Prediction
 
@@ -27,6 +28,7 @@ def train_chapter(case: TrainCase, key: str) -> Chapter:
     p = case.asked
     sections: list[Section] = [
         against(case),
+        *_flips(case),
         spent(case),
         held(case),
         timeline(case),
@@ -38,16 +40,21 @@ def train_chapter(case: TrainCase, key: str) -> Chapter:
     record = record_section(comparable_training(_alike(p)), ("step_time_s",))
     sources = sources_section(p.sources, sum(p.step.by_source.values()))
     sections += [sources, record, assumptions_section(p.assumptions)]
-    points = [sections[1].lead, matters_lead(case.whatif), layouts_lead(case), record.lead]
+    points = [spent(case).lead, matters_lead(case.whatif), layouts_lead(case), record.lead]
     return Chapter(
         key=key,
         title=f"Training {case.name} on {p.resolved.job.cluster.gpus:,} {p.resolved.job.cluster.gpu.name}",
         question=_question(case),
         answer=_answer(case),
         points=tuple(point for point in points if point),
-        tiles=_tiles(p),
+        tiles=_tiles(p, case.twin),
         sections=tuple(sections),
     )
+
+
+def _flips(case: TrainCase) -> list[Section]:
+    """Break-even points, where there is a twin and time to look."""
+    return [crossings(case.file, "train")] if case.twin is not None and case.search != "none" else []
 
 
 def _alike(p: Prediction) -> Alike:
@@ -80,15 +87,16 @@ def _answer(case: TrainCase) -> str:
 def _beside_twin(p: Prediction, twin: Prediction) -> str:
     """One sentence on the dense model."""
     ratio = p.step_time_s / twin.step_time_s
-    word = "cheaper" if ratio > 1.0 else "dearer"
-    gap = abs(1.0 / ratio - 1.0)
     fits = "" if twin.memory_fits else " (if it fitted)"
-    if gap < 0.02:
+    if abs(ratio - 1.0) < 0.02:
         return "A dense model of equal active parameters costs the same per token."
-    return f"A dense model of equal active parameters would be {gap:.0%} {word} per token{fits}."
+    unsure = p.low_s <= twin.high_s and twin.low_s <= p.high_s
+    note = "; the intervals overlap" if unsure else ""
+    word = times(1.0 / ratio, "dearer", "cheaper")
+    return f"A dense model of equal active parameters would be {word} per token{fits}{note}."
 
 
-def _tiles(p: Prediction) -> tuple[Tile, ...]:
+def _tiles(p: Prediction, twin: Prediction | None) -> tuple[Tile, ...]:
     usd = p.cost.get("usd_per_million_tokens")
     worst = max(m.total for m in p.memory)
     tiles = [
@@ -107,4 +115,7 @@ def _tiles(p: Prediction) -> tuple[Tile, ...]:
                 f"at ${three(float(p.cost['usd_per_gpu_hour']))} a GPU-hour",
             )
         )
+    if twin is not None:
+        ratio = p.step_time_s / twin.step_time_s
+        tiles.append(Tile("time per token", f"{ratio:.2f} x", "that of its dense twin"))
     return tuple(tiles)

@@ -39,7 +39,7 @@ class Crossing:
 class BreakEven:
     """One axis of one pair: where the winner changes within the range that was searched, and how far apart costs are.
 
-    `cost_ratios`: least and most that the first costs over the other on the way.
+    `low` and `high` in the unit of the axis; `cost_ratios`: least and most that the first costs over the other.
     """
 
     section: str

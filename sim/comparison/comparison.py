@@ -17,7 +17,7 @@ from sim.comparison.upcycling import Upcycling, upcycling
 from sim.memory import DoesNotFit
 from sim.params import active_parameters, parameters
 from sim.plan.sweep import REFUSALS
-from sim.scenario import Scenario, ScenarioError, load_scenario, parse_scenario, read_mapping
+from sim.scenario import Scenario, ScenarioError, load_scenario, parse_scenario
 
 Asked = Scenario | Mapping[str, Any] | str | Path
 SECTIONS = ("train", "serve")
@@ -32,8 +32,8 @@ class QualityCost:
 
     model: str
     section: str
-    lowest: float | None
-    highest: float | None
+    lowest_ratio: float | None
+    highest_ratio: float | None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -71,7 +71,10 @@ class Comparison:
                 found.append(f"{title}: {best} is cheapest per token; {beside}")
             for q in self.quality_costs:
                 if q.section == section:
-                    ends = [f"{end:.2f} times" if end is not None else "does not fit" for end in (q.lowest, q.highest)]
+                    ends = [
+                        f"{end:.2f} times" if end is not None else "does not fit"
+                        for end in (q.lowest_ratio, q.highest_ratio)
+                    ]
                     found.append(f"{title}: over all sizes that scaling laws allow, dense against {q.model}: "
                                  f"{ends[0]} to {ends[1]}")  # fmt: skip
         return found
@@ -139,12 +142,11 @@ def _read(scenarios: Sequence[Asked]) -> list[tuple[str, dict[str, Any]]]:
     found: list[tuple[str, dict[str, Any]]] = []
     for scenario in scenarios:
         if isinstance(scenario, (str, Path)):
-            load_scenario(scenario)  # refuses with the file's name
-            name, mapping = Path(scenario).stem, read_mapping(scenario)
+            checked, name = load_scenario(scenario), Path(scenario).stem
         else:
-            mapping = scenario.model_dump(exclude_unset=True) if isinstance(scenario, Scenario) else dict(scenario)
-            parse_scenario(mapping)
-            name = load_model(mapping["model"]).name
+            checked = scenario if isinstance(scenario, Scenario) else parse_scenario(dict(scenario))
+            name = load_model(checked.model).name
+        mapping = {k: v for k, v in checked.model_dump(exclude_unset=True).items() if v is not None}
         found.append((_unique(name, [other for other, _ in found]), mapping))
     return found
 
@@ -250,7 +252,9 @@ def _quality_costs(
             if own is not None:
                 costs = [_cost(section, end.get(section)) for end in ends]
                 low, high = (None if cost is None else cost / own.cost.value for cost in costs)
-                found.append(QualityCost(model=columns[number].name, section=section, lowest=low, highest=high))
+                found.append(
+                    QualityCost(model=columns[number].name, section=section, lowest_ratio=low, highest_ratio=high)
+                )
     return found
 
 

@@ -22,7 +22,8 @@ from sim.serve.simulate import simulate
 from sim.train import StepSimulator
 
 REFUSALS = (BadLayout, DoesNotFit, ScenarioError)  # a point of a search where there is no answer
-_STEADY = 4  # micro-batches per virtual stage after which a pipeline repeats itself; checked in tests
+_STEADY = {"dualpipe": 4}  # micro-batches per virtual stage after which a pipeline repeats itself; tested
+_STEADY_ELSE = 2
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,12 +60,13 @@ def train_hours(scenario: Mapping[str, Any], hardware: Hardware = AS_IS) -> floa
 
 def step_s(job: TrainJob, resolved: Resolved) -> float:
     """Seconds of a step; one of many more micro-batches than stages is continued from two shorter ones."""
-    few = _STEADY * job.layout.chunks
-    if job.micro_batches <= 3 * few:
+    few = _STEADY.get(job.layout.schedule, _STEADY_ELSE) * job.layout.chunks
+    more = few + 2 * job.layout.pp
+    if job.micro_batches <= 2 * more:
         return _simulated_s(job, resolved)
     each = job.micro_batch * job.layout.dp
-    short, long = (_simulated_s(replace(job, global_batch=each * n), resolved) for n in (few, 2 * few))
-    return long + (long - short) * (job.micro_batches - 2 * few) / few
+    short, long = (_simulated_s(replace(job, global_batch=each * n), resolved) for n in (few, more))
+    return long + (long - short) * (job.micro_batches - more) / (more - few)
 
 
 def _simulated_s(job: TrainJob, resolved: Resolved) -> float:

@@ -10,9 +10,9 @@ from collections.abc import Iterator, Mapping
 from itertools import product
 from typing import Any
 
+from sim.comparison.expense import step_s
 from sim.layout import BadLayout
 from sim.memory import DoesNotFit, step_memory
-from sim.predict import predict_train
 from sim.resolve import resolve
 from sim.scenario import ScenarioError, parse_scenario
 from sim.serve.memory import serve_memory
@@ -69,7 +69,7 @@ def fitting_train(scenario: Mapping[str, Any]) -> tuple[Question, str]:
         if size <= usable:
             if not said:
                 return candidate, ""
-            found.append((predict_train(candidate, events=False).step_time_s, candidate, said))
+            found.append((_step_s(candidate), candidate, said))
             if len(found) == _TRIES:
                 break
     if not found:
@@ -79,6 +79,11 @@ def fitting_train(scenario: Mapping[str, Any]) -> tuple[Question, str]:
         )
     _, best, said = min(found, key=lambda f: f[0])
     return best, said
+
+
+def _step_s(scenario: Mapping[str, Any]) -> float:
+    resolved = resolve(parse_scenario(dict(scenario)))
+    return step_s(resolved.job, resolved)
 
 
 def _serve_layouts(scenario: Mapping[str, Any]) -> Iterator[tuple[Question, str]]:

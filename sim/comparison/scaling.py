@@ -26,7 +26,7 @@ DEFAULT_TOKENS = 130e9  # where no tokens are given: what most of the laws were 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Mixture:
-    """What scaling laws know about a model. Parameters in numbers of weights."""
+    """What scaling laws know about a model: numbers of weights, experts and tokens, and a share of experts."""
 
     active: float
     total: float
@@ -39,7 +39,7 @@ class Mixture:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LawValue:
-    """The dense model of equal loss by one law, its interval by the law's own error, and where it was stretched."""
+    """Parameters of the dense model of equal loss by one law, low and high by its own error; where it was stretched."""
 
     law: str
     source: str
@@ -51,7 +51,7 @@ class LawValue:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DenseEqual:
-    """The dense model of equal quality: middle (geometric mean, one vote per paper), lowest, highest, and the laws."""
+    """Parameters of the dense model of equal quality: middle (geometric mean, one vote per paper), lowest, highest."""
 
     parameters: float
     low: float

@@ -34,13 +34,17 @@ class Group:
     usd_per_gpu_hour: float | None
     server: ServerSpec
 
-    def usd_own_a_year(self, servers: float, kw: float, facts: FleetFacts) -> float | None:
+    def usd_own_a_year(self, servers: float, power_w: float, facts: FleetFacts) -> float | None:
         """Dollars a year of owning so many servers, their energy not counted; None where no price is known."""
-        price = facts.usd_per_server or self.server.usd
+        price = facts.server_usd or self.server.usd
         if price is None:
             return None
         capital = servers * price * (1.0 + facts.network_share)
-        return capital / facts.years + servers * price * facts.staff_share + kw * 12.0 * facts.housing_usd_per_kw_month
+        return (
+            capital / facts.years
+            + servers * price * facts.staff_share
+            + power_w / 1e3 * _HOURS * facts.housing_usd_per_kwh
+        )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -53,7 +57,7 @@ class FleetYear:
     gpus: int  # of the fixed fleet
     servers: int
     racks: int
-    kw: float  # largest draw with cooling
+    power_w: float  # largest draw with cooling
     energy_mwh: float  # of the fixed fleet
     autoscaled_gpu_hours: float
     owned_base: int  # replicas that are cheaper owned than rented
@@ -119,17 +123,17 @@ def fleet_year(group: Group, day: Day, year: int, grown: Grown, facts: FleetFact
     """Size and price one year."""
     rates = [h.requests_per_s * (1.0 + grown.growth) ** year for h in day]
     pairs = list(zip(rates, group.sustained_per_s, strict=True))
-    replicas = tuple(groups_needed(rate, own, grown.spare, facts.utilisation) for rate, own in pairs)
+    replicas = tuple(groups_needed(rate, own, grown.spare, facts.used_share) for rate, own in pairs)
     fixed = max(replicas)
     gpus = fixed * group.gpus
     servers = ceil(gpus / group.server.gpus)
-    kw = servers * group.server.kw * facts.pue
+    power_w = servers * group.server.power_w * facts.pue
     busy = [min(1.0, rate / (n * own)) for (rate, own), n in zip(pairs, replicas, strict=True)]
     hours = scaled_hours(replicas, facts.start_s)
     energy = [_kwh(group, fixed, rate / (fixed * own), facts) for rate, own in pairs]
     rent = group.usd_per_gpu_hour
     power = facts.power_usd_per_kwh
-    own_usd = group.usd_own_a_year(servers, kw, facts)
+    own_usd = group.usd_own_a_year(servers, power_w, facts)
     energy_kwh = sum(energy) * _DAYS
     base, mixed = _base(group, replicas, busy, facts)
     return FleetYear(
@@ -138,8 +142,8 @@ def fleet_year(group: Group, day: Day, year: int, grown: Grown, facts: FleetFact
         replicas=replicas,
         gpus=gpus,
         servers=servers,
-        racks=ceil(servers / group.server.per_rack(facts.rack_kw)),
-        kw=kw,
+        racks=ceil(servers / group.server.per_rack(facts.rack_w)),
+        power_w=power_w,
         energy_mwh=energy_kwh / 1e3,
         autoscaled_gpu_hours=hours * group.gpus * _DAYS,
         owned_base=base,
@@ -167,7 +171,7 @@ def _kwh(group: Group, replicas: int, busy: float, facts: FleetFacts) -> float:
 def _base(group: Group, replicas: Sequence[int], busy: Sequence[float], facts: FleetFacts) -> tuple[int, float | None]:
     """How many replicas are cheaper owned, and dollars a year when the others are rented by the hour."""
     servers = group.gpus / group.server.gpus
-    own = group.usd_own_a_year(servers, servers * group.server.kw * facts.pue, facts)
+    own = group.usd_own_a_year(servers, servers * group.server.power_w * facts.pue, facts)
     if own is None or group.usd_per_gpu_hour is None:
         return 0, None
     hour = group.gpus * group.usd_per_gpu_hour

@@ -14,11 +14,11 @@ from sim.scenario import ScenarioError
 _FILE = Path(__file__).parent / "fleet.yaml"
 _MAY_BE_ZERO = (
     "network_share",
-    "housing_usd_per_kw_month",
+    "housing_usd_per_kwh",
     "staff_share",
     "host_power_share",
     "start_s",
-    "usd_per_server",
+    "server_usd",
 )
 
 
@@ -31,12 +31,12 @@ class FleetFacts:
     pue: float
     host_power_share: float
     network_share: float
-    housing_usd_per_kw_month: float
+    housing_usd_per_kwh: float
     staff_share: float
-    rack_kw: float
+    rack_w: float
     start_s: float
-    utilisation: float
-    usd_per_server: float
+    used_share: float
+    server_usd: float
 
 
 @cache
@@ -52,7 +52,7 @@ def fleet_facts(changes: Mapping[str, float] | None = None) -> FleetFacts:
         if name not in values:
             raise ScenarioError(f"fact {name!r} is not known; {did_you_mean(name, list(values))}")
         least = 0.0 if name in _MAY_BE_ZERO else 1e-9
-        if not least <= value < float("inf") or (name == "utilisation" and value > 1.0):
+        if not least <= value < float("inf") or (name == "used_share" and value > 1.0):
             raise ScenarioError(f"fact {name}={value:g} must be a number of at least {least:g}")
         values[name] = float(value)
     return FleetFacts(**values)

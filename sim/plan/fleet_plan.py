@@ -70,9 +70,10 @@ def plan_fleet(
         server=load_server(node, cluster.gpus_per_host, cluster.gpu),
     )
     rent = "given in the scenario" if scenario.price_usd_per_gpu_hour else f"middle of {cluster.gpu.price_note}"
+    server = group.server
     sources = {
         "usd_per_gpu_hour": f"{judge.price:g}, {rent}" if judge.price else "no price is known",
-        "server": f"{group.server.kw:g} kW, {group.server.gpus} GPUs; {group.server.usd_note}; {group.server.source}",
+        "server": f"{server.power_w / 1e3:g} kW, {server.gpus} GPUs; {server.usd_note}; {server.source}",
         **fact_sources(ask.facts),
     }
     return sized(plan, group, day, Grown(ask.growth, ask.spare), facts, sources)

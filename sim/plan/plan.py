@@ -27,7 +27,7 @@ class Option:
     gpu_hours_per_million_tokens: float
     usd_per_million_tokens: float | None
     why: str
-    surviving: float  # share of the time that failures and checkpoints leave
+    surviving_share: float  # share of the time that failures and checkpoints leave
 
     def to_dict(self) -> dict[str, Any]:
         """One row of the answer."""
@@ -45,8 +45,8 @@ class Option:
             "tokens_per_s": self.tokens_per_s,
             "gpu_hours_per_million_tokens": self.gpu_hours_per_million_tokens,
             "usd_per_million_tokens": self.usd_per_million_tokens,
-            "surviving": self.surviving,
-            "goodput_tokens_per_s": self.tokens_per_s * self.surviving,
+            "surviving_share": self.surviving_share,
+            "goodput_tokens_per_s": self.tokens_per_s * self.surviving_share,
             "why": self.why,
         }
 
@@ -143,7 +143,7 @@ def _answer(scenario: Scenario, objective: str, searches: list[Search], notes: l
                 Option(
                     gpus=found.gpus, finalist=f, tokens_per_s=tokens / f.step_time_s,
                     gpu_hours_per_million_tokens=hours, usd_per_million_tokens=usd, why="",
-                    surviving=kept,
+                    surviving_share=kept,
                 )
             )  # fmt: skip
         if found.left_bound_s < found.finalists[min(top, len(found.finalists)) - 1].step_time_s:
@@ -152,8 +152,8 @@ def _answer(scenario: Scenario, objective: str, searches: list[Search], notes: l
     if objective == "step_time":
         options.sort(key=lambda o: (o.finalist.step_time_s, o.gpus, o.finalist.candidate.title))
     elif objective == "goodput":
-        options.sort(key=lambda o: (-o.tokens_per_s * o.surviving, o.gpus, o.finalist.candidate.title))
-        notes.append(f"{options[0].surviving:.2%} of the time of the best survives failures and checkpoints "
+        options.sort(key=lambda o: (-o.tokens_per_s * o.surviving_share, o.gpus, o.finalist.candidate.title))
+        notes.append(f"{options[0].surviving_share:.2%} of the time of the best survives failures and checkpoints "
                      f"(one GPU fails every {facts.gpu_mtbf_hours:,.0f} hours)")  # fmt: skip
     else:
         options.sort(key=lambda o: (o.gpu_hours_per_million_tokens, o.gpus, o.finalist.candidate.title))

@@ -54,7 +54,7 @@ class LoadBounds:
     ttft_s: float
     tpot_s: float
     span_s: float  # seconds of the whole load at least
-    attainable: float  # share of the requests that may come within the limits
+    attainable_share: float  # share of the requests that may come within the limits
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,7 +66,7 @@ class Pools:
     tokens: Floors
     replicas: int
     together: bool  # replicas: the same GPUs do both
-    streamed: float  # tokens that reach a client together; they shorten the pace that it sees
+    streamed_tokens: float  # tokens that reach a client together; they shorten the pace that it sees
 
 
 def load_bounds(load: Workload, slo: Slo, front: Front, pools: Pools) -> LoadBounds:
@@ -78,7 +78,7 @@ def load_bounds(load: Workload, slo: Slo, front: Front, pools: Pools) -> LoadBou
     first = np.maximum(prompts.prompt_s, prompts.prompt_token_s * new)
     first = first + front.request_s + front.server_s + front.token_s * inputs
     left = np.maximum(1.0, out - 1.0)
-    pace = np.where(out > 1, tokens.token_s * (1.0 - (np.minimum(pools.streamed, out) - 1.0) / left), 0.0)
+    pace = np.where(out > 1, tokens.token_s * (1.0 - (np.minimum(pools.streamed_tokens, out) - 1.0) / left), 0.0)
     prompt_s, token_s = prompts.prompt_share_s * float(new.sum()), tokens.token_share_s * float((out - 1.0).sum())
     if pools.together:
         span = (prompt_s + token_s) / pools.replicas
@@ -90,5 +90,5 @@ def load_bounds(load: Workload, slo: Slo, front: Front, pools: Pools) -> LoadBou
         ttft_s=float(first.mean()),
         tpot_s=float(pace[several].mean()) if several.any() else 0.0,
         span_s=span,
-        attainable=float(((first <= slo.ttft_s) & (pace <= slo.tpot_s)).mean()),
+        attainable_share=float(((first <= slo.ttft_s) & (pace <= slo.tpot_s)).mean()),
     )

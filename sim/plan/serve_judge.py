@@ -36,19 +36,19 @@ class Served:
     tpot_s: float
     ttft_p90_s: float
     tpot_p90_s: float
-    attained: float  # share of the requests within the limits
+    attained_share: float  # share of the requests within the limits
     goodput_per_s: float
     output_tokens_per_s: float
     usd_per_million_output_tokens: float | None
     label: str
-    idle: float  # share of the GPUs' time
-    communication: float
+    idle_share: float  # share of the GPUs' time
+    communication_share: float
     preemptions: int
     memory_bytes: float  # weights, adapters and work space of the fullest GPU
 
     def meets(self, slo: Slo) -> bool:
         """Whether enough requests are served well, and the queue does not grow."""
-        return self.attained >= slo.share and self.label == "stable"
+        return self.attained_share >= slo.share and self.label == "stable"
 
 
 class ServeJudge:
@@ -105,13 +105,13 @@ class ServeJudge:
     def bounds(self, c: ServeCandidate) -> LoadBounds:
         """What the load takes at least on a candidate."""
         own, engine = self._floor(c.shape, c.max_batch), self.base.engine
-        streamed = float(engine.stream_tokens)
+        streamed_tokens = float(engine.stream_tokens)
         if c.prefill is None:
-            pools = Pools(own, c.replicas, own, c.replicas, True, streamed)
+            pools = Pools(own, c.replicas, own, c.replicas, True, streamed_tokens)
         else:
             late = self._tuning.get("handover_tokens", engine.name, self.base.cluster.gpu.family)
             prompts = self._floor(c.prefill, c.max_batch, True)
-            pools = Pools(prompts, c.prefill_workers, own, c.replicas, False, max(streamed, late))
+            pools = Pools(prompts, c.prefill_workers, own, c.replicas, False, max(streamed_tokens, late))
         return load_bounds(self.load, self._slo, self.front, pools)
 
     def deployment(self, c: ServeCandidate) -> Deployment:
@@ -142,13 +142,13 @@ class ServeJudge:
             tpot_s=tpot.mean,
             ttft_p90_s=ttft.p90,
             tpot_p90_s=tpot.p90,
-            attained=self._slo.attained(found),
+            attained_share=self._slo.attained(found),
             goodput_per_s=goodput_per_s(found, self._slo.ttft_s, self._slo.tpot_s),
             output_tokens_per_s=outputs / span,
             usd_per_million_output_tokens=usd,
             label=label_of(found, load.rate_per_s, inf, bool(load.clients)),
-            idle=shares["idle"],
-            communication=sum(shares.get(name, 0.0) for name in ("tp_comm", "ep_comm", "pp_comm")),
+            idle_share=shares["idle"],
+            communication_share=sum(shares.get(name, 0.0) for name in ("tp_comm", "ep_comm", "pp_comm")),
             preemptions=run.log.preemptions,
             memory_bytes=self.weight_bytes(c.shape),
         )

@@ -32,8 +32,10 @@ class ServeOption:
     def to_dict(self) -> dict[str, Any]:
         """One row of the answer."""
         s, c = self.served, self.served.candidate
-        keys = ("ttft_s", "tpot_s", "ttft_p90_s", "tpot_p90_s", "attained", "goodput_per_s", "output_tokens_per_s",
-                "usd_per_million_output_tokens", "label", "idle", "communication", "preemptions")  # fmt: skip
+        keys = (
+            "ttft_s", "tpot_s", "ttft_p90_s", "tpot_p90_s", "attained_share", "goodput_per_s", "output_tokens_per_s",
+            "usd_per_million_output_tokens", "label", "idle_share", "communication_share", "preemptions",
+        )  # fmt: skip
         rate = self.sustained_per_s
         return {
             "gpus": c.gpus,
@@ -198,7 +200,11 @@ def _sustained(
     score = score_of(objective)
     best = score(good[0][1])
     tied = [pair for pair in good if score(pair[1]) >= best - _TIED * abs(best)]
-    chosen = [*tied[:top], *sorted(tied, key=lambda pair: (-pair[1].idle, pair[1].candidate.title))[:top], *good[:top]]
+    chosen = [
+        *tied[:top],
+        *sorted(tied, key=lambda pair: (-pair[1].idle_share, pair[1].candidate.title))[:top],
+        *good[:top],
+    ]
     found: dict[ServeCandidate, float] = {}
     for search, s in chosen:
         if s.candidate not in found and search.judge.load.rate_per_s and not search.judge.load.clients:
@@ -210,14 +216,14 @@ def _why(s: Served, best: Served, slo: Slo, must: bool) -> str:
     if s is not best:
         return compared(s, best, slo, must)
     kept = f"limits kept {headroom(s, slo):.1f} times over at p90" if must else ""
-    spent = f"{s.communication:.0%} of the time in communication"
+    spent = f"{s.communication_share:.0%} of the time in communication"
     return "best; " + ", ".join(part for part in (kept, spent) if part)
 
 
 def _nothing_meets(searches: list[ServeSearch], slo: Slo) -> str:
     """One line with the best that was found."""
     every = [s for found in searches for s in found.served]
-    best = max(every, key=lambda s: (s.attained, headroom(s, slo), -s.candidate.gpus))
+    best = max(every, key=lambda s: (s.attained_share, headroom(s, slo), -s.candidate.gpus))
     most = max(found.gpus for found in searches)
     return (
         f"nothing on up to {most} GPUs meets {slo.text}; the best found, {best.candidate.title} on "

@@ -68,7 +68,7 @@ def _not_simulated(found: ServeSearch, made_by: Test, slo: Slo) -> tuple[str, st
         c = min(hopeless, key=lambda c: (judge.bounds(c).tpot_s, c.title))
         b = judge.bounds(c)
         at_least = f"takes at least {b.ttft_s:.3g} s to the first token and {b.tpot_s * 1e3:.3g} ms a token"
-        return c.title, f"{at_least}: at most {b.attainable:.0%} of the requests within the limits"
+        return c.title, f"{at_least}: at most {b.attainable_share:.0%} of the requests within the limits"
     own = judge.base.engine.max_batch
     large = [s for s in found.too_large if made_by(ServeCandidate(s, found.gpus // s.gpus, own))]
     if large:
@@ -89,8 +89,8 @@ def compared(own: Served, best: Served, slo: Slo, must: bool) -> str:
     for name, a, b in (("first token", own.ttft_p90_s, best.ttft_p90_s), ("pace", own.tpot_p90_s, best.tpot_p90_s)):
         if b > 0 and abs(a / b - 1.0) > 0.05:
             said.append(f"p90 {name} {a / b - 1.0:+.0%}")
-    if own.communication - best.communication > 0.05:
-        said.append(f"{own.communication:.0%} of the time in communication")
+    if own.communication_share - best.communication_share > 0.05:
+        said.append(f"{own.communication_share:.0%} of the time in communication")
     if own.preemptions > best.preemptions:
         said.append(f"{own.preemptions:,} preemptions: little room for KV")
     return "; ".join(said) or "as good within 1 %"
@@ -100,7 +100,7 @@ def broken(s: Served, slo: Slo) -> str:
     """'52 % within the limits (p90: first token 2.1 s, 48 ms a token)'."""
     queue = "" if s.label == "stable" else f", {s.label}"
     worst = f"first token {s.ttft_p90_s:.3g} s, {s.tpot_p90_s * 1e3:.3g} ms a token"
-    return f"{s.attained:.0%} within the limits (p90: {worst}{queue})"
+    return f"{s.attained_share:.0%} within the limits (p90: {worst}{queue})"
 
 
 def headroom(s: Served, slo: Slo) -> float:

@@ -102,7 +102,7 @@ def search_serving(
             f"no deployment of {arch.name} uses all {gpus} GPUs with the axes that were fixed; free one"
         )
     bounds = {c: judge.bounds(c) for c in found}
-    hopeless = [c for c in found if must and bounds[c].attainable < slo.share]
+    hopeless = [c for c in found if must and bounds[c].attainable_share < slo.share]
     ranked = [(best_score(objective, c, bounds[c], judge), c) for c in found if c not in set(hopeless)]
     ranked.sort(key=lambda pair: (-pair[0], _promise(bounds[pair[1]], slo, judge), pair[1].title, -pair[1].max_batch))
     served: list[Served] = []

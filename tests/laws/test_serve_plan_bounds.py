@@ -50,7 +50,7 @@ def test_bounds_hold(name: str) -> None:
         assert bounds.ttft_s <= s.ttft_s * (1 + 1e-9), c.title
         assert bounds.tpot_s <= s.tpot_s * (1 + 1e-9), c.title
         assert bounds.span_s <= span_s(judge.run(c, judge.load)) * (1 + 1e-9), c.title
-        assert s.attained <= bounds.attainable, c.title
+        assert s.attained_share <= bounds.attainable_share, c.title
         for objective in ("goodput", "tokens_per_dollar", "ttft", "tpot"):
             assert score_of(objective)(s) <= best_score(objective, c, bounds, judge) + 1e-9, (c.title, objective)
         tight.append(bounds.tpot_s / s.tpot_s)

@@ -8,11 +8,15 @@ import pytest
 
 from reports import frames
 from sim import compare, predict_serve, predict_train
+from sim.plan.fleet_plan import FleetAsk, plan_fleet
 from sim.plan.plan import plan_train
 from sim.plan.run import training_run
 from sim.plan.search import Effort
+from sim.plan.serve_plan import plan_serve
 from sim.plan.sweep import run_sweep
 from sim.plan.whatif import whatif_train
+from sim.plan.whatif_serve import whatif_serve
+from traces.day import Hour
 
 JOB: dict[str, Any] = {
     "model": {"base": "mixtral-8x7b", "layers": 4},
@@ -67,3 +71,15 @@ def test_serving_has_a_row_per_request() -> None:
     frame = frames.serve(p)
     assert len(frame) == 12 and frame["ttft_s"].mean() == pytest.approx(p.ttft_s.mean)
     assert (frame["e2e_s"] >= frame["ttft_s"]).all()
+
+
+def test_serving_plans_and_fleets_are_tables_too() -> None:
+    requests = {"kind": "poisson", "rate_per_s": 5, "count": 100, "input_tokens": 500, "output_tokens": 60}
+    job = {"model": "mixtral-8x7b", "cluster": {"node": "dgx-h100", "gpus": 2}, "layout": {"tp": 2},
+           "serve": {"engine": "vllm", "requests": requests}}  # fmt: skip
+    found = plan_serve(job, given={"pools": ("no",), "pp": (1,)})
+    assert list(frames.plan(found)["gpus"]) == [2] * len(found.options)
+    assert frames.front(found)["tokens_per_s_per_user"].is_monotonic_increasing
+    sized = frames.fleet(plan_fleet(job, (Hour(20.0),) * 24, FleetAsk(given={"tp": (2,), "pools": ("no",)})))
+    assert (sized["usd.rent, autoscaled"] <= sized["usd.rent, fixed"]).all()
+    assert {"tpot_s", "tokens_per_usd"} <= set(frames.whatif(whatif_serve(job)))

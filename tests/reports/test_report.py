@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 from browser import browser, look, print_pdf
 
 from reports.cli import run
@@ -16,7 +17,8 @@ from reports.page.render import html_of
 from reports.page.section import Page
 from reports.page.trust import kind_of
 from sim.predict import predict_train
-from sim.scenario import read_mapping
+from sim.scenario import parse_scenario, read_mapping
+from sim.serve.predict import predict_serve
 from sim.twin import twin_scenario
 
 Capture = pytest.CaptureFixture[str]
@@ -26,7 +28,19 @@ TEXT = (
     "layout: {pp: 2, ep: 4}\n"
     "train: {global_batch: 64, seq_len: 2048}\n"
 )
-SECTIONS = ("against", "spent", "held", "timeline", "matters", "layouts", "run", "sources", "record", "assumptions")
+SECTIONS = (
+    "against",
+    "crossings",
+    "spent",
+    "held",
+    "timeline",
+    "matters",
+    "layouts",
+    "run",
+    "sources",
+    "record",
+    "assumptions",
+)
 
 
 @pytest.fixture(scope="module")
@@ -93,6 +107,47 @@ def test_a_dense_model_has_no_twin(tmp_path: Path) -> None:
     assert "dense twin" not in html_of(page)
 
 
+SERVED = (
+    "model: mixtral-8x7b\n"
+    "cluster: {node: dgx-h100, gpus: 2}\n"
+    "layout: {tp: 2}\n"
+    "serve: {engine: vllm, requests: {kind: poisson, rate_per_s: 5, count: 99, input_tokens: 500, output_tokens: 60}}\n"
+)
+
+
+@pytest.fixture(scope="module")
+def served(tmp_path_factory: pytest.TempPathFactory) -> Page:
+    path = tmp_path_factory.mktemp("report") / "served.yaml"
+    path.write_text(SERVED, encoding="utf-8")
+    return make_page([path])
+
+
+def test_a_served_chapter_says_what_the_simulator_says(served: Page) -> None:
+    said = sections(served)
+    asked = predict_serve(parse_scenario(yaml.safe_load(SERVED)))
+    values = said["against"]["values"]
+    assert values["model as asked"]["tpot_s"] == asked.tpot_s.mean
+    assert values["dense twin"]["active_parameters"] == pytest.approx(
+        values["model as asked"]["active_parameters"], rel=0.01
+    )
+    assert said["spent"]["utilisation"] == asked.utilisation and said["layouts"]["options"]
+    assert said["record"]["rows"] >= 4 and said["matters"]["outcomes"]
+    assert html_of(served).count("data:image/svg+xml") == 2  # the load, and the front
+
+
+def test_a_file_with_both_gets_two_chapters(tmp_path: Path) -> None:
+    path = tmp_path / "both.yaml"
+    path.write_text(TEXT.replace(", ep: 4", "") + SERVED.splitlines()[-1] + "\n", encoding="utf-8")
+    page = make_page([path], search="none")
+    assert [c.key for c in page.chapters] == ["c1", "c2"] and page.chapters[1].title.startswith("Serving")
+
+
+def test_limits_that_nothing_meets_are_an_answer(tmp_path: Path) -> None:
+    path = tmp_path / "tight.yaml"
+    path.write_text(SERVED.rstrip("}\n") + "}, slo: {ttft_s: 0.001, tpot_s: 0.001}}\n", encoding="utf-8")
+    assert "Nothing on up to 2 GPUs meets" in sections(make_page([path]))["layouts"]["lead"]
+
+
 def test_command(file: Path, tmp_path: Path, capsys: Capture) -> None:
     out = tmp_path / "page.html"
     assert run(["report", str(file), str(file), "--out", str(out), "--plan", "none"]) == 0
@@ -123,7 +178,9 @@ def test_bad_questions_are_one_line(
 
 
 @pytest.mark.skipif(browser() is None, reason="no chromium on this machine: Debian's package chromium has one")
-def test_a_browser_shows_all_of_it_at_two_widths(page: Page, tmp_path: Path) -> None:
+@pytest.mark.parametrize("kind", ["trained", "served"])
+def test_a_browser_shows_all_of_it_at_two_widths(kind: str, page: Page, served: Page, tmp_path: Path) -> None:
+    page = page if kind == "trained" else served
     text = html_of(page)
     looks, console = look(text, (390, 1200), tmp_path)
     assert console == []

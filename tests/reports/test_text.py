@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from reports.text import count, gib, seconds, si, three
+from reports.text import count, gib, seconds, si, three, times
 
 
 @pytest.mark.parametrize(
@@ -48,3 +48,8 @@ def test_counts_and_bytes() -> None:
     assert count(1.0e12) == "1.00 T"
     assert count(12) == "12"
     assert gib(2.0**30) == "1.0"
+
+
+def test_ratios_in_words() -> None:
+    words = [times(r, "faster", "slower") for r in (1.12, 0.9, 3.14, 0.5)]
+    assert words == ["12% faster", "10% slower", "3.1 times faster", "2.0 times slower"]

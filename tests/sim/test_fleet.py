@@ -25,7 +25,7 @@ JOB: dict[str, Any] = {
     "cluster": {"node": "dgx-h100", "gpus": 2},
     "serve": {"engine": "vllm", "requests": REQUESTS},
 }
-SERVER = ServerSpec(name="s", gpus=8, kw=10.0, rack_units=8, usd=2e5, usd_note="", source="")
+SERVER = ServerSpec(name="s", gpus=8, power_w=10e3, rack_units=8, usd=2e5, usd_note="", source="")
 GROUP = Group(
     deployment="1 x (tp4)", gpus=4, sustained_per_s=(10.0,) * 24, tdp_w=700.0, usd_per_gpu_hour=3.0, server=SERVER
 )
@@ -50,14 +50,14 @@ def test_an_autoscaled_day_counts_its_hours_and_its_starts() -> None:
 def test_money_adds_up_and_every_choice_is_as_good_as_what_it_contains() -> None:
     year = fleet_year(GROUP, DAY, 0, Grown(0.0, 1), FACTS)
     assert year.fixed == 6 and year.gpus == 24 and year.servers == 3 and year.racks == 1
-    assert year.kw == pytest.approx(3 * 10.0 * 1.2)
+    assert year.power_w == pytest.approx(3 * 10e3 * 1.2)
     usd = {k: v or 0.0 for k, v in year.usd.items()}
     assert usd["rent, fixed"] == pytest.approx(24 * 8760 * 3.0)
     assert usd["rent, autoscaled"] == pytest.approx(96 * 4 * 365 * 3.0)
     capital = 3 * 2e5 * (1 + FACTS.network_share) / FACTS.years
-    assert usd["own, fixed"] > capital and usd["own, fixed"] == pytest.approx(
-        capital + 3 * 2e5 * FACTS.staff_share + year.kw * 12 * 150 + year.energy_mwh * 1e3 * FACTS.power_usd_per_kwh
-    )
+    housing = year.power_w / 1e3 * 8760 * FACTS.housing_usd_per_kwh
+    energy = year.energy_mwh * 1e3 * FACTS.power_usd_per_kwh
+    assert usd["own, fixed"] == pytest.approx(capital + 3 * 2e5 * FACTS.staff_share + housing + energy)
     mixed = usd["own the base, rent the peak"]
     assert mixed <= usd["rent, autoscaled"] * (1 + 1e-9) and mixed <= usd["own, fixed"] * 1.01
     peaky = tuple(Hour(45.0 if h in (10, 11) else 5.0) for h in range(24))  # four of six replicas work two hours a day
@@ -71,16 +71,14 @@ def test_dear_servers_are_rented() -> None:
     assert year.owned_base == 0 and year.usd["own the base, rent the peak"] == year.usd["rent, autoscaled"]
     unknown = replace(GROUP, server=replace(SERVER, usd=None))
     assert fleet_year(unknown, DAY, 0, Grown(0.0, 0), FACTS).usd["own, fixed"] is None
-    assert (
-        fleet_year(unknown, DAY, 0, Grown(0.0, 0), fleet_facts({"usd_per_server": 1e5})).usd["own, fixed"] is not None
-    )
+    assert fleet_year(unknown, DAY, 0, Grown(0.0, 0), fleet_facts({"server_usd": 1e5})).usd["own, fixed"] is not None
 
 
 def test_servers_fill_racks_by_power_and_by_height() -> None:
     h100 = load_server("dgx-h100", 8, load_gpu("h100-sxm"))
-    assert h100.per_rack(45.0) == 4 and h100.per_rack(1000.0) == 5 and h100.per_rack(1.0) == 1
+    assert h100.per_rack(45e3) == 4 and h100.per_rack(1e6) == 5 and h100.per_rack(1e3) == 1
     other = load_server("pcie-8x-l40s", 8, load_gpu("l40s"))
-    assert other.usd is None and other.kw == pytest.approx(8 * 0.35 * 1.8) and other.source.startswith("assumed")
+    assert other.usd is None and other.power_w == pytest.approx(8 * 350 * 1.8) and other.source.startswith("assumed")
 
 
 @pytest.fixture(scope="module")

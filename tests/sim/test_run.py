@@ -91,6 +91,6 @@ def test_a_plan_by_goodput_counts_what_failures_leave() -> None:
     }
     given = {"tp": (1,), "pp": (1, 2), "vpp": (1,), "micro_batch": (1,), "recompute": ("none",), "etp": (1,)}
     found = plan_train(job, gpus=(32, 64), objective="goodput", given=given, effort=Effort(top=3))
-    kept = [o.tokens_per_s * o.surviving for o in found.options]
-    assert kept == sorted(kept, reverse=True) and all(0.9 < o.surviving < 1.0 for o in found.options)
+    kept = [o.tokens_per_s * o.surviving_share for o in found.options]
+    assert kept == sorted(kept, reverse=True) and all(0.9 < o.surviving_share < 1.0 for o in found.options)
     assert any("survives failures" in note for note in found.notes)

@@ -29,7 +29,7 @@ def plan() -> ServePlan:
 
 
 def test_options_meet_the_limits_and_the_fewest_gpus_win(plan: ServePlan) -> None:
-    assert all(o.served.attained >= 0.9 and o.served.label == "stable" for o in plan.options)
+    assert all(o.served.attained_share >= 0.9 and o.served.label == "stable" for o in plan.options)
     per_gpu = [o.served.goodput_per_s / o.served.candidate.gpus for o in plan.options]
     assert plan.options[0].served.candidate.gpus == min(o.served.candidate.gpus for o in plan.options)
     assert per_gpu[0] >= max(per_gpu) * 0.99

@@ -1,0 +1,97 @@
+"""Write docs/published_choices.md: where published layouts rank in our search, and pairs of layouts in the right order.
+
+`python docs/write_choices.py` takes some ten minutes; `--only llama-3.1-405b` prints the table of one model instead.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+
+from calibrate.layout_order import NOISE, Order, orders
+from calibrate.published_choices import MODELS, TOP, Choice, candidates_of, choice
+from calibrate.row_outcomes import usable_cores
+from reports.text import three
+
+PAGE = Path(__file__).parent / "published_choices.md"
+INTRO = """# Published choices, recovered?
+
+Written by `python docs/write_choices.py`. Every published layout of these models on at most 2,048 GPUs that is printed
+in full is simulated as it is published; the search of `moesim plan` looks at the same job on the same cluster with the
+same software and kind of sharding. Ranks count what the search finds to be faster: candidates, against the row exactly
+as it is; layouts (tp, pp, vpp, cp, ep, etp), each with its best micro-batch and recompute, the published one too;
+splits, the same with virtual stages left free. "Loss": how much longer the published row takes than our best, both
+predicted.
+
+"""
+ORDER = f"""
+## Pairs of measured alternatives
+
+Rows of the same model, machines, batch, sequence, precision and software that differ in layout only. Pairs whose
+measured values differ by less than {NOISE:.0%} are counted apart. The last line is part of the line above "all".
+
+"""
+FINDINGS = """
+Nearly all pairs of equal GPUs and users in serving are one question: Qwen3.5-397B in SGLang 0.5.9 with tensor parallel
+attention over 4 GPUs, experts split by tensor (ep 1) or by expert (ep 4). Measured, ep 4 is slower by up to 28 % at 16
+to 64 users; predicted, it is faster by 5 to 25 %.
+"""
+CHOICES = ("model", "job", "published layout", "measured s", "predicted s", "our best", "its s", "rank", "layout rank",
+           "split rank", "fits, we say")  # fmt: skip
+PAIRS = ("alternatives", "groups", "pairs", "in the right order %", "pairs within the noise", "of those right %")
+COUNTS = ("groups", "pairs", "right", "close_pairs", "close_right")
+
+
+def markdown(titles: Sequence[str], rows: Iterable[Sequence[str]], left: Iterable[int] = (0,)) -> str:
+    """A table; columns that are not named `left` stand right."""
+    marks = ["---" if i in set(left) else "---:" for i in range(len(titles))]
+    return "".join(f"| {' | '.join(line)} |\n" for line in (titles, marks, *rows))
+
+
+def ranks(found: Sequence[Choice]) -> str:
+    """Per model how many are among the best ten, and every choice."""
+    titles = ("model", "published choices", f"in our top {TOP} layouts", f"in our top {TOP} splits", "median loss %")
+    lines = []
+    for name in dict.fromkeys(c.model for c in found):
+        own = [c for c in found if c.model == name]
+        loss = sorted(100.0 * max(0.0, c.predicted_s / c.best_s - 1.0) for c in own)[len(own) // 2]
+        splits = sum(c.split_rank <= TOP for c in own)
+        lines.append((name, str(len(own)), str(sum(c.in_top for c in own)), str(splits), f"{loss:.1f}"))
+    return markdown(titles, lines) + "\n" + markdown(CHOICES, (_line(c) for c in found), (0, 1, 2, 5, 10))
+
+
+def _line(c: Choice) -> tuple[str, ...]:
+    seconds = (three(c.measured_s), three(c.predicted_s), c.best, three(c.best_s))
+    places = (str(c.rank), str(c.layout_rank), str(c.split_rank))
+    return c.model, c.cluster, c.layout, *seconds, *places, "yes" if c.fits else "no"
+
+
+def pairs(found: Sequence[Order]) -> str:
+    """One line per kind of alternatives, all together, and the kind that is part of the one before."""
+    whole = Order("all", *(sum(getattr(o, key) for o in found[:-1]) for key in COUNTS))
+    return markdown(PAIRS, [_counted(o) for o in (*found[:-1], whole, found[-1])])
+
+
+def _counted(o: Order) -> tuple[str, ...]:
+    right, close = f"{o.right_pct:.0f}", f"{o.close_right_pct:.0f}"
+    return o.kind, f"{o.groups:,}", f"{o.pairs:,}", right, f"{o.close_pairs:,}", close
+
+
+def main() -> None:
+    """Rank every choice, count every pair, write the page; or print one model's table."""
+    parser = argparse.ArgumentParser(description="published layouts in our search")
+    parser.add_argument("--only", choices=MODELS, help="print the table of one model")
+    parser.add_argument("--workers", type=int, default=usable_cores())
+    asked = parser.parse_args()
+    if asked.only:
+        sys.stdout.write(ranks([choice(row, asked.workers) for row in candidates_of([asked.only])]))
+        return
+    found = sorted((choice(row, asked.workers) for row in candidates_of()), key=lambda c: (c.model, c.layout_rank))
+    text = INTRO + ranks(found) + ORDER + pairs(orders(None, asked.workers)) + FINDINGS
+    PAGE.write_text(text, encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()

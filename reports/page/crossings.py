@@ -1,0 +1,51 @@
+"""Where the winner between a model and its dense twin changes: batch, length, bandwidth, price, traffic."""
+
+from __future__ import annotations
+
+from functools import lru_cache
+from pathlib import Path
+
+from reports.page.section import Section
+from reports.text import three
+from sim.comparison.break_even import BreakEven
+from sim.comparison.comparison import Comparison, compare
+
+
+@lru_cache(maxsize=4)
+def compared(file: Path) -> Comparison:
+    """A file's scenario beside its dense twin of equal active parameters, with break-even points."""
+    return compare([file], twin="iso-active")
+
+
+def crossings(file: Path, section: str) -> Section:
+    """One line per axis of a section of the scenario: "train" or "serve"."""
+    found = compared(file)
+    points = [b for b in found.break_evens if b.section == section]
+    rows = [[_axis(b), _answer(b), _range(b)] for b in points]
+    data = {"break_even": [b.to_dict() for b in points], "verdicts": found.verdicts()}
+    notes = sorted({b.note for b in points if b.note and not b.note.startswith("now ")})
+    shown = {"columns": ["along", "who is cheaper per token", "looked at"], "rows": rows, "note": "; ".join(notes)}
+    return Section("crossings", "Where the answer flips", _lead(points), data, shown)
+
+
+def _lead(points: list[BreakEven]) -> str:
+    flips = [b for b in points if b.crossings]
+    if not flips:
+        return f"Along none of {len(points)} axes the winner changes within the range that was looked at."
+    names = ", ".join(_axis(b) for b in flips)
+    return f"The winner changes along {len(flips)} of {len(points)} axes: {names}."
+
+
+def _axis(b: BreakEven) -> str:
+    """The axis without the names of the columns: both are in the title of the chapter."""
+    return b.axis.partition(" for ")[0]
+
+
+def _answer(b: BreakEven) -> str:
+    text = b.answer.replace(f" that for {b.first}", " the model's").replace(b.other, "the dense twin")
+    return text.replace(b.first, "the model as asked").removeprefix("never within range: ")
+
+
+def _range(b: BreakEven) -> str:
+    unit = b.unit.partition(" that for ")[0]
+    return f"{three(b.low)} to {three(b.high)} {unit}" if b.low < b.high else ""

@@ -1,0 +1,93 @@
+"""ServeCase: everything a chapter about a serving scenario is made of, computed once."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from sim.arch import ModelArch
+from sim.arch_catalogue import load_model
+from sim.layout import BadLayout
+from sim.memory import DoesNotFit
+from sim.plan.serve_plan import ServePlan, plan_serve
+from sim.plan.serve_search import ServeEffort
+from sim.plan.whatif_serve import ServeWhatIf, whatif_serve
+from sim.scenario import Scenario, ScenarioError
+from sim.serve.predict import predict_serve
+from sim.serve.prediction import ServePrediction
+from sim.twin import as_mapping, dense_twin
+
+_NEAR, _FULL = ServeEffort(top=5, most=40), ServeEffort(top=5, most=400)
+# keys of the serve section that a dense model has no use for
+_EXPERTS = (
+    "attention_dp",
+    "expert_slots",
+    "offload",
+    "two_batch_overlap",
+    "pools",
+    "kv_blocks",
+)  # of the serve section
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ServeCase:
+    """A scenario, its prediction, its dense twin, what changes would do, and the best deployments found."""
+
+    asked: ServePrediction
+    twin: ServePrediction | None
+    twin_note: str  # how the twin is deployed, or why there is none
+    whatif: ServeWhatIf
+    plan: ServePlan | None
+    plan_note: str  # why there is no plan
+    search: str
+
+    @property
+    def name(self) -> str:
+        """Of the model."""
+        return self.asked.resolved.deployment.job.arch.name
+
+
+def serve_case(raw: Mapping[str, Any], scenario: Scenario, search: str) -> ServeCase:
+    """Predict everything about a serving scenario. ScenarioError and its kin as `predict_serve`."""
+    asked = predict_serve(scenario)
+    twin, twin_note = served_twin(raw, load_model(scenario.model), asked.resolved.deployment.gpus)
+    plan, plan_note = _plan(scenario, search)
+    return ServeCase(
+        asked=asked,
+        twin=twin,
+        twin_note=twin_note,
+        whatif=whatif_serve(scenario),
+        plan=plan,
+        plan_note=plan_note,
+        search=search,
+    )
+
+
+def served_twin(raw: Mapping[str, Any], arch: ModelArch, gpus: int) -> tuple[ServePrediction | None, str]:
+    """The dense twin under the same load on as many GPUs: tensor parallel as wide as it goes, replicas of that."""
+    if not arch.is_moe:
+        return None, f"{arch.name} is dense: there is no twin to hold against it."
+    serve = {key: value for key, value in raw["serve"].items() if key not in _EXPERTS}
+    kept = {key: value for key, value in raw.items() if key not in ("routing", "layout", "train")}
+    question = {**kept, "model": as_mapping(dense_twin(arch)), "serve": serve}
+    question["cluster"] = {**raw["cluster"], "gpus": gpus}
+    refusal = ""
+    for tp in (8, 4, 2, 1):
+        if gpus % tp:
+            continue
+        try:
+            return predict_serve({**question, "layout": {"tp": tp}}), f"replicas of {tp} GPUs, tensor parallel"
+        except (BadLayout, DoesNotFit, ScenarioError) as error:
+            refusal = refusal or str(error)
+    return None, f"The dense twin cannot be served on {gpus} GPUs: {refusal}."
+
+
+def _plan(scenario: Scenario, search: str) -> tuple[ServePlan | None, str]:
+    if search == "none":
+        return None, "Not searched: the report was asked for without a plan."
+    given = {} if search == "full" or (scenario.serve and scenario.serve.pools) else {"pools": ("no",)}
+    try:
+        return plan_serve(scenario, given=given, effort=_FULL if search == "full" else _NEAR), ""
+    except ScenarioError as refusal:  # that nothing meets the limits is an answer too
+        return None, f"{str(refusal)[:1].upper()}{str(refusal)[1:]}."
