@@ -21,6 +21,7 @@ from sim.scenario import Scenario, ScenarioError, load_scenario, parse_scenario
 
 Asked = Scenario | Mapping[str, Any] | str | Path
 SECTIONS = ("train", "serve")
+_ALIKE = 1.005  # costs that near are called the same
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -64,7 +65,7 @@ class Comparison:
             if len(costs) > 1:
                 (least, best), *others = costs
                 beside = ", ".join(
-                    f"{cost.value / least.value:.2f} times for {name}"
+                    f"{_times(cost.value / least.value)} for {name}"
                     + (" (their intervals overlap)" if cost.low < least.high else "")
                     for cost, name in others
                 )
@@ -237,6 +238,10 @@ def _points(questions: Sequence[_Question], columns: Sequence[Column]) -> list[B
                 one, two = ((q.name, q.sections[section]) for q in (questions[0], question))
                 found += break_evens(one, two, _prices(first, other), section)
     return found
+
+
+def _times(ratio: float) -> str:
+    return "as much" if ratio < _ALIKE else f"{ratio:.2f} times"
 
 
 def _quality_costs(
