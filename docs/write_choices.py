@@ -38,8 +38,8 @@ Nearly all pairs of equal GPUs and users in serving are one question: Qwen3.5-39
 attention over 4 GPUs, experts split by tensor (ep 1) or by expert (ep 4). Measured, ep 4 is slower by up to 28 % at 16
 to 64 users; predicted, it is faster by 5 to 25 %.
 
-The choices that we miss are mostly Qwen3-235B on 256 GB200 and GB300: the recipes spread experts over 32 or 64 GPUs, our
-search prefers 4 to 16 and says that this saves some 8 %. No published run shows both, so nobody knows who is right.
+The choices that we miss are mostly Qwen3-235B on 256 GB200 and GB300: the recipes spread experts over 32 or 64 GPUs,
+our search prefers 4 to 16 and says that this saves some 8 %. No row here shows both for one job.
 """
 CHOICES = ("model", "job", "published layout", "measured s", "predicted s", "our best", "its s", "rank", "layout rank",
            "split rank", "fits, we say")  # fmt: skip
