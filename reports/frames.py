@@ -6,7 +6,8 @@ from collections.abc import Iterable, Mapping
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
-from sim.comparison.comparison import SECTIONS, Comparison
+from sim.comparison.comparison import Comparison
+from sim.comparison.questions import SECTIONS
 from sim.plan.fleet import Fleet
 from sim.plan.plan import Plan
 from sim.plan.run import TrainingRun

@@ -5,22 +5,21 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from math import inf
-from pathlib import Path
 from typing import Any
 
 from sim.arch_catalogue import load_model
 from sim.comparison.break_even import BreakEven, break_evens
+from sim.comparison.questions import SECTIONS, Asked, Question, questions_of, read_scenarios
 from sim.comparison.scaling import DenseEqual
 from sim.comparison.side import Column, ServeSide, TrainSide, serve_side, train_side
-from sim.comparison.twins import check_kind, only, sections_of_size, twin_of
+from sim.comparison.twins import sections_of_size
 from sim.comparison.upcycling import Upcycling, upcycling
 from sim.memory import DoesNotFit
 from sim.params import active_parameters, parameters
 from sim.plan.sweep import REFUSALS
-from sim.scenario import Scenario, ScenarioError, load_scenario, parse_scenario
+from sim.scenario import ScenarioError
 
-Asked = Scenario | Mapping[str, Any] | str | Path
-SECTIONS = ("train", "serve")
+_ALIKE = 1.005  # costs that near are called the same
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -64,7 +63,7 @@ class Comparison:
             if len(costs) > 1:
                 (least, best), *others = costs
                 beside = ", ".join(
-                    f"{cost.value / least.value:.2f} times for {name}"
+                    f"{_times(cost.value / least.value)} for {name}"
                     + (" (their intervals overlap)" if cost.low < least.high else "")
                     for cost, name in others
                 )
@@ -94,17 +93,6 @@ class Comparison:
         }
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class _Question:
-    """A column before it is answered: a scenario per section."""
-
-    name: str
-    model: Any
-    sections: Mapping[str, dict[str, Any]]
-    refusals: Mapping[str, str]
-    notes: tuple[str, ...]
-
-
 def compare(
     scenarios: Sequence[Asked],
     *,
@@ -121,8 +109,8 @@ def compare(
     """
     if tokens is not None and not 0.0 < tokens < inf:
         raise ScenarioError(f"tokens={tokens} must be above zero, for example 14.8e12")
-    asked = _read(scenarios)
-    questions, quality = _questions(asked, twin, tokens)
+    asked = read_scenarios(scenarios)
+    questions, quality = questions_of(asked, twin, tokens)
     if len(questions) < 2 and not upcycled_from:
         raise ScenarioError("one scenario has nothing to be compared with; give two, or a twin, for example iso-active")
     if len(questions) > 1 and not any(_common(questions, section) for section in SECTIONS):
@@ -137,58 +125,11 @@ def compare(
     )  # fmt: skip
 
 
-def _read(scenarios: Sequence[Asked]) -> list[tuple[str, dict[str, Any]]]:
-    """(name, mapping) of every scenario, checked; names are file stems or models and unique."""
-    found: list[tuple[str, dict[str, Any]]] = []
-    for scenario in scenarios:
-        if isinstance(scenario, (str, Path)):
-            checked, name = load_scenario(scenario), Path(scenario).stem
-        else:
-            checked = scenario if isinstance(scenario, Scenario) else parse_scenario(dict(scenario))
-            name = load_model(checked.model).name
-        mapping = {k: v for k, v in checked.model_dump(exclude_unset=True).items() if v is not None}
-        found.append((_unique(name, [other for other, _ in found]), mapping))
-    return found
-
-
-def _unique(name: str, taken: Sequence[str]) -> str:
-    same = sum(1 for other in taken if other.partition(" #")[0] == name)
-    return f"{name} #{same + 1}" if same else name
-
-
-def _questions(
-    asked: list[tuple[str, dict[str, Any]]], twin: str, tokens: float | None
-) -> tuple[list[_Question], list[tuple[int, DenseEqual]]]:
-    """Columns to answer, and what scaling laws say about the column of that number."""
-    questions: list[_Question] = []
-    quality = []
-    if twin:
-        check_kind(twin)
-        if not any(load_model(m["model"]).is_moe for _, m in asked):
-            twin_of(twin, asked[0][1])  # refuses: dense
-    for name, mapping in asked:
-        sections = {s: only(mapping, s) for s in SECTIONS if mapping.get(s) is not None}
-        if not sections:
-            raise ScenarioError(f"{name} has neither a train nor a serve section: nothing comparable")
-        questions.append(_Question(name=name, model=mapping["model"], sections=sections, refusals={}, notes=()))
-        if twin and load_model(mapping["model"]).is_moe:
-            found = twin_of(twin, mapping, tokens)
-            if found.quality is not None:
-                quality.append((len(questions) - 1, found.quality))
-            questions.append(
-                _Question(
-                    name=_unique(found.name, [q.name for q in questions]), model=found.model, sections=found.sections,
-                    refusals=found.refusals, notes=found.notes,
-                )
-            )  # fmt: skip
-    return questions, quality
-
-
-def _common(questions: Sequence[_Question], section: str) -> bool:
+def _common(questions: Sequence[Question], section: str) -> bool:
     return sum(section in q.sections or section in q.refusals for q in questions) > 1
 
 
-def _column(question: _Question, tokens: float | None) -> Column:
+def _column(question: Question, tokens: float | None) -> Column:
     arch = load_model(question.model)
     refusals = dict(question.refusals)
     train: TrainSide | None = None
@@ -226,7 +167,7 @@ def _require_answers(columns: Sequence[Column]) -> None:
         raise DoesNotFit("; ".join(f"{c.name}: {why}" for c in columns for why in c.refusals.values()))
 
 
-def _points(questions: Sequence[_Question], columns: Sequence[Column]) -> list[BreakEven]:
+def _points(questions: Sequence[Question], columns: Sequence[Column]) -> list[BreakEven]:
     """Break-even points of the first column against each other one, in the sections that both have."""
     found = []
     for section in SECTIONS:
@@ -239,8 +180,12 @@ def _points(questions: Sequence[_Question], columns: Sequence[Column]) -> list[B
     return found
 
 
+def _times(ratio: float) -> str:
+    return "as much" if ratio < _ALIKE else f"{ratio:.2f} times"
+
+
 def _quality_costs(
-    questions: Sequence[_Question], columns: Sequence[Column], quality: Sequence[tuple[int, DenseEqual]]
+    questions: Sequence[Question], columns: Sequence[Column], quality: Sequence[tuple[int, DenseEqual]]
 ) -> list[QualityCost]:
     """Both ends of the scaling laws' interval priced like the mixture itself."""
     found = []

@@ -1,0 +1,74 @@
+"""Questions: what is asked about each column of a comparison: scenarios as given, and their dense twins."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from sim.arch_catalogue import load_model
+from sim.comparison.scaling import DenseEqual
+from sim.comparison.twins import check_kind, only, twin_of
+from sim.scenario import Scenario, ScenarioError, load_scenario, parse_scenario
+
+Asked = Scenario | Mapping[str, Any] | str | Path
+SECTIONS = ("train", "serve")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Question:
+    """A column before it is answered: a scenario per section."""
+
+    name: str
+    model: Any
+    sections: Mapping[str, dict[str, Any]]
+    refusals: Mapping[str, str]
+    notes: tuple[str, ...]
+
+
+def read_scenarios(scenarios: Sequence[Asked]) -> list[tuple[str, dict[str, Any]]]:
+    """(name, mapping) of every scenario, checked; names are file stems or models and unique."""
+    found: list[tuple[str, dict[str, Any]]] = []
+    for scenario in scenarios:
+        if isinstance(scenario, (str, Path)):
+            checked, name = load_scenario(scenario), Path(scenario).stem
+        else:
+            checked = scenario if isinstance(scenario, Scenario) else parse_scenario(dict(scenario))
+            name = load_model(checked.model).name
+        mapping = {k: v for k, v in checked.model_dump(exclude_unset=True).items() if v is not None}
+        found.append((_unique(name, [other for other, _ in found]), mapping))
+    return found
+
+
+def _unique(name: str, taken: Sequence[str]) -> str:
+    same = sum(1 for other in taken if other.partition(" #")[0] == name)
+    return f"{name} #{same + 1}" if same else name
+
+
+def questions_of(
+    asked: list[tuple[str, dict[str, Any]]], twin: str, tokens: float | None
+) -> tuple[list[Question], list[tuple[int, DenseEqual]]]:
+    """Columns to answer, and what scaling laws say about the column of that number."""
+    questions: list[Question] = []
+    quality = []
+    if twin:
+        check_kind(twin)
+        if not any(load_model(m["model"]).is_moe for _, m in asked):
+            twin_of(twin, asked[0][1])  # refuses: dense
+    for name, mapping in asked:
+        sections = {s: only(mapping, s) for s in SECTIONS if mapping.get(s) is not None}
+        if not sections:
+            raise ScenarioError(f"{name} has neither a train nor a serve section: nothing comparable")
+        questions.append(Question(name=name, model=mapping["model"], sections=sections, refusals={}, notes=()))
+        if twin and load_model(mapping["model"]).is_moe:
+            found = twin_of(twin, mapping, tokens)
+            if found.quality is not None:
+                quality.append((len(questions) - 1, found.quality))
+            questions.append(
+                Question(
+                    name=_unique(found.name, [q.name for q in questions]), model=found.model, sections=found.sections,
+                    refusals=found.refusals, notes=found.notes,
+                )
+            )  # fmt: skip
+    return questions, quality
