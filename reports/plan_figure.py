@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 from reports.failures import writing
 from reports.figures import STYLE
 from reports.palette import INK, LIMIT, PHASES
+from reports.text import gpus
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -69,11 +70,11 @@ def serve_plan_figure(plan: ServePlan) -> Figure:
     with rc_context(STYLE):
         figure, axes = _blank("what users and GPUs get, by number of clients; nothing gives both more")
         front = sorted(plan.front, key=lambda p: p.tokens_per_s_per_user)
-        users, gpus = [p.tokens_per_s_per_user for p in front], [p.tokens_per_s_per_gpu for p in front]
-        axes.plot(users, gpus, color="#BDBDBD", linewidth=1.2, zorder=1)
-        names = list(dict.fromkeys(f"{p.deployment}, {p.gpus} GPUs" for p in front))
+        users, rates = [p.tokens_per_s_per_user for p in front], [p.tokens_per_s_per_gpu for p in front]
+        axes.plot(users, rates, color="#BDBDBD", linewidth=1.2, zorder=1)
+        names = list(dict.fromkeys(f"{p.deployment}, {gpus(p.gpus)}" for p in front))
         for name, colour in zip(names, _COLOURS * len(names), strict=False):
-            own = [p for p in front if f"{p.deployment}, {p.gpus} GPUs" == name]
+            own = [p for p in front if f"{p.deployment}, {gpus(p.gpus)}" == name]
             x, y = [p.tokens_per_s_per_user for p in own], [p.tokens_per_s_per_gpu for p in own]
             axes.scatter(x, y, s=34, color=colour, label=name, zorder=2)
             for p in own:

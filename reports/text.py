@@ -55,6 +55,11 @@ def three(value: float) -> str:
     return f"{value:.{decimals}f}"
 
 
+def gpus(number: int) -> str:
+    """'1 GPU', '2,048 GPUs'."""
+    return f"{number:,} GPU{'' if number == 1 else 's'}"
+
+
 def times(ratio: float, more: str, less: str) -> str:
     """times(1.12, 'faster', 'slower') is '12% faster'; of 3.14 '3.1 times faster', of 0.5 '2.0 times slower'."""
     if 0.6 < ratio < 1.6:

@@ -25,7 +25,7 @@ from reports.page.timeline import picture
 from reports.page.trust import assumptions_section, sources_section
 from reports.plan_figure import serve_plan_figure
 from reports.serve_table import deployment_text
-from reports.text import seconds, three
+from reports.text import gpus, seconds, three
 from sim.plan.serve_plan import ServeOption, ServePlan
 from sim.plan.serve_space import ServeCandidate, Shape
 from sim.serve.prediction import ServePrediction
@@ -116,7 +116,7 @@ def deployments(case: ServeCase) -> Section:
     rows = [_row("as asked", asked, longest, unit, "", True)] if asked else []
     for o in plan.options:
         s = o.served.candidate
-        rows.append(_row(s.title, value(o), longest, unit, f"{s.gpus} GPUs; {o.why}", False))
+        rows.append(_row(s.title, value(o), longest, unit, f"{gpus(s.gpus)}; {o.why}", False))
     looked, run = sum(s.looked_at for s in plan.searches), sum(len(s.served) for s in plan.searches)
     where = "" if case.search == "full" else ", pools only where they were asked for"
     notes = [f"{looked:,} deployments were judged by bounds{where}, {run:,} simulated; `moesim plan` searches further."]
@@ -153,7 +153,7 @@ def _asked(case: ServeCase, plan: ServePlan) -> float | None:
 
 def _lead(plan: ServePlan, asked: float | None) -> str:
     best = plan.options[0]
-    name = f"{best.served.candidate.title} on {best.served.candidate.gpus} GPUs"
+    name = f"{best.served.candidate.title} on {gpus(best.served.candidate.gpus)}"
     if not best.sustained_per_s:
         return f"Best of those found: {name}, {three(_rate(best))} output tokens/s per GPU."
     kept = f"{three(best.sustained_per_s)} requests/s within the limits ({plan.slo.text})"

@@ -28,7 +28,7 @@ def kind_of(source: str) -> str:
 
 
 def sources_section(sources: Mapping[str, float], unit_s: float | None) -> Section:
-    """Every second by evidence. `sources`: share by source; `unit_s`: busy seconds that they share, where known."""
+    """Everything priced by evidence. `sources`: share by source; `unit_s`: seconds that they share, where known."""
     shares = dict.fromkeys(EVIDENCE, 0.0)
     for name, share in sources.items():
         shares[kind_of(name)] += share
@@ -44,8 +44,9 @@ def sources_section(sources: Mapping[str, float], unit_s: float | None) -> Secti
     ]
     strip = [(k, EVIDENCE[k][0], share) for k, share in shares.items() if share > 0.0]
     legend = [(f"{k}: {EVIDENCE[k][1]}", EVIDENCE[k][0]) for k, _, _ in strip]
+    what = "the priced time" if unit_s else "the kernels and transfers that were priced"
     lead = (
-        f"{shares['measured']:.0%} of the priced time rests on kernels or transfers measured on such hardware, "
+        f"{shares['measured']:.0%} of {what} rests on kernels or transfers measured on such hardware, "
         f"{shares['derived']:.0%} on a relative's, {shares['roofline']:.0%} on data sheets, "
         f"{shares['assumed']:.0%} on guesses."
     )

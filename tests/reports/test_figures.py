@@ -11,6 +11,9 @@ from reports.failures import OutputError
 from reports.figures import step_figure, write_figure
 from reports.gantt import Window, windows
 from reports.palette import CLASS_OF, CLASSES, MEMORY, PHASES
+from reports.plan_figure import write_plan_figure
+from sim.plan.plan import plan_train
+from sim.plan.search import Effort
 from sim.prediction import CATEGORIES, Prediction
 
 Predicted = Callable[[str], Prediction]
@@ -61,3 +64,21 @@ def test_palette_covers_every_category_phase_and_kind_of_memory(predicted: Predi
     assert set(CLASS_OF.values()) == set(CLASSES)
     assert set(PHASES) == {"F", "B", "I", "W", "FB"}
     assert set(MEMORY) == set(predicted("1f1b").memory[0].by_kind())
+
+
+JOB = {
+    "model": {"base": "mixtral-8x7b", "layers": 8},
+    "cluster": {"node": "dgx-h100", "gpus": 8},
+    "train": {"global_batch": 64, "seq_len": 2048},
+}
+
+
+@pytest.mark.parametrize("gpus", [(8,), (8, 16)])
+def test_the_front_of_a_plan_is_drawn_the_same_every_time(gpus: tuple[int, ...], tmp_path: Path) -> None:
+    given = {"tp": (1,), "vpp": (1,), "micro_batch": (1, 2), "recompute": ("none",), "etp": (1,)}
+    found = plan_train(JOB, gpus=gpus, given=given, effort=Effort(top=3))
+    pictures = []
+    for name in ("a.svg", "b.svg"):
+        write_plan_figure(found, tmp_path / name)
+        pictures.append((tmp_path / name).read_bytes())
+    assert pictures[0] == pictures[1] and len(pictures[0]) > 5_000
