@@ -58,9 +58,9 @@ def _one_user(model: str, node: str, gpus: int, **serve: Any) -> float:
     return 1.0 / _serve(model, node, gpus, load, **serve).tpot_s.mean
 
 
-def _offloaded(node: str, resident: float, hit_rate: float, precision: str = "int4") -> float:
+def _offloaded(node: str, resident: float, hit_rate: float, precision: str = "int4", **where: float) -> float:
     engine = {"name": "vllm", "kv_fraction": 0.98, "work_bytes": 5e8, "max_batch": 4, "token_budget": 1024}
-    offload = {"resident": resident, "hit_rate": hit_rate}
+    offload = {"resident": resident, "hit_rate": hit_rate, **where}
     return _one_user("mixtral-8x7b", node, 1, engine=engine, precision=precision, offload=offload)
 
 
@@ -181,6 +181,12 @@ SEEDS: tuple[Seed, ...] = (
         "MoE-Infinity, Mixtral in 16 bits, A5000, s per token", 0.895, 0.895, "s",
         lambda: 1.0 / _offloaded("workstation-rtx-a5000", 0.15, 0.25, "bf16"),
         "15 % resident, 25 % of uses hit, perfect prefetch", "MoE-Infinity README",
+    ),
+    Seed(
+        "Fiddler, Mixtral in 16 bits, Quadro RTX 6000 (over 3)", 3.0, 6.0, "tok/s",
+        lambda: _offloaded("workstation-quadro-rtx-6000", 0.2, 0.22, "fp16", host_memory_bytes_per_s=128e9),
+        "52 of 256 experts resident, 22 % of uses hit, the host computes the others at six channels of DDR4-2666",
+        "arXiv:2402.07033",
     ),
     Seed(
         "DeepSeek-V3 decode: all-to-all per token at the NIC's rate", 14.76, 14.76, "ms",

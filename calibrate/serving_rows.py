@@ -19,6 +19,7 @@ _PUBLIC_LENGTHS = (1024, 8192)  # of the public benchmark harness, which draws l
 _PUBLIC_JITTER = 0.2
 _PER_CLIENT = 10  # requests per client of a closed loop, as the harness of the public tables runs it
 _EARLY_STREAM, _LATE_STREAM = 40, 15  # tokens per group: read off fit rows of several models, see _stream_tokens
+_LEAST_BUDGET = 1024  # prompt tokens of a step in the vendor's sweeps, at least; read off the same rows
 _WIDE = 16  # assumed: from that many expert-parallel ranks on deployments replicate busy experts
 _MOST_CLOSED = 20_000  # requests simulated of a closed loop; at least three per client
 _ENGINES = {"vllm": "vllm", "sglang": "sglang", "trtllm": "trtllm", "tensorrt-llm": "trtllm"}
@@ -78,6 +79,18 @@ def _stream_tokens(row: Row, engine: str) -> int:
     return _LATE_STREAM if version and int(version.group(1)) >= 10 else _EARLY_STREAM
 
 
+def _token_budget(row: Row) -> int | None:
+    """Steps of the vendor's sweeps on pre-releases of TensorRT-LLM 1.0 carry one prompt, short ones together.
+
+    Read off fit rows: a prompt delays the others' tokens by the same time at every load, and the first tokens of
+    many clients come as early as if their prompts never met.
+    """
+    closed = text_of(row, "concurrency").isdigit() and "offline" not in text_of(row, "arrival").lower()
+    if not closed or not text_of(row, "engine_version").startswith("1.0.0rc") or text_of(row, "prefill_workers"):
+        return None
+    return max(_whole(row, "isl"), _LEAST_BUDGET) + _whole(row, "concurrency")
+
+
 def _pool(row: Row, name: str) -> dict[str, int]:
     return {
         "workers": _whole(row, f"{name}_workers"),
@@ -97,6 +110,10 @@ def serving_row(row: Row) -> tuple[dict[str, Any], list[str]]:
     if grouped > 1:
         settings["stream_tokens"] = grouped
         said.append(f"stream_tokens = {grouped} (public recipes of SGLang on Blackwell)")
+    budget = _token_budget(row)
+    if budget is not None:
+        settings["token_budget"] = budget
+        said.append(f"token_budget = {budget} (one prompt per step in the vendor's sweeps)")
     ask["engine"] = settings
     gpus = _whole(row, "gpus")
     layout = {"tp": _whole(row, "tp"), "pp": _whole(row, "pp"), "ep": _whole(row, "ep")}

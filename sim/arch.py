@@ -113,6 +113,7 @@ class ModelArch:
     norms_per_layer: int = 2
     learned_positions: int = 0
     mtp_layers: int = 0
+    fp8_blocks: bool = False  # its published 8-bit checkpoint scales blocks of 128 x 128 weights, not whole matrices
     source: str = ""
     notes: str = ""
 

@@ -49,6 +49,7 @@ def from_mapping(record: Mapping[Any, Any], name: str = "inline") -> ModelArch:
         norms_per_layer=fields.count("norms_per_layer", 2),
         learned_positions=fields.count("learned_positions"),
         mtp_layers=fields.count("mtp_layers"),
+        fp8_blocks=fields.flag("fp8_blocks", False),
         source=fields.text("source", ""),
         notes=fields.text("notes", ""),
     )

@@ -51,10 +51,17 @@ def from_hf(config: Mapping[Any, Any], name: str = "") -> ModelArch:
         max_context=f.size(f.first("max_position_embeddings", "max_seq_len")),
         norms_per_layer=parts.norms_per_layer,
         mtp_layers=parts.mtp_layers,
+        fp8_blocks=_scales_blocks(config),
         source=f"Hugging Face config.json, model_type {model_type}",
     )
     check(arch)
     return arch
+
+
+def _scales_blocks(config: Mapping[Any, Any]) -> bool:
+    """True for an 8-bit checkpoint with one scale per block of weights."""
+    quantisation = config.get("quantization_config")
+    return isinstance(quantisation, Mapping) and bool(quantisation.get("weight_block_size"))
 
 
 def _text_config(config: Mapping[Any, Any]) -> Mapping[Any, Any]:

@@ -73,10 +73,14 @@ class SpeculativeAsk(Strict):
 
 
 class OffloadAsk(Strict):
-    """Experts in host memory; hit_rate: uses that find their expert on the GPU (default: the resident share)."""
+    """Experts in host memory; hit_rate: uses that find their expert on the GPU (default: the resident share).
+
+    host_memory_bytes_per_s: the host computes the missing ones, at the rate at which it reads its memory.
+    """
 
     resident: float = Field(ge=0, le=1)
     hit_rate: float | None = Field(default=None, ge=0, le=1)
+    host_memory_bytes_per_s: float | None = Field(default=None, gt=0)
 
 
 class AdaptersAsk(Strict):

@@ -41,10 +41,14 @@ class Speculation:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Offload:
-    """Experts that live in host memory: `resident` of them stay on the GPU, and `hit_rate` of the uses find theirs."""
+    """Experts that live in host memory: `resident` of them stay on the GPU, and `hit_rate` of the uses find theirs.
+
+    The others travel to the GPU, or the host computes them as fast as it reads them from its memory.
+    """
 
     resident: float  # share of all experts that the GPU holds
     hit_rate: float
+    host_memory_bytes_per_s: float | None  # None: they travel
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -85,7 +89,8 @@ def formats_of(precision: str, kv: str | None, arch: ModelArch, gpu: GpuSpec, en
     many = arch.moe is not None and arch.moe.experts >= _BLOCK_SCALED_EXPERTS
     attention = experts = half
     if precision in ("fp8", "fp8_block"):
-        attention = experts = "fp8_block" if many or precision == "fp8_block" else "fp8"
+        blocks = many or arch.fp8_blocks or precision == "fp8_block"
+        attention = experts = "fp8_block" if blocks else "fp8"
     elif precision in ("fp4", "nvfp4", "int4"):
         native = precision != "int4" and gpu.supports("nvfp4")
         experts = "nvfp4" if native else "int4"  # without a 4-bit tensor path: weight-only

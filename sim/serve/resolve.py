@@ -92,7 +92,12 @@ def _experts_in_host(ask: ServeAsk, arch: ModelArch) -> tuple[Offload | None, li
     said = (
         [] if rate is not None else [f"offload.hit_rate = {ask.offload.resident:g} (the resident share: no locality)"]
     )
-    return Offload(resident=ask.offload.resident, hit_rate=ask.offload.resident if rate is None else rate), said
+    offload = Offload(
+        resident=ask.offload.resident,
+        hit_rate=ask.offload.resident if rate is None else rate,
+        host_memory_bytes_per_s=ask.offload.host_memory_bytes_per_s,
+    )
+    return offload, said
 
 
 def _check_gpus(scenario: Scenario, used: int) -> None:

@@ -76,6 +76,8 @@ class StepCosts:
         floor = layers * get("floor_layer_s", engine)
         if moe:
             fixed += moe * get("moe_layer_s", engine, family)
+            if self._job.layout.ep > 1 and self._job.attention_dp == 1:
+                fixed += moe * get("ep_layer_s", engine)
             floor += moe * get("floor_moe_layer_s", engine)
         if mla:
             fixed += mla * get("mla_layer_s", engine)

@@ -176,9 +176,15 @@ class StepParts:
                 found.extend(self.price(routed_steps(ctx, self.job, kind, tokens, prefill), count))
         missing = offload_bytes(self.job, tokens)
         if missing:
-            share = self._tuning.get("host_link_efficiency", self.job.engine.name)
-            found.add("offload", missing / (self.job.cluster.gpu.host_link_bytes_per_s * share))
+            found.add("offload", missing / self._offload_bytes_per_s())
         return found
+
+    def _offload_bytes_per_s(self) -> float:
+        """Rate at which experts reach the GPU, or at which the host reads those that it computes itself."""
+        get, engine, offload = self._tuning.get, self.job.engine.name, self.job.offload
+        if offload is not None and offload.host_memory_bytes_per_s is not None:
+            return offload.host_memory_bytes_per_s * get("host_memory_efficiency", engine)
+        return self.job.cluster.gpu.host_link_bytes_per_s * get("host_link_efficiency", engine)
 
     @cached_property
     def head(self) -> Table:

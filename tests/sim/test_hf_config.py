@@ -27,12 +27,21 @@ def _config(name: str) -> dict[str, Any]:
 
 
 def _sizes(arch: ModelArch) -> ModelArch:
-    return replace(arch, name="", source="", notes="")
+    """What does not depend on the checkpoint: the configs here are those of the 16-bit ones."""
+    return replace(arch, name="", source="", notes="", fp8_blocks=False)
 
 
 @pytest.mark.parametrize("name", _NAMES)
 def test_config_gives_the_catalogue_entry(name: str) -> None:
     assert _sizes(from_hf(_config(name))) == _sizes(load_model(name))
+
+
+def test_checkpoints_with_a_scale_per_block_are_known_by_their_config() -> None:
+    config = _config("qwen3-32b")
+    assert not from_hf(config).fp8_blocks
+    assert not from_hf({**config, "quantization_config": {"quant_method": "fp8"}}).fp8_blocks
+    assert from_hf({**config, "quantization_config": {"weight_block_size": [128, 128]}}).fp8_blocks
+    assert load_model("qwen3-32b").fp8_blocks
 
 
 @pytest.mark.parametrize("name", ["llama-3.1-8b", "llama-4-scout"])

@@ -139,6 +139,10 @@ def test_options_move_the_answer_the_right_way() -> None:
     assert predict_serve(drafted).tpot_s.mean < 0.7 * base
     offloaded = changed(serve__requests=load, serve__offload={"resident": 0.5})
     assert predict_serve(offloaded).tpot_s.mean > 3.0 * base
+    on_host = {"resident": 0.5, "host_memory_bytes_per_s": 2e12}
+    assert base < predict_serve(changed(serve__requests=load, serve__offload=on_host)).tpot_s.mean
+    slow_host = {**on_host, "host_memory_bytes_per_s": 1e11}
+    assert predict_serve(changed(serve__requests=load, serve__offload=slow_host)).tpot_s.mean > 2.0 * base
     sixteen = changed(serve__requests=load, serve__precision="bf16")
     assert predict_serve(sixteen).tpot_s.mean > 1.2 * base
     skewed = changed(serve__requests=load, routing={"lognormal": 3.0})
