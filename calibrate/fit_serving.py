@@ -33,7 +33,7 @@ METRICS = {
 _MOST, _MOST_OF_POOLS = 512, 48  # clients: rows of more take seconds each and say little that others do not
 _HEADER = (
     "# Log 90 % half-widths of serving predictions by metric and class of run: kind, load, engine, GPU generation.",
-    "# Written by calibrate/fit_serving.py --bands from left-out errors: ",
+    "# Written by calibrate/fit_serving.py --bands from errors on fitted families and on families left out: ",
 )
 
 
@@ -153,6 +153,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         _say(f"{len(problem.rows)} rows, {len(problem.samples)} samples, {len(problem.keys)} free constants")
         fitted = fit(problem, records, options.rounds, _say)
         unseen = left_out(problem, records, fitted) if options.bands else []
+        widths = _bands(problem, fitted.values, unseen) if options.bands else {}
     for key in problem.keys:
         sys.stdout.write(f"{key}: {records[key]['value']} -> {fitted.values[key]:.4g}\n")
     note = f"{len(problem.rows)} published fit rows"
@@ -160,9 +161,21 @@ def main(arguments: Sequence[str] | None = None) -> None:
         error = describe(unseen, problem.families)
         _say(f"left-out error by family: {error}")
         note += f", left-out error {error}"
-        write_bands(bands(problem.classes, unseen, problem.families), note, options.bands, _HEADER)
+        write_bands(widths, note, options.bands, _HEADER)
     if options.write:
         write_constants({**problem.held, **fitted.values}, records, note, options.write, problem.held)
+
+
+def _bands(
+    problem: ServingProblem, values: Mapping[str, float], unseen: list[float]
+) -> dict[str, tuple[float, int, int]]:
+    """Half-widths from errors on families left out and on fitted ones alike.
+
+    Two questions of three are taken to be about a combination that was not measured.
+    """
+    seen = [p - m for p, m in zip(problem.predict(values), problem.log_measured, strict=True)]
+    widths = bands(problem.classes * 3, unseen * 2 + seen, problem.families * 3)
+    return {key: (width, rows // 3, families) for key, (width, rows, families) in widths.items()}
 
 
 def _say(text: str) -> None:

@@ -125,6 +125,9 @@ def serving_row(row: Row) -> tuple[dict[str, Any], list[str]]:
             said.append(f"expert_slots = {ask['expert_slots']} (wide expert parallelism runs with EPLB)")
     else:
         ask["attention_dp"] = _whole(row, "attention_dp")
+        if ask["attention_dp"] > 1 and not text_of(row, "ep"):
+            layout["ep"] = layout["tp"] * ask["attention_dp"]
+            said.append(f"ep = {layout['ep']} (not printed: attention that is data-parallel goes with split experts)")
     cluster = {"node": node_for_gpu(text_of(row, "gpu")), "gpus": gpus}
     return {"model": text_of(row, "model"), "cluster": cluster, "layout": layout, "serve": ask}, said
 
