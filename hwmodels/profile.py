@@ -186,7 +186,7 @@ def profile_from_dict(raw: Mapping[str, Any]) -> Profile:
         derived_from=None,
         derived_note="",
         gemms={d: GemmFit(**_with_surfaces(v)) for d, v in raw["gemm"].items()},
-        grouped_gemms={d: GroupedGemmFit(**v) for d, v in raw["grouped_gemm"].items()},
+        grouped_gemms={d: GroupedGemmFit(**_with_surfaces(v)) for d, v in raw["grouped_gemm"].items()},
         attentions={d: AttentionFit(**_with_surfaces(v)) for d, v in raw["attention"].items()},
         collective_fit=CollectiveFit(**raw["collectives"]) if raw["collectives"] else None,
         provenance={k: _provenance(v) for k, v in raw["provenance"].items()},

@@ -23,6 +23,7 @@ def serve_plan_report(plan: ServePlan, title: str) -> RenderableType:
         _options(plan),
         _front(plan),
         _verdicts(plan),
+        *([Text(f"the best as a scenario: {plan.options[0].served.candidate.scenario}")] if plan.options else []),
         *(Text(f"- {note}") for note in plan.notes),
     )  # fmt: skip
 

@@ -65,7 +65,7 @@ def serve_case(raw: Mapping[str, Any], scenario: Scenario, search: str) -> Serve
 
 
 def served_twin(raw: Mapping[str, Any], arch: ModelArch, gpus: int) -> tuple[ServePrediction | None, str]:
-    """The dense twin under the same load on as many GPUs: tensor parallel as wide as it goes, replicas of that."""
+    """The dense twin under the same load on as many GPUs: as wide as was asked where that fits, else as it fits."""
     if not arch.is_moe:
         return None, f"{arch.name} is dense: there is no twin to hold against it."
     serve = {key: value for key, value in raw["serve"].items() if key not in _EXPERTS}
@@ -73,7 +73,8 @@ def served_twin(raw: Mapping[str, Any], arch: ModelArch, gpus: int) -> tuple[Ser
     question = {**kept, "model": as_mapping(dense_twin(arch)), "serve": serve}
     question["cluster"] = {**raw["cluster"], "gpus": gpus}
     refusal = ""
-    for tp in (8, 4, 2, 1):
+    asked = int(raw.get("layout", {}).get("tp", 1))
+    for tp in (asked, *(width for width in (1, 2, 4, 8) if width != asked)):
         if gpus % tp:
             continue
         try:

@@ -22,6 +22,9 @@ from sim.scenario import ScenarioError
 _ALIKE = 1.005  # costs that near are called the same
 
 
+_NEARLY_FULL = 0.9  # of the capacity
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class QualityCost:
     """Cost per token of the smallest and largest dense model that scaling laws call equal, over that of the mixture.
@@ -68,6 +71,8 @@ class Comparison:
                     for cost, name in others
                 )
                 found.append(f"{title}: {best} is cheapest per token; {beside}")
+            if section == "serve":
+                found += self._when_full()
             for q in self.quality_costs:
                 if q.section == section:
                     ends = [
@@ -77,6 +82,16 @@ class Comparison:
                     found.append(f"{title}: over all sizes that scaling laws allow, dense against {q.model}: "
                                  f"{ends[0]} to {ends[1]}")  # fmt: skip
         return found
+
+    def _when_full(self) -> list[str]:
+        """Who is cheapest with a queue that is never empty, where the load asked leaves GPUs idle."""
+        sides = [(c.serve, c.name) for c in self.columns if c.serve is not None]
+        if len(sides) < 2 or all(s.requests_per_s > _NEARLY_FULL * s.capacity_requests_per_s for s, _ in sides):
+            return []
+        costs = sorted((s.cost.value * s.requests_per_s / s.capacity_requests_per_s, name) for s, name in sides)
+        (least, best), *others = costs
+        beside = ", ".join(f"{_times(value / least)} for {name}" for value, name in others)
+        return [f"serving, queue always full (as for break-even points): {best} is cheapest per token; {beside}"]
 
     def to_dict(self) -> dict[str, Any]:
         """Ready for JSON."""

@@ -16,9 +16,10 @@ from sim.plan.space import modules_of
 from sim.resolve import Resolved, resolve
 from sim.scenario import ScenarioError, parse_scenario
 from sim.serve.accounts import span_s
+from sim.serve.capacity import drained_per_s
 from sim.serve.engine import engine_tuning
 from sim.serve.resolve import Deployment, resolve_serve
-from sim.serve.simulate import simulate
+from sim.serve.simulate import PricedJobs, simulate
 from sim.train import StepSimulator
 
 REFUSALS = (BadLayout, DoesNotFit, ScenarioError)  # a point of a search where there is no answer
@@ -74,12 +75,19 @@ def _simulated_s(job: TrainJob, resolved: Resolved) -> float:
 
 
 def serve_hours(scenario: Mapping[str, Any], hardware: Hardware = AS_IS) -> float:
-    """GPU-hours of a million tokens served, prompts and outputs alike. A REFUSAL where the point cannot be."""
+    """GPU-hours of a million tokens served, prompts and outputs alike: by a closed loop's clients, else from a queue
+    that is never empty. A REFUSAL where the point cannot be.
+    """
     resolved = resolve_serve(parse_scenario(dict(scenario)))
-    deployment = _on(resolved.deployment, hardware)
-    run = simulate(deployment, resolved.workload, engine_tuning())
-    tokens = sum(run.log.prompt) + sum(run.log.output)
-    return deployment.gpus * span_s(run) / 3600.0 / tokens * 1e6
+    deployment, load = _on(resolved.deployment, hardware), resolved.workload
+    if not load.clients:
+        r = load.requests
+        tokens = (sum(r.input_tokens) + sum(r.output_tokens)) / len(r)
+        rate = drained_per_s(deployment, load, engine_tuning(), PricedJobs())
+        return deployment.gpus / (rate * tokens) / 3600.0 * 1e6
+    run = simulate(deployment, load, engine_tuning())
+    served = sum(run.log.prompt) + sum(run.log.output)
+    return deployment.gpus * span_s(run) / 3600.0 / served * 1e6
 
 
 def _on(deployment: Deployment, hardware: Hardware) -> Deployment:

@@ -13,6 +13,7 @@ from sim.plan.serve_space import ServeCandidate, Shape
 from sim.plan.slo import Slo
 from sim.scenario import LayoutAsk, Scenario
 from sim.serve.accounts import span_s, utilisation
+from sim.serve.capacity import drained_per_s
 from sim.serve.engine import engine_tuning
 from sim.serve.figures_of_merit import goodput_per_s, label_of, spread
 from sim.serve.job import ServeJob
@@ -154,14 +155,18 @@ class ServeJudge:
         )
 
     def sustained_per_s(self, c: ServeCandidate) -> float:
-        """The largest rate of the asked stream at which the limits still hold, within 1 %; 0 where there is none."""
+        """The largest rate of the asked stream at which the limits still hold, within 1 %; 0 where there is none.
+
+        Never more than what drains a full queue: a short stream could pass as one burst.
+        """
         asked = self.load.rate_per_s
         if not asked or self.load.clients:
             return 0.0
+        most = drained_per_s(self.deployment(c), self.load, self._tuning, self._priced)
         settle_s = _SETTLED * float(self.run(c, self.load).latencies(self.load.warmup).e2e_s.mean())
         low, high = 0.0, asked
         for _ in range(_DOUBLINGS):
-            if not self._holds(c, high / asked, settle_s):
+            if high > most or not self._holds(c, high / asked, settle_s):
                 break
             low, high = high, 2.0 * high
         for _ in range(0 if low else _DOUBLINGS):
@@ -171,7 +176,8 @@ class ServeJudge:
                 break
         for _ in range(_HALVINGS if low else 0):
             middle = 0.5 * (low + high)
-            low, high = (middle, high) if self._holds(c, middle / asked, settle_s) else (low, middle)
+            held = middle <= most and self._holds(c, middle / asked, settle_s)
+            low, high = (middle, high) if held else (low, middle)
         return low
 
     def _holds(self, c: ServeCandidate, factor: float, settle_s: float) -> bool:

@@ -134,14 +134,16 @@ def plan_serve(
     if objective in ("cost", "tokens_per_dollar") and searches[0].judge.price is None:
         name = searches[0].judge.base.cluster.gpu.name
         raise ScenarioError(f"{name} has no price; give price_usd_per_gpu_hour, or use objective tokens_per_s_per_gpu")
-    return _answer(objective, limits, must, searches, notes, effort.top)
+    return _answer(objective, limits, must, searches, notes, effort)
 
 
 def _on(scenario: Scenario, gpus: int) -> Scenario:
     return scenario.model_copy(update={"cluster": scenario.cluster.model_copy(update={"gpus": gpus})})
 
 
-def _answer(objective: str, slo: Slo, must: bool, searches: list[ServeSearch], notes: list[str], top: int) -> ServePlan:
+def _answer(
+    objective: str, slo: Slo, must: bool, searches: list[ServeSearch], notes: list[str], effort: ServeEffort
+) -> ServePlan:
     every = [(found, s) for found in searches for s in found.served]
     good = [pair for pair in every if pair[1].meets(slo) or not must]
     if not good:
@@ -149,7 +151,7 @@ def _answer(objective: str, slo: Slo, must: bool, searches: list[ServeSearch], n
     score = score_of(objective)
     good.sort(key=lambda pair: (-score(pair[1]), -headroom(pair[1], slo), pair[1].candidate.title))
     good = _distinct(good)
-    sustained = _sustained(objective, slo, good, top) if must else {}
+    sustained = _sustained(objective, slo, good, effort.top) if must else {}
     best_score = score(good[0][1])
     good.sort(
         key=lambda pair: (
@@ -168,7 +170,7 @@ def _answer(objective: str, slo: Slo, must: bool, searches: list[ServeSearch], n
             usd_per_hour=None if found.judge.price is None else found.judge.price * s.candidate.gpus,
             why=_why(s, best, slo, must),
         )
-        for found, s in good[:top]
+        for found, s in good[:effort.top]
     ]  # fmt: skip
     return ServePlan(
         objective=objective,
@@ -179,7 +181,7 @@ def _answer(objective: str, slo: Slo, must: bool, searches: list[ServeSearch], n
         verdicts=tuple(serve_verdicts(best_search, ordered, slo, must)),
         searches=tuple(searches),
         notes=(*notes, *(f"{f.gpus} GPUs: {f.left} deployments that may be as good were not simulated" for f in searches
-                         if len(f.served) >= ServeEffort().most and f.left)),
+                         if len(f.served) >= effort.most and f.left)),
     )  # fmt: skip
 
 

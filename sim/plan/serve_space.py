@@ -39,7 +39,7 @@ class Shape:
 
     @property
     def title(self) -> str:
-        """'tp4 dp2 ep8': degrees of 1 left out, but for tp."""
+        """'tp4 dp2 ep8': degrees of 1 left out, but for tp; dp is a scenario's attention_dp."""
         more = (("pp", self.pp), ("dp", self.attention_dp), ("ep", self.ep))
         return " ".join([f"tp{self.tp}", *(f"{name}{n}" for name, n in more if n > 1)])
 
@@ -69,6 +69,19 @@ class ServeCandidate:
     def title(self) -> str:
         """'2 x (tp4), at most 64 sequences a rank': the batch limit only where it is not the engine's."""
         return self.layout + (f", at most {self.max_batch} sequences a rank" if self.limited else "")
+
+    @property
+    def scenario(self) -> str:
+        """What a scenario file says to get it, in one line of YAML."""
+        own, limit = self.shape, f", engine: {{max_batch: {self.max_batch}}}" if self.limited else ""
+        if self.prefill is None:
+            layout = f"layout: {{tp: {own.tp}, pp: {own.pp}, ep: {own.ep}}}"
+            return f"cluster: {{gpus: {self.gpus}}}, {layout}, serve: {{attention_dp: {own.attention_dp}{limit}}}"
+        pools = ", ".join(
+            f"{name}: {{workers: {workers}, tp: {s.tp}, pp: {s.pp}, ep: {s.ep}, attention_dp: {s.attention_dp}}}"
+            for name, workers, s in (("prefill", self.prefill_workers, self.prefill), ("decode", self.replicas, own))
+        )
+        return f"cluster: {{gpus: {self.gpus}}}, serve: {{pools: {{{pools}}}{limit}}}"
 
     @property
     def layout(self) -> str:

@@ -12,6 +12,7 @@ from sim.serve.figures_of_merit import Latencies
 from sim.serve_ask import SloAsk
 
 _UNITS = {"ms": 1e-3, "s": 1.0, "us": 1e-6, "min": 60.0}
+_NO_UNIT_S = 10.0  # from there on a number without a unit is taken for a slip: milliseconds were meant
 _SHARE = 0.9  # assumed: of the requests that must be served well, as in DistServe (arXiv:2401.09670)
 
 
@@ -61,6 +62,8 @@ def _seconds(name: str, text: str) -> float:
         value = float(text.removesuffix(unit)) * _UNITS.get(unit, 1.0)
     except ValueError:
         value = float("nan")
+    if not unit and value >= _NO_UNIT_S:
+        raise ScenarioError(f"slo: {name}={text!r} has no unit and would be seconds; write {name}={text}ms or {text}s")
     if not 0.0 < value < float("inf"):
         raise ScenarioError(f"slo: {name}={text!r} is no time; write for example {name}=50ms or {name}=1.5s")
     return value

@@ -109,6 +109,9 @@ def load_engine(name: str, overrides: dict[str, Any] | None = None) -> Engine:
     records = _records()
     if name not in records:
         raise StackError(f"unknown engine {name!r}; {did_you_mean(name, list(records))}")
+    lacks = sorted({f.name for f in fields(Engine)} - {"name", *records[name]})
+    if lacks:
+        raise StackError(f"engine {name!r} in engines.yaml lacks {', '.join(lacks)}; copy the record of another engine")
     engine = Engine(name=name, **records[name])
     known = [*_CHOICES, *_RANGES]
     for key, value in (overrides or {}).items():

@@ -9,16 +9,14 @@ from typing import Any
 from sim.scenario import Scenario, load_scenario, parse_scenario
 from sim.serve.accounts import costs_of, span_s, utilisation
 from sim.serve.band import serve_band
+from sim.serve.capacity import drained_per_s
 from sim.serve.engine import engine_tuning
 from sim.serve.figures_of_merit import goodput_per_s, label_of, spread
 from sim.serve.prediction import Range, ServePrediction
 from sim.serve.resolve import ResolvedServe, resolve_serve
 from sim.serve.simulate import PricedJobs, ServeRun, simulate
-from sim.serve.workload import Workload
 from sim.stack import Tuning
-from traces.requests import Requests
 
-_CAPACITY_REQUESTS = 3000  # of the run that finds the capacity
 _COMMUNICATION = ("tp_comm", "ep_comm", "pp_comm")
 
 
@@ -45,12 +43,9 @@ def predict_serve(
 def capacity_per_s(resolved: ResolvedServe, run: ServeRun, tuning: Tuning, priced: PricedJobs) -> float:
     """Requests per second when the queue is never empty: the load's own lengths, all at once."""
     load = resolved.workload
-    r, n = load.requests, min(len(load.requests), _CAPACITY_REQUESTS)
-    queued = Requests((0.0,) * n, r.input_tokens[:n], r.output_tokens[:n], r.prefix[:n])
     if load.clients or load.rate_per_s == 0.0:
         return len(run.log) / max(span_s(run), 1e-12)
-    full = simulate(resolved.deployment, Workload(queued), tuning, priced)
-    return n / max(span_s(full), 1e-12)
+    return drained_per_s(resolved.deployment, load, tuning, priced)
 
 
 def assemble(

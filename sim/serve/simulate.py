@@ -99,9 +99,10 @@ def simulate(deployment: Deployment, workload: Workload, tuning: Tuning, priced:
     if deployment.router == "least_loaded" and len(replicas) > 1 and not workload.clients:
         run_balanced(log, replicas, front)
         return ServeRun(log, machine, replicas, stream_tokens=deployment.job.engine.stream_tokens)
-    for n, replica in enumerate(replicas):
-        mine = range(n, len(log), len(replicas))
-        share = workload.clients // len(replicas) + (n < workload.clients % len(replicas))
+    busy = min(len(replicas), workload.clients or len(replicas))  # a replica without a client gets no request
+    for n, replica in enumerate(replicas[:busy]):
+        mine = range(n, len(log), busy)
+        share = workload.clients // busy + (n < workload.clients % busy)
         if workload.clients:
             run_closed(log, replica, replace(front), share, mine)
         else:

@@ -151,6 +151,26 @@ def test_options_move_the_answer_the_right_way() -> None:
     assert predict_serve(many).tpot_s.mean > base
 
 
+def test_replicas_without_a_client_serve_nothing_and_count_for_nothing() -> None:
+    load = {"kind": "closed", "concurrency": 1, "count": 10, "input_tokens": 200, "output_tokens": 20}
+    one = predict_serve(changed(serve__requests=load))
+    many = predict_serve(changed(serve__requests=load, cluster__gpus=4 * BASE["cluster"]["gpus"]))
+    assert many.ttft_s.mean == pytest.approx(one.ttft_s.mean)
+    assert many.tpot_s.mean == pytest.approx(one.tpot_s.mean)
+    assert many.tpot_s.p50 > 0.0
+
+
+def test_capacity_is_of_a_full_queue_however_many_requests_were_asked() -> None:
+    def capacity(count: int, gpus: int) -> float:
+        load = {"kind": "poisson", "rate_per_s": 1.0, "count": count, "input_tokens": 200, "output_tokens": 50}
+        asked = changed(serve__requests=load, cluster__gpus=gpus)
+        return predict_serve(asked).capacity_requests_per_s
+
+    gpus = BASE["cluster"]["gpus"]
+    assert capacity(100, gpus) == pytest.approx(capacity(1500, gpus), rel=0.02)
+    assert capacity(100, 4 * gpus) == pytest.approx(4.0 * capacity(100, gpus), rel=0.02)
+
+
 def test_wide_expert_parallelism_overlaps_and_replicates() -> None:
     load = {"kind": "closed", "concurrency": 1024, "count": 1024, "input_tokens": 100, "output_tokens": 20}
     asked: dict[str, Any] = {

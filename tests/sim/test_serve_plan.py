@@ -72,6 +72,7 @@ def test_limits_as_people_write_them() -> None:
 @pytest.mark.parametrize(
     ("change", "options", "message"),
     [
+        ({}, {"slo": "ttft=1s,tpot=50"}, "tpot='50' has no unit .* write tpot=50ms or 50s"),
         ({}, {"slo": "ttft=1s,tpot=2ms"}, "nothing on up to 4 GPUs meets .* the best found, .* within the limits"),
         ({}, {"slo": "latency=1s"}, "'latency' is no limit"),
         ({}, {"slo": "ttft"}, "sets nothing"),
