@@ -24,7 +24,9 @@ from sim.serve.workload import Workload
 from traces.requests import Requests
 
 _DOUBLINGS, _HALVINGS = 12, 7  # of the search for the rate that a deployment sustains: far, then within 1 %
-_SETTLED, _ROUNDS = 4.0, 16  # a stream lasts so many times a request (assumed); it is repeated at most so often
+_SETTLED = 4.0  # a stream lasts so many times a request at the limits (assumed)
+_SLOWEST = 10.0  # but limits that are that much looser than the load asked say nothing about it
+_MOST = 20_000  # requests of a repeated stream
 
 
 @dataclass(frozen=True, slots=True)
@@ -163,7 +165,10 @@ class ServeJudge:
         if not asked or self.load.clients:
             return 0.0
         most = drained_per_s(self.deployment(c), self.load, self._tuning, self._priced)
-        settle_s = _SETTLED * float(self.run(c, self.load).latencies(self.load.warmup).e2e_s.mean())
+        now_s = float(self.run(c, self.load).latencies(self.load.warmup).e2e_s.mean())
+        outputs = self.load.requests.output_tokens
+        at_limits_s = self._slo.ttft_s + self._slo.tpot_s * sum(outputs) / len(outputs)
+        settle_s = _SETTLED * max(now_s, min(at_limits_s, _SLOWEST * now_s))
         low, high = 0.0, asked
         for _ in range(_DOUBLINGS):
             if high > most or not self._holds(c, high / asked, settle_s):
@@ -190,11 +195,11 @@ class ServeJudge:
 
 
 def faster(load: Workload, factor: float, least_s: float) -> Workload:
-    """The stream so many times as fast, again from the start (at most 16 times) until it lasts `least_s` seconds."""
+    """The stream so many times as fast, again from the start until it lasts `least_s` seconds or is very long."""
     r = load.requests
     arrivals = (np.array(r.arrival_s) - r.arrival_s[0]) / factor
     span = float(arrivals[-1]) * len(r) / max(1, len(r) - 1)  # up to the first request of the next round
-    rounds = max(1, min(_ROUNDS, ceil(least_s / span)))
+    rounds = max(1, min(_MOST // len(r), ceil(least_s / span)))
     times = np.concatenate([arrivals + n * span for n in range(rounds)])
     repeated = Requests(
         tuple(float(t) for t in times), r.input_tokens * rounds, r.output_tokens * rounds, r.prefix * rounds
