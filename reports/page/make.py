@@ -6,6 +6,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from reports.page.again import again
+from reports.page.claims import claims_section
 from reports.page.section import Chapter, Page
 from reports.page.serve_case import serve_case
 from reports.page.serve_chapter import serve_chapter
@@ -29,7 +30,7 @@ def make_page(
         chapters += _chapters(file, search, tokens, len(chapters))
     options = [*([f"--plan {search}"] if search != "near" else []), *([f"--tokens {tokens:g}"] if tokens else [])]
     names = list(dict.fromkeys(c.title for c in chapters))
-    return Page("; ".join(names), tuple(chapters), (again(files, options),))
+    return Page("; ".join(names), tuple(chapters), (claims_section(), again(files, options)))
 
 
 def _chapters(file: Path, search: str, tokens: float, before: int) -> list[Chapter]:
