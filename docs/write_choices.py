@@ -36,7 +36,7 @@ measured values differ by less than {NOISE:.0%} are counted apart. The last line
 FINDINGS = """
 Nearly all pairs of equal GPUs and users in serving are one question: Qwen3.5-397B in SGLang 0.5.9 with tensor parallel
 attention over 4 GPUs, experts split by tensor (ep 1) or by expert (ep 4). Measured, ep 4 is slower by up to 28 % at 16
-to 64 users; predicted, it is faster by 5 to 25 %.
+to 64 users; predicted, about as fast (before a layer of split experts was given its own time: 5 to 25 % faster).
 
 The choices that we miss are mostly Qwen3-235B on 256 GB200 and GB300: the recipes spread experts over 32 or 64 GPUs,
 our search prefers 4 to 16 and says that this saves some 8 %. No row here shows both for one job.
