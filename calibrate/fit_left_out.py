@@ -19,7 +19,7 @@ W = TypeVar("W")
 
 @dataclass(frozen=True, slots=True)
 class Fitted:
-    """Coefficients from all samples, with errors on shapes left out, and the seconds predicted for each sample."""
+    """Coefficients (and a surface, where one helps) from all samples, with errors on shapes left out."""
 
     values: dict[str, Any]
     result: FitResult

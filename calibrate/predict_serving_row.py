@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from calibrate.cells import Row, text_of, whole_of
-from calibrate.serving_rows import serving_row
+from calibrate.serving_rows import arrival_of, serving_row
 from sim.memory import DoesNotFit
 from sim.scenario import parse_scenario
 from sim.serve.accounts import span_s
@@ -82,6 +82,4 @@ def family_of_serving(row: Row, moe: bool) -> str:
     if text_of(row, "prefill_workers"):
         return "disaggregated"
     kind = "MoE" if moe else "dense"
-    arrival = text_of(row, "arrival").lower()
-    where = "offline" if "offline" in arrival else "one batch" if "static" in arrival else "closed loop"
-    return f"{kind}, {where}"
+    return f"{kind}, {arrival_of(row)}"

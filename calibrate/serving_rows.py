@@ -47,19 +47,32 @@ def engine_of(row: Row) -> str:
 def is_public(row: Row) -> bool:
     """Lengths of the public harness; what runs on early pre-releases of TensorRT-LLM is the vendor's own."""
     lengths = {_whole(row, "isl"), _whole(row, "osl")}
-    return lengths <= set(_PUBLIC_LENGTHS) and not text_of(row, "engine_version").startswith("1.0.0rc")
+    return lengths <= set(_PUBLIC_LENGTHS) and not _is_vendors(row)
+
+
+def _is_vendors(row: Row) -> bool:
+    """The vendor's own sweeps ran on pre-releases of TensorRT-LLM 1.0."""
+    return text_of(row, "engine_version").startswith("1.0.0rc")
+
+
+def arrival_of(row: Row) -> str:
+    """How requests come: "offline" (all queued), "one batch", or "closed loop"."""
+    arrival = text_of(row, "arrival").lower()
+    if text_of(row, "concurrency").lower() == "max" or "offline" in arrival:
+        return "offline"
+    return "one batch" if "static" in arrival else "closed loop"
 
 
 def load_of(row: Row) -> tuple[dict[str, Any], list[str]]:
     """The requests of a row: closed loop, everything queued, or one batch."""
     isl, osl = _whole(row, "isl"), _whole(row, "osl")
     ask: dict[str, Any] = {"input_tokens": isl, "output_tokens": osl}
-    concurrency = text_of(row, "concurrency").lower()
-    if concurrency == "max" or "offline" in text_of(row, "arrival").lower():
+    arrival = arrival_of(row)
+    if arrival == "offline":
         count = next(n for limit, n in _OFFLINE if isl + osl <= limit)
         return {**ask, "kind": "offline", "count": count}, [f"{count} requests, all queued (not stated)"]
     clients = _whole(row, "concurrency")
-    if "static" in text_of(row, "arrival").lower():
+    if arrival == "one batch":
         return {**ask, "kind": "offline", "count": clients}, []
     jitter = _PUBLIC_JITTER if is_public(row) else 0.0
     count = max(3 * clients, min(_PER_CLIENT * clients, _MOST_CLOSED))
@@ -85,8 +98,7 @@ def _token_budget(row: Row) -> int | None:
     Read off fit rows: a prompt delays the others' tokens by the same time at every load, and the first tokens of
     many clients come as early as if their prompts never met.
     """
-    closed = text_of(row, "concurrency").isdigit() and "offline" not in text_of(row, "arrival").lower()
-    if not closed or not text_of(row, "engine_version").startswith("1.0.0rc") or text_of(row, "prefill_workers"):
+    if not _is_vendors(row) or arrival_of(row) != "closed loop" or text_of(row, "prefill_workers"):
         return None
     return max(_whole(row, "isl"), _LEAST_BUDGET) + _whole(row, "concurrency")
 

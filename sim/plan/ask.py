@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 
 from hwmodels.facts import did_you_mean
 from sim.pipeline import SCHEDULES
@@ -49,15 +49,21 @@ def token_count(text: str) -> float | None:
 def axes(texts: Iterable[str]) -> dict[str, tuple[object, ...]]:
     """'tp=4,8' as {"tp": (4, 8)}. ScenarioError for axes or values that do not exist."""
     found: dict[str, tuple[object, ...]] = {}
-    for text in texts:
-        name, equals, values = text.partition("=")
-        name = name.strip().removeprefix("layout.").removeprefix("train.")
-        if not equals or not values.strip():
-            raise ScenarioError(f"{text!r} fixes nothing; write an axis and its values, for example tp=4,8")
+    for name, words in named_words(texts, "train"):
         if name not in AXES:
             raise ScenarioError(f"{name!r} is not searched; {did_you_mean(name, list(AXES))}")
-        found[name] = tuple(_value(name, v.strip()) for v in values.split(","))
+        found[name] = tuple(_value(name, word) for word in words)
     return found
+
+
+def named_words(texts: Iterable[str], section: str) -> Iterator[tuple[str, tuple[str, ...]]]:
+    """'layout.tp=4, 8' as ("tp", ("4", "8")). ScenarioError for a text without a value."""
+    for text in texts:
+        name, equals, values = text.partition("=")
+        if not equals or not values.strip():
+            raise ScenarioError(f"{text!r} fixes nothing; write an axis and its values, for example tp=4,8")
+        short = name.strip().removeprefix("layout.").removeprefix(f"{section}.")
+        yield short, tuple(word.strip() for word in values.split(","))
 
 
 def _value(name: str, text: str) -> object:

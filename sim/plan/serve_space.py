@@ -8,6 +8,7 @@ from itertools import product
 
 from sim.arch import ModelArch
 from sim.layout import BadLayout
+from sim.plan.ask import named_words
 from sim.scenario import ScenarioError
 from sim.serve.job import ServeJob
 from sim.serve.resolve import replica_layout
@@ -147,18 +148,13 @@ def deployments(base: ServeJob, gpus: int, fitting: list[Shape], given: Given) -
 def serve_axes(texts: Iterable[str]) -> dict[str, tuple[object, ...]]:
     """'tp=4,8' as {"tp": (4, 8)}; pools=yes or no. ScenarioError for axes or values that do not exist."""
     found: dict[str, tuple[object, ...]] = {}
-    for text in texts:
-        name, equals, values = text.partition("=")
-        name = name.strip().removeprefix("layout.").removeprefix("serve.")
-        if not equals or not values.strip():
-            raise ScenarioError(f"{text!r} fixes nothing; write an axis and its values, for example tp=4,8")
+    for name, words in named_words(texts, "serve"):
         if name not in SERVE_AXES:
             raise ScenarioError(f"{name!r} is not searched for serving; use one of {', '.join(SERVE_AXES)}")
-        words = tuple(v.strip() for v in values.split(","))
         if name == "pools":
             if not set(words) <= {"yes", "no"}:
-                raise ScenarioError(f"pools={values!r} is not known; use yes, no or yes,no")
+                raise ScenarioError(f"pools={','.join(words)!r} is not known; use yes, no or yes,no")
         elif not all(w.isdecimal() and 0 < int(w) <= 1_000_000 for w in words):
-            raise ScenarioError(f"{name}={values!r} is not a list of whole numbers of at least 1")
+            raise ScenarioError(f"{name}={','.join(words)!r} is not a list of whole numbers of at least 1")
         found[name] = words
     return found

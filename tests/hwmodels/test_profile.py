@@ -105,8 +105,8 @@ def test_files_are_canonical(gpu: str) -> None:
 @pytest.mark.skipif(find_spec("aiconfigurator_core") is None, reason="needs the tables (extra `fit`)")
 def test_refit_of_one_small_table_agrees() -> None:
     """The collective fit of B300 (no exclusions there) comes out as shipped."""
-    pytest.importorskip("scipy")
-    pytest.importorskip("pyarrow")
+    pytest.importorskip("scipy", reason="fits need scipy")
+    pytest.importorskip("pyarrow", reason="the tables are Parquet files")
     from calibrate.fit_nccl import fit_collectives
 
     fit, result, samples, dropped = fit_collectives(load_gpu("b300-hgx"), frozenset())
