@@ -11,15 +11,15 @@ from rich.console import Console
 from rich.table import Table
 from timing import timed
 
-from hwmodels.cluster import build_cluster
-from hwmodels.collectives import collective_s, load_fabric_fit
-from hwmodels.fairshare import max_min_rates
-from hwmodels.profile import load_profile
-from hwmodels.topology import build_topology
-from hwmodels.traffic import exchange_loads, uniform
-from hwmodels.work import Comm
-from sim.comm_question import CommQuestion, answer
-from sim.flows import Transfer, run_transfers
+from moesim.hwmodels.cluster import build_cluster
+from moesim.hwmodels.collectives import collective_s, load_fabric_fit
+from moesim.hwmodels.fairshare import max_min_rates
+from moesim.hwmodels.profile import load_profile
+from moesim.hwmodels.topology import build_topology
+from moesim.hwmodels.traffic import exchange_loads, uniform
+from moesim.hwmodels.work import Comm
+from moesim.sim.clock.flows import Transfer, run_transfers
+from moesim.sim.transfer.question import CommQuestion, answer
 
 MIB = 2.0**20
 

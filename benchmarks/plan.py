@@ -9,15 +9,15 @@ from time import perf_counter
 from rich.console import Console
 from rich.table import Table
 
-from sim.plan.judge import Judge
-from sim.plan.plan import plan_train
-from sim.plan.search import Effort
-from sim.plan.serve_judge import ServeJudge
-from sim.plan.serve_plan import plan_serve
-from sim.plan.serve_space import deployments, shapes
-from sim.plan.slo import slo_of
-from sim.plan.space import candidates, default_space
-from sim.scenario import SloAsk, load_scenario
+from moesim.sim.plan.serve.judge import ServeJudge
+from moesim.sim.plan.serve.plan import plan_serve
+from moesim.sim.plan.serve.space import deployments, shapes
+from moesim.sim.plan.train.judge import Judge
+from moesim.sim.plan.train.plan import plan_train
+from moesim.sim.plan.train.search import Effort
+from moesim.sim.plan.train.space import candidates, default_space
+from moesim.sim.question.scenario import SloAsk, load_scenario
+from moesim.sim.serve.slo import slo_of
 
 EXAMPLES = Path(__file__).parents[1] / "examples"
 SERVED = ("serve-mixtral-8x7b-poisson", "serve-deepseek-v3-h200")

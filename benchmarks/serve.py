@@ -16,13 +16,13 @@ from time import process_time
 from rich.console import Console
 from rich.table import Table
 
-from sim.scenario import parse_scenario
-from sim.serve.engine import engine_tuning
-from sim.serve.figures_of_merit import latencies, spread
-from sim.serve.resolve import ResolvedServe, resolve_serve
-from sim.serve.simulate import PricedJobs, ServeRun, simulate
-from sim.serve.workload import Workload
-from traces.requests import Requests
+from moesim.sim.question.scenario import parse_scenario
+from moesim.sim.serve.figures_of_merit import latencies, spread
+from moesim.sim.serve.resolve import ResolvedServe, resolve_serve
+from moesim.sim.serve.simulate import PricedJobs, ServeRun, simulate
+from moesim.sim.serve.workload import Workload
+from moesim.sim.software.serving_engine import engine_tuning
+from moesim.traces.requests import Requests
 
 COUNT = 10_000
 # what the field reports on the same 10,000 requests (requests per second, 2 cores, one process)

@@ -19,13 +19,13 @@ from rich.console import Console
 from rich.table import Table
 from timing import timed
 
-from sim.resolve import resolve
-from sim.scenario import load_scenario, parse_scenario
-from sim.segments import Variant
-from sim.train import StepSimulator
+from moesim.sim.question.scenario import load_scenario, parse_scenario
+from moesim.sim.train.resolve import resolve
+from moesim.sim.train.segments import Variant
+from moesim.sim.train.simulator import StepSimulator
 
 EXAMPLE = Path(__file__).parents[1] / "examples" / "deepseek-v3-h800.yaml"
-SHELL = "from reports.cli import main; main()"
+SHELL = "from moesim.reports.cli.app import main; main()"
 PEAK = "import resource, sys; sys.stderr.write(str(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss))"
 
 BASE: dict[str, Any] = {

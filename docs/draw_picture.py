@@ -8,8 +8,8 @@ from tempfile import TemporaryDirectory
 
 from PIL import Image
 
-from reports import write_figure
-from sim import predict_train
+from moesim.reports.figures.step import write_figure
+from moesim.sim.train.predict import predict_train
 
 ROOT = Path(__file__).parents[1]
 

@@ -21,7 +21,7 @@ What is behind the numbers and what is not: [fidelity.md](fidelity.md).
 ABLATION = """## What each term buys
 
 Median / p90 error in % over all published rows (fit and test; every fourth row of the single-node sweep) with one term
-switched off and nothing refitted. Written by `python -m calibrate.ablate`.
+switched off and nothing refitted. Written by `python -m moesim.calibrate.record.ablate`.
 """
 
 

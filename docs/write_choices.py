@@ -10,10 +10,10 @@ import sys
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
-from calibrate.layout_order import NOISE, Order, orders
-from calibrate.published_choices import MODELS, TOP, Choice, candidates_of, choice
-from calibrate.row_outcomes import usable_cores
-from reports.text import three
+from moesim.calibrate.record.layout_order import NOISE, Order, orders
+from moesim.calibrate.record.published_choices import MODELS, TOP, Choice, candidates_of, choice
+from moesim.calibrate.rows.outcomes import usable_cores
+from moesim.reports.text import three
 
 PAGE = Path(__file__).parent / "published_choices.md"
 INTRO = """# Published choices, recovered?

@@ -5,17 +5,17 @@ from __future__ import annotations
 from collections.abc import Iterable
 from pathlib import Path
 
-from calibrate.seed_serving import SEEDS, Seed
-from calibrate.seed_training import TRAINING_SEEDS, TrainingSeed
-from reports.text import three
+from moesim.calibrate.record.headlines_serving import SEEDS, Seed
+from moesim.calibrate.record.headlines_training import TRAINING_SEEDS, TrainingSeed
+from moesim.reports.text import three
 
 HERE = Path(__file__).parent
 NEAR = 0.2  # of the published value: farther ones carry a reason
 INTRO = """# Headline experiments, predicted
 
-Written by `python docs/write_seeds.py` from `calibrate/seed_training.py` and `calibrate/seed_serving.py`. No constant
-was fitted on these numbers. The error is the distance from the published value or range. "Stated" rows publish enough
-of their setup to be held to it; for the others the guess that stands in is named.
+Written by `python docs/write_seeds.py` from `headlines_training.py` and `headlines_serving.py` in `calibrate/record`.
+No constant was fitted on these numbers. The error is the distance from the published value or range. "Stated" rows
+publish enough of their setup to be held to it; for the others the guess that stands in is named.
 
 ## Training
 

@@ -7,14 +7,16 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from reports import frames
-from sim import compare, predict_serve, predict_train
-from sim.plan.plan import plan_train
-from sim.plan.run import training_run
-from sim.plan.search import Effort
-from sim.plan.sweep import run_sweep
-from sim.plan.whatif import whatif_train
-from sim.scenario import read_mapping
+from moesim.reports import frames
+from moesim.sim.comparison.comparison import compare
+from moesim.sim.plan.train.plan import plan_train
+from moesim.sim.plan.train.search import Effort
+from moesim.sim.question.scenario import read_mapping
+from moesim.sim.serve.predict import predict_serve
+from moesim.sim.train.predict import predict_train
+from moesim.sim.train.whole_run import training_run
+from moesim.sim.variation.sweep import run_sweep
+from moesim.sim.variation.whatif_train import whatif_train
 
 HERE = Path(__file__).parent
 TOKENS, USERS = 2e12, (32, 128, 512)

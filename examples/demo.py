@@ -15,11 +15,15 @@ import yaml
 from rich.console import Console
 from rich.table import Table
 
-from reports import write_chrome_trace, write_figure
-from reports.page.make import make_page
-from reports.page.render import write_page
-from sim import Prediction, active_parameters, load_model, parameters, predict_train
-from sim.twin import twin_scenario
+from moesim.reports.chrometrace import write_chrome_trace
+from moesim.reports.figures.step import write_figure
+from moesim.reports.page.make import make_page
+from moesim.reports.page.render import write_page
+from moesim.sim.comparison.twin import twin_scenario
+from moesim.sim.model.catalogue import load_model
+from moesim.sim.model.params import active_parameters, parameters
+from moesim.sim.train.predict import predict_train
+from moesim.sim.train.prediction import Prediction
 
 HERE = Path(__file__).parent
 TOKENS = 14.8e12  # of the whole run in the report: what DeepSeek-V3 was trained on

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from hwmodels.facts import FactError, catalogue, lookup
-from hwmodels.gpu import GpuSpec, load_gpu
-from hwmodels.records import FabricRecord, NodeRecord, checked
-from hwmodels.work import Group
+from moesim.hwmodels.facts import FactError, catalogue, lookup
+from moesim.hwmodels.gpu import GpuSpec, load_gpu
+from moesim.hwmodels.records import FabricRecord, NodeRecord, checked
+from moesim.hwmodels.work import Group
 
 _DEFAULT_FABRIC = {2.5e10: "rail-ib-200", 5.0e10: "rail-ib-400", 1.0e11: "rail-ib-800", 1.25e10: "ib-edr-100"}
 

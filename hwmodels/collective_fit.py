@@ -19,7 +19,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from math import sqrt
 
-from hwmodels.work import CommKind
+from moesim.hwmodels.work import CommKind
 
 _FILL_POWER = 2.5  # how filling chunks and sending them overlap (fits of B200, GB200 and B300: 2.5 to 2.7)
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 import numpy.typing as npt
 
-from hwmodels.facts import FactError
-from hwmodels.work import CommKind
+from moesim.hwmodels.facts import FactError
+from moesim.hwmodels.work import CommKind
 
 _IN_SWITCH = ("nvls", "nvls_tree", "symmetric")  # the switch adds up: every rank sends its buffer once
 

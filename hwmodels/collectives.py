@@ -3,7 +3,7 @@
 Inside a scale-up domain time = base + steps x hop + w/B + c sqrt(w/B): w bytes on the wire per GPU, B the achieved
 link rate, and the square root a size ramp (protocols and pipelines that only large messages fill). Between domains
 rings and trees carry at most what the NICs of the participating GPUs carry. These are transfers that have the links to
-themselves; sim/flows.py is for those that share them, and alone and symmetric both agree.
+themselves; sim/clock/flows.py is for those that share them, and alone and symmetric both agree.
 """
 
 from __future__ import annotations
@@ -13,13 +13,13 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cache
 
-from hwmodels.cluster import Cluster
-from hwmodels.collective_fit import CollectiveFit, domain_nvls_s, domain_ring_s, wire_bytes
-from hwmodels.comm_constants import load_constants
-from hwmodels.exchange_kernels import link_bytes_per_s
-from hwmodels.facts import FactError, did_you_mean
-from hwmodels.uplinks import Pattern, slowdown
-from hwmodels.work import Comm
+from moesim.hwmodels.cluster import Cluster
+from moesim.hwmodels.collective_fit import CollectiveFit, domain_nvls_s, domain_ring_s, wire_bytes
+from moesim.hwmodels.comm_constants import load_constants
+from moesim.hwmodels.exchange_kernels import link_bytes_per_s
+from moesim.hwmodels.facts import FactError, did_you_mean
+from moesim.hwmodels.uplinks import Pattern, slowdown
+from moesim.hwmodels.work import Comm
 
 _SLOWEST = 3.0  # assumed: the overhead of a message is at most three times its transfer
 

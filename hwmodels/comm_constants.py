@@ -9,7 +9,7 @@ from typing import Any, TypeVar
 
 import yaml
 
-from hwmodels.facts import FactError
+from moesim.hwmodels.facts import FactError
 
 T = TypeVar("T")
 
@@ -17,7 +17,7 @@ T = TypeVar("T")
 @cache
 def comm_records(name: str) -> dict[str, dict[str, Any]]:
     """All records of profiles/comm/<name>.yaml: key -> value, kind (fitted | assumed), why."""
-    text = files("hwmodels").joinpath("profiles", "comm", f"{name}.yaml").read_text(encoding="utf-8")
+    text = files("moesim.hwmodels").joinpath("profiles", "comm", f"{name}.yaml").read_text(encoding="utf-8")
     records: dict[str, dict[str, Any]] = yaml.safe_load(text)
     return records
 

@@ -6,10 +6,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Protocol
 
-from hwmodels.cluster import Cluster
-from hwmodels.collectives import FabricFit, collective_s, load_fabric_fit
-from hwmodels.exchange_kernels import ExchangeFit, exchange_s
-from hwmodels.kernels import (
+from moesim.hwmodels.cluster import Cluster
+from moesim.hwmodels.collectives import FabricFit, collective_s, load_fabric_fit
+from moesim.hwmodels.exchange_kernels import ExchangeFit, exchange_s
+from moesim.hwmodels.kernels import (
     Legs,
     attention_time_s,
     gemm_legs,
@@ -17,10 +17,10 @@ from hwmodels.kernels import (
     grouped_gemm_legs,
     grouped_gemm_time_s,
 )
-from hwmodels.profile import Profile
-from hwmodels.roofline import bound_of, floor_s
-from hwmodels.stream_fit import stream_key, stream_time_s
-from hwmodels.work import Attention, Comm, ExpertExchange, Gemm, GroupedGemm, Stream, Work
+from moesim.hwmodels.profile import Profile
+from moesim.hwmodels.roofline import bound_of, floor_s
+from moesim.hwmodels.stream_fit import stream_key, stream_time_s
+from moesim.hwmodels.work import Attention, Comm, ExpertExchange, Gemm, GroupedGemm, Stream, Work
 
 
 @dataclass(frozen=True, slots=True)

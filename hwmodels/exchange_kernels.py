@@ -8,7 +8,7 @@ one_sided     TensorRT-LLM over NVL72: every rank puts into its peers' memory
 two_sided     TensorRT-LLM over NVL72 with a receive side; has a prepare stage
 all_to_all    NCCL: top_k copies of every token, no de-duplication
 
-Form and starting points: fits to DeepEP, Hybrid-EP and TensorRT-LLM measurements (calibrate/fit_comm.py).
+Form and starting points: fits to DeepEP, Hybrid-EP and TensorRT-LLM measurements (calibrate/fit/comm.py).
 """
 
 from __future__ import annotations
@@ -18,11 +18,11 @@ from dataclasses import dataclass, replace
 from functools import cache
 from math import log2
 
-from hwmodels.cluster import Cluster
-from hwmodels.comm_constants import load_constants
-from hwmodels.facts import FactError, did_you_mean
-from hwmodels.uplinks import slowdown
-from hwmodels.work import ExpertExchange
+from moesim.hwmodels.cluster import Cluster
+from moesim.hwmodels.comm_constants import load_constants
+from moesim.hwmodels.facts import FactError, did_you_mean
+from moesim.hwmodels.uplinks import slowdown
+from moesim.hwmodels.work import ExpertExchange
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

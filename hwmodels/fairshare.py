@@ -9,7 +9,7 @@ from __future__ import annotations
 import numpy as np
 import numpy.typing as npt
 
-from hwmodels.facts import FactError
+from moesim.hwmodels.facts import FactError
 
 Paths = npt.NDArray[np.int32]
 Rates = npt.NDArray[np.float64]

@@ -5,9 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from functools import cache
 
-from hwmodels.dtypes import PEAK_OF
-from hwmodels.facts import FactError, catalogue, did_you_mean
-from hwmodels.records import GpuRecord, checked
+from moesim.hwmodels.dtypes import PEAK_OF
+from moesim.hwmodels.facts import FactError, catalogue, did_you_mean
+from moesim.hwmodels.records import GpuRecord, checked
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from hwmodels.surface import Surface
+from moesim.hwmodels.surface import Surface
 
 # what the surfaces are laid over: logarithms to base 2, and the share of the last tile of rows that is filled
 GEMM_AXES = ("log2_m", "log2_n", "log2_k", "fill_of_tiles")

@@ -13,10 +13,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 from math import ceil, log2, sqrt
 
-from hwmodels.dtypes import bytes_per_element
-from hwmodels.kernel_fits import AttentionFit, GemmFit, GroupedGemmFit
-from hwmodels.surface import Surface
-from hwmodels.work import Attention, Gemm, GroupedGemm
+from moesim.hwmodels.dtypes import bytes_per_element
+from moesim.hwmodels.kernel_fits import AttentionFit, GemmFit, GroupedGemmFit
+from moesim.hwmodels.surface import Surface
+from moesim.hwmodels.work import Attention, Gemm, GroupedGemm
 
 # Query rows of one thread block in the attention kernels that were measured, about.
 QUERY_TILE = 128

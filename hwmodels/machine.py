@@ -13,9 +13,9 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
-from hwmodels.cluster import Cluster
-from hwmodels.facts import FactError
-from hwmodels.profile import NoFit, Profile, profile_from_dict
+from moesim.hwmodels.cluster import Cluster
+from moesim.hwmodels.facts import FactError
+from moesim.hwmodels.profile import NoFit, Profile, profile_from_dict
 
 SCHEMA = 1
 SUFFIX = ".json"

@@ -10,13 +10,13 @@ from importlib.resources import files
 from math import log
 from typing import Any, TypeVar
 
-from hwmodels.collective_fit import CollectiveFit
-from hwmodels.dtypes import PEAK_OF
-from hwmodels.gpu import GpuSpec, load_gpu, spec_from_record
-from hwmodels.kernel_fits import AttentionFit, GemmFit, GroupedGemmFit
-from hwmodels.records import GpuRecord, checked
-from hwmodels.stream_fit import StreamFit
-from hwmodels.surface import surface_from
+from moesim.hwmodels.collective_fit import CollectiveFit
+from moesim.hwmodels.dtypes import PEAK_OF
+from moesim.hwmodels.gpu import GpuSpec, load_gpu, spec_from_record
+from moesim.hwmodels.kernel_fits import AttentionFit, GemmFit, GroupedGemmFit
+from moesim.hwmodels.records import GpuRecord, checked
+from moesim.hwmodels.stream_fit import StreamFit
+from moesim.hwmodels.surface import surface_from
 
 F = TypeVar("F")
 
@@ -115,7 +115,7 @@ _NO_NVLS = ("AMD", "Google")
 
 def measured_gpus() -> tuple[str, ...]:
     """GPUs with a profile of their own."""
-    names = (f.name for f in files("hwmodels").joinpath("profiles").iterdir())
+    names = (f.name for f in files("moesim.hwmodels").joinpath("profiles").iterdir())
     return tuple(sorted(n.removesuffix(".json") for n in names if n.endswith(".json")))
 
 
@@ -175,7 +175,7 @@ def _supported(gpu: GpuSpec, fits: Mapping[str, F]) -> dict[str, F]:
 
 
 def _read(name: str) -> Profile:
-    text = files("hwmodels").joinpath("profiles", f"{name}.json").read_text(encoding="utf-8")
+    text = files("moesim.hwmodels").joinpath("profiles", f"{name}.json").read_text(encoding="utf-8")
     return profile_from_dict(json.loads(text))
 
 

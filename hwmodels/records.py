@@ -6,7 +6,7 @@ from typing import Any, Literal, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from hwmodels.facts import FactError
+from moesim.hwmodels.facts import FactError
 
 
 class _Record(BaseModel):

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from hwmodels.gpu import GpuSpec
-from hwmodels.work import Attention, Gemm, GroupedGemm, Stream
+from moesim.hwmodels.gpu import GpuSpec
+from moesim.hwmodels.work import Attention, Gemm, GroupedGemm, Stream
 
 Computation = Gemm | GroupedGemm | Attention | Stream
 

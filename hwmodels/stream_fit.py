@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from math import log2
 
-from hwmodels.surface import Surface
-from hwmodels.work import Stream
+from moesim.hwmodels.surface import Surface
+from moesim.hwmodels.work import Stream
 
 STREAM_AXES = ("log2_bytes",)
 

@@ -17,9 +17,9 @@ from dataclasses import dataclass, replace
 import numpy as np
 import numpy.typing as npt
 
-from hwmodels.exchange_kernels import link_bytes_per_s
-from hwmodels.facts import FactError
-from hwmodels.topology import Topology
+from moesim.hwmodels.exchange_kernels import link_bytes_per_s
+from moesim.hwmodels.facts import FactError
+from moesim.hwmodels.topology import Topology
 
 _GOLDEN = 0x9E3779B97F4A7C15  # 2^64 over the golden ratio
 Bytes = npt.NDArray[np.float64]

@@ -9,8 +9,8 @@ from __future__ import annotations
 
 from typing import Literal
 
-from hwmodels.cluster import Cluster
-from hwmodels.work import Group
+from moesim.hwmodels.cluster import Cluster
+from moesim.hwmodels.work import Group
 
 LEAF_PORTS = 32  # assumed: a 64-port switch, half of it facing down
 RAILED = ("rail-optimised", "multi-plane")  # one leaf per position in the host

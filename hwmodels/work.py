@@ -8,7 +8,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal, get_args
 
-from hwmodels.dtypes import bytes_per_element
+from moesim.hwmodels.dtypes import bytes_per_element
 
 CommKind = Literal["all_reduce", "all_gather", "reduce_scatter", "all_to_all", "send", "broadcast"]
 COLLECTIVES: tuple[CommKind, ...] = get_args(CommKind)

@@ -7,9 +7,9 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from reports.failures import writing
-from sim.pipeline import Slot
-from sim.prediction import Prediction
+from moesim.reports.failures import writing
+from moesim.sim.layout.pipeline import Slot
+from moesim.sim.train.prediction import Prediction
 
 _US = 1e6  # the format counts microseconds
 _THREADS = {"compute": 1, "comm": 2, "host": 3, "dp": 4}

@@ -18,22 +18,22 @@ class OutputError(ValueError):
 
 def ours() -> tuple[type[Exception], ...]:
     """Every exception that our rooms raise for questions which cannot be answered. Imports the rooms."""
-    from calibrate.deployments import BadDeployment
-    from calibrate.measure.device import NoDevice
-    from calibrate.measure.samples import BadSamples
-    from calibrate.measure.workers import CrewFailed
-    from calibrate.own_sources import BadSource
-    from calibrate.row_file import BadRows
-    from hwmodels.facts import FactError
-    from hwmodels.profile import NoFit
-    from hwmodels.units import UnitError
-    from sim.arch_fields import ArchError
-    from sim.layout import BadLayout
-    from sim.memory import DoesNotFit
-    from sim.program import Deadlock
-    from sim.scenario import ScenarioError
-    from sim.stack import StackError
-    from traces.routing import BadTrace
+    from moesim.calibrate.measure.device import NoDevice
+    from moesim.calibrate.measure.samples import BadSamples
+    from moesim.calibrate.measure.workers import CrewFailed
+    from moesim.calibrate.own.deployments import BadDeployment
+    from moesim.calibrate.own.sources import BadSource
+    from moesim.calibrate.rows.files import BadRows
+    from moesim.hwmodels.facts import FactError
+    from moesim.hwmodels.profile import NoFit
+    from moesim.hwmodels.units import UnitError
+    from moesim.sim.clock.program import Deadlock
+    from moesim.sim.layout.layout import BadLayout
+    from moesim.sim.model.fields import ArchError
+    from moesim.sim.question.scenario import ScenarioError
+    from moesim.sim.software.stack import StackError
+    from moesim.sim.train.memory import DoesNotFit
+    from moesim.traces.routing import BadTrace
 
     return (
         OutputError, NoDevice, BadSamples, BadSource, BadDeployment, CrewFailed, BadRows, FactError, NoFit, UnitError,

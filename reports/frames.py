@@ -6,17 +6,17 @@ from collections.abc import Iterable, Mapping
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
-from sim.comparison.comparison import Comparison
-from sim.comparison.questions import SECTIONS
-from sim.plan.fleet import Fleet
-from sim.plan.plan import Plan
-from sim.plan.run import TrainingRun
-from sim.plan.serve_plan import ServePlan
-from sim.plan.sweep import Sweep
-from sim.plan.whatif import WhatIf
-from sim.plan.whatif_serve import ServeWhatIf
-from sim.prediction import Prediction
-from sim.serve.prediction import ServePrediction
+from moesim.sim.comparison.comparison import Comparison
+from moesim.sim.comparison.questions import SECTIONS
+from moesim.sim.plan.fleet.fleet import Fleet
+from moesim.sim.plan.serve.plan import ServePlan
+from moesim.sim.plan.train.plan import Plan
+from moesim.sim.serve.prediction import ServePrediction
+from moesim.sim.train.prediction import Prediction
+from moesim.sim.train.whole_run import TrainingRun
+from moesim.sim.variation.sweep import Sweep
+from moesim.sim.variation.whatif_serve import ServeWhatIf
+from moesim.sim.variation.whatif_train import WhatIf
 
 if TYPE_CHECKING:
     import pandas as pd

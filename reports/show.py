@@ -7,15 +7,15 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from hwmodels.cluster import build_cluster, fabric_names, node_for_gpu, node_names
-from hwmodels.facts import FactError, catalogue, did_you_mean
-from hwmodels.gpu import gpu_names, load_gpu
-from hwmodels.profile import load_profile, measured_gpus
-from sim.arch import ModelArch
-from sim.arch_catalogue import ArchError, load_model, model_names, model_record, published
-from sim.params import active_parameters, flops_per_token, kv_bytes_per_token, mtp_params, parameters
-from sim.serve.engine import engine_constants, engine_names, load_engine
-from sim.stack import constants, load_stack, setting_names, stack_names
+from moesim.hwmodels.cluster import build_cluster, fabric_names, node_for_gpu, node_names
+from moesim.hwmodels.facts import FactError, catalogue, did_you_mean
+from moesim.hwmodels.gpu import gpu_names, load_gpu
+from moesim.hwmodels.profile import load_profile, measured_gpus
+from moesim.sim.model.arch import ModelArch
+from moesim.sim.model.catalogue import ArchError, load_model, model_names, model_record, published
+from moesim.sim.model.params import active_parameters, flops_per_token, kv_bytes_per_token, mtp_params, parameters
+from moesim.sim.software.serving_engine import engine_constants, engine_names, load_engine
+from moesim.sim.software.stack import constants, load_stack, setting_names, stack_names
 
 Entry = dict[str, Any]
 _SEQ_LEN = 4096  # tokens, for FLOPs that depend on the context

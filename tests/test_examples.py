@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from sim.predict import predict_train
-from sim.serve.predict import predict_serve
+from moesim.sim.serve.predict import predict_serve
+from moesim.sim.train.predict import predict_train
 
 EXAMPLES = Path(__file__).parents[1] / "examples"
 EVERY = sorted(path.name for path in EXAMPLES.glob("*.yaml"))

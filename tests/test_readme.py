@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from reports.cli import run
+from moesim.reports.cli.app import run
 
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
@@ -55,8 +55,9 @@ def test_commands_exist(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> N
         words = shlex.split(line, comments=True)
         if words[:1] == ["make"]:
             assert f"\n{words[1]}:" in makefile, line
-        if "-m" in words and words[words.index("-m") + 1].startswith("calibrate."):
-            assert (ROOT / (words[words.index("-m") + 1].replace(".", "/") + ".py")).is_file(), line
+        if "-m" in words and words[words.index("-m") + 1].startswith("moesim."):
+            module = words[words.index("-m") + 1].removeprefix("moesim.").replace(".", "/")
+            assert (ROOT / f"{module}.py").is_file(), line
         if words and words[0].endswith("moesim"):
             if words[1] == "calibrate":  # minutes of measuring: its own tests run it
                 assert run(["calibrate", "--help"]) == 0

@@ -7,14 +7,14 @@ from pathlib import Path
 
 import pytest
 
-from hwmodels.profile import load_profile
-from sim.layout import BadLayout
-from sim.memory import DoesNotFit
-from sim.predict import predict_train
-from sim.resolve import resolve
-from sim.scenario import load_scenario
-from sim.stack import Tuning
-from sim.train import StepSimulator
+from moesim.hwmodels.profile import load_profile
+from moesim.sim.layout.layout import BadLayout
+from moesim.sim.question.scenario import load_scenario
+from moesim.sim.software.stack import Tuning
+from moesim.sim.train.memory import DoesNotFit
+from moesim.sim.train.predict import predict_train
+from moesim.sim.train.resolve import resolve
+from moesim.sim.train.simulator import StepSimulator
 
 DEEPSEEK = Path(__file__).parents[1] / "examples" / "deepseek-v3-h800.yaml"
 

@@ -91,11 +91,12 @@ def records() -> list[type]:
     found: dict[str, type] = {}
     for room in ROOMS:
         for path in sorted((ROOT / room).rglob("*.py")):
-            name = ".".join(path.relative_to(ROOT).with_suffix("").parts)
-            if path.stem.startswith(("fit_", "kernel_")) and room == "calibrate":  # need the extra "fit"
+            name = ".".join(("moesim", *path.relative_to(ROOT).with_suffix("").parts))
+            if path.parent.name == "fit":  # need the extra "fit"
                 continue
             for value in vars(import_module(name.removesuffix(".__init__"))).values():
-                if isinstance(value, type) and dataclasses.is_dataclass(value) and value.__module__.startswith(room):
+                ours = isinstance(value, type) and value.__module__.startswith(f"moesim.{room}")
+                if ours and dataclasses.is_dataclass(value):
                     found[f"{value.__module__}.{value.__qualname__}"] = value
     return [found[key] for key in sorted(found)]
 

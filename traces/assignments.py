@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 import numpy.typing as npt
 
-from traces.rng import stream
-from traces.routing import BadTrace
+from moesim.traces.rng import stream
+from moesim.traces.routing import BadTrace
 
 Picks = npt.NDArray[np.int32]  # [tokens, top_k]
 _CHUNK = 1024

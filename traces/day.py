@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from math import isfinite
 from pathlib import Path
 
-from traces.routing import BadTrace
+from moesim.traces.routing import BadTrace
 
 HOURS = 24
 _NEEDED = ("hour", "requests_per_s")

@@ -10,8 +10,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from traces.requests import Floats, Requests
-from traces.rng import Generator, stream
+from moesim.traces.requests import Floats, Requests
+from moesim.traces.rng import Generator, stream
 
 LEVELS = (0.0, 0.01, 0.05, 0.1, 0.25, 0.5, 0.75, 0.9, 0.95, 0.98, 0.99, 0.999, 1.0)
 Quantiles = tuple[float, ...]  # at LEVELS

@@ -10,8 +10,8 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from traces.rng import stream
-from traces.routing import BadTrace
+from moesim.traces.rng import stream
+from moesim.traces.routing import BadTrace
 
 Floats = npt.NDArray[np.float64]
 Ints = npt.NDArray[np.int64]

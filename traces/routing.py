@@ -11,7 +11,7 @@ from zipfile import BadZipFile
 import numpy as np
 import numpy.typing as npt
 
-from traces.rng import stream
+from moesim.traces.rng import stream
 
 Shares = npt.NDArray[np.float64]  # [layers, experts], every row sums to 1
 

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from hwmodels.dtypes import bytes_per_element
-from hwmodels.work import Attention, Comm, CommKind, Gemm, Group, GroupedGemm, Stream, Work
-from sim.stack import Tuning
-from sim.traffic import PASSES, loss_bytes, router_bytes
+from moesim.hwmodels.dtypes import bytes_per_element
+from moesim.hwmodels.work import Attention, Comm, CommKind, Gemm, Group, GroupedGemm, Stream, Work
+from moesim.sim.layers.passes import PASSES, loss_bytes, router_bytes
+from moesim.sim.software.stack import Tuning
 
 BACKWARD = "backward"
 OPS = (

@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from calibrate.measure.clock import Call
-from calibrate.measure.tensors import noise
+from moesim.calibrate.measure.clock import Call
+from moesim.calibrate.measure.tensors import noise
 
 COPIES = 4  # of an activation
 _MOST_COPIES = 24

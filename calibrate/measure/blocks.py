@@ -26,7 +26,7 @@ def rotary_tables(seq_len: int, dim: int, dtype: str, device: str) -> tuple[Any,
     """Cosines and sines of every position, shape [1, seq_len, 1, dim / 2]."""
     import torch
 
-    from calibrate.measure.tensors import dtype_of
+    from moesim.calibrate.measure.tensors import dtype_of
 
     frequency = 10000.0 ** (-torch.arange(0, dim, 2, dtype=torch.float32) / dim)
     angle = torch.outer(torch.arange(seq_len, dtype=torch.float32), frequency)[None, :, None, :]

@@ -5,10 +5,10 @@ from __future__ import annotations
 from time import perf_counter
 from typing import Any
 
-from calibrate.measure.asks import Ask
-from calibrate.measure.bench import Bench, Prepared, Unsupported
-from calibrate.measure.clock import Call, Timing, longest_wait_s, summary, waits_s
-from calibrate.measure.tensors import noise
+from moesim.calibrate.measure.asks import Ask
+from moesim.calibrate.measure.bench import Bench, Prepared, Unsupported
+from moesim.calibrate.measure.clock import Call, Timing, longest_wait_s, summary, waits_s
+from moesim.calibrate.measure.tensors import noise
 
 _WARM = 3
 _SHORTEST_S = 1e-3

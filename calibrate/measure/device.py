@@ -9,8 +9,8 @@ import subprocess
 from dataclasses import dataclass
 from pathlib import Path
 
-from hwmodels.facts import FactError
-from hwmodels.gpu import load_gpu
+from moesim.hwmodels.facts import FactError
+from moesim.hwmodels.gpu import load_gpu
 
 
 class NoDevice(ValueError):

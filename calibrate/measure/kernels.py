@@ -9,11 +9,11 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from calibrate.measure import blocks
-from calibrate.measure.asks import BACKWARD, Ask
-from calibrate.measure.bench import COPIES, Bench, Prepared, Unsupported
-from calibrate.measure.streams import prepare_stream
-from calibrate.measure.tensors import noise
+from moesim.calibrate.measure import blocks
+from moesim.calibrate.measure.asks import BACKWARD, Ask
+from moesim.calibrate.measure.bench import COPIES, Bench, Prepared, Unsupported
+from moesim.calibrate.measure.streams import prepare_stream
+from moesim.calibrate.measure.tensors import noise
 
 
 def prepare(a: Ask, bench: Bench) -> Prepared:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from itertools import zip_longest
 from math import exp
 
-from calibrate.measure.asks import BACKWARD, Ask, ask, rows_text
+from moesim.calibrate.measure.asks import BACKWARD, Ask, ask, rows_text
 
 _PHASES = ("forward", "dgrad", "wgrad")
 _SKEWS = (0.0, 0.6, 1.2)  # sigma of the lognormal popularity of experts

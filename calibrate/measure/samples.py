@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from math import isfinite
 from pathlib import Path
 
-from calibrate.measure.asks import OPS, Ask, parse_sizes
+from moesim.calibrate.measure.asks import OPS, Ask, parse_sizes
 
 COLUMNS = (
     "op", "phase", "dtype", "sizes", "seconds", "spread", "repeats", "disturbed_share", "ranks", "threads", "backend",

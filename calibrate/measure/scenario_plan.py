@@ -5,16 +5,16 @@ from __future__ import annotations
 from collections.abc import Iterable
 from pathlib import Path
 
-from calibrate.measure.asks import BACKWARD, Ask, ask, rows_text
-from hwmodels.dtypes import bytes_per_element
-from hwmodels.work import Attention, Gemm, GroupedGemm, Stream, Work
-from sim.arch import ModelArch
-from sim.resolve import resolve
-from sim.scenario import load_scenario
-from sim.segments import Variant
-from sim.stack import Tuning
-from sim.traffic import PASSES
-from sim.train import StepSimulator
+from moesim.calibrate.measure.asks import BACKWARD, Ask, ask, rows_text
+from moesim.hwmodels.dtypes import bytes_per_element
+from moesim.hwmodels.work import Attention, Gemm, GroupedGemm, Stream, Work
+from moesim.sim.layers.passes import PASSES
+from moesim.sim.model.arch import ModelArch
+from moesim.sim.question.scenario import load_scenario
+from moesim.sim.software.stack import Tuning
+from moesim.sim.train.resolve import resolve
+from moesim.sim.train.segments import Variant
+from moesim.sim.train.simulator import StepSimulator
 
 _MEASURED = ("fp32", "bf16", "fp16", "fp8")
 

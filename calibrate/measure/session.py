@@ -9,11 +9,11 @@ from datetime import UTC, datetime
 from pathlib import Path
 from time import perf_counter
 
-from calibrate.measure.asks import Ask
-from calibrate.measure.device import Machine
-from calibrate.measure.plan import unmeasured
-from calibrate.measure.samples import BadSamples, Measured, append, load_samples, mend
-from calibrate.measure.workers import Answer, Crew, CrewFailed, measure_asks
+from moesim.calibrate.measure.asks import Ask
+from moesim.calibrate.measure.device import Machine
+from moesim.calibrate.measure.plan import unmeasured
+from moesim.calibrate.measure.samples import BadSamples, Measured, append, load_samples, mend
+from moesim.calibrate.measure.workers import Answer, Crew, CrewFailed, measure_asks
 
 ROUNDS = 2  # every question is asked so often, at times far apart: the calmest answer counts
 Progress = Callable[[int, int, str], None]  # (measured, planned, what)

@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from calibrate.measure import blocks
-from calibrate.measure.asks import Ask
-from calibrate.measure.bench import COPIES, Bench, Prepared
-from calibrate.measure.tensors import noise
+from moesim.calibrate.measure import blocks
+from moesim.calibrate.measure.asks import Ask
+from moesim.calibrate.measure.bench import COPIES, Bench, Prepared
+from moesim.calibrate.measure.tensors import noise
 
 
 def prepare_stream(a: Ask, bench: Bench) -> Prepared:
@@ -68,7 +68,7 @@ def _picks(tokens: int, experts: int, top_k: int, device: str) -> Any:
     """Experts of every token, [tokens, top_k], spread evenly."""
     import torch
 
-    from traces.assignments import sample_picks
+    from moesim.traces.assignments import sample_picks
 
     return torch.from_numpy(sample_picks(experts, top_k, tokens).astype("int64")).to(device)
 

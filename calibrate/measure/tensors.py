@@ -6,7 +6,7 @@ from functools import cache
 from math import prod
 from typing import Any
 
-from traces.rng import stream
+from moesim.traces.rng import stream
 
 _BLOCK = 1 << 20
 

@@ -13,11 +13,11 @@ from pathlib import Path
 from time import perf_counter
 from typing import Any
 
-from calibrate.measure.asks import Ask
-from calibrate.measure.bench import Bench, Prepared, Unsupported
-from calibrate.measure.clock import Timing, time_cpu, time_cuda
-from calibrate.measure.device import keep_pages
-from calibrate.measure.kernels import prepare
+from moesim.calibrate.measure.asks import Ask
+from moesim.calibrate.measure.bench import Bench, Prepared, Unsupported
+from moesim.calibrate.measure.clock import Timing, time_cpu, time_cuda
+from moesim.calibrate.measure.device import keep_pages
+from moesim.calibrate.measure.kernels import prepare
 
 _TOGETHER = ("collective", "overlap")
 _LEAST_S, _MOST_S = 0.03, 0.6  # of one measurement
@@ -83,7 +83,7 @@ def _agree(value: float, crew: Crew, bench: Bench) -> float:
 
 
 def _prepare(a: Ask, bench: Bench) -> Prepared:
-    from calibrate.measure.collectives import prepare_collective, prepare_overlap
+    from moesim.calibrate.measure.collectives import prepare_collective, prepare_overlap
 
     if a.op == "overlap":
         return prepare_overlap(a, bench)
@@ -91,7 +91,7 @@ def _prepare(a: Ask, bench: Bench) -> Prepared:
 
 
 def _time(a: Ask, ready: Prepared, budget_s: float, bench: Bench) -> Timing:
-    from calibrate.measure.collectives import time_together
+    from moesim.calibrate.measure.collectives import time_together
 
     if a.op in _TOGETHER:
         found = time_together(ready.call, budget_s, bench.cuda)

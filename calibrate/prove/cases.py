@@ -9,9 +9,9 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from calibrate.own_profile import STACK
-from traces.assignments import Picks, sample_picks
-from traces.rng import stream
+from moesim.calibrate.own.profile import STACK
+from moesim.traces.assignments import Picks, sample_picks
+from moesim.traces.rng import stream
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -8,9 +8,9 @@ from __future__ import annotations
 
 from typing import Any
 
-from calibrate.measure import blocks
-from calibrate.measure.tensors import noise
-from calibrate.prove.cases import Case
+from moesim.calibrate.measure import blocks
+from moesim.calibrate.measure.tensors import noise
+from moesim.calibrate.prove.cases import Case
 
 _SCALE = 0.02
 
@@ -98,7 +98,7 @@ class Program:
         if self.case.ranks == 1:
             rows = self._run_experts(rows, tuple(counts.tolist()), layer)
         else:
-            from calibrate.prove.exchange import through_experts
+            from moesim.calibrate.prove.exchange import through_experts
 
             rows = through_experts(rows, counts, lambda part, each: self._run_experts(part, each, layer))
         return blocks.back_to_tokens(rows, order, weights, self.case.tokens)

@@ -9,15 +9,15 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
-from calibrate.measure.clock import Timing, time_cpu, time_cuda
-from calibrate.measure.session import Progress
-from calibrate.measure.workers import Crew, run_crew, start_rank
-from calibrate.prove.cases import Case
-from sim.decode_step import decode_step
-from sim.predict import predict_train
-from sim.resolve import resolve
-from sim.scenario import parse_scenario
-from sim.train import StepSimulator
+from moesim.calibrate.measure.clock import Timing, time_cpu, time_cuda
+from moesim.calibrate.measure.session import Progress
+from moesim.calibrate.measure.workers import Crew, run_crew, start_rank
+from moesim.calibrate.prove.cases import Case
+from moesim.sim.question.scenario import parse_scenario
+from moesim.sim.train.decode_step import decode_step
+from moesim.sim.train.predict import predict_train
+from moesim.sim.train.resolve import resolve
+from moesim.sim.train.simulator import StepSimulator
 
 ROUNDS = 3
 _EACH_S = 0.5  # of one program and round
@@ -72,8 +72,8 @@ class Proof:
 
 def _work(rank: int, crew: Crew, rendezvous: str, cases: Sequence[Case], rounds: int, out: Any) -> None:
     """Body of a worker: every program in every round, all ranks together."""
-    from calibrate.measure.collectives import time_together
-    from calibrate.prove.programs import Program
+    from moesim.calibrate.measure.collectives import time_together
+    from moesim.calibrate.prove.programs import Program
 
     bench = start_rank(rank, crew, rendezvous)
     for _ in range(rounds):

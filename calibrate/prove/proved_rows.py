@@ -9,9 +9,9 @@ from pathlib import Path
 import numpy as np
 import yaml
 
-from calibrate.own_profile import STACK
-from calibrate.prove.cases import Case
-from calibrate.prove.proof import Proof
+from moesim.calibrate.own.profile import STACK
+from moesim.calibrate.prove.cases import Case
+from moesim.calibrate.prove.proof import Proof
 
 COLUMNS = (
     "id", "model", "gpu", "gpus", "seq_len", "gbs", "mbs", "pp", "ep", "zero", "precision", "routing", "stack",

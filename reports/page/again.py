@@ -7,7 +7,7 @@ from hashlib import sha256
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
-from reports.page.section import Section
+from moesim.reports.page.section import Section
 
 
 def again(files: Sequence[Path], options: Sequence[str]) -> Section:

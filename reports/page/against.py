@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from reports.page.section import Section
-from reports.page.train_case import TrainCase
-from reports.text import count, gib, seconds, three
-from sim.params import active_parameters, parameters
-from sim.prediction import Prediction
+from moesim.reports.page.section import Section
+from moesim.reports.page.train_case import TrainCase
+from moesim.reports.text import count, gib, seconds, three
+from moesim.sim.model.params import active_parameters, parameters
+from moesim.sim.train.prediction import Prediction
 
 _EVEN = 0.02  # closer than this nobody should call it a difference
 

@@ -5,10 +5,10 @@ from __future__ import annotations
 from functools import cache
 from typing import Any
 
-from calibrate.seed_serving import SEEDS
-from calibrate.seed_training import TRAINING_SEEDS
-from reports.page.section import Section
-from reports.text import three
+from moesim.calibrate.record.headlines_serving import SEEDS
+from moesim.calibrate.record.headlines_training import TRAINING_SEEDS
+from moesim.reports.page.section import Section
+from moesim.reports.text import three
 
 NEAR = 0.25  # of the published value or range
 

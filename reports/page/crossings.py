@@ -5,10 +5,10 @@ from __future__ import annotations
 from functools import lru_cache
 from pathlib import Path
 
-from reports.page.section import Section
-from reports.text import three
-from sim.comparison.break_even import BreakEven
-from sim.comparison.comparison import Comparison, compare
+from moesim.reports.page.section import Section
+from moesim.reports.text import three
+from moesim.sim.comparison.break_even import BreakEven
+from moesim.sim.comparison.comparison import Comparison, compare
 
 
 @lru_cache(maxsize=4)

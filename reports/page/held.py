@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from reports.page.section import Section
-from reports.page.train_case import TrainCase
-from reports.palette import MEMORY
-from reports.text import gib
+from moesim.reports.figures.palette import MEMORY
+from moesim.reports.page.section import Section
+from moesim.reports.page.train_case import TrainCase
+from moesim.reports.text import gib
 
 _MOST_ROWS = 16
 

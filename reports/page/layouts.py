@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from reports.page.section import Section
-from reports.page.timeline import picture
-from reports.page.train_case import TrainCase
-from reports.plan_figure import plan_figure
-from reports.text import gib, seconds, three
-from sim.plan.plan import Option, Plan
+from moesim.reports.figures.plan import plan_figure
+from moesim.reports.page.section import Section
+from moesim.reports.page.timeline import picture
+from moesim.reports.page.train_case import TrainCase
+from moesim.reports.text import gib, seconds, three
+from moesim.sim.plan.train.plan import Option, Plan
 
 _ALIKE = 0.005  # steps nearer than this are called equal
 

@@ -5,14 +5,14 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from reports.page.again import again
-from reports.page.claims import claims_section
-from reports.page.section import Chapter, Page
-from reports.page.serve_case import serve_case
-from reports.page.serve_chapter import serve_chapter
-from reports.page.train_case import SEARCHES, train_case
-from reports.page.train_chapter import train_chapter
-from sim.scenario import ScenarioError, load_scenario, read_mapping
+from moesim.reports.page.again import again
+from moesim.reports.page.claims import claims_section
+from moesim.reports.page.section import Chapter, Page
+from moesim.reports.page.serve_case import serve_case
+from moesim.reports.page.serve_chapter import serve_chapter
+from moesim.reports.page.train_case import SEARCHES, train_case
+from moesim.reports.page.train_chapter import train_chapter
+from moesim.sim.question.scenario import ScenarioError, load_scenario, read_mapping
 
 Progress = Callable[[str, int, int], None]
 

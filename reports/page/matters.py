@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from reports.page.section import Section
-from reports.text import three
-from reports.whatif_table import NOT_BOUGHT
-from sim.plan.outcome import Change
-from sim.plan.whatif import WhatIf
-from sim.plan.whatif_serve import ServeWhatIf
+from moesim.reports.page.section import Section
+from moesim.reports.tables.whatif import NOT_BOUGHT
+from moesim.reports.text import three
+from moesim.sim.variation.outcome import Change
+from moesim.sim.variation.whatif_serve import ServeWhatIf
+from moesim.sim.variation.whatif_train import WhatIf
 
 
 def matters(found: WhatIf | ServeWhatIf) -> Section:

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from typing import Any
 
-from calibrate.comparable import MOST, Comparable
-from calibrate.summary import accuracy
-from calibrate.validate import Record
-from reports.accuracy import METRIC_TITLES
-from reports.page.section import Section
-from reports.palette import PHASES
-from reports.text import three
+from moesim.calibrate.record.comparable import MOST, Comparable
+from moesim.calibrate.record.summary import accuracy
+from moesim.calibrate.record.validate import Record
+from moesim.reports.figures.palette import PHASES
+from moesim.reports.page.section import Section
+from moesim.reports.tables.accuracy import METRIC_TITLES
+from moesim.reports.text import three
 
 _SPLITS = {"test": PHASES["F"], "fit": "#BDBDBD", "stress": PHASES["B"]}
 _SHOWN = 12  # rows listed one by one

@@ -5,8 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from reports.failures import writing
-from reports.page.section import Page
+from moesim.reports.failures import writing
+from moesim.reports.page.section import Page
 
 
 def html_of(page: Page) -> str:
@@ -14,7 +14,7 @@ def html_of(page: Page) -> str:
     from jinja2 import Environment, PackageLoader, StrictUndefined
 
     environment = Environment(
-        loader=PackageLoader("reports"),
+        loader=PackageLoader("moesim.reports"),
         autoescape=True,
         undefined=StrictUndefined,
         trim_blocks=True,

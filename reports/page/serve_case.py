@@ -6,17 +6,17 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from sim.arch import ModelArch
-from sim.arch_catalogue import load_model
-from sim.layout import BadLayout
-from sim.memory import DoesNotFit
-from sim.plan.serve_plan import ServePlan, plan_serve
-from sim.plan.serve_search import ServeEffort
-from sim.plan.whatif_serve import ServeWhatIf, whatif_serve
-from sim.scenario import Scenario, ScenarioError
-from sim.serve.predict import predict_serve
-from sim.serve.prediction import ServePrediction
-from sim.twin import as_mapping, dense_twin
+from moesim.sim.comparison.twin import as_mapping, dense_twin
+from moesim.sim.layout.layout import BadLayout
+from moesim.sim.model.arch import ModelArch
+from moesim.sim.model.catalogue import load_model
+from moesim.sim.plan.serve.plan import ServePlan, plan_serve
+from moesim.sim.plan.serve.search import ServeEffort
+from moesim.sim.question.scenario import Scenario, ScenarioError
+from moesim.sim.serve.predict import predict_serve
+from moesim.sim.serve.prediction import ServePrediction
+from moesim.sim.train.memory import DoesNotFit
+from moesim.sim.variation.whatif_serve import ServeWhatIf, whatif_serve
 
 _NEAR, _FULL = ServeEffort(top=5, most=40), ServeEffort(top=5, most=400)
 # keys of the serve section that a dense model has no use for

@@ -4,15 +4,16 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from calibrate.comparable import Alike, comparable_serving
-from calibrate.validate import family_of
-from reports.page.crossings import crossings
-from reports.page.matters import lead as matters_lead
-from reports.page.matters import matters
-from reports.page.record import record_section
-from reports.page.section import Chapter, Section, Tile
-from reports.page.serve_case import ServeCase
-from reports.page.serve_sections import (
+from moesim.calibrate.record.comparable import Alike, comparable_serving
+from moesim.calibrate.record.validate import family_of
+from moesim.reports.figures.plan import serve_plan_figure
+from moesim.reports.page.crossings import crossings
+from moesim.reports.page.matters import lead as matters_lead
+from moesim.reports.page.matters import matters
+from moesim.reports.page.record import record_section
+from moesim.reports.page.section import Chapter, Section, Tile
+from moesim.reports.page.serve_case import ServeCase
+from moesim.reports.page.serve_sections import (
     against_lead,
     against_served,
     over_time,
@@ -21,14 +22,13 @@ from reports.page.serve_sections import (
     tokens_at_most,
     usd_at_most,
 )
-from reports.page.timeline import picture
-from reports.page.trust import assumptions_section, sources_section
-from reports.plan_figure import serve_plan_figure
-from reports.serve_table import deployment_text
-from reports.text import gpus, seconds, three
-from sim.plan.serve_plan import ServeOption, ServePlan
-from sim.plan.serve_space import ServeCandidate, Shape
-from sim.serve.prediction import ServePrediction
+from moesim.reports.page.timeline import picture
+from moesim.reports.page.trust import assumptions_section, sources_section
+from moesim.reports.tables.serve import deployment_text
+from moesim.reports.text import gpus, seconds, three
+from moesim.sim.plan.serve.plan import ServeOption, ServePlan
+from moesim.sim.plan.serve.space import ServeCandidate, Shape
+from moesim.sim.serve.prediction import ServePrediction
 
 _METRICS = ("tpot_ms", "ttft_ms", "output_tokens_per_s")
 

@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from reports.page.section import Section
-from reports.page.serve_case import ServeCase
-from reports.page.timeline import picture
-from reports.palette import MEMORY
-from reports.serve_figure import serve_figure
-from reports.serve_table import PART_TITLES, deployment_text
-from reports.text import count, gib, seconds, three, times
-from sim.params import active_parameters, parameters
-from sim.serve.prediction import ServePrediction
+from moesim.reports.figures.palette import MEMORY
+from moesim.reports.figures.serve import serve_figure
+from moesim.reports.page.section import Section
+from moesim.reports.page.serve_case import ServeCase
+from moesim.reports.page.timeline import picture
+from moesim.reports.tables.serve import PART_TITLES, deployment_text
+from moesim.reports.text import count, gib, seconds, three, times
+from moesim.sim.model.params import active_parameters, parameters
+from moesim.sim.serve.prediction import ServePrediction
 
 _COLOURS = {
     "experts": "#0072B2", "gemm": "#0072B2", "attention": "#0072B2", "head": "#0072B2", "ssm": "#0072B2",

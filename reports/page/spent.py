@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from reports.page.section import Section
-from reports.page.train_case import TrainCase
-from reports.palette import CLASS_OF, CLASSES
-from reports.text import seconds
-from reports.train_table import CATEGORY_TITLES
+from moesim.reports.figures.palette import CLASS_OF, CLASSES
+from moesim.reports.page.section import Section
+from moesim.reports.page.train_case import TrainCase
+from moesim.reports.tables.train import CATEGORY_TITLES
+from moesim.reports.text import seconds
 
 _SMALL = 0.004  # of the step: shown together below that
 

@@ -6,11 +6,11 @@ from base64 import b64encode
 from io import BytesIO
 from typing import TYPE_CHECKING
 
-from reports.figures import STYLE, add_lanes, add_legend, lanes_inches
-from reports.page.section import Section
-from reports.page.train_case import TrainCase
-from reports.text import seconds
-from sim.prediction import Prediction
+from moesim.reports.figures.step import STYLE, add_lanes, add_legend, lanes_inches
+from moesim.reports.page.section import Section
+from moesim.reports.page.train_case import TrainCase
+from moesim.reports.text import seconds
+from moesim.sim.train.prediction import Prediction
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

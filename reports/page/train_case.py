@@ -7,15 +7,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from sim.arch_catalogue import load_model
-from sim.plan.plan import Plan, plan_train
-from sim.plan.run import TrainingRun, training_run
-from sim.plan.search import Effort
-from sim.plan.whatif import WhatIf, whatif_train
-from sim.predict import predict_train
-from sim.prediction import Prediction
-from sim.scenario import Scenario, ScenarioError
-from sim.twin import twin_scenario
+from moesim.sim.comparison.twin import twin_scenario
+from moesim.sim.model.catalogue import load_model
+from moesim.sim.plan.train.plan import Plan, plan_train
+from moesim.sim.plan.train.search import Effort
+from moesim.sim.question.scenario import Scenario, ScenarioError
+from moesim.sim.train.predict import predict_train
+from moesim.sim.train.prediction import Prediction
+from moesim.sim.train.whole_run import TrainingRun, training_run
+from moesim.sim.variation.whatif_train import WhatIf, whatif_train
 
 SEARCHES = ("near", "full", "none")
 _NEAR = Effort(top=5, most=48)

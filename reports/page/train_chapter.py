@@ -2,25 +2,25 @@
 
 from __future__ import annotations
 
-from calibrate.comparable import Alike, comparable_training
-from calibrate.validate import family_of
-from reports.page.against import against
-from reports.page.crossings import crossings
-from reports.page.held import held
-from reports.page.layouts import layouts
-from reports.page.layouts import lead as layouts_lead
-from reports.page.matters import lead as matters_lead
-from reports.page.matters import matters
-from reports.page.record import record_section
-from reports.page.section import Chapter, Section, Tile
-from reports.page.spent import spent
-from reports.page.timeline import timeline
-from reports.page.train_case import TrainCase
-from reports.page.trust import assumptions_section, sources_section
-from reports.page.whole_run import whole_run
-from reports.text import gib, seconds, three, times
-from reports.train_table import batch_line, layout_line
-from sim.prediction import Prediction
+from moesim.calibrate.record.comparable import Alike, comparable_training
+from moesim.calibrate.record.validate import family_of
+from moesim.reports.page.against import against
+from moesim.reports.page.crossings import crossings
+from moesim.reports.page.held import held
+from moesim.reports.page.layouts import layouts
+from moesim.reports.page.layouts import lead as layouts_lead
+from moesim.reports.page.matters import lead as matters_lead
+from moesim.reports.page.matters import matters
+from moesim.reports.page.record import record_section
+from moesim.reports.page.section import Chapter, Section, Tile
+from moesim.reports.page.spent import spent
+from moesim.reports.page.timeline import timeline
+from moesim.reports.page.train_case import TrainCase
+from moesim.reports.page.trust import assumptions_section, sources_section
+from moesim.reports.page.whole_run import whole_run
+from moesim.reports.tables.train import batch_line, layout_line
+from moesim.reports.text import gib, seconds, three, times
+from moesim.sim.train.prediction import Prediction
 
 
 def train_chapter(case: TrainCase, key: str) -> Chapter:

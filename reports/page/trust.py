@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from reports.page.section import Section
-from reports.palette import PHASES
-from reports.text import seconds
+from moesim.reports.figures.palette import PHASES
+from moesim.reports.page.section import Section
+from moesim.reports.text import seconds
 
 # kinds of evidence, surest first, with a colour and what they mean
 EVIDENCE = {

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from reports.page.section import Section
-from reports.run_table import seconds_or_hours
-from reports.text import binary, count, seconds, three
-from sim.plan.run import TrainingRun, sources
+from moesim.reports.page.section import Section
+from moesim.reports.tables.run import seconds_or_hours
+from moesim.reports.text import binary, count, seconds, three
+from moesim.sim.train.whole_run import TrainingRun, sources
 
 
 def whole_run(run: TrainingRun) -> Section:

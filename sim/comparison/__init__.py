@@ -1,1 +1,1 @@
-"""Which model: columns side by side, dense twins built on request, and where the other one starts to win."""
+"""Experts against dense: columns side by side, twins built on request, and where the other one starts to win."""

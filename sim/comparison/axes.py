@@ -7,11 +7,11 @@ from dataclasses import dataclass
 from math import ceil
 from typing import Any
 
-from sim.comparison.expense import AS_IS, Hardware, saturating, serve_hours, train_hours
-from sim.plan.sweep import with_settings
-from sim.resolve import resolve
-from sim.scenario import parse_scenario
-from sim.serve.resolve import resolve_serve
+from moesim.sim.comparison.expense import AS_IS, Hardware, saturating, serve_hours, train_hours
+from moesim.sim.question.scenario import parse_scenario
+from moesim.sim.serve.resolve import resolve_serve
+from moesim.sim.train.resolve import resolve
+from moesim.sim.variation.sweep import with_settings
 
 _RECOMPUTED = "more is recomputed where it would not fit"
 

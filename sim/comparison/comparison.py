@@ -7,17 +7,17 @@ from dataclasses import asdict, dataclass
 from math import inf
 from typing import Any
 
-from sim.arch_catalogue import load_model
-from sim.comparison.break_even import BreakEven, break_evens
-from sim.comparison.questions import SECTIONS, Asked, Question, questions_of, read_scenarios
-from sim.comparison.scaling import DenseEqual
-from sim.comparison.side import Column, ServeSide, TrainSide, serve_side, train_side
-from sim.comparison.twins import sections_of_size
-from sim.comparison.upcycling import Upcycling, upcycling
-from sim.memory import DoesNotFit
-from sim.params import active_parameters, parameters
-from sim.plan.sweep import REFUSALS
-from sim.scenario import ScenarioError
+from moesim.sim.comparison.break_even import BreakEven, break_evens
+from moesim.sim.comparison.questions import SECTIONS, Asked, Question, questions_of, read_scenarios
+from moesim.sim.comparison.scaling import DenseEqual
+from moesim.sim.comparison.side import Column, ServeSide, TrainSide, serve_side, train_side
+from moesim.sim.comparison.twins import sections_of_size
+from moesim.sim.comparison.upcycling import Upcycling, upcycling
+from moesim.sim.model.catalogue import load_model
+from moesim.sim.model.params import active_parameters, parameters
+from moesim.sim.question.scenario import ScenarioError
+from moesim.sim.train.memory import DoesNotFit
+from moesim.sim.variation.sweep import REFUSALS
 
 _ALIKE = 1.005  # costs that near are called the same
 

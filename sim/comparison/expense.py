@@ -8,19 +8,19 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
-from hwmodels.cluster import Cluster
-from sim.job import TrainJob
-from sim.layout import BadLayout
-from sim.memory import DoesNotFit, step_memory
-from sim.plan.space import modules_of
-from sim.resolve import Resolved, resolve
-from sim.scenario import ScenarioError, parse_scenario
-from sim.serve.accounts import span_s
-from sim.serve.capacity import drained_per_s
-from sim.serve.engine import engine_tuning
-from sim.serve.resolve import Deployment, resolve_serve
-from sim.serve.simulate import PricedJobs, simulate
-from sim.train import StepSimulator
+from moesim.hwmodels.cluster import Cluster
+from moesim.sim.layout.layout import BadLayout
+from moesim.sim.plan.train.space import modules_of
+from moesim.sim.question.scenario import ScenarioError, parse_scenario
+from moesim.sim.serve.accounts import span_s
+from moesim.sim.serve.capacity import drained_per_s
+from moesim.sim.serve.resolve import Deployment, resolve_serve
+from moesim.sim.serve.simulate import PricedJobs, simulate
+from moesim.sim.software.serving_engine import engine_tuning
+from moesim.sim.train.job import TrainJob
+from moesim.sim.train.memory import DoesNotFit, step_memory
+from moesim.sim.train.resolve import Resolved, resolve
+from moesim.sim.train.simulator import StepSimulator
 
 REFUSALS = (BadLayout, DoesNotFit, ScenarioError)  # a point of a search where there is no answer
 _STEADY = {"dualpipe": 4}  # micro-batches per virtual stage after which a pipeline repeats itself; tested

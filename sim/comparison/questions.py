@@ -7,10 +7,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from sim.arch_catalogue import load_model
-from sim.comparison.scaling import DenseEqual
-from sim.comparison.twins import check_kind, only, twin_of
-from sim.scenario import Scenario, ScenarioError, load_scenario, parse_scenario
+from moesim.sim.comparison.scaling import DenseEqual
+from moesim.sim.comparison.twins import check_kind, only, twin_of
+from moesim.sim.model.catalogue import load_model
+from moesim.sim.question.scenario import Scenario, ScenarioError, load_scenario, parse_scenario
 
 Asked = Scenario | Mapping[str, Any] | str | Path
 SECTIONS = ("train", "serve")

@@ -14,9 +14,9 @@ from pathlib import Path
 from statistics import fmean
 from typing import Any
 
-from hwmodels.facts import read_yaml
-from sim.arch import ModelArch
-from sim.params import active_parameters, embedding_params, head_params, parameters
+from moesim.hwmodels.facts import read_yaml
+from moesim.sim.model.arch import ModelArch
+from moesim.sim.model.params import active_parameters, embedding_params, head_params, parameters
 
 _LAWS = Path(__file__).parent / "scaling.yaml"
 # assumed: a law that fixes the expansion speaks about mixtures within this factor of it, others it is not asked about

@@ -7,13 +7,13 @@ from dataclasses import asdict, dataclass
 from math import ceil
 from typing import Any
 
-from sim.memory import DoesNotFit
-from sim.plan.run import TrainingRun, training_run
-from sim.predict import predict_train
-from sim.prediction import Prediction
-from sim.scenario import parse_scenario
-from sim.serve.predict import predict_serve
-from sim.serve.prediction import ServePrediction
+from moesim.sim.question.scenario import parse_scenario
+from moesim.sim.serve.predict import predict_serve
+from moesim.sim.serve.prediction import ServePrediction
+from moesim.sim.train.memory import DoesNotFit
+from moesim.sim.train.predict import predict_train
+from moesim.sim.train.prediction import Prediction
+from moesim.sim.train.whole_run import TrainingRun, training_run
 
 _JOULES_PER_KWH = 3.6e6
 

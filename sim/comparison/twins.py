@@ -6,21 +6,21 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from hwmodels.facts import did_you_mean
-from sim.arch import ModelArch
-from sim.arch_catalogue import load_model
-from sim.arch_fields import ArchError
-from sim.comparison.room import fitting_serve, fitting_train, train_memory_bytes
-from sim.comparison.scaling import DenseEqual, dense_equal
-from sim.layout import BadLayout
-from sim.memory import DoesNotFit
-from sim.params import active_parameters, parameters
-from sim.scenario import ScenarioError, parse_scenario
-from sim.serve.kv_cache import kv_cache
-from sim.serve.memory import serve_memory
-from sim.serve.predict import predict_serve
-from sim.serve.resolve import resolve_serve
-from sim.twin import dense_of_size, dense_twin, twin_scenario
+from moesim.hwmodels.facts import did_you_mean
+from moesim.sim.comparison.fitting import fitting_serve, fitting_train, train_memory_bytes
+from moesim.sim.comparison.scaling import DenseEqual, dense_equal
+from moesim.sim.comparison.twin import dense_of_size, dense_twin, twin_scenario
+from moesim.sim.layout.layout import BadLayout
+from moesim.sim.model.arch import ModelArch
+from moesim.sim.model.catalogue import load_model
+from moesim.sim.model.fields import ArchError
+from moesim.sim.model.params import active_parameters, parameters
+from moesim.sim.question.scenario import ScenarioError, parse_scenario
+from moesim.sim.serve.kv_cache import kv_cache
+from moesim.sim.serve.memory import serve_memory
+from moesim.sim.serve.predict import predict_serve
+from moesim.sim.serve.resolve import resolve_serve
+from moesim.sim.train.memory import DoesNotFit
 
 KINDS = ("iso-active", "iso-total", "iso-memory", "iso-quality")
 _MEMORY_STEPS = 24  # halvings of the interval of sizes

@@ -7,15 +7,15 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from hwmodels.facts import read_yaml
-from sim.arch import ModelArch
-from sim.arch_catalogue import load_model
-from sim.comparison.room import fitting_train
-from sim.comparison.side import train_side
-from sim.comparison.twins import only
-from sim.plan.run import TrainingRun
-from sim.scenario import ScenarioError
-from sim.twin import twin_scenario
+from moesim.hwmodels.facts import read_yaml
+from moesim.sim.comparison.fitting import fitting_train
+from moesim.sim.comparison.side import train_side
+from moesim.sim.comparison.twin import twin_scenario
+from moesim.sim.comparison.twins import only
+from moesim.sim.model.arch import ModelArch
+from moesim.sim.model.catalogue import load_model
+from moesim.sim.question.scenario import ScenarioError
+from moesim.sim.train.whole_run import TrainingRun
 
 _FACTS = Path(__file__).parent / "upcycling.yaml"
 

@@ -1,1 +1,1 @@
-"""Which layout is best: candidates, bounds that no schedule beats, and the simulation of what they leave."""
+"""Which is best: candidates, bounds that none beats, and the simulation of what they leave."""

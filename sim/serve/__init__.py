@@ -1,1 +1,1 @@
-"""Serving: what a step of inference costs, what fits into memory, and when each request gets its tokens."""
+"""A deployment: what a pass of inference costs, what fits into memory, when each request gets its tokens."""

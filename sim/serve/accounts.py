@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from sim.serve.replica import Replica
-from sim.serve.simulate import Machine, ServeRun
+from moesim.sim.serve.replica import Replica
+from moesim.sim.serve.simulate import Machine, ServeRun
 
 BUSY_POWER_SHARE = 0.7  # assumed: decode draws 435 of 1,000 W, prefill 710 (measured on B200); hosts not counted
 IDLE_POWER_SHARE = 0.15  # assumed

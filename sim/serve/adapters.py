@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from hwmodels.work import Stream
-from sim.serve.job import ServeJob
+from moesim.hwmodels.work import Stream
+from moesim.sim.serve.job import ServeJob
 
 _KERNELS = 2  # assumed: grouped kernels per layer, one down and one up (Punica, S-LoRA)
 

@@ -8,12 +8,12 @@ from math import exp
 from pathlib import Path
 from typing import Any
 
-from hwmodels.facts import read_yaml
-from sim.serve.job import ServeJob
-from sim.serve.resolve import Deployment
-from sim.serve.workload import Workload
+from moesim.hwmodels.facts import read_yaml
+from moesim.sim.serve.job import ServeJob
+from moesim.sim.serve.resolve import Deployment
+from moesim.sim.serve.workload import Workload
 
-_BANDS = Path(__file__).parents[1] / "engines" / "bands.yaml"
+_BANDS = Path(__file__).parents[1] / "software" / "engines" / "bands.yaml"
 _WIDER = 1.5  # assumed: a class without measurements is that much less sure than its relatives
 METRICS = ("ttft_s", "tpot_s", "output_tokens_per_s")
 

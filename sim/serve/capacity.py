@@ -6,11 +6,11 @@ from dataclasses import replace
 
 import numpy as np
 
-from sim.serve.resolve import Deployment
-from sim.serve.simulate import PricedJobs, ServeRun, simulate
-from sim.serve.workload import Workload
-from sim.stack import Tuning
-from traces.requests import Requests
+from moesim.sim.serve.resolve import Deployment
+from moesim.sim.serve.simulate import PricedJobs, ServeRun, simulate
+from moesim.sim.serve.workload import Workload
+from moesim.sim.software.stack import Tuning
+from moesim.traces.requests import Requests
 
 _LEAST = 3000  # requests that drain
 _FULL_BATCHES = 4  # and as many times what may run at once: the batch is full most of the time

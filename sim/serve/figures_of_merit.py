@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from sim.serve.requests import RequestLog
+from moesim.sim.serve.requests import RequestLog
 
 Floats = npt.NDArray[np.float64]
 _LATE = 0.2  # assumed: an open loop whose last tenth waits that share of the run longer than its first is backlogged

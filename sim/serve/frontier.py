@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from sim.serve.accounts import span_s
-from sim.serve.engine import engine_tuning
-from sim.serve.figures_of_merit import spread
-from sim.serve.resolve import ResolvedServe
-from sim.serve.simulate import PricedJobs, simulate
-from sim.serve.workload import Workload
-from traces.requests import Requests
+from moesim.sim.serve.accounts import span_s
+from moesim.sim.serve.figures_of_merit import spread
+from moesim.sim.serve.resolve import ResolvedServe
+from moesim.sim.serve.simulate import PricedJobs, simulate
+from moesim.sim.serve.workload import Workload
+from moesim.sim.software.serving_engine import engine_tuning
+from moesim.traces.requests import Requests
 
 CLIENTS = (1, 2, 4, 8, 16, 32, 64, 128, 256, 512)
 _PER_CLIENT = 4

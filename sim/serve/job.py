@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-from hwmodels.cluster import Cluster
-from hwmodels.gpu import GpuSpec
-from sim.arch import ModelArch
-from sim.layout import Layout
-from sim.scenario import ScenarioError
-from sim.serve.engine import Engine
-from traces.routing import Routing
+from moesim.hwmodels.cluster import Cluster
+from moesim.hwmodels.gpu import GpuSpec
+from moesim.sim.layout.layout import Layout
+from moesim.sim.model.arch import ModelArch
+from moesim.sim.question.scenario import ScenarioError
+from moesim.sim.software.serving_engine import Engine
+from moesim.traces.routing import Routing
 
 SERVE_PRECISIONS = ("bf16", "fp16", "fp8", "fp8_block", "fp4", "nvfp4", "int4")
 _BLOCK_SCALED_EXPERTS = 32  # assumed: FP8 checkpoints with that many experts scale 128 x 128 blocks (DeepSeek, Qwen3)

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from hwmodels.dtypes import bytes_per_element
-from sim.arch import LayerKind
-from sim.serve.attention import state_bytes
-from sim.serve.job import ServeJob
-from sim.weights import SOFTMAX, optional
+from moesim.hwmodels.dtypes import bytes_per_element
+from moesim.sim.model.arch import LayerKind
+from moesim.sim.model.weights import SOFTMAX, optional
+from moesim.sim.serve.attention import state_bytes
+from moesim.sim.serve.job import ServeJob
 
 _HOST_LINK_SHARE = 0.8  # assumed: of its rate that copies of blocks reach
 

@@ -8,10 +8,9 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from hwmodels.work import Comm, ExpertExchange
-from sim.arch import LayerKind, MoeArch
-from sim.context import ExpertLoad, LayerContext
-from sim.layers import (
+from moesim.hwmodels.work import Comm, ExpertExchange
+from moesim.sim.layers.context import ExpertLoad, LayerContext
+from moesim.sim.layers.dense import (
     attention_inputs,
     attention_output,
     dense_ffn_steps,
@@ -21,15 +20,16 @@ from sim.layers import (
     norm,
     pointwise,
 )
-from sim.moe_layer import expert_steps
-from sim.placement import distinct_holders
-from sim.serve.engine import inference_stack
-from sim.serve.job import ServeJob
-from sim.serve.touched import expert_rows
-from sim.ssm_layer import ssm_steps
-from sim.stack import Tuning
-from sim.steps import Exchange, Linear, Pointwise, Step
-from sim.weights import SOFTMAX, experts_in
+from moesim.sim.layers.experts import expert_steps
+from moesim.sim.layers.state_space import ssm_steps
+from moesim.sim.layers.steps import Exchange, Linear, Pointwise, Step
+from moesim.sim.layout.placement import distinct_holders
+from moesim.sim.model.arch import LayerKind, MoeArch
+from moesim.sim.model.weights import SOFTMAX, experts_in
+from moesim.sim.serve.job import ServeJob
+from moesim.sim.serve.touched import expert_rows
+from moesim.sim.software.serving_engine import inference_stack
+from moesim.sim.software.stack import Tuning
 
 _CORES = ("ssm.core", "ssm.core.scan", "ssm.scan")  # of state-space layers: priced per sequence instead
 

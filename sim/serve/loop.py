@@ -6,8 +6,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from heapq import heapify, heappop, heappush
 
-from sim.serve.replica import Replica
-from sim.serve.requests import RequestLog
+from moesim.sim.serve.replica import Replica
+from moesim.sim.serve.requests import RequestLog
 
 _FOREVER = float("inf")
 

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from hwmodels.dtypes import bytes_per_element
-from sim.params import expert_params
-from sim.serve.job import ServeJob
-from sim.serve.touched import expert_rows
-from sim.weights import experts_in
+from moesim.hwmodels.dtypes import bytes_per_element
+from moesim.sim.model.params import expert_params
+from moesim.sim.model.weights import experts_in
+from moesim.sim.serve.job import ServeJob
+from moesim.sim.serve.touched import expert_rows
 
 
 def expert_bytes(job: ServeJob) -> float:

@@ -6,16 +6,16 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from sim.scenario import Scenario, load_scenario, parse_scenario
-from sim.serve.accounts import costs_of, span_s, utilisation
-from sim.serve.band import serve_band
-from sim.serve.capacity import drained_per_s
-from sim.serve.engine import engine_tuning
-from sim.serve.figures_of_merit import goodput_per_s, label_of, spread
-from sim.serve.prediction import Range, ServePrediction
-from sim.serve.resolve import ResolvedServe, resolve_serve
-from sim.serve.simulate import PricedJobs, ServeRun, simulate
-from sim.stack import Tuning
+from moesim.sim.question.scenario import Scenario, load_scenario, parse_scenario
+from moesim.sim.serve.accounts import costs_of, span_s, utilisation
+from moesim.sim.serve.band import serve_band
+from moesim.sim.serve.capacity import drained_per_s
+from moesim.sim.serve.figures_of_merit import goodput_per_s, label_of, spread
+from moesim.sim.serve.prediction import Range, ServePrediction
+from moesim.sim.serve.resolve import ResolvedServe, resolve_serve
+from moesim.sim.serve.simulate import PricedJobs, ServeRun, simulate
+from moesim.sim.software.serving_engine import engine_tuning
+from moesim.sim.software.stack import Tuning
 
 _COMMUNICATION = ("tp_comm", "ep_comm", "pp_comm")
 

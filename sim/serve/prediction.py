@@ -5,9 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any
 
-from sim.serve.figures_of_merit import Spread
-from sim.serve.resolve import ResolvedServe
-from sim.serve.simulate import ServeRun
+from moesim.sim.serve.figures_of_merit import Spread
+from moesim.sim.serve.resolve import ResolvedServe
+from moesim.sim.serve.simulate import ServeRun
 
 
 @dataclass(frozen=True, slots=True)

@@ -13,10 +13,10 @@ from heapq import heapify, heappop, heappush
 from math import ceil, sqrt
 from typing import Protocol
 
-from sim.serve.blocks import Blocks
-from sim.serve.engine import Engine
-from sim.serve.kv_cache import KvCache
-from sim.serve.requests import RequestLog
+from moesim.sim.serve.blocks import Blocks
+from moesim.sim.serve.kv_cache import KvCache
+from moesim.sim.serve.requests import RequestLog
+from moesim.sim.software.serving_engine import Engine
 
 _SAMPLES = 2048  # of the state over time; thinned to half when full
 _HEADROOM = 0.3  # assumed: SGLang keeps room for this share of the running requests' remaining output

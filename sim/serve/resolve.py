@@ -5,18 +5,18 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from hwmodels.cluster import Cluster
-from hwmodels.gpu import load_gpu
-from sim.arch import ModelArch
-from sim.arch_catalogue import load_model
-from sim.layout import BadLayout, Layout, check_layout
-from sim.resolve import resolve_cluster, resolve_routing
-from sim.scenario import Scenario, ScenarioError
-from sim.serve.engine import Engine, engine_tuning, load_engine
-from sim.serve.job import Adapters, Formats, Offload, ServeJob, Speculation, formats_of
-from sim.serve.workload import Workload, workload_of
-from sim.serve_ask import PoolAsk, ServeAsk
-from traces.routing import Routing
+from moesim.hwmodels.cluster import Cluster
+from moesim.hwmodels.gpu import load_gpu
+from moesim.sim.layout.layout import BadLayout, Layout, check_layout
+from moesim.sim.model.arch import ModelArch
+from moesim.sim.model.catalogue import load_model
+from moesim.sim.question.scenario import Scenario, ScenarioError
+from moesim.sim.question.serve_section import PoolAsk, ServeAsk
+from moesim.sim.serve.job import Adapters, Formats, Offload, ServeJob, Speculation, formats_of
+from moesim.sim.serve.workload import Workload, workload_of
+from moesim.sim.software.serving_engine import Engine, engine_tuning, load_engine
+from moesim.sim.train.resolve import resolve_cluster, resolve_routing
+from moesim.traces.routing import Routing
 
 
 @dataclass(frozen=True, slots=True)

@@ -4,20 +4,20 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 
-from hwmodels.exchange_kernels import link_bytes_per_s
-from hwmodels.profile import Profile
-from sim.serve.figures_of_merit import Latencies, latencies
-from sim.serve.job import ServeJob
-from sim.serve.kv_cache import KvCache, token_bytes
-from sim.serve.loop import Front, Pools, run_balanced, run_closed, run_open, run_pools
-from sim.serve.memory import ServeMemory, fitted_cache
-from sim.serve.replica import Replica
-from sim.serve.requests import RequestLog, request_log
-from sim.serve.resolve import Deployment
-from sim.serve.step import StepCosts
-from sim.serve.step_parts import StepParts
-from sim.serve.workload import Workload
-from sim.stack import Tuning
+from moesim.hwmodels.exchange_kernels import link_bytes_per_s
+from moesim.hwmodels.profile import Profile
+from moesim.sim.serve.figures_of_merit import Latencies, latencies
+from moesim.sim.serve.job import ServeJob
+from moesim.sim.serve.kv_cache import KvCache, token_bytes
+from moesim.sim.serve.loop import Front, Pools, run_balanced, run_closed, run_open, run_pools
+from moesim.sim.serve.memory import ServeMemory, fitted_cache
+from moesim.sim.serve.replica import Replica
+from moesim.sim.serve.requests import RequestLog, request_log
+from moesim.sim.serve.resolve import Deployment
+from moesim.sim.serve.step import StepCosts
+from moesim.sim.serve.step_parts import StepParts
+from moesim.sim.serve.workload import Workload
+from moesim.sim.software.stack import Tuning
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,9 +10,9 @@ from bisect import bisect_left, bisect_right
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from sim.serve.kv_cache import token_bytes
-from sim.serve.step_parts import Parts, Priced, StepParts, Table, layer_count
-from sim.stack import Tuning
+from moesim.sim.serve.kv_cache import token_bytes
+from moesim.sim.serve.step_parts import Parts, Priced, StepParts, Table, layer_count
+from moesim.sim.software.stack import Tuning
 
 
 @dataclass(frozen=True, slots=True)

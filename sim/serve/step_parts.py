@@ -11,21 +11,29 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 
-from hwmodels.cost import KernelCostModel, Sustained
-from hwmodels.kernels import Legs
-from hwmodels.profile import Profile, load_profile
-from hwmodels.roofline import floor_s
-from hwmodels.work import Comm, Gemm, GroupedGemm, Stream, Work
-from sim.arch import LayerKind
-from sim.graph import SegmentBuilder
-from sim.serve.adapters import adapter_work
-from sim.serve.attention import decode_work, prefill_work
-from sim.serve.job import ServeJob
-from sim.serve.layers import context, dense_steps, head_steps, mixer_steps, routed_steps, router_steps, scan_steps
-from sim.serve.offloading import offload_bytes
-from sim.stack import Tuning
-from sim.steps import Step, forward
-from sim.weights import EXPERT_FFN, SOFTMAX
+from moesim.hwmodels.cost import KernelCostModel, Sustained
+from moesim.hwmodels.kernels import Legs
+from moesim.hwmodels.profile import Profile, load_profile
+from moesim.hwmodels.roofline import floor_s
+from moesim.hwmodels.work import Comm, Gemm, GroupedGemm, Stream, Work
+from moesim.sim.layers.graph import SegmentBuilder
+from moesim.sim.layers.steps import Step, forward
+from moesim.sim.model.arch import LayerKind
+from moesim.sim.model.weights import EXPERT_FFN, SOFTMAX
+from moesim.sim.serve.adapters import adapter_work
+from moesim.sim.serve.attention import decode_work, prefill_work
+from moesim.sim.serve.job import ServeJob
+from moesim.sim.serve.layers import (
+    context,
+    dense_steps,
+    head_steps,
+    mixer_steps,
+    routed_steps,
+    router_steps,
+    scan_steps,
+)
+from moesim.sim.serve.offloading import offload_bytes
+from moesim.sim.software.stack import Tuning
 
 Parts = dict[str, float]  # seconds by part
 

@@ -6,8 +6,8 @@ from functools import lru_cache
 
 import numpy as np
 
-from sim.serve.job import ServeJob
-from traces.routing import Routing
+from moesim.sim.serve.job import ServeJob
+from moesim.traces.routing import Routing
 
 
 @lru_cache(maxsize=256)

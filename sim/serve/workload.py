@@ -7,11 +7,11 @@ from pathlib import Path
 
 import numpy as np
 
-from sim.arch import ModelArch
-from sim.scenario import ScenarioError
-from sim.serve_ask import RequestsAsk
-from traces.generators import GENERATORS, generate
-from traces.requests import Requests, gamma_arrivals, load_requests, uniform_lengths
+from moesim.sim.model.arch import ModelArch
+from moesim.sim.question.scenario import ScenarioError
+from moesim.sim.question.serve_section import RequestsAsk
+from moesim.traces.generators import GENERATORS, generate
+from moesim.traces.requests import Requests, gamma_arrivals, load_requests, uniform_lengths
 
 _PER_CLIENT = 10  # requests per client of a closed loop where the count is not given: as public benchmarks do
 _DEFAULT_COUNT = 2000

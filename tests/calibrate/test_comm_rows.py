@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import pytest
 
-from calibrate.comm_rows import algorithm_of, comm_row, kernel_of
-from calibrate.predict_comm_row import family_of_comm, predict_comm_row
-from hwmodels.dtypes import token_bytes
-from hwmodels.facts import FactError
-from hwmodels.work import Comm, ExpertExchange
-from sim.scenario import ScenarioError
+from moesim.calibrate.rows.comm import algorithm_of, comm_row, kernel_of
+from moesim.calibrate.rows.predict_comm import family_of_comm, predict_comm_row
+from moesim.hwmodels.dtypes import token_bytes
+from moesim.hwmodels.facts import FactError
+from moesim.hwmodels.work import Comm, ExpertExchange
+from moesim.sim.question.scenario import ScenarioError
 
 RING = {"op": "all_reduce", "gpu": "H100 SXM", "gpus": "8", "bytes": "67108864", "library": "NCCL", "algorithm": ""}
 MOE = {

@@ -7,9 +7,9 @@ from math import exp, log2
 
 import pytest
 
-from calibrate.fit_surface import Plane, fit_surface
-from calibrate.kernel_fit import Sample
-from hwmodels.work import Gemm
+from moesim.calibrate.fit.formula import Sample
+from moesim.calibrate.fit.surface import Plane, fit_surface
+from moesim.hwmodels.work import Gemm
 
 pytest.importorskip("scipy", reason="fits need the extra 'fit'")
 

@@ -10,13 +10,13 @@ from typing import Any
 import pytest
 from synthetic import MACHINE, sample, samples, seconds_of
 
-from calibrate.measure.asks import ask, work_of
-from calibrate.prove.cases import Case, Scale, cases
-from calibrate.prove.proof import predict_case, prove
-from hwmodels.machine import load_machine, machine_cluster
-from hwmodels.profile import NoFit
-from sim.predict import predict_train
-from sim.scenario import ScenarioError
+from moesim.calibrate.measure.asks import ask, work_of
+from moesim.calibrate.prove.cases import Case, Scale, cases
+from moesim.calibrate.prove.proof import predict_case, prove
+from moesim.hwmodels.machine import load_machine, machine_cluster
+from moesim.hwmodels.profile import NoFit
+from moesim.sim.question.scenario import ScenarioError
+from moesim.sim.train.predict import predict_train
 
 pytest.importorskip("scipy", reason="fits need scipy")
 
@@ -24,14 +24,14 @@ pytest.importorskip("scipy", reason="fits need scipy")
 @cache
 def made() -> dict[str, Any]:
     """The profile of the synthetic machine, by one and by two ranks."""
-    from calibrate.own_profile import make_own_profile
+    from moesim.calibrate.own.profile import make_own_profile
 
     return make_own_profile([*samples(1), *samples(2)], MACHINE, Path("law.samples.csv"))
 
 
 @pytest.fixture
 def profile(tmp_path: Path) -> str:
-    from calibrate.own_profile import write_profile
+    from moesim.calibrate.own.profile import write_profile
 
     path = tmp_path / "law.json"
     write_profile(made(), path)
@@ -48,7 +48,7 @@ def test_laws_are_found_on_shapes_left_out() -> None:
 
 
 def test_the_same_samples_give_the_same_bytes(tmp_path: Path) -> None:
-    from calibrate.own_profile import make_own_profile, write_profile
+    from moesim.calibrate.own.profile import make_own_profile, write_profile
 
     paths = [tmp_path / "a.json", tmp_path / "b.json"]
     for path, order in zip(paths, (samples(1, True), samples(1, True)), strict=True):
@@ -57,7 +57,7 @@ def test_the_same_samples_give_the_same_bytes(tmp_path: Path) -> None:
 
 
 def test_a_loaded_profile_prices_work_as_the_machine_did(profile: str) -> None:
-    from hwmodels.cost import KernelCostModel, Sustained
+    from moesim.hwmodels.cost import KernelCostModel, Sustained
 
     held = load_machine(profile, 2)
     model = KernelCostModel(machine_cluster(held, 2), held, Sustained())
@@ -120,8 +120,8 @@ def test_a_profile_of_another_machine_is_not_used_for_a_named_gpu(profile: str, 
 
 
 def test_samples_without_copies_or_gemms_make_no_profile() -> None:
-    from calibrate.measure.samples import BadSamples
-    from calibrate.own_profile import make_own_profile
+    from moesim.calibrate.measure.samples import BadSamples
+    from moesim.calibrate.own.profile import make_own_profile
 
     only = [sample(ask("stream", "norm", "fp32", rows=8, cols=8))]
     with pytest.raises(BadSamples, match="hold no GEMM or no copy"):
@@ -129,7 +129,7 @@ def test_samples_without_copies_or_gemms_make_no_profile() -> None:
 
 
 def test_few_samples_are_named_not_fitted() -> None:
-    from calibrate.own_profile import make_own_profile
+    from moesim.calibrate.own.profile import make_own_profile
 
     kept = [s for s in samples(1) if s.ask.op != "attention"][:60]
     found = make_own_profile(kept, MACHINE, Path("s.csv"))
@@ -138,8 +138,8 @@ def test_few_samples_are_named_not_fitted() -> None:
 
 def test_proof_compares_what_was_measured_with_what_was_said_before(profile: str) -> None:
     """With timings equal to the predictions the errors are zero; with timings twice as long, half is missing."""
-    from calibrate.measure.clock import Timing
-    from calibrate.measure.session import crew_of
+    from moesim.calibrate.measure.clock import Timing
+    from moesim.calibrate.measure.session import crew_of
 
     programs = cases(Scale(1), quick=True)
     said = [predict_case(case, profile)[0] for case in programs]
@@ -154,9 +154,9 @@ def test_proof_compares_what_was_measured_with_what_was_said_before(profile: str
 
 
 def test_proved_rows_are_read_by_validate(profile: str, tmp_path: Path) -> None:
-    from calibrate.prove.proof import Proof, Proved
-    from calibrate.prove.proved_rows import write_proved_rows
-    from calibrate.validate import validate_rows
+    from moesim.calibrate.prove.proof import Proof, Proved
+    from moesim.calibrate.prove.proved_rows import write_proved_rows
+    from moesim.calibrate.record.validate import validate_rows
 
     programs = cases(Scale(2))
     proved = []
@@ -178,7 +178,7 @@ def test_proved_rows_are_read_by_validate(profile: str, tmp_path: Path) -> None:
 
 def test_programs_are_no_shapes_of_the_plan() -> None:
     """The loop is closed only if whole programs are new: none of their widths is measured."""
-    from calibrate.measure.plan import CPU
+    from moesim.calibrate.measure.plan import CPU
 
     for ranks in (1, 2):
         programs = cases(Scale(ranks))

@@ -8,9 +8,9 @@ from typing import Any
 
 import pytest
 
-from calibrate.deployments import BadDeployment, learn, write_corrections
-from calibrate.measure.samples import BadSamples
-from calibrate.own_sources import (
+from moesim.calibrate.measure.samples import BadSamples
+from moesim.calibrate.own.deployments import BadDeployment, learn, write_corrections
+from moesim.calibrate.own.sources import (
     BadSource,
     from_nccl_logs,
     from_samples,
@@ -20,14 +20,14 @@ from calibrate.own_sources import (
     read_trace,
     system_name,
 )
-from calibrate.row_file import load_rows
-from hwmodels.collective_fit import domain_collective_s
-from hwmodels.gpu import load_gpu
-from hwmodels.kernels import gemm_time_s
-from hwmodels.machine import load_machine
-from hwmodels.profile import load_profile
-from hwmodels.work import CommKind, Gemm
-from sim.predict import predict_train
+from moesim.calibrate.rows.files import load_rows
+from moesim.hwmodels.collective_fit import domain_collective_s
+from moesim.hwmodels.gpu import load_gpu
+from moesim.hwmodels.kernels import gemm_time_s
+from moesim.hwmodels.machine import load_machine
+from moesim.hwmodels.profile import load_profile
+from moesim.hwmodels.work import CommKind, Gemm
+from moesim.sim.train.predict import predict_train
 
 SIZES = [2**i for i in range(12, 31, 2)]
 TESTS: dict[str, CommKind] = {"all_reduce": "all_reduce", "alltoall": "all_to_all"}
@@ -128,8 +128,8 @@ def test_a_table_of_samples_makes_the_profile_that_measuring_made(tmp_path: Path
 
     from synthetic import MACHINE, samples
 
-    from calibrate.measure.samples import append, load_samples
-    from calibrate.own_profile import make_own_profile
+    from moesim.calibrate.measure.samples import append, load_samples
+    from moesim.calibrate.own.profile import make_own_profile
 
     table, rows = tmp_path / "law.samples.csv", samples(1, quick=True)
     append(table, rows)
@@ -145,7 +145,7 @@ HEADER = "model,gpu,gpus,seq_len,gbs,mbs,tp,pp,cp,stack,release,step_time_s"
 
 def own_rows(path: Path, factors: list[float]) -> Path:
     """Runs of one deployment that take `factors` times what is predicted."""
-    from calibrate.validate import validate_rows
+    from moesim.calibrate.record.validate import validate_rows
 
     path.write_text(f"{HEADER}\n{ROW},\n")
     predicted = validate_rows(path)[0].predicted

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import pytest
 
-from calibrate.layout_order import TRAINING_KEYS, Alternative, answered, groups_of, order_of
-from calibrate.published_choices import MODELS, candidates_of, choice
-from calibrate.row_file import published_rows
+from moesim.calibrate.record.layout_order import TRAINING_KEYS, Alternative, answered, groups_of, order_of
+from moesim.calibrate.record.published_choices import MODELS, candidates_of, choice
+from moesim.calibrate.rows.files import published_rows
 
 
 @pytest.fixture(scope="module")

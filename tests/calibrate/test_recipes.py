@@ -6,12 +6,12 @@ import csv
 import io
 from importlib.resources import files
 
-from calibrate.recipes import find_recipe
-from calibrate.rows import scenario_of
-from sim.arch_catalogue import load_model
-from sim.layout import Layout, check_layout
-from sim.resolve import resolve
-from sim.scenario import RECOMPUTE_MODULES, parse_scenario
+from moesim.calibrate.rows.recipes import find_recipe
+from moesim.calibrate.rows.training import scenario_of
+from moesim.sim.layout.layout import Layout, check_layout
+from moesim.sim.model.catalogue import load_model
+from moesim.sim.question.scenario import RECOMPUTE_MODULES, parse_scenario
+from moesim.sim.train.resolve import resolve
 
 SHAPE = {"gpus": 256, "tp": 1, "pp": 16, "cp": 1, "ep": 8, "mbs": 1, "gbs": 2048}
 ROW = {
@@ -21,7 +21,7 @@ ROW = {
 
 
 def test_every_recipe_is_a_layout_of_its_model() -> None:
-    text = files("calibrate").joinpath("published", "recipes.csv").read_text(encoding="utf-8")
+    text = files("moesim.calibrate").joinpath("published", "recipes.csv").read_text(encoding="utf-8")
     lines = list(csv.DictReader(io.StringIO(text)))
     assert len(lines) > 300
     for line in lines:

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from traces.routing import BadTrace, Routing, busiest_over_mean, load_counts
+from moesim.traces.routing import BadTrace, Routing, busiest_over_mean, load_counts
 
 torch = pytest.importorskip("torch", reason="the recorder watches torch models")
 
@@ -90,7 +90,7 @@ def trained(balance: float) -> tuple[Reader, float, Any]:
 
 
 def recorded(model: Reader, windows: Any, path: Path) -> Any:
-    from calibrate.record_routing import RoutingRecorder
+    from moesim.calibrate.measure.routing import RoutingRecorder
 
     with RoutingRecorder(model) as recorder, torch.no_grad():
         for part in windows.split(1024):
@@ -123,7 +123,7 @@ def test_recorded_counts_are_a_routing_of_the_simulator(tmp_path: Path) -> None:
 
 
 def test_hooks_are_gone_afterwards_and_a_function_may_choose(tmp_path: Path) -> None:
-    from calibrate.record_routing import RoutingRecorder
+    from moesim.calibrate.measure.routing import RoutingRecorder
 
     model = Reader()
     names = torch.zeros((3, 4), dtype=torch.long)
@@ -135,7 +135,7 @@ def test_hooks_are_gone_afterwards_and_a_function_may_choose(tmp_path: Path) -> 
 
 
 def test_models_without_experts_and_unknown_top_k_are_refused() -> None:
-    from calibrate.record_routing import RoutingRecorder
+    from moesim.calibrate.measure.routing import RoutingRecorder
 
     with pytest.raises(BadTrace, match="holds no module with a gate or router"):
         RoutingRecorder(torch.nn.Linear(2, 2))

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from calibrate.regression import fit, left_out
+from moesim.calibrate.fit.regression import fit, left_out
 
 
 @dataclass

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import pytest
 
-from calibrate.row_file import published_rows
-from calibrate.rows import precision_of, recompute_of, scenario_of, stack_of
-from calibrate.tables import HIDDEN, TRAINING
-from sim.release import parse_release
-from sim.scenario import ScenarioError, parse_scenario
+from moesim.calibrate.rows.files import published_rows
+from moesim.calibrate.rows.kinds import HIDDEN, TRAINING
+from moesim.calibrate.rows.training import precision_of, recompute_of, scenario_of, stack_of
+from moesim.sim.question.scenario import ScenarioError, parse_scenario
+from moesim.sim.software.release import parse_release
 
 ROW = {"model": "mistral-7b", "gpu": "H100", "gpus": "8", "seq_len": "4096", "gbs": "64", "pp": "1"}
 

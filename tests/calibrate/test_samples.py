@@ -9,13 +9,13 @@ from pathlib import Path
 import pytest
 from synthetic import MACHINE, sample
 
-from calibrate.measure.asks import ask, work_of
-from calibrate.measure.clock import longest_wait_s, summary, waits_s
-from calibrate.measure.plan import CPU, CUDA, default_plan, far_apart, spread_rows, unmeasured
-from calibrate.measure.samples import COLUMNS, BadSamples, append, calmest, load_samples, mend
-from calibrate.measure.session import known_samples
-from hwmodels.work import Stream
-from sim.traffic import PASSES
+from moesim.calibrate.measure.asks import ask, work_of
+from moesim.calibrate.measure.clock import longest_wait_s, summary, waits_s
+from moesim.calibrate.measure.plan import CPU, CUDA, default_plan, far_apart, spread_rows, unmeasured
+from moesim.calibrate.measure.samples import COLUMNS, BadSamples, append, calmest, load_samples, mend
+from moesim.calibrate.measure.session import known_samples
+from moesim.hwmodels.work import Stream
+from moesim.sim.layers.passes import PASSES
 
 GEMM = sample(ask("gemm", "forward", "fp32", m=4, n=8, k=16))
 

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from calibrate.seed_training import TRAINING_SEEDS, TrainingSeed
+from moesim.calibrate.record.headlines_training import TRAINING_SEEDS, TrainingSeed
 
 ROOT = Path(__file__).parents[2]
 NEAR = 0.2

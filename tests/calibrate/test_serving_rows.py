@@ -6,14 +6,14 @@ from pathlib import Path
 
 import pytest
 
-from calibrate.predict_serving_row import predict_serving_row
-from calibrate.row_file import blinded, load_rows, published_rows
-from calibrate.serving_rows import engine_of, load_of, serving_row
-from calibrate.summary import summarise
-from calibrate.tables import HIDDEN, SERVING
-from calibrate.validate import validate_rows
-from sim.memory import DoesNotFit
-from sim.scenario import ScenarioError
+from moesim.calibrate.record.summary import summarise
+from moesim.calibrate.record.validate import validate_rows
+from moesim.calibrate.rows.files import blinded, load_rows, published_rows
+from moesim.calibrate.rows.kinds import HIDDEN, SERVING
+from moesim.calibrate.rows.predict_serving import predict_serving_row
+from moesim.calibrate.rows.serving import engine_of, load_of, serving_row
+from moesim.sim.question.scenario import ScenarioError
+from moesim.sim.train.memory import DoesNotFit
 
 ROW = {
     "gpu": "H100 SXM", "gpus": "2", "model": "llama-3.1-70b", "precision": "fp8", "engine": "vllm",

@@ -13,11 +13,11 @@ from typing import Any
 
 import pytest
 
-from calibrate.measure.asks import Ask, ask
-from calibrate.measure.samples import load_samples
-from calibrate.measure.session import crew_of, measure
-from calibrate.measure.workers import Crew, run_crew, start_rank
-from calibrate.prove.cases import Case
+from moesim.calibrate.measure.asks import Ask, ask
+from moesim.calibrate.measure.samples import load_samples
+from moesim.calibrate.measure.session import crew_of, measure
+from moesim.calibrate.measure.workers import Crew, run_crew, start_rank
+from moesim.calibrate.prove.cases import Case
 
 pytest.importorskip("torch", reason="measures with torch")
 
@@ -52,7 +52,7 @@ TINY = (
 
 
 def machine() -> Any:
-    from calibrate.measure.device import find_machine
+    from moesim.calibrate.measure.device import find_machine
 
     return find_machine("cpu")
 
@@ -87,7 +87,7 @@ def test_a_budget_that_is_spent_leaves_the_rest_for_next_time(tmp_path: Path) ->
 def test_a_killed_calibration_goes_on_where_it_was(tmp_path: Path) -> None:
     """SIGKILL, as a power cut would: what was measured stays, the next run adds to it."""
     out, table = tmp_path / "cpu.json", tmp_path / "cpu.samples.csv"
-    command = [sys.executable, "-c", "from reports.cli import main; main()", "calibrate", "--quick", "--ranks", "1"]
+    command = [sys.executable, "-m", "moesim", "calibrate", "--quick", "--ranks", "1"]
     command += ["--device", "cpu", "--out", str(out), "--minutes", "0.5"]
     process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True)
     while process.poll() is None and not (table.exists() and len(table.read_bytes().splitlines()) > 5):
@@ -108,7 +108,7 @@ def _forward(rank: int, crew: Crew, rendezvous: str, case: Case, out: Any) -> No
     import torch
     import torch.distributed as dist
 
-    from calibrate.prove.programs import Program
+    from moesim.calibrate.prove.programs import Program
 
     start_rank(rank, crew, rendezvous)
     program = Program(case, rank, "cpu")

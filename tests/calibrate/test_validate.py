@@ -10,12 +10,12 @@ from pathlib import Path
 
 import pytest
 
-from calibrate import row_outcomes as predicting
-from calibrate.row_file import BadRows, blinded, load_rows, measured, published_rows
-from calibrate.row_outcomes import MEMORY_BAND, predict_rows
-from calibrate.summary import accuracy, summarise
-from calibrate.tables import HIDDEN, SERVING, TABLES, TRAINING
-from calibrate.validate import Record, family_of, source_of, validate_files, validate_rows, write_records
+from moesim.calibrate.record.summary import accuracy, summarise
+from moesim.calibrate.record.validate import Record, family_of, source_of, validate_files, validate_rows, write_records
+from moesim.calibrate.rows import outcomes as predicting
+from moesim.calibrate.rows.files import BadRows, blinded, load_rows, measured, published_rows
+from moesim.calibrate.rows.kinds import HIDDEN, SERVING, TABLES, TRAINING
+from moesim.calibrate.rows.outcomes import MEMORY_BAND, predict_rows
 
 HEADER = "id,source,model,gpu,gpus,seq_len,gbs,mbs,tp,pp,dp,precision,step_time_s,peak_allocated_gib,split,notes\n"
 ROWS = (
@@ -228,7 +228,7 @@ def test_published_rows_are_the_documented_ones() -> None:
 
 
 def test_published_files_name_no_workplace() -> None:
-    for file in files("calibrate").joinpath("published").iterdir():
+    for file in files("moesim.calibrate").joinpath("published").iterdir():
         text = file.read_text(encoding="utf-8")
         for word in ("read:", "(memory)", "transcription", "concordant"):
             assert word not in text, (file.name, word)

@@ -8,9 +8,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from hwmodels.cluster import build_cluster, fabric_names, node_for_gpu, node_names
-from hwmodels.facts import FactError, catalogue
-from hwmodels.gpu import gpu_names, load_gpu
+from moesim.hwmodels.cluster import build_cluster, fabric_names, node_for_gpu, node_names
+from moesim.hwmodels.facts import FactError, catalogue
+from moesim.hwmodels.gpu import gpu_names, load_gpu
 
 
 @pytest.mark.parametrize("name", gpu_names())

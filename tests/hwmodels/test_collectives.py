@@ -8,14 +8,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from hwmodels.cluster import Cluster, build_cluster
-from hwmodels.collective_fit import domain_collective_s, domain_ring_s, ring_steps, wire_bytes
-from hwmodels.collectives import collective_s, load_fabric_fit
-from hwmodels.profile import load_profile
-from hwmodels.topology import build_topology
-from hwmodels.traffic import exchange_loads, uniform
-from hwmodels.uplinks import slowdown
-from hwmodels.work import Comm, CommKind, Group
+from moesim.hwmodels.cluster import Cluster, build_cluster
+from moesim.hwmodels.collective_fit import domain_collective_s, domain_ring_s, ring_steps, wire_bytes
+from moesim.hwmodels.collectives import collective_s, load_fabric_fit
+from moesim.hwmodels.profile import load_profile
+from moesim.hwmodels.topology import build_topology
+from moesim.hwmodels.traffic import exchange_loads, uniform
+from moesim.hwmodels.uplinks import slowdown
+from moesim.hwmodels.work import Comm, CommKind, Group
 
 KINDS: tuple[CommKind, ...] = ("all_reduce", "all_gather", "reduce_scatter", "all_to_all", "send", "broadcast")
 FABRIC = load_fabric_fit()

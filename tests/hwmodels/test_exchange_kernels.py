@@ -6,10 +6,10 @@ from typing import Any
 
 import pytest
 
-from hwmodels.cluster import Cluster, build_cluster
-from hwmodels.exchange_kernels import exchange_kernels, exchange_lower_bound_s, exchange_s, load_exchange_fit
-from hwmodels.facts import FactError
-from hwmodels.work import ExpertExchange, Group
+from moesim.hwmodels.cluster import Cluster, build_cluster
+from moesim.hwmodels.exchange_kernels import exchange_kernels, exchange_lower_bound_s, exchange_s, load_exchange_fit
+from moesim.hwmodels.facts import FactError
+from moesim.hwmodels.work import ExpertExchange, Group
 
 FIT = load_exchange_fit("hopper")
 NODE, NODES, NVL72 = Group(8, 8), Group(64, 8), Group(64, 64)

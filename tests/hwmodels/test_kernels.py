@@ -9,11 +9,11 @@ from itertools import pairwise
 
 import pytest
 
-from hwmodels.collective_fit import domain_collective_s, ring_steps, wire_bytes
-from hwmodels.gpu import load_gpu
-from hwmodels.kernels import attention_time_s, gemm_time_s, grouped_gemm_time_s
-from hwmodels.profile import load_profile, measured_gpus
-from hwmodels.work import Attention, AttentionPhase, CommKind, Gemm, GroupedGemm
+from moesim.hwmodels.collective_fit import domain_collective_s, ring_steps, wire_bytes
+from moesim.hwmodels.gpu import load_gpu
+from moesim.hwmodels.kernels import attention_time_s, gemm_time_s, grouped_gemm_time_s
+from moesim.hwmodels.profile import load_profile, measured_gpus
+from moesim.hwmodels.work import Attention, AttentionPhase, CommKind, Gemm, GroupedGemm
 
 GPUS = (*measured_gpus(), "h800-sxm", "h20-96gb", "v100-sxm2-32gb", "mi300x", "gb300")
 SIZES = (1, 2, 7, 16, 33, 64, 96, 127, 128, 129, 255, 256, 257, 500, 1024, 1500, 4096, 5000, 16384, 32768)

@@ -9,10 +9,10 @@ from importlib.util import find_spec
 
 import pytest
 
-from hwmodels.facts import FactError
-from hwmodels.gpu import gpu_names, load_gpu
-from hwmodels.machine import profile_text
-from hwmodels.profile import NoFit, load_profile, measured_gpus, profile_from_dict
+from moesim.hwmodels.facts import FactError
+from moesim.hwmodels.gpu import gpu_names, load_gpu
+from moesim.hwmodels.machine import profile_text
+from moesim.hwmodels.profile import NoFit, load_profile, measured_gpus, profile_from_dict
 
 
 def test_seven_gpus_are_measured() -> None:
@@ -94,7 +94,7 @@ def test_every_gpu_of_the_catalogue_has_a_profile() -> None:
 
 @pytest.mark.parametrize("gpu", measured_gpus())
 def test_files_are_canonical(gpu: str) -> None:
-    text = files("hwmodels").joinpath("profiles", f"{gpu}.json").read_text(encoding="utf-8")
+    text = files("moesim.hwmodels").joinpath("profiles", f"{gpu}.json").read_text(encoding="utf-8")
     raw = json.loads(text)
     assert text == profile_text(raw)
     assert "/work" not in text and "/home" not in text
@@ -107,7 +107,7 @@ def test_refit_of_one_small_table_agrees() -> None:
     """The collective fit of B300 (no exclusions there) comes out as shipped."""
     pytest.importorskip("scipy", reason="fits need scipy")
     pytest.importorskip("pyarrow", reason="the tables are Parquet files")
-    from calibrate.fit_nccl import fit_collectives
+    from moesim.calibrate.fit.nccl import fit_collectives
 
     fit, result, samples, dropped = fit_collectives(load_gpu("b300-hgx"), frozenset())
     shipped = load_profile("b300-hgx")

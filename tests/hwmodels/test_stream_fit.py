@@ -5,8 +5,8 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from hwmodels.stream_fit import StreamFit, stream_key, stream_time_s
-from hwmodels.work import Stream
+from moesim.hwmodels.stream_fit import StreamFit, stream_key, stream_time_s
+from moesim.hwmodels.work import Stream
 
 fits = st.builds(
     StreamFit,

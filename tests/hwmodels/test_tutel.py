@@ -8,10 +8,10 @@ from __future__ import annotations
 
 import pytest
 
-from hwmodels.cluster import build_cluster
-from hwmodels.collectives import collective_s, load_fabric_fit
-from hwmodels.profile import load_profile
-from hwmodels.work import Comm
+from moesim.hwmodels.cluster import build_cluster
+from moesim.hwmodels.collectives import collective_s, load_fabric_fit
+from moesim.hwmodels.profile import load_profile
+from moesim.hwmodels.work import Comm
 
 SIZE = 65536 * 2 * 4096 * 4.0  # tokens x top-2 x width x 4 bytes
 

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from hwmodels.units import UnitError, parse_quantity
+from moesim.hwmodels.units import UnitError, parse_quantity
 
 
 @pytest.mark.parametrize(

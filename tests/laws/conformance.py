@@ -5,11 +5,11 @@ from __future__ import annotations
 from dataclasses import fields, replace
 from math import isfinite
 
-from hwmodels.cost import CostModel
-from hwmodels.gpu import GpuSpec
-from hwmodels.profile import Profile
-from hwmodels.roofline import floor_s
-from hwmodels.work import Attention, Comm, ExpertExchange, Gemm, Group, GroupedGemm, Stream, Work
+from moesim.hwmodels.cost import CostModel
+from moesim.hwmodels.gpu import GpuSpec
+from moesim.hwmodels.profile import Profile
+from moesim.hwmodels.roofline import floor_s
+from moesim.hwmodels.work import Attention, Comm, ExpertExchange, Gemm, Group, GroupedGemm, Stream, Work
 
 SIZES = {
     Gemm: ("m", "n", "k", "count"),

@@ -5,11 +5,11 @@ from __future__ import annotations
 from copy import deepcopy
 from typing import Any
 
-from hwmodels.profile import load_profile
-from sim.resolve import resolve
-from sim.scenario import parse_scenario
-from sim.stack import Tuning
-from sim.train import StepSimulator
+from moesim.hwmodels.profile import load_profile
+from moesim.sim.question.scenario import parse_scenario
+from moesim.sim.software.stack import Tuning
+from moesim.sim.train.resolve import resolve
+from moesim.sim.train.simulator import StepSimulator
 
 DENSE: dict[str, Any] = {
     "layers": 8, "hidden": 1024, "heads": 16, "kv_heads": 8, "vocab": 32000, "gated": True, "intermediate": 2816,

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from itertools import pairwise
 
-from sim.pipeline import Slot
-from sim.program import Dep, Lane, Program
+from moesim.sim.clock.program import Dep, Lane, Program
+from moesim.sim.layout.pipeline import Slot
 
 
 def recursive_times(program: Program) -> tuple[list[float], list[float]]:

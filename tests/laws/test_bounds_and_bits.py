@@ -11,12 +11,12 @@ from pathlib import Path
 import pytest
 from jobs import DENSE, JOBS, job, simulator
 
-from sim.bounds import lower_bounds_s
-from sim.predict import predict_train
+from moesim.sim.train.bounds import lower_bounds_s
+from moesim.sim.train.predict import predict_train
 
 _SCRIPT = """
 import json, sys
-from sim.predict import predict_train
+from moesim.sim.train.predict import predict_train
 scenario = json.loads(sys.argv[1])
 print(json.dumps(predict_train(scenario, check_memory=False).to_dict()))
 """

@@ -9,12 +9,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from jobs import DENSE, JOBS, MOE, job, simulator
 
-from hwmodels.work import Attention, Gemm, GroupedGemm
-from sim.memory import step_memory
-from sim.params import final_norm_params, flops_per_token, mtp_params, parameters
-from sim.placement import expert_loads
-from sim.train import StepSimulator
-from traces.routing import Routing
+from moesim.hwmodels.work import Attention, Gemm, GroupedGemm
+from moesim.sim.layout.placement import expert_loads
+from moesim.sim.model.params import final_norm_params, flops_per_token, mtp_params, parameters
+from moesim.sim.train.memory import step_memory
+from moesim.sim.train.simulator import StepSimulator
+from moesim.traces.routing import Routing
 
 # skewed and capacity-padded jobs simulate the busiest rank, so their ranks do not add up to the model on purpose
 _EVEN = [name for name in JOBS if "skewed" not in name and "capacity" not in name]

@@ -5,10 +5,10 @@ from __future__ import annotations
 import pytest
 from conformance import check_cost_model, without_surfaces
 
-from hwmodels.cluster import build_cluster, node_names
-from hwmodels.cost import KernelCostModel, Sustained
-from hwmodels.profile import NoFit, load_profile
-from hwmodels.work import Gemm
+from moesim.hwmodels.cluster import build_cluster, node_names
+from moesim.hwmodels.cost import KernelCostModel, Sustained
+from moesim.hwmodels.profile import NoFit, load_profile
+from moesim.hwmodels.work import Gemm
 
 _SPANS_HOSTS = [name for name in node_names() if build_cluster(name, 64).nic_bytes_per_s > 0.0]
 

@@ -7,12 +7,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from hwmodels.cluster import build_cluster
-from hwmodels.facts import FactError
-from hwmodels.fairshare import finish_s, max_min_rates
-from hwmodels.topology import build_topology
-from hwmodels.traffic import exchange_loads, uniform
-from sim.flows import Transfer, run_transfers
+from moesim.hwmodels.cluster import build_cluster
+from moesim.hwmodels.facts import FactError
+from moesim.hwmodels.fairshare import finish_s, max_min_rates
+from moesim.hwmodels.topology import build_topology
+from moesim.hwmodels.traffic import exchange_loads, uniform
+from moesim.sim.clock.flows import Transfer, run_transfers
 
 MIB64 = 64.0 * 2**20
 

@@ -5,10 +5,10 @@ from __future__ import annotations
 import pytest
 from jobs import MOE, job, simulator
 
-from sim.graph import Segment
-from sim.pipeline import Slot
-from sim.segment_time import merge
-from sim.segments import Variant
+from moesim.sim.layers.graph import Segment
+from moesim.sim.layout.pipeline import Slot
+from moesim.sim.train.segment_time import merge
+from moesim.sim.train.segments import Variant
 
 DROPLESS = job(MOE, 32, {"ep": 8, "pp": 4})
 PLAIN = Variant()

@@ -11,14 +11,14 @@ from typing import Any
 import pytest
 from jobs import DENSE, JOBS, MOE, job, simulator
 
-from hwmodels.collectives import load_fabric_fit
-from hwmodels.exchange_kernels import load_exchange_fit
-from hwmodels.profile import load_profile
-from hwmodels.work import Comm, ExpertExchange, Gemm, GroupedGemm
-from sim.resolve import resolve
-from sim.scenario import parse_scenario
-from sim.stack import Tuning, constants
-from sim.train import StepSimulator, TrainJob
+from moesim.hwmodels.collectives import load_fabric_fit
+from moesim.hwmodels.exchange_kernels import load_exchange_fit
+from moesim.hwmodels.profile import load_profile
+from moesim.hwmodels.work import Comm, ExpertExchange, Gemm, GroupedGemm
+from moesim.sim.question.scenario import parse_scenario
+from moesim.sim.software.stack import Tuning, constants
+from moesim.sim.train.resolve import resolve
+from moesim.sim.train.simulator import StepSimulator, TrainJob
 
 COMMUNICATION = {"tp_comm", "cp_comm", "ep_comm", "dp_comm"}
 

@@ -6,12 +6,12 @@ from typing import Any
 
 import pytest
 
-from sim.plan.ask import axes, sizes
-from sim.plan.judge import Judge
-from sim.plan.plan import plan_train
-from sim.plan.search import Effort, search
-from sim.plan.space import candidates, default_space
-from sim.scenario import ScenarioError, parse_scenario
+from moesim.sim.plan.train.judge import Judge
+from moesim.sim.plan.train.plan import plan_train
+from moesim.sim.plan.train.search import Effort, search
+from moesim.sim.plan.train.space import candidates, default_space
+from moesim.sim.plan.words import axes, sizes
+from moesim.sim.question.scenario import ScenarioError, parse_scenario
 
 MIXTRAL: dict[str, Any] = {
     "model": "mixtral-8x7b",

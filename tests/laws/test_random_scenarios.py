@@ -9,17 +9,17 @@ from typing import Any
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from hwmodels.facts import FactError
-from hwmodels.profile import NoFit
-from hwmodels.units import UnitError
-from sim.arch_fields import ArchError
-from sim.layout import BadLayout
-from sim.memory import DoesNotFit
-from sim.predict import predict_train
-from sim.prediction import CATEGORIES, Prediction
-from sim.scenario import ScenarioError
-from sim.stack import StackError, stack_names
-from traces.routing import BadTrace
+from moesim.hwmodels.facts import FactError
+from moesim.hwmodels.profile import NoFit
+from moesim.hwmodels.units import UnitError
+from moesim.sim.layout.layout import BadLayout
+from moesim.sim.model.fields import ArchError
+from moesim.sim.question.scenario import ScenarioError
+from moesim.sim.software.stack import StackError, stack_names
+from moesim.sim.train.memory import DoesNotFit
+from moesim.sim.train.predict import predict_train
+from moesim.sim.train.prediction import CATEGORIES, Prediction
+from moesim.traces.routing import BadTrace
 
 REFUSALS = (ScenarioError, BadLayout, ArchError, FactError, NoFit, DoesNotFit, StackError, BadTrace, UnitError)
 POWER = st.sampled_from([1, 1, 2, 2, 4, 8])

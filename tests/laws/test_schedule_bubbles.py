@@ -9,9 +9,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from oracles import bubble_gpipe, bubble_interleaved, constant_program
 
-from sim.engine import recursion, run
-from sim.pipeline import Slot, in_flight, orders
-from sim.program import Lane
+from moesim.sim.clock.engine import recursion, run
+from moesim.sim.clock.program import Lane
+from moesim.sim.layout.pipeline import Slot, in_flight, orders
 
 FORWARD, INPUT, WEIGHT = 1.0, 1.0, 1.0
 WORK = FORWARD + INPUT + WEIGHT

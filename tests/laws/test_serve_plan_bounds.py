@@ -6,13 +6,13 @@ from typing import Any
 
 import pytest
 
-from sim.plan.serve_judge import ServeJudge
-from sim.plan.serve_plan import plan_serve
-from sim.plan.serve_search import ServeEffort, Wanted, best_score, score_of, search_serving
-from sim.plan.serve_space import deployments, shapes
-from sim.plan.slo import Slo
-from sim.scenario import parse_scenario
-from sim.serve.accounts import span_s
+from moesim.sim.plan.serve.judge import ServeJudge
+from moesim.sim.plan.serve.plan import plan_serve
+from moesim.sim.plan.serve.search import ServeEffort, Wanted, best_score, score_of, search_serving
+from moesim.sim.plan.serve.space import deployments, shapes
+from moesim.sim.question.scenario import parse_scenario
+from moesim.sim.serve.accounts import span_s
+from moesim.sim.serve.slo import Slo
 
 
 def question(model: str, node: str, gpus: int, **serve: Any) -> dict[str, Any]:

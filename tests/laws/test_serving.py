@@ -14,21 +14,22 @@ import numpy as np
 import pytest
 from stepwise import serve_stepwise
 
-from hwmodels.dtypes import bytes_per_element
-from hwmodels.gpu import load_gpu
-from sim import load_model, parse_scenario
-from sim.params import active_parameters
-from sim.serve.accounts import span_s
-from sim.serve.engine import Engine, engine_tuning, load_engine
-from sim.serve.figures_of_merit import latencies
-from sim.serve.kv_cache import KvCache
-from sim.serve.loop import Front, run_balanced, run_closed, run_open
-from sim.serve.replica import Replica, steps_until
-from sim.serve.requests import RequestLog, request_log
-from sim.serve.resolve import resolve_serve
-from sim.serve.simulate import PricedJobs, simulate
-from traces.requests import gamma_arrivals
-from traces.rng import stream
+from moesim.hwmodels.dtypes import bytes_per_element
+from moesim.hwmodels.gpu import load_gpu
+from moesim.sim.model.catalogue import load_model
+from moesim.sim.model.params import active_parameters
+from moesim.sim.question.scenario import parse_scenario
+from moesim.sim.serve.accounts import span_s
+from moesim.sim.serve.figures_of_merit import latencies
+from moesim.sim.serve.kv_cache import KvCache
+from moesim.sim.serve.loop import Front, run_balanced, run_closed, run_open
+from moesim.sim.serve.replica import Replica, steps_until
+from moesim.sim.serve.requests import RequestLog, request_log
+from moesim.sim.serve.resolve import resolve_serve
+from moesim.sim.serve.simulate import PricedJobs, simulate
+from moesim.sim.software.serving_engine import Engine, engine_tuning, load_engine
+from moesim.traces.requests import gamma_arrivals
+from moesim.traces.rng import stream
 
 ROOT = Path(__file__).parents[2]
 
@@ -229,7 +230,7 @@ def test_pools_conserve_requests_and_first_tokens_come_after_the_transfer() -> N
 
 def test_same_question_same_bytes_whatever_the_hash_seed() -> None:
     code = (
-        "import json,sys; from sim import predict_serve; "
+        "import json,sys; from moesim import predict_serve; "
         "print(json.dumps(predict_serve(json.loads(sys.argv[1])).to_dict(), sort_keys=True))"
     )
     load = {"kind": "azure-conversation", "count": 60, "rate_per_s": 3.0}

@@ -7,11 +7,11 @@ from typing import Any
 import pytest
 from jobs import DENSE, MOE, job, simulator
 
-from hwmodels.work import Comm
-from sim.memory import rank_memory
-from sim.pipeline import Slot
-from sim.segments import Variant
-from sim.step_end import optimizer_s
+from moesim.hwmodels.work import Comm
+from moesim.sim.layout.pipeline import Slot
+from moesim.sim.train.end_of_step import optimizer_s
+from moesim.sim.train.memory import rank_memory
+from moesim.sim.train.segments import Variant
 
 
 def _gathered(scenario: dict[str, Any], phase: str = "F") -> float:

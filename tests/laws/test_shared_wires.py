@@ -6,10 +6,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from hwmodels.work import Comm, ExpertExchange, Gemm, Group
-from sim.flows import Transfer, run_transfers
-from sim.graph import HostBlock, Op, Segment
-from sim.shared_wires import flows_on_wire, shared_seconds
+from moesim.hwmodels.work import Comm, ExpertExchange, Gemm, Group
+from moesim.sim.clock.flows import Transfer, run_transfers
+from moesim.sim.layers.graph import HostBlock, Op, Segment
+from moesim.sim.train.shared_wires import flows_on_wire, shared_seconds
 
 FAR, NEAR = Group(64, 8), Group(8, 8)
 RING = Comm("reduce_scatter", 1e9, FAR)

@@ -10,16 +10,16 @@ from typing import Any
 import pytest
 from jobs import JOBS, simulator
 
-from hwmodels.cluster import Cluster, build_cluster
-from hwmodels.collective_fit import CollectiveFit
-from hwmodels.collectives import collective_s, load_fabric_fit
-from hwmodels.exchange_kernels import exchange_kernels, exchange_s, load_exchange_fit
-from hwmodels.profile import Profile, load_profile
-from hwmodels.work import Comm, CommKind, ExpertExchange, Group
-from sim.resolve import resolve
-from sim.scenario import parse_scenario
-from sim.stack import Tuning, constants
-from sim.train import StepSimulator
+from moesim.hwmodels.cluster import Cluster, build_cluster
+from moesim.hwmodels.collective_fit import CollectiveFit
+from moesim.hwmodels.collectives import collective_s, load_fabric_fit
+from moesim.hwmodels.exchange_kernels import exchange_kernels, exchange_s, load_exchange_fit
+from moesim.hwmodels.profile import Profile, load_profile
+from moesim.hwmodels.work import Comm, CommKind, ExpertExchange, Group
+from moesim.sim.question.scenario import parse_scenario
+from moesim.sim.software.stack import Tuning, constants
+from moesim.sim.train.resolve import resolve
+from moesim.sim.train.simulator import StepSimulator
 
 SLOWER = 4.0
 

@@ -9,8 +9,8 @@ from typing import Any
 
 import pytest
 
-from sim.predict import predict_train
-from sim.prediction import Prediction
+from moesim.sim.train.predict import predict_train
+from moesim.sim.train.prediction import Prediction
 
 SCENARIOS: dict[str, dict[str, Any]] = {
     "1f1b": {"layout": {"pp": 4, "ep": 2}},

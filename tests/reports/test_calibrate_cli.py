@@ -9,14 +9,14 @@ from typing import Any
 
 import pytest
 
-from calibrate.measure.asks import ask
-from calibrate.measure.device import find_machine
-from calibrate.measure.samples import COLUMNS
-from calibrate.prove.proof import Proof, Proved
-from reports.calibrate_figure import write_proof_figure
-from reports.calibrate_table import calibrate_report, proof_report
-from reports.cli import run
-from reports.text import console
+from moesim.calibrate.measure.asks import ask
+from moesim.calibrate.measure.device import find_machine
+from moesim.calibrate.measure.samples import COLUMNS
+from moesim.calibrate.prove.proof import Proof, Proved
+from moesim.reports.cli.app import run
+from moesim.reports.figures.calibrate import write_proof_figure
+from moesim.reports.tables.calibrate import calibrate_report, proof_report
+from moesim.reports.text import console
 
 Capture = pytest.CaptureFixture[str]
 
@@ -167,7 +167,7 @@ def test_quick_calibration_and_proof_of_a_scenario_from_end_to_end(capsys: Captu
 
 
 def test_the_plan_of_a_scenario_asks_for_its_shapes(tmp_path: Path) -> None:
-    from calibrate.measure.scenario_plan import scenario_asks
+    from moesim.calibrate.measure.scenario_plan import scenario_asks
 
     scenario = tmp_path / "s.yaml"
     scenario.write_text(

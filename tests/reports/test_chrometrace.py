@@ -10,9 +10,9 @@ from pathlib import Path
 
 import pytest
 
-from reports.chrometrace import chrome_trace, write_chrome_trace
-from reports.failures import OutputError
-from sim.prediction import Prediction
+from moesim.reports.chrometrace import chrome_trace, write_chrome_trace
+from moesim.reports.failures import OutputError
+from moesim.sim.train.prediction import Prediction
 
 Predicted = Callable[[str], Prediction]
 

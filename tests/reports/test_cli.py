@@ -10,10 +10,10 @@ from pathlib import Path
 
 import pytest
 
-from reports.cli import run
-from reports.failures import guarded
-from reports.template import SCENARIO
-from sim.scenario import ClusterAsk, LayoutAsk, RoutingAsk, Scenario, TrainAsk
+from moesim.reports.cli.app import run
+from moesim.reports.failures import guarded
+from moesim.reports.template import SCENARIO
+from moesim.sim.question.scenario import ClusterAsk, LayoutAsk, RoutingAsk, Scenario, TrainAsk
 
 Capture = pytest.CaptureFixture[str]
 ON_H100 = "cluster: {gpu: H100, gpus: 8}"
@@ -221,24 +221,29 @@ def test_unknown_columns_are_said_to_be_unread(tmp_path: Path, capsys: Capture) 
 
 def test_the_command_line_starts_without_the_heavy_libraries() -> None:
     heavy = ("numpy", "pandas", "matplotlib", "simpy", "torch", "pydantic")
-    code = f"import sys, reports.cli; print([m for m in {heavy} if m in sys.modules])"
+    code = f"import sys, moesim.reports.cli.app; print([m for m in {heavy} if m in sys.modules])"
     said = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert said.stdout.strip() == "[]"
 
 
-def test_rooms_hand_on_their_public_names_without_torch() -> None:
+def test_the_package_hands_on_its_public_names_without_torch() -> None:
     code = (
-        "import sys, pkgutil, hwmodels, traces, sim, calibrate, reports\n"
-        "for room in (hwmodels, traces, sim, calibrate, reports):\n"
-        "    assert room.__doc__ and all(getattr(room, name) is not None for name in room.__all__), room\n"
-        "    modules = {m.name for m in pkgutil.iter_modules(room.__path__)}\n"
-        "    assert not modules & set(room.__all__), 'a module hides the public name'\n"
+        "import sys, moesim\n"
+        "assert moesim.__doc__ and all(getattr(moesim, name) is not None for name in moesim.__all__)\n"
+        "assert set(moesim.__all__) <= set(dir(moesim)) and moesim.__all__ == sorted(moesim.__all__)\n"
         "assert 'torch' not in sys.modules\n"
     )
     subprocess.run([sys.executable, "-c", code], check=True)
 
 
+@pytest.mark.parametrize("room", ["sim", "hwmodels", "traces", "calibrate", "reports"])
+def test_a_room_imported_out_of_the_checkout_says_what_to_write(room: str) -> None:
+    root = Path(__file__).parents[2]
+    said = subprocess.run([sys.executable, "-c", f"import {room}"], cwd=root, capture_output=True, text=True)
+    assert said.returncode == 1 and "write `from moesim import" in said.stderr
+
+
 def test_a_closed_pipe_is_not_a_traceback() -> None:
-    command = f"{sys.executable} -m reports.cli show --json | true"
+    command = f"{sys.executable} -m moesim show --json | true"
     said = subprocess.run(["bash", "-c", command], capture_output=True, text=True, check=True)
     assert said.stderr == ""

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from reports.cli import run
+from moesim.reports.cli.app import run
 
 BASE = ["comm", "--cluster", "hgx-h800", "--ranks", "64"]
 MOE = [*BASE, "--op", "moe_dispatch", "--tokens", "4096", "--hidden", "7168", "--top-k", "8", "--experts", "256",

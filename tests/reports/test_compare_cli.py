@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from reports.cli import run
+from moesim.reports.cli.app import run
 
 SERVED = """model: gpt-oss-20b
 cluster: {node: dgx-h100, gpus: 2}

@@ -7,14 +7,14 @@ from pathlib import Path
 
 import pytest
 
-from reports.failures import OutputError
-from reports.figures import step_figure, write_figure
-from reports.gantt import Window, windows
-from reports.palette import CLASS_OF, CLASSES, MEMORY, PHASES
-from reports.plan_figure import write_plan_figure
-from sim.plan.plan import plan_train
-from sim.plan.search import Effort
-from sim.prediction import CATEGORIES, Prediction
+from moesim.reports.failures import OutputError
+from moesim.reports.figures.gantt import Window, windows
+from moesim.reports.figures.palette import CLASS_OF, CLASSES, MEMORY, PHASES
+from moesim.reports.figures.plan import write_plan_figure
+from moesim.reports.figures.step import step_figure, write_figure
+from moesim.sim.plan.train.plan import plan_train
+from moesim.sim.plan.train.search import Effort
+from moesim.sim.train.prediction import CATEGORIES, Prediction
 
 Predicted = Callable[[str], Prediction]
 

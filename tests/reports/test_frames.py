@@ -6,17 +6,19 @@ from typing import Any
 
 import pytest
 
-from reports import frames
-from sim import compare, predict_serve, predict_train
-from sim.plan.fleet_plan import FleetAsk, plan_fleet
-from sim.plan.plan import plan_train
-from sim.plan.run import training_run
-from sim.plan.search import Effort
-from sim.plan.serve_plan import plan_serve
-from sim.plan.sweep import run_sweep
-from sim.plan.whatif import whatif_train
-from sim.plan.whatif_serve import whatif_serve
-from traces.day import Hour
+from moesim.reports import frames
+from moesim.sim.comparison.comparison import compare
+from moesim.sim.plan.fleet.plan import FleetAsk, plan_fleet
+from moesim.sim.plan.serve.plan import plan_serve
+from moesim.sim.plan.train.plan import plan_train
+from moesim.sim.plan.train.search import Effort
+from moesim.sim.serve.predict import predict_serve
+from moesim.sim.train.predict import predict_train
+from moesim.sim.train.whole_run import training_run
+from moesim.sim.variation.sweep import run_sweep
+from moesim.sim.variation.whatif_serve import whatif_serve
+from moesim.sim.variation.whatif_train import whatif_train
+from moesim.traces.day import Hour
 
 JOB: dict[str, Any] = {
     "model": {"base": "mixtral-8x7b", "layers": 4},

@@ -11,15 +11,15 @@ import pytest
 import yaml
 from browser import browser, look, print_pdf
 
-from reports.cli import run
-from reports.page.make import make_page
-from reports.page.render import html_of
-from reports.page.section import Page
-from reports.page.trust import kind_of
-from sim.predict import predict_train
-from sim.scenario import parse_scenario, read_mapping
-from sim.serve.predict import predict_serve
-from sim.twin import twin_scenario
+from moesim.reports.cli.app import run
+from moesim.reports.page.make import make_page
+from moesim.reports.page.render import html_of
+from moesim.reports.page.section import Page
+from moesim.reports.page.trust import kind_of
+from moesim.sim.comparison.twin import twin_scenario
+from moesim.sim.question.scenario import parse_scenario, read_mapping
+from moesim.sim.serve.predict import predict_serve
+from moesim.sim.train.predict import predict_train
 
 Capture = pytest.CaptureFixture[str]
 TEXT = (

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from reports.text import count, gib, seconds, si, three, times
+from moesim.reports.text import count, gib, seconds, si, three, times
 
 
 @pytest.mark.parametrize(

@@ -9,13 +9,13 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-import sim.arch_catalogue as catalogue
-from hwmodels.facts import read_yaml
-from sim.arch import LayerKind
-from sim.arch_catalogue import ArchError, load_model, model_names, model_record
-from sim.arch_fields import MAX_LAYERS
-from sim.arch_pattern import parse_pattern
-from sim.params import parameters
+import moesim.sim.model.catalogue as catalogue
+from moesim.hwmodels.facts import read_yaml
+from moesim.sim.model.arch import LayerKind
+from moesim.sim.model.catalogue import ArchError, load_model, model_names, model_record
+from moesim.sim.model.fields import MAX_LAYERS
+from moesim.sim.model.params import parameters
+from moesim.sim.model.pattern import parse_pattern
 
 _ARCHS = Path(catalogue.__file__).parent / "archs"
 _FILES = sorted(path for path in _ARCHS.glob("*.yaml") if not path.stem.startswith("_"))

@@ -5,14 +5,14 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from hwmodels.cluster import build_cluster
-from hwmodels.collective_traffic import collective_matrix, groups_of
-from hwmodels.facts import FactError
-from hwmodels.topology import TOPOLOGIES, build_topology
-from hwmodels.traffic import exchange_loads, uniform
-from sim.comm_beside import parse_beside
-from sim.comm_question import CommQuestion, answer
-from sim.scenario import ScenarioError
+from moesim.hwmodels.cluster import build_cluster
+from moesim.hwmodels.collective_traffic import collective_matrix, groups_of
+from moesim.hwmodels.facts import FactError
+from moesim.hwmodels.topology import TOPOLOGIES, build_topology
+from moesim.hwmodels.traffic import exchange_loads, uniform
+from moesim.sim.question.scenario import ScenarioError
+from moesim.sim.transfer.beside import parse_beside
+from moesim.sim.transfer.question import CommQuestion, answer
 
 MIB = 2.0**20
 EXCHANGE = CommQuestion(

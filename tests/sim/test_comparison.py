@@ -7,20 +7,20 @@ from typing import Any
 
 import pytest
 
-from sim import compare
-from sim.arch_catalogue import load_model, model_names
-from sim.comparison.axes import serve_axes, train_axes
-from sim.comparison.break_even import break_evens
-from sim.comparison.expense import step_s, train_hours
-from sim.comparison.room import train_memory_bytes
-from sim.comparison.twins import KINDS, twin_of
-from sim.memory import DoesNotFit
-from sim.params import active_parameters, parameters
-from sim.resolve import resolve
-from sim.scenario import ScenarioError, parse_scenario
-from sim.serve.predict import predict_serve
-from sim.train import StepSimulator
-from sim.twin import dense_of_size
+from moesim.sim.comparison.axes import serve_axes, train_axes
+from moesim.sim.comparison.break_even import break_evens
+from moesim.sim.comparison.comparison import compare
+from moesim.sim.comparison.expense import step_s, train_hours
+from moesim.sim.comparison.fitting import train_memory_bytes
+from moesim.sim.comparison.twin import dense_of_size
+from moesim.sim.comparison.twins import KINDS, twin_of
+from moesim.sim.model.catalogue import load_model, model_names
+from moesim.sim.model.params import active_parameters, parameters
+from moesim.sim.question.scenario import ScenarioError, parse_scenario
+from moesim.sim.serve.predict import predict_serve
+from moesim.sim.train.memory import DoesNotFit
+from moesim.sim.train.resolve import resolve
+from moesim.sim.train.simulator import StepSimulator
 
 TRAIN: dict[str, Any] = {
     "model": "mixtral-8x7b",

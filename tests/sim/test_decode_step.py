@@ -6,10 +6,10 @@ from typing import Any
 
 import pytest
 
-from sim.decode_step import decode_step
-from sim.resolve import resolve
-from sim.scenario import parse_scenario
-from sim.train import StepSimulator
+from moesim.sim.question.scenario import parse_scenario
+from moesim.sim.train.decode_step import decode_step
+from moesim.sim.train.resolve import resolve
+from moesim.sim.train.simulator import StepSimulator
 
 
 def simulator(batch: int = 4, seq_len: int = 1, **more: Any) -> StepSimulator:

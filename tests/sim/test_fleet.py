@@ -9,15 +9,15 @@ from typing import Any
 
 import pytest
 
-from hwmodels.gpu import load_gpu
-from hwmodels.servers import ServerSpec, load_server
-from reports.cli import run
-from sim.plan.fleet import CHOICES, Fleet, Group, Grown, fleet_year, groups_needed, scaled_hours
-from sim.plan.fleet_facts import fleet_facts, read_facts
-from sim.plan.fleet_plan import FleetAsk, plan_fleet
-from sim.scenario import ScenarioError
-from traces.day import Hour, load_day
-from traces.routing import BadTrace
+from moesim.hwmodels.gpu import load_gpu
+from moesim.hwmodels.servers import ServerSpec, load_server
+from moesim.reports.cli.app import run
+from moesim.sim.plan.fleet.facts import fleet_facts, read_facts
+from moesim.sim.plan.fleet.fleet import CHOICES, Fleet, Group, Grown, fleet_year, groups_needed, scaled_hours
+from moesim.sim.plan.fleet.plan import FleetAsk, plan_fleet
+from moesim.sim.question.scenario import ScenarioError
+from moesim.traces.day import Hour, load_day
+from moesim.traces.routing import BadTrace
 
 REQUESTS = {"kind": "poisson", "rate_per_s": 10, "count": 200, "input_tokens": 1000, "output_tokens": 150}
 JOB: dict[str, Any] = {

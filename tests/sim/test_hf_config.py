@@ -12,10 +12,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from sim.arch import ModelArch
-from sim.arch_catalogue import ArchError, load_model
-from sim.hf_config import from_hf, supported_families
-from sim.params import parameters
+from moesim.sim.model.arch import ModelArch
+from moesim.sim.model.catalogue import ArchError, load_model
+from moesim.sim.model.hf_config import from_hf, supported_families
+from moesim.sim.model.params import parameters
 
 _CONFIGS = Path(__file__).parent / "hf_configs"
 _NAMES = sorted(path.stem for path in _CONFIGS.glob("*.json"))

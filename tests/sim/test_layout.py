@@ -8,9 +8,9 @@ import pytest
 from hypothesis import assume, given
 from hypothesis import strategies as st
 
-from hwmodels.cluster import build_cluster
-from sim.arch_catalogue import load_model
-from sim.layout import BadLayout, Layout, check_layout
+from moesim.hwmodels.cluster import build_cluster
+from moesim.sim.layout.layout import BadLayout, Layout, check_layout
+from moesim.sim.model.catalogue import load_model
 
 MIXTRAL, DEEPSEEK, LLAMA = (load_model(name) for name in ("mixtral-8x7b", "deepseek-v3", "llama-3.1-70b"))
 DEGREE = st.sampled_from([1, 2, 3, 4, 8])

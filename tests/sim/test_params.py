@@ -7,9 +7,9 @@ from dataclasses import replace
 
 import pytest
 
-from sim.arch import LayerKind, ModelArch
-from sim.arch_catalogue import load_model, model_names, published
-from sim.params import (
+from moesim.sim.model.arch import LayerKind, ModelArch
+from moesim.sim.model.catalogue import load_model, model_names, published
+from moesim.sim.model.params import (
     active_parameters,
     dense_ffn_params,
     embedding_params,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from sim.pipeline import Slot, dualpipe, gpipe, in_flight, interleaved, one_f_one_b, orders, zb_h1
+from moesim.sim.layout.pipeline import Slot, dualpipe, gpipe, in_flight, interleaved, one_f_one_b, orders, zb_h1
 
 
 def _text(order: list[Slot]) -> str:

@@ -6,11 +6,11 @@ from typing import Any
 
 import pytest
 
-from sim.plan.plan import plan_train
-from sim.plan.run import daly_interval_s, expected_s, run_facts, simulate_s, sources, training_run
-from sim.plan.search import Effort
-from sim.predict import predict_train
-from sim.scenario import ScenarioError
+from moesim.sim.plan.train.plan import plan_train
+from moesim.sim.plan.train.search import Effort
+from moesim.sim.question.scenario import ScenarioError
+from moesim.sim.train.predict import predict_train
+from moesim.sim.train.whole_run import daly_interval_s, expected_s, run_facts, simulate_s, sources, training_run
 
 JOB: dict[str, Any] = {
     "model": "deepseek-v3",

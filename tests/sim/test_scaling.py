@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from sim.arch_catalogue import load_model
-from sim.comparison.scaling import Mixture, dense_equal, law_value, mixture_of
+from moesim.sim.comparison.scaling import Mixture, dense_equal, law_value, mixture_of
+from moesim.sim.model.catalogue import load_model
 
 
 def mixture(**changes: float) -> Mixture:

@@ -8,9 +8,9 @@ from typing import Any
 
 import pytest
 
-from sim.predict import predict_train
-from sim.resolve import resolve
-from sim.scenario import MAX_BYTES, Scenario, ScenarioError, load_scenario, parse_scenario
+from moesim.sim.question.scenario import MAX_BYTES, Scenario, ScenarioError, load_scenario, parse_scenario
+from moesim.sim.train.predict import predict_train
+from moesim.sim.train.resolve import resolve
 
 GOOD: dict[str, Any] = {
     "model": "mixtral-8x7b",
@@ -114,7 +114,7 @@ BAD_VALUES: list[tuple[str, Any, str]] = [
 def test_one_wrong_value_is_answered_in_one_line(path: str, value: Any, message: str) -> None:
     with pytest.raises(ValueError, match=message) as caught:
         predict_train(changed(path, value))
-    assert type(caught.value).__module__.split(".")[0] in ("sim", "hwmodels", "traces"), repr(caught.value)
+    assert type(caught.value).__module__.split(".")[1] in ("sim", "hwmodels", "traces"), repr(caught.value)
     assert "\n" not in str(caught.value) and len(str(caught.value)) < 600
 
 

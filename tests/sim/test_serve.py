@@ -10,16 +10,20 @@ from typing import Any
 
 import pytest
 
-from hwmodels.gpu import load_gpu
-from sim import BadLayout, DoesNotFit, ScenarioError, StackError, load_model, predict_serve
-from sim.scenario import parse_scenario
-from sim.serve.engine import engine_constants, engine_names, load_engine
-from sim.serve.frontier import frontier
-from sim.serve.job import formats_of
-from sim.serve.memory import serve_memory
-from sim.serve.resolve import resolve_serve
-from sim.serve.step_parts import token_grid
-from traces.routing import BadTrace
+from moesim.hwmodels.gpu import load_gpu
+from moesim.sim.layout.layout import BadLayout
+from moesim.sim.model.catalogue import load_model
+from moesim.sim.question.scenario import ScenarioError, parse_scenario
+from moesim.sim.serve.frontier import frontier
+from moesim.sim.serve.job import formats_of
+from moesim.sim.serve.memory import serve_memory
+from moesim.sim.serve.predict import predict_serve
+from moesim.sim.serve.resolve import resolve_serve
+from moesim.sim.serve.step_parts import token_grid
+from moesim.sim.software.serving_engine import engine_constants, engine_names, load_engine
+from moesim.sim.software.stack import StackError
+from moesim.sim.train.memory import DoesNotFit
+from moesim.traces.routing import BadTrace
 
 BASE: dict[str, Any] = {
     "model": "mixtral-8x7b",

@@ -9,10 +9,10 @@ from typing import Any
 
 import pytest
 
-from reports.cli import run
-from sim.plan.sweep import Journal, evaluate, key_of, points, read_settings, run_sweep, with_settings
-from sim.predict import predict_train
-from sim.scenario import ScenarioError
+from moesim.reports.cli.app import run
+from moesim.sim.question.scenario import ScenarioError
+from moesim.sim.train.predict import predict_train
+from moesim.sim.variation.sweep import Journal, evaluate, key_of, points, read_settings, run_sweep, with_settings
 
 JOB: dict[str, Any] = {
     "model": "mixtral-8x7b",

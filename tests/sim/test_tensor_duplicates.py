@@ -6,7 +6,10 @@ from typing import Any
 
 import pytest
 
-from sim import BadLayout, Prediction, ScenarioError, predict_train
+from moesim.sim.layout.layout import BadLayout
+from moesim.sim.question.scenario import ScenarioError
+from moesim.sim.train.predict import predict_train
+from moesim.sim.train.prediction import Prediction
 
 
 def _predict(duplicates: str, recompute: list[str], tp: int = 2) -> Prediction:

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import pytest
 
-from sim.arch_catalogue import load_model, model_names
-from sim.params import active_parameters, flops_per_token
-from sim.predict import predict_train
-from sim.scenario import parse_scenario
-from sim.twin import TOLERANCE, as_mapping, dense_twin, pattern_of, twin_scenario
+from moesim.sim.comparison.twin import TOLERANCE, as_mapping, dense_twin, pattern_of, twin_scenario
+from moesim.sim.model.catalogue import load_model, model_names
+from moesim.sim.model.params import active_parameters, flops_per_token
+from moesim.sim.question.scenario import parse_scenario
+from moesim.sim.train.predict import predict_train
 
 MOE = [name for name in model_names() if load_model(name).is_moe]
 DENSE = [name for name in model_names() if not load_model(name).is_moe]

@@ -8,9 +8,9 @@ from typing import Any
 
 import pytest
 
-from reports.cli import run
-from sim.plan.whatif import WhatIf, whatif_train
-from sim.scenario import ScenarioError
+from moesim.reports.cli.app import run
+from moesim.sim.question.scenario import ScenarioError
+from moesim.sim.variation.whatif_train import WhatIf, whatif_train
 
 JOB: dict[str, Any] = {
     "model": "mixtral-8x7b",

@@ -8,10 +8,10 @@ from typing import Any
 
 import pytest
 
-from reports.cli import run
-from sim.plan.whatif_serve import ServeWhatIf, whatif_serve
-from sim.scenario import ScenarioError
-from sim.serve.predict import predict_serve
+from moesim.reports.cli.app import run
+from moesim.sim.question.scenario import ScenarioError
+from moesim.sim.serve.predict import predict_serve
+from moesim.sim.variation.whatif_serve import ServeWhatIf, whatif_serve
 
 REQUESTS = {"kind": "poisson", "rate_per_s": 10, "count": 200, "input_tokens": 1000, "output_tokens": 200}
 JOB: dict[str, Any] = {

@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from traces.assignments import hit_shares, sample_picks
-from traces.routing import BadTrace
+from moesim.traces.assignments import hit_shares, sample_picks
+from moesim.traces.routing import BadTrace
 
 
 def test_picks_are_distinct_and_reproducible() -> None:

@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from traces.generators import GENERATORS, generate
-from traces.requests import gamma_arrivals, uniform_lengths
+from moesim.traces.generators import GENERATORS, generate
+from moesim.traces.requests import gamma_arrivals, uniform_lengths
 
 # measured on the traces: rate 1/s, mean input, mean output, CV of gaps, index of dispersion of counts in 10 s
 MEASURED = {

@@ -9,8 +9,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from traces.rng import stream
-from traces.routing import BadTrace, Routing, load_counts
+from moesim.traces.rng import stream
+from moesim.traces.routing import BadTrace, Routing, load_counts
 
 
 @given(

@@ -1,0 +1,192 @@
+"""Fit the constants of networks and exchange kernels on rows marked `fit`: `-m moesim.calibrate.fit.comm ROWS.csv`.
+
+Every record of hwmodels/profiles/comm/{fabric,exchange}.yaml with a `fit:` range may move; residuals are log errors
+with a soft loss, a prior keeps each near its start. Rows marked `test` are never read. Half-widths of intervals
+(bands.yaml) come from left-out errors: each class predicted by constants fitted without a fifth of its rows.
+"""
+
+from __future__ import annotations
+
+import argparse
+import csv
+import sys
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, fields
+from math import log
+from pathlib import Path
+from typing import Any
+
+from moesim.calibrate.fit.bands import weighted_quantile
+from moesim.calibrate.rows.comm import CommRow, comm_row
+from moesim.hwmodels.collectives import FabricFit, choose
+from moesim.hwmodels.comm_constants import comm_records
+from moesim.hwmodels.exchange_kernels import ExchangeFit, exchange_s
+from moesim.hwmodels.profile import load_profile
+from moesim.hwmodels.work import Comm
+from moesim.sim.transfer.predict import band_keys
+
+_FOLDER = Path(__file__).parents[2] / "hwmodels" / "profiles" / "comm"
+_MEDIAN_TO_90, _NOISE, _ROWS = 1.645 / 0.674, 0.03, 6
+_OTHER_SHAPES = 1.2  # assumed: configurations nobody measured, of a class that somebody did
+_FOLDS = 5
+
+
+@dataclass(frozen=True, slots=True)
+class Sample:
+    """One measured transfer and its log seconds."""
+
+    question: CommRow
+    log_s: float
+
+
+def load_samples(path: Path) -> list[Sample]:
+    """Rows marked fit, whose time is printed or follows from a bandwidth."""
+    found = []
+    with path.open(newline="", encoding="utf-8") as handle:
+        for row in csv.DictReader(handle):
+            if row["split"] != "fit":
+                continue
+            question = comm_row(row)
+            if row["time_us"]:
+                seconds = float(row["time_us"]) * 1e-6
+            else:
+                seconds = question.logical_bytes / (float(row["bandwidth_gbs"]) * 1e9)
+            found.append(Sample(question, log(seconds)))
+    return found
+
+
+class Constants:
+    """All constants of both files by key, and the records that formulas take for a generation."""
+
+    def __init__(self, values: Mapping[str, float]) -> None:
+        self._values = values
+        self._fits: dict[tuple[type, str], Any] = {}
+
+    def of(self, cls: type, generation: str) -> Any:
+        """A FabricFit or ExchangeFit for this generation."""
+        found = self._fits.get((cls, generation))
+        if found is None:
+            pick = {f.name: self._values.get(f"{f.name}[{generation}]", self._values.get(f.name)) for f in fields(cls)}
+            found = self._fits[(cls, generation)] = cls(**pick)
+        return found
+
+
+def predicted(question: CommRow, constants: Constants) -> float:
+    """Log seconds of one row."""
+    work, cluster = question.work, question.cluster
+    generation = cluster.gpu.generation
+    if isinstance(work, Comm):
+        fit = load_profile(cluster.gpu.name).collectives
+        return log(choose(work, cluster, fit, constants.of(FabricFit, generation))[1])
+    return log(exchange_s(work, cluster, constants.of(ExchangeFit, generation)))
+
+
+def fit(samples: Sequence[Sample], names: Sequence[str]) -> dict[str, dict[str, float]]:
+    """Fitted values by file and key."""
+    import numpy as np
+    from scipy.optimize import least_squares
+
+    fitted: dict[str, dict[str, float]] = {}
+    for name in names:
+        cls: type = FabricFit if name == "fabric" else ExchangeFit
+        wanted = [s for s in samples if isinstance(s.question.work, Comm) == (cls is FabricFit)]
+        records = comm_records(name)
+        free = [k for k, r in records.items() if "fit" in r]
+        fixed = {k: float(r["value"]) for k, r in records.items()}
+        prior = np.array([float(records[k]["prior"]) for k in free])
+        spread = np.array([float(records[k]["fit"]) for k in free])
+
+        def residual(
+            x: Any,
+            wanted: Sequence[Sample] = wanted,
+            free: Sequence[str] = free,
+            fixed: Mapping[str, float] = fixed,
+            prior: Any = prior,
+            spread: Any = spread,
+        ) -> Any:
+            constants = Constants({**fixed, **dict(zip(free, (prior * np.exp(x)).tolist(), strict=True))})
+            errors = [predicted(s.question, constants) - s.log_s for s in wanted]
+            return np.concatenate([np.array(errors), 0.05 * x / spread])
+
+        limit = np.full(len(free), 1.5)
+        found = least_squares(residual, np.zeros(len(free)), bounds=(-limit, limit), loss="soft_l1", f_scale=0.05)
+        fitted[name] = fixed | dict(zip(free, (prior * np.exp(found.x)).tolist(), strict=True))
+    return fitted
+
+
+def errors(samples: Sequence[Sample], fitted: Mapping[str, Mapping[str, float]]) -> list[float]:
+    """Log errors of the samples."""
+    of = {name: Constants(values) for name, values in fitted.items()}
+    names = ["fabric" if isinstance(s.question.work, Comm) else "exchange" for s in samples]
+    return [predicted(s.question, of[name]) - s.log_s for s, name in zip(samples, names, strict=True)]
+
+
+def left_out(samples: Sequence[Sample], names: Sequence[str]) -> list[float]:
+    """Log error of every sample by constants fitted without its fifth of the rows."""
+    found = [0.0] * len(samples)
+    for fold in range(_FOLDS):
+        inside = [s for i, s in enumerate(samples) if i % _FOLDS != fold]
+        outside = [i for i in range(len(samples)) if i % _FOLDS == fold]
+        fitted = fit(inside, names)
+        for i, error in zip(outside, errors([samples[i] for i in outside], fitted), strict=True):
+            found[i] = error
+    return found
+
+
+def bands(samples: Sequence[Sample], unseen: Sequence[float]) -> dict[str, tuple[float, int]]:
+    """class -> (half-width of the log, rows)."""
+    members: dict[str, list[float]] = {}
+    for s, error in zip(samples, unseen, strict=True):
+        for key in band_keys(s.question.work, s.question.cluster.gpu.generation):
+            members.setdefault(key, []).append(abs(error))
+    found = {}
+    for key, sizes in sorted(members.items()):
+        if len(sizes) >= _ROWS or "," not in key:
+            median = weighted_quantile([(e, 1.0) for e in sizes], 0.5)
+            found[key] = (max(_NOISE, _OTHER_SHAPES * _MEDIAN_TO_90 * median), len(sizes))
+    return found
+
+
+def _write(name: str, values: Mapping[str, float], note: str) -> None:
+    lines = []
+    path = _FOLDER / f"{name}.yaml"
+    for line in path.read_text(encoding="utf-8").splitlines():
+        key = line.split(": {", 1)[0]
+        record = comm_records(name).get(key)
+        if record and "fit" in record:
+            old = f"value: {line.split('value: ', 1)[1].split(',', 1)[0]}"
+            line = line.replace(old, f"value: {values[key]:.4e}", 1)
+        lines.append(f"# Last fit: {note}." if line.startswith("# Last fit: ") else line)
+    path.write_text("\n".join(lines) + "\n", encoding="utf-8")
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Command line of the fit."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("rows", type=Path)
+    parser.add_argument("--write", action="store_true", help="write constants and bands into hwmodels/profiles/comm")
+    options = parser.parse_args(arguments)
+    samples, names = load_samples(options.rows), ("fabric", "exchange")
+    fitted = fit(samples, names)
+    for name in names:
+        for key, value in fitted[name].items():
+            sys.stdout.write(f"{name} {key}: {comm_records(name)[key]['value']} -> {value:.4g}\n")
+    unseen = left_out(samples, names)
+    sizes = [(abs(e), 1.0) for e in unseen]
+    note = f"{len(samples)} measured rows, left-out error {weighted_quantile(sizes, 0.5):.1%} median"
+    note += f", {weighted_quantile(sizes, 0.9):.1%} p90"
+    sys.stdout.write(note + "\n")
+    if options.write:
+        for name in names:
+            _write(name, fitted[name], note)
+        lines = [
+            "# Log 90 % half-widths of predicted transfers by class: library or kernel, size or reach, GPU generation.",
+            f"# Written by calibrate/fit/comm.py from left-out errors: {note}.",
+        ]
+        found = bands(samples, unseen)
+        lines += [f'"{k}": {{half_width: {w:.3f}, kind: fitted, rows: {n}}}' for k, (w, n) in found.items()]
+        (_FOLDER / "bands.yaml").write_text("\n".join(lines) + "\n", encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()

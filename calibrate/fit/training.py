@@ -1,0 +1,165 @@
+"""Fit the constants of training steps on rows marked `fit`: `python -m moesim.calibrate.fit.training ROWS.csv...`
+
+Every constant in sim/software/stacks/constants.yaml with a `fit:` range may move (calibrate/fit/regression.py); the
+others stay, and so does, at its prior, a constant that changes fewer than two rows.
+Rows marked `test` are never read. Left-out errors: what each family's error would be had the constants been fitted
+without it, from the linearised problem at the optimum (block leave-one-out).
+"""
+
+from __future__ import annotations
+
+import argparse
+import csv
+import sys
+from collections.abc import Mapping, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import dataclass
+from math import exp, log
+from pathlib import Path
+from typing import Any
+
+from moesim.calibrate.fit.bands import bands, describe, write_bands
+from moesim.calibrate.fit.regression import FEWEST, STEP, fit, left_out, prior_of, write_constants
+from moesim.calibrate.rows.cells import Row
+from moesim.calibrate.rows.predict_training import simulate_row
+from moesim.calibrate.rows.training import stack_of
+from moesim.sim.software.stack import constants
+from moesim.sim.train.band import band_keys
+
+_FELT = 1e-6  # a step time that moves less than this per unit of log constant does not feel it
+
+
+@dataclass(frozen=True, slots=True)
+class Sample:
+    """One fit row: its cells, measured log seconds, and the weight of its family."""
+
+    row: Row
+    measured_s: float
+    family: str
+
+
+def family_of(row: Row) -> str:
+    """Rows that share machine, stack and model count as one family: they repeat each other's errors."""
+    model = row.get("model") or "gpt"
+    size = f"{row.get('layers', '')}x{row.get('hidden', '')}" if row.get("hidden") else ""
+    return "/".join(
+        (stack_of(row)[0], row["gpu"], model, size, row.get("precision", "")[:4], row.get("release", "")[:18])
+    )
+
+
+def load_samples(paths: Sequence[Path]) -> list[Sample]:
+    """All rows marked fit that carry a step time."""
+    samples = []
+    for path in paths:
+        with path.open(newline="", encoding="utf-8") as handle:
+            for row in csv.DictReader(handle):
+                if row.get("split") == "fit" and row.get("step_time_s"):
+                    samples.append(Sample(row, float(row["step_time_s"]), family_of(row)))
+    return samples
+
+
+def _predict(task: tuple[Row, Mapping[str, float]]) -> tuple[float, list[str], list[str]] | None:
+    """(log step time, keys of the constants used, classes of the run); None for a row that is refused."""
+    row, overrides = task
+    try:
+        result = simulate_row(row, dict(overrides))
+    except ValueError:
+        return None
+    return log(result.step.step_time_s), list(result.simulator.tuning.used), band_keys(result.resolved.job)
+
+
+class Problem:
+    """Predictions of all samples as a function of the free constants; evaluates only what a constant touches."""
+
+    def __init__(self, samples: list[Sample], keys: list[str], pool: ProcessPoolExecutor) -> None:
+        self._pool = pool
+        start = {k: float(constants()[k]["value"]) for k in keys}
+        first = list(pool.map(_predict, [(s.row, start) for s in samples], chunksize=4))
+        kept = [(s, p) for s, p in zip(samples, first, strict=True) if p is not None]
+        self.samples = [s for s, _ in kept]
+        self.families = [s.family for s in self.samples]
+        self.log_measured = [log(s.measured_s) for s in self.samples]
+        self.scales = [1.0] * len(self.samples)
+        self.uses = [set(p[1]) for _, p in kept]
+        self.classes = [p[2] for _, p in kept]
+        self.held: dict[str, float] = {}  # constants that too few rows can feel, at their priors
+        self.keys = [k for k in keys if any(k in u for u in self.uses)]
+        felt = (abs(self.jacobian(start, [p[0] for _, p in kept])) > _FELT).sum(axis=0) >= FEWEST
+        self.held = {k: prior_of(constants()[k]) for k, moves in zip(self.keys, felt, strict=True) if not moves}
+        self.keys = [k for k in self.keys if k not in self.held]
+
+    def predict(self, values: Mapping[str, float]) -> list[float]:
+        """Log step times of all samples."""
+        tasks = [(s.row, {**self.held, **values}) for s in self.samples]
+        return [p[0] for p in self._pool.map(_predict, tasks, chunksize=4) if p is not None]
+
+    def jacobian(self, values: Mapping[str, float], base: Any) -> Any:
+        """d log(step time) / d log(constant), shape [samples, keys], by forward differences."""
+        import numpy as np
+
+        tasks: list[tuple[Row, Mapping[str, float]]] = []
+        where: list[tuple[int, int]] = []
+        for j, key in enumerate(self.keys):
+            moved = {**self.held, **values, key: values[key] * exp(STEP)}
+            for i, used in enumerate(self.uses):
+                if key in used:
+                    tasks.append((self.samples[i].row, moved))
+                    where.append((i, j))
+        matrix = np.zeros((len(self.samples), len(self.keys)))
+        for (i, j), found in zip(where, self._pool.map(_predict, tasks, chunksize=16), strict=True):
+            if found is not None:
+                matrix[i, j] = (found[0] - base[i]) / STEP
+        return matrix
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Command line of the fit."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("rows", nargs="+", type=Path)
+    parser.add_argument("--rounds", type=int, default=4)
+    parser.add_argument("--write", type=Path, help="constants file to update")
+    parser.add_argument("--every", type=int, default=1, help="take every n-th row of families with more than 12 rows")
+    parser.add_argument("--bands", type=Path, help="file of interval half-widths to write, from left-out errors")
+    parser.add_argument("--stack", help="only rows of this stack")
+    options = parser.parse_args(arguments)
+    samples = _thinned(load_samples(options.rows), options.every)
+    if options.stack:
+        samples = [s for s in samples if stack_of(s.row)[0] == options.stack]
+    keys = [k for k, r in constants().items() if "fit" in r]
+    with ProcessPoolExecutor(2) as pool:
+        problem = Problem(samples, keys, pool)
+        _say(f"{len(problem.samples)} rows, {len(problem.keys)} free constants")
+        fitted = fit(problem, constants(), options.rounds, _say)
+        unseen = left_out(problem, constants(), fitted) if options.bands else []
+    for key, value in problem.held.items():
+        sys.stdout.write(f"{key}: stays at {value:.4g}, fewer than {FEWEST} rows feel it\n")
+    for key in problem.keys:
+        sys.stdout.write(f"{key}: {constants()[key]['value']} -> {fitted.values[key]:.4g}\n")
+    note = f"{len(problem.samples)} published fit rows"
+    if options.bands:
+        error = describe(unseen, problem.families)
+        _say(f"left-out error by family: {error}")
+        note += f", left-out error {error}"
+        write_bands(bands(problem.classes, unseen, problem.families), note, options.bands)
+    if options.write:
+        write_constants({**problem.held, **fitted.values}, constants(), note, options.write, problem.held)
+
+
+def _say(text: str) -> None:
+    sys.stderr.write(text + "\n")
+    sys.stderr.flush()
+
+
+def _thinned(samples: list[Sample], every: int) -> list[Sample]:
+    counts: dict[str, int] = {}
+    kept = []
+    for s in samples:
+        n = counts.get(s.family, 0)
+        counts[s.family] = n + 1
+        if n < 6 or n % every == 0:
+            kept.append(s)
+    return kept
+
+
+if __name__ == "__main__":
+    main()

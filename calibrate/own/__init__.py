@@ -1,0 +1,1 @@
+"""Your own machine and runs: profiles, logs, traces and corrections."""

@@ -1,0 +1,1 @@
+"""Our track record: errors and coverage by family, order of alternatives, headline experiments."""

@@ -1,0 +1,174 @@
+"""Predict published or own runs and compare: one record per row and metric, in a file others can check."""
+
+from __future__ import annotations
+
+import csv
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TextIO
+
+from moesim.calibrate.rows.files import RowFile, load_rows, measured, published_rows
+from moesim.calibrate.rows.kinds import COMM, SERVING, table_of
+from moesim.calibrate.rows.outcomes import Outcome, Progress, predict_rows
+from moesim.calibrate.rows.training import stack_of
+
+COLUMNS = ("id", "split", "metric", "measured", "predicted", "low", "high", "error_pct", "status", "reason")
+_NEW_MOE = "26.02"  # release from which vendors' MoE stacks are no longer young
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Record:
+    """One row and metric. None where there is no such number; `groups` classify it for the summary."""
+
+    id: str
+    split: str
+    metric: str
+    measured: float | None
+    predicted: float | None
+    low: float | None
+    high: float | None
+    reason: str
+    groups: dict[str, str]
+    counts_row: bool = True  # False for the second and further metrics of a row
+    task: str = ""  # equal for rows that do the same work on as many GPUs: their order is a ranking of layouts
+    release: str = ""
+
+    @property
+    def status(self) -> str:
+        """ok or refused."""
+        return "refused" if self.predicted is None else "ok"
+
+    @property
+    def error_pct(self) -> float | None:
+        """100 x (predicted / measured - 1); None without both."""
+        if self.predicted is None or self.measured is None:
+            return None
+        return 100.0 * (self.predicted / self.measured - 1.0)
+
+    @property
+    def covered(self) -> bool | None:
+        """True when the measured value lies in the interval; None without both."""
+        if self.low is None or self.high is None or self.measured is None:
+            return None
+        return self.low <= self.measured <= self.high
+
+
+def validate_files(row_files: Sequence[RowFile], workers: int = 1, progress: Progress | None = None) -> list[Record]:
+    """Records of all rows in their order."""
+    rows = [row for file in row_files for row in file.rows]
+    outcomes = iter(predict_rows(rows, workers, progress))
+    records = []
+    for file in row_files:
+        for number, row in enumerate(file.rows, start=1):
+            outcome = next(outcomes)
+            # a row counts once, by the first of its metrics that has an answer (one token has no pace)
+            first = next((m for m in file.metrics if m in outcome.estimates), file.metrics[0])
+            records += [_record(row, number, metric, outcome, first=metric == first) for metric in file.metrics]
+    return records
+
+
+def validate_rows(path: str | Path | None = None, workers: int = 1, progress: Progress | None = None) -> list[Record]:
+    """Records of a file's rows, or of the published rows that ship with us. BadRows for a bad file."""
+    return validate_files(published_rows() if path is None else (load_rows(path),), workers, progress)
+
+
+def _record(row: dict[str, str], number: int, metric: str, outcome: Outcome, first: bool = True) -> Record:
+    value, note = measured(row, metric)
+    estimate = outcome.estimates.get(metric)
+    return Record(
+        id=(row.get("id") or "").strip() or str(number),
+        split=(row.get("split") or "").strip() or "own",
+        metric=metric,
+        measured=value,
+        predicted=estimate.value if estimate else None,
+        low=estimate.low if estimate else None,
+        high=estimate.high if estimate else None,
+        reason=outcome.refusal or note,
+        groups=_groups(row, outcome),
+        counts_row=first,
+        task=_task(row),
+        release=(row.get("release") or "").strip(),
+    )
+
+
+_TASK = ("model", "layers", "hidden", "seq_len", "gpu", "gpus", "gbs", "precision", "release")
+
+
+def _task(row: dict[str, str]) -> str:
+    return "/".join((row.get(key) or "").strip() for key in _TASK)
+
+
+def _groups(row: dict[str, str], outcome: Outcome) -> dict[str, str]:
+    if table_of(row) is COMM:
+        return {
+            "family of transfers": outcome.family or "refused",
+            "GPU of transfers": outcome.gpu or row["gpu"].strip(),
+            "library": (row.get("library") or "").strip() or "not stated",
+        }
+    if table_of(row) is SERVING:
+        return {
+            "family of serving": outcome.family or "refused",
+            "engine": f"{row['engine'].strip()}, {outcome.kind or 'refused'}",
+            "GPU of serving": outcome.gpu or row["gpu"].strip(),
+        }
+    groups = {
+        "family of runs": _family(row, outcome),
+        "GPU": outcome.gpu or row["gpu"].strip(),
+        "model family": family_of(row["model"]),
+        "kind": outcome.kind or "refused",
+    }
+    groups["stack"] = stack_of(row)[0]
+    source = source_of(row.get("source") or "")
+    if source:
+        groups["source"] = source
+    if outcome.kind == "MoE":
+        groups["release of MoE runs"] = _release_class(outcome.release)
+    return groups
+
+
+def _family(row: dict[str, str], outcome: Outcome) -> str:
+    """The classes that accuracy targets are set for: dense by GPU generation and kind of stack, MoE by release."""
+    stack = stack_of(row)[0]
+    if stack == "megatron-core":
+        return "plain Megatron-Core, dense and MoE"
+    if outcome.kind == "MoE":
+        return f"MoE, release {_release_class(outcome.release)}"
+    if stack == "megatron-2021" and row.get("hidden"):
+        return "dense, sweeps on Megatron-LM of 2022"
+    return "dense, Blackwell" if outcome.generation == "blackwell" else "dense, A100 and Hopper"
+
+
+def _release_class(release: str) -> str:
+    if not release:
+        return "unknown"
+    return f"{_NEW_MOE} or later" if release >= _NEW_MOE else f"before {_NEW_MOE}"
+
+
+def family_of(model: str) -> str:
+    """'llama' of llama-3.1-8b, 'gpt-oss' of gpt-oss-20b: the leading letters of a model's name."""
+    name = Path(model.strip().lower()).stem if "/" in model else model.strip().lower()
+    found = re.match(r"gpt-oss|[a-z]+", name)
+    return found.group(0) if found else name or "unknown"
+
+
+def source_of(text: str) -> str:
+    """The publisher named by a citation: its words up to the first file, table, bracket or section."""
+    return re.split(r"\s*[(:,]|\s+(?:README|Table|section|benchmarks/|\S+/|\S+\.md)", text.strip(), maxsplit=1)[
+        0
+    ].strip()
+
+
+def write_records(records: Sequence[Record], handle: TextIO) -> None:
+    """The records as CSV in long form, nine significant digits."""
+    writer = csv.writer(handle, lineterminator="\n")
+    writer.writerow(COLUMNS)
+    for r in records:
+        numbers = (r.measured, r.predicted, r.low, r.high)
+        error = "" if r.error_pct is None else f"{r.error_pct:.4f}"
+        writer.writerow((r.id, r.split, r.metric, *map(_digits, numbers), error, r.status, r.reason))
+
+
+def _digits(value: float | None) -> str:
+    return "" if value is None else f"{value:.9g}"

@@ -1,0 +1,1 @@
+"""Measured rows of other people: read, turned into questions, and predicted."""

@@ -1,0 +1,307 @@
+"""Rows of published training runs as scenarios: column spellings, and what an expert assumes where a cell is empty.
+
+Only workload columns are read: never id, source, notes or a measured value. Every assumption is a rule on those
+columns and is applied to every row alike.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from math import log
+from typing import Any
+
+from moesim.calibrate.rows.cells import Row, text_of, whole_of
+from moesim.calibrate.rows.kinds import TRAINING
+from moesim.calibrate.rows.recipes import Recipe, find_recipe
+from moesim.hwmodels.machine import is_profile_file
+from moesim.sim.model.catalogue import load_model
+from moesim.sim.question.scenario import ScenarioError
+from moesim.sim.software.release import parse_release
+
+_FOLDING = "25.02"  # assumed: first release whose experts may leave the tensor groups of attention by default
+_LAYERS_PER_CHUNK = 4.0  # NVIDIA's recipes: Llama-70B pp4 vpp5, Qwen3-235B pp8 vpp3, DeepSeek-V3 pp16 vpp1
+
+
+def _whole(row: Row, key: str, default: int | None = None) -> int | None:
+    value = whole_of(row, key)
+    return default if value is None else value
+
+
+def precision_of(text: str) -> str:
+    """Our name of a published precision: BF16, amp_bf16, FP16 mixed, FP8, MXFP8, FP8-block, NVFP4 and their kin."""
+    t = text.lower()
+    if "nvfp4" in t or t == "fp4":
+        return "nvfp4"
+    if "mxfp8" in t or "fp8-mx" in t or "fp8_mx" in t:
+        return "mxfp8"
+    if "block" in t or "128x128" in t or "1x128" in t or "subchannel" in t:
+        return "fp8_block"
+    if "fp8" in t:
+        return "fp8"
+    if t == "half" or re.search(r"(?<!b)(fp16|float16)", t):
+        return "fp16"
+    if not t or "bf16" in t or "bfloat16" in t:
+        return "bf16"
+    if t in ("fp32", "float32"):
+        return "fp32"
+    known = "BF16, FP16, FP32, FP8, FP8-block, MXFP8 or NVFP4"
+    raise ScenarioError(f"column precision: {text!r} is not known; write {known}")
+
+
+def stack_of(row: Row) -> tuple[str, str]:
+    """The software stack a row most likely ran on, and the rule that says so."""
+    zero, precision, release = text_of(row, "zero").upper(), text_of(row, "precision"), text_of(row, "release")
+    if text_of(row, "stack"):
+        return text_of(row, "stack"), "stack column"
+    if "FSDP2" in zero or "TORCHTITAN" in release.upper():
+        return "torchtitan", "FSDP2"
+    if zero in ("FULL_SHARD", "SHARD_GRAD_OP", "HYBRID_SHARD") or precision.lower().startswith("amp_"):
+        return "composer-fsdp", "FSDP with PyTorch's own sharding names"
+    if "DUALPIPE" in text_of(row, "schedule").upper() or "128X128" in precision.upper():
+        return "hai-llm", "DualPipe, or FP8 with 1x128 / 128x128 tiles"
+    if release:
+        return "megatron-tuned", "a vendor's software release is named"
+    if precision_of(precision) == "fp16":
+        return "megatron-2021", "FP16 mixed precision without a release: Megatron-LM of the A100 years"
+    if text_of(row, "schedule"):
+        return "megatron-core", "schedule stated, no release: research run on plain Megatron-LM"
+    if text_of(row, "gpu").upper().startswith(("A100", "A800", "V100")):
+        return "megatron-2021", "Ampere or older, no release"
+    return "megatron-tuned", "no release: tuned Megatron-Core"
+
+
+def recompute_of(text: str) -> list[str]:
+    """Module names from a published recompute cell; empty means none."""
+    t = text.lower()
+    if not t or t == "none":
+        return ["none"]
+    if t.startswith("full"):
+        return ["full"]
+    if t.startswith("selective"):
+        return ["selective"]
+    names = [_module(part.strip()) for part in re.sub(r"\(.*?\)", "", t).split(",")]
+    return list(dict.fromkeys(names))
+
+
+_MODULES = (
+    (r"mla[_ ]?up([_ ]?proj)?", "mla_up_proj"),
+    (r"moe[_ ]?act", "moe_act"),
+    (r"mlp[_ ]?act", "mlp_act"),
+    (r"(layer|rms)?[_ ]?norm", "layernorm"),
+    (r"mlp", "mlp"),
+    (r"core[_ ]?(attn|attention)", "core_attention"),
+    (r"shared[_ ]?experts?", "shared_experts"),
+    (r"moe", "moe"),
+    (r"ssm|mamba", "ssm"),
+)
+
+
+def _module(text: str) -> str:
+    for pattern, module in _MODULES:
+        if re.fullmatch(pattern, text):
+            return module
+    known = ", ".join(module for _, module in _MODULES)
+    raise ScenarioError(f"column recompute: {text!r} is not known; write none, full, selective, or some of {known}")
+
+
+def _zero(row: Row, stack: str) -> tuple[int, int | None]:
+    text = text_of(row, "zero").upper()
+    shard = re.search(r"SHARD\s+(\d+)", text)
+    if "FSDP" in text or text in ("FULL_SHARD", "HYBRID_SHARD"):
+        return 3, int(shard.group(1)) if shard else None
+    if text == "SHARD_GRAD_OP":
+        return 2, None
+    digits = re.search(r"(?:ZERO-?|^)(\d)", text)
+    if digits:
+        return int(digits.group(1)), None
+    if "DISTRIBUTED" in text:
+        return 1, None
+    return (0 if stack == "megatron-2021" else 1), None
+
+
+def _model(row: Row) -> Any:
+    name = text_of(row, "model")
+    layers, dense, kv = _whole(row, "layers"), _whole(row, "first_dense_layers"), _whole(row, "kv_heads")
+    if text_of(row, "hidden"):
+        inline: dict[str, Any] = {
+            "layers": layers,
+            "hidden": _whole(row, "hidden"),
+            "heads": _whole(row, "heads"),
+            "vocab": _whole(row, "vocab", 51200),
+        }
+        if kv is not None:
+            inline["kv_heads"] = kv
+        return inline
+    if layers is None and dense is None and kv is None:
+        return name
+    proxy: dict[str, Any] = {"base": name}
+    for key, value in (("layers", layers), ("first_dense_layers", dense), ("kv_heads", kv)):
+        if value is not None:
+            proxy[key] = value
+    return proxy
+
+
+def _cluster(row: Row) -> dict[str, Any]:
+    if is_profile_file(text_of(row, "gpu")):  # a machine of one's own, as its profile describes it
+        return {"gpus": _whole(row, "gpus")}
+    cluster: dict[str, Any] = {"gpu": text_of(row, "gpu"), "gpus": _whole(row, "gpus")}
+    found = re.search(r"(\d+(?:\.\d+)?)\s*Gb/s\s+per\s+(node|GPU)", text_of(row, "internode"))
+    if found:
+        rate = float(found.group(1)) * 1e9 / 8.0
+        cluster["nic_bytes_per_s"] = rate / (8 if found.group(2) == "node" else 1)
+    else:
+        nic = re.search(r"(\d+)G NICs", text_of(row, "internode"))
+        if nic:
+            cluster["nic_bytes_per_s"] = float(nic.group(1)) * 1e9 / 8.0
+    return cluster
+
+
+def _micro_batch(row: Row, stack: str) -> tuple[int, str | None]:
+    stated = _whole(row, "mbs")
+    if stated:
+        return stated, None
+    if stack == "megatron-2021" and precision_of(text_of(row, "precision")) == "fp16":
+        return 4, "micro_batch = 4 (not stated; usual in the A100 years with full recompute)"
+    return 1, "micro_batch = 1 (not stated)"
+
+
+def _expert_tensor(row: Row, layout: dict[str, Any]) -> int:
+    """Blank means 1, but tp where only that fits the GPUs, or where the release predates folding (its default)."""
+    stated = _whole(row, "etp")
+    if stated:
+        return stated
+    per_stage = int(_whole(row, "gpus") or 1) // layout["pp"]
+    if per_stage % layout["ep"] and per_stage % (layout["ep"] * layout["tp"]) == 0:
+        return int(layout["tp"])
+    release = parse_release(text_of(row, "release"))
+    if layout["ep"] > 1 and release and release < _FOLDING:
+        return int(layout["tp"])
+    return 1
+
+
+def _pipeline(row: Row) -> int:
+    """Blank pp follows from dp when that is given; otherwise it cannot be known."""
+    stated = _whole(row, "pp")
+    if stated:
+        return stated
+    dp, gpus = _whole(row, "dp"), _whole(row, "gpus")
+    if dp and gpus:
+        return max(1, gpus // (dp * (_whole(row, "tp", 1) or 1) * (_whole(row, "cp", 1) or 1)))
+    raise ScenarioError("pp is not stated and dp is not either: the layout cannot be known; state pp")
+
+
+def _virtual_stages(row: Row, pp: int, stack: str, recipe: Recipe | None) -> int:
+    """Blank vpp: the recipe's; plain stacks do not interleave; tuned ones do, about four layers per virtual stage."""
+    stated = _whole(row, "vpp")
+    if pp == 1 or stack != "megatron-tuned":
+        return stated or 1 if pp > 1 else 1
+    if stated or recipe:
+        return stated or (recipe.vpp if recipe else 1)
+    arch = load_model(_model(row))
+    layers = arch.num_layers if arch.num_layers % pp == 0 else arch.num_layers + arch.mtp_layers + 2
+    per_rank = -(-layers // pp)
+    divisors = [v for v in range(1, per_rank + 1) if per_rank % v == 0]
+    return min(divisors, key=lambda v: abs(log(per_rank / v / _LAYERS_PER_CHUNK)))
+
+
+def _recipe(row: Row, layout: Mapping[str, Any], micro: int) -> Recipe | None:
+    """The published recipe that the row's release has for this job."""
+    shape = {k: int(layout[k]) for k in ("tp", "pp", "cp", "ep")}
+    shape |= {"gpus": _whole(row, "gpus") or 0, "gbs": _whole(row, "gbs") or 0, "mbs": micro}
+    precision = precision_of(text_of(row, "precision"))
+    return find_recipe(_model(row), text_of(row, "gpu"), precision, text_of(row, "release"), shape)
+
+
+def scenario_of(row: Row) -> tuple[dict[str, Any], list[str]]:
+    """The scenario mapping of one row and the assumptions it took. ScenarioError when a needed cell is unusable."""
+    for key in TRAINING.needed:
+        if not text_of(row, key):
+            raise ScenarioError(f"column {key} is empty; a row needs {', '.join(TRAINING.needed)}")
+    stack, rule = stack_of(row)
+    assumed = [f"stack = {stack} ({rule})"]
+    zero, shard = _zero(row, stack)
+    layout: dict[str, Any] = {
+        "tp": _whole(row, "tp", 1) or 1,
+        "pp": _pipeline(row),
+        "cp": _whole(row, "cp", 1) or 1,
+        "ep": _whole(row, "ep", 1) or 1,
+        "zero": zero,
+        "zero_group": shard,
+    }
+    layout["etp"] = _expert_tensor(row, layout)
+    micro, note = _micro_batch(row, stack)
+    recipe = _recipe(row, layout, micro)
+    recompute = recompute_of(text_of(row, "recompute"))
+    if recipe is not None and not text_of(row, "recompute"):
+        recompute = list(recipe.recompute)
+    if stack == "megatron-2021" and recompute == ["full"]:
+        layout["sequence_parallel"] = False
+    if stack == "megatron-2021" and not text_of(row, "recompute"):
+        layout["sequence_parallel"] = False
+        assumed.append("sequence_parallel = False (Megatron-LM before Korthikanti et al.)")
+    if note:
+        assumed.append(note)
+    if not text_of(row, "recompute"):
+        said = f"recipe of release {recipe.release}" if recipe else "not stated"
+        assumed.append(f"recompute = {', '.join(recompute)} ({said})")
+    train: dict[str, Any] = {
+        "global_batch": _whole(row, "gbs"),
+        "micro_batch": micro,
+        "seq_len": _whole(row, "seq_len"),
+        "precision": precision_of(text_of(row, "precision")),
+        "recompute": recompute,
+    }
+    if text_of(row, "gpu").upper().startswith(("GB200", "GB300")):
+        train["mtp"] = False
+        assumed.append("mtp = False (vendors' recipes on NVL72 leave the MTP module out)")
+    if recipe is not None and recipe.offload_activations:
+        train["offload_activations"] = recipe.offload_activations
+    layout["vpp"] = _virtual_stages(row, layout["pp"], stack, recipe)
+    if layout["pp"] > 1 and not text_of(row, "vpp"):
+        assumed.append(f"vpp = {layout['vpp']} (not stated)")
+    _capacity(row, train)
+    scenario: dict[str, Any] = {
+        "model": _model(row),
+        "cluster": _cluster(row),
+        "layout": layout,
+        "train": train,
+        "stack": {"name": stack, **(recipe.stack if recipe else {}), **_settings(row)},
+    }
+    release = parse_release(text_of(row, "release"))
+    if release:
+        scenario["release"] = release
+    return scenario | _own_machine(row), assumed
+
+
+def _own_machine(row: Row) -> dict[str, Any]:
+    """What rows of one's own machine say besides: its profile in place of a GPU, a file of counted routing."""
+    found: dict[str, Any] = {}
+    if is_profile_file(text_of(row, "gpu")):
+        found["profile"] = text_of(row, "gpu")
+    counted = re.fullmatch(r"counts (\S.*)", text_of(row, "routing"))
+    if counted:
+        found["routing"] = {"counts": counted.group(1)}
+    return found
+
+
+def _capacity(row: Row, train: dict[str, Any]) -> None:
+    text = text_of(row, "capacity_factor").lower()
+    routed = text_of(row, "routing").lower()
+    found = re.search(r"capacity\s*(\d+(?:\.\d+)?)", routed)
+    if found:
+        train["capacity_factor"] = float(found.group(1))
+    elif "drop" in text and "dropless" not in text:
+        train["capacity_factor"] = 1.0
+    else:
+        number = re.fullmatch(r"\d+(?:\.\d+)?", text)
+        if number:
+            train["capacity_factor"] = float(text)
+
+
+def _settings(row: Row) -> dict[str, Any]:
+    """Stack settings that a row's own cells state."""
+    settings: dict[str, Any] = {}
+    if text_of(row, "precision").lower().startswith("amp_"):
+        settings["grad_dtype"] = "fp32"
+    return settings

@@ -1,0 +1,86 @@
+"""`moesim show`, `init` and `schema`: what the catalogues hold, and how a scenario is written."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+
+def show(
+    name: Annotated[
+        str | None,
+        typer.Argument(help="A model, GPU, node, fabric, stack or profile; or the path of a model's config.json."),
+    ] = None,
+    json: Annotated[bool, typer.Option("--json", help="Print as JSON.")] = False,
+    figure: Annotated[Path | None, typer.Option(help="Draw the network of a node or GPU (.png, .svg or .pdf).")] = None,
+    gpus: Annotated[int, typer.Option(help="GPUs of the drawn network.")] = 32,
+    fabric: Annotated[str | None, typer.Option(help="Fabric of the drawn network.")] = None,
+) -> int:
+    """Show what the catalogues hold, or one entry with its sources."""
+    from moesim.reports.show import show_all, show_one
+    from moesim.reports.tables.show import entry_report, overview_report
+    from moesim.reports.text import console, print_json
+
+    if figure is not None:
+        return _draw(name, gpus, fabric, figure)
+    if name is None:
+        overview = show_all()
+        if json:
+            print_json(overview)
+        else:
+            console().print(overview_report(overview))
+        return 0
+    entries = show_one(name)
+    if json:
+        print_json(entries[0] if len(entries) == 1 else entries)
+    else:
+        for entry in entries:
+            console().print(entry_report(entry))
+    return 0
+
+
+def _draw(name: str | None, gpus: int, fabric: str | None, path: Path) -> int:
+    """The network of a cluster of `gpus` GPUs as a picture."""
+    from moesim.hwmodels.cluster import build_cluster, node_for_gpu, node_names
+    from moesim.hwmodels.topology import build_topology
+    from moesim.reports.failures import OutputError, check_writable
+    from moesim.reports.figures.comm import write_topology_figure
+    from moesim.reports.text import note
+
+    if name is None:
+        raise OutputError("--figure draws one cluster: name a node, for example dgx-h100")
+    check_writable(path)
+    node = name if name in node_names() else node_for_gpu(name)
+    write_topology_figure(build_topology(build_cluster(node, gpus, fabric)), path)
+    note(f"figure: {path}")
+    return 0
+
+
+def init(
+    path: Annotated[Path, typer.Argument(help="Where to write it.")] = Path("scenario.yaml"),
+) -> int:
+    """Write a commented scenario to start from. Never overwrites a file."""
+    from moesim.reports.failures import OutputError, writing
+    from moesim.reports.template import SCENARIO
+    from moesim.reports.text import note
+
+    try:
+        with writing(path), path.open("x", encoding="utf-8") as handle:
+            handle.write(SCENARIO)
+    except OutputError:
+        if path.exists():
+            raise OutputError(f"{path} exists and is not overwritten; give another path") from None
+        raise
+    note(f"wrote {path}; next: moesim train {path}")
+    return 0
+
+
+def schema() -> int:
+    """Print the JSON Schema of the scenario file."""
+    from moesim.reports.text import print_json
+    from moesim.sim.question.scenario import Scenario
+
+    print_json({"$schema": "https://json-schema.org/draft/2020-12/schema", **Scenario.model_json_schema()})
+    return 0

@@ -1,0 +1,193 @@
+"""`moesim plan`: the best layout of a training job, or the best deployment of a load."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+if TYPE_CHECKING:
+    from rich.console import RenderableType
+
+    from moesim.sim.plan.fleet.fleet import Fleet
+    from moesim.sim.plan.serve.plan import ServePlan
+    from moesim.sim.plan.train.plan import Plan
+    from moesim.sim.plan.train.search import Progress
+    from moesim.sim.question.scenario import Scenario
+
+_TRAINED, _SERVED = 1000, 100  # simulated at most per cluster, where --most is not given
+
+
+def plan(  # noqa: PLR0913  # one argument per option of the command
+    scenario: Annotated[
+        Path, typer.Argument(help="Scenario file in YAML; its layout is left open.", show_default=False)
+    ],
+    gpus: Annotated[str, typer.Option(help="Sizes of the cluster: 64,128 or 64..512 (doubling).")] = "",
+    objective: Annotated[
+        str,
+        typer.Option(
+            help="Training: step_time (default), cost, tokens_per_dollar, gpu_hours or goodput. "
+            "Serving: goodput (default), cost, tokens_per_dollar, tokens_per_s_per_gpu, ttft or tpot."
+        ),
+    ] = "",
+    slo: Annotated[str, typer.Option(help="Limits of serving: ttft=1s,tpot=50ms[,share=0.9].")] = "",
+    fix: Annotated[
+        list[str] | None,
+        typer.Option("--set", help="Values of one axis, for example tp=4,8, recompute=none or pools=no."),
+    ] = None,
+    traffic: Annotated[
+        Path | None,
+        typer.Option(help="Size a serving fleet for a day: CSV of hour,requests_per_s[,input_tokens,output_tokens]."),
+    ] = None,
+    growth: Annotated[float, typer.Option(help="Of the traffic a year: 0.2 is 20 %.")] = 0.0,
+    spare: Annotated[int, typer.Option(help="Replicas on top of those that are needed (N+1: 1).")] = 1,
+    fact: Annotated[
+        list[str] | None, typer.Option(help="Another fact of the fleet, for example power_usd_per_kwh=0.12.")
+    ] = None,
+    top: Annotated[int, typer.Option(help="How many answers to show.", min=1, max=1000)] = 5,
+    most: Annotated[int, typer.Option(help="Simulate at most so many per cluster (0: 1000; serving 100).", min=0)] = 0,
+    workers: Annotated[int, typer.Option(help="Processes of a training search; 0: one per core.", min=0)] = 0,
+    json: Annotated[bool, typer.Option("--json", help="Print as JSON.")] = False,
+    figure: Annotated[Path | None, typer.Option(help="Draw the front (.png, .svg or .pdf).")] = None,
+) -> int:
+    """Search layouts of a training job, or replicas, pools and batch limits that serve a load within limits."""
+    from moesim.reports.progress import progress_bar
+    from moesim.reports.text import console, print_json
+    from moesim.sim.question.scenario import load_scenario
+
+    _check(figure)
+    asked = load_scenario(scenario)
+    name = asked.model if isinstance(asked.model, str) else asked.model.get("name", "the model")
+    day = None if traffic is None else _Day(traffic, growth, spare, tuple(fact or ()))
+    title = f"plan for {name} ({scenario})"
+    question = _Question(asked, title, gpus, objective, slo, tuple(fix or ()), top, most, workers, day)
+    with progress_bar() as show:
+        found, table = _answered(question, show)
+    if json:
+        print_json(found.to_dict())
+    else:
+        console().print(table)
+    if figure is not None:
+        _draw(found, figure)
+    return 0
+
+
+def _check(figure: Path | None) -> None:
+    """OutputError for a picture that cannot be written, before the work starts."""
+    if figure is not None:
+        from moesim.reports.failures import check_writable
+        from moesim.reports.figures.step import check_format
+
+        check_writable(figure)
+        check_format(figure)
+
+
+def _answered(q: _Question, show: Progress) -> _Answer:
+    if q.day is not None:
+        return _fleet(q, show)
+    serving = q.scenario.serve is not None and (q.scenario.train is None or bool(q.slo))
+    return _serving(q, show) if serving else _training(q, show)
+
+
+def _draw(found: Plan | ServePlan | Fleet, figure: Path) -> None:
+    from moesim.reports.figures.plan import write_plan_figure
+    from moesim.reports.text import note
+    from moesim.sim.plan.fleet.fleet import Fleet
+
+    write_plan_figure(found.plan if isinstance(found, Fleet) else found, figure)
+    note(f"figure: {figure}")
+
+
+@dataclass(frozen=True, slots=True)
+class _Question:
+    """What was asked on the command line."""
+
+    scenario: Scenario
+    title: str
+    gpus: str
+    objective: str
+    slo: str
+    fix: tuple[str, ...]
+    top: int
+    most: int
+    workers: int
+    day: _Day | None
+
+
+@dataclass(frozen=True, slots=True)
+class _Day:
+    """A fleet's traffic."""
+
+    traffic: Path
+    growth: float
+    spare: int
+    facts: tuple[str, ...]
+
+
+_Answer = tuple["Plan | ServePlan | Fleet", "RenderableType"]
+
+
+def _training(q: _Question, show: Progress) -> _Answer:
+    from moesim.calibrate.rows.outcomes import usable_cores
+    from moesim.reports.tables.plan import plan_report
+    from moesim.sim.plan.train.plan import plan_train
+    from moesim.sim.plan.train.search import Effort
+    from moesim.sim.plan.words import axes, sizes
+    from moesim.sim.question.scenario import ScenarioError
+
+    if q.slo:
+        raise ScenarioError("--slo is about serving; this scenario has no serve section")
+    effort = Effort(max(q.top, 10), q.most or _TRAINED, q.workers or usable_cores())
+    found = plan_train(
+        q.scenario,
+        gpus=sizes(q.gpus),
+        objective=q.objective or "step_time",
+        given=axes(q.fix),
+        effort=effort,
+        progress=show,
+    ).first(q.top)
+    return found, plan_report(found, q.title)
+
+
+def _serving(q: _Question, show: Progress) -> _Answer:
+    from moesim.reports.tables.serve_plan import serve_plan_report
+    from moesim.sim.plan.serve.plan import plan_serve
+    from moesim.sim.plan.serve.search import ServeEffort
+    from moesim.sim.plan.serve.space import serve_axes
+    from moesim.sim.plan.words import sizes
+
+    effort = ServeEffort(q.top, q.most or _SERVED)
+    found = plan_serve(
+        q.scenario,
+        gpus=sizes(q.gpus),
+        slo=q.slo,
+        objective=q.objective,
+        given=serve_axes(q.fix),
+        effort=effort,
+        progress=show,
+    ).first(q.top)
+    return found, serve_plan_report(found, q.title)
+
+
+def _fleet(q: _Question, show: Progress) -> _Answer:
+    from moesim.reports.tables.fleet import fleet_report
+    from moesim.sim.plan.fleet.facts import read_facts
+    from moesim.sim.plan.fleet.plan import FleetAsk, plan_fleet
+    from moesim.sim.plan.serve.search import ServeEffort
+    from moesim.sim.plan.serve.space import serve_axes
+    from moesim.sim.plan.words import sizes
+
+    assert q.day is not None  # asked before
+    ask = FleetAsk(
+        growth=q.day.growth,
+        spare=q.day.spare,
+        gpus=sizes(q.gpus),
+        slo=q.slo,
+        given=serve_axes(q.fix),
+        facts=read_facts(q.day.facts),
+        effort=ServeEffort(q.top, q.most or _SERVED),
+    )
+    found = plan_fleet(q.scenario, q.day.traffic, ask, show)
+    return found, fleet_report(found, q.title)

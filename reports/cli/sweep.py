@@ -1,0 +1,49 @@
+"""`moesim sweep`: one scenario with settings varied, as a table."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+
+def sweep(
+    scenario: Annotated[Path, typer.Argument(help="Scenario file in YAML.", show_default=False)],
+    settings: Annotated[
+        list[str], typer.Option("--set", help="Values of one key, for example cluster.gpus=64,128.", show_default=False)
+    ],
+    out: Annotated[
+        Path | None, typer.Option(help="Write the table here (.csv or .parquet); resumes when killed.")
+    ] = None,
+    workers: Annotated[int, typer.Option(help="Processes; 0: one per core.", min=0)] = 0,
+    dask: Annotated[str, typer.Option(help="Address of a Dask scheduler to run on instead.")] = "",
+    json: Annotated[bool, typer.Option("--json", help="Print as JSON.")] = False,
+) -> int:
+    """Predict every combination of settings; a combination that cannot be is recorded and the rest goes on."""
+    from moesim.calibrate.rows.outcomes import usable_cores
+    from moesim.reports.progress import progress_bar
+    from moesim.reports.tables.sweep import check_table, sweep_report, write_table
+    from moesim.reports.text import console, note, print_json
+    from moesim.sim.question.scenario import read_mapping
+    from moesim.sim.variation.sweep import Journal, read_settings, run_sweep
+
+    if out is not None:
+        check_table(out)
+    asked, varied = read_mapping(scenario), read_settings(settings)
+    journal = Journal(out.with_name(out.name + ".part"), asked) if out is not None else None
+    if journal is not None and journal.done:
+        note(f"going on: {len(journal.done)} points are done already")
+    with progress_bar() as show:
+        found = run_sweep(asked, varied, journal=journal, workers=workers or usable_cores(), dask=dask, progress=show)
+    if json:
+        print_json({"settings": list(found.names), "rows": list(found.rows)})
+    else:
+        console().print(sweep_report(found))
+    if out is not None and journal is not None:
+        write_table(found, out)
+        journal.close()
+        note(f"table: {out}")
+    if found.failed:
+        note(f"note: {found.failed} of {len(found.rows)} points could not be predicted; see their column `error`")
+    return 0

@@ -1,0 +1,90 @@
+"""`moesim train`: predict one training step of a scenario file."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+if TYPE_CHECKING:
+    from moesim.sim.train.prediction import Prediction
+
+_AGREE = 1e-9  # relative; the exact run adds the same numbers in another order
+
+
+def train(
+    scenario: Annotated[
+        Path, typer.Argument(help="Scenario file in YAML; `moesim init` writes one.", show_default=False)
+    ],
+    json: Annotated[bool, typer.Option("--json", help="Print the whole prediction as JSON.")] = False,
+    timeline: Annotated[
+        Path | None, typer.Option(help="Write the step as a Chrome trace (JSON; opens in ui.perfetto.dev).")
+    ] = None,
+    figure: Annotated[Path | None, typer.Option(help="Draw the step as a Gantt chart (.png, .svg or .pdf).")] = None,
+    exact: Annotated[
+        bool, typer.Option("--exact", help="Also run every kernel as an event of its own, and compare.")
+    ] = False,
+    tokens: Annotated[
+        str,
+        typer.Option(
+            help="Also the whole run of so many tokens, for example 14.8e12: days, dollars, energy, failures."
+        ),
+    ] = "",
+    no_memory_check: Annotated[
+        bool,
+        typer.Option("--no-memory-check", help="Answer even if a stage needs more memory than its GPU has."),
+    ] = False,
+) -> int:
+    """Predict the time, memory and cost of one training step."""
+    from moesim.reports.failures import check_writable
+    from moesim.reports.text import console, note, print_json
+    from moesim.sim.plan.words import token_count
+    from moesim.sim.question.scenario import load_scenario
+    from moesim.sim.train.predict import predict_train
+    from moesim.sim.train.whole_run import training_run
+
+    for path in (timeline, figure):
+        if path is not None:
+            check_writable(path)
+    if figure is not None:
+        from moesim.reports.figures.step import check_format
+
+        check_format(figure)
+    question = load_scenario(scenario)
+    prediction = predict_train(question, check_memory=not no_memory_check)
+    run = training_run(prediction, wanted) if (wanted := token_count(tokens)) is not None else None
+    if json:
+        print_json(prediction.to_dict() | ({"run": run.to_dict()} if run is not None else {}))
+    else:
+        from moesim.reports.tables.run import run_report
+        from moesim.reports.tables.train import train_report
+
+        console().print(train_report(prediction), *([run_report(run)] if run is not None else []), sep="\n")
+    if timeline is not None:
+        from moesim.reports.chrometrace import write_chrome_trace
+
+        write_chrome_trace(prediction, timeline)
+        note(f"timeline: {timeline} (open it in https://ui.perfetto.dev)")
+    if figure is not None:
+        from moesim.reports.figures.step import write_figure
+
+        write_figure(prediction, figure)
+        note(f"figure: {figure}")
+    return _compare_exact(scenario, prediction) if exact else 0
+
+
+def _compare_exact(scenario: Path, replay: Prediction) -> int:
+    """Run op by op; 0 when the step time is the replay's, 1 when it is not."""
+    from time import perf_counter
+
+    from moesim.reports.text import note
+    from moesim.sim.train.predict import predict_train
+
+    begin = perf_counter()
+    step_s = predict_train(scenario, check_memory=False, exact=True).step_time_s
+    wall_s = perf_counter() - begin
+    difference = abs(step_s - replay.step_time_s) / replay.step_time_s
+    verdict = "agrees with the replay" if difference < _AGREE else "DIFFERS from the replay: please report this"
+    note(f"exact: {step_s:.9g} s, {verdict} (relative difference {difference:.1e}); took {wall_s:.1f} s")
+    return 0 if difference < _AGREE else 1

@@ -1,0 +1,66 @@
+"""A tornado: one bar per change, the ones that matter most on top."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from moesim.reports.failures import writing
+from moesim.reports.figures.palette import INK, PHASES
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+    from moesim.sim.variation.outcome import Change
+    from moesim.sim.variation.whatif_serve import ServeWhatIf
+    from moesim.sim.variation.whatif_train import WhatIf
+
+_STYLE: Any = {"font.size": 9.0, "axes.edgecolor": "#888888", "text.color": INK, "svg.hashsalt": "moesim"}
+
+
+def tornado(found: WhatIf | ServeWhatIf) -> Figure:
+    """Change of tokens per dollar by knob, in percent; pale bars would not fit into memory."""
+    import matplotlib as mpl
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    knobs: Sequence[tuple[str, Sequence[Change]]] = found.by_knob()[::-1]
+    with mpl.rc_context(_STYLE):
+        figure = Figure(figsize=(8.0, 1.2 + 0.45 * len(knobs)), layout="constrained")
+        FigureCanvasAgg(figure)
+        axes = figure.add_subplot()
+        for row, (_, outcomes) in enumerate(knobs):
+            for o in outcomes:
+                gain = 100.0 * (o.value_factor - 1.0)
+                colour = PHASES["F"] if gain >= 0 else PHASES["B"]
+                axes.barh(row, gain, color=colour, height=0.62, alpha=1.0 if o.fits else 0.35)
+            sides = [[o for o in outcomes if (o.value_factor >= 1.0) == up] for up in (True, False)]
+            for side, own in zip((1, -1), sides, strict=True):
+                _label(axes, row, own, side, alone=not all(sides))
+        axes.set_yticks(range(len(knobs)), [name for name, _ in knobs])
+        axes.axvline(0.0, color=INK, linewidth=0.8)
+        axes.margins(x=0.18)
+        axes.set_xlabel("change of tokens per dollar, %")
+        axes.set_title(f"what matters for this run ({found.tokens_per_s:,.0f} tokens/s as asked)", loc="left")
+        axes.spines[["top", "right"]].set_visible(False)
+    return figure
+
+
+def _label(axes: Any, row: int, outcomes: Sequence[Change], side: int, alone: bool) -> None:
+    """The changes of one side beyond its longest bar, or in the empty half where the other side has none."""
+    if not outcomes:
+        return
+    ordered = sorted(outcomes, key=lambda o: o.value_factor, reverse=side > 0)
+    text = ", ".join(f"{o.change}{'' if o.fits else ' (does not fit)'}" for o in ordered)
+    place = 0.0 if alone else 100.0 * (ordered[0].value_factor - 1.0)
+    away = -side if alone else side
+    axes.annotate(text, (place, row), xytext=(4 * away, 0), textcoords="offset points", va="center",
+                  ha="left" if away > 0 else "right", fontsize=8.0)  # fmt: skip
+
+
+def write_tornado(found: WhatIf | ServeWhatIf, path: Path) -> None:
+    """Draw it into a file."""
+    metadata = {".svg": {"Date": None}, ".pdf": {"CreationDate": None}}.get(path.suffix.lower())
+    with writing(path):
+        tornado(found).savefig(path, dpi=150, metadata=metadata)

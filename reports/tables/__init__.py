@@ -1,0 +1,1 @@
+"""Answers as tables in the terminal, and as Markdown."""

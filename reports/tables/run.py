@@ -1,0 +1,32 @@
+"""A whole training run as a table: days, money, energy, failures, and where its assumptions come from."""
+
+from __future__ import annotations
+
+from rich import box
+from rich.console import Group, RenderableType
+from rich.table import Table
+from rich.text import Text
+
+from moesim.reports.text import binary, count, seconds, three
+from moesim.sim.train.whole_run import TrainingRun, sources
+
+
+def run_report(run: TrainingRun) -> RenderableType:
+    """Everything a person asks about a run."""
+    title = f"the whole run: {count(run.tokens)} tokens, {run.steps:,} steps on {run.gpus:,} GPUs"
+    table = Table(box=box.ROUNDED, show_header=False, title=title, title_justify="left")
+    days, compute = run.wall_s / 86400.0, run.compute_s / 86400.0
+    table.add_row("time", f"{three(days)} days ({three(compute)} of them compute: goodput {run.goodput:.1%})")
+    table.add_row("GPU-hours", f"{run.gpu_hours:,.0f}, with {run.spare_gpus:,} spare GPUs")
+    if run.usd is not None:
+        table.add_row("rent", f"${run.usd:,.0f}")
+    table.add_row("energy", f"{three(run.energy_mwh)} MWh, {three(run.co2_tonnes)} t CO2")
+    table.add_row("failures", f"{three(run.failures)} expected, one every {seconds_or_hours(run.mtbf_s)}")
+    table.add_row("checkpoints", f"{binary(run.checkpoint_bytes)}, {seconds(run.checkpoint_s)} each, every "
+                                 f"{seconds_or_hours(run.checkpoint_interval_s)} (Daly)")  # fmt: skip
+    return Group(table, *(Text(f"- {name}: {text}") for name, text in sources().items()))
+
+
+def seconds_or_hours(value: float) -> str:
+    """'25 minutes', '7.2 hours'."""
+    return f"{three(value / 3600.0)} hours" if value >= 3600.0 else f"{three(value / 60.0)} minutes"

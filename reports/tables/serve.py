@@ -1,0 +1,130 @@
+"""A serving prediction as tables: the answer first, then what it was spent on and what it rests on."""
+
+from __future__ import annotations
+
+from rich import box
+from rich.console import Group, RenderableType
+from rich.table import Table
+from rich.text import Text
+
+from moesim.reports.text import gib, seconds, three
+from moesim.sim.serve.figures_of_merit import Spread
+from moesim.sim.serve.job import ServeJob
+from moesim.sim.serve.prediction import ServePrediction
+
+PART_TITLES = {
+    "gemm": "projections and dense FFN",
+    "experts": "experts",
+    "attention": "attention core",
+    "ssm": "state-space mixer",
+    "head": "output head and sampling",
+    "router": "router",
+    "elementwise": "norms, activations, permutation",
+    "tp_comm": "tensor-parallel communication",
+    "ep_comm": "expert exchange",
+    "pp_comm": "pipeline transfers",
+    "adapters": "LoRA adapters",
+    "offload": "experts from host memory",
+    "host and gaps": "host, launches, gaps",
+    "prefill": "steps that carry prompts",
+    "idle": "idle",
+}
+_LABELS = {
+    "stable": "stable",
+    "backlogged": "backlogged: the queue grew during the run",
+    "overloaded": "overloaded: more comes than can be served",
+}
+
+
+def serve_report(p: ServePrediction) -> RenderableType:
+    """Everything that a person wants to see of one prediction."""
+    gap = Text("")
+    return Group(_title(p), gap, _latency(p), gap, _rates(p), gap, _shares(p), gap, *_notes(p))
+
+
+def layout_text(job: ServeJob) -> str:
+    """'tp 8 x attention dp 4, ep 32': degrees of 1 left out, but for tp."""
+    lay = job.layout
+    parts = [f"tp {lay.tp}"] + [f"x {name} {n}" for name, n in (("pp", lay.pp), ("attention dp", lay.dp)) if n > 1]
+    more = [f"{name} {n}" for name, n in (("ep", lay.ep), ("etp", lay.etp)) if n > 1]
+    return " ".join(parts) + (", " + ", ".join(more) if more else "")
+
+
+def deployment_text(p: ServePrediction) -> str:
+    """Which GPUs serve in which roles."""
+    d = p.resolved.deployment
+    if d.prefill is not None:
+        return (
+            f"{d.prefill_workers} prefill workers ({layout_text(d.prefill)}), {d.replicas} decode workers "
+            f"({layout_text(d.job)}), {d.gpus} GPUs"
+        )
+    return f"{d.replicas} x ({layout_text(d.job)}), {d.gpus} GPU{'s' if d.gpus > 1 else ''}"
+
+
+def _title(p: ServePrediction) -> Text:
+    job = p.resolved.deployment.job
+    text = Text(f"{job.arch.name} on {job.cluster.gpu.name} with {job.engine.title}\n", style="bold")
+    text.append(f"{deployment_text(p)}\n", style="")
+    text.append(f"{p.requests:,} requests: {_LABELS[p.label]}; capacity {three(p.capacity_requests_per_s)} requests/s")
+    return text
+
+
+def _latency(p: ServePrediction) -> Table:
+    table = Table(box=box.SIMPLE_HEAD)
+    for name in ("", "mean", "90 % interval", "p50", "p90", "p99"):
+        table.add_column(name, justify="left" if not name else "right")
+    rows: tuple[tuple[str, Spread, str], ...] = (
+        ("first token (TTFT)", p.ttft_s, "ttft_s"),
+        ("each further token (TPOT)", p.tpot_s, "tpot_s"),
+        ("whole request", p.e2e_s, ""),
+    )
+    for title, spread, key in rows:
+        band = p.intervals.get(key)
+        shown = f"{seconds(band.low)} to {seconds(band.high)}" if band else ""
+        table.add_row(title, seconds(spread.mean), shown, *(seconds(v) for v in (spread.p50, spread.p90, spread.p99)))
+    return table
+
+
+def _rates(p: ServePrediction) -> Table:
+    table = Table(box=box.SIMPLE_HEAD, show_header=False)
+    band = p.intervals["output_tokens_per_s"]
+    slo = p.resolved.ask.slo
+    rows = [
+        ("output tokens/s", f"{three(p.output_tokens_per_s)} ({three(band.low)} to {three(band.high)})"),
+        ("output tokens/s per GPU", three(p.output_tokens_per_s_per_gpu)),
+        ("requests/s", three(p.requests_per_s)),
+        (f"requests/s within {slo.ttft_s:g} s + {slo.tpot_s * 1e3:g} ms a token", three(p.goodput_per_s)),
+        ("mean running sequences", three(p.mean_batch)),
+        ("KV blocks per replica, used at most", f"{p.kv_blocks:,}, {p.kv_use:.0%}"),
+        ("preemptions", f"{p.preemptions:,}"),
+        ("weights, KV space per GPU", f"{gib(p.memory['weights'])} GiB, {gib(p.memory['cache_bytes'])} GiB"),
+    ]
+    for key, title in (
+        ("usd_per_million_input_tokens", "$ per million input tokens"),
+        ("usd_per_million_output_tokens", "$ per million output tokens"),
+        ("joules_per_output_token", "joules per output token"),
+    ):
+        if isinstance(p.cost.get(key), float):
+            rows.append((title, three(float(p.cost[key]))))
+    for title, value in rows:
+        table.add_row(title, value)
+    return table
+
+
+def _shares(p: ServePrediction) -> Table:
+    table = Table(box=box.SIMPLE_HEAD)
+    table.add_column("what the GPUs' time goes to")
+    table.add_column("share", justify="right")
+    for name, share in p.utilisation.items():
+        if share >= 0.0005:
+            table.add_row(PART_TITLES.get(name, name), f"{share:.1%}")
+    return table
+
+
+def _notes(p: ServePrediction) -> list[Text]:
+    lines = [Text("assumptions", style="bold")]
+    lines += [Text(f"  {line}") for line in p.assumptions if not line.startswith("constant ")]
+    constants = sum(line.startswith("constant ") for line in p.assumptions)
+    if constants:
+        lines.append(Text(f"  {constants} constants of the engine are assumed; --json lists them"))
+    return lines

@@ -1,0 +1,177 @@
+"""A training prediction as tables: the answer first, then where time, memory and numbers come from."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from rich import box
+from rich.console import Group, RenderableType
+from rich.table import Table
+from rich.text import Text
+
+from moesim.reports.text import gib, seconds, three
+from moesim.sim.train.memory import RankMemory
+from moesim.sim.train.prediction import Prediction
+
+CATEGORY_TITLES = {
+    "gemm": "GEMM (attention projections, dense FFN)",
+    "grouped_gemm": "expert GEMM",
+    "lora": "adapters",
+    "attention": "attention core",
+    "ssm": "state-space mixer",
+    "head": "output head and loss",
+    "embedding": "embedding",
+    "elementwise": "norms, activations, residuals",
+    "router": "router",
+    "permute": "token permutation",
+    "cast": "quantise and cast",
+    "grad_accumulate": "gradient accumulation",
+    "tp_comm": "tensor-parallel communication, exposed",
+    "cp_comm": "context-parallel communication, exposed",
+    "ep_comm": "expert all-to-all, exposed",
+    "dp_comm": "gradient and weight exchange, exposed",
+    "optimizer": "optimizer",
+    "offload": "offload to the host",
+    "host": "waiting for the host",
+    "bubble": "pipeline bubble",
+    "straggler": "stragglers",
+    "step_constant": "constant per step",
+}
+
+
+def train_report(p: Prediction) -> RenderableType:
+    """Everything that a person wants to see of one prediction."""
+    gap = Text("")
+    parts: tuple[RenderableType, ...] = (
+        _title(p),
+        _answer(p),
+        gap,
+        _breakdown(p),
+        gap,
+        _memory(p),
+        gap,
+        _evidence(p),
+        *_notes(p),
+    )
+    return Group(*parts)
+
+
+def layout_line(p: Prediction) -> str:
+    """'tp 1 x pp 16 x dp 128, ep 64, zero 1, dualpipe': degrees of 1 left out, but for tp, pp and dp."""
+    lay = p.resolved.job.layout
+    parts = [f"tp {lay.tp} x pp {lay.pp}"]
+    parts += [f"x {k} {getattr(lay, k)}" for k in ("cp",) if getattr(lay, k) > 1]
+    parts += [f"x dp {lay.dp}"]
+    extra = [f"{k} {getattr(lay, k)}" for k in ("vpp", "ep", "etp") if getattr(lay, k) > 1]
+    tail = [*extra, f"ZeRO-{lay.zero}"] + ([lay.schedule] if lay.pp > 1 else [])
+    return " ".join(parts) + ", " + ", ".join(tail)
+
+
+def batch_line(p: Prediction) -> str:
+    """'15,360 sequences of 4,096 tokens in 120 micro-batches of 1, fp8_block'."""
+    job = p.resolved.job
+    return (
+        f"{job.global_batch:,} sequences of {job.seq_len:,} tokens in {job.micro_batches} micro-batches of "
+        f"{job.micro_batch} per replica, {job.precision}"
+    )
+
+
+def _title(p: Prediction) -> Text:
+    job = p.resolved.job
+    recompute = ", ".join(sorted(job.recompute)) or "none"
+    text = Text(f"{job.arch.name} on {job.cluster.name}\n", style="bold")
+    text.append(f"{layout_line(p)}; stack {job.stack.name}\n", style="default")
+    text.append(f"{batch_line(p)}; recompute {recompute}\n", style="default")
+    return text
+
+
+def _plain(*columns: tuple[str, str]) -> Table:
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False, show_edge=False)
+    for title, justify in columns:
+        table.add_column(title, justify="right" if justify == "right" else "left", no_wrap=justify == "right")
+    return table
+
+
+def _answer(p: Prediction) -> Table:
+    table = Table(box=box.ROUNDED, show_header=False, pad_edge=True)
+    table.add_column(style="bold")
+    table.add_column()
+    table.add_row(
+        "step time",
+        f"{seconds(p.step_time_s)}   (90 % interval {three(p.low_s)} to {seconds(p.high_s)}, {p.band})",
+    )
+    table.add_row("tokens/s", f"{p.tokens_per_s:,.0f}   ({p.tokens_per_s_per_gpu:,.1f} per GPU)")
+    table.add_row(
+        "MFU", f"{p.mfu:.1%} of the 16-bit peak   ({p.model_flops_per_s_per_gpu / 1e12:,.1f} TFLOP/s per GPU)"
+    )
+    table.add_row("peak memory", _memory_line(p))
+    table.add_row("cost", _cost_line(p))
+    bounds = ", ".join(f"{seconds(v)} ({k})" for k, v in p.lower_bounds_s.items() if v > 0)
+    table.add_row("lower bounds", bounds or "none")
+    if p.dropped_share > 0:
+        table.add_row("tokens dropped", f"{p.dropped_share:.1%} of token-expert pairs (capacity factor)")
+    return table
+
+
+def _memory_line(p: Prediction) -> str:
+    worst = max(p.memory, key=lambda m: m.total)
+    verdict = "fits" if p.memory_fits else "DOES NOT FIT"
+    return f"{gib(worst.total)} of {gib(p.usable_bytes)} GiB on stage {worst.rank}   ({verdict})"
+
+
+def _cost_line(p: Prediction) -> str:
+    c = p.cost
+    parts = [f"{three(float(c['gpu_hours_per_million_tokens']))} GPU-hours and"]
+    per_token = float(c["energy_joules_per_step"]) / p.tokens_per_step
+    parts.append(f"{three(per_token * 1e6 / 3.6e6)} kWh per million tokens")
+    if "usd_per_million_tokens" in c:
+        parts.append(
+            f"; ${three(float(c['usd_per_million_tokens']))} at ${three(float(c['usd_per_gpu_hour']))} per GPU-hour"
+        )
+    return " ".join(parts).replace(" ;", ";")
+
+
+def _breakdown(p: Prediction) -> Table:
+    table = _plain(("where the step goes", "left"), ("seconds", "right"), ("share", "right"), ("", "left"))
+    for key, value in p.breakdown_s.items():
+        share = value / p.step_time_s
+        table.add_row(CATEGORY_TITLES.get(key, key), f"{value:.3f}", f"{share:.1%}", "█" * round(share * 40))
+    table.add_row("step", f"{sum(p.breakdown_s.values()):.3f}", "100.0%", "")
+    return table
+
+
+def _memory(p: Prediction) -> Table:
+    table = _plain(("GiB at the peak of", "left"), *((k, "right") for k in (*p.memory[0].by_kind(), "total")))
+    for label, m in _shown_stages(p.memory):
+        table.add_row(label, *(gib(v) for v in (*m.by_kind().values(), m.total)))
+    return table
+
+
+def _shown_stages(memory: tuple[RankMemory, ...]) -> Iterable[tuple[str, RankMemory]]:
+    """All stages when there are few, else the first, the fullest and the last."""
+    if len(memory) <= 4:
+        return [(f"stage {m.rank}", m) for m in memory]
+    worst = max(memory, key=lambda m: m.total)
+    names = {memory[0].rank: "first", memory[-1].rank: "last", worst.rank: "fullest"}
+    return [(f"stage {m.rank} ({names[m.rank]})", m) for m in memory if m.rank in names]
+
+
+def _evidence(p: Prediction) -> Table:
+    table = _plain(("how the busy seconds are known", "left"), ("share", "right"))
+    for source, share in p.sources.items():
+        table.add_row(source, f"{share:.1%}")
+    return table
+
+
+def _notes(p: Prediction) -> list[Text]:
+    """Assumptions in the order of interest; stack defaults and constants take a line each."""
+    defaults = [a.split(" (default of stack")[0] for a in p.assumptions if "(default of stack" in a]
+    constants = [a for a in p.assumptions if a.startswith("constant ")]
+    others = [a for a in p.assumptions if "(default of stack" not in a and not a.startswith("constant ")]
+    lines = [Text("\nassumed", style="bold"), *(Text(f"- {a}") for a in others)]
+    name = p.resolved.job.stack.name
+    if defaults:
+        lines.append(Text(f"- defaults of stack {name}: {', '.join(defaults)}"))
+    if constants:
+        lines.append(Text(f"- {len(constants)} constants without a fit: see --json, or `moesim show {name}`"))
+    return lines

@@ -1,0 +1,1 @@
+"""When: programs of timed items on streams, the event engine that runs them, and flows that share links."""

@@ -1,0 +1,156 @@
+"""The dense twin: the model that a mixture of experts should be compared with.
+
+Of equal active parameters: same hidden size, mixers, layers, vocabulary and MTP modules; every feed-forward block
+becomes one dense block, all of the same width, chosen so that a token touches as many parameters as in the mixture. Of
+any other size: hidden size, heads and depth grow together, as families of dense models do, before that width is chosen.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, replace
+from itertools import groupby
+from math import lcm
+from typing import Any
+
+from moesim.sim.model.arch import AttentionArch, FfnArch, LayerKind, ModelArch
+from moesim.sim.model.check import check
+from moesim.sim.model.fields import ArchError
+from moesim.sim.model.params import active_parameters
+
+_EXPERTS = ("moe", "moe_residual")
+_MULTIPLES = (256, 128, 64, 32, 16, 8, 4, 2, 1)  # widths that tensor parallelism and tiles like, coarsest first
+TOLERANCE = 0.005  # of the parameters; smaller steps are taken until the twin is within it
+_SAME = 0.15  # sizes that near keep every shape but the width
+
+
+def dense_twin(arch: ModelArch) -> ModelArch:
+    """A dense model whose active parameters equal those of `arch` within 0.5 %; a dense model is its own twin.
+
+    Experts with a gate become a gated block (three matrices), others an ungated one. Leading dense layers take the
+    common width too, so that all feed-forward blocks of the twin are alike.
+    """
+    if not arch.is_moe or arch.moe is None:
+        return arch
+    return _of_width(_without_experts(arch), float(_active(arch)))
+
+
+def dense_of_size(arch: ModelArch, size: float, name: str = "") -> ModelArch:
+    """A dense model of `size` parameters (within 0.5 %) of the family of `arch`. ArchError where none is that small.
+
+    Hidden size, heads and depth grow by the cube root of the ratio of sizes; widths of heads, keys and values of GQA
+    and the latent of MLA stay. Models with state-space mixers keep their hidden size and grow in depth.
+    """
+    dense = _without_experts(arch) if arch.is_moe else arch
+    growth = size / _active(arch)
+    if abs(growth - 1.0) > _SAME:
+        dense = _grown(dense, growth)
+    return _of_width(replace(dense, name=name or f"{arch.name}-dense-{size / 1e9:.3g}b"), size)
+
+
+def _without_experts(arch: ModelArch) -> ModelArch:
+    assert arch.moe is not None
+    gated = arch.moe.gated
+    layers = tuple(replace(kind, ffn="dense", experts=None) if kind.ffn in _EXPERTS else kind for kind in arch.layers)
+    ffn = FfnArch(intermediate=1, gated=gated, activation="silu" if gated else "gelu")
+    return replace(arch, name=f"{arch.name}-dense-twin", layers=layers, ffn=ffn, moe=None)
+
+
+def _grown(arch: ModelArch, growth: float) -> ModelArch:
+    """The family's member of about `growth` times as many parameters, its feed-forward width still open."""
+    side = growth ** (1.0 / 3.0)
+    old = arch.num_layers
+    count = max(1, round(old * side))
+    layers = tuple(arch.layers[i * old // count] for i in range(count))
+    if arch.ssm is not None or arch.attention is None:
+        return replace(arch, layers=layers)
+    hidden = max(1, round(arch.hidden * side / 128)) * 128
+    return replace(arch, layers=layers, hidden=hidden, attention=_more_heads(arch.attention, side))
+
+
+def _more_heads(a: AttentionArch, side: float) -> AttentionArch:
+    each = 8 if a.kv_heads == a.heads else lcm(8, a.kv_heads)
+    heads = max(1, round(a.heads * side / each)) * each
+    rank = a.q_lora_rank and max(1, round(a.q_lora_rank * side / 128)) * 128
+    return replace(a, heads=heads, kv_heads=heads if a.kv_heads == a.heads else a.kv_heads, q_lora_rank=rank)
+
+
+def _of_width(arch: ModelArch, wanted: float) -> ModelArch:
+    """The model with the feed-forward width that brings it to `wanted` parameters."""
+
+    def with_width(width: int) -> ModelArch:
+        assert arch.ffn is not None
+        return replace(arch, ffn=replace(arch.ffn, intermediate=width))
+
+    if not any(kind.ffn == "dense" for kind in arch.layers):
+        raise ArchError(f"{arch.name} has no feed-forward blocks whose width could make it {wanted / 1e9:.3g} B large")
+    first, second = _active(with_width(1)), _active(with_width(2))
+    width = 1.0 + (wanted - first) / (second - first)  # parameters are linear in the width
+    if width < 1.0:
+        raise ArchError(f"no dense model of the family of {arch.name} is as small as {wanted / 1e9:.3g} B parameters")
+    twin = with_width(round(width))
+    for multiple in _MULTIPLES:
+        candidate = with_width(max(multiple, round(width / multiple) * multiple))
+        if abs(_active(candidate) / wanted - 1.0) <= TOLERANCE:
+            twin = candidate
+            break
+    check(twin)
+    return twin
+
+
+def _active(arch: ModelArch) -> int:
+    return active_parameters(arch).with_input_embedding
+
+
+def as_mapping(arch: ModelArch) -> dict[str, Any]:
+    """`arch` as the inline mapping that a scenario takes as its model; reading it back gives an equal record."""
+    record: dict[str, Any] = {
+        name: value
+        for name, value in asdict(replace(arch, layers=())).items()
+        if value is not None and name not in ("layers", "vocab")
+    }
+    for part in ("attention", "ffn", "moe", "ssm"):
+        if part in record:
+            record[part] = {key: value for key, value in record[part].items() if value is not None}
+    record["layers"] = arch.num_layers
+    record["pattern"] = pattern_of(arch.layers)
+    record["vocab"] = arch.vocab or None
+    return record
+
+
+def pattern_of(layers: tuple[LayerKind, ...]) -> str:
+    """The layers as one line of text, for example '3 x attention+dense, 58 x attention+moe'."""
+    return ", ".join(f"{len(list(run))} x {_spelled(kind)}" for kind, run in groupby(layers))
+
+
+def _spelled(kind: LayerKind) -> str:
+    experts = f"[{kind.experts}]" if kind.experts is not None else ""
+    return f"{'encoder ' if kind.encoder else ''}{kind.mixer}+{kind.ffn}{experts}"
+
+
+def twin_scenario(scenario: Mapping[str, Any], arch: ModelArch, twin: ModelArch | None = None) -> dict[str, Any]:
+    """The same question about a dense model: same cluster, batch and pipeline, no expert parallelism, same load.
+
+    `twin`: the dense model; left out, that of equal active parameters. In serving the GPUs of a replica that held
+    requests of their own (attention data parallelism) become one tensor group, as experts did over them.
+    """
+    found = {key: value for key, value in scenario.items() if key != "routing"}
+    layout = {**scenario.get("layout", {}), "ep": 1, "etp": 1}
+    found["model"] = as_mapping(twin or dense_twin(arch))
+    if twin is not None and twin.num_layers != arch.num_layers:
+        layout.pop("stage_layers", None)
+    if "train" in scenario or "serve" not in scenario:
+        train = scenario.get("train", {})
+        found["train"] = {key: value for key, value in train.items() if key != "capacity_factor"}
+    if "serve" in scenario:
+        serve = scenario["serve"]
+        layout["tp"] = layout.get("tp", 1) * serve.get("attention_dp", 1)
+        found["serve"] = {k: v for k, v in serve.items() if k not in ("attention_dp", "expert_slots", "offload")}
+        if serve.get("pools"):
+            found["serve"]["pools"] = {name: _one_group(pool) for name, pool in serve["pools"].items()}
+    return {**found, "layout": layout}
+
+
+def _one_group(pool: Mapping[str, Any]) -> dict[str, Any]:
+    width = pool.get("tp", 1) * pool.get("attention_dp", 1)
+    return {key: value for key, value in pool.items() if key in ("workers", "pp")} | {"tp": width}

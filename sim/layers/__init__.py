@@ -1,0 +1,1 @@
+"""What a layer computes and sends, forward and backward: operations without seconds."""

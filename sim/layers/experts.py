@@ -1,0 +1,226 @@
+"""What one mixture-of-experts block computes and sends: router, dispatch, experts, combine, shared experts."""
+
+from __future__ import annotations
+
+from moesim.hwmodels.dtypes import bytes_per_element
+from moesim.hwmodels.work import Comm, ExpertExchange
+from moesim.sim.layers.context import ExpertLoad, LayerContext
+from moesim.sim.layers.dense import (
+    enter_tensor_parallel,
+    feed_forward,
+    leave_tensor_parallel,
+    linear,
+    norm,
+    passing,
+    residual,
+)
+from moesim.sim.layers.passes import PASSES, router_bytes
+from moesim.sim.layers.steps import Exchange, GroupedLinear, Linear, Pointwise, Step
+from moesim.sim.model.arch import LayerKind, MoeArch
+
+_KERNELS = {"alltoall": "all_to_all", "deepep": "normal", "hybridep": "hybrid"}
+
+
+def _router(ctx: LayerContext, moe: MoeArch, experts: int) -> list[Step]:
+    """Scores of every expert, top-k, softmax, auxiliary and z loss, and the token-expert map.
+
+    Traffic: about six passes over tokens x experts in fp32, forward and backward alike.
+    """
+    t = ctx.local_tokens
+    gemm = Linear(
+        name="moe.router",
+        m=max(1, round(t)),
+        n=experts,
+        k=ctx.arch.hidden,
+        dtype=ctx.half,
+        module="moe",
+        trainable=ctx.lora_rank == 0,
+    )
+    passes = ctx.tuning.get("router_passes", ctx.stack.constants_of, ctx.age)
+    score_bytes = router_bytes(t, experts, passes)
+    work = Pointwise(
+        name="moe.top_k",
+        forward_bytes=score_bytes,
+        backward_bytes=score_bytes,
+        kind="router",
+        category="router",
+        module="moe",
+        kernels=6,
+    )
+    return [gemm, work]
+
+
+def _permute(ctx: LayerContext, name: str, rows: float, width: int, kind: str = "permute") -> Pointwise:
+    """Copy rows into expert order (or back: "unpermute"): read and write vectors."""
+    factor = ctx.tuning.get("permute_traffic", ctx.stack.constants_of, ctx.age)
+    forward, backward = PASSES[kind]
+    moved = ctx.width * rows * width * factor
+    return Pointwise(
+        name=name,
+        forward_bytes=forward * moved,
+        backward_bytes=backward * moved,
+        kind=kind,
+        category="permute",
+        module="moe",
+        kernels=2,
+    )
+
+
+def _exchange(ctx: LayerContext, moe: MoeArch, load: ExpertLoad, width: int) -> tuple[list[Step], list[Step]]:
+    if ctx.layout.ep == 1:
+        return [], []
+    exposed = ctx.tuning.get("ep_exposed", ctx.stack.constants_of, ctx.stack.ep_overlap)
+    kernel = _KERNELS[ctx.stack.dispatcher]
+    sms = int(ctx.tuning.get("exchange_sms", ctx.stack.dispatcher))
+
+    def exchange(stage: str, dtype: str) -> ExpertExchange:
+        return ExpertExchange(
+            stage="dispatch" if stage == "dispatch" else "combine",
+            tokens=ctx.dispatched_tokens,
+            top_k=moe.top_k,
+            payload_bytes=width * max(bytes_per_element(dtype), ctx.width if dtype == "bf16" else 0.0),
+            group=ctx.group("ep"),
+            node_copies=load.node_copies,
+            rank_copies=load.rank_copies,
+            deduplicated=kernel != "all_to_all",
+            kernel=kernel,
+            sms=sms,
+            imbalance=load.imbalance,
+        )
+
+    there = Exchange(
+        name="moe.dispatch",
+        forward=exchange("dispatch", ctx.stack.dispatch_dtype),
+        backward=exchange("combine", "bf16"),
+        category="ep_comm",
+        module="moe",
+        exposed=exposed,
+    )
+    back = Exchange(
+        name="moe.combine",
+        forward=exchange("combine", "bf16"),
+        backward=exchange("dispatch", ctx.stack.dispatch_dtype),
+        category="ep_comm",
+        module="moe",
+        exposed=exposed,
+    )
+    return [there], [back]
+
+
+def _expert_tensor(ctx: LayerContext, rows: float, width: int) -> tuple[list[Step], list[Step]]:
+    """Experts split over etp ranks: gather the rows before, reduce-scatter the partial sums after.
+
+    Where every rank was sent all rows, partial sums are all-reduced.
+    """
+    if ctx.layout.etp == 1:
+        return [], []
+    group, buffer = ctx.group("etp"), rows * width * ctx.width
+    if ctx.layout.duplicates == "send":
+        total = Comm("all_reduce", buffer, group)
+        enter = Exchange(name="moe.etp_enter", forward=None, backward=total, module="moe")
+        leave = Exchange(name="moe.etp_leave", forward=total, backward=None, module="moe")
+        return [enter], [leave]
+    gather, scatter = Comm("all_gather", buffer, group), Comm("reduce_scatter", buffer, group)
+    enter = Exchange(name="moe.etp_enter", forward=gather, backward=scatter, module="moe")
+    leave = Exchange(name="moe.etp_leave", forward=scatter, backward=gather, module="moe")
+    return [enter], [leave]
+
+
+def _drop_duplicates(ctx: LayerContext) -> tuple[list[Step], list[Step]]:
+    """Without sequence parallelism each GPU of a tensor group dispatches its share of their common tokens (TED's DTD).
+
+    The results are gathered after the combine, their gradients after the backward of the dispatch.
+    """
+    lay = ctx.layout
+    if lay.sequence_parallel or lay.tp == 1 or lay.duplicates == "send":
+        return [], []
+    gather = Comm("all_gather", ctx.tokens * ctx.arch.hidden * 2.0, ctx.group("tp"))
+    drop = Exchange(name="moe.drop_duplicates", forward=None, backward=gather, module="moe")
+    back = Exchange(name="moe.gather_duplicates", forward=gather, backward=None, module="moe")
+    return [drop], [back]
+
+
+def expert_steps(ctx: LayerContext, moe: MoeArch, load: ExpertLoad, width: int, dtype: str | None = None) -> list[Step]:
+    """The local experts' matrices and the activation between; `dtype` of their GEMMs: that of the run, unless given."""
+    inner = max(1, moe.expert_intermediate // ctx.layout.etp)
+    rows = load.rows
+    accumulate = 8.0 * ctx.tuning.get("accumulate_traffic", ctx.stack.constants_of)
+
+    fused = ctx.stack.fused_experts is True
+    scale = ctx.tuning.get("fused_expert_mlp_factor") if fused else 1.0
+    cast = ctx.cast_bytes() * scale * ctx.tuning.get("expert_cast_factor", ctx.stack.constants_of, ctx.age)
+    # published NVFP4 recipes of MoE models gain next to nothing over MXFP8: experts are priced in MXFP8 (assumed)
+    dtype = dtype or ("mxfp8" if ctx.precision == "nvfp4" else ctx.precision)
+
+    def grouped(name: str, n: int, k: int) -> GroupedLinear:
+        return GroupedLinear(
+            name=name,
+            rows=rows,
+            n=n,
+            k=k,
+            dtype=dtype,
+            cast_bytes=cast,
+            accumulate_bytes=accumulate,
+            scale=scale,
+            trainable=ctx.lora_rank == 0,
+            weight_cast_bytes=ctx.weight_cast_bytes(),
+            one_launch=fused or ctx.stack.grouped_kernels,
+        )
+
+    elements = float(sum(rows)) * inner * scale
+    if moe.expert_bias:  # bias, clamp and gate as separate elementwise kernels (gpt-oss)
+        elements *= ctx.tuning.get("unfused_activation_passes", ctx.stack.constants_of)
+    act = passing(ctx, "moe.act", "gated_act" if moe.gated else "act", elements, "moe_act")
+    return [grouped("moe.up", (2 if moe.gated else 1) * inner, width), act, grouped("moe.down", width, inner)]
+
+
+def _shared(ctx: LayerContext, moe: MoeArch) -> list[Step]:
+    if not moe.shared_intermediate:
+        return []
+    steps = enter_tensor_parallel(ctx, "shared.enter", "shared_experts")
+    width = max(1, moe.shared_intermediate // ctx.layout.tp)
+    steps += feed_forward(ctx, "shared", width, moe.gated, float(ctx.tokens))
+    return steps + leave_tensor_parallel(ctx, "shared.leave", "shared_experts")
+
+
+def moe_steps(ctx: LayerContext, kind: LayerKind) -> list[Step]:
+    """One MoE block with its norm and residual; rows and bytes follow the expert load of the busiest rank."""
+    moe = ctx.arch.moe
+    assert moe is not None
+    experts = kind.experts or moe.experts
+    load = ctx.load
+    assert load is not None, "an MoE layer needs its expert load"
+    width = moe.latent or ctx.arch.hidden
+    sent = ctx.dispatched_tokens * moe.top_k
+    received = float(sum(load.rows))
+    steps: list[Step] = [norm(ctx, "moe.norm"), *_router(ctx, moe, experts)]
+    steps += _shared(ctx, moe)
+    if moe.latent:
+        steps.append(linear(ctx, "moe.latent_down", ctx.local_tokens, moe.latent, ctx.arch.hidden))
+    there, back = _exchange(ctx, moe, load, width)
+    enter, leave = _expert_tensor(ctx, received, width)
+    drop, regather = _drop_duplicates(ctx)
+    steps += drop
+    copies = ctx.stack.dispatcher == "alltoall" and ctx.layout.ep > 1  # the other kernels permute while they copy
+    if copies:
+        steps.append(_permute(ctx, "moe.permute", sent, width))
+    steps += [*there, *enter, _permute(ctx, "moe.sort", received, width)]
+    steps += expert_steps(ctx, moe, load, width)
+    # whoever brings rows back to their tokens also adds them up: here, or after the exchange of plain copies
+    steps += [_permute(ctx, "moe.unsort", received, width, "permute" if copies else "unpermute"), *leave, *back]
+    if copies:
+        steps.append(_permute(ctx, "moe.unpermute", sent, width, "unpermute"))
+    steps += regather
+    if moe.latent:
+        steps.append(linear(ctx, "moe.latent_up", ctx.local_tokens, ctx.arch.hidden, moe.latent))
+    if kind.ffn == "moe_residual" and moe.residual_intermediate:
+        steps += dense_residual(ctx, moe)
+    steps.append(residual(ctx, "moe.residual"))
+    return steps
+
+
+def dense_residual(ctx: LayerContext, moe: MoeArch) -> list[Step]:
+    """The dense MLP beside the experts (Arctic, PR-MoE)."""
+    steps = enter_tensor_parallel(ctx, "residual.enter")
+    steps += feed_forward(ctx, "residual", moe.residual_intermediate // ctx.layout.tp, moe.gated, float(ctx.tokens))
+    return steps + leave_tensor_parallel(ctx, "residual.leave")

@@ -1,0 +1,74 @@
+"""What one state-space or linear-attention mixer computes: Mamba-1, Mamba-2, gated DeltaNet."""
+
+from __future__ import annotations
+
+from moesim.sim.layers.context import LayerContext
+from moesim.sim.layers.dense import enter_tensor_parallel, leave_tensor_parallel, linear, norm, pointwise, residual
+from moesim.sim.layers.steps import Linear, Pointwise, Step
+
+_CHUNK = 128  # tokens per chunk of the chunked scan (state-spaces/mamba and flash-linear-attention defaults: 64-256)
+
+
+def _chunked_scan(ctx: LayerContext, name: str, heads: int, d_state: int, head_dim: int) -> list[Step]:
+    """Chunked scan: per chunk and head, score, value and state GEMMs of size chunk x state x head_dim, plus traffic.
+
+    FLOPs per token and head: 2 x (chunk x (d_state + head_dim) / 2 + 2 x d_state x head_dim).
+    """
+    t = float(ctx.tokens)
+    per_token = _CHUNK * (d_state + head_dim) / 2.0 + 2.0 * d_state * head_dim
+    rows = max(1, round(t))
+    core = Linear(
+        name=name,
+        m=rows,
+        n=max(1, heads),
+        k=max(1, round(per_token)),
+        category="ssm",
+        module="ssm",
+        trainable=False,
+        dtype=ctx.half,
+    )
+    passes = ctx.tuning.get("ssm_passes", ctx.stack.constants_of)
+    states = t / _CHUNK * heads * d_state * head_dim * 4.0
+    traffic = passes * (t * heads * head_dim * 2.0 * 3 + t * 2 * d_state * 2.0) + 4.0 * states
+    scan = Pointwise(
+        name=f"{name}.scan",
+        forward_bytes=traffic,
+        backward_bytes=2.5 * traffic,
+        category="ssm",
+        module="ssm",
+        kernels=5,
+    )
+    return [core, scan]
+
+
+def ssm_steps(ctx: LayerContext, kind: str) -> list[Step]:
+    """One mixer with norm, input projection, short convolution, scan, gated norm, output projection, residual."""
+    s = ctx.arch.ssm
+    assert s is not None
+    h, t, tp = ctx.arch.hidden, float(ctx.tokens), ctx.layout.tp
+    inner = s.d_inner // tp
+    heads = max(1, s.heads // tp)
+    keys = s.key_heads * (s.key_dim if kind == "gated_deltanet" else s.d_state) // tp
+    width = 2 * inner + 2 * keys + heads if kind != "mamba1" else 2 * inner
+    steps: list[Step] = [norm(ctx, "ssm.norm"), *enter_tensor_parallel(ctx, "ssm.enter")]
+    steps.append(linear(ctx, "ssm.in", t, width, h))
+    convolved = t * (inner + 2 * keys)
+    steps.append(pointwise(ctx, "ssm.conv", 4.0 * convolved, 8.0 * convolved))
+    if kind == "mamba1":
+        steps.append(linear(ctx, "ssm.x", t, s.dt_rank + 2 * s.d_state, inner))
+        steps.append(linear(ctx, "ssm.dt", t, inner, s.dt_rank))
+        scan = t * inner * (8.0 + 2.0 * s.d_state / 8.0)
+        steps.append(
+            Pointwise(name="ssm.scan", forward_bytes=scan, backward_bytes=3 * scan, category="ssm", module="ssm")
+        )
+    else:
+        head_dim = s.d_inner // max(1, s.heads)
+        state = s.key_dim if kind == "gated_deltanet" else s.d_state
+        steps += _chunked_scan(ctx, "ssm.core", heads, state, head_dim)
+    steps.append(pointwise(ctx, "ssm.gate_norm", 6.0 * t * inner, 10.0 * t * inner))
+    steps.append(linear(ctx, "ssm.out", t, h, inner))
+    steps += [*leave_tensor_parallel(ctx, "ssm.leave"), residual(ctx, "ssm.residual")]
+    return steps
+
+
+__all__ = ["ssm_steps"]

@@ -1,0 +1,240 @@
+"""Steps: one layer's forward as a list of differentiable steps, from which forward and backward ops follow.
+
+A linear layer has an input-gradient and a weight-gradient GEMM, an all-gather turns into a reduce-scatter, a dispatch
+into a combine: writing the forward once keeps the two halves of a training step consistent.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
+
+from moesim.hwmodels.work import Attention, Comm, ExpertExchange, Gemm, GroupedGemm, Stream
+from moesim.sim.layers.graph import SegmentBuilder
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Linear:
+    """y[m, n] = x[m, k] W[k, n]; `cast_bytes` per element of x (forward) and dy (backward) for quantised GEMMs."""
+
+    name: str
+    m: int
+    n: int
+    k: int
+    dtype: str = "bf16"
+    category: str = "gemm"
+    module: str = ""
+    cast_bytes: float = 0.0
+    trainable: bool = True
+    accumulate_bytes: float = 0.0  # per weight and micro-batch, for the fp32 gradient buffer
+    adapter_rank: int = 0  # LoRA: y += (x A) B with A[k, rank], B[rank, n]
+    dequantise_bytes: float = 0.0  # per weight and pass, for bases stored below 16 bits (QLoRA)
+    weight_cast_bytes: float = 0.0  # per weight and micro-batch, to quantise and transpose it
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class GroupedLinear:
+    """One linear layer per local expert; rows of each expert given."""
+
+    name: str
+    rows: tuple[int, ...]
+    n: int
+    k: int
+    dtype: str = "bf16"
+    category: str = "grouped_gemm"
+    module: str = "moe"
+    cast_bytes: float = 0.0
+    trainable: bool = True
+    accumulate_bytes: float = 0.0
+    scale: float = 1.0  # of the kernel's time, where neighbours are fused into it
+    weight_cast_bytes: float = 0.0  # per weight and micro-batch, to quantise and transpose it
+    one_launch: bool = False  # one kernel serves all experts; otherwise each has its own, on parallel streams
+
+    @property
+    def side_launches(self) -> int:
+        """Launches per GEMM or cast beyond the first."""
+        return 0 if self.one_launch else sum(1 for r in self.rows if r) - 1
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Core:
+    """Softmax attention. Fused: one kernel. Unfused: two batched GEMMs and passes over the score matrix."""
+
+    name: str
+    work: Attention
+    unfused_bytes: float = 0.0  # per score element, forward; 0 for a fused kernel
+    unfused_backward_bytes: float = 0.0
+    scale: float = 1.0  # of the fused kernel's time
+    category: str = "attention"
+    module: str = "core_attention"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Pointwise:
+    """Memory-bound work with its own traffic forward and backward."""
+
+    name: str
+    forward_bytes: float
+    backward_bytes: float
+    kind: str = "elementwise"
+    category: str = "elementwise"
+    module: str = ""
+    kernels: int = 1
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Exchange:
+    """Communication inside a layer: what is sent forward and backward (either may be nothing)."""
+
+    name: str
+    forward: Comm | ExpertExchange | None
+    backward: Comm | ExpertExchange | None
+    category: str = "tp_comm"
+    module: str = ""
+    exposed: float = 1.0
+
+
+Step = Linear | GroupedLinear | Core | Pointwise | Exchange
+
+
+def _cast(builder: SegmentBuilder, name: str, elements: float, bytes_each: float, side_launches: int = 0) -> None:
+    if bytes_each > 0 and elements > 0:
+        traffic = Stream(elements * bytes_each, "cast")
+        builder.compute(f"{name}.cast", traffic, "cast", side_launches=side_launches)
+
+
+def _cast_weights(builder: SegmentBuilder, name: str, step: Linear | GroupedLinear) -> None:
+    if step.weight_cast_bytes > 0:
+        matrices = 1 if isinstance(step, Linear) else len(step.rows)
+        traffic = Stream(float(matrices) * step.n * step.k * step.weight_cast_bytes, "cast")
+        builder.compute(f"{name}.cast_weights", traffic, "cast", kernels=0)
+
+
+def _dequantise(builder: SegmentBuilder, name: str, step: Linear) -> None:
+    if step.dequantise_bytes > 0:
+        builder.compute(f"{name}.dequantise", Stream(float(step.n) * step.k * step.dequantise_bytes, "cast"), "cast")
+
+
+def _grouped(builder: SegmentBuilder, name: str, work: GroupedGemm, step: GroupedLinear) -> None:
+    builder.compute(name, work, step.category, scale=step.scale, side_launches=step.side_launches)
+
+
+def _core_forward(builder: SegmentBuilder, step: Core) -> None:
+    w = step.work
+    if step.unfused_bytes <= 0:
+        builder.compute(step.name, w, step.category, scale=step.scale)
+        return
+    rows = w.batch * w.heads * w.q_len  # a batched GEMM fills the GPU like one with all its rows
+    builder.compute(f"{step.name}.qk", Gemm(rows, w.kv_len, w.qk_dim, w.dtype), step.category)
+    softmax = Stream(float(rows) * w.kv_len * step.unfused_bytes, "softmax")
+    builder.compute(f"{step.name}.softmax", softmax, step.category, kernels=3)
+    builder.compute(f"{step.name}.av", Gemm(rows, w.v_dim, w.kv_len, w.dtype), step.category)
+
+
+def _core_backward(builder: SegmentBuilder, step: Core) -> None:
+    w = step.work
+    if step.unfused_bytes <= 0:
+        builder.compute(f"{step.name}.bwd", replace(w, phase="backward"), step.category, scale=step.scale)
+        return
+    rows = w.batch * w.heads * w.q_len
+    inner = Gemm(rows, w.kv_len, w.qk_dim, w.dtype, count=2)
+    outer = Gemm(rows, w.v_dim, w.kv_len, w.dtype, count=2)
+    builder.compute(f"{step.name}.av.bwd", outer, step.category, kernels=2)
+    softmax = Stream(float(rows) * w.kv_len * step.unfused_backward_bytes, "softmax")
+    builder.compute(f"{step.name}.softmax.bwd", softmax, step.category, kernels=3)
+    builder.compute(f"{step.name}.qk.bwd", inner, step.category, kernels=2)
+
+
+def forward(builder: SegmentBuilder, steps: Iterable[Step], suffix: str = "") -> None:
+    """Append the forward ops of `steps`."""
+    for step in steps:
+        name = step.name + suffix
+        if isinstance(step, Linear):
+            _cast(builder, name, float(step.m) * step.k, step.cast_bytes)
+            _dequantise(builder, name, step)
+            _cast_weights(builder, name, step)
+            builder.compute(name, Gemm(step.m, step.n, step.k, step.dtype), step.category)
+            if step.adapter_rank:
+                builder.compute(f"{name}.lora_a", Gemm(step.m, step.adapter_rank, step.k), "lora")
+                builder.compute(f"{name}.lora_b", Gemm(step.m, step.n, step.adapter_rank), "lora")
+        elif isinstance(step, GroupedLinear):
+            _cast(builder, name, float(sum(step.rows)) * step.k, step.cast_bytes, step.side_launches)
+            _cast_weights(builder, name, step)
+            _grouped(builder, name, GroupedGemm(step.rows, step.n, step.k, step.dtype), step)
+        elif isinstance(step, Core):
+            _core_forward(builder, step)
+        elif isinstance(step, Pointwise):
+            if step.forward_bytes > 0:
+                work = Stream(step.forward_bytes, step.kind, step.kernels)
+                builder.compute(name, work, step.category, kernels=step.kernels)
+        elif step.forward is not None:
+            builder.transfer(name, step.forward, step.category, step.exposed)
+
+
+def _linear_backward_input(builder: SegmentBuilder, step: Linear | GroupedLinear) -> None:
+    if isinstance(step, Linear):
+        _cast(builder, f"{step.name}.bwd", float(step.m) * step.n, step.cast_bytes)
+        _dequantise(builder, f"{step.name}.bwd", step)
+        builder.compute(f"{step.name}.dgrad", Gemm(step.m, step.k, step.n, step.dtype), step.category)
+        if step.adapter_rank:
+            builder.compute(f"{step.name}.lora_b.dgrad", Gemm(step.m, step.adapter_rank, step.n), "lora")
+            builder.compute(f"{step.name}.lora_a.dgrad", Gemm(step.m, step.k, step.adapter_rank), "lora")
+        return
+    _cast(builder, f"{step.name}.bwd", float(sum(step.rows)) * step.n, step.cast_bytes, step.side_launches)
+    _grouped(builder, f"{step.name}.dgrad", GroupedGemm(step.rows, step.k, step.n, step.dtype), step)
+
+
+def _linear_backward_weight(builder: SegmentBuilder, step: Linear | GroupedLinear) -> None:
+    if isinstance(step, Linear) and step.adapter_rank:
+        builder.compute(f"{step.name}.lora_a.wgrad", Gemm(step.k, step.adapter_rank, step.m), "lora")
+        builder.compute(f"{step.name}.lora_b.wgrad", Gemm(step.adapter_rank, step.n, step.m), "lora")
+    if not step.trainable:
+        return
+    weights = float(step.n) * step.k
+    if isinstance(step, Linear):
+        builder.compute(f"{step.name}.wgrad", Gemm(step.n, step.k, step.m, step.dtype), step.category)
+    else:
+        weights *= len(step.rows)
+        grouped = GroupedGemm(step.rows, step.n, step.k, step.dtype, weight_gradient=True)
+        _grouped(builder, f"{step.name}.wgrad", grouped, step)
+    if step.accumulate_bytes > 0:
+        traffic = Stream(weights * step.accumulate_bytes, "accumulate")
+        builder.compute(f"{step.name}.accumulate", traffic, "grad_accumulate", kernels=0)
+
+
+def backward_input(builder: SegmentBuilder, steps: Sequence[Step]) -> None:
+    """Append the ops that carry the gradient back to the layer's input (ZB's "B")."""
+    for step in reversed(steps):
+        if isinstance(step, Linear | GroupedLinear):
+            _linear_backward_input(builder, step)
+        elif isinstance(step, Core):
+            _core_backward(builder, step)
+        elif isinstance(step, Pointwise):
+            if step.backward_bytes > 0:
+                work = Stream(step.backward_bytes, step.kind, step.kernels, backward=True)
+                builder.compute(f"{step.name}.bwd", work, step.category, kernels=step.kernels)
+        elif step.backward is not None:
+            builder.transfer(f"{step.name}.bwd", step.backward, step.category, step.exposed)
+
+
+def backward_weight(builder: SegmentBuilder, steps: Sequence[Step]) -> None:
+    """Append the weight-gradient ops (ZB's "W")."""
+    for step in reversed(steps):
+        if isinstance(step, Linear | GroupedLinear):
+            _linear_backward_weight(builder, step)
+
+
+def backward(builder: SegmentBuilder, steps: Sequence[Step]) -> None:
+    """Append the whole backward: input and weight gradients of each linear layer together."""
+    for step in reversed(steps):
+        backward_input(builder, (step,))
+        backward_weight(builder, (step,))
+
+
+def recomputed(steps: Sequence[Step], modules: frozenset[str]) -> tuple[Step, ...]:
+    """The steps that a backward pass runs again when these modules are not kept ("full": everything).
+
+    "keep_collectives": what transfers brought was kept and is not sent again (TED's CAC).
+    """
+    again = tuple(s for s in steps if "full" in modules or s.module in modules)
+    return tuple(s for s in again if not isinstance(s, Exchange)) if "keep_collectives" in modules else again

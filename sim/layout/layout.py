@@ -1,0 +1,189 @@
+"""Layout: how many ways each dimension is split, and which ranks talk to each other (Megatron's rank order).
+
+Dense parts: tensor (tp) fastest, then context (cp), data (dp), pipeline (pp) slowest. Expert parts fold over the same
+GPUs: expert tensor (etp) fastest, then expert (ep), expert data (edp), pipeline slowest ("MoE parallel folding").
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from math import gcd
+
+from moesim.hwmodels.cluster import Cluster
+from moesim.hwmodels.work import Group
+from moesim.sim.layout.pipeline import SCHEDULES
+from moesim.sim.model.arch import ModelArch
+
+
+class BadLayout(ValueError):
+    """A layout that cannot be; the message says why and what would do."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Layout:
+    """Degrees of parallelism. zero: 0 none, 1 optimizer (distributed optimizer), 2 gradients, 3 parameters (FSDP)."""
+
+    gpus: int
+    tp: int = 1
+    pp: int = 1
+    vpp: int = 1
+    cp: int = 1
+    ep: int = 1
+    etp: int = 1
+    zero: int = 1
+    zero_group: int | None = None  # ranks that share one copy (HSDP); None: all of dp x cp
+    schedule: str = "1f1b"
+    sequence_parallel: bool = True
+    duplicates: str = "drop"  # copies of a token inside a tensor group without sequence parallelism: drop or send
+    stage_layers: tuple[int, ...] | None = None  # layers per virtual stage, in model order (pp x vpp numbers)
+
+    @property
+    def dispatch_split(self) -> int:
+        """Parts into which a tensor group's tokens fall before their dispatch to experts."""
+        return self.tp if self.sequence_parallel or self.duplicates == "drop" else 1
+
+    @property
+    def dp(self) -> int:
+        """Data-parallel replicas of the dense parts."""
+        return self.gpus // (self.tp * self.cp * self.pp)
+
+    @property
+    def edp(self) -> int:
+        """Data-parallel replicas of the experts."""
+        return self.gpus // (self.etp * self.ep * self.pp)
+
+    @property
+    def chunks(self) -> int:
+        """Virtual pipeline stages in all."""
+        return self.pp * self.vpp
+
+    @property
+    def dense_shards(self) -> int:
+        """GPUs over which ZeRO spreads one copy of the dense parts: all of dp x cp, or the sharding group (HSDP)."""
+        return self.zero_group or self.dp * self.cp
+
+    @property
+    def expert_shards(self) -> int:
+        """GPUs over which ZeRO spreads one copy of the experts; under HSDP those inside one sharding group."""
+        if not self.zero_group:
+            return self.edp
+        return gcd(self.edp, max(1, self.zero_group * self.tp // (self.ep * self.etp)))
+
+    def group(self, kind: str, cluster: Cluster) -> Group:
+        """A communicator: tp, cp, ep, etp; dp and edp, over which dense and expert gradients are reduced and their
+        states sharded; dp_replicas and edp_replicas, the holders of equal shards (HSDP)."""
+        dense, expert, each = self.dense_shards, self.expert_shards, self.etp * self.ep
+        shapes = {
+            "tp": (self.tp, 1),
+            "cp": (self.cp, self.tp),
+            "dp": (dense, self.tp),
+            "dp_replicas": (self.dp * self.cp // dense, self.tp * dense),
+            "etp": (self.etp, 1),
+            "ep": (self.ep, self.etp),
+            "edp": (expert, each),
+            "edp_replicas": (self.edp // expert, each * expert),
+        }
+        return cluster.group(*shapes[kind])
+
+    def rank_of(self, chunk: int) -> int:
+        """The pipeline rank that runs virtual stage `chunk`."""
+        return chunk % self.pp
+
+    def chunks_of(self, rank: int) -> tuple[int, ...]:
+        """Virtual stages whose parameters a rank holds: its own, under DualPipe also those of its mirror image."""
+        ranks = {rank, self.pp - 1 - rank} if self.schedule == "dualpipe" else {rank}
+        return tuple(c for c in range(self.chunks) if self.rank_of(c) in ranks)
+
+    def pipeline_crosses(self, cluster: Cluster) -> bool:
+        """True when neighbouring stages lie in different scale-up domains."""
+        return self.gpus // self.pp >= cluster.domain or cluster.domain % (self.gpus // self.pp) != 0
+
+
+def _positive(layout: Layout) -> None:
+    for name in ("gpus", "tp", "pp", "vpp", "cp", "ep", "etp"):
+        if getattr(layout, name) < 1:
+            raise BadLayout(f"layout.{name}={getattr(layout, name)} must be at least 1")
+    if layout.zero not in (0, 1, 2, 3):
+        raise BadLayout(f"layout.zero={layout.zero} is not a ZeRO stage; use 0, 1, 2 or 3")
+    if layout.schedule not in SCHEDULES:
+        raise BadLayout(f"layout.schedule={layout.schedule!r} is not known; use one of {', '.join(SCHEDULES)}")
+
+
+def _divisors(n: int, limit: int) -> str:
+    return ", ".join(str(d) for d in range(1, limit + 1) if n % d == 0)
+
+
+def _check_degrees(layout: Layout) -> None:
+    dense = layout.tp * layout.cp * layout.pp
+    if layout.gpus % dense:
+        raise BadLayout(
+            f"dp is not whole: {layout.gpus} GPUs / (tp={layout.tp} x cp={layout.cp} x pp={layout.pp}) = "
+            f"{layout.gpus / dense:.2f}; use a number of GPUs that {dense} divides"
+        )
+    expert = layout.etp * layout.ep * layout.pp
+    if layout.gpus % expert:
+        raise BadLayout(
+            f"expert data parallel is not whole: {layout.gpus} GPUs / (etp={layout.etp} x ep={layout.ep} x "
+            f"pp={layout.pp}) = {layout.gpus / expert:.2f}; ep x etp may be one of "
+            f"{_divisors(layout.gpus // layout.pp, 512)}"
+        )
+    if layout.zero_group and (layout.dp * layout.cp) % layout.zero_group:
+        raise BadLayout(f"zero_group={layout.zero_group} does not divide dp x cp = {layout.dp * layout.cp}")
+
+
+def _check_model(layout: Layout, arch: ModelArch) -> None:
+    if layout.chunks > arch.num_layers + arch.mtp_layers + 2:
+        raise BadLayout(
+            f"pp={layout.pp} x vpp={layout.vpp} asks for {layout.chunks} stages, but {arch.name} has "
+            f"{arch.num_layers} layers; lower pp or vpp"
+        )
+    if layout.stage_layers and min(layout.stage_layers) < 0:
+        raise BadLayout(
+            f"stage_layers has a negative entry, {min(layout.stage_layers)}; use 0 for a stage without layers"
+        )
+    if layout.stage_layers and (
+        len(layout.stage_layers) != layout.chunks or sum(layout.stage_layers) != arch.num_layers
+    ):
+        raise BadLayout(
+            f"stage_layers has {len(layout.stage_layers)} entries that sum to {sum(layout.stage_layers)}; it needs "
+            f"pp x vpp = {layout.chunks} entries that sum to {arch.num_layers}"
+        )
+    att = arch.attention
+    if att is not None and att.heads % layout.tp:
+        raise BadLayout(
+            f"tp={layout.tp} does not divide {att.heads} attention heads; use {_divisors(att.heads, att.heads)}"
+        )
+    if arch.moe is None:
+        if layout.ep > 1 or layout.etp > 1:
+            raise BadLayout(f"{arch.name} has no experts: ep={layout.ep}, etp={layout.etp} must be 1")
+        return
+    if layout.duplicates == "send" and (layout.sequence_parallel or layout.tp == 1 or layout.etp != layout.tp):
+        raise BadLayout(
+            "duplicates=send needs copies to send: tp above 1, sequence_parallel=false and etp = tp, not "
+            f"tp={layout.tp}, sequence_parallel={str(layout.sequence_parallel).lower()}, etp={layout.etp}"
+        )
+    for experts in {layer.experts or arch.moe.experts for layer in arch.layers if layer.ffn in ("moe", "moe_residual")}:
+        if experts % layout.ep:
+            raise BadLayout(
+                f"ep={layout.ep} does not divide {experts} experts of {arch.name}; use one of {_divisors(experts, 512)}"
+            )
+
+
+def _check_schedule(layout: Layout) -> None:
+    if layout.vpp > 1 and layout.pp == 1:
+        raise BadLayout(f"vpp={layout.vpp} needs pp > 1")
+    if layout.schedule == "dualpipe" and (layout.pp % 2 or layout.pp < 2 or layout.vpp != 1):
+        raise BadLayout(f"dualpipe needs an even pp of at least 2 and vpp=1, not pp={layout.pp}, vpp={layout.vpp}")
+    if layout.vpp > 1 and layout.schedule != "interleaved":
+        raise BadLayout(f"schedule={layout.schedule} has no virtual stages; set vpp=1 or schedule=interleaved")
+    if layout.schedule == "interleaved" and layout.vpp == 1:
+        raise BadLayout("schedule=interleaved needs virtual stages: set vpp to 2 or more, or schedule=1f1b")
+
+
+def check_layout(layout: Layout, arch: ModelArch) -> Layout:
+    """The layout itself when it can be; BadLayout (what, why, what would do) otherwise."""
+    _positive(layout)
+    _check_degrees(layout)
+    _check_model(layout, arch)
+    _check_schedule(layout)
+    return layout

@@ -1,0 +1,192 @@
+"""Find a model: by catalogue name or alias, by path (config.json or our YAML), or from an inline mapping."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from moesim.hwmodels.facts import did_you_mean, read_yaml
+from moesim.sim.model.arch import LayerKind, ModelArch
+from moesim.sim.model.check import check
+from moesim.sim.model.fields import ArchError, Fields, short
+from moesim.sim.model.hf_config import from_hf
+from moesim.sim.model.own_form import from_mapping, from_plain
+
+__all__ = ["ArchError", "Published", "load_model", "model_names", "model_record", "published"]
+
+_ARCHS = Path(__file__).parent / "archs"
+_INDEX = _ARCHS / "_index.yaml"
+_DEFAULT_TOLERANCE_PCT = 0.5
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Published:
+    """What the makers say: parameter counts (None where they say nothing) and how exactly they say it."""
+
+    params_total: int | None
+    params_active: int | None
+    tolerance_pct: float
+    reason: str
+    verified: bool
+
+
+def model_names() -> tuple[str, ...]:
+    """Names of all models of the catalogue that can be simulated, sorted; aliases not included."""
+    hidden = {*_index()["not_simulatable"], _INDEX.stem}
+    return tuple(sorted(path.stem for path in _ARCHS.glob("*.yaml") if path.stem not in hidden))
+
+
+def load_model(model: str | Path | Mapping[Any, Any]) -> ModelArch:
+    """The model that is meant by a catalogue name or alias, a path, or an inline mapping; else an ArchError.
+
+    A path is a Hugging Face config.json, a directory that holds one, or a YAML file in our format. A mapping
+    is in our format, in Hugging Face form, a plain GPT {layers, hidden, heads, vocab}, or
+    {base: name, layers: n} (a proxy: the first n layers of a model).
+    """
+    if isinstance(model, Mapping):
+        return _from_mapping(model, "inline")
+    if isinstance(model, Path):
+        return _from_path(model)
+    if not isinstance(model, str) or not model.strip():
+        raise ArchError(f"model {short(model)} is no model; needs a name, a path or a mapping of sizes")
+    return _from_text(model)
+
+
+def model_record(name: str) -> Mapping[str, Any]:
+    """The catalogue file of a model (name or alias) as it is written, with aliases, source and notes."""
+    found = _canonical(name)
+    if found is None:
+        raise ArchError(f"unknown model {short(name)}; {did_you_mean(name, list(model_names()))}")
+    record: Mapping[str, Any] = _read(_ARCHS / f"{found}.yaml")
+    return record
+
+
+def published(name: str) -> Published:
+    """Published parameter counts of a catalogue model, with the tolerance that their rounding asks for."""
+    record = model_record(name)
+    counts = record.get("published") or {}
+    return Published(
+        params_total=counts.get("params_total"),
+        params_active=counts.get("params_active"),
+        tolerance_pct=float(counts.get("tolerance_pct", _DEFAULT_TOLERANCE_PCT)),
+        reason=str(counts.get("reason", "")),
+        verified=bool(counts.get("verified", True)),
+    )
+
+
+@cache
+def _index() -> dict[str, Any]:
+    index: dict[str, Any] = read_yaml(_INDEX)
+    return index
+
+
+def _canonical(name: str) -> str | None:
+    """The file name behind a name or alias, None when it is neither."""
+    key = name.strip().lower()
+    # letters, digits, "-" and "." only: a name must not reach outside the folder
+    if not key.replace("-", "").replace(".", "").isalnum():
+        return None
+    alias: str | None = _index()["aliases"].get(key)
+    if alias is not None:
+        return alias
+    return key if _is(Path.is_file, _ARCHS / f"{key}.yaml") else None
+
+
+def _from_text(model: str, proxies: bool = True) -> ModelArch:
+    """A model by catalogue name, alias or path."""
+    name = _canonical(model)
+    if name is not None:
+        return from_mapping(_read(_ARCHS / f"{name}.yaml"), name)
+    if _looks_like_path(model) or _is(Path.exists, Path(model)):
+        return _from_path(Path(model), proxies)
+    known = [*model_names(), *_index()["aliases"]]
+    hint = did_you_mean(model.strip().lower().rpartition("/")[2], known)
+    raise ArchError(f"unknown model {short(model)}: neither in the catalogue nor a path; {hint}")
+
+
+def _looks_like_path(text: str) -> bool:
+    return text.endswith((".json", ".yaml", ".yml", "/"))
+
+
+def _is(question: Callable[[Path], bool], path: Path) -> bool:
+    """Ask the file system; a path that it cannot even be asked for (too long, null byte) is not there."""
+    try:
+        return question(path)
+    except (OSError, ValueError):
+        return False
+
+
+def _from_path(path: Path, proxies: bool = True) -> ModelArch:
+    file = path / "config.json" if _is(Path.is_dir, path) else path
+    if not _is(Path.is_file, file):
+        raise ArchError(f"no model at {short(str(file))}: no such file; needs a config.json or a YAML")
+    record = _read(file)
+    if not isinstance(record, Mapping):
+        raise ArchError(f"no model at {short(str(file))}: holds {short(record)}; needs a mapping of sizes")
+    name = file.parent.name if file.name == "config.json" else file.stem
+    if "base" in record and not proxies:  # would allow a file that is its own base
+        raise ArchError(f"model at {short(str(file))} is itself a proxy with a base; needs a whole model as base")
+    return _from_mapping(record, name or "config")
+
+
+def _read(file: Path) -> Any:
+    """Parse JSON or YAML; every way in which a file can be broken is an ArchError."""
+    try:
+        if file.suffix == ".json":
+            return json.loads(file.read_text(encoding="utf-8"))
+        return read_yaml(file)
+    except (OSError, ValueError, RecursionError, yaml.YAMLError) as error:
+        kind = "JSON" if file.suffix == ".json" else "YAML"
+        raise ArchError(f"cannot read {short(str(file))} as {kind}: {short(str(error))}") from error
+
+
+def _from_mapping(record: Mapping[Any, Any], name: str) -> ModelArch:
+    if "base" in record:
+        return _from_base(record)
+    if "model_type" in record or "architectures" in record:
+        return from_hf(record, name)
+    if "heads" in record:
+        return from_plain(record, name)
+    return from_mapping(record, name)
+
+
+def _from_base(record: Mapping[Any, Any]) -> ModelArch:
+    """A catalogue model with fewer layers, other leading dense layers or other kv_heads."""
+    fields = Fields(record, "model with base")
+    base = _from_text(fields.text("base", ""), proxies=False)
+    fields.where = f"model with base {base.name!r}"
+    layers = fields.size("layers", base.num_layers)
+    if layers > base.num_layers:
+        raise fields.fail("layers", f"is {layers}, but {base.name} has {base.num_layers}; needs at most that")
+    arch = base.with_layers(base.layers[:layers])
+    if fields.has("first_dense_layers"):
+        arch = arch.with_layers(_with_dense(base, fields.count("first_dense_layers"), layers, fields))
+    if fields.has("kv_heads"):
+        if arch.attention is None:
+            raise fields.fail("kv_heads", f"cannot be set: {base.name} has no attention; leave it out")
+        arch = replace(arch, attention=replace(arch.attention, kv_heads=fields.size("kv_heads")))
+    changed = [key for key in ("layers", "first_dense_layers", "kv_heads") if key in record]
+    changes = ", ".join(f"{key}={record[key]}" for key in changed)
+    arch = replace(arch, name=fields.text("name", f"{base.name}[{changes}]" if changes else base.name))
+    fields.refuse_unknown()
+    check(arch)
+    return arch
+
+
+def _with_dense(base: ModelArch, dense: int, layers: int, fields: Fields) -> tuple[LayerKind, ...]:
+    """`dense` dense layers, then MoE layers: for models that are built so."""
+    own = next((i for i, kind in enumerate(base.layers) if kind.ffn != "dense"), base.num_layers)
+    moe = set(base.layers[own:])
+    if len(moe) != 1 or any(kind.mixer != next(iter(moe)).mixer for kind in base.layers):
+        why = f"cannot be set: {base.name} is not dense layers followed by MoE layers; write out a pattern"
+        raise fields.fail("first_dense_layers", why)
+    if dense > layers:
+        raise fields.fail("first_dense_layers", f"is {dense}; needs at most {layers} (layers)")
+    expert_layer = moe.pop()
+    return (replace(expert_layer, ffn="dense", experts=None),) * dense + (expert_layer,) * (layers - dense)

@@ -1,0 +1,1 @@
+"""How many replicas, racks and dollars a day of traffic takes, year after year."""

@@ -1,0 +1,132 @@
+"""plan_fleet: the verb that sizes a serving fleet for a day of traffic."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+from moesim.hwmodels.cluster import node_for_gpu
+from moesim.hwmodels.servers import load_server
+from moesim.sim.plan.fleet.facts import fact_sources, fleet_facts
+from moesim.sim.plan.fleet.fleet import Fleet, Group, Grown, check_growth, sized
+from moesim.sim.plan.serve.judge import ServeJudge
+from moesim.sim.plan.serve.plan import ServeOption, ServePlan, plan_serve
+from moesim.sim.plan.serve.search import ServeEffort
+from moesim.sim.plan.serve.space import Given
+from moesim.sim.plan.train.search import Progress
+from moesim.sim.question.scenario import Scenario, ScenarioError, load_scenario, parse_scenario
+from moesim.traces.day import Day, Hour, load_day
+from moesim.traces.generators import GENERATORS
+
+_RATE = 0.2  # requests per second of the search: the limits alone decide, the rate that is sustained comes after
+_COUNT = 500
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FleetAsk:
+    """What is asked beside scenario and traffic."""
+
+    growth: float = 0.0  # of the traffic a year
+    spare: int = 1  # replicas on top of those needed
+    gpus: tuple[int, ...] = ()  # sizes of a replica group to try instead of the scenario's cluster
+    slo: str = ""
+    given: Given = field(default_factory=dict)
+    facts: Mapping[str, float] = field(default_factory=dict)
+    effort: ServeEffort | None = None
+
+
+def plan_fleet(
+    scenario: Scenario | dict[str, Any] | str | Path,
+    traffic: str | Path | Day,
+    ask: FleetAsk | None = None,
+    progress: Progress | None = None,
+) -> Fleet:
+    """Replicas, racks, power and dollars for `traffic` (a CSV, or 24 hours) that grows year by year.
+
+    ScenarioError or BadTrace for questions that cannot be answered.
+    """
+    ask = ask or FleetAsk()
+    if isinstance(scenario, (str, Path)):
+        scenario = load_scenario(scenario)
+    elif isinstance(scenario, dict):
+        scenario = parse_scenario(scenario)
+    facts = fleet_facts(ask.facts)
+    check_growth(ask.growth, ask.spare)
+    day = load_day(traffic) if isinstance(traffic, (str, Path)) else traffic
+    busiest = max(day, key=lambda h: h.requests_per_s)
+    asked = with_lengths(scenario, busiest)
+    plan, option = _best_group(asked, ask, progress)
+    judge, s = plan.searches[0].judge, option.served
+    cluster = judge.base.cluster
+    node = scenario.cluster.node or node_for_gpu(scenario.cluster.gpu or cluster.gpu.name)
+    group = Group(
+        deployment=s.candidate.title,
+        gpus=s.candidate.gpus,
+        sustained_per_s=_sustained(scenario, day, plan, option),
+        tdp_w=cluster.gpu.tdp_w,
+        usd_per_gpu_hour=judge.price,
+        server=load_server(node, cluster.gpus_per_host, cluster.gpu),
+    )
+    rent = "given in the scenario" if scenario.price_usd_per_gpu_hour else f"middle of {cluster.gpu.price_note}"
+    server = group.server
+    sources = {
+        "usd_per_gpu_hour": f"{judge.price:g}, {rent}" if judge.price else "no price is known",
+        "server": f"{server.power_w / 1e3:g} kW, {server.gpus} GPUs; {server.usd_note}; {server.source}",
+        **fact_sources(ask.facts),
+    }
+    return sized(plan, group, day, Grown(ask.growth, ask.spare), facts, sources)
+
+
+def with_lengths(scenario: Scenario, hour: Hour) -> Scenario:
+    """The scenario with a slow stream of requests as long as those of an hour."""
+    serve = scenario.serve
+    if serve is None:
+        raise ScenarioError("the scenario has no serve section; add serve: {engine: vllm, requests: {...}}")
+    said = serve.requests
+    if hour.input_tokens is not None and hour.output_tokens is not None:
+        lengths = {"input_tokens": hour.input_tokens, "output_tokens": hour.output_tokens}
+    else:
+        lengths = {}
+    drawn = said.kind in GENERATORS or said.kind == "gamma"
+    if lengths and said.kind in GENERATORS:
+        raise ScenarioError(f"kind {said.kind} brings its own lengths; leave them out of the traffic table")
+    kind = said.kind if drawn else "poisson"
+    stream = {"kind": kind, "rate_per_s": _RATE, "concurrency": None, "count": said.count or _COUNT, "file": None}
+    requests = said.model_copy(update={**stream, **lengths})
+    return scenario.model_copy(update={"serve": serve.model_copy(update={"requests": requests})})
+
+
+def _best_group(scenario: Scenario, ask: FleetAsk, progress: Progress | None) -> tuple[ServePlan, ServeOption]:
+    """The deployment that sustains most requests per GPU, over all sizes."""
+    found, refused = [], ""
+    for count in ask.gpus or (scenario.cluster.gpus,):
+        try:
+            plan = plan_serve(
+                scenario, gpus=(count,), slo=ask.slo, objective="goodput", given=ask.given, effort=ask.effort,
+                progress=progress,
+            )  # fmt: skip
+        except ScenarioError as refusal:
+            refused = str(refusal)
+            continue
+        found.append((plan, max(plan.options, key=lambda o: o.sustained_per_s or 0.0)))
+    if not found:
+        raise ScenarioError(refused)
+    return max(found, key=lambda pair: (pair[1].sustained_per_s or 0.0) / pair[1].served.candidate.gpus)
+
+
+def _sustained(scenario: Scenario, day: Day, plan: ServePlan, option: ServeOption) -> tuple[float, ...]:
+    """The rate that one group sustains in every hour, simulated once per pair of lengths."""
+    candidate = option.served.candidate
+    cluster = scenario.cluster.model_copy(update={"gpus": candidate.gpus})
+    known: dict[tuple[int | None, int | None], float] = {}
+    for hour in day:
+        key = (hour.input_tokens, hour.output_tokens)
+        if key not in known:
+            asked = with_lengths(scenario, replace(hour, requests_per_s=1.0)).model_copy(update={"cluster": cluster})
+            known[key] = ServeJudge(asked, plan.slo).sustained_per_s(candidate)
+        if known[key] <= 0.0:
+            lengths = f"{hour.input_tokens} input and {hour.output_tokens} output tokens"
+            raise ScenarioError(f"{candidate.title} never serves {lengths} within {plan.slo.text}; loosen the limits")
+    return tuple(known[hour.input_tokens, hour.output_tokens] for hour in day)

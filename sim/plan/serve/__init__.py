@@ -1,0 +1,1 @@
+"""Which deployment serves a load within limits at the least cost."""

@@ -1,0 +1,94 @@
+"""What a served load cannot beat on a priced job: seconds to the first token, per further token, and of all work.
+
+Step costs are sums of lines over token counts (sim/serve/step.py). The lowest point of a line, and the lowest ratio of
+its seconds to its tokens, are below every step that a replica may ever compose.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from moesim.sim.serve.loop import Front
+from moesim.sim.serve.slo import Slo
+from moesim.sim.serve.step import StepCosts
+from moesim.sim.serve.workload import Workload
+
+
+@dataclass(frozen=True, slots=True)
+class Floors:
+    """Of one replica or worker; seconds."""
+
+    prompt_s: float  # of a step that carries any prompt, whatever else it holds
+    prompt_token_s: float  # per prompt token of one request
+    prompt_share_s: float  # per prompt token, all ranks working side by side
+    token_s: float  # between two tokens of a sequence
+    token_share_s: float  # per output token, all ranks working side by side
+
+
+def floors_of(costs: StepCosts) -> Floors:
+    """Floors of a priced job."""
+    job = costs.parts.job
+    dp, pp = job.attention_dp, job.layout.pp
+    kept = 0.5 if job.two_batch and job.arch.is_moe else 1.0  # overlap hides at most half of a step
+    base, head = costs.fixed_s + costs.lowest("rank"), costs.lowest("head")
+    decode = kept * (base + head + costs.host_s + costs.sequence_s + costs.lowest("experts"))
+    mixed = kept * (base + head + costs.lowest("prefill experts"))
+    mixed = max(mixed, costs.floor_s) + costs.host_s + costs.prefill_s
+    rank, experts, wide = costs.leanest("rank"), costs.leanest("experts"), costs.leanest("prefill experts")
+    shared = min(wide, experts)
+    return Floors(
+        prompt_s=mixed,
+        prompt_token_s=kept * (rank + wide) / pp,
+        prompt_share_s=kept * (rank / dp + wide) / pp,
+        token_s=min(decode / costs.yields, mixed),
+        token_share_s=kept * (rank / dp + shared) / pp,
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class LoadBounds:
+    """Of a load on a deployment: means over its requests, and what all GPUs of a kind need at least for all of them."""
+
+    ttft_s: float
+    tpot_s: float
+    span_s: float  # seconds of the whole load at least
+    attainable_share: float  # share of the requests that may come within the limits
+
+
+@dataclass(frozen=True, slots=True)
+class Pools:
+    """Floors of what computes prompts and of what decodes, and how many there are; replicas do both."""
+
+    prompts: Floors
+    workers: int
+    tokens: Floors
+    replicas: int
+    together: bool  # replicas: the same GPUs do both
+    streamed_tokens: float  # tokens that reach a client together; they shorten the pace that it sees
+
+
+def load_bounds(load: Workload, slo: Slo, front: Front, pools: Pools) -> LoadBounds:
+    """Bounds of a load on replicas or pools."""
+    prompts, tokens = pools.prompts, pools.tokens
+    r = load.requests
+    new = np.maximum(1.0, np.array(r.input_tokens, dtype=np.float64) - np.array(r.prefix, dtype=np.float64))
+    inputs, out = np.array(r.input_tokens, dtype=np.float64), np.array(r.output_tokens, dtype=np.float64)
+    first = np.maximum(prompts.prompt_s, prompts.prompt_token_s * new)
+    first = first + front.request_s + front.server_s + front.token_s * inputs
+    left = np.maximum(1.0, out - 1.0)
+    pace = np.where(out > 1, tokens.token_s * (1.0 - (np.minimum(pools.streamed_tokens, out) - 1.0) / left), 0.0)
+    prompt_s, token_s = prompts.prompt_share_s * float(new.sum()), tokens.token_share_s * float((out - 1.0).sum())
+    if pools.together:
+        span = (prompt_s + token_s) / pools.replicas
+    else:
+        span = max(prompt_s / pools.workers, token_s / pools.replicas)
+    skip = int(len(first) * load.warmup)
+    first, pace, several = first[skip:], pace[skip:], out[skip:] > 1
+    return LoadBounds(
+        ttft_s=float(first.mean()),
+        tpot_s=float(pace[several].mean()) if several.any() else 0.0,
+        span_s=span,
+        attainable_share=float(((first <= slo.ttft_s) & (pace <= slo.tpot_s)).mean()),
+    )

@@ -1,0 +1,225 @@
+"""ServeJudge: what each candidate deployment of one cluster cannot beat, and how it serves when it is simulated."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from math import ceil, inf
+
+import numpy as np
+
+from moesim.sim.plan.serve.bound import Floors, LoadBounds, Pools, floors_of, load_bounds
+from moesim.sim.plan.serve.space import ServeCandidate, Shape
+from moesim.sim.question.scenario import LayoutAsk, Scenario
+from moesim.sim.serve.accounts import span_s, utilisation
+from moesim.sim.serve.capacity import drained_per_s
+from moesim.sim.serve.figures_of_merit import goodput_per_s, label_of, spread
+from moesim.sim.serve.job import ServeJob
+from moesim.sim.serve.memory import serve_memory
+from moesim.sim.serve.resolve import Deployment, ResolvedServe, replica_layout, resolve_serve
+from moesim.sim.serve.simulate import Machine, PricedJobs, ServeRun, front_of, machine_of, simulate
+from moesim.sim.serve.slo import Slo
+from moesim.sim.serve.workload import Workload
+from moesim.sim.software.serving_engine import engine_tuning
+from moesim.sim.train.memory import GIB, DoesNotFit
+from moesim.traces.requests import Requests
+
+_DOUBLINGS, _HALVINGS = 12, 7  # of the search for the rate that a deployment sustains: far, then within 1 %
+_SETTLED = 4.0  # a stream lasts so many times a request at the limits (assumed)
+_SLOWEST = 10.0  # but limits that are that much looser than the load asked say nothing about it
+_MOST = 20_000  # requests of a repeated stream
+
+
+@dataclass(frozen=True, slots=True)
+class Served:
+    """A simulated candidate under the asked load; rates are those of all its GPUs."""
+
+    candidate: ServeCandidate
+    bounds: LoadBounds
+    ttft_s: float  # means
+    tpot_s: float
+    ttft_p90_s: float
+    tpot_p90_s: float
+    attained_share: float  # share of the requests within the limits
+    goodput_per_s: float
+    output_tokens_per_s: float
+    usd_per_million_output_tokens: float | None
+    label: str
+    idle_share: float  # share of the GPUs' time
+    communication_share: float
+    preemptions: int
+    memory_bytes: float  # weights, adapters and work space of the fullest GPU
+
+    def meets(self, slo: Slo) -> bool:
+        """Whether enough requests are served well, and the queue does not grow."""
+        return self.attained_share >= slo.share and self.label == "stable"
+
+
+class ServeJudge:
+    """Turns candidates into deployments of one cluster and prices them; what a shape costs is priced once."""
+
+    def __init__(self, scenario: Scenario, slo: Slo) -> None:
+        self._slo = slo
+        self._resolved = resolve_serve(open_scenario(scenario))
+        self.base: ServeJob = self._resolved.deployment.job
+        self.load: Workload = self._resolved.workload
+        self.assumptions = self._resolved.assumptions
+        self._tuning, self._priced = engine_tuning(), PricedJobs()
+        self.front = front_of(self.base, self._tuning)
+        self.price = scenario.price_usd_per_gpu_hour or self.base.cluster.gpu.price_usd_per_hour
+        self._machines: dict[tuple[Shape, int, bool], Machine | DoesNotFit] = {}
+        self._floors: dict[tuple[Shape, int, bool], Floors] = {}
+
+    def job(self, shape: Shape, max_batch: int, prefill: bool = False) -> ServeJob:
+        """The job of one replica or worker."""
+        engine = replace(self.base.engine, max_batch=max_batch)
+        job = replace(self.base, layout=replica_layout(self.base.arch, shape.ask), engine=engine)
+        return replace(job, speculation=None) if prefill else job
+
+    def fits(self, shape: Shape) -> DoesNotFit | None:
+        """None when weights and the longest request have room; else why not."""
+        found = self._machine(shape, self.base.engine.max_batch)
+        return found if isinstance(found, DoesNotFit) else None
+
+    def weight_bytes(self, shape: Shape) -> float:
+        """Weights, adapters and work space of the fullest GPU."""
+        memory = serve_memory(self.job(shape, self.base.engine.max_batch))
+        return memory.weights + memory.adapters + memory.work
+
+    def _machine(self, shape: Shape, max_batch: int, prefill: bool = False) -> Machine | DoesNotFit:
+        key = (shape, max_batch, prefill)
+        found = self._machines.get(key)
+        if found is None:
+            try:
+                found = machine_of(self.job(shape, max_batch, prefill), self.load, self._tuning, priced=self._priced)
+            except DoesNotFit as refusal:
+                found = refusal
+            self._machines[key] = found
+        return found
+
+    def _floor(self, shape: Shape, max_batch: int, prefill: bool = False) -> Floors:
+        key = (shape, max_batch, prefill)
+        found = self._floors.get(key)
+        if found is None:
+            machine = self._machine(shape, max_batch, prefill)
+            assert isinstance(machine, Machine)  # only shapes that fit are judged
+            found = self._floors[key] = floors_of(machine.costs)
+        return found
+
+    def bounds(self, c: ServeCandidate) -> LoadBounds:
+        """What the load takes at least on a candidate."""
+        own, engine = self._floor(c.shape, c.max_batch), self.base.engine
+        streamed_tokens = float(engine.stream_tokens)
+        if c.prefill is None:
+            pools = Pools(own, c.replicas, own, c.replicas, True, streamed_tokens)
+        else:
+            late = self._tuning.get("handover_tokens", engine.name, self.base.cluster.gpu.family)
+            prompts = self._floor(c.prefill, c.max_batch, True)
+            pools = Pools(prompts, c.prefill_workers, own, c.replicas, False, max(streamed_tokens, late))
+        return load_bounds(self.load, self._slo, self.front, pools)
+
+    def deployment(self, c: ServeCandidate) -> Deployment:
+        """The candidate as the simulator runs it."""
+        job, router = self.job(c.shape, c.max_batch), self._resolved.ask.router
+        prefill = self.job(c.prefill, c.max_batch, True) if c.prefill else None
+        return Deployment(job, c.replicas, prefill, c.prefill_workers, router)
+
+    def resolved(self, c: ServeCandidate) -> ResolvedServe:
+        """The candidate as the answer of a scenario that had asked for it."""
+        return replace(self._resolved, deployment=self.deployment(c))
+
+    def run(self, c: ServeCandidate, load: Workload) -> ServeRun:
+        """Any load on a candidate."""
+        return simulate(self.deployment(c), load, self._tuning, self._priced)
+
+    def simulate(self, c: ServeCandidate, bounds: LoadBounds | None = None) -> Served:
+        """The asked load on a candidate. DoesNotFit where it has no room."""
+        load, run = self.load, self.run(c, self.load)
+        found, span, shares = run.latencies(load.warmup), span_s(run), utilisation(run)
+        outputs = float(sum(run.log.output))
+        ttft, tpot = spread(found.ttft_s), spread(found.tpot_s)
+        usd = None if self.price is None else c.gpus * span / 3600.0 * self.price / outputs * 1e6
+        return Served(
+            candidate=c,
+            bounds=bounds or self.bounds(c),
+            ttft_s=ttft.mean,
+            tpot_s=tpot.mean,
+            ttft_p90_s=ttft.p90,
+            tpot_p90_s=tpot.p90,
+            attained_share=self._slo.attained(found),
+            goodput_per_s=goodput_per_s(found, self._slo.ttft_s, self._slo.tpot_s),
+            output_tokens_per_s=outputs / span,
+            usd_per_million_output_tokens=usd,
+            label=label_of(found, load.rate_per_s, inf, bool(load.clients)),
+            idle_share=shares["idle"],
+            communication_share=sum(shares.get(name, 0.0) for name in ("tp_comm", "ep_comm", "pp_comm")),
+            preemptions=run.log.preemptions,
+            memory_bytes=self.weight_bytes(c.shape),
+        )
+
+    def sustained_per_s(self, c: ServeCandidate) -> float:
+        """The largest rate of the asked stream at which the limits still hold, within 1 %; 0 where there is none.
+
+        Never more than what drains a full queue: a short stream could pass as one burst.
+        """
+        asked = self.load.rate_per_s
+        if not asked or self.load.clients:
+            return 0.0
+        most = drained_per_s(self.deployment(c), self.load, self._tuning, self._priced)
+        now_s = float(self.run(c, self.load).latencies(self.load.warmup).e2e_s.mean())
+        outputs = self.load.requests.output_tokens
+        at_limits_s = self._slo.ttft_s + self._slo.tpot_s * sum(outputs) / len(outputs)
+        settle_s = _SETTLED * max(now_s, min(at_limits_s, _SLOWEST * now_s))
+        low, high = 0.0, asked
+        for _ in range(_DOUBLINGS):
+            if high > most or not self._holds(c, high / asked, settle_s):
+                break
+            low, high = high, 2.0 * high
+        for _ in range(0 if low else _DOUBLINGS):
+            high *= 0.5
+            if self._holds(c, high / asked, settle_s):
+                low, high = high, 2.0 * high
+                break
+        for _ in range(_HALVINGS if low else 0):
+            middle = 0.5 * (low + high)
+            held = middle <= most and self._holds(c, middle / asked, settle_s)
+            low, high = (middle, high) if held else (low, middle)
+        return low
+
+    def _holds(self, c: ServeCandidate, factor: float, settle_s: float) -> bool:
+        """Whether the limits hold once the stream, so many times as fast, has come to a steady state."""
+        load = faster(self.load, factor, settle_s)
+        span = load.requests.arrival_s[-1] - load.requests.arrival_s[0]
+        found = self.run(c, load).latencies(min(0.5, settle_s / _SETTLED / span))
+        label = label_of(found, load.rate_per_s, inf, False)
+        return self._slo.attained(found) >= self._slo.share and label == "stable"
+
+
+def faster(load: Workload, factor: float, least_s: float) -> Workload:
+    """The stream so many times as fast, again from the start until it lasts `least_s` seconds or is very long."""
+    r = load.requests
+    arrivals = (np.array(r.arrival_s) - r.arrival_s[0]) / factor
+    span = float(arrivals[-1]) * len(r) / max(1, len(r) - 1)  # up to the first request of the next round
+    rounds = max(1, min(_MOST // len(r), ceil(least_s / span)))
+    times = np.concatenate([arrivals + n * span for n in range(rounds)])
+    repeated = Requests(
+        tuple(float(t) for t in times), r.input_tokens * rounds, r.output_tokens * rounds, r.prefix * rounds
+    )
+    return replace(load, requests=repeated)
+
+
+def open_scenario(scenario: Scenario) -> Scenario:
+    """The scenario with its deployment left open: one GPU stands in for it."""
+    assert scenario.serve is not None  # asked before
+    serve = scenario.serve.model_copy(update={"pools": None, "attention_dp": 1, "kv_blocks": None})
+    return scenario.model_copy(update={"layout": LayoutAsk(), "serve": serve})
+
+
+def too_large(judge: ServeJudge, refused: dict[Shape, DoesNotFit]) -> str:
+    """One line on the shape that is nearest to fitting."""
+    nearest = min(refused, key=lambda s: (judge.weight_bytes(s), s.title))
+    usable = judge.base.cluster.gpu.usable_bytes / GIB
+    return (
+        f"none of {len(refused)} layouts of {judge.base.arch.name} fits {judge.base.cluster.gpus} x "
+        f"{judge.base.cluster.gpu.name}: the smallest, {nearest.title}, needs {judge.weight_bytes(nearest) / GIB:.1f} "
+        f"of {usable:.1f} GiB before any request; use more GPUs, a larger GPU or a smaller format"
+    )

@@ -1,0 +1,234 @@
+"""plan_serve: the verb that searches deployments for a load, on one number of GPUs or several."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from math import inf
+from pathlib import Path
+from typing import Any
+
+from moesim.sim.plan.serve.front import FrontPoint, front
+from moesim.sim.plan.serve.judge import Served
+from moesim.sim.plan.serve.reasons import ServeVerdict, broken, compared, headroom, serve_verdicts
+from moesim.sim.plan.serve.search import SERVE_OBJECTIVES, ServeEffort, ServeSearch, Wanted, score_of, search_serving
+from moesim.sim.plan.serve.space import Given, ServeCandidate
+from moesim.sim.plan.train.search import Progress
+from moesim.sim.question.scenario import Scenario, ScenarioError, load_scenario, parse_scenario
+from moesim.sim.serve.slo import Slo, slo_of
+
+_TIED = 0.01  # scores nearer than this are equal; the rate that is sustained then decides
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ServeOption:
+    """One deployment of the answer. Money is None where the GPU has no price."""
+
+    served: Served
+    sustained_per_s: float | None  # requests per second within the limits; None where it was not looked for
+    usd_per_hour: float | None
+    why: str
+
+    def to_dict(self) -> dict[str, Any]:
+        """One row of the answer."""
+        s, c = self.served, self.served.candidate
+        keys = (
+            "ttft_s", "tpot_s", "ttft_p90_s", "tpot_p90_s", "attained_share", "goodput_per_s", "output_tokens_per_s",
+            "usd_per_million_output_tokens", "label", "idle_share", "communication_share", "preemptions",
+        )  # fmt: skip
+        rate = self.sustained_per_s
+        return {
+            "gpus": c.gpus,
+            "deployment": c.title,
+            **{k: getattr(c.shape, k) for k in ("tp", "pp", "ep", "attention_dp")},
+            "replicas": c.replicas,
+            "max_batch": c.max_batch,
+            "prefill": None if c.prefill is None else {
+                "workers": c.prefill_workers, **{k: getattr(c.prefill, k) for k in ("tp", "pp", "ep", "attention_dp")},
+            },
+            **{k: getattr(s, k) for k in keys},
+            "goodput_per_s_per_gpu": s.goodput_per_s / c.gpus,
+            "goodput_per_usd": None if not self.usd_per_hour else s.goodput_per_s * 3600.0 / self.usd_per_hour,
+            "sustained_per_s": rate,
+            "sustained_per_s_per_gpu": None if rate is None else rate / c.gpus,
+            "bounds": {"ttft_s": s.bounds.ttft_s, "tpot_s": s.bounds.tpot_s, "span_s": s.bounds.span_s},
+            "why": self.why,
+        }  # fmt: skip
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ServePlan:
+    """The best deployments, best first, the front over loads, and how obvious choices fared."""
+
+    objective: str
+    slo: Slo
+    must: bool  # whether the limits had to be met
+    options: tuple[ServeOption, ...]
+    front: tuple[FrontPoint, ...]
+    verdicts: tuple[ServeVerdict, ...]
+    searches: tuple[ServeSearch, ...]
+    notes: tuple[str, ...]
+
+    def first(self, count: int) -> ServePlan:
+        """The same with the best `count` deployments only."""
+        return replace(self, options=self.options[:count])
+
+    def to_dict(self) -> dict[str, Any]:
+        """Ready for JSON."""
+        return {
+            "objective": self.objective,
+            "slo": {"ttft_s": self.slo.ttft_s, "tpot_s": self.slo.tpot_s, "share": self.slo.share, "must": self.must},
+            "options": [o.to_dict() for o in self.options],
+            "front": [p.to_dict() for p in self.front],
+            "obvious": [
+                {"choice": v.choice, "deployment": v.candidate, "meets": v.meets, "why": v.why} for v in self.verdicts
+            ],
+            "searched": [
+                {"gpus": s.gpus, "deployments": s.looked_at, "layouts_too_large": len(s.too_large),
+                 "hopeless": len(s.hopeless), "simulated": len(s.served), "left": s.left} for s in self.searches
+            ],
+            "notes": list(self.notes),
+        }  # fmt: skip
+
+
+def plan_serve(
+    scenario: Scenario | dict[str, Any] | str | Path,
+    *,
+    gpus: Sequence[int] = (),
+    slo: str = "",
+    objective: str = "",
+    given: Given | None = None,
+    effort: ServeEffort | None = None,
+    progress: Progress | None = None,
+) -> ServePlan:
+    """Search deployments of a serving scenario at its own traffic; its layout and pools are ignored.
+
+    `slo`: limits like "ttft=1s,tpot=50ms,share=0.9"; those of the scenario stand for what is not said. They bind when
+    they are said, here or there, and for the objective goodput. ScenarioError for objectives, limits or axes that do
+    not exist, for searches that nothing fits, and for limits that nothing meets, with the best that was found.
+    """
+    if isinstance(scenario, (str, Path)):
+        scenario = load_scenario(scenario)
+    elif isinstance(scenario, dict):
+        scenario = parse_scenario(scenario)
+    if scenario.serve is None:
+        raise ScenarioError("the scenario has no serve section; add serve: {engine: vllm, requests: {...}}")
+    queued = scenario.serve.requests.kind == "offline"
+    objective = objective or ("tokens_per_s_per_gpu" if queued and not slo else "goodput")
+    if objective not in SERVE_OBJECTIVES:
+        raise ScenarioError(f"objective={objective!r} is not one of serving; use {', '.join(SERVE_OBJECTIVES)}")
+    limits = slo_of(slo, scenario.serve.slo)
+    must = bool(slo) or objective == "goodput" or ("slo" in scenario.serve.model_fields_set and not queued)
+    effort = effort or ServeEffort()
+    searches, notes = [], []
+    for count in gpus or (scenario.cluster.gpus,):
+        try:
+            wanted = Wanted(limits, must, objective, given or {})
+            searches.append(search_serving(_on(scenario, count), wanted, effort, progress))
+        except ScenarioError as refusal:
+            if len(gpus) < 2:
+                raise
+            notes.append(f"{count} GPUs: {refusal}")
+    if not searches:
+        raise ScenarioError(notes[-1])
+    if objective in ("cost", "tokens_per_dollar") and searches[0].judge.price is None:
+        name = searches[0].judge.base.cluster.gpu.name
+        raise ScenarioError(f"{name} has no price; give price_usd_per_gpu_hour, or use objective tokens_per_s_per_gpu")
+    return _answer(objective, limits, must, searches, notes, effort)
+
+
+def _on(scenario: Scenario, gpus: int) -> Scenario:
+    return scenario.model_copy(update={"cluster": scenario.cluster.model_copy(update={"gpus": gpus})})
+
+
+def _answer(
+    objective: str, slo: Slo, must: bool, searches: list[ServeSearch], notes: list[str], effort: ServeEffort
+) -> ServePlan:
+    every = [(found, s) for found in searches for s in found.served]
+    good = [pair for pair in every if pair[1].meets(slo) or not must]
+    if not good:
+        raise ScenarioError(_nothing_meets(searches, slo))
+    score = score_of(objective)
+    good.sort(key=lambda pair: (-score(pair[1]), -headroom(pair[1], slo), pair[1].candidate.title))
+    good = _distinct(good)
+    sustained = _sustained(objective, slo, good, effort.top) if must else {}
+    best_score = score(good[0][1])
+    good.sort(
+        key=lambda pair: (
+            score(pair[1]) < best_score - _TIED * abs(best_score),
+            -sustained.get(pair[1].candidate, 0.0) / pair[1].candidate.gpus,
+            -score(pair[1]),
+            -headroom(pair[1], slo),
+        )
+    )
+    best_search, best = good[0]
+    rest = [s for s in best_search.served if s is not best]
+    ordered = [best, *sorted(rest, key=lambda s: (must and not s.meets(slo), -score(s), -headroom(s, slo)))]
+    options = [
+        ServeOption(
+            served=s, sustained_per_s=sustained.get(s.candidate),
+            usd_per_hour=None if found.judge.price is None else found.judge.price * s.candidate.gpus,
+            why=_why(s, best, slo, must),
+        )
+        for found, s in good[:effort.top]
+    ]  # fmt: skip
+    return ServePlan(
+        objective=objective,
+        slo=slo,
+        must=must,
+        options=tuple(options),
+        front=front(((found.judge, found.served) for found in searches), slo.ttft_s if must else inf),
+        verdicts=tuple(serve_verdicts(best_search, ordered, slo, must)),
+        searches=tuple(searches),
+        notes=(*notes, *(f"{f.gpus} GPUs: {f.left} deployments that may be as good were not simulated" for f in searches
+                         if len(f.served) >= effort.most and f.left)),
+    )  # fmt: skip
+
+
+def _distinct(good: list[tuple[ServeSearch, Served]]) -> list[tuple[ServeSearch, Served]]:
+    """Without smaller batch limits that change nothing because they are never reached."""
+    kept: dict[tuple[str, int, float, float], tuple[ServeSearch, Served]] = {}
+    for search, s in good:
+        key = (s.candidate.layout, s.candidate.gpus, s.ttft_s, s.tpot_s)
+        if key not in kept or kept[key][1].candidate.max_batch < s.candidate.max_batch:
+            kept[key] = (search, s)
+    return list(kept.values())
+
+
+def _sustained(
+    objective: str, slo: Slo, good: list[tuple[ServeSearch, Served]], top: int
+) -> dict[ServeCandidate, float]:
+    """Rates that the most promising of those that tie with the best sustain; all of the top for other objectives."""
+    score = score_of(objective)
+    best = score(good[0][1])
+    tied = [pair for pair in good if score(pair[1]) >= best - _TIED * abs(best)]
+    chosen = [
+        *tied[:top],
+        *sorted(tied, key=lambda pair: (-pair[1].idle_share, pair[1].candidate.title))[:top],
+        *good[:top],
+    ]
+    found: dict[ServeCandidate, float] = {}
+    for search, s in chosen:
+        if s.candidate not in found and search.judge.load.rate_per_s and not search.judge.load.clients:
+            found[s.candidate] = search.judge.sustained_per_s(s.candidate)
+    return found
+
+
+def _why(s: Served, best: Served, slo: Slo, must: bool) -> str:
+    if s is not best:
+        return compared(s, best, slo, must)
+    kept = f"limits kept {headroom(s, slo):.1f} times over at p90" if must else ""
+    spent = f"{s.communication_share:.0%} of the time in communication"
+    return "best; " + ", ".join(part for part in (kept, spent) if part)
+
+
+def _nothing_meets(searches: list[ServeSearch], slo: Slo) -> str:
+    """One line with the best that was found."""
+    every = [s for found in searches for s in found.served]
+    best = max(every, key=lambda s: (s.attained_share, headroom(s, slo), -s.candidate.gpus))
+    most = max(found.gpus for found in searches)
+    return (
+        f"nothing on up to {most} GPUs meets {slo.text}; the best found, {best.candidate.title} on "
+        f"{best.candidate.gpus} GPUs, has {broken(best, slo)}; loosen the limits, "
+        "ask for less traffic or give more GPUs"
+    )

@@ -1,0 +1,108 @@
+"""Why a deployment won and the obvious ones lost."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from moesim.sim.plan.serve.judge import Served
+from moesim.sim.plan.serve.search import ServeSearch
+from moesim.sim.plan.serve.space import ServeCandidate, Shape
+from moesim.sim.serve.slo import Slo
+from moesim.sim.train.memory import GIB
+
+
+@dataclass(frozen=True, slots=True)
+class ServeVerdict:
+    """How the best candidate of an obvious choice fares."""
+
+    choice: str
+    candidate: str
+    meets: bool | None  # None where it was not simulated
+    why: str
+
+
+Test = Callable[[ServeCandidate], bool]
+
+
+def _choices(gpus: int, domain: int, experts: bool) -> list[tuple[str, Test]]:
+    """What people would try first."""
+    wide = min(gpus, domain)
+    found: list[tuple[str, Test]] = [
+        ("one replica over all GPUs", lambda c: c.prefill is None and c.replicas == 1),
+        ("a replica per GPU", lambda c: c.prefill is None and c.shape.gpus == 1),
+        ("tensor parallel over a node", lambda c: c.prefill is None and c.shape.tp == wide),
+        ("a pipeline", lambda c: c.shape.pp > 1),
+        ("small batches", lambda c: c.prefill is None and c.max_batch == 64),
+        ("prefill and decode apart", lambda c: c.prefill is not None),
+    ]
+    if experts:
+        found += [
+            ("attention data parallel, experts spread", lambda c: c.prefill is None and c.shape.attention_dp > 1),
+            ("experts spread (ep)", lambda c: c.prefill is None and c.shape.ep > 1),
+            ("experts split (no ep)", lambda c: c.prefill is None and c.shape.ep == 1),
+        ]
+    return found
+
+
+def serve_verdicts(found: ServeSearch, ordered: list[Served], slo: Slo, must: bool) -> list[ServeVerdict]:
+    """One line per obvious choice that some candidate makes; `ordered`: simulated ones, best first."""
+    job, best = found.judge.base, ordered[0]
+    lines = []
+    for title, made_by in _choices(found.gpus, job.cluster.domain, job.arch.is_moe):
+        own = next((s for s in ordered if made_by(s.candidate)), None)
+        if own is not None:
+            why = "the best of all" if own is best else compared(own, best, slo, must)
+            lines.append(ServeVerdict(title, own.candidate.title, own.meets(slo), why))
+            continue
+        lost = _not_simulated(found, made_by, slo)
+        if lost is not None:
+            lines.append(ServeVerdict(title, lost[0], None, lost[1]))
+    return lines
+
+
+def _not_simulated(found: ServeSearch, made_by: Test, slo: Slo) -> tuple[str, str] | None:
+    judge = found.judge
+    hopeless = [c for c in found.hopeless if made_by(c)]
+    if hopeless:
+        c = min(hopeless, key=lambda c: (judge.bounds(c).tpot_s, c.title))
+        b = judge.bounds(c)
+        at_least = f"takes at least {b.ttft_s:.3g} s to the first token and {b.tpot_s * 1e3:.3g} ms a token"
+        return c.title, f"{at_least}: at most {b.attainable_share:.0%} of the requests within the limits"
+    own = judge.base.engine.max_batch
+    large = [s for s in found.too_large if made_by(ServeCandidate(s, found.gpus // s.gpus, own))]
+    if large:
+        shape: Shape = min(large, key=lambda s: (judge.weight_bytes(s), s.title))
+        needs, usable = judge.weight_bytes(shape) / GIB, judge.base.cluster.gpu.usable_bytes / GIB
+        return shape.title, f"does not fit: {needs:.0f} of {usable:.0f} GiB before any request"
+    return None
+
+
+def compared(own: Served, best: Served, slo: Slo, must: bool) -> str:
+    """What a deployment lacks beside the best, largest difference first."""
+    said = []
+    if must and not own.meets(slo):
+        said.append(broken(own, slo))
+    rate = own.output_tokens_per_s / own.candidate.gpus / (best.output_tokens_per_s / best.candidate.gpus) - 1.0
+    if abs(rate) > 0.01:
+        said.append(f"{rate:+.0%} tokens/s per GPU")
+    for name, a, b in (("first token", own.ttft_p90_s, best.ttft_p90_s), ("pace", own.tpot_p90_s, best.tpot_p90_s)):
+        if b > 0 and abs(a / b - 1.0) > 0.05:
+            said.append(f"p90 {name} {a / b - 1.0:+.0%}")
+    if own.communication_share - best.communication_share > 0.05:
+        said.append(f"{own.communication_share:.0%} of the time in communication")
+    if own.preemptions > best.preemptions:
+        said.append(f"{own.preemptions:,} preemptions: little room for KV")
+    return "; ".join(said) or "as good within 1 %"
+
+
+def broken(s: Served, slo: Slo) -> str:
+    """'52 % within the limits (p90: first token 2.1 s, 48 ms a token)'."""
+    queue = "" if s.label == "stable" else f", {s.label}"
+    worst = f"first token {s.ttft_p90_s:.3g} s, {s.tpot_p90_s * 1e3:.3g} ms a token"
+    return f"{s.attained_share:.0%} within the limits (p90: {worst}{queue})"
+
+
+def headroom(s: Served, slo: Slo) -> float:
+    """How many times over the tighter of both limits is kept at p90."""
+    return min(slo.ttft_s / max(s.ttft_p90_s, 1e-9), slo.tpot_s / max(s.tpot_p90_s, 1e-9))

@@ -1,0 +1,1 @@
+"""Which layout of a training job is best."""

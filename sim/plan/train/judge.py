@@ -1,0 +1,139 @@
+"""Judge: what each candidate of one cluster cannot beat, and what it takes when it is simulated."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+
+from moesim.hwmodels.cost import CostModel, KernelCostModel
+from moesim.sim.layout.layout import Layout
+from moesim.sim.model.catalogue import load_model
+from moesim.sim.plan.train.bound import Beside, Bounds
+from moesim.sim.plan.train.cell import Cell
+from moesim.sim.plan.train.pipe import Pipes
+from moesim.sim.plan.train.space import Candidate, modules_of
+from moesim.sim.question.scenario import Scenario
+from moesim.sim.software.release import release_age
+from moesim.sim.software.stack import Stack, Tuning
+from moesim.sim.train.job import TrainJob
+from moesim.sim.train.memory import step_memory
+from moesim.sim.train.resolve import (
+    check_precision,
+    decided,
+    kernels_of,
+    resolve_cluster,
+    stack_of,
+    train_job,
+    training_of,
+)
+from moesim.sim.train.simulator import StepSimulator, beside_slowdown, sustained
+
+
+@dataclass(frozen=True, slots=True)
+class Finalist:
+    """A simulated candidate."""
+
+    candidate: Candidate
+    bound_s: float
+    step_time_s: float
+    memory_bytes: float
+    fits: bool
+    dispatcher: str  # what "auto" means for it
+    breakdown_s: Mapping[str, float]
+
+
+class Judge:
+    """Turns candidates into jobs of one cluster and prices them; cells and kernels are shared by all.
+
+    The scenario's own layout is only a stand-in: nothing about it needs to fit.
+    """
+
+    def __init__(self, scenario: Scenario) -> None:
+        train, arch, (cluster, _) = training_of(scenario), load_model(scenario.model), resolve_cluster(scenario)
+        self.open_stack: Stack = stack_of(scenario, cluster)[0]
+        ask = scenario.layout
+        layout = Layout(
+            gpus=cluster.gpus, sequence_parallel=ask.sequence_parallel, duplicates=ask.duplicates, schedule="1f1b"
+        )
+        self.base = train_job(scenario, train, arch, cluster, layout, self.open_stack)
+        self.profile = kernels_of(scenario.profile or cluster.gpu.name, cluster)[0]
+        check_precision(train, cluster, self.profile)
+        self.tuning = Tuning(dict(self.profile.constants))
+        name = self.open_stack.constants_of
+        constant, straggler = (self.tuning.get(k, name) for k in ("step_constant_s", "straggler_per_doubling"))
+        self._rates = (constant, straggler)
+        self._pipes = Pipes(arch, train.mtp)
+        self._stacks: dict[tuple[object, ...], Stack] = {}
+        self._cells: dict[tuple[object, ...], Cell] = {}
+        self._models: dict[Stack, CostModel] = {}
+
+    @property
+    def cells(self) -> int:
+        """How many combinations of widths, micro-batch, recompute and software have been sized."""
+        return len(self._cells)
+
+    def stack(self, candidate: Candidate) -> Stack:
+        """The software with everything decided that depends on the layout."""
+        base, layout = self.base, candidate.layout
+        key = (candidate.dispatcher, layout.vpp > 1, layout.ep, layout.etp)
+        found = self._stacks.get(key)
+        if found is None:
+            stack = replace(self.open_stack, dispatcher=candidate.dispatcher)
+            age = release_age(base.release)
+            found = self._stacks[key] = decided(stack, base.arch, layout, base.cluster, base.precision, age)[0]
+        return found
+
+    def job(self, candidate: Candidate) -> TrainJob:
+        """The training job of a candidate."""
+        stack = self.stack(candidate)
+        modules = modules_of(candidate.recompute, self.base.arch, stack.attention_kernel)
+        return replace(
+            self.base, layout=candidate.layout, stack=stack, micro_batch=candidate.micro_batch, recompute=modules
+        )
+
+    def model(self, job: TrainJob) -> CostModel:
+        """The cost model of a stack on this cluster."""
+        found = self._models.get(job.stack)
+        if found is None:
+            factors = sustained(self.tuning, job.cluster, job.stack, job.precision)
+            found = self._models[job.stack] = KernelCostModel(job.cluster, self.profile, factors)
+        return found
+
+    def _cell(self, candidate: Candidate) -> Cell:
+        """What all candidates share that have this one's widths, micro-batch, recompute and software."""
+        lay = candidate.layout
+        stack = (candidate.dispatcher, lay.vpp > 1, lay.schedule == "dualpipe")
+        key = (lay.tp, lay.cp, lay.ep, lay.etp, candidate.micro_batch, candidate.recompute, stack)
+        found = self._cells.get(key)
+        if found is None:
+            job = self.job(candidate)
+            found = self._cells[key] = Cell(job, self.profile, self.tuning, self.model(job))
+        return found
+
+    def _bounds(self, candidate: Candidate) -> Bounds:
+        stack = self.stack(candidate)
+        return Bounds(self.base, *self._rates, Beside(**beside_slowdown(self.tuning, stack, self.base.cluster)))
+
+    def _micro_batches(self, candidate: Candidate) -> int:
+        return self.base.global_batch // (candidate.micro_batch * candidate.layout.dp)
+
+    def memory_bytes(self, candidate: Candidate) -> float:
+        """Bytes that the fullest rank needs at least."""
+        pipe = self._pipes.of(candidate.layout, self._micro_batches(candidate))
+        sizes, stack = self._cell(candidate).sizes, self.stack(candidate)
+        return self._bounds(candidate).memory_bytes(candidate.layout, stack, sizes, pipe)
+
+    def bound_s(self, candidate: Candidate) -> float:
+        """Seconds that the step takes at least."""
+        count, cell = self._micro_batches(candidate), self._cell(candidate)
+        pipe = self._pipes.of(candidate.layout, count)
+        return self._bounds(candidate).step_s(candidate.layout, count, cell.sizes, cell.prices, pipe)
+
+    def simulate(self, candidate: Candidate, bound_s: float) -> Finalist:
+        """The step of a candidate, and whether it fits."""
+        job = self.job(candidate)
+        sim = StepSimulator(job, self.profile, self.tuning, model=self.model(job))
+        memory = max(m.total for m in step_memory(sim))
+        step = sim.simulate(events=False)
+        fits = memory <= job.cluster.gpu.usable_bytes
+        return Finalist(candidate, bound_s, step.step_time_s, memory, fits, job.stack.dispatcher, step.breakdown_s)

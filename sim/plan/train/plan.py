@@ -1,0 +1,196 @@
+"""plan_train: the verb that searches layouts of a training job, on one number of GPUs or several."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from moesim.sim.plan.train.judge import Finalist, Judge
+from moesim.sim.plan.train.reasons import Verdict, costs_more, verdicts
+from moesim.sim.plan.train.search import Effort, Progress, Search, search
+from moesim.sim.question.scenario import LayoutAsk, Scenario, ScenarioError, load_scenario, parse_scenario
+from moesim.sim.train.whole_run import interruptions, run_facts
+
+OBJECTIVES = ("step_time", "cost", "tokens_per_dollar", "gpu_hours", "goodput")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Option:
+    """One layout of the answer. Money is None where the GPU has no price."""
+
+    gpus: int
+    finalist: Finalist
+    tokens_per_s: float
+    gpu_hours_per_million_tokens: float
+    usd_per_million_tokens: float | None
+    why: str
+    surviving_share: float  # share of the time that failures and checkpoints leave
+
+    def to_dict(self) -> dict[str, Any]:
+        """One row of the answer."""
+        f, lay = self.finalist, self.finalist.candidate.layout
+        keys = ("tp", "pp", "vpp", "cp", "ep", "etp", "dp", "zero", "schedule")
+        return {
+            "gpus": self.gpus,
+            **{k: getattr(lay, k) for k in keys},
+            "micro_batch": f.candidate.micro_batch,
+            "recompute": f.candidate.recompute,
+            "dispatcher": f.dispatcher if lay.ep > 1 else None,
+            "step_time_s": f.step_time_s,
+            "bound_s": f.bound_s,
+            "memory_bytes": f.memory_bytes,
+            "tokens_per_s": self.tokens_per_s,
+            "gpu_hours_per_million_tokens": self.gpu_hours_per_million_tokens,
+            "usd_per_million_tokens": self.usd_per_million_tokens,
+            "surviving_share": self.surviving_share,
+            "goodput_tokens_per_s": self.tokens_per_s * self.surviving_share,
+            "why": self.why,
+        }
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Plan:
+    """The best layouts, best first, what was searched, and how obvious choices fared."""
+
+    objective: str
+    options: tuple[Option, ...]
+    pareto: tuple[Option, ...]  # none of the others is both faster and cheaper (or, on one cluster, smaller)
+    verdicts: tuple[Verdict, ...]
+    searches: tuple[Search, ...]
+    notes: tuple[str, ...]
+
+    def first(self, count: int) -> Plan:
+        """The same with the best `count` layouts only."""
+        return replace(self, options=self.options[:count])
+
+    def to_dict(self) -> dict[str, Any]:
+        """Ready for JSON."""
+        return {
+            "objective": self.objective,
+            "options": [o.to_dict() for o in self.options],
+            "pareto": [o.to_dict() for o in self.pareto],
+            "obvious": [
+                {"choice": v.choice, "layout": v.candidate, "step_time_s": v.step_time_s, "why": v.why}
+                for v in self.verdicts
+            ],
+            "searched": [
+                {"gpus": s.gpus, "layouts": s.looked_at, "may_fit": s.may_fit,
+                 "simulated": len(s.finalists) + len(s.too_large)} for s in self.searches
+            ],
+            "notes": list(self.notes),
+        }  # fmt: skip
+
+
+def plan_train(
+    scenario: Scenario | dict[str, Any] | str | Path,
+    *,
+    gpus: Sequence[int] = (),
+    objective: str = "step_time",
+    given: Mapping[str, Iterable[object]] | None = None,
+    effort: Effort | None = None,
+    progress: Progress | None = None,
+) -> Plan:
+    """Search the layouts of a training scenario; its own layout is ignored but for what is not searched.
+
+    `gpus`: sizes of the cluster to try instead of the scenario's. `given` fixes axes, for example {"tp": [8]}.
+    ScenarioError for objectives or axes that do not exist and for searches that nothing fits.
+    """
+    if isinstance(scenario, (str, Path)):
+        scenario = load_scenario(scenario)
+    elif isinstance(scenario, dict):
+        scenario = parse_scenario(scenario)
+    if objective not in OBJECTIVES:
+        raise ScenarioError(f"objective={objective!r} is not known; use one of {', '.join(OBJECTIVES)}")
+    effort = effort or Effort(workers=os.cpu_count() or 1)
+    searches, notes = [], []
+    for count in gpus or (scenario.cluster.gpus,):
+        try:
+            searches.append(search(_on(scenario, count), given or {}, effort, progress))
+        except ScenarioError as refusal:
+            if len(gpus) < 2:
+                raise
+            notes.append(f"{count} GPUs: {refusal}")
+    if not searches:
+        raise ScenarioError(notes[-1])
+    return _answer(scenario, objective, searches, notes, effort.top)
+
+
+def _on(scenario: Scenario, gpus: int) -> Scenario:
+    """The scenario on another number of GPUs, its layout left open."""
+    kept = LayoutAsk(sequence_parallel=scenario.layout.sequence_parallel, duplicates=scenario.layout.duplicates)
+    cluster = scenario.cluster.model_copy(update={"gpus": gpus})
+    return scenario.model_copy(update={"cluster": cluster, "layout": kept})
+
+
+def _answer(scenario: Scenario, objective: str, searches: list[Search], notes: list[str], top: int) -> Plan:
+    judge = Judge(_on(scenario, searches[0].gpus))
+    job, gpu = judge.base, judge.base.cluster.gpu
+    price = scenario.price_usd_per_gpu_hour or gpu.price_usd_per_hour
+    if objective in ("cost", "tokens_per_dollar") and price is None:
+        raise ScenarioError(f"{gpu.name} has no price; give price_usd_per_gpu_hour, or use objective gpu_hours")
+    tokens = float(job.global_batch) * job.seq_len
+    options, facts = [], run_facts()
+    for found in searches:
+        cluster = replace(job.cluster, gpus=found.gpus)
+        for f in found.finalists:
+            kept = interruptions(replace(job, cluster=cluster), f.step_time_s, facts).share
+            hours = found.gpus * f.step_time_s / 3600.0 / tokens * 1e6
+            usd = None if price is None else hours * price
+            options.append(
+                Option(
+                    gpus=found.gpus, finalist=f, tokens_per_s=tokens / f.step_time_s,
+                    gpu_hours_per_million_tokens=hours, usd_per_million_tokens=usd, why="",
+                    surviving_share=kept,
+                )
+            )  # fmt: skip
+        if found.left_bound_s < found.finalists[min(top, len(found.finalists)) - 1].step_time_s:
+            notes.append(f"{found.gpus} GPUs: stopped before all that might win; the best of those takes at least "
+                         f"{found.left_bound_s:.3g} s")  # fmt: skip
+    if objective == "step_time":
+        options.sort(key=lambda o: (o.finalist.step_time_s, o.gpus, o.finalist.candidate.title))
+    elif objective == "goodput":
+        options.sort(key=lambda o: (-o.tokens_per_s * o.surviving_share, o.gpus, o.finalist.candidate.title))
+        notes.append(f"{options[0].surviving_share:.2%} of the time of the best survives failures and checkpoints "
+                     f"(one GPU fails every {facts.gpu_mtbf_hours:,.0f} hours)")  # fmt: skip
+    else:
+        options.sort(key=lambda o: (o.gpu_hours_per_million_tokens, o.gpus, o.finalist.candidate.title))
+    best = options[0]
+    own = next(s for s in searches if s.gpus == best.gpus)
+    experts, usable = job.arch.is_moe, gpu.usable_bytes
+    cluster = replace(job.cluster, gpus=best.gpus)
+    return Plan(
+        objective=objective,
+        options=tuple(replace(o, why=_why(o, best)) for o in options[:top]),
+        pareto=tuple(_pareto(options, several=len(searches) > 1)),
+        verdicts=tuple(verdicts(own, cluster, experts, usable)),
+        searches=tuple(searches),
+        notes=tuple(notes),
+    )
+
+
+def _why(option: Option, best: Option) -> str:
+    if option is best:
+        spent = sorted(option.finalist.breakdown_s.items(), key=lambda kv: -kv[1])[:3]
+        parts = ", ".join(f"{s / option.finalist.step_time_s:.0%} {k}" for k, s in spent)
+        return f"best; most of it {parts}"
+    if option.gpus != best.gpus:
+        faster = option.finalist.step_time_s / best.finalist.step_time_s - 1.0
+        dearer = option.gpu_hours_per_million_tokens / best.gpu_hours_per_million_tokens - 1.0
+        return f"step {faster:+.1%}, GPU-hours per token {dearer:+.1%}"
+    return costs_more(option.finalist, best.finalist)
+
+
+def _pareto(options: Sequence[Option], several: bool) -> list[Option]:
+    """Step time against GPU-hours (several sizes of the cluster) or against memory (one)."""
+
+    def second(o: Option) -> float:
+        return o.gpu_hours_per_million_tokens if several else o.finalist.memory_bytes
+
+    front: list[Option] = []
+    for option in sorted(options, key=lambda o: (o.finalist.step_time_s, second(o))):
+        if not front or second(option) < second(front[-1]):
+            front.append(option)
+    return front

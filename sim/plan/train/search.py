@@ -1,0 +1,153 @@
+"""Search: judge every candidate by its bounds, simulate in the order of those until no bound can win any more."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import dataclass
+from heapq import nsmallest
+from multiprocessing import get_context
+
+from moesim.sim.plan.train.judge import Finalist, Judge
+from moesim.sim.plan.train.space import Candidate, candidates, default_space
+from moesim.sim.question.scenario import Scenario, ScenarioError
+from moesim.sim.train.memory import GIB
+
+Progress = Callable[[str, int, int], None]  # what is being done, how much of it, of how much
+
+Task = tuple[Candidate, float]  # with its bound
+_BATCH = 16  # candidates handed to a worker at once
+
+
+@dataclass(frozen=True, slots=True)
+class Effort:
+    """How far a search goes: until the `top` best are certain, or `most` are simulated, by `workers` processes."""
+
+    top: int = 10
+    most: int = 1000
+    workers: int = 1
+
+
+@dataclass(frozen=True, slots=True)
+class Search:
+    """What a search on one number of GPUs looked at, and what it found, best first."""
+
+    gpus: int
+    looked_at: int  # candidates that the model, the GPUs and the batch allow
+    may_fit: int  # of those, by the bound on memory
+    finalists: tuple[Finalist, ...]  # simulated ones that fit, fastest first
+    too_large: tuple[Finalist, ...]  # simulated ones that do not fit after all
+    left_bound_s: float  # best bound of those not simulated; infinite when none is left
+    judged: Mapping[Candidate, tuple[float, float]]  # bound on seconds (infinite: does not fit) and on bytes
+
+
+def search(
+    scenario: Scenario,
+    given: Mapping[str, Iterable[object]],
+    effort: Effort,
+    progress: Progress | None = None,
+) -> Search:
+    """The fastest layouts of a training scenario on its own GPUs; `given` fixes axes of the search (see space.AXES).
+
+    ScenarioError when nothing is left: the message says what would fit.
+    """
+    judge = Judge(scenario)
+    space = default_space(judge.base, judge.open_stack.dispatcher, given)
+    found = list(candidates(judge.base, space))
+    if not found:
+        raise ScenarioError(
+            f"no layout of {judge.base.arch.name} divides {judge.base.cluster.gpus} GPUs and global_batch="
+            f"{judge.base.global_batch}; change the GPUs, the batch or the axes that were fixed"
+        )
+    judged = _judge_all(judge, found, progress)
+    ranked = sorted((c for c in found if judged[c][0] < float("inf")), key=lambda c: (judged[c][0], c.title))
+    if not ranked:
+        raise ScenarioError(_nothing_fits(judge, judged))
+    simulated, left = _simulate(scenario, judge, [(c, judged[c][0]) for c in ranked], effort, progress)
+    fitting = sorted((f for f in simulated if f.fits), key=lambda f: (f.step_time_s, f.candidate.title))
+    if not fitting:
+        raise ScenarioError(_nothing_fits(judge, judged))
+    return Search(
+        gpus=judge.base.cluster.gpus,
+        looked_at=len(found),
+        may_fit=len(ranked),
+        finalists=tuple(fitting),
+        too_large=tuple(f for f in simulated if not f.fits),
+        left_bound_s=left,
+        judged=judged,
+    )
+
+
+def _judge_all(
+    judge: Judge, found: Sequence[Candidate], progress: Progress | None
+) -> dict[Candidate, tuple[float, float]]:
+    usable = judge.base.cluster.gpu.usable_bytes
+    judged = {}
+    for number, candidate in enumerate(found):
+        if progress is not None and number % 250 == 0:
+            progress("judging layouts", number, len(found))
+        size = judge.memory_bytes(candidate)
+        judged[candidate] = (judge.bound_s(candidate) if size <= usable else float("inf"), size)
+    return judged
+
+
+def _nothing_fits(judge: Judge, judged: Mapping[Candidate, tuple[float, float]]) -> str:
+    least = min(judged, key=lambda c: (judged[c][1], c.title))
+    usable = judge.base.cluster.gpu.usable_bytes
+    return (
+        f"none of {len(judged):,} layouts fits {judge.base.cluster.gpus} x {judge.base.cluster.gpu.name}: the "
+        f"smallest, {least.title}, needs more than {judged[least][1] / GIB:.1f} of {usable / GIB:.1f} GiB; use more "
+        "GPUs, a larger GPU or a smaller model"
+    )
+
+
+def _simulate(
+    scenario: Scenario, judge: Judge, ranked: Sequence[Task], effort: Effort, progress: Progress | None
+) -> tuple[list[Finalist], float]:
+    """Finalists in the order of their bounds, and the best bound that was left."""
+    done: list[Finalist] = []
+    number, last = 0, min(effort.most, len(ranked))
+    with _Crew(scenario, judge, effort.workers) as run:
+        while number < last:
+            best = nsmallest(effort.top, (f.step_time_s for f in done if f.fits))
+            if len(best) == effort.top and ranked[number][1] >= best[-1]:
+                break
+            if progress is not None:
+                progress("simulating finalists", number, last)
+            batch = ranked[number : min(last, number + _BATCH * effort.workers)]
+            done += run(batch)
+            number += len(batch)
+    return done, ranked[number][1] if number < len(ranked) else float("inf")
+
+
+_judge: Judge | None = None  # of a worker process
+
+
+def _start(scenario: Scenario) -> None:
+    global _judge
+    _judge = Judge(scenario)
+
+
+def _one(task: Task) -> Finalist:
+    assert _judge is not None
+    return _judge.simulate(*task)
+
+
+class _Crew:
+    """Simulates lists of candidates, here or in worker processes."""
+
+    def __init__(self, scenario: Scenario, judge: Judge, workers: int) -> None:
+        self._judge = judge
+        self._pool = ProcessPoolExecutor(workers, get_context("spawn"), _start, (scenario,)) if workers > 1 else None
+
+    def __enter__(self) -> Callable[[Sequence[Task]], list[Finalist]]:
+        return self._run
+
+    def _run(self, tasks: Sequence[Task]) -> list[Finalist]:
+        if self._pool is None:
+            return [self._judge.simulate(*task) for task in tasks]
+        return list(self._pool.map(_one, tasks, chunksize=4))
+
+    def __exit__(self, *_: object) -> None:
+        if self._pool is not None:
+            self._pool.shutdown()

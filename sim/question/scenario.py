@@ -1,0 +1,282 @@
+"""Scenario: the question as a YAML file, checked before anything runs; errors name the key and what would do."""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+from typing import Any, Literal
+
+import yaml
+from pydantic import BaseModel, Field, ValidationError, field_validator, model_validator
+
+from moesim.hwmodels.facts import did_you_mean
+from moesim.hwmodels.units import UnitError, parse_quantity
+from moesim.sim.question.serve_section import (
+    AdaptersAsk,
+    OffloadAsk,
+    PoolAsk,
+    PoolsAsk,
+    RequestsAsk,
+    ServeAsk,
+    SloAsk,
+    SpeculativeAsk,
+)
+from moesim.sim.question.strict import Degree, Strict
+from moesim.sim.software.release import parse_release
+
+MAX_BYTES = 1_000_000  # a scenario is a page of text; anything larger is a mistake or an attack
+PRECISIONS = ("bf16", "fp16", "fp32", "fp8", "fp8_block", "mxfp8", "nvfp4")
+RECOMPUTE_MODULES = (
+    "none", "selective", "full", "core_attention", "mlp", "mlp_act", "moe", "moe_act", "layernorm", "mla_up_proj",
+    "shared_experts", "ssm", "keep_collectives",
+)  # fmt: skip
+
+
+class ScenarioError(ValueError):
+    """A scenario that cannot be; the message says what was asked, why it cannot be, what would do."""
+
+
+class ClusterAsk(Strict):
+    """Which machines: a catalogue node (or a GPU, whose usual node is taken), how many GPUs, which fabric."""
+
+    node: str | None = None
+    gpu: str | None = None
+    gpus: int = Field(ge=1, le=10_000_000)
+    fabric: str | None = None
+    nic_bytes_per_s: float | None = Field(default=None, gt=0)
+    oversubscription: float | None = Field(default=None, ge=1)
+
+    @field_validator("nic_bytes_per_s", mode="before")
+    @classmethod
+    def _rate(cls, value: Any) -> Any:
+        return value if value is None else parse_quantity(value, "B/s")
+
+
+class LayoutAsk(Strict):
+    """Degrees of parallelism; dp follows from the others and is only checked when given."""
+
+    tp: int = Degree
+    pp: int = Degree
+    vpp: int = Degree
+    cp: int = Degree
+    ep: int = Degree
+    etp: int = Degree
+    dp: int | None = Field(default=None, ge=1)
+    zero: int = Field(default=1, ge=0, le=3)
+    zero_group: int | None = Field(default=None, ge=1)
+    schedule: str | None = None
+    sequence_parallel: bool = True
+    duplicates: Literal["drop", "send"] = "drop"
+    stage_layers: tuple[int, ...] | None = None
+
+
+class LoraAsk(Strict):
+    """Low-rank adapters on frozen weights; `base_dtype` below 16 bits makes it QLoRA."""
+
+    rank: int = Field(ge=1, le=65536)
+    targets: Literal["attention", "all"] = "all"
+    base_dtype: Literal["bf16", "fp8", "nf4"] = "bf16"
+
+
+class TrainAsk(Strict):
+    """One optimizer step: global_batch sequences of seq_len tokens."""
+
+    global_batch: int = Field(ge=1, le=100_000_000)
+    micro_batch: int = Field(default=1, ge=1, le=1_000_000)
+    seq_len: int = Field(ge=1, le=100_000_000)
+    precision: str = "bf16"
+    recompute: tuple[str, ...] = ("none",)
+    capacity_factor: float | None = Field(default=None, gt=0, le=1000)
+    mtp: bool = True
+    lora: LoraAsk | None = None
+    offload_optimizer: bool = False
+    offload_activations: float = Field(default=0.0, ge=0, le=1)
+
+    @field_validator("recompute", mode="before")
+    @classmethod
+    def _modules(cls, value: Any) -> Any:
+        names = [value] if isinstance(value, str) else value
+        if not isinstance(names, (list, tuple)):
+            raise ValueError(f"must be a name or a list of names out of {', '.join(RECOMPUTE_MODULES)}")
+        for name in names:
+            if name not in RECOMPUTE_MODULES:
+                raise ValueError(f"{name!r} cannot be recomputed; {did_you_mean(str(name), list(RECOMPUTE_MODULES))}")
+        return names
+
+    @field_validator("precision")
+    @classmethod
+    def _precision(cls, value: str) -> str:
+        if value not in PRECISIONS:
+            raise ValueError(f"{value!r} is not a training precision; {did_you_mean(value, list(PRECISIONS))}")
+        return value
+
+
+class RoutingAsk(Strict):
+    """How tokens spread over experts: exactly one of balanced, lognormal (sigma) or counts (a file)."""
+
+    lognormal: float | None = Field(default=None, ge=0, le=5)
+    counts: str | None = None
+    seed: int = Field(default=0, ge=0)
+
+    @model_validator(mode="after")
+    def _one_kind(self) -> RoutingAsk:
+        if (self.lognormal is None) == (self.counts is None):
+            raise ValueError("give either lognormal (a sigma) or counts (a file)")
+        return self
+
+
+class Scenario(Strict):
+    """A whole question."""
+
+    model: str | dict[str, Any]
+    cluster: ClusterAsk
+    layout: LayoutAsk = LayoutAsk()
+    train: TrainAsk | None = None
+    serve: ServeAsk | None = None
+    routing: Literal["balanced"] | RoutingAsk = "balanced"
+    stack: str | dict[str, Any] | None = None
+    release: str | None = Field(default=None, description="software release, for example 26.04")
+    profile: str | None = None
+    corrections: str | None = None
+    price_usd_per_gpu_hour: float | None = Field(default=None, gt=0, le=10_000)
+
+    @field_validator("release", mode="before")
+    @classmethod
+    def _release(cls, value: Any) -> Any:
+        if value is None:
+            return None
+        text = f"{value:.2f}" if isinstance(value, float) and math.isfinite(value) else str(value)
+        release = parse_release(text)
+        if not release:
+            raise ValueError("names no release; write year and month as 'YY.MM', for example '26.04'")
+        return release
+
+
+def _describe(error: ValidationError) -> str:
+    """One line about the first thing that is wrong; of a choice between forms, the form that was meant."""
+    errors = error.errors()
+    first = errors[0]
+    if first["type"] == "literal_error" and isinstance(first["input"], dict):  # a mapping was given: speak about that
+        inside = [e for e in errors if e["loc"][:1] == first["loc"][:1] and "Ask" in str(e["loc"][1:])]
+        first = next(iter(inside), first)
+    loc = [str(p) for p in first["loc"]]
+    where = ".".join(p for p in loc if p not in _FORMS and not p.startswith(("function-", "literal[", "dict[")))
+    if first["type"] == "extra_forbidden":
+        return f"unknown key {_short(where)}; {did_you_mean(loc[-1], _keys_of(first['loc'][:-1]))}"
+    if first["type"] == "missing":
+        return f"{where} is missing"
+    message = first["msg"].removeprefix("Value error, ")
+    if first["type"] != "value_error":
+        message = _FORM_OF.get(where, message)
+    return f"{where[:80]}: {message[0].lower()}{message[1:]} (given {_short(first.get('input'))})"
+
+
+_FORMS = ("str", "constrained-str", "RoutingAsk", "LoraAsk")  # pydantic's names for the forms of one key
+# keys that take several forms: what would do, for a value that has none of them
+_FORM_OF = {
+    "model": "must be a name, a path to a config.json, or a mapping of sizes",
+    "routing": "must be balanced, or a mapping with lognormal or counts",
+    "stack": "must be a name, or a mapping with name and settings",
+    "serve.engine": "must be a name, or a mapping with name and settings",
+    "train.lora": "must be a mapping with rank, for example {rank: 16}",
+}
+
+
+def _short(value: Any) -> str:
+    try:
+        given = repr(value)
+    except ValueError:  # whole numbers with thousands of digits have no text
+        given = "a very long number"
+    return given if len(given) < 80 else given[:77] + "..."
+
+
+def _keys_of(owner: tuple[Any, ...]) -> list[str]:
+    model: type[BaseModel] = Scenario
+    known: dict[str, type[BaseModel]] = {
+        "cluster": ClusterAsk,
+        "layout": LayoutAsk,
+        "train": TrainAsk,
+        "routing": RoutingAsk,
+        "lora": LoraAsk,
+        "serve": ServeAsk,
+        "requests": RequestsAsk,
+        "slo": SloAsk,
+        "pools": PoolsAsk,
+        "prefill": PoolAsk,
+        "decode": PoolAsk,
+        "speculative": SpeculativeAsk,
+        "offload": OffloadAsk,
+        "adapters": AdaptersAsk,
+    }
+    for part in owner:
+        model = known.get(str(part), model)
+    return list(model.model_fields)
+
+
+def parse_scenario(raw: Any) -> Scenario:
+    """A checked Scenario from a mapping. ScenarioError with one clear sentence otherwise."""
+    if not isinstance(raw, dict):
+        raise ScenarioError(
+            f"a scenario is a mapping with model, cluster, layout and train or serve, not {type(raw).__name__}"
+        )
+    try:
+        return Scenario.model_validate(raw)
+    except ValidationError as error:
+        raise ScenarioError(_describe(error)) from None
+    except UnitError as error:
+        raise ScenarioError(str(error)) from None
+
+
+class _Plain(yaml.SafeLoader):
+    """YAML without anchors (aliases can blow a small file up to gigabytes) and without keys that come twice."""
+
+    def compose_node(self, parent: Any, index: Any) -> Any:
+        if self.check_event(yaml.AliasEvent):
+            raise ScenarioError("YAML aliases (*name) are not allowed in a scenario; write the value out")
+        return super().compose_node(parent, index)
+
+    def construct_mapping(self, node: Any, deep: bool = False) -> Any:
+        names = [key.value for key, _ in node.value if isinstance(key.value, str)]
+        twice = next((name for name in names if names.count(name) > 1), None) if len(names) < 1000 else None
+        if twice is not None:
+            raise ScenarioError(f"key {_short(twice)} is given twice in one mapping; keep one")
+        return super().construct_mapping(node, deep)
+
+
+def load_scenario(path: str | Path) -> Scenario:
+    """Read and check a scenario file. ScenarioError when it is missing, too large, not YAML, or wrong."""
+    file = Path(path)
+    try:
+        return parse_scenario(_read(file))
+    except ScenarioError as error:
+        raise ScenarioError(f"{str(file)[:200]}: {error}") from None
+
+
+def read_mapping(path: str | Path) -> dict[str, Any]:
+    """A scenario file as it is written, not checked yet. ScenarioError when it is missing or no mapping."""
+    found = _read(Path(path))
+    if not isinstance(found, dict):
+        raise ScenarioError(f"{str(path)[:200]}: a scenario is a mapping of keys, not {type(found).__name__}")
+    return found
+
+
+def _read(file: Path) -> Any:
+    """The parsed file; every way in which it can be broken is a ScenarioError."""
+    try:
+        size = file.stat().st_size if file.is_file() else None
+    except (OSError, ValueError):  # a name that the file system cannot even be asked for
+        size = None
+    if size is None:
+        raise ScenarioError("scenario file does not exist, or is a folder; `moesim init` writes one")
+    if size > MAX_BYTES:
+        raise ScenarioError(f"the file has {size:,} bytes; a scenario has at most {MAX_BYTES:,}")
+    try:
+        return yaml.load(file.read_text(encoding="utf-8"), Loader=_Plain)  # a SafeLoader
+    except ScenarioError:
+        raise
+    except UnicodeDecodeError:
+        raise ScenarioError("is not a text file in UTF-8") from None
+    except (yaml.YAMLError, ValueError, OverflowError, RecursionError) as error:
+        raise ScenarioError(f"is not valid YAML: {' '.join(str(error).split())[:200]}") from None
+    except OSError as error:
+        raise ScenarioError(f"cannot be read: {error.strerror}") from None

@@ -1,0 +1,1 @@
+"""What runs the model: training stacks, their releases and age, and serving engines."""

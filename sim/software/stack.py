@@ -1,0 +1,191 @@
+"""Stack: the software that runs the model, as named settings; Tuning: the numbers that its fits attach to them.
+
+Settings are choices (overlap, graphs, kernels); a scenario may name any of them, the stack fills in the rest and the
+prediction lists what was assumed. Numbers come from stacks/constants.yaml, each fitted on published `fit` rows or
+named as assumed, looked up from the most specific key to the most general one.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, fields
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+from moesim.hwmodels.cluster import Cluster
+from moesim.hwmodels.facts import did_you_mean, read_yaml
+from moesim.hwmodels.gpu import generation_of
+
+_STACKS = Path(__file__).parent / "stacks"
+
+
+class StackError(ValueError):
+    """A stack or setting that does not exist."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Stack:
+    """Named settings of a training stack, all decided: "auto" of the catalogue is resolved before use."""
+
+    name: str
+    title: str
+    constants_of: str  # the stack whose fitted constants apply: its own, or that of a relative
+    attention_kernel: str  # fused | fused-plain (untuned) | sdpa | unfused | unmasked (masked blocks computed too)
+    tp_overlap: bool | str  # auto: see resolve.decided
+    dp_overlap: bool
+    ep_overlap: str  # none | hidden (behind another micro-batch's compute) | dualpipe | auto (see resolve.decided)
+    grad_dtype: str
+    cuda_graphs: str  # none | router | partial (attention and router; experts stay eager) | full | auto (by host CPU)
+    compiled: bool  # graph compiler fuses elementwise work
+    dispatcher: str  # what carries tokens to experts: alltoall, deepep, hybridep; auto: see resolve.decided
+    dispatch_dtype: str  # of the rows that travel to the experts
+    grouped_kernels: bool  # one launch serves all local experts; otherwise the host launches each expert's GEMMs
+    fused_experts: bool | str  # grouped GEMM, SwiGLU and MXFP8 quantisation as one kernel; auto: see resolve.decided
+    fp8_attention: bool  # scores and values in 8 bits as well
+    dummy_gradients: bool  # Transformer Engine keeps one 16-bit gradient buffer per distinct weight shape
+    regather: bool  # sequence parallelism keeps shards and gathers them again for the weight gradient
+    host_sync: bool  # the CPU waits for the GPU at pipeline transfers
+    fused_loss: bool
+    fp8_activations: bool  # inputs of expert layers are kept for the backward pass in 8 bits
+    master_dtype_bytes: float  # optimizer state per parameter: fp32 master + two moments
+    source: str = ""
+
+
+# what a scenario may write for the settings that are neither a switch nor a number
+_CHOICES = {
+    "attention_kernel": ("fused", "fused-plain", "sdpa", "unfused", "unmasked"),
+    "tp_overlap": ("auto", True, False),
+    "ep_overlap": ("auto", "none", "hidden", "dualpipe"),
+    "grad_dtype": ("bf16", "fp16", "fp32"),
+    "cuda_graphs": ("auto", "none", "router", "partial", "full"),
+    "dispatcher": ("auto", "alltoall", "deepep", "hybridep"),
+    "fused_experts": ("auto", True, False),
+    "dispatch_dtype": ("bf16", "fp8_block"),
+}
+
+
+def _checked(key: str, value: Any) -> Any:
+    """A setting's value when it is of the right kind; StackError otherwise."""
+    if key in _CHOICES:
+        if value not in _CHOICES[key]:
+            raise StackError(f"stack.{key}={value!r} is not one of {', '.join(map(str, _CHOICES[key]))}")
+    elif key == "master_dtype_bytes":
+        if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0 <= value <= 64:
+            raise StackError(f"stack.{key}={value!r} must be bytes per parameter between 0 and 64")
+    elif not isinstance(value, bool):
+        raise StackError(f"stack.{key}={value!r} must be true or false")
+    return value
+
+
+@cache
+def _records() -> dict[str, dict[str, Any]]:
+    records: dict[str, dict[str, Any]] = read_yaml(_STACKS / "stacks.yaml")
+    return records
+
+
+@cache
+def constants() -> dict[str, dict[str, Any]]:
+    """Every constant: key -> {value, kind: fitted | assumed, why}."""
+    values: dict[str, dict[str, Any]] = read_yaml(_STACKS / "constants.yaml")
+    return values
+
+
+def stack_names() -> tuple[str, ...]:
+    """Names of the stacks in the catalogue."""
+    return tuple(_records())
+
+
+def setting_names() -> tuple[str, ...]:
+    """Names of the settings that a scenario may override."""
+    return tuple(f.name for f in fields(Stack) if f.name not in _FIXED)
+
+
+_FIXED = ("name", "title", "constants_of", "source")  # what a record says about itself, not a choice
+
+
+def load_stack(name: str, cluster: Cluster, overrides: dict[str, Any] | None = None) -> tuple[Stack, list[str]]:
+    """The stack called `name` on this cluster with overrides applied, and what had to be assumed."""
+    records = _records()
+    if name not in records:
+        raise StackError(f"unknown stack {name!r}; {did_you_mean(name, list(records))}")
+    record = {"constants_of": name, **records[name]}
+    wrong = set(record) ^ {f.name for f in fields(Stack) if f.name != "name"}
+    if wrong:
+        raise StackError(f"sim/software/stacks/stacks.yaml: {name}: missing or unknown: {', '.join(sorted(wrong))}")
+    kin = record["constants_of"]
+    if kin not in records:
+        raise StackError(f"sim/software/stacks/stacks.yaml: {name}: constants_of names no stack: {kin!r}")
+    assumed = []
+    for key, value in (overrides or {}).items():
+        if key not in setting_names():
+            raise StackError(f"unknown stack setting {key!r}; {did_you_mean(key, list(setting_names()))}")
+        record[key] = _checked(key, value)
+    if record["cuda_graphs"] == "auto":
+        record["cuda_graphs"] = "partial" if cluster.host_cpu == "grace" else "none"
+    for key in setting_names():
+        if key not in (overrides or {}):
+            assumed.append(f"{key} = {record[key]} (default of stack {name})")
+    return Stack(name=name, **record), assumed
+
+
+def _candidates(qualifiers: tuple[str, ...]) -> list[str]:
+    """Keys from specific to general: a GPU family may fall back to its generation, all then to '*'."""
+    keys: list[tuple[str, ...]] = [()]
+    for qualifier in qualifiers:
+        options = [qualifier]
+        parent = generation_of().get(qualifier, qualifier)  # a GPU family without a constant of its own
+        if parent != qualifier:
+            options.append(parent)
+        options.append("*")
+        keys = [(*key, option) for key in keys for option in options]
+    keys.sort(key=lambda key: sum(_generality(option, own) for option, own in zip(key, qualifiers, strict=True)))
+    return [",".join(key) for key in keys]
+
+
+def _generality(option: str, own: str) -> float:
+    if option == own:
+        return 0.0
+    return 1.5 if option == "*" else 1.0
+
+
+@dataclass(frozen=True, slots=True)
+class Constant:
+    """One number with where it comes from."""
+
+    value: float
+    key: str
+    kind: str  # fitted | assumed
+
+
+class Tuning:
+    """Look-up of constants for one (GPU class, stack, precision); remembers what was used and of which kind.
+
+    `table` holds them: those of training stacks, unless another is given (serving engines have their own).
+    """
+
+    def __init__(
+        self, overrides: dict[str, float] | None = None, table: dict[str, dict[str, Any]] | None = None
+    ) -> None:
+        self._overrides = overrides or {}
+        self._table = constants() if table is None else table
+        self.used: dict[str, Constant] = {}
+        self._cache: dict[tuple[str, tuple[str, ...]], Constant] = {}
+
+    def get(self, name: str, *qualifiers: str) -> float:
+        """The value of constant `name` for these qualifiers, most specific key first."""
+        found = self._cache.get((name, qualifiers))
+        if found is None:
+            found = self._find(name, qualifiers)
+            self._cache[(name, qualifiers)] = found
+            self.used[found.key] = found
+        return found.value
+
+    def _find(self, name: str, qualifiers: tuple[str, ...]) -> Constant:
+        for candidate in _candidates(qualifiers):
+            key = f"{name}[{candidate}]" if candidate else name
+            record = self._table.get(key)
+            if key in self._overrides:  # an own machine's constants may be more specific than any shipped one
+                return Constant(self._overrides[key], key, record["kind"] if record else "fitted")
+            if record is not None:
+                return Constant(float(record["value"]), key, record["kind"])
+        raise StackError(f"no constant {name} for {', '.join(qualifiers)}")

@@ -1,0 +1,81 @@
+"""Prediction: the whole answer to one training question, echoing the question."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from moesim.sim.train.memory import RankMemory
+from moesim.sim.train.resolve import Resolved
+from moesim.sim.train.result import StepResult
+
+# the order in which people read a breakdown: useful work first, then communication, then what is lost
+CATEGORIES = (
+    "gemm", "grouped_gemm", "lora", "attention", "ssm", "head", "embedding", "elementwise", "router", "permute", "cast",
+    "grad_accumulate", "tp_comm", "cp_comm", "ep_comm", "dp_comm", "optimizer", "offload", "host", "bubble",
+    "straggler", "step_constant", "correction",
+)  # fmt: skip
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Prediction:
+    """Seconds with an interval, what they were spent on (sums to step_time_s), memory, money, and how it is known."""
+
+    step_time_s: float
+    low_s: float
+    high_s: float
+    band: str
+    tokens_per_step: float
+    tokens_per_s: float
+    tokens_per_s_per_gpu: float
+    model_flops_per_s_per_gpu: float
+    mfu: float  # of the 16-bit peak, causal attention, no recompute
+    breakdown_s: dict[str, float]
+    memory: tuple[RankMemory, ...]
+    memory_fits: bool
+    usable_bytes: float
+    cost: dict[str, float | str]
+    sources: dict[str, float]  # share of the busy seconds by evidence; sums to 1
+    assumptions: tuple[str, ...]
+    lower_bounds_s: dict[str, float]
+    dropped_share: float
+    resolved: Resolved
+    step: StepResult
+
+    def to_dict(self) -> dict[str, Any]:
+        """Everything but the timeline, ready for JSON."""
+        job = self.resolved.job
+        return {
+            "model": job.arch.name,
+            "cluster": job.cluster.name,
+            "layout": {
+                key: getattr(job.layout, key)
+                for key in ("gpus", "tp", "pp", "vpp", "cp", "ep", "etp", "dp", "edp", "zero", "schedule")
+            },
+            "stack": job.stack.name,
+            "global_batch": job.global_batch,
+            "micro_batch": job.micro_batch,
+            "micro_batches": job.micro_batches,
+            "seq_len": job.seq_len,
+            "precision": job.precision,
+            "step_time_s": self.step_time_s,
+            "low_s": self.low_s,
+            "high_s": self.high_s,
+            "band": self.band,
+            "tokens_per_s": self.tokens_per_s,
+            "tokens_per_s_per_gpu": self.tokens_per_s_per_gpu,
+            "model_flops_per_s_per_gpu": self.model_flops_per_s_per_gpu,
+            "mfu": self.mfu,
+            "breakdown_s": self.breakdown_s,
+            "memory_bytes": {
+                "per_stage": [{"stage": m.rank, "total": m.total, **m.by_kind()} for m in self.memory],
+                "peak": max(m.total for m in self.memory),
+                "usable": self.usable_bytes,
+                "fits": self.memory_fits,
+            },
+            "cost": self.cost,
+            "sources": self.sources,
+            "assumptions": list(self.assumptions),
+            "lower_bounds_s": self.lower_bounds_s,
+            "dropped_share": self.dropped_share,
+        }

@@ -1,0 +1,182 @@
+"""From a step to a whole training run: days, GPU-hours, dollars, energy and CO2, with failures and checkpoints.
+
+Failures come at random (exponential, all GPUs alike); each costs the work since the last checkpoint, the restart and
+the reload. The interval between checkpoints is Daly's (J. Daly, Future Generation Computer Systems 22, 2006); the
+expected time of one interval is the renewal value, checked by simulating runs (tests/sim/test_run.py).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, fields
+from functools import cache
+from math import exp, expm1, sqrt
+from pathlib import Path
+from typing import Any
+
+from moesim.hwmodels.facts import did_you_mean, read_yaml
+from moesim.sim.model.params import parameters
+from moesim.sim.question.scenario import ScenarioError
+from moesim.sim.train.job import TrainJob
+from moesim.sim.train.prediction import Prediction
+from moesim.traces.rng import stream
+
+_FACTS = Path(__file__).parent / "run.yaml"
+_HOUR, _DAY = 3600.0, 86400.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RunFacts:
+    """What a run depends on beyond its step; see run.yaml for sources."""
+
+    gpu_mtbf_hours: float
+    restart_s: float
+    storage_bytes_per_s_per_gpu: float
+    checkpoint_blocking_share: float
+    spare_share: float
+    pue: float
+    host_power_share: float
+    co2_kg_per_kwh: float
+
+
+@cache
+def _records() -> dict[str, dict[str, Any]]:
+    records: dict[str, dict[str, Any]] = read_yaml(_FACTS)
+    return records
+
+
+def run_facts(changes: Mapping[str, float] | None = None) -> RunFacts:
+    """The shipped facts with a user's own in their place. ScenarioError for names or values that cannot be."""
+    values = {name: float(record["value"]) for name, record in _records().items()}
+    for name, value in (changes or {}).items():
+        if name not in values:
+            raise ScenarioError(f"run.{name} is not known; {did_you_mean(name, list(values))}")
+        least = 0.0 if name in ("restart_s", "spare_share", "host_power_share", "co2_kg_per_kwh") else 1e-9
+        if not least <= value < float("inf"):
+            raise ScenarioError(f"run.{name}={value} must be a number of at least {least:g}")
+        values[name] = float(value)
+    return RunFacts(**values)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TrainingRun:
+    """A run of so many tokens. Money is None where the GPU has no price."""
+
+    tokens: float
+    steps: int
+    compute_s: float  # the steps alone
+    wall_s: float  # with checkpoints and failures
+    goodput: float  # compute over wall
+    gpus: int
+    spare_gpus: int
+    mtbf_s: float  # of the whole job
+    failures: float  # expected
+    checkpoint_bytes: float
+    checkpoint_s: float
+    checkpoint_interval_s: float
+    gpu_hours: float  # spares included
+    usd: float | None
+    energy_mwh: float
+    co2_tonnes: float
+
+    def to_dict(self) -> dict[str, Any]:
+        """Ready for JSON."""
+        return asdict(self) | {"days": self.wall_s / _DAY}
+
+
+def daly_interval_s(checkpoint_s: float, mtbf_s: float) -> float:
+    """Seconds of work between checkpoints that waste least: Daly's higher-order estimate."""
+    if checkpoint_s >= 2.0 * mtbf_s:
+        return mtbf_s
+    x = checkpoint_s / (2.0 * mtbf_s)
+    return sqrt(2.0 * checkpoint_s * mtbf_s) * (1.0 + sqrt(x) / 3.0 + x / 9.0) - checkpoint_s
+
+
+def expected_s(work_s: float, checkpoint_s: float, restart_s: float, mtbf_s: float) -> float:
+    """Mean seconds until `work_s` and a checkpoint are done: every failure starts both again, restarts may fail too."""
+    return mtbf_s * exp(restart_s / mtbf_s) * expm1((work_s + checkpoint_s) / mtbf_s)
+
+
+def simulate_s(intervals: int, work_s: float, checkpoint_s: float, restart_s: float, mtbf_s: float, seed: int) -> float:
+    """Seconds of one run of so many intervals with failures drawn at random."""
+    rng = stream(seed, "sim.run.failures")
+    clock = 0.0
+    failure = rng.exponential(mtbf_s)
+    for _ in range(intervals):
+        while clock + work_s + checkpoint_s > failure:
+            clock = failure
+            failure = clock + rng.exponential(mtbf_s)
+            while clock + restart_s > failure:  # it fails again before it runs
+                clock = failure
+                failure = clock + rng.exponential(mtbf_s)
+            clock += restart_s
+        clock += work_s + checkpoint_s
+    return clock
+
+
+@dataclass(frozen=True, slots=True)
+class Interruptions:
+    """What failures and checkpoints do to a job: seconds, and the share of the time that is left for training."""
+
+    mtbf_s: float
+    checkpoint_bytes: float
+    write_s: float  # that training waits for
+    restart_s: float
+    interval_s: float
+    share: float
+
+
+def interruptions(job: TrainJob, step_s: float, facts: RunFacts) -> Interruptions:
+    """Of a job whose step takes `step_s` seconds, with checkpoints at Daly's interval."""
+    gpus = job.cluster.gpus
+    size = parameters(job.arch) * (2.0 + job.stack.master_dtype_bytes)
+    transfer_s = size / (facts.storage_bytes_per_s_per_gpu * gpus)
+    write_s, mtbf_s = transfer_s * facts.checkpoint_blocking_share, facts.gpu_mtbf_hours * _HOUR / gpus
+    interval_s = max(step_s, daly_interval_s(write_s, mtbf_s))
+    restart_s = facts.restart_s + transfer_s
+    share = interval_s / expected_s(interval_s, write_s, restart_s, mtbf_s)
+    return Interruptions(mtbf_s, size, write_s, restart_s, interval_s, share)
+
+
+def training_run(
+    prediction: Prediction, tokens: float, facts: RunFacts | None = None, price: float | None = None
+) -> TrainingRun:
+    """The whole run. `price`: dollars per GPU-hour in place of the prediction's. ScenarioError for no tokens."""
+    if not 0 < tokens < float("inf"):
+        raise ScenarioError(f"tokens={tokens} must be above zero, for example 14.8e12")
+    facts = facts or run_facts()
+    job = prediction.resolved.job
+    gpus = job.cluster.gpus
+    steps = max(1, round(tokens / prediction.tokens_per_step))
+    compute_s = steps * prediction.step_time_s
+    cut = interruptions(job, prediction.step_time_s, facts)
+    wall_s = compute_s / cut.share
+    spares = round(gpus * facts.spare_share)
+    hours = (gpus + spares) * wall_s / _HOUR
+    rate = price or prediction.cost.get("usd_per_gpu_hour")
+    gpu_w = float(prediction.cost["energy_joules_per_step"]) / prediction.step_time_s / gpus
+    watts = gpu_w * (gpus + spares) * (1.0 + facts.host_power_share) * facts.pue
+    energy_mwh = watts * wall_s / _HOUR / 1e6
+    return TrainingRun(
+        tokens=tokens,
+        steps=steps,
+        compute_s=compute_s,
+        wall_s=wall_s,
+        goodput=compute_s / wall_s,
+        gpus=gpus,
+        spare_gpus=spares,
+        mtbf_s=cut.mtbf_s,
+        failures=wall_s / cut.mtbf_s,
+        checkpoint_bytes=cut.checkpoint_bytes,
+        checkpoint_s=cut.write_s,
+        checkpoint_interval_s=cut.interval_s,
+        gpu_hours=hours,
+        usd=None if rate is None else hours * float(rate),
+        energy_mwh=energy_mwh,
+        co2_tonnes=energy_mwh * facts.co2_kg_per_kwh,
+    )
+
+
+def sources() -> dict[str, str]:
+    """Where every fact of a run comes from."""
+    return {f.name: f"{_records()[f.name]['kind']}: {_records()[f.name]['source']}" for f in fields(RunFacts)}

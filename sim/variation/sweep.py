@@ -1,0 +1,251 @@
+"""Sweeps: one scenario with some settings varied, every combination predicted; what fails is recorded, not fatal.
+
+Finished points go to `OUT.part` line by line, so that a sweep that was killed goes on where it stopped; the table is
+written when all are done, in the order of the settings.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from copy import deepcopy
+from dataclasses import dataclass
+from itertools import product
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from moesim.hwmodels.facts import FactError
+from moesim.hwmodels.profile import NoFit
+from moesim.hwmodels.units import UnitError
+from moesim.sim.layout.layout import BadLayout
+from moesim.sim.model.fields import ArchError
+from moesim.sim.question.scenario import ScenarioError
+from moesim.sim.software.stack import StackError
+from moesim.sim.train.memory import DoesNotFit
+from moesim.sim.train.predict import predict_train
+from moesim.traces.routing import BadTrace
+
+TRAINED = (
+    "step_time_s", "low_s", "high_s", "tokens_per_s", "tokens_per_s_per_gpu", "mfu", "memory_bytes", "memory_fits",
+    "gpu_hours_per_million_tokens", "usd_per_million_tokens", "energy_joules_per_step", "error",
+)  # fmt: skip
+SERVED = (
+    "ttft_s", "ttft_p99_s", "tpot_s", "tpot_p99_s", "output_tokens_per_s", "output_tokens_per_s_per_gpu",
+    "goodput_per_s", "capacity_requests_per_s", "label", "usd_per_million_output_tokens",
+    "joules_per_output_token", "error",
+)  # fmt: skip
+REFUSALS = (ScenarioError, DoesNotFit, BadTrace, BadLayout, ArchError, FactError, NoFit, StackError, UnitError)
+_MOST_POINTS = 1_000_000
+
+Settings = dict[str, Any]
+Point = tuple[int, Settings]
+Progress = Callable[[str, int, int], None]
+
+
+@dataclass(frozen=True, slots=True)
+class Sweep:
+    """The varied settings, and one row per combination in their order: settings, then results."""
+
+    names: tuple[str, ...]
+    results: tuple[str, ...]  # TRAINED or SERVED
+    rows: tuple[dict[str, Any], ...]
+
+    @property
+    def failed(self) -> int:
+        """Combinations that could not be predicted."""
+        return sum(1 for row in self.rows if row["error"])
+
+
+def read_settings(texts: Iterable[str]) -> dict[str, tuple[Any, ...]]:
+    """'cluster.gpus=64,128' as {"cluster.gpus": (64, 128)}; values are YAML. ScenarioError for anything else."""
+    found: dict[str, tuple[Any, ...]] = {}
+    for text in texts:
+        name, equals, values = text.partition("=")
+        name = name.strip()
+        if not equals or not name or not values.strip():
+            raise ScenarioError(f"{text!r} sets nothing; write a key and its values, for example cluster.gpus=64,128")
+        if name in found:
+            raise ScenarioError(f"{name} is set twice; list all its values once: {name}=a,b")
+        try:
+            found[name] = tuple(yaml.safe_load(f"[{values}]"))
+        except yaml.YAMLError:
+            raise ScenarioError(f"{text!r}: the values are not YAML; quote those with commas or brackets") from None
+    if not found:
+        raise ScenarioError("nothing is varied; give --set KEY=VALUE,VALUE at least once")
+    return found
+
+
+def points(settings: Mapping[str, Sequence[Any]]) -> list[Settings]:
+    """All combinations, the last setting changing fastest."""
+    names = list(settings)
+    count = 1
+    for values in settings.values():
+        count *= len(values)
+    if count > _MOST_POINTS:
+        raise ScenarioError(f"{count:,} combinations are more than {_MOST_POINTS:,}; vary fewer settings at once")
+    return [dict(zip(names, combination, strict=True)) for combination in product(*settings.values())]
+
+
+def with_settings(scenario: Mapping[str, Any], settings: Settings) -> dict[str, Any]:
+    """The scenario with some keys replaced; keys are paths with dots. ScenarioError for paths through a value."""
+    found = deepcopy(dict(scenario))
+    for path, value in settings.items():
+        *parents, last = path.split(".")
+        here: Any = found
+        for name in parents:
+            here = here.setdefault(name, {})
+            if not isinstance(here, dict):
+                raise ScenarioError(f"{path}: {name} holds {here!r}, not keys; set {name} as a whole")
+        here[last] = value
+    return found
+
+
+def results_of(scenario: Mapping[str, Any]) -> tuple[str, ...]:
+    """Columns of a scenario's answer: of serving where it has a serve section and nothing to train."""
+    return SERVED if "serve" in scenario and "train" not in scenario else TRAINED
+
+
+def evaluate(scenario: Mapping[str, Any], settings: Settings) -> dict[str, Any]:
+    """One point: its settings and results; a refusal is its `error`."""
+    row: dict[str, Any] = {**settings, **dict.fromkeys(results_of(scenario))}
+    answer = _served if results_of(scenario) is SERVED else _trained
+    try:
+        return row | answer(with_settings(scenario, settings))
+    except REFUSALS as refusal:
+        return row | {"error": str(refusal)}
+
+
+def _served(scenario: dict[str, Any]) -> dict[str, Any]:
+    from moesim.sim.serve.predict import predict_serve
+
+    p = predict_serve(scenario)
+    return {
+        "ttft_s": p.ttft_s.mean,
+        "ttft_p99_s": p.ttft_s.p99,
+        "tpot_s": p.tpot_s.mean,
+        "tpot_p99_s": p.tpot_s.p99,
+        "output_tokens_per_s": p.output_tokens_per_s,
+        "output_tokens_per_s_per_gpu": p.output_tokens_per_s_per_gpu,
+        "goodput_per_s": p.goodput_per_s,
+        "capacity_requests_per_s": p.capacity_requests_per_s,
+        "label": p.label,
+        "usd_per_million_output_tokens": p.cost.get("usd_per_million_output_tokens"),
+        "joules_per_output_token": p.cost["joules_per_output_token"],
+    }
+
+
+def _trained(scenario: dict[str, Any]) -> dict[str, Any]:
+    p = predict_train(scenario, check_memory=False)
+    return {
+        "step_time_s": p.step_time_s,
+        "low_s": p.low_s,
+        "high_s": p.high_s,
+        "tokens_per_s": p.tokens_per_s,
+        "tokens_per_s_per_gpu": p.tokens_per_s_per_gpu,
+        "mfu": p.mfu,
+        "memory_bytes": max(m.total for m in p.memory),
+        "memory_fits": p.memory_fits,
+        "gpu_hours_per_million_tokens": p.cost["gpu_hours_per_million_tokens"],
+        "usd_per_million_tokens": p.cost.get("usd_per_million_tokens"),
+        "energy_joules_per_step": p.cost["energy_joules_per_step"],
+    }
+
+
+class Journal:
+    """Finished points of one sweep on disk; opened again, it knows what is done."""
+
+    def __init__(self, path: Path, scenario: Mapping[str, Any]) -> None:
+        self._path = path
+        text = json.dumps(scenario, sort_keys=True, default=str)
+        self._digest = hashlib.sha256(text.encode()).hexdigest()
+        self.done: dict[str, dict[str, Any]] = {}
+        if path.exists():
+            self._read()
+        else:
+            path.write_text(json.dumps({"scenario": self._digest}) + "\n", encoding="utf-8")
+
+    def _read(self) -> None:
+        lines = self._path.read_text(encoding="utf-8").splitlines()
+        if not lines or json.loads(lines[0]).get("scenario") != self._digest:
+            raise ScenarioError(f"{self._path} belongs to another scenario; remove it, or write to another file")
+        for number, line in enumerate(lines[1:], 2):
+            try:
+                entry = json.loads(line)
+            except json.JSONDecodeError:
+                if number == len(lines):  # the line that was being written when the sweep was killed
+                    break
+                raise ScenarioError(f"{self._path}, line {number}: not readable; remove the file") from None
+            self.done[entry["key"]] = entry["row"]
+        kept = [lines[0], *(json.dumps({"key": k, "row": r}) for k, r in self.done.items())]
+        self._path.write_text("\n".join(kept) + "\n", encoding="utf-8")
+
+    def add(self, key: str, row: dict[str, Any]) -> None:
+        """Keep one finished point."""
+        self.done[key] = row
+        with self._path.open("a", encoding="utf-8") as handle:
+            handle.write(json.dumps({"key": key, "row": row}) + "\n")
+
+    def close(self) -> None:
+        """All points are in the table: the journal is not needed any more."""
+        self._path.unlink()
+
+
+def key_of(settings: Settings) -> str:
+    """How the journal names a point."""
+    return json.dumps(settings, sort_keys=True, default=str)
+
+
+def _task(scenario: Mapping[str, Any], point: Point) -> tuple[int, dict[str, Any]]:
+    return point[0], evaluate(scenario, point[1])
+
+
+def _on_cores(scenario: Mapping[str, Any], todo: Sequence[Point], workers: int) -> Iterator[tuple[int, dict[str, Any]]]:
+    from joblib import Parallel, delayed
+
+    if workers == 1 or len(todo) == 1:
+        yield from (_task(scenario, point) for point in todo)
+        return
+    run = Parallel(n_jobs=workers, return_as="generator_unordered", batch_size=1, pre_dispatch="4*n_jobs")
+    yield from run(delayed(_task)(scenario, point) for point in todo)
+
+
+def _on_dask(scenario: Mapping[str, Any], todo: Sequence[Point], address: str) -> Iterator[tuple[int, dict[str, Any]]]:
+    try:
+        from distributed import Client, as_completed
+    except ImportError:
+        raise ScenarioError("--dask needs the extra: pip install 'moesim[dask]'") from None
+    try:
+        client = Client(address, timeout="5s")
+    except (OSError, TimeoutError, ValueError):
+        raise ScenarioError(f"no Dask scheduler answers at {address!r}; start one with `dask scheduler`") from None
+    with client:
+        futures = [client.submit(_task, scenario, point, pure=False) for point in todo]
+        for future in as_completed(futures):
+            yield future.result()
+
+
+def run_sweep(
+    scenario: Mapping[str, Any],
+    settings: Mapping[str, Sequence[Any]],
+    *,
+    journal: Journal | None = None,
+    workers: int = 1,
+    dask: str = "",
+    progress: Progress | None = None,
+) -> Sweep:
+    """Predict every combination, on this machine's cores or on a Dask cluster; `journal` keeps what is done."""
+    todo = points(settings)
+    done = journal.done if journal is not None else {}
+    rows = {i: done[key_of(s)] for i, s in enumerate(todo) if key_of(s) in done}
+    left = [(i, s) for i, s in enumerate(todo) if i not in rows]
+    results = _on_dask(scenario, left, dask) if dask else _on_cores(scenario, left, workers)
+    for number, row in results if left else ():
+        rows[number] = row
+        if journal is not None:
+            journal.add(key_of(todo[number]), row)
+        if progress is not None:
+            progress("predicting", len(rows), len(todo))
+    return Sweep(tuple(settings), results_of(scenario), tuple(rows[i] for i in range(len(todo))))

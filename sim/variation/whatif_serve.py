@@ -1,0 +1,160 @@
+"""What if, for serving: one thing about a deployment or its load changed at a time.
+
+Open loops are compared by what they could serve at most (the queue never empty), closed ones by what they serve; the
+latencies beside it are those of the asked load.
+"""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from moesim.hwmodels.profile import Profile
+from moesim.sim.question.scenario import Scenario, ScenarioError, load_scenario, parse_scenario
+from moesim.sim.serve.accounts import decode_shares
+from moesim.sim.serve.figures_of_merit import spread
+from moesim.sim.serve.predict import capacity_per_s
+from moesim.sim.serve.resolve import ResolvedServe, resolve_serve
+from moesim.sim.serve.simulate import PricedJobs, ServeRun, simulate
+from moesim.sim.software.serving_engine import engine_tuning
+from moesim.sim.train.memory import DoesNotFit
+from moesim.sim.variation.knobs_serve import Asked, serve_changes
+from moesim.sim.variation.outcome import by_knob, in_order
+
+
+@dataclass(frozen=True, slots=True)
+class ServeOutcome:
+    """One change. `speed_factor`: tokens per second over those of the deployment as asked; 0 where it does not fit."""
+
+    knob: str
+    change: str
+    ttft_s: float
+    tpot_s: float
+    speed_factor: float
+    fits: bool
+    usd_factor: float = 1.0
+
+    @property
+    def value_factor(self) -> float:
+        """Tokens per dollar over those of the deployment as asked; what an upgrade adds to the price is not in it."""
+        return self.speed_factor / self.usd_factor
+
+
+@dataclass(frozen=True, slots=True)
+class ServePart:
+    """One part of the decode steps: its share of them, and the share of the data sheet's limits that it reaches."""
+
+    part: str
+    share: float
+    floor_share: float  # of its seconds: FLOPs at peak, weights and caches at full HBM bandwidth; 0: no such floor
+
+    def to_dict(self) -> dict[str, Any]:
+        """Ready for JSON."""
+        return asdict(self)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ServeWhatIf:
+    """The deployment as asked, every change, and how near its decode steps are to the data sheet."""
+
+    ttft_s: float
+    tpot_s: float
+    tokens_per_s: float  # at most, of an open loop
+    usd_per_hour: float | None  # of one GPU
+    usd_per_million_tokens: float | None  # output
+    outcomes: tuple[ServeOutcome, ...]
+    parts: tuple[ServePart, ...]
+    mean_batch: float
+
+    @property
+    def tokens_per_usd(self) -> float | None:
+        """Output tokens, of the deployment as asked."""
+        return None if self.usd_per_million_tokens is None else 1e6 / self.usd_per_million_tokens
+
+    def by_knob(self) -> list[tuple[str, list[ServeOutcome]]]:
+        """Outcomes of every knob together, the one that matters most first."""
+        return by_knob(self.outcomes)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Ready for JSON."""
+        value = self.tokens_per_usd
+        plain = ("ttft_s", "tpot_s", "tokens_per_s", "usd_per_million_tokens", "mean_batch")
+        return {
+            **{name: getattr(self, name) for name in plain},
+            "usd_per_gpu_hour": self.usd_per_hour,
+            "outcomes": [
+                {
+                    "knob": o.knob, "change": o.change, "ttft_s": o.ttft_s, "tpot_s": o.tpot_s,
+                    "tokens_per_s_factor": o.speed_factor, "fits": o.fits,
+                    "tokens_per_usd": None if value is None else value * o.value_factor,
+                }
+                for o in self.outcomes
+            ],
+            "roofline": [p.to_dict() for p in self.parts],
+        }  # fmt: skip
+
+
+def _served(asked: ResolvedServe, profile: Profile | None) -> tuple[ServeRun, float]:
+    """The run, and output tokens per second at most."""
+    tuning, priced = engine_tuning(), PricedJobs(profile)
+    run = simulate(asked.deployment, asked.workload, tuning, priced)
+    outputs = float(np.mean(asked.workload.requests.output_tokens))
+    return run, capacity_per_s(asked, run, tuning, priced) * outputs
+
+
+def whatif_serve(scenario: Scenario | dict[str, Any] | str | Path, share: float = 0.2) -> ServeWhatIf:
+    """Change one thing at a time, hardware by plus and minus `share`. ScenarioError for shares out of (0, 0.9]."""
+    if not 0.0 < share <= 0.9:
+        raise ScenarioError(f"share={share:g} must be above 0 and at most 0.9, for example 0.2 for plus and minus 20 %")
+    if isinstance(scenario, (str, Path)):
+        scenario = load_scenario(scenario)
+    elif isinstance(scenario, dict):
+        scenario = parse_scenario(scenario)
+    asked = resolve_serve(scenario)
+    run, rate = _served(asked, None)
+    found, gpu = run.latencies(asked.workload.warmup), asked.deployment.job.cluster.gpu
+    price = scenario.price_usd_per_gpu_hour or gpu.price_usd_per_hour
+    ttft, tpot = spread(found.ttft_s).mean, spread(found.tpot_s).mean
+    outcomes = [_outcome(knob, change, other, rate) for knob, change, other in serve_changes(asked, share)]
+    if price is not None:
+        for factor in (1.0 - share, 1.0 + share):
+            outcomes.append(ServeOutcome("price", f"{factor - 1.0:+.0%}", ttft, tpot, 1.0, True, factor))
+    steps = sum(sum(r.steps_at.values()) for r in run.replicas) or 1
+    return ServeWhatIf(
+        ttft_s=ttft,
+        tpot_s=tpot,
+        tokens_per_s=rate,
+        usd_per_hour=price,
+        usd_per_million_tokens=None if price is None else asked.deployment.gpus / rate / 3600.0 * price * 1e6,
+        outcomes=in_order(outcomes),
+        parts=tuple(_parts(run)),
+        mean_batch=sum(b * k for r in run.replicas for b, k in r.steps_at.items()) / steps,
+    )
+
+
+def _outcome(knob: str, change: str, other: Asked, rate: float) -> ServeOutcome:
+    try:
+        run, own = _served(*other)
+    except DoesNotFit:
+        return ServeOutcome(knob, change, 0.0, 0.0, 0.0, False)
+    found = run.latencies(other[0].workload.warmup)
+    return ServeOutcome(knob, change, spread(found.ttft_s).mean, spread(found.tpot_s).mean, own / rate, True)
+
+
+def _parts(run: ServeRun) -> list[ServePart]:
+    """Decode steps of all replicas by part, and the floors under them."""
+    seconds: dict[str, float] = {}
+    floors: dict[str, float] = {}
+    for replica in run.replicas:
+        for part, spent in decode_shares(run.machine, replica).items():
+            seconds[part] = seconds.get(part, 0.0) + spent
+        mean = replica.cached_steps / max(1, sum(replica.steps_at.values()))
+        for batch, steps in replica.steps_at.items():
+            for part, floor in run.machine.costs.decode_floors(batch, mean).items():
+                floors[part] = floors.get(part, 0.0) + steps * floor
+    total = sum(seconds.values()) or 1.0
+    found = [ServePart(p, s / total, min(1.0, floors.get(p, 0.0) / s) if s else 0.0) for p, s in seconds.items()]
+    return sorted(found, key=lambda p: (-p.share, p.part))

@@ -1,0 +1,199 @@
+"""What if: one thing about a training run changed at a time, and what the change is worth.
+
+Every knob makes another job out of the one that was asked; all are simulated like it. Rates of tokens are compared, so
+that batches of different size stay comparable.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from moesim.hwmodels.profile import Profile
+from moesim.sim.question.scenario import PRECISIONS, Scenario, ScenarioError, load_scenario, parse_scenario
+from moesim.sim.train.job import TrainJob
+from moesim.sim.train.memory import step_memory
+from moesim.sim.train.resolve import resolve
+from moesim.sim.train.simulator import StepSimulator
+from moesim.sim.variation.outcome import by_knob, in_order
+from moesim.sim.variation.roofline import PartOfRun, parts_of_run
+from moesim.traces.routing import Routing
+
+_SKEWS = (0.25, 0.5)  # sigma of the popularity of experts: an aux loss that works, and one that hardly does (assumed)
+
+Changed = tuple[TrainJob, Profile]
+Knob = Callable[[TrainJob, Profile, float], Changed]
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """One change: what it does to tokens per second, as a factor, and why it could not be had otherwise."""
+
+    knob: str
+    change: str
+    step_time_s: float
+    speed_factor: float  # tokens per second over those of the run as asked
+    fits: bool
+    usd_factor: float = 1.0  # dollars per GPU-hour over those of the run as asked
+
+    @property
+    def value_factor(self) -> float:
+        """Tokens per dollar over those of the run as asked; what an upgrade adds to the price is not in it."""
+        return self.speed_factor / self.usd_factor
+
+
+@dataclass(frozen=True, slots=True)
+class WhatIf:
+    """The run as asked, every change, largest effect first, and where its seconds go."""
+
+    step_time_s: float
+    tokens_per_s: float
+    usd_per_million_tokens: float | None
+    usd_per_hour: float | None  # of one GPU
+    outcomes: tuple[Outcome, ...]
+    parts: tuple[PartOfRun, ...]
+    free_bytes: float  # memory that the fullest GPU has left; below zero: lacks
+
+    @property
+    def tokens_per_usd(self) -> float | None:
+        """Of the run as asked."""
+        return None if self.usd_per_million_tokens is None else 1e6 / self.usd_per_million_tokens
+
+    def by_knob(self) -> list[tuple[str, list[Outcome]]]:
+        """Outcomes of every knob together, the one that matters most first."""
+        return by_knob(self.outcomes)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Ready for JSON."""
+        return {
+            "step_time_s": self.step_time_s,
+            "tokens_per_s": self.tokens_per_s,
+            "usd_per_million_tokens": self.usd_per_million_tokens,
+            "usd_per_gpu_hour": self.usd_per_hour,
+            "free_bytes": self.free_bytes,
+            "outcomes": [
+                {
+                    "knob": o.knob, "change": o.change, "step_time_s": o.step_time_s,
+                    "tokens_per_s_factor": o.speed_factor, "fits": o.fits,
+                    "tokens_per_usd": None if not self.tokens_per_usd else self.tokens_per_usd * o.value_factor,
+                }
+                for o in self.outcomes
+            ],
+            "roofline": [p.to_dict() for p in self.parts],
+        }  # fmt: skip
+
+
+def _gpu(job: TrainJob, **changes: Any) -> TrainJob:
+    return replace(job, cluster=replace(job.cluster, gpu=replace(job.cluster.gpu, **changes)))
+
+
+def _flops(job: TrainJob, profile: Profile, factor: float) -> Changed:
+    peaks = {name: peak * factor for name, peak in job.cluster.gpu.peak_flops_per_s.items()}
+    return _gpu(job, peak_flops_per_s=peaks), profile
+
+
+def _hbm(job: TrainJob, profile: Profile, factor: float) -> Changed:
+    return _gpu(job, hbm_bytes_per_s=job.cluster.gpu.hbm_bytes_per_s * factor), profile
+
+
+def _link(job: TrainJob, profile: Profile, factor: float) -> Changed:
+    return _gpu(job, scale_up_bytes_per_s=job.cluster.gpu.scale_up_bytes_per_s * factor), profile
+
+
+def _nic(job: TrainJob, profile: Profile, factor: float) -> Changed:
+    return replace(job, cluster=replace(job.cluster, nic_bytes_per_s=job.cluster.nic_bytes_per_s * factor)), profile
+
+
+def _latency(job: TrainJob, profile: Profile, factor: float) -> Changed:
+    """Floors of collectives inside a domain, and the fabric's own latency."""
+    fit = profile.collectives
+    slower = replace(
+        fit, base_s=fit.base_s * factor, hop_s=fit.hop_s * factor, a2a_base_s=fit.a2a_base_s * factor,
+        nvls_base_s=fit.nvls_base_s * factor,
+    )  # fmt: skip
+    cluster = replace(job.cluster, fabric_latency_s=job.cluster.fabric_latency_s * factor)
+    return replace(job, cluster=cluster), replace(profile, collective_fit=slower)
+
+
+def _hbm_size(job: TrainJob, profile: Profile, factor: float) -> Changed:
+    gpu = job.cluster.gpu
+    return _gpu(job, hbm_bytes=gpu.hbm_bytes * factor, usable_bytes=gpu.usable_bytes * factor), profile
+
+
+HARDWARE: Mapping[str, Knob] = {
+    "GPU FLOP/s": _flops,
+    "HBM bandwidth": _hbm,
+    "HBM size": _hbm_size,
+    "NVLink bandwidth": _link,
+    "NIC bandwidth": _nic,
+    "network latency": _latency,
+}
+
+
+def _changes(job: TrainJob, profile: Profile, share: float) -> Iterator[tuple[str, str, Changed]]:
+    for name, knob in HARDWARE.items():
+        if name == "NIC bandwidth" and job.cluster.domains == 1:
+            continue
+        for factor in (1.0 - share, 1.0 + share):
+            yield name, f"{factor - 1.0:+.0%}", knob(job, profile, factor)
+    per_pass = job.micro_batch * job.layout.dp
+    for factor in (0.5, 2.0):
+        batch = int(job.global_batch * factor)
+        even = batch // per_pass % 2 == 0 and batch // per_pass >= 2 * job.layout.pp
+        if batch >= per_pass and batch % per_pass == 0 and (job.layout.schedule != "dualpipe" or even):
+            yield "global batch", f"x{factor:g}", (replace(job, global_batch=batch), profile)
+    if job.arch.is_moe:
+        yield from _skewed(job, profile)
+    if job.recompute:
+        yield "recompute", "nothing", (replace(job, recompute=frozenset()), profile)
+    for precision in PRECISIONS:
+        if precision not in (job.precision, "fp16", "fp32", "fp8_block") and job.cluster.gpu.supports(precision):
+            yield "precision", precision, (replace(job, precision=precision), profile)
+
+
+def _skewed(job: TrainJob, profile: Profile) -> Iterator[tuple[str, str, Changed]]:
+    for sigma in _SKEWS:
+        routing = Routing(kind="lognormal", sigma=sigma)
+        if job.routing != routing:
+            yield "expert imbalance", f"lognormal {sigma:g}", (replace(job, routing=routing), profile)
+    if job.routing.kind != "balanced":
+        yield "expert imbalance", "balanced", (replace(job, routing=Routing()), profile)
+
+
+def whatif_train(scenario: Scenario | dict[str, Any] | str | Path, share: float = 0.2) -> WhatIf:
+    """Change one thing at a time, hardware by plus and minus `share`. ScenarioError for shares out of (0, 0.9]."""
+    if not 0.0 < share <= 0.9:
+        raise ScenarioError(f"share={share:g} must be above 0 and at most 0.9, for example 0.2 for plus and minus 20 %")
+    if isinstance(scenario, (str, Path)):
+        scenario = load_scenario(scenario)
+    elif isinstance(scenario, dict):
+        scenario = parse_scenario(scenario)
+    resolved = resolve(scenario)
+    job, profile = resolved.job, resolved.kernels
+    asked = StepSimulator(job, profile, resolved.tuning())
+    usable = job.cluster.gpu.usable_bytes
+    memory = max(m.total for m in step_memory(asked))
+    step_s = asked.simulate(events=False).step_time_s
+    rate = job.global_batch * job.seq_len / step_s
+    price = scenario.price_usd_per_gpu_hour or job.cluster.gpu.price_usd_per_hour
+    outcomes = []
+    for knob, change, (other, kernels) in _changes(job, profile, share):
+        sim = StepSimulator(other, kernels, resolved.tuning())
+        seconds = sim.simulate(events=False).step_time_s
+        factor = other.global_batch * other.seq_len / seconds / rate
+        fits = max(m.total for m in step_memory(sim)) <= other.cluster.gpu.usable_bytes
+        outcomes.append(Outcome(knob, change, seconds, factor, fits))
+    if price is not None:
+        fits = memory <= usable
+        outcomes += [Outcome("price", f"{f - 1.0:+.0%}", step_s, 1.0, fits, f) for f in (1.0 - share, 1.0 + share)]
+    return WhatIf(
+        step_time_s=step_s,
+        tokens_per_s=rate,
+        usd_per_million_tokens=None if price is None else job.cluster.gpus / rate / 3600.0 * price * 1e6,
+        usd_per_hour=price,
+        outcomes=in_order(outcomes),
+        parts=tuple(parts_of_run(asked)),
+        free_bytes=usable - memory,
+    )
