@@ -20,9 +20,11 @@ from rich.table import Table
 from timing import timed
 
 from moesim.sim.question.scenario import load_scenario, parse_scenario
+from moesim.sim.train.prices import StepPrices
+from moesim.sim.train.program import step_program
 from moesim.sim.train.resolve import resolve
 from moesim.sim.train.segments import Variant
-from moesim.sim.train.simulator import StepSimulator
+from moesim.sim.train.step import simulate_exact, simulate_step
 
 EXAMPLE = Path(__file__).parents[1] / "examples" / "deepseek-v3-h800.yaml"
 SHELL = "from moesim.reports.cli.app import main; main()"
@@ -36,10 +38,10 @@ BASE: dict[str, Any] = {
 }
 
 
-def simulator(scenario: dict[str, Any] | None = None) -> StepSimulator:
-    """A fresh simulator, nothing priced yet."""
+def prices_of(scenario: dict[str, Any] | None = None) -> StepPrices:
+    """A fresh prices, nothing priced yet."""
     resolved = resolve(load_scenario(EXAMPLE) if scenario is None else parse_scenario(scenario))
-    return StepSimulator(resolved.job, resolved.kernels, resolved.tuning())
+    return StepPrices(resolved.job, resolved.kernels, resolved.tuning())
 
 
 def shell_to_prompt() -> tuple[float, float]:
@@ -47,7 +49,7 @@ def shell_to_prompt() -> tuple[float, float]:
     command = [sys.executable, "-c", SHELL, "train", str(EXAMPLE), "--no-memory-check"]
     root = EXAMPLE.parents[1]
     span = timed(lambda: subprocess.run(command, cwd=root, check=True, stdout=subprocess.DEVNULL), 3)
-    ask = f"from sim.predict import predict_train; predict_train({str(EXAMPLE)!r}, check_memory=False); {PEAK}"
+    ask = f"from moesim import predict_train; predict_train({str(EXAMPLE)!r}, check_memory=False); {PEAK}"
     done = subprocess.run([sys.executable, "-c", ask], cwd=root, check=True, capture_output=True, text=True)
     return span, float(done.stderr.split()[-1]) / (1024 if sys.platform != "darwin" else 1024**2)
 
@@ -55,12 +57,13 @@ def shell_to_prompt() -> tuple[float, float]:
 def main_job(console: Console) -> None:
     """The DeepSeek-V3 example, end to end and part by part."""
     whole_s, peak_mib = shell_to_prompt()
-    cold_s = timed(lambda: simulator().simulate(), 5)
-    warm = simulator()
-    segments = len(warm.simulate().slots)
-    replay_s, recursion_s = timed(warm.simulate, 5), timed(lambda: warm.simulate(events=False), 5)
-    exact_s = timed(warm.simulate_exact, 1)
-    program, slots, _ = warm.build()
+    cold_s = timed(lambda: simulate_step(prices_of()), 5)
+    warm = prices_of()
+    segments = len(simulate_step(warm).slots)
+    replay_s, recursion_s = timed(lambda: simulate_step(warm), 5), timed(lambda: simulate_step(warm, events=False), 5)
+    exact_s = timed(lambda: simulate_exact(warm), 1)
+    step = step_program(warm)
+    program, slots = step.program, step.slots
     ops = sum(len(warm.segment(slot, Variant()).ops) for slot in slots.values())
     table = Table(title="DeepSeek-V3, 2,048 GPUs, 16 pipeline ranks, 120 micro-batches")
     table.add_column("what")
@@ -79,7 +82,7 @@ def main_job(console: Console) -> None:
 
 
 def _simulate(scenario: dict[str, Any]) -> object:
-    return simulator(scenario).simulate()
+    return simulate_step(prices_of(scenario))
 
 
 def growth(console: Console) -> None:

@@ -13,8 +13,9 @@ from moesim.sim.question.scenario import load_scenario
 from moesim.sim.software.stack import Tuning
 from moesim.sim.train.memory import DoesNotFit
 from moesim.sim.train.predict import predict_train
+from moesim.sim.train.prices import StepPrices
 from moesim.sim.train.resolve import resolve
-from moesim.sim.train.simulator import StepSimulator
+from moesim.sim.train.step import simulate_step
 
 DEEPSEEK = Path(__file__).parents[1] / "examples" / "deepseek-v3-h800.yaml"
 
@@ -29,8 +30,8 @@ def test_deepseek_v3_takes_about_as_long_as_measured() -> None:
 
 def test_engine_and_recursion_agree_on_it() -> None:
     resolved = resolve(load_scenario(DEEPSEEK))
-    simulator = StepSimulator(resolved.job, load_profile(resolved.profile), Tuning())
-    assert simulator.simulate(events=True).timeline.end_s == simulator.simulate(events=False).timeline.end_s
+    prices = StepPrices(resolved.job, load_profile(resolved.profile), Tuning())
+    assert simulate_step(prices, events=True).timeline.end_s == simulate_step(prices, events=False).timeline.end_s
 
 
 def test_what_cannot_be_is_refused() -> None:

@@ -65,7 +65,7 @@ def _predict(task: tuple[Row, Mapping[str, float]]) -> tuple[float, list[str], l
         result = simulate_row(row, dict(overrides))
     except ValueError:
         return None
-    return log(result.step.step_time_s), list(result.simulator.tuning.used), band_keys(result.resolved.job)
+    return log(result.step.step_time_s), list(result.prices.tuning.used), band_keys(result.resolved.job)
 
 
 class Problem:

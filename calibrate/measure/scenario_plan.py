@@ -12,9 +12,10 @@ from moesim.sim.layers.passes import PASSES
 from moesim.sim.model.arch import ModelArch
 from moesim.sim.question.scenario import load_scenario
 from moesim.sim.software.stack import Tuning
+from moesim.sim.train.prices import StepPrices
+from moesim.sim.train.program import step_program
 from moesim.sim.train.resolve import resolve
 from moesim.sim.train.segments import Variant
-from moesim.sim.train.simulator import StepSimulator
 
 _MEASURED = ("fp32", "bf16", "fp16", "fp8")
 
@@ -26,13 +27,14 @@ def scenario_asks(path: Path, most_flops: float) -> tuple[list[Ask], list[str]]:
     16-bit relative: measured in bf16.
     """
     resolved = resolve(load_scenario(path))
-    simulator = StepSimulator(resolved.job, resolved.kernels, resolved.tuning())
-    program, slots, _ = simulator.build()
+    prices = StepPrices(resolved.job, resolved.kernels, resolved.tuning())
+    step = step_program(prices)
+    program, slots = step.program, step.slots
     assert len(program)  # a step is never empty
     works: dict[Work, None] = {}
     for slot in dict.fromkeys((s.phase, s.stage, s.stage_b) for s in slots.values()):
         number = next(i for i, s in slots.items() if (s.phase, s.stage, s.stage_b) == slot)
-        works.update((op.work, None) for op in simulator.segment(slots[number], Variant()).ops)
+        works.update((op.work, None) for op in prices.segment(slots[number], Variant()).ops)
     asks, large = [], []
     for a, flops in _asks(works, resolved.job.arch):
         if flops > most_flops:

@@ -16,8 +16,8 @@ from moesim.calibrate.prove.cases import Case
 from moesim.sim.question.scenario import parse_scenario
 from moesim.sim.train.decode_step import decode_step
 from moesim.sim.train.predict import predict_train
+from moesim.sim.train.prices import StepPrices
 from moesim.sim.train.resolve import resolve
-from moesim.sim.train.simulator import StepSimulator
 
 ROUNDS = 3
 _EACH_S = 0.5  # of one program and round
@@ -117,7 +117,7 @@ def predict_case(case: Case, profile: str) -> tuple[float, dict[str, float]]:
             answer = predict_train(scenario, check_memory=False)
             return answer.step_time_s, dict(answer.breakdown_s)
         resolved = resolve(parse_scenario(scenario))
-        time = decode_step(StepSimulator(resolved.job, resolved.kernels, resolved.tuning()), case.kv_len)
+        time = decode_step(StepPrices(resolved.job, resolved.kernels, resolved.tuning()), case.kv_len)
         return time.duration_s, dict(time.by_category)
 
 

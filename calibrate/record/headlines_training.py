@@ -21,7 +21,7 @@ from moesim.sim.model.catalogue import load_model
 from moesim.sim.software.stack import Tuning, load_stack
 from moesim.sim.train.predict import predict_train
 from moesim.sim.train.prediction import Prediction
-from moesim.sim.train.simulator import sustained
+from moesim.sim.train.prices import sustained
 from moesim.sim.train.whole_run import training_run
 
 _YEAR_S = 365.25 * 86400.0

@@ -127,4 +127,4 @@ def _title(layout: Layout, micro_batch: int) -> str:
 
 def _fits(result: RowResult) -> bool:
     usable = result.resolved.job.cluster.gpu.usable_bytes
-    return max(m.total for m in step_memory(result.simulator)) <= usable
+    return max(m.total for m in step_memory(result.prices)) <= usable

@@ -94,7 +94,7 @@ def _predict_training(row: dict[str, str]) -> Outcome:
     """The memory check is not enforced."""
     try:
         result = simulate_row(row)
-        peak = max(m.allocated for m in step_memory(result.simulator)) / GIB
+        peak = max(m.allocated for m in step_memory(result.prices)) / GIB
     except REFUSALS as error:
         return Outcome({}, refusal=" ".join(str(error).split()))
     job = result.resolved.job

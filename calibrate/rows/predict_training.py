@@ -8,9 +8,9 @@ from moesim.calibrate.rows.cells import Row
 from moesim.calibrate.rows.training import scenario_of
 from moesim.sim.question.scenario import parse_scenario
 from moesim.sim.train.memory import step_memory
+from moesim.sim.train.prices import StepPrices
 from moesim.sim.train.resolve import Resolved, resolve
-from moesim.sim.train.result import StepResult
-from moesim.sim.train.simulator import StepSimulator
+from moesim.sim.train.step import StepResult, simulate_step
 
 # modules that vendors' MoE recipes recompute, in the order in which they give memory back for little time
 _RECIPES = (
@@ -26,7 +26,7 @@ class RowResult:
 
     resolved: Resolved
     step: StepResult
-    simulator: StepSimulator
+    prices: StepPrices
 
 
 def simulate_row(row: Row, overrides: dict[str, float] | None = None, events: bool = False) -> RowResult:
@@ -34,25 +34,25 @@ def simulate_row(row: Row, overrides: dict[str, float] | None = None, events: bo
     raw, assumed = scenario_of(row)
     resolved = resolve(parse_scenario(raw))
     resolved = replace(resolved, assumptions=(*assumed, *resolved.assumptions))
-    simulator = StepSimulator(resolved.job, resolved.kernels, resolved.tuning(overrides))
+    prices = StepPrices(resolved.job, resolved.kernels, resolved.tuning(overrides))
     if not (row.get("recompute") or "").strip() and not any("(recipe of" in note for note in assumed):
-        resolved, simulator = _with_recipe(resolved, simulator, overrides)
-    return RowResult(resolved, simulator.simulate(events), simulator)
+        resolved, prices = _with_recipe(resolved, prices, overrides)
+    return RowResult(resolved, simulate_step(prices, events), prices)
 
 
 def _with_recipe(
-    resolved: Resolved, simulator: StepSimulator, overrides: dict[str, float] | None
-) -> tuple[Resolved, StepSimulator]:
+    resolved: Resolved, prices: StepPrices, overrides: dict[str, float] | None
+) -> tuple[Resolved, StepPrices]:
     """Where a row does not say what it recomputed and would not have fitted without, the least that lets it fit.
 
     Tuned MoE stacks only: dense recipes of that size keep or offload everything (assumed). The row ran, so it fitted.
     """
     job = resolved.job
-    if job.stack.name != "megatron-tuned" or not job.arch.is_moe or _fits(simulator):
-        return resolved, simulator
+    if job.stack.name != "megatron-tuned" or not job.arch.is_moe or _fits(prices):
+        return resolved, prices
     for modules in _RECIPES:
         job = replace(resolved.job, recompute=modules)
-        candidate = StepSimulator(job, simulator.profile, resolved.tuning(overrides))
+        candidate = StepPrices(job, prices.profile, resolved.tuning(overrides))
         if _fits(candidate):
             break
     enough = "needed to fit" if _fits(candidate) else "and yet it would not fit: something that saves memory is missing"
@@ -60,5 +60,5 @@ def _with_recipe(
     return replace(resolved, job=job, assumptions=(*resolved.assumptions, note)), candidate
 
 
-def _fits(simulator: StepSimulator) -> bool:
-    return max(m.total for m in step_memory(simulator)) <= simulator.job.cluster.gpu.usable_bytes
+def _fits(prices: StepPrices) -> bool:
+    return max(m.total for m in step_memory(prices)) <= prices.job.cluster.gpu.usable_bytes

@@ -10,8 +10,7 @@ from collections.abc import Generator
 
 import simpy
 
-from moesim.sim.clock.program import Deadlock, Lane, Program
-from moesim.sim.clock.timeline import Timeline
+from moesim.sim.clock.program import Deadlock, Lane, Program, Timeline
 
 
 class _Signals:

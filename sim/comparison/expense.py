@@ -19,8 +19,9 @@ from moesim.sim.serve.simulate import PricedJobs, simulate
 from moesim.sim.software.serving_engine import engine_tuning
 from moesim.sim.train.job import TrainJob
 from moesim.sim.train.memory import DoesNotFit, step_memory
+from moesim.sim.train.prices import StepPrices
 from moesim.sim.train.resolve import Resolved, resolve
-from moesim.sim.train.simulator import StepSimulator
+from moesim.sim.train.step import simulate_step
 
 REFUSALS = (BadLayout, DoesNotFit, ScenarioError)  # a point of a search where there is no answer
 _STEADY = {"dualpipe": 4}  # micro-batches per virtual stage after which a pipeline repeats itself; tested
@@ -53,8 +54,8 @@ def train_hours(scenario: Mapping[str, Any], hardware: Hardware = AS_IS) -> floa
     light = job.recompute | modules_of("light", job.arch, job.stack.attention_kernel)
     for modules in (job.recompute, light, frozenset({"full"})):
         tried = replace(job, recompute=modules)
-        simulator = StepSimulator(tried, resolved.kernels, resolved.tuning())
-        if max(m.total for m in step_memory(simulator)) <= job.cluster.gpu.usable_bytes:
+        prices = StepPrices(tried, resolved.kernels, resolved.tuning())
+        if max(m.total for m in step_memory(prices)) <= job.cluster.gpu.usable_bytes:
             return job.cluster.gpus * step_s(tried, resolved) / 3600.0 / (job.global_batch * job.seq_len) * 1e6
     raise DoesNotFit(f"does not fit at micro_batch={job.micro_batch}, seq_len={job.seq_len}")
 
@@ -71,7 +72,7 @@ def step_s(job: TrainJob, resolved: Resolved) -> float:
 
 
 def _simulated_s(job: TrainJob, resolved: Resolved) -> float:
-    return StepSimulator(job, resolved.kernels, resolved.tuning()).simulate(events=False).step_time_s
+    return simulate_step(StepPrices(job, resolved.kernels, resolved.tuning()), events=False).step_time_s
 
 
 def serve_hours(scenario: Mapping[str, Any], hardware: Hardware = AS_IS) -> float:

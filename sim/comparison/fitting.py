@@ -17,8 +17,8 @@ from moesim.sim.serve.memory import serve_memory
 from moesim.sim.serve.predict import predict_serve
 from moesim.sim.serve.resolve import resolve_serve
 from moesim.sim.train.memory import DoesNotFit, step_memory
+from moesim.sim.train.prices import StepPrices
 from moesim.sim.train.resolve import resolve
-from moesim.sim.train.simulator import StepSimulator
 
 _TRIES = 3  # layouts that fit, simulated; the fastest of them is taken
 _WAYS = (1, 2, 4, 8, 16)
@@ -29,8 +29,8 @@ Question = dict[str, Any]
 def train_memory_bytes(scenario: Mapping[str, Any]) -> tuple[float, float]:
     """(bytes of the fullest GPU, bytes it has) of a training scenario."""
     resolved = resolve(parse_scenario(dict(scenario)))
-    simulator = StepSimulator(resolved.job, resolved.kernels, resolved.tuning())
-    return max(m.total for m in step_memory(simulator)), resolved.job.cluster.gpu.usable_bytes
+    prices = StepPrices(resolved.job, resolved.kernels, resolved.tuning())
+    return max(m.total for m in step_memory(prices)), resolved.job.cluster.gpu.usable_bytes
 
 
 def _train_layouts(scenario: Mapping[str, Any]) -> Iterator[tuple[Question, str]]:

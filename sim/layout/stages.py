@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from moesim.sim.layout.layout import Layout
-from moesim.sim.model.arch import ModelArch
+from moesim.sim.model.arch import LayerKind, ModelArch
 
 
 @dataclass(frozen=True, slots=True)
@@ -17,6 +17,13 @@ class Chunk:
     embedding: bool
     head: bool
     mtp: int = 0
+
+    def blocks(self, arch: ModelArch) -> list[tuple[str, LayerKind | None]]:
+        """Name and kind of layer of every block in forward order; embedding and head have no kind."""
+        layers: list[tuple[str, LayerKind | None]] = [(f"L{i}", arch.layers[i]) for i in self.layers]
+        before: list[tuple[str, LayerKind | None]] = [("embedding", None)] if self.embedding else []
+        after: list[tuple[str, LayerKind | None]] = [("head", None)] if self.head else []
+        return [*before, *layers, *after, *((f"mtp{module}", arch.layers[-1]) for module in range(self.mtp))]
 
 
 def _chopped(arch: ModelArch, chunks: int, mtp: bool) -> list[int]:

@@ -11,7 +11,7 @@ from typing import Any
 from moesim.sim.question.scenario import ScenarioError
 from moesim.sim.train.band import Interval
 from moesim.sim.train.job import TrainJob
-from moesim.sim.train.result import StepResult
+from moesim.sim.train.step import StepResult
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -6,24 +6,24 @@ from dataclasses import replace
 
 from moesim.sim.layers.graph import SegmentBuilder
 from moesim.sim.layers.steps import Core, Step, forward
+from moesim.sim.train.prices import StepPrices
 from moesim.sim.train.segment_time import SegmentTime, price
-from moesim.sim.train.simulator import StepSimulator
 
 
-def decode_step(simulator: StepSimulator, kv_len: int) -> SegmentTime:
+def decode_step(prices: StepPrices, kv_len: int) -> SegmentTime:
     """Seconds of one token for each of the job's `micro_batch` sequences of `kv_len` keys; the job's seq_len is 1.
 
     Forward only: embedding, layers with attention against the cache, final norm and logits; no loss. One pipeline rank.
     """
-    job = simulator.job
+    job = prices.job
     if job.seq_len != 1 or job.layout.pp != 1:
         raise ValueError(f"a decode step has seq_len 1 and pp 1, not {job.seq_len} and {job.layout.pp}")
     builder = SegmentBuilder("decode")
-    for name, steps, _ in simulator.factory.blocks(simulator.chunks[0]):
+    for name, steps, _ in prices.factory.blocks(prices.chunks[0]):
         kept = steps[:-1] if name == "head" else steps
         forward(builder, [_against_cache(step, kv_len) for step in kept])
-    gap_s = simulator.tuning.get("kernel_gap_s", job.stack.constants_of)
-    return price(builder.build(), simulator.model, gap_s)
+    gap_s = prices.tuning.get("kernel_gap_s", job.stack.constants_of)
+    return price(builder.build(), prices.model, gap_s)
 
 
 def _against_cache(step: Step, kv_len: int) -> Step:

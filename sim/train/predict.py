@@ -16,9 +16,9 @@ from moesim.sim.train.corrections import corrected, corrected_interval
 from moesim.sim.train.job import TrainJob
 from moesim.sim.train.memory import GIB, DoesNotFit, RankMemory, step_memory
 from moesim.sim.train.prediction import CATEGORIES, Prediction
+from moesim.sim.train.prices import StepPrices
 from moesim.sim.train.resolve import Resolved, resolve
-from moesim.sim.train.result import StepResult
-from moesim.sim.train.simulator import StepSimulator
+from moesim.sim.train.step import StepResult, simulate_exact, simulate_step
 
 _BUSY_POWER_SHARE = 0.85  # assumed: GPUs draw this share of TDP while training, hosts and network not counted
 
@@ -42,19 +42,19 @@ def predict_train(
     elif isinstance(scenario, dict):
         scenario = parse_scenario(scenario)
     resolved = resolve(scenario)
-    simulator = StepSimulator(resolved.job, resolved.kernels, resolved.tuning())
-    memory = tuple(step_memory(simulator))
+    prices = StepPrices(resolved.job, resolved.kernels, resolved.tuning())
+    memory = tuple(step_memory(prices))
     if check_memory:
-        _require_memory(simulator, memory)
-    step = simulator.simulate_exact() if exact else simulator.simulate(events)
+        _require_memory(prices, memory)
+    step = simulate_exact(prices) if exact else simulate_step(prices, events)
     if resolved.correction is not None:
         step = corrected(step, resolved.correction)
-    return assemble(resolved, simulator, step, memory, scenario.price_usd_per_gpu_hour)
+    return assemble(resolved, prices, step, memory, scenario.price_usd_per_gpu_hour)
 
 
 def assemble(
     resolved: Resolved,
-    simulator: StepSimulator,
+    prices: StepPrices,
     step: StepResult,
     memory: tuple[RankMemory, ...],
     price: float | None = None,
@@ -71,9 +71,9 @@ def assemble(
     band = corrected_interval(step.step_time_s, own) if own else interval(job, step.step_time_s)
     usable = job.cluster.gpu.usable_bytes
     busy = sum(step.by_source.values()) or 1.0
-    drops = [load.dropped_share for load in simulator.loads if load is not None]
+    drops = [load.dropped_share for load in prices.loads if load is not None]
     constants = [
-        f"constant {c.key} = {c.value:g} (assumed)" for c in simulator.tuning.used.values() if c.kind == "assumed"
+        f"constant {c.key} = {c.value:g} (assumed)" for c in prices.tuning.used.values() if c.kind == "assumed"
     ]
     assumptions = [*resolved.assumptions, *([band.note] if band.note else []), *sorted(constants)]
     return Prediction(
@@ -93,7 +93,7 @@ def assemble(
         cost=_cost(job, step.step_time_s, tokens, price),
         sources={k: v / busy for k, v in sorted(step.by_source.items(), key=lambda kv: -kv[1])},
         assumptions=tuple(assumptions),
-        lower_bounds_s=lower_bounds_s(simulator),
+        lower_bounds_s=lower_bounds_s(prices),
         dropped_share=sum(drops) / len(drops) if drops else 0.0,
         resolved=resolved,
         step=step,
@@ -119,20 +119,20 @@ def _cost(job: TrainJob, step_s: float, tokens: float, price: float | None) -> d
     return cost
 
 
-def _require_memory(simulator: StepSimulator, memory: tuple[RankMemory, ...]) -> None:
+def _require_memory(prices: StepPrices, memory: tuple[RankMemory, ...]) -> None:
     worst = max(memory, key=lambda m: m.total)
-    usable = simulator.job.cluster.gpu.usable_bytes
+    usable = prices.job.cluster.gpu.usable_bytes
     if worst.total <= usable:
         return
     raise DoesNotFit(
         f"does not fit: needs {worst.total / GIB:.1f} GiB of {usable / GIB:.1f} GiB on stage {worst.rank}; "
-        f"{_what_fits(simulator, usable)}"
+        f"{_what_fits(prices, usable)}"
     )
 
 
-def _what_fits(simulator: StepSimulator, usable: float) -> str:
+def _what_fits(prices: StepPrices, usable: float) -> str:
     """The nearest changes, one at a time, that make the job fit."""
-    job = simulator.job
+    job = prices.job
     lay = job.layout
     tries: list[tuple[str, TrainJob]] = []
     for name, modules in (("recompute=selective", {"core_attention"}), ("recompute=full", {"full"})):
@@ -148,7 +148,7 @@ def _what_fits(simulator: StepSimulator, usable: float) -> str:
             tries.append((_spell(change), replace(job, layout=check_layout(other, job.arch))))
         except BadLayout:
             continue
-    fitting = [name for name, other in tries if _fits(other, simulator, usable)]
+    fitting = [name for name, other in tries if _fits(other, prices, usable)]
     if fitting:
         return "fits with " + " or ".join(fitting[:3])
     return "no single change of recompute, zero, tp, pp or ep is enough: use more GPUs, or a smaller model or batch"
@@ -158,8 +158,8 @@ def _spell(change: dict[str, int]) -> str:
     return ", ".join(f"{k}={v}" for k, v in change.items())
 
 
-def _fits(job: TrainJob, simulator: StepSimulator, usable: float) -> bool:
+def _fits(job: TrainJob, prices: StepPrices, usable: float) -> bool:
     if job.global_batch % (job.micro_batch * job.layout.dp):
         return False
-    other = StepSimulator(job, simulator.profile, simulator.tuning)
+    other = StepPrices(job, prices.profile, prices.tuning)
     return max(m.total for m in step_memory(other)) <= usable

@@ -7,7 +7,7 @@ from typing import Any
 
 from moesim.sim.train.memory import RankMemory
 from moesim.sim.train.resolve import Resolved
-from moesim.sim.train.result import StepResult
+from moesim.sim.train.step import StepResult
 
 # the order in which people read a breakdown: useful work first, then communication, then what is lost
 CATEGORIES = (

@@ -1,50 +1,44 @@
-"""StepProgram: slot orders become a Program, with dependencies along the pipeline, gathers and reductions."""
+"""The program of a step: slot orders become timed items, with dependencies along the pipeline, gathers, reductions."""
 
 from __future__ import annotations
 
-from typing import Protocol
+from dataclasses import dataclass
 
 from moesim.sim.clock.program import Dep, Lane, Program
 from moesim.sim.layout.pipeline import Slot, orders
-from moesim.sim.layout.stages import Chunk
-from moesim.sim.train.job import TrainJob
+from moesim.sim.train.prices import StepPrices
 from moesim.sim.train.segment_time import SegmentTime
 from moesim.sim.train.segments import Variant
 
 
-class StepSource(Protocol):
-    """What the program needs to know of a simulated step."""
-
-    job: TrainJob
-    chunks: tuple[Chunk, ...]
-
-    def segment_time(self, slot: Slot, variant: Variant) -> SegmentTime:
-        """The priced segment of a slot."""
-        ...
-
-    def gather_s(self, stage: int) -> float:
-        """Seconds to gather the parameters of a virtual stage."""
-        ...
-
-    def send_s(self) -> float:
-        """Seconds to hand a micro-batch to the next pipeline rank."""
-        ...
-
-
+@dataclass(frozen=True, slots=True)
 class StepProgram:
-    """Turns slot orders into a Program: dependencies along the pipeline, variants for gathers and reductions."""
+    """A step ready for the clock, and what each of its compute items stands for, by item number."""
 
-    def __init__(self, simulator: StepSource) -> None:
-        self.sim = simulator
-        job = simulator.job
-        self.job = job
+    program: Program
+    slots: dict[int, Slot]
+    times: dict[int, SegmentTime]
+    variants: dict[int, Variant]
+
+
+def step_program(prices: StepPrices) -> StepProgram:
+    """The step of these prices: one item per slot on every rank's compute lane, plus host and dp lanes."""
+    return _Builder(prices).build()
+
+
+class _Builder:
+    """Turns slot orders into a program: dependencies along the pipeline, variants for gathers and reductions."""
+
+    def __init__(self, prices: StepPrices) -> None:
+        self.prices = prices
+        job = self.job = prices.job
         self.program = Program()
         self.slots: dict[int, Slot] = {}
         self.times: dict[int, SegmentTime] = {}
         self.variants: dict[int, Variant] = {}
         self.gathered: dict[tuple[int, int], int] = {}  # (rank, stage) -> dp item its first forward waits for
         self.done: dict[tuple[str, int, int], tuple[int, ...]] = {}  # items that end a phase: compute, host
-        self.send_s = simulator.send_s()
+        self.send_s = prices.send_s()
         self.orders = orders(job.layout.schedule, job.layout.pp, job.layout.vpp, job.micro_batches)
 
     def _variant(self, slot: Slot, first: set[Slot], last: set[Slot]) -> Variant:
@@ -69,18 +63,18 @@ class StepProgram:
                 if slot.phase in ("F", "FB") and slot.stage not in seen:
                     seen.append(slot.stage)
             for stage in seen:
-                seconds = self.sim.gather_s(stage)
+                seconds = self.prices.gather_s(stage)
                 if seconds > 0.0:
                     self.gathered[(rank, stage)] = self.program.add(Lane(rank, "dp"), f"gather {stage}", seconds)
 
-    def build(self) -> tuple[Program, dict[int, Slot], dict[int, SegmentTime]]:
+    def build(self) -> StepProgram:
         self._prefetch()
-        placed: list[tuple[int, Slot, Variant, SegmentTime]] = []
+        asked: list[tuple[int, Slot, Variant]] = []
         for rank, order in enumerate(self.orders):
             first, last = _edges(order)
-            for slot in order:
-                variant = self._variant(slot, first, last)
-                placed.append((rank, slot, variant, self.sim.segment_time(slot, variant)))
+            asked += [(rank, slot, self._variant(slot, first, last)) for slot in order]
+        times = self.prices.segment_times((slot, variant) for _, slot, variant in asked)
+        placed = [(*place, time) for place, time in zip(asked, times, strict=True)]
         host = any(p[3].host_s > p[3].duration_s for p in placed)
         previous_host: dict[int, int] = {}
         for rank, slot, variant, time in placed:
@@ -102,7 +96,7 @@ class StepProgram:
                 self.program.add(Lane(rank, "dp"), op.name, op.duration_s, (Dep(item, op.ready_s, True),))
         for item, slot in self.slots.items():
             self._link(item, slot)
-        return self.program, self.slots, self.times
+        return StepProgram(self.program, self.slots, self.times, self.variants)
 
     def _finish(self, slot: Slot, ends: tuple[int, ...]) -> None:
         if slot.phase in ("F", "FB"):
@@ -115,7 +109,7 @@ class StepProgram:
     def _inputs(self, slot: Slot) -> list[Dep]:
         """What the slot's data comes from: the stage before (forward) or after (backward), and its own forward."""
         deps: list[Dep] = []
-        last = len(self.sim.chunks) - 1
+        last = len(self.prices.chunks) - 1
         if slot.phase in ("F", "FB") and slot.stage > 0:
             deps += self._deps("F", slot.micro_batch, slot.stage - 1, self._lag(slot.stage - 1, slot.stage))
         back = None

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache
 
@@ -55,19 +55,18 @@ class SegmentFactory:
 
     def blocks(self, chunk: Chunk) -> list[tuple[str, tuple[Step, ...], LayerKind | None]]:
         """The chunk's blocks in forward order: (name, steps, layer kind or None)."""
-        arch = self._ctx.arch
-        found: list[tuple[str, tuple[Step, ...], LayerKind | None]] = []
-        if chunk.embedding:
-            found.append(("embedding", embedding_steps(self._ctx), None))
-        for index in chunk.layers:
-            kind = arch.layers[index]
-            found.append((f"L{index}", self._steps(kind, self._loads[index]), kind))
-        if chunk.head:
-            found.append(("head", head_steps(self._ctx), None))
-        for module in range(chunk.mtp):
-            ctx = replace(self._ctx, load=self._loads[-1])
-            found.append((f"mtp{module}", mtp_steps(ctx), arch.layers[-1]))
-        return found
+        loads = iter([self._loads[i] for i in chunk.layers])
+        return [(name, self._steps_of(name, kind, loads), kind) for name, kind in chunk.blocks(self._ctx.arch)]
+
+    def _steps_of(self, name: str, kind: LayerKind | None, loads: Iterator[ExpertLoad | None]) -> tuple[Step, ...]:
+        if name == "embedding":
+            return embedding_steps(self._ctx)
+        if name == "head":
+            return head_steps(self._ctx)
+        if name.startswith("mtp"):
+            return mtp_steps(replace(self._ctx, load=self._loads[-1]))
+        assert kind is not None
+        return self._steps(kind, next(loads))
 
     def _launch_s(self, ops: Sequence[Op], backward: bool) -> float:
         """CPU seconds to issue the kernels of `ops`; autograd replays a backward without Python in between."""
@@ -120,7 +119,7 @@ class SegmentFactory:
         ctx = self._ctx
         pipeline = ctx.tuning.get("host_pipeline_s", ctx.stack.constants_of) if ctx.layout.pp > 1 else 0.0
         if self._synchronises:
-            if not ctx.stack.host_sync:  # those stacks wait in the transfer itself, see StepSimulator.send_s
+            if not ctx.stack.host_sync:  # those stacks wait in the transfer itself, see StepPrices.send_s
                 builder.delay_host(pipeline)
             return 0.0
         moe = sum(1 for _, _, kind in blocks if _has_experts(kind))

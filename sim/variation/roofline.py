@@ -6,8 +6,9 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from moesim.hwmodels.work import Comm, ExpertExchange, Stream
+from moesim.sim.train.prices import StepPrices
+from moesim.sim.train.program import step_program
 from moesim.sim.train.segments import Variant
-from moesim.sim.train.simulator import StepSimulator
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,9 +27,9 @@ class PartOfRun:
         return asdict(self)
 
 
-def parts_of_run(sim: StepSimulator) -> list[PartOfRun]:
+def parts_of_run(prices: StepPrices) -> list[PartOfRun]:
     """Work of the whole step by category, longest first; transfers that run on their own stream are not counted."""
-    _, slots, _ = sim.build()
+    slots = step_program(prices).slots
     counts: dict[int, int] = {}
     seen: dict[tuple[object, ...], int] = {}
     for item, slot in slots.items():
@@ -38,15 +39,15 @@ def parts_of_run(sim: StepSimulator) -> list[PartOfRun]:
     totals: dict[str, list[float]] = {}
     bounds: dict[str, dict[str, float]] = {}
     for item, count in counts.items():
-        for op in sim.segment(slots[item], Variant()).ops:
+        for op in prices.segment(slots[item], Variant()).ops:
             if op.stream != "compute" or op.kernels == 0:
                 continue
-            cost, gpu = sim.model.cost(op.work), sim.job.cluster.gpu
-            seconds = cost.time_s * op.scale * count / sim.job.layout.pp
+            cost, gpu = prices.model.cost(op.work), prices.job.cluster.gpu
+            seconds = cost.time_s * op.scale * count / prices.job.layout.pp
             total = totals.setdefault(op.category, [0.0, 0.0, 0.0, 0.0])
             total[0] += seconds
             if not isinstance(op.work, Comm | ExpertExchange):
-                flops, size = op.work.flops * count / sim.job.layout.pp, op.work.bytes * count / sim.job.layout.pp
+                flops, size = op.work.flops * count / prices.job.layout.pp, op.work.bytes * count / prices.job.layout.pp
                 arithmetic = 0.0 if isinstance(op.work, Stream) else flops / gpu.peak(op.work.dtype)
                 total[1], total[2] = total[1] + flops, total[2] + size
                 total[3] += max(arithmetic, size / gpu.hbm_bytes_per_s)

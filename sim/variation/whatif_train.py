@@ -15,8 +15,9 @@ from moesim.hwmodels.profile import Profile
 from moesim.sim.question.scenario import PRECISIONS, Scenario, ScenarioError, load_scenario, parse_scenario
 from moesim.sim.train.job import TrainJob
 from moesim.sim.train.memory import step_memory
+from moesim.sim.train.prices import StepPrices
 from moesim.sim.train.resolve import resolve
-from moesim.sim.train.simulator import StepSimulator
+from moesim.sim.train.step import simulate_step
 from moesim.sim.variation.outcome import by_knob, in_order
 from moesim.sim.variation.roofline import PartOfRun, parts_of_run
 from moesim.traces.routing import Routing
@@ -172,18 +173,18 @@ def whatif_train(scenario: Scenario | dict[str, Any] | str | Path, share: float 
         scenario = parse_scenario(scenario)
     resolved = resolve(scenario)
     job, profile = resolved.job, resolved.kernels
-    asked = StepSimulator(job, profile, resolved.tuning())
+    asked = StepPrices(job, profile, resolved.tuning())
     usable = job.cluster.gpu.usable_bytes
     memory = max(m.total for m in step_memory(asked))
-    step_s = asked.simulate(events=False).step_time_s
+    step_s = simulate_step(asked, events=False).step_time_s
     rate = job.global_batch * job.seq_len / step_s
     price = scenario.price_usd_per_gpu_hour or job.cluster.gpu.price_usd_per_hour
     outcomes = []
     for knob, change, (other, kernels) in _changes(job, profile, share):
-        sim = StepSimulator(other, kernels, resolved.tuning())
-        seconds = sim.simulate(events=False).step_time_s
+        prices = StepPrices(other, kernels, resolved.tuning())
+        seconds = simulate_step(prices, events=False).step_time_s
         factor = other.global_batch * other.seq_len / seconds / rate
-        fits = max(m.total for m in step_memory(sim)) <= other.cluster.gpu.usable_bytes
+        fits = max(m.total for m in step_memory(prices)) <= other.cluster.gpu.usable_bytes
         outcomes.append(Outcome(knob, change, seconds, factor, fits))
     if price is not None:
         fits = memory <= usable

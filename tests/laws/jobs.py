@@ -8,8 +8,8 @@ from typing import Any
 from moesim.hwmodels.profile import load_profile
 from moesim.sim.question.scenario import parse_scenario
 from moesim.sim.software.stack import Tuning
+from moesim.sim.train.prices import StepPrices
 from moesim.sim.train.resolve import resolve
-from moesim.sim.train.simulator import StepSimulator
 
 DENSE: dict[str, Any] = {
     "layers": 8, "hidden": 1024, "heads": 16, "kv_heads": 8, "vocab": 32000, "gated": True, "intermediate": 2816,
@@ -55,7 +55,7 @@ JOBS: dict[str, dict[str, Any]] = {
 }  # fmt: skip
 
 
-def simulator(scenario: dict[str, Any], tuning: Tuning | None = None) -> StepSimulator:
+def prices_of(scenario: dict[str, Any], tuning: Tuning | None = None) -> StepPrices:
     """The scenario's step, ready to run."""
     resolved = resolve(parse_scenario(scenario))
-    return StepSimulator(resolved.job, load_profile(resolved.profile), tuning or Tuning())
+    return StepPrices(resolved.job, load_profile(resolved.profile), tuning or Tuning())

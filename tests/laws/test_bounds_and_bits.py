@@ -9,10 +9,11 @@ import sys
 from pathlib import Path
 
 import pytest
-from jobs import DENSE, JOBS, job, simulator
+from jobs import DENSE, JOBS, job, prices_of
 
 from moesim.sim.train.bounds import lower_bounds_s
 from moesim.sim.train.predict import predict_train
+from moesim.sim.train.step import simulate_step
 
 _SCRIPT = """
 import json, sys
@@ -48,10 +49,10 @@ def test_another_routing_seed_gives_another_step() -> None:
 
 @pytest.mark.parametrize("name", JOBS)
 def test_lower_bounds_never_exceed_the_step(name: str) -> None:
-    sim = simulator(JOBS[name])
-    bounds = lower_bounds_s(sim)
+    prices = prices_of(JOBS[name])
+    bounds = lower_bounds_s(prices)
     assert set(bounds) >= {"flops", "nic"} and bounds["flops"] > 0.0
-    step = sim.simulate()
+    step = simulate_step(prices)
     for kind, seconds in bounds.items():
         assert seconds <= step.step_time_s, kind
 
@@ -61,14 +62,15 @@ def test_lower_bounds_never_exceed_the_step(name: str) -> None:
     [("global_batch", (16, 32, 64, 128)), ("seq_len", (512, 1024, 2048, 4096))],
 )
 def test_more_work_never_takes_less_time(key: str, values: tuple[int, ...]) -> None:
-    times = [simulator(job(DENSE, 8, {"pp": 2}, **{key: value})).simulate().step_time_s for value in values]
+    times = [simulate_step(prices_of(job(DENSE, 8, {"pp": 2}, **{key: value}))).step_time_s for value in values]
     assert times == sorted(times)
 
 
 @pytest.mark.parametrize("key", ["layers", "hidden", "intermediate", "vocab"])
 def test_a_larger_model_never_takes_less_time(key: str) -> None:
     times = [
-        simulator(job({**DENSE, key: DENSE[key] * factor}, 8, {"pp": 2})).simulate().step_time_s for factor in (1, 2, 4)
+        simulate_step(prices_of(job({**DENSE, key: DENSE[key] * factor}, 8, {"pp": 2}))).step_time_s
+        for factor in (1, 2, 4)
     ]
     assert times == sorted(times)
 

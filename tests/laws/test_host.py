@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import pytest
-from jobs import MOE, job, simulator
+from jobs import MOE, job, prices_of
 
 from moesim.sim.layers.graph import Segment
 from moesim.sim.layout.pipeline import Slot
 from moesim.sim.train.segment_time import merge
 from moesim.sim.train.segments import Variant
+from moesim.sim.train.step import simulate_step
 
 DROPLESS = job(MOE, 32, {"ep": 8, "pp": 4})
 PLAIN = Variant()
@@ -19,8 +20,8 @@ def _host_s(segment: Segment) -> float:
 
 
 def test_overlapped_segments_keep_the_stretches_of_both() -> None:
-    sim = simulator(DROPLESS)
-    forward, backward = (sim.segment(Slot(phase, 0, 1), PLAIN) for phase in "FB")
+    prices = prices_of(DROPLESS)
+    forward, backward = (prices.segment(Slot(phase, 0, 1), PLAIN) for phase in "FB")
     both = merge(forward, backward)
     both.check()
     assert _host_s(both) == pytest.approx(_host_s(forward) + _host_s(backward))
@@ -29,15 +30,15 @@ def test_overlapped_segments_keep_the_stretches_of_both() -> None:
 
 
 def test_split_backward_costs_the_cpu_as_much_as_a_whole_one() -> None:
-    sim = simulator(DROPLESS)
-    whole, half, rest = (_host_s(sim.segment(Slot(phase, 0, 1), PLAIN)) for phase in "BIW")
-    pipeline = sim.tuning.get("host_pipeline_s", sim.job.stack.name)  # each segment hands over once
+    prices = prices_of(DROPLESS)
+    whole, half, rest = (_host_s(prices.segment(Slot(phase, 0, 1), PLAIN)) for phase in "BIW")
+    pipeline = prices.tuning.get("host_pipeline_s", prices.job.stack.name)  # each segment hands over once
     assert half + rest - pipeline == pytest.approx(whole, rel=1e-9)
 
 
 def test_graphs_take_the_host_away() -> None:
     steps = [
-        simulator({**DROPLESS, "stack": {"name": "megatron-tuned", "cuda_graphs": graphs}}).simulate()
+        simulate_step(prices_of({**DROPLESS, "stack": {"name": "megatron-tuned", "cuda_graphs": graphs}}))
         for graphs in ("none", "partial", "full")
     ]
     host = [step.breakdown_s.get("host", 0.0) for step in steps]
@@ -47,7 +48,7 @@ def test_graphs_take_the_host_away() -> None:
 
 def test_more_local_experts_cost_more_launches() -> None:
     few, many = (
-        _host_s(simulator(job(MOE, 32, {"ep": ep, "pp": 2})).segment(Slot("F", 0, 0), PLAIN)) for ep in (16, 4)
+        _host_s(prices_of(job(MOE, 32, {"ep": ep, "pp": 2})).segment(Slot("F", 0, 0), PLAIN)) for ep in (16, 4)
     )
     assert many > few
 
@@ -56,7 +57,7 @@ def test_waiting_for_parameters_is_communication_and_not_a_bubble() -> None:
     """On a slow network the first forward waits for its gathered parameters: that is no idle pipeline."""
     slow, fast = (job(MOE, 32, {"ep": 8, "pp": 2}, global_batch=16) for _ in range(2))
     slow["cluster"]["nic_bytes_per_s"] = 1e9
-    steps = [simulator(scenario).simulate() for scenario in (slow, fast)]
+    steps = [simulate_step(prices_of(scenario)) for scenario in (slow, fast)]
     more = {k: steps[0].breakdown_s.get(k, 0.0) - steps[1].breakdown_s.get(k, 0.0) for k in ("dp_comm", "bubble")}
     assert more["dp_comm"] > 0.05
     assert more["dp_comm"] > more["bubble"] / 2

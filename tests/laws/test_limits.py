@@ -9,7 +9,7 @@ from math import inf
 from typing import Any
 
 import pytest
-from jobs import DENSE, JOBS, MOE, job, simulator
+from jobs import DENSE, JOBS, MOE, job, prices_of
 
 from moesim.hwmodels.collectives import load_fabric_fit
 from moesim.hwmodels.exchange_kernels import load_exchange_fit
@@ -17,8 +17,10 @@ from moesim.hwmodels.profile import load_profile
 from moesim.hwmodels.work import Comm, ExpertExchange, Gemm, GroupedGemm
 from moesim.sim.question.scenario import parse_scenario
 from moesim.sim.software.stack import Tuning, constants
+from moesim.sim.train.job import TrainJob
+from moesim.sim.train.prices import StepPrices
 from moesim.sim.train.resolve import resolve
-from moesim.sim.train.simulator import StepSimulator, TrainJob
+from moesim.sim.train.step import simulate_step
 
 COMMUNICATION = {"tp_comm", "cp_comm", "ep_comm", "dp_comm"}
 
@@ -34,14 +36,14 @@ def _one_expert_and_dense() -> tuple[dict[str, Any], dict[str, Any]]:
 def test_one_expert_top_1_is_the_dense_model_plus_a_router() -> None:
     one, dense = _one_expert_and_dense()
     alike = Tuning(dict.fromkeys([k for k in constants() if k.startswith(("grouped_factor", "gemm_factor"))], 1.0))
-    moe_sim, dense_sim = (simulator(job(model, 8, {}, stack="hai-llm"), alike) for model in (one, dense))
+    moe_sim, dense_sim = (prices_of(job(model, 8, {}, stack="hai-llm"), alike) for model in (one, dense))
     for chunk in moe_sim.chunks:
         for build in ("forward", "backward"):
             ours = getattr(moe_sim.factory, build)(chunk).ops
             theirs = getattr(dense_sim.factory, build)(chunk).ops
             router = sum(op.work.flops for op in ours if "router" in op.name)
             assert sum(op.work.flops for op in ours) - router == sum(op.work.flops for op in theirs)
-    moe, plain = moe_sim.simulate(), dense_sim.simulate()
+    moe, plain = simulate_step(moe_sim), simulate_step(dense_sim)
     # dp_comm is not the same: experts have data-parallel collectives of their own
     same = ("attention", "head", "embedding", "elementwise", "optimizer", "step_constant")
     for category in same:
@@ -57,22 +59,22 @@ def test_one_expert_top_1_is_the_dense_model_plus_a_router() -> None:
 
 @pytest.mark.parametrize("layout", [{}, {"tp": 2}, {"pp": 2}])
 def test_without_expert_parallelism_no_token_travels(layout: dict[str, int]) -> None:
-    sim = simulator(job(MOE, 8, layout))
-    for chunk in sim.chunks:
-        ops = [*sim.factory.forward(chunk).ops, *sim.factory.backward(chunk).ops]
+    prices = prices_of(job(MOE, 8, layout))
+    for chunk in prices.chunks:
+        ops = [*prices.factory.forward(chunk).ops, *prices.factory.backward(chunk).ops]
         assert not any(isinstance(op.work, ExpertExchange) for op in ops)
-    assert "ep_comm" not in sim.simulate().breakdown_s
+    assert "ep_comm" not in simulate_step(prices).breakdown_s
 
 
 def test_one_gpu_sends_nothing() -> None:
-    sim = simulator(job(DENSE, 1, {}, global_batch=4))
-    for chunk in sim.chunks:
-        ops = [*sim.factory.forward(chunk).ops, *sim.factory.backward(chunk).ops]
+    prices = prices_of(job(DENSE, 1, {}, global_batch=4))
+    for chunk in prices.chunks:
+        ops = [*prices.factory.forward(chunk).ops, *prices.factory.backward(chunk).ops]
         assert not any(isinstance(op.work, Comm) for op in ops)
-    assert not COMMUNICATION & {k for k, v in sim.simulate().breakdown_s.items() if v > 0.0}
+    assert not COMMUNICATION & {k for k, v in simulate_step(prices).breakdown_s.items() if v > 0.0}
 
 
-def _free_network(job_: TrainJob, profile_name: str) -> StepSimulator:
+def _free_network(job_: TrainJob, profile_name: str) -> StepPrices:
     """The job on a network of infinite rate and no latency, whose kernels copy in no time."""
     cluster = job_.cluster
     gpu = replace(cluster.gpu, scale_up_bytes_per_s=inf, pcie_bytes_per_s=inf)
@@ -87,35 +89,35 @@ def _free_network(job_: TrainJob, profile_name: str) -> StepSimulator:
     endless = ("normal_sm_dispatch_bytes_per_s", "normal_sm_combine_bytes_per_s", "normal_serial_bytes_per_s",
                "hybrid_sm_dispatch_bytes_per_s", "hybrid_sm_combine_bytes_per_s")  # fmt: skip
     exchange = replace(fit, **dict.fromkeys(none, 0.0), **dict.fromkeys(endless, inf))
-    return StepSimulator(replace(job_, cluster=cluster), profile, Tuning({"kernel_gap_s[*]": 0.0}), fabric, exchange)
+    return StepPrices(replace(job_, cluster=cluster), profile, Tuning({"kernel_gap_s[*]": 0.0}), fabric, exchange)
 
 
 @pytest.mark.parametrize("name", JOBS)
 def test_an_infinitely_fast_network_leaves_compute(name: str) -> None:
     resolved = resolve(parse_scenario(JOBS[name]))
-    step = _free_network(resolved.job, resolved.profile).simulate()
+    step = simulate_step(_free_network(resolved.job, resolved.profile))
     sent = {k: v for k, v in step.breakdown_s.items() if k in COMMUNICATION and v > 0.0}
     assert not sent or max(sent.values()) < 1e-12 * step.step_time_s, sent
-    slower = simulator(JOBS[name]).simulate()
+    slower = simulate_step(prices_of(JOBS[name]))
     assert step.step_time_s <= slower.step_time_s
     assert step.breakdown_s.get("attention") == pytest.approx(slower.breakdown_s.get("attention"), rel=0.5)
 
 
 def test_balanced_routing_gives_every_expert_the_mean() -> None:
-    sim = simulator(JOBS["MoE with EP"])
-    for load in sim.loads:
+    prices = prices_of(JOBS["MoE with EP"])
+    for load in prices.loads:
         assert load is not None and load.imbalance == 1.0
         assert max(load.rows) - min(load.rows) <= 1
 
 
 def test_no_skew_is_balanced() -> None:
-    flat = simulator({**JOBS["MoE with EP"], "routing": {"lognormal": 0.0}}).simulate()
-    assert flat.step_time_s == simulator(JOBS["MoE with EP"]).simulate().step_time_s
+    flat = simulate_step(prices_of({**JOBS["MoE with EP"], "routing": {"lognormal": 0.0}}))
+    assert flat.step_time_s == simulate_step(prices_of(JOBS["MoE with EP"])).step_time_s
 
 
 def test_skew_never_helps() -> None:
     times = [
-        simulator({**JOBS["MoE with EP"], "routing": {"lognormal": sigma, "seed": 3}}).simulate().step_time_s
+        simulate_step(prices_of({**JOBS["MoE with EP"], "routing": {"lognormal": sigma, "seed": 3}})).step_time_s
         for sigma in (0.0, 0.2, 0.4, 0.8)
     ]
     for milder, worse in pairwise(times):

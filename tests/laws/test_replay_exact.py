@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import pytest
-from jobs import JOBS, simulator
+from jobs import JOBS, prices_of
+
+from moesim.sim.train.program import step_program
+from moesim.sim.train.step import simulate_exact, simulate_step
 
 
 @pytest.mark.parametrize("name", JOBS)
 def test_replay_equals_exact(name: str) -> None:
-    sim = simulator(JOBS[name])
-    replay, exact = sim.simulate(), sim.simulate_exact()
+    prices = prices_of(JOBS[name])
+    replay, exact = simulate_step(prices), simulate_exact(prices)
     assert exact.step_time_s == pytest.approx(replay.step_time_s, rel=1e-9)
     assert exact.breakdown_s.keys() == replay.breakdown_s.keys()
     for category, seconds in replay.breakdown_s.items():
@@ -18,8 +21,8 @@ def test_replay_equals_exact(name: str) -> None:
 
 @pytest.mark.parametrize("name", JOBS)
 def test_events_equal_recursion_bit_for_bit(name: str) -> None:
-    sim = simulator(JOBS[name])
-    events, recursion = sim.simulate(events=True), sim.simulate(events=False)
+    prices = prices_of(JOBS[name])
+    events, recursion = simulate_step(prices, events=True), simulate_step(prices, events=False)
     assert events.step_time_s == recursion.step_time_s
     assert events.timeline.start_s == recursion.timeline.start_s
     assert events.timeline.end_s == recursion.timeline.end_s
@@ -28,15 +31,16 @@ def test_events_equal_recursion_bit_for_bit(name: str) -> None:
 
 @pytest.mark.parametrize("name", JOBS)
 def test_breakdown_sums_to_the_step(name: str) -> None:
-    step = simulator(JOBS[name]).simulate()
+    step = simulate_step(prices_of(JOBS[name]))
     assert sum(step.breakdown_s.values()) == pytest.approx(step.step_time_s, rel=1e-9)
     assert all(seconds >= -1e-12 for seconds in step.breakdown_s.values()), step.breakdown_s
 
 
 @pytest.mark.parametrize("name", JOBS)
 def test_segments_are_well_formed_and_priced_in_full(name: str) -> None:
-    sim = simulator(JOBS[name])
-    program, slots, times = sim.build()
+    prices = prices_of(JOBS[name])
+    step = step_program(prices)
+    program, slots, times = step.program, step.slots, step.times
     for item, slot in slots.items():
         assert sum(times[item].by_category.values()) == pytest.approx(times[item].duration_s, rel=1e-9)
         assert program.durations_s[item] == times[item].duration_s

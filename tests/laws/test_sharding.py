@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
-from jobs import DENSE, MOE, job, simulator
+from jobs import DENSE, MOE, job, prices_of
 
 from moesim.hwmodels.work import Comm
 from moesim.sim.layout.pipeline import Slot
@@ -16,22 +16,22 @@ from moesim.sim.train.segments import Variant
 
 def _gathered(scenario: dict[str, Any], phase: str = "F") -> float:
     """Bytes of every all-gather in one segment of the first stage."""
-    sim = simulator(scenario)
-    segment = sim.segment(Slot(phase, 0, 0, 1, 0), Variant(gather=True))
+    prices = prices_of(scenario)
+    segment = prices.segment(Slot(phase, 0, 0, 1, 0), Variant(gather=True))
     return sum(op.work.bytes for op in segment.ops if isinstance(op.work, Comm) and op.stream == "gather")
 
 
 def test_hybrid_shards_update_and_keep_the_same_share() -> None:
-    whole, hybrid = (simulator(job(DENSE, 16, {"zero": 3, **more})) for more in ({}, {"zero_group": 8}))
+    whole, hybrid = (prices_of(job(DENSE, 16, {"zero": 3, **more})) for more in ({}, {"zero_group": 8}))
     assert optimizer_s(hybrid, 0) == pytest.approx(2.0 * optimizer_s(whole, 0))
     assert rank_memory(hybrid, 0).optimizer == pytest.approx(2.0 * rank_memory(whole, 0).optimizer)
 
 
 def test_hybrid_shards_of_experts_stay_inside_the_sharding_group() -> None:
     layout = {"zero": 3, "zero_group": 8, "ep": 4}
-    lay = simulator(job(MOE, 32, layout)).job.layout
+    lay = prices_of(job(MOE, 32, layout)).job.layout
     assert (lay.edp, lay.expert_shards) == (8, 2)
-    cluster = simulator(job(MOE, 32, layout)).job.cluster
+    cluster = prices_of(job(MOE, 32, layout)).job.cluster
     assert lay.group("edp", cluster).ranks * lay.group("edp_replicas", cluster).ranks == lay.edp
 
 

@@ -8,7 +8,7 @@ from dataclasses import asdict, fields, is_dataclass, replace
 from typing import Any
 
 import pytest
-from jobs import JOBS, simulator
+from jobs import JOBS, prices_of
 
 from moesim.hwmodels.cluster import Cluster, build_cluster
 from moesim.hwmodels.collective_fit import CollectiveFit
@@ -18,8 +18,9 @@ from moesim.hwmodels.profile import Profile, load_profile
 from moesim.hwmodels.work import Comm, CommKind, ExpertExchange, Group
 from moesim.sim.question.scenario import parse_scenario
 from moesim.sim.software.stack import Tuning, constants
+from moesim.sim.train.prices import StepPrices
 from moesim.sim.train.resolve import resolve
-from moesim.sim.train.simulator import StepSimulator
+from moesim.sim.train.step import simulate_step
 
 SLOWER = 4.0
 
@@ -77,10 +78,10 @@ def test_a_step_on_fourfold_slower_hardware_takes_exactly_four_times_as_long(nam
     resolved = resolve(parse_scenario(JOBS[name]))
     profile, job = load_profile(resolved.profile), resolved.job
     slow_job = replace(job, cluster=slow_cluster(job.cluster))
-    before = simulator(JOBS[name]).simulate()
+    before = simulate_step(prices_of(JOBS[name]))
     exchange = slow_record(load_exchange_fit(job.cluster.gpu.generation))
-    slow = StepSimulator(slow_job, slow_profile(profile), slow_tuning(), slow_record(load_fabric_fit()), exchange)
-    after = slow.simulate()
+    slow = StepPrices(slow_job, slow_profile(profile), slow_tuning(), slow_record(load_fabric_fit()), exchange)
+    after = simulate_step(slow)
     assert after.step_time_s == SLOWER * before.step_time_s
     assert after.breakdown_s == {key: SLOWER * seconds for key, seconds in before.breakdown_s.items()}
     assert after.timeline.end_s == [SLOWER * t for t in before.timeline.end_s]

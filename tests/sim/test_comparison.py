@@ -19,8 +19,9 @@ from moesim.sim.model.params import active_parameters, parameters
 from moesim.sim.question.scenario import ScenarioError, parse_scenario
 from moesim.sim.serve.predict import predict_serve
 from moesim.sim.train.memory import DoesNotFit
+from moesim.sim.train.prices import StepPrices
 from moesim.sim.train.resolve import resolve
-from moesim.sim.train.simulator import StepSimulator
+from moesim.sim.train.step import simulate_step
 
 TRAIN: dict[str, Any] = {
     "model": "mixtral-8x7b",
@@ -168,10 +169,10 @@ def test_long_steps_are_continued_from_shorter_ones(layout: dict[str, Any]) -> N
     scenario = {**TRAIN, "layout": layout, "train": {"global_batch": 4096, "seq_len": 4096}, "stack": stack}
     resolved = resolve(parse_scenario(scenario))
     assert resolved.job.micro_batches > 12 * resolved.job.layout.chunks
-    whole = StepSimulator(resolved.job, resolved.kernels, resolved.tuning()).simulate(events=False).step_time_s
+    whole = simulate_step(StepPrices(resolved.job, resolved.kernels, resolved.tuning()), events=False).step_time_s
     assert step_s(resolved.job, resolved) == pytest.approx(whole, rel=1e-9)
     short = replace(resolved.job, global_batch=256)
-    own = StepSimulator(short, resolved.kernels, resolved.tuning()).simulate(events=False).step_time_s
+    own = simulate_step(StepPrices(short, resolved.kernels, resolved.tuning()), events=False).step_time_s
     assert step_s(short, resolved) == own
 
 

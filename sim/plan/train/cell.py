@@ -17,10 +17,10 @@ from moesim.sim.layers.graph import Segment
 from moesim.sim.layout.stages import Chunk
 from moesim.sim.plan.train.pipe import Floats
 from moesim.sim.software.stack import Tuning
-from moesim.sim.train.activations import fullest_expert_rank, layer_bytes
 from moesim.sim.train.end_of_step import optimizer_seconds_per_param
 from moesim.sim.train.job import TrainJob
-from moesim.sim.train.simulator import StepSimulator
+from moesim.sim.train.memory import fullest_expert_rank, layer_bytes
+from moesim.sim.train.prices import StepPrices
 
 Spent = tuple[float, float, float, float]  # seconds: compute forward and backward, transfers forward and backward
 
@@ -55,7 +55,7 @@ class Cell:
 
     def __init__(self, job: TrainJob, profile: Profile, tuning: Tuning, model: CostModel) -> None:
         job = replace(job, layout=replace(job.layout, pp=1, vpp=1))
-        self._sim = StepSimulator(job, profile, tuning, model=model)
+        self._step_prices = StepPrices(job, profile, tuning, model=model)
         self._own = job.layout.schedule == "dualpipe"  # transfers run beside another micro-batch's compute
         self._gap_s = tuning.get("kernel_gap_s", job.stack.constants_of)
         self._seen: dict[object, Spent] = {}
@@ -70,23 +70,23 @@ class Cell:
         return self._prices
 
     def _sizes(self) -> Sizes:
-        sim, job = self._sim, self._sim.job
+        prices, job = self._step_prices, self._step_prices.job
         layers = range(job.arch.num_layers)
-        fullest = fullest_expert_rank(sim.loads, layers)
-        params = [sim.factory.dense_and_expert_params(f"L{i}", kind) for i, kind in enumerate(job.arch.layers)]
+        fullest = fullest_expert_rank(prices.loads, layers)
+        params = [prices.factory.dense_and_expert_params(f"L{i}", kind) for i, kind in enumerate(job.arch.layers)]
         modules = job.arch.mtp_layers if job.mtp else 0
-        mtp = sim.factory.dense_and_expert_params("mtp0", job.arch.layers[-1]) if modules else (0.0, 0.0)
+        mtp = prices.factory.dense_and_expert_params("mtp0", job.arch.layers[-1]) if modules else (0.0, 0.0)
         return Sizes(
-            activation_bytes=_running(layer_bytes(job, sim.loads, i, fullest) for i in layers),
+            activation_bytes=_running(layer_bytes(job, prices.loads, i, fullest) for i in layers),
             dense_params=_running(p[0] for p in params),
             expert_params=_running(p[1] for p in params),
-            table_params=sim.factory.dense_and_expert_params("head", None)[0],
+            table_params=prices.factory.dense_and_expert_params("head", None)[0],
             mtp_dense_params=mtp[0] * modules,
             mtp_expert_params=mtp[1] * modules,
         )
 
     def _price(self) -> Prices:
-        job = self._sim.job
+        job = self._step_prices.job
         layers = [self._spent(Chunk(0, (i,), False, False)) for i in range(job.arch.num_layers)]
         modules = job.arch.mtp_layers if job.mtp else 0
         return Prices(
@@ -96,16 +96,16 @@ class Cell:
             sent_backward_s=_running(s[3] for s in layers),
             embedding_s=self._spent(Chunk(0, (), True, False)),
             head_s=self._spent(Chunk(0, (), False, True, modules)),
-            optimizer_s_per_param=0.0 if job.offload_optimizer else optimizer_seconds_per_param(self._sim),
+            optimizer_s_per_param=0.0 if job.offload_optimizer else optimizer_seconds_per_param(self._step_prices),
         )
 
     def _spent(self, chunk: Chunk) -> Spent:
         """Seconds of one part of the model, given as a chunk that holds nothing else."""
-        key = self._sim.factory.signature(chunk)
+        key = self._step_prices.factory.signature(chunk)
         found = self._seen.get(key)
         if found is None:
-            forward = self._sim.factory.forward(chunk, own_comm=self._own)
-            backward = self._sim.factory.backward(chunk, own_comm=self._own)
+            forward = self._step_prices.factory.forward(chunk, own_comm=self._own)
+            backward = self._step_prices.factory.backward(chunk, own_comm=self._own)
             compute = self._busy_s(forward, "compute"), self._busy_s(backward, "compute")
             sent = (self._busy_s(forward, "comm"), self._busy_s(backward, "comm")) if self._own else (0.0, 0.0)
             found = (*compute, *sent)
@@ -114,7 +114,7 @@ class Cell:
 
     def _busy_s(self, segment: Segment, stream: str) -> float:
         """Seconds that a stream cannot do without: nothing to wait for, no CPU in the way."""
-        cost, gap_s = self._sim.model.cost, self._gap_s if stream == "compute" else 0.0
+        cost, gap_s = self._step_prices.model.cost, self._gap_s if stream == "compute" else 0.0
         return sum(cost(op.work).time_s * op.scale + gap_s * op.kernels for op in segment.ops if op.stream == stream)
 
 

@@ -17,6 +17,7 @@ from moesim.sim.software.release import release_age
 from moesim.sim.software.stack import Stack, Tuning
 from moesim.sim.train.job import TrainJob
 from moesim.sim.train.memory import step_memory
+from moesim.sim.train.prices import StepPrices, beside_slowdown, sustained
 from moesim.sim.train.resolve import (
     check_precision,
     decided,
@@ -26,7 +27,7 @@ from moesim.sim.train.resolve import (
     train_job,
     training_of,
 )
-from moesim.sim.train.simulator import StepSimulator, beside_slowdown, sustained
+from moesim.sim.train.step import simulate_step
 
 
 @dataclass(frozen=True, slots=True)
@@ -132,8 +133,8 @@ class Judge:
     def simulate(self, candidate: Candidate, bound_s: float) -> Finalist:
         """The step of a candidate, and whether it fits."""
         job = self.job(candidate)
-        sim = StepSimulator(job, self.profile, self.tuning, model=self.model(job))
-        memory = max(m.total for m in step_memory(sim))
-        step = sim.simulate(events=False)
+        prices = StepPrices(job, self.profile, self.tuning, model=self.model(job))
+        memory = max(m.total for m in step_memory(prices))
+        step = simulate_step(prices, events=False)
         fits = memory <= job.cluster.gpu.usable_bytes
         return Finalist(candidate, bound_s, step.step_time_s, memory, fits, job.stack.dispatcher, step.breakdown_s)

@@ -1,14 +1,54 @@
-"""Book every second of a simulated step: categories average over pipeline ranks and sum to the step time."""
+"""The run of a step: its program through the clock, what follows the pipeline, and every second booked."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 
-from moesim.sim.clock.program import Lane
-from moesim.sim.clock.timeline import Timeline
+from moesim.sim.clock.engine import recursion, run
+from moesim.sim.clock.program import Lane, Timeline
 from moesim.sim.layout.pipeline import Slot
-from moesim.sim.train.result import StepResult
+from moesim.sim.train.end_of_step import end_of_step_s
+from moesim.sim.train.exact import expand
+from moesim.sim.train.prices import StepPrices
+from moesim.sim.train.program import StepProgram, step_program
 from moesim.sim.train.segment_time import SegmentTime
+
+
+@dataclass(frozen=True, slots=True)
+class StepResult:
+    """A simulated step: seconds, where they went (sums to step_time_s), and the timeline of all pipeline ranks."""
+
+    step_time_s: float
+    breakdown_s: dict[str, float]
+    by_source: dict[str, float]
+    variance_s2: float
+    timeline: Timeline
+    slots: dict[int, Slot]
+    segment_times: dict[str, SegmentTime]
+
+
+def simulate_step(prices: StepPrices, events: bool = True) -> StepResult:
+    """Run the step; `events` uses the SimPy engine, otherwise the recursion that gives the same bits."""
+    step = step_program(prices)
+    timeline = run(step.program) if events else recursion(step.program)
+    return _booked(prices, step, timeline)
+
+
+def simulate_exact(prices: StepPrices) -> StepResult:
+    """The step with every operation as an event of its own; per-slot times are read back from that run."""
+    step = step_program(prices)
+    segments = {item: prices.segment(slot, step.variants[item]) for item, slot in step.slots.items()}
+    big, first, done = expand(step.program, segments, step.times)
+    ran = run(big)
+    start = [ran.start_s[first[i]] for i in range(len(step.program))]
+    end = [ran.end_s[done[i]] for i in range(len(step.program))]
+    return _booked(prices, step, Timeline(step.program, start, end))
+
+
+def _booked(prices: StepPrices, step: StepProgram, timeline: Timeline) -> StepResult:
+    tail = end_of_step_s(prices, timeline.makespan_s)
+    return account(timeline, step.slots, step.times, tail, prices.named_times())
 
 
 def account(
