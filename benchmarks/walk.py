@@ -82,24 +82,14 @@ class Walk:
         return lines
 
 
-def first(*homes: str) -> Callable[..., object]:
-    """The first of these `module:name` that this checkout has, so that older ones can be walked too."""
-    for home in homes:
-        module, _, name = home.partition(":")
-        try:
-            function: Callable[..., object] = getattr(import_module(module), name)
-        except (ImportError, AttributeError):
-            continue
-        return function
-    raise SystemExit(f"this checkout has none of {', '.join(homes)}")
-
-
-def verbs(examples: Path) -> dict[str, Callable[[], object]]:
-    """One answer of every verb."""
-    train = first("moesim:predict_train", "sim:predict_train")
-    serve = first("moesim:predict_serve", "sim:predict_serve")
-    plan = first("moesim.sim.plan.train.plan:plan_train", "sim.plan.plan:plan_train")
-    load = first("moesim.sim.question.scenario:load_scenario", "sim.scenario:load_scenario")
+def verbs(root: Path) -> dict[str, Callable[[], object]]:
+    """One answer of every verb; checkouts from before the package moesim have other homes."""
+    now = (root / "moesim").is_dir()
+    face = "moesim" if now else "sim"
+    homes = ("moesim.sim.plan.train.plan", "moesim.sim.question.scenario") if now else ("sim.plan.plan", "sim.scenario")
+    train, serve = (getattr(import_module(face), name) for name in ("predict_train", "predict_serve"))
+    plan, load = (getattr(import_module(h), n) for h, n in zip(homes, ("plan_train", "load_scenario"), strict=True))
+    examples = root / "examples"
     scenario = load(examples / "mixtral-8x7b-h100.yaml")
     given = {"tp": (1,), "micro_batch": (1,)}
     return {
@@ -117,7 +107,7 @@ def main() -> None:
     root = given.root.resolve()
     sys.path.insert(0, str(root))
     print(f"{'verb':8} {'files':>6} {'returns':>8} {'functions':>10}   stations")
-    for verb, call in verbs(root / "examples").items():
+    for verb, call in verbs(root).items():
         walk = Walk(root)
         walk.follow(call)
         print(f"{verb:8} {len(walk.files):6} {walk.returns:8} {len(walk.visits):10}   {' > '.join(walk.stations)}")

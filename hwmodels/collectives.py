@@ -13,12 +13,9 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cache
 
-from moesim.hwmodels.cluster import Cluster
+from moesim.hwmodels.cluster import Cluster, Pattern, link_bytes_per_s, slowdown
 from moesim.hwmodels.collective_fit import CollectiveFit, domain_nvls_s, domain_ring_s, wire_bytes
-from moesim.hwmodels.comm_constants import load_constants
-from moesim.hwmodels.exchange_kernels import link_bytes_per_s
-from moesim.hwmodels.facts import FactError, did_you_mean
-from moesim.hwmodels.uplinks import Pattern, slowdown
+from moesim.hwmodels.facts import FactError, did_you_mean, load_constants
 from moesim.hwmodels.work import Comm
 
 _SLOWEST = 3.0  # assumed: the overhead of a message is at most three times its transfer

@@ -16,11 +16,11 @@ from moesim.hwmodels.kernels import (
     gemm_time_s,
     grouped_gemm_legs,
     grouped_gemm_time_s,
+    stream_key,
+    stream_time_s,
 )
 from moesim.hwmodels.profile import Profile
-from moesim.hwmodels.roofline import bound_of, floor_s
-from moesim.hwmodels.stream_fit import stream_key, stream_time_s
-from moesim.hwmodels.work import Attention, Comm, ExpertExchange, Gemm, GroupedGemm, Stream, Work
+from moesim.hwmodels.work import Attention, Comm, ExpertExchange, Gemm, GroupedGemm, Stream, Work, bound_of, floor_s
 
 
 @dataclass(frozen=True, slots=True)
@@ -123,9 +123,9 @@ class KernelCostModel:
             )
         if isinstance(work, Stream):
             return self._stream(work)
+        floor, bound = floor_s(work, self._cluster.gpu), bound_of(work, self._cluster.gpu)
         seconds, spread, source = self._kernel(work)
-        floor = floor_s(work, self._cluster.gpu)
-        return Cost(max(seconds, floor), spread, bound_of(work, self._cluster.gpu), source)
+        return Cost(max(seconds, floor), spread, bound, source)
 
     def _stream(self, work: Stream) -> Cost:
         key = stream_key(work)

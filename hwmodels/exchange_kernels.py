@@ -18,10 +18,8 @@ from dataclasses import dataclass, replace
 from functools import cache
 from math import log2
 
-from moesim.hwmodels.cluster import Cluster
-from moesim.hwmodels.comm_constants import load_constants
-from moesim.hwmodels.facts import FactError, did_you_mean
-from moesim.hwmodels.uplinks import slowdown
+from moesim.hwmodels.cluster import Cluster, link_bytes_per_s, slowdown
+from moesim.hwmodels.facts import FactError, did_you_mean, load_constants
 from moesim.hwmodels.work import ExpertExchange
 
 
@@ -112,11 +110,6 @@ def sent_dtype(stage: str, kernel: str, dtype: str, low_precision: bool = False)
 def exchange_kernels() -> tuple[str, ...]:
     """Names of the kinds of kernel."""
     return tuple(_KERNELS)
-
-
-def link_bytes_per_s(cluster: Cluster) -> float:
-    """The scale-up link of one GPU, or PCIe where a box has none."""
-    return cluster.gpu.scale_up_bytes_per_s or cluster.gpu.pcie_bytes_per_s
 
 
 def _nic_bytes_per_s(work: ExpertExchange, cluster: Cluster, fit: ExchangeFit) -> float:

@@ -1,13 +1,16 @@
-"""Read fact sheets (YAML with a source per record) and say what was meant when a name is not there."""
+"""Fact sheets and coefficients: read, checked (each with a source), and what was meant when a name is not there."""
 
 from __future__ import annotations
 
+from dataclasses import fields
 from difflib import get_close_matches
 from functools import cache
+from importlib.resources import files
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal, TypeVar
 
 import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 _SPECS = Path(__file__).parent / "specs"
 _Loader: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
@@ -47,3 +50,121 @@ def lookup(records: dict[str, dict[str, Any]], name: str, what: str) -> dict[str
     if name not in records:
         raise FactError(f"unknown {what} {name!r}; {did_you_mean(name, list(records))}")
     return records[name]
+
+
+class _Record(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
+
+    source: str = Field(min_length=1)
+    notes: str = ""
+    verified: bool = True
+
+
+class ServerPrice(BaseModel):
+    """US dollars for one server: the published range and its date."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
+
+    low: float = Field(gt=0)
+    high: float = Field(gt=0)
+    date: str = Field(min_length=4)
+
+
+class Price(_Record):
+    """US dollars per GPU-hour, rental: the published range and its date."""
+
+    low: float | None = Field(default=None, gt=0)
+    high: float | None = Field(default=None, gt=0)
+    date: str = ""
+
+
+class GpuRecord(_Record):
+    """One GPU of specs/gpus.yaml. `family` shares fitted constants with other parts of the same silicon."""
+
+    vendor: str
+    arch: str
+    family: str | None = None  # default: the name itself
+    generation: str | None = None  # default: the family
+    aliases: tuple[str, ...] = ()
+    alias_notes: dict[str, str] = Field(default_factory=dict)
+    peak_flops_per_s: dict[str, float | None]
+    hbm_bytes: float = Field(gt=0)
+    usable_bytes: float | None = Field(default=None, gt=0)
+    hbm_type: str = ""
+    hbm_bytes_per_s: float = Field(gt=0)
+    l2_bytes: float | None = Field(default=None, ge=0)
+    sm_count: int | None = Field(default=None, ge=1)
+    scale_up_link: str = ""
+    scale_up_bytes_per_s: float = Field(default=0.0, ge=0)
+    pcie_bytes_per_s: float = Field(ge=0)
+    host_link_bytes_per_s: float | None = Field(default=None, gt=0)  # default: PCIe
+    tdp_w: float = Field(gt=0)
+    price_usd_per_hour: Price | None = None
+
+
+class NodeRecord(_Record):
+    """One chassis or scale-up domain of specs/nodes.yaml."""
+
+    gpu: str
+    gpus_per_domain: int = Field(ge=1)
+    gpus_per_host: int = Field(ge=1)
+    host_cpu: Literal["x86", "grace", "arm", "tpu-host"] = "x86"
+    nics_per_host: float | None = Field(default=None, ge=0)
+    nic_bytes_per_s: float | None = Field(default=None, ge=0)
+    scale_up: str = ""
+    nic_type: str | None = None
+
+
+class FabricRecord(_Record):
+    """One fabric of specs/fabrics.yaml."""
+
+    link_bytes_per_s: float = Field(gt=0)
+    latency_s: float = Field(ge=0)
+    topology: str
+    oversubscription: float = Field(ge=1)
+
+
+class ServerRecord(_Record):
+    """One server of specs/servers.yaml, by the name of its node."""
+
+    gpus: int = Field(ge=1)
+    kw: float = Field(gt=0)
+    rack_units: float = Field(gt=0, le=42)
+    usd: ServerPrice | None = None
+
+
+R = TypeVar("R", bound=_Record)
+
+
+def checked(model: type[R], kind: str, name: str, raw: dict[str, Any]) -> R:
+    """The record as `model`. FactError naming file, record and field otherwise."""
+    try:
+        return model.model_validate(raw)
+    except ValidationError as error:
+        first = error.errors()[0]
+        where = ".".join(str(p) for p in first["loc"])
+        known = ", ".join(model.model_fields)
+        extra = f"; fields are {known}" if first["type"] == "extra_forbidden" else ""
+        raise FactError(f"specs/{kind}.yaml: {name}: {where}: {first['msg'].lower()}{extra}") from None
+
+
+T = TypeVar("T")
+
+
+@cache
+def comm_records(name: str) -> dict[str, dict[str, Any]]:
+    """All records of profiles/comm/<name>.yaml: key -> value, kind (fitted | assumed), why."""
+    text = files("moesim.hwmodels").joinpath("profiles", "comm", f"{name}.yaml").read_text(encoding="utf-8")
+    records: dict[str, dict[str, Any]] = yaml.safe_load(text)
+    return records
+
+
+def load_constants(cls: type[T], name: str, generation: str) -> T:
+    """`cls` with every field from the file: `field[generation]` where there is one, else `field`."""
+    records, found = comm_records(name), {}
+    for field in fields(cls):  # type: ignore[arg-type]  # only dataclasses are passed
+        record = records.get(f"{field.name}[{generation}]") or records.get(field.name)
+        if record is None:
+            raise FactError(f"profiles/comm/{name}.yaml lacks {field.name}")
+        found[field.name] = float(record["value"])
+    return cls(**found)

@@ -6,8 +6,7 @@ from dataclasses import dataclass
 from functools import cache
 
 from moesim.hwmodels.dtypes import PEAK_OF
-from moesim.hwmodels.facts import FactError, catalogue, did_you_mean
-from moesim.hwmodels.records import GpuRecord, checked
+from moesim.hwmodels.facts import FactError, GpuRecord, catalogue, checked, did_you_mean
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -14,9 +14,8 @@ from dataclasses import dataclass
 from math import ceil, log2, sqrt
 
 from moesim.hwmodels.dtypes import bytes_per_element
-from moesim.hwmodels.kernel_fits import AttentionFit, GemmFit, GroupedGemmFit
-from moesim.hwmodels.surface import Surface
-from moesim.hwmodels.work import Attention, Gemm, GroupedGemm
+from moesim.hwmodels.kernel_fits import AttentionFit, GemmFit, GroupedGemmFit, StreamFit, Surface
+from moesim.hwmodels.work import Attention, Gemm, GroupedGemm, Stream
 
 # Query rows of one thread block in the attention kernels that were measured, about.
 QUERY_TILE = 128
@@ -224,3 +223,25 @@ def _with_kv_len(work: Attention, kv_len: int) -> Attention:
         work.batch, work.q_len, kv_len, work.heads, work.kv_heads, work.qk_dim, work.v_dim,
         work.causal, None, work.dtype, work.phase, work.shared_values,
     )  # fmt: skip
+
+
+def stream_key(work: Stream) -> str:
+    """The name under which a profile keeps the fit: the kind, "<kind>.bwd" for its backward."""
+    return f"{work.kind}.bwd" if work.backward else work.kind
+
+
+def stream_time_s(work: Stream, memory_bytes_per_s: float, fit: StreamFit) -> float:
+    """Seconds: launch + b / rate x (1 - gain c / (c + b)), times the surface's factor at b bytes.
+
+    Without a surface non-decreasing in b, as the gain is below 1.
+    """
+    if work.bytes <= 0.0:
+        return 0.0
+    held = fit.cache_share * fit.cache_bytes / (fit.cache_bytes + work.bytes) if fit.cache_bytes > 0.0 else 0.0
+    seconds = fit.launch_s + work.bytes / (memory_bytes_per_s * fit.memory_efficiency) * (1.0 - held)
+    return seconds if fit.surface is None else seconds * fit.surface.factor(*stream_position(work))
+
+
+def stream_position(work: Stream) -> tuple[float, ...]:
+    """Where the work lies on STREAM_AXES."""
+    return (log2(work.bytes),)

@@ -18,7 +18,6 @@ from moesim.hwmodels.facts import FactError
 from moesim.hwmodels.profile import NoFit, Profile, profile_from_dict
 
 SCHEMA = 1
-SUFFIX = ".json"
 MAX_BYTES = 20_000_000
 
 
@@ -29,11 +28,6 @@ def profile_text(raw: Mapping[str, Any]) -> str:
     """The text of a profile file: JSON with sorted keys, and every list of numbers on a line of its own."""
     text = json.dumps(raw, indent=1, sort_keys=True, allow_nan=False)
     return _NUMBERS.sub(lambda found: f"[{', '.join(found.group(1).replace(',', ' ').split())}]", text) + "\n"
-
-
-def is_profile_file(name: str) -> bool:
-    """True for the path of a profile file, false for the name of a shipped one."""
-    return name.endswith(SUFFIX)
 
 
 def read_profile_file(path: str) -> dict[str, Any]:

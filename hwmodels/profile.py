@@ -12,17 +12,20 @@ from typing import Any, TypeVar
 
 from moesim.hwmodels.collective_fit import CollectiveFit
 from moesim.hwmodels.dtypes import PEAK_OF
+from moesim.hwmodels.facts import GpuRecord, checked
 from moesim.hwmodels.gpu import GpuSpec, load_gpu, spec_from_record
-from moesim.hwmodels.kernel_fits import AttentionFit, GemmFit, GroupedGemmFit
-from moesim.hwmodels.records import GpuRecord, checked
-from moesim.hwmodels.stream_fit import StreamFit
-from moesim.hwmodels.surface import surface_from
+from moesim.hwmodels.kernel_fits import AttentionFit, GemmFit, GroupedGemmFit, StreamFit, surface_from
 
 F = TypeVar("F")
 
 
 class NoFit(ValueError):
     """Nothing was measured for this GPU, operation and dtype; the message says what was."""
+
+
+def is_profile_file(name: str) -> bool:
+    """True for the path of a profile file, false for the name of a shipped one."""
+    return name.endswith(".json")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from moesim.hwmodels.facts import catalogue
+from moesim.hwmodels.facts import ServerRecord, catalogue, checked
 from moesim.hwmodels.gpu import GpuSpec
-from moesim.hwmodels.records import ServerRecord, checked
 
 _BESIDE_GPUS = 1.8  # assumed: largest draw of a server over that of its GPUs, 10.2 kW against 8 x 700 W in a DGX H100
 _UNITS_PER_GPU = 1.0  # assumed: rack units, 8U for eight GPUs

@@ -18,10 +18,8 @@ from typing import TYPE_CHECKING
 
 import networkx as nx
 
-from moesim.hwmodels.cluster import Cluster
-from moesim.hwmodels.exchange_kernels import link_bytes_per_s
+from moesim.hwmodels.cluster import LEAF_PORTS, RAILED, Cluster, gpus_below_leaf, link_bytes_per_s
 from moesim.hwmodels.facts import FactError
-from moesim.hwmodels.uplinks import LEAF_PORTS, RAILED, gpus_below_leaf
 
 if TYPE_CHECKING:
     Graph = nx.DiGraph[str]

@@ -17,7 +17,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 import numpy.typing as npt
 
-from moesim.hwmodels.exchange_kernels import link_bytes_per_s
+from moesim.hwmodels.cluster import link_bytes_per_s
 from moesim.hwmodels.facts import FactError
 from moesim.hwmodels.topology import Topology
 

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import Literal, get_args
 
 from moesim.hwmodels.dtypes import bytes_per_element
+from moesim.hwmodels.gpu import GpuSpec
 
 CommKind = Literal["all_reduce", "all_gather", "reduce_scatter", "all_to_all", "send", "broadcast"]
 COLLECTIVES: tuple[CommKind, ...] = get_args(CommKind)
@@ -229,3 +230,30 @@ class ExpertExchange:
 Compute = Gemm | GroupedGemm | Attention | Stream
 Transfer = Comm | ExpertExchange
 Work = Compute | Transfer
+
+
+Computation = Gemm | GroupedGemm | Attention | Stream
+
+
+def compute_floor_s(work: Computation, gpu: GpuSpec) -> float:
+    """FLOPs over the peak of the work's dtype; 0 for memory-bound streams."""
+    if isinstance(work, Stream):
+        return 0.0
+    return work.flops / gpu.peak(work.dtype)
+
+
+def memory_floor_s(work: Computation, gpu: GpuSpec) -> float:
+    """Bytes over HBM bandwidth; operands that fit the L2 cache together are taken as resident."""
+    if not isinstance(work, Stream) and work.bytes < gpu.l2_bytes:
+        return 0.0
+    return work.bytes / gpu.hbm_bytes_per_s
+
+
+def floor_s(work: Computation, gpu: GpuSpec) -> float:
+    """The larger of both floors, in seconds."""
+    return max(compute_floor_s(work, gpu), memory_floor_s(work, gpu))
+
+
+def bound_of(work: Computation, gpu: GpuSpec) -> str:
+    """ "compute" or "memory", whichever floor is higher."""
+    return "compute" if compute_floor_s(work, gpu) >= memory_floor_s(work, gpu) else "memory"

@@ -18,9 +18,8 @@ if TYPE_CHECKING:
     from moesim.reports import frames
     from moesim.sim.comparison.comparison import Comparison, compare
     from moesim.sim.layout.layout import BadLayout
-    from moesim.sim.model.arch import ModelArch
+    from moesim.sim.model.arch import ArchError, ModelArch
     from moesim.sim.model.catalogue import load_model, model_names
-    from moesim.sim.model.fields import ArchError
     from moesim.sim.model.params import active_parameters, parameters
     from moesim.sim.question.scenario import Scenario, ScenarioError, load_scenario, parse_scenario
     from moesim.sim.serve.predict import predict_serve
@@ -39,7 +38,7 @@ _HOME = {
     "ModelArch": "moesim.sim.model.arch",
     "load_model": "moesim.sim.model.catalogue",
     "model_names": "moesim.sim.model.catalogue",
-    "ArchError": "moesim.sim.model.fields",
+    "ArchError": "moesim.sim.model.arch",
     "active_parameters": "moesim.sim.model.params",
     "parameters": "moesim.sim.model.params",
     "Scenario": "moesim.sim.question.scenario",

@@ -29,7 +29,7 @@ def ours() -> tuple[type[Exception], ...]:
     from moesim.hwmodels.units import UnitError
     from moesim.sim.clock.program import Deadlock
     from moesim.sim.layout.layout import BadLayout
-    from moesim.sim.model.fields import ArchError
+    from moesim.sim.model.arch import ArchError
     from moesim.sim.question.scenario import ScenarioError
     from moesim.sim.software.stack import StackError
     from moesim.sim.train.memory import DoesNotFit

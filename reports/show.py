@@ -13,7 +13,8 @@ from moesim.hwmodels.gpu import gpu_names, load_gpu
 from moesim.hwmodels.profile import load_profile, measured_gpus
 from moesim.sim.model.arch import ModelArch
 from moesim.sim.model.catalogue import ArchError, load_model, model_names, model_record, published
-from moesim.sim.model.params import active_parameters, flops_per_token, kv_bytes_per_token, mtp_params, parameters
+from moesim.sim.model.flops import flops_per_token, kv_bytes_per_token
+from moesim.sim.model.params import active_parameters, mtp_params, parameters
 from moesim.sim.software.serving_engine import engine_constants, engine_names, load_engine
 from moesim.sim.software.stack import constants, load_stack, setting_names, stack_names
 

@@ -14,7 +14,7 @@ FILES = sorted(path for room in ROOMS for path in (ROOT / room).rglob("*.py"))
 # written to one side of the rules, with the reason
 SEEDED_SPLITS = {"formula.py"}  # draws which samples are left out: the shipped profiles depend on these very draws
 ONE_LINERS = {
-    "weights.py"
+    "params.py"
 }  # one function per part of a layer, named after it; the file's docstring says what they count
 IDS = [str(path.relative_to(ROOT)) for path in FILES]
 

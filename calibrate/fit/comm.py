@@ -19,8 +19,8 @@ from typing import Any
 from moesim.calibrate.fit.bands import weighted_quantile
 from moesim.calibrate.rows.comm import CommRow, comm_row
 from moesim.hwmodels.collectives import FabricFit, choose
-from moesim.hwmodels.comm_constants import comm_records
 from moesim.hwmodels.exchange_kernels import ExchangeFit, exchange_s
+from moesim.hwmodels.facts import comm_records
 from moesim.hwmodels.profile import load_profile
 from moesim.hwmodels.work import Comm
 from moesim.sim.transfer.predict import band_keys

@@ -20,15 +20,24 @@ from moesim.calibrate.fit.nccl import NVLS_FREE, PROTOCOL_FREE
 from moesim.calibrate.fit.surface import Plane
 from moesim.calibrate.measure.samples import Measured
 from moesim.hwmodels.collective_fit import CollectiveFit, domain_collective_s, wire_bytes
-from moesim.hwmodels.kernel_fits import ATTENTION_AXES, GEMM_AXES, AttentionFit, GemmFit, GroupedGemmFit
+from moesim.hwmodels.kernel_fits import (
+    ATTENTION_AXES,
+    GEMM_AXES,
+    STREAM_AXES,
+    AttentionFit,
+    GemmFit,
+    GroupedGemmFit,
+    StreamFit,
+)
 from moesim.hwmodels.kernels import (
     attention_position,
     attention_time_s,
     gemm_position,
     gemm_time_s,
     grouped_gemm_time_s,
+    stream_position,
+    stream_time_s,
 )
-from moesim.hwmodels.stream_fit import STREAM_AXES, StreamFit, stream_position, stream_time_s
 from moesim.hwmodels.work import Attention, Comm, Gemm, GroupedGemm, Stream
 
 FEWEST = 4  # samples below which nothing is fitted

@@ -13,7 +13,7 @@ from math import log
 from typing import Any, Generic, TypeVar
 
 from moesim.calibrate.fit.formula import LONG_S, Sample, split
-from moesim.hwmodels.surface import Surface
+from moesim.hwmodels.kernel_fits import Surface
 
 W = TypeVar("W")
 

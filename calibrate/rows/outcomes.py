@@ -20,7 +20,7 @@ from moesim.hwmodels.facts import FactError
 from moesim.hwmodels.profile import NoFit
 from moesim.hwmodels.units import UnitError
 from moesim.sim.layout.layout import BadLayout
-from moesim.sim.model.fields import ArchError
+from moesim.sim.model.arch import ArchError
 from moesim.sim.question.scenario import ScenarioError
 from moesim.sim.serve.band import serve_band
 from moesim.sim.software.stack import StackError

@@ -14,10 +14,10 @@ from typing import Any
 from moesim.calibrate.rows.cells import Row, text_of, whole_of
 from moesim.calibrate.rows.kinds import TRAINING
 from moesim.calibrate.rows.recipes import Recipe, find_recipe
-from moesim.hwmodels.machine import is_profile_file
+from moesim.hwmodels.profile import is_profile_file
 from moesim.sim.model.catalogue import load_model
 from moesim.sim.question.scenario import ScenarioError
-from moesim.sim.software.release import parse_release
+from moesim.sim.software.stack import parse_release
 
 _FOLDING = "25.02"  # assumed: first release whose experts may leave the tensor groups of attention by default
 _LAYERS_PER_CHUNK = 4.0  # NVIDIA's recipes: Llama-70B pp4 vpp5, Qwen3-235B pp8 vpp3, DeepSeek-V3 pp16 vpp1

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from moesim.hwmodels.exchange_kernels import link_bytes_per_s
+from moesim.hwmodels.cluster import link_bytes_per_s
 from moesim.reports.failures import writing
 from moesim.reports.figures.palette import END, INK, LIMIT, PHASES
 from moesim.reports.figures.step import check_format

@@ -13,9 +13,7 @@ from itertools import groupby
 from math import lcm
 from typing import Any
 
-from moesim.sim.model.arch import AttentionArch, FfnArch, LayerKind, ModelArch
-from moesim.sim.model.check import check
-from moesim.sim.model.fields import ArchError
+from moesim.sim.model.arch import ArchError, AttentionArch, FfnArch, LayerKind, ModelArch, check
 from moesim.sim.model.params import active_parameters
 
 _EXPERTS = ("moe", "moe_residual")

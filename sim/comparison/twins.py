@@ -11,9 +11,8 @@ from moesim.sim.comparison.fitting import fitting_serve, fitting_train, train_me
 from moesim.sim.comparison.scaling import DenseEqual, dense_equal
 from moesim.sim.comparison.twin import dense_of_size, dense_twin, twin_scenario
 from moesim.sim.layout.layout import BadLayout
-from moesim.sim.model.arch import ModelArch
+from moesim.sim.model.arch import ArchError, ModelArch
 from moesim.sim.model.catalogue import load_model
-from moesim.sim.model.fields import ArchError
 from moesim.sim.model.params import active_parameters, parameters
 from moesim.sim.question.scenario import ScenarioError, parse_scenario
 from moesim.sim.serve.kv_cache import kv_cache

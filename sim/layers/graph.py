@@ -115,7 +115,7 @@ class SegmentBuilder:
             last = self.blocks.pop()
             self.blocks.append(HostBlock(last.first, last.last, last.host_s + host_s))
 
-    def close_block(self, first: int, host_s: float) -> None:
-        """End a stretch of ops that began at number `first`: the CPU needs `host_s` for it and then synchronises."""
-        if len(self.ops) > first:
-            self.blocks.append(HostBlock(first, len(self.ops) - 1, host_s))
+    def close_block(self, first: int, last: int, host_s: float) -> None:
+        """A stretch of ops from number `first` to `last`: the CPU needs `host_s` for it and then synchronises."""
+        if last >= first:
+            self.blocks.append(HostBlock(first, last, host_s))

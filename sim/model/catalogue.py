@@ -12,11 +12,9 @@ from typing import Any
 import yaml
 
 from moesim.hwmodels.facts import did_you_mean, read_yaml
-from moesim.sim.model.arch import LayerKind, ModelArch
-from moesim.sim.model.check import check
-from moesim.sim.model.fields import ArchError, Fields, short
+from moesim.sim.model.arch import ArchError, LayerKind, ModelArch, check, short
 from moesim.sim.model.hf_config import from_hf
-from moesim.sim.model.own_form import from_mapping, from_plain
+from moesim.sim.model.reading import Fields, from_mapping, from_plain
 
 __all__ = ["ArchError", "Published", "load_model", "model_names", "model_record", "published"]
 

@@ -6,7 +6,6 @@ from collections.abc import Callable
 from dataclasses import replace
 
 from moesim.sim.model.arch import FfnKind, MixerKind
-from moesim.sim.model.fields import Fields
 from moesim.sim.model.hf_hybrids import jamba, nemotron_h, qwen_hybrid_dense, qwen_hybrid_moe
 from moesim.sim.model.hf_parts import (
     Parts,
@@ -21,6 +20,7 @@ from moesim.sim.model.hf_parts import (
     shared_experts,
     stack,
 )
+from moesim.sim.model.reading import Fields
 
 
 def _all(f: Fields, kind: FfnKind) -> list[FfnKind]:

@@ -5,8 +5,19 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from moesim.sim.model.arch import AttentionArch, FfnArch, FfnKind, LayerKind, MixerKind, MoeArch, RouterKind, SsmArch
-from moesim.sim.model.fields import MAX_LAYERS, Fields, short
+from moesim.sim.model.arch import (
+    MAX_LAYERS,
+    AttentionArch,
+    FfnArch,
+    FfnKind,
+    LayerKind,
+    MixerKind,
+    MoeArch,
+    RouterKind,
+    SsmArch,
+    short,
+)
+from moesim.sim.model.reading import Fields
 
 _MIXERS: dict[str, MixerKind] = {
     "full_attention": "attention",

@@ -1,8 +1,10 @@
-"""Closed-form counts of a ModelArch: parameters, active parameters, FLOPs and KV-cache bytes per token.
+"""Parameters of a model and of the parts of a layer in closed form, whole and active.
 
 Conventions, chosen so that the counts of released checkpoints come out: biases and norms are counted; tied
 embeddings are counted once; MTP modules are never part of the total (see `mtp_params`); the routed experts
-that a token does not visit are the only weights that are not active. All counts are exact integers.
+that a token does not visit are the only weights that are not active. All counts are exact integers. Matrices and
+vectors are counted apart: a matrix weight costs one multiply-add per token (two FLOPs), a vector weight (norm, bias,
+decay rate) next to nothing.
 """
 
 from __future__ import annotations
@@ -10,45 +12,168 @@ from __future__ import annotations
 from collections import Counter
 from typing import NamedTuple
 
-from moesim.hwmodels.dtypes import bytes_per_element
-from moesim.sim.model.arch import LayerKind, ModelArch
-from moesim.sim.model.weights import (
-    EXPERT_FFN,
-    SOFTMAX,
-    attention_of,
-    dense_ffn,
-    expert,
-    experts_in,
-    mixer,
-    moe_of,
-    optional,
-    router,
-    shared,
-    ssm_of,
-)
+from moesim.sim.model.arch import AttentionArch, FfnArch, LayerKind, ModelArch, MoeArch, SsmArch
 
-__all__ = [
-    "ActiveParams",
-    "LayerParams",
-    "active_parameters",
-    "dense_ffn_params",
-    "embedding_params",
-    "expert_params",
-    "experts_in",
-    "final_norm_params",
-    "flops_per_token",
-    "head_params",
-    "kv_bytes_per_token",
-    "layer_params",
-    "matmul_params",
-    "mixer_params",
-    "mtp_kind",
-    "mtp_params",
-    "norm_params",
-    "parameters",
-    "router_params",
-    "shared_params",
-]
+EXPERT_FFN = ("moe", "moe_residual")
+SOFTMAX = ("attention", "window_attention", "cross_attention")
+
+
+class Weights(NamedTuple):
+    """Parameters of one part of a model, split by what they cost per token."""
+
+    matrix: int  # one multiply-add each per token
+    vector: int  # norms, biases, scalars
+
+    @property
+    def total(self) -> int:
+        """All parameters of the part."""
+        return self.matrix + self.vector
+
+    def times(self, n: int) -> Weights:
+        """`n` copies of this part."""
+        return Weights(self.matrix * n, self.vector * n)
+
+    def plus(self, other: Weights) -> Weights:
+        """Both parts together."""
+        return Weights(self.matrix + other.matrix, self.vector + other.vector)
+
+
+_NOTHING = Weights(0, 0)
+
+
+def experts_in(arch: ModelArch, kind: LayerKind) -> int:
+    """Number of routed experts in one layer; 0 in a layer without experts."""
+    if kind.ffn not in EXPERT_FFN:
+        return 0
+    return kind.experts if kind.experts is not None else moe_of(arch).experts
+
+
+def mixer(arch: ModelArch, kind: LayerKind) -> Weights:
+    if kind.mixer == "none":
+        return _NOTHING
+    if kind.mixer in SOFTMAX:
+        one = _attention(attention_of(arch), arch.hidden)
+        return one.times(2) if kind.mixer == "cross_attention" else one
+    ssm = ssm_of(arch)
+    if kind.mixer == "mamba1":
+        return _mamba1(ssm, arch.hidden)
+    return _mamba2(ssm, arch.hidden) if kind.mixer == "mamba2" else _gated_deltanet(ssm, arch.hidden)
+
+
+def _attention(a: AttentionArch, hidden: int) -> Weights:
+    if a.is_mla:
+        return _mla(a, hidden)
+    q = a.heads * a.head_dim * (2 if a.output_gate else 1)
+    k = a.kv_heads * a.head_dim
+    v = a.kv_heads * a.v_head_dim
+    matrix = hidden * (q + k + v) + a.heads * a.v_head_dim * hidden
+    vector = (q + k + v if a.qkv_bias else 0) + (hidden if a.o_bias else 0) + (a.heads if a.sinks else 0)
+    if a.qk_norm == "head":
+        vector += 2 * a.head_dim
+    elif a.qk_norm == "full":
+        vector += a.heads * a.head_dim + k
+    return Weights(matrix, vector)
+
+
+def _mla(a: AttentionArch, hidden: int) -> Weights:
+    kv, rope, nope = optional(a.kv_lora_rank), optional(a.qk_rope_head_dim), optional(a.qk_nope_head_dim)
+    q = a.heads * (nope + rope)
+    q_rank = optional(a.q_lora_rank)
+    matrix = q_rank * (hidden + q) if q_rank else hidden * q
+    matrix += hidden * (kv + rope) + kv * a.heads * (nope + a.v_head_dim) + a.heads * a.v_head_dim * hidden
+    vector = q_rank + kv  # norms of the two latents
+    if a.index_heads:
+        width = optional(a.index_head_dim)
+        matrix += (q_rank or hidden) * a.index_heads * width + hidden * width + hidden * a.index_heads
+        vector += 2 * width  # LayerNorm of the index keys
+    return Weights(matrix, vector)
+
+
+def _mamba1(s: SsmArch, hidden: int) -> Weights:
+    matrix = hidden * 2 * s.d_inner + s.d_inner * s.d_conv + s.d_inner * (s.dt_rank + 2 * s.d_state)
+    matrix += s.dt_rank * s.d_inner + s.d_inner * hidden
+    # conv bias, dt bias, decay A, skip D; norms of dt, B and C as in Jamba
+    return Weights(matrix, s.d_inner * (3 + s.d_state) + s.dt_rank + 2 * s.d_state)
+
+
+def _mamba2(s: SsmArch, hidden: int) -> Weights:
+    conv = s.d_inner + 2 * s.key_heads * s.d_state
+    matrix = hidden * (s.d_inner + conv + s.heads) + conv * s.d_conv + s.d_inner * hidden
+    return Weights(matrix, conv + 3 * s.heads + s.d_inner)  # conv bias; decay, skip, dt bias; gated norm
+
+
+def _gated_deltanet(s: SsmArch, hidden: int) -> Weights:
+    conv = 2 * s.key_heads * s.key_dim + s.d_inner
+    matrix = hidden * (conv + s.d_inner + 2 * s.heads) + conv * s.d_conv + s.d_inner * hidden
+    return Weights(matrix, 2 * s.heads + s.d_inner // s.heads)  # decay and dt bias; gated norm per head
+
+
+def _mlp(width: int, intermediate: int, gated: bool, bias: bool) -> Weights:
+    up = 2 if gated else 1
+    vector = up * intermediate + width if bias and intermediate else 0
+    return Weights((up + 1) * width * intermediate, vector)
+
+
+def dense_ffn(arch: ModelArch, kind: LayerKind) -> Weights:
+    if kind.ffn == "dense":
+        ffn = ffn_of(arch)
+        return _mlp(arch.hidden, ffn.intermediate, ffn.gated, arch.bias)
+    if kind.ffn == "moe_residual":
+        moe = moe_of(arch)
+        return _mlp(arch.hidden, moe.residual_intermediate, moe.gated, arch.bias)
+    return _NOTHING
+
+
+def expert(arch: ModelArch) -> Weights:
+    moe = arch.moe
+    if moe is None:
+        return _NOTHING
+    return _mlp(moe.latent or arch.hidden, moe.expert_intermediate, moe.gated, moe.expert_bias)
+
+
+def shared(arch: ModelArch) -> Weights:
+    moe = arch.moe
+    if moe is None:
+        return _NOTHING
+    gate = Weights(arch.hidden if moe.shared_gate else 0, 0)
+    return _mlp(arch.hidden, moe.shared_intermediate, moe.gated, arch.bias).plus(gate)
+
+
+def router(arch: ModelArch, kind: LayerKind) -> Weights:
+    if kind.ffn not in EXPERT_FFN:
+        return _NOTHING
+    moe = moe_of(arch)
+    experts = experts_in(arch, kind)
+    latent = 2 * arch.hidden * moe.latent if moe.latent else 0
+    return Weights(arch.hidden * experts + latent, experts if moe.router_bias else 0)
+
+
+def optional(value: int | None) -> int:
+    return value or 0
+
+
+def attention_of(arch: ModelArch) -> AttentionArch:
+    if arch.attention is None:
+        raise ValueError(f"{arch.name} has attention layers but no attention sizes")
+    return arch.attention
+
+
+def ffn_of(arch: ModelArch) -> FfnArch:
+    if arch.ffn is None:
+        raise ValueError(f"{arch.name} has dense layers but no ffn sizes")
+    return arch.ffn
+
+
+def moe_of(arch: ModelArch) -> MoeArch:
+    if arch.moe is None:
+        raise ValueError(f"{arch.name} has MoE layers but no moe sizes")
+    return arch.moe
+
+
+def ssm_of(arch: ModelArch) -> SsmArch:
+    if arch.ssm is None:
+        raise ValueError(f"{arch.name} has state-space layers but no ssm sizes")
+    return arch.ssm
 
 
 class ActiveParams(NamedTuple):
@@ -168,77 +293,6 @@ def mtp_params(arch: ModelArch) -> int:
 def mtp_kind(arch: ModelArch) -> LayerKind:
     """The layer inside an MTP module: full attention, with experts when the model has any."""
     return LayerKind(mixer="attention", ffn="moe" if arch.is_moe else "dense")
-
-
-def matmul_params(arch: ModelArch) -> int:
-    """Weights that multiply every token once: active matrices and the output head, not the input look-up."""
-    layers = sum(n * _active_layer_matrix(arch, kind) for kind, n in Counter(arch.layers).items())
-    return layers + arch.vocab * arch.hidden
-
-
-def flops_per_token(arch: ModelArch, seq_len: int, causal: bool = True) -> float:
-    """Forward model FLOPs per token of a sequence of `seq_len` tokens: 2 x matmul weights + token mixing.
-
-    Attention is counted on unmasked pairs only. Encoder-decoder models: one encoder token plus one decoder
-    token, both sequences `seq_len` long.
-    """
-    mixing = sum(n * _mixing_flops(arch, kind, seq_len, causal) for kind, n in Counter(arch.layers).items())
-    return 2.0 * matmul_params(arch) + mixing
-
-
-def kv_bytes_per_token(arch: ModelArch, dtype: str) -> float:
-    """Bytes of KV cache that one token leaves behind in all layers, elements in `dtype`.
-
-    MLA caches the latent and the rotary key, sparse attention also its index keys; window layers count
-    fully although they forget; state-space layers and encoders keep nothing per token. Cross-attention
-    keeps a second set, per encoder token.
-    """
-    attention = arch.attention
-    if attention is None:
-        return 0.0
-    if attention.is_mla:
-        width = optional(attention.kv_lora_rank) + optional(attention.qk_rope_head_dim)
-    else:
-        width = attention.kv_heads * (attention.head_dim + attention.v_head_dim)
-    width += optional(attention.index_head_dim)
-    sets = {"attention": 1, "window_attention": 1, "cross_attention": 2}
-    caches = sum(sets.get(kind.mixer, 0) for kind in arch.layers if not kind.encoder)
-    return caches * width * bytes_per_element(dtype)
-
-
-def _active_layer_matrix(arch: ModelArch, kind: LayerKind) -> int:
-    matrix = mixer(arch, kind).matrix + dense_ffn(arch, kind).matrix
-    if kind.ffn in EXPERT_FFN:
-        visited = min(moe_of(arch).top_k, experts_in(arch, kind))
-        matrix += router(arch, kind).matrix + shared(arch).matrix + visited * expert(arch).matrix
-    return matrix
-
-
-def _mixing_flops(arch: ModelArch, kind: LayerKind, seq_len: int, causal: bool) -> float:
-    """FLOPs per token that no weight explains: attention scores and values, or the recurrent state."""
-    if kind.mixer == "none":
-        return 0.0
-    if kind.mixer not in SOFTMAX:
-        ssm = ssm_of(arch)
-        if kind.mixer == "gated_deltanet":
-            return 6.0 * ssm.d_inner * ssm.key_dim  # recall by key, write the correction, read by query
-        return 4.0 * ssm.d_inner * ssm.d_state  # write and read
-    a = attention_of(arch)
-    seen = _mean_context(seq_len, None, causal and not kind.encoder)
-    per_pair = 2.0 * a.heads * (a.head_dim + a.v_head_dim)
-    if kind.mixer == "cross_attention":
-        return per_pair * (seen + seq_len)
-    limit = a.window if kind.mixer == "window_attention" else a.index_top_k
-    indexer = 2.0 * optional(a.index_heads) * optional(a.index_head_dim) * seen
-    return per_pair * _mean_context(seq_len, limit, causal and not kind.encoder) + indexer
-
-
-def _mean_context(seq_len: int, limit: int | None, causal: bool) -> float:
-    """Mean number of keys that a query sees: all, or the last `limit`; the query itself included."""
-    cap = min(seq_len, limit or seq_len)
-    if not causal:
-        return float(cap)
-    return cap - cap * (cap - 1) / 2.0 / seq_len  # the first `cap` queries see 1, 2, ... cap keys
 
 
 def _norm_width(arch: ModelArch) -> int:

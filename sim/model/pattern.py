@@ -14,8 +14,7 @@ from __future__ import annotations
 import re
 from typing import cast, get_args
 
-from moesim.sim.model.arch import FfnKind, LayerKind, MixerKind
-from moesim.sim.model.fields import MAX_LAYERS, ArchError, short
+from moesim.sim.model.arch import MAX_LAYERS, ArchError, FfnKind, LayerKind, MixerKind, short
 
 _LETTERS = {
     "M": LayerKind(mixer="mamba2", ffn="none"),

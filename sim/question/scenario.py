@@ -22,7 +22,7 @@ from moesim.sim.question.serve_section import (
     SpeculativeAsk,
 )
 from moesim.sim.question.strict import Degree, Strict
-from moesim.sim.software.release import parse_release
+from moesim.sim.software.stack import parse_release
 
 MAX_BYTES = 1_000_000  # a scenario is a page of text; anything larger is a mistake or an attack
 PRECISIONS = ("bf16", "fp16", "fp32", "fp8", "fp8_block", "mxfp8", "nvfp4")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from moesim.hwmodels.work import Attention, Stream, Work
 from moesim.sim.model.arch import AttentionArch, LayerKind
-from moesim.sim.model.weights import SOFTMAX
+from moesim.sim.model.params import SOFTMAX
 from moesim.sim.serve.job import ServeJob
 
 _INDEX_DTYPE = "fp8"  # assumed: sparse attention keeps its index keys in 8 bits (DeepSeek-V3.2, GLM-5)

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from moesim.hwmodels.dtypes import bytes_per_element
 from moesim.sim.model.arch import LayerKind
-from moesim.sim.model.weights import SOFTMAX, optional
+from moesim.sim.model.params import SOFTMAX, optional
 from moesim.sim.serve.attention import state_bytes
 from moesim.sim.serve.job import ServeJob
 

@@ -25,7 +25,7 @@ from moesim.sim.layers.state_space import ssm_steps
 from moesim.sim.layers.steps import Exchange, Linear, Pointwise, Step
 from moesim.sim.layout.placement import distinct_holders
 from moesim.sim.model.arch import LayerKind, MoeArch
-from moesim.sim.model.weights import SOFTMAX, experts_in
+from moesim.sim.model.params import SOFTMAX, experts_in
 from moesim.sim.serve.job import ServeJob
 from moesim.sim.serve.touched import expert_rows
 from moesim.sim.software.serving_engine import inference_stack

@@ -6,8 +6,7 @@ from dataclasses import dataclass, replace
 
 from moesim.hwmodels.dtypes import bytes_per_element
 from moesim.sim.layout.layout import BadLayout, check_layout
-from moesim.sim.model.params import embedding_params, expert_params, head_params, layer_params, mtp_params
-from moesim.sim.model.weights import experts_in
+from moesim.sim.model.params import embedding_params, expert_params, experts_in, head_params, layer_params, mtp_params
 from moesim.sim.serve.adapters import adapter_bytes
 from moesim.sim.serve.job import ServeJob
 from moesim.sim.serve.kv_cache import KvCache, kv_cache

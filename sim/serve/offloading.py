@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 from moesim.hwmodels.dtypes import bytes_per_element
-from moesim.sim.model.params import expert_params
-from moesim.sim.model.weights import experts_in
+from moesim.sim.model.params import expert_params, experts_in
 from moesim.sim.serve.job import ServeJob
 from moesim.sim.serve.touched import expert_rows
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 
-from moesim.hwmodels.exchange_kernels import link_bytes_per_s
+from moesim.hwmodels.cluster import link_bytes_per_s
 from moesim.hwmodels.profile import Profile
 from moesim.sim.serve.figures_of_merit import Latencies, latencies
 from moesim.sim.serve.job import ServeJob

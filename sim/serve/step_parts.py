@@ -14,12 +14,11 @@ from functools import cached_property
 from moesim.hwmodels.cost import KernelCostModel, Sustained
 from moesim.hwmodels.kernels import Legs
 from moesim.hwmodels.profile import Profile, load_profile
-from moesim.hwmodels.roofline import floor_s
-from moesim.hwmodels.work import Comm, Gemm, GroupedGemm, Stream, Work
+from moesim.hwmodels.work import Comm, Gemm, GroupedGemm, Stream, Work, floor_s
 from moesim.sim.layers.graph import SegmentBuilder
 from moesim.sim.layers.steps import Step, forward
 from moesim.sim.model.arch import LayerKind
-from moesim.sim.model.weights import EXPERT_FFN, SOFTMAX
+from moesim.sim.model.params import EXPERT_FFN, SOFTMAX
 from moesim.sim.serve.adapters import adapter_work
 from moesim.sim.serve.attention import decode_work, prefill_work
 from moesim.sim.serve.job import ServeJob

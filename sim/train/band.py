@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from moesim.hwmodels.facts import read_yaml
-from moesim.sim.software.release import release_age
+from moesim.sim.software.stack import release_age
 from moesim.sim.train.job import TrainJob
 
 _BANDS = Path(__file__).parents[1] / "software" / "stacks" / "bands.yaml"

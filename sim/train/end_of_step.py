@@ -79,7 +79,7 @@ def serial_gradients_s(prices: StepPrices, rank: int) -> float:
     if job.stack.dp_overlap or job.layout.zero >= 3:
         return 0.0
     width = bytes_per_element(job.stack.grad_dtype)
-    kinds: tuple[tuple[CommKind, float], ...] = (("reduce_scatter", width), ("all_gather", job.width))
+    kinds: tuple[tuple[CommKind, float], ...] = (("reduce_scatter", width), ("all_gather", job.width_bytes))
     if job.layout.zero == 0:
         kinds = (("all_reduce", width),)
     total = 0.0

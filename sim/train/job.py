@@ -34,12 +34,9 @@ class TrainJob:
     offload_activations: float = 0.0  # share of the kept activations that moves to host memory
     release: str = ""  # software release "YY.MM", empty when unknown
 
-    @property
-    def width(self) -> float:
-        """Bytes of one weight or activation that is not quantised."""
-        return 4.0 if self.precision == "fp32" else 2.0
+    width_bytes: float = field(init=False)  # bytes of one weight or activation that is not quantised
+    micro_batches: int = field(init=False)  # per data-parallel replica and step
 
-    @property
-    def micro_batches(self) -> int:
-        """Micro-batches per data-parallel replica and step."""
-        return self.global_batch // (self.micro_batch * self.layout.dp)
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "width_bytes", 4.0 if self.precision == "fp32" else 2.0)
+        object.__setattr__(self, "micro_batches", self.global_batch // (self.micro_batch * self.layout.dp))

@@ -12,6 +12,7 @@ from functools import lru_cache
 
 from moesim.hwmodels.dtypes import bytes_per_element
 from moesim.sim.layers.context import ExpertLoad
+from moesim.sim.layout.layout import BadLayout, check_layout, held_params
 from moesim.sim.layout.pipeline import in_flight, orders
 from moesim.sim.model.arch import AttentionArch, LayerKind, ModelArch
 from moesim.sim.train.job import TrainJob
@@ -59,13 +60,15 @@ class RankMemory:
 def rank_params(prices: StepPrices, rank: int, trainable: bool = True) -> tuple[float, float]:
     """(dense, expert) parameters that one GPU of pipeline rank `rank` trains, or holds."""
     job = prices.job
-    count = prices.factory.dense_and_expert_params if trainable else prices.factory.held_params
     dense = expert = 0.0
     for number in job.layout.chunks_of(rank):
         for name, kind in prices.chunks[number].blocks(job.arch):
             if name == "head" and job.arch.tied_embeddings and job.layout.pp == 1:
                 continue
-            d, e = count(name, kind)
+            if trainable and job.lora_rank:
+                d, e = prices.factory.dense_and_expert_params(name, kind)
+            else:
+                d, e = held_params(job.arch, job.layout, name, kind)
             dense, expert = dense + d, expert + e
     return dense, expert
 
@@ -148,7 +151,7 @@ def layer_bytes(job: TrainJob, loads: Sequence[ExpertLoad | None], index: int, e
     tokens = job.micro_batch * job.seq_len / job.layout.cp
     if "full" in job.recompute:
         brought = brought_bytes(job, kind, _rows(loads[index], ep_rank)) if "keep_collectives" in job.recompute else 0.0
-        return job.width * job.arch.hidden * tokens / sharding(job) + brought
+        return job.width_bytes * job.arch.hidden * tokens / sharding(job) + brought
     total = 0.0
     if kind.mixer in ("attention", "window_attention", "cross_attention"):
         total += attention_bytes(job, kind) * (2.0 if kind.mixer == "cross_attention" else 1.0)
@@ -156,7 +159,7 @@ def layer_bytes(job: TrainJob, loads: Sequence[ExpertLoad | None], index: int, e
         total += ssm_bytes(job)
     if kind.ffn != "none":
         total += ffn_bytes(job, kind, _rows(loads[index], ep_rank), tokens)
-    return total * tokens * job.width / 2.0
+    return total * tokens * job.width_bytes / 2.0
 
 
 def _rows(load: ExpertLoad | None, ep_rank: int) -> float:
@@ -214,7 +217,7 @@ def _static(prices: StepPrices, rank: int) -> tuple[float, float, float]:
     shards = (lay.dense_shards, lay.expert_shards)
     for own, params, ways in zip(held, trained, shards, strict=True):
         frozen = own if job.lora_rank else 0.0
-        weights = (job.width * params + job.base_bytes * frozen) / (ways if lay.zero >= 3 else 1)
+        weights = (job.width_bytes * params + job.base_bytes * frozen) / (ways if lay.zero >= 3 else 1)
         gradients = gradient_bytes * params / (ways if lay.zero >= 2 else 1)
         optimizer = job.stack.master_dtype_bytes * params / (ways if lay.zero >= 1 else 1)
         for i, value in enumerate((weights, gradients, 0.0 if job.offload_optimizer else optimizer)):
@@ -242,11 +245,11 @@ def rank_memory(prices: StepPrices, rank: int) -> RankMemory:
         if chunk.head:
             per_logit = 2.0 if job.stack.fused_loss else 6.0
             logits = per_logit * tokens * job.arch.vocab / lay.tp * (1 + chunk.mtp)
-            activations += job.width * job.arch.hidden * tokens / sharding(job)
+            activations += job.width_bytes * job.arch.hidden * tokens / sharding(job)
     for chunk in (prices.chunks[c] for c in lay.chunks_of(rank)):
         kinds |= {job.arch.layers[i] for i in chunk.layers}
         if chunk.head:
-            buffers += job.width * job.arch.vocab * job.arch.hidden / lay.tp
+            buffers += job.width_bytes * job.arch.vocab * job.arch.hidden / lay.tp
     activations *= 1.0 - job.offload_activations
     weights, gradients, optimizer = _static(prices, rank)
     if job.stack.dummy_gradients:
@@ -259,3 +262,50 @@ def rank_memory(prices: StepPrices, rank: int) -> RankMemory:
 def step_memory(prices: StepPrices) -> list[RankMemory]:
     """Peak memory of every pipeline rank."""
     return [rank_memory(prices, rank) for rank in range(prices.job.layout.pp)]
+
+
+def require_memory(prices: StepPrices, memory: tuple[RankMemory, ...]) -> None:
+    """DoesNotFit where a rank needs more than a GPU has; the message says how much, and what would fit."""
+    worst = max(memory, key=lambda m: m.total)
+    usable = prices.job.cluster.gpu.usable_bytes
+    if worst.total <= usable:
+        return
+    raise DoesNotFit(
+        f"does not fit: needs {worst.total / GIB:.1f} GiB of {usable / GIB:.1f} GiB on stage {worst.rank}; "
+        f"{_what_fits(prices, usable)}"
+    )
+
+
+def _what_fits(prices: StepPrices, usable: float) -> str:
+    """The nearest changes, one at a time, that make the job fit."""
+    job = prices.job
+    lay = job.layout
+    tries: list[tuple[str, TrainJob]] = []
+    for name, modules in (("recompute=selective", {"core_attention"}), ("recompute=full", {"full"})):
+        if not modules <= job.recompute:
+            tries.append((name, replace(job, recompute=frozenset(modules))))
+    changes: list[dict[str, int]] = [{"zero": z} for z in (1, 3) if z > lay.zero]
+    for key in ("tp", "pp", "ep"):
+        value = getattr(lay, key)
+        changes += [{key: value * 2}, {key: value * 4}]
+    for change in changes:
+        try:
+            other = replace(lay, **change)  # type: ignore[arg-type]  # keys are those of integer fields
+            tries.append((_spell(change), replace(job, layout=check_layout(other, job.arch))))
+        except BadLayout:
+            continue
+    fitting = [name for name, other in tries if _fits(other, prices, usable)]
+    if fitting:
+        return "fits with " + " or ".join(fitting[:3])
+    return "no single change of recompute, zero, tp, pp or ep is enough: use more GPUs, or a smaller model or batch"
+
+
+def _spell(change: dict[str, int]) -> str:
+    return ", ".join(f"{k}={v}" for k, v in change.items())
+
+
+def _fits(job: TrainJob, prices: StepPrices, usable: float) -> bool:
+    if job.global_batch % (job.micro_batch * job.layout.dp):
+        return False
+    other = StepPrices(job, prices.profile, prices.tuning)
+    return max(m.total for m in step_memory(other)) <= usable

@@ -2,19 +2,17 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from moesim.hwmodels.gpu import GpuSpec
-from moesim.sim.layout.layout import BadLayout, check_layout
-from moesim.sim.model.params import flops_per_token
+from moesim.sim.model.flops import flops_per_token
 from moesim.sim.question.scenario import Scenario, load_scenario, parse_scenario
 from moesim.sim.train.band import interval
 from moesim.sim.train.bounds import lower_bounds_s
 from moesim.sim.train.corrections import corrected, corrected_interval
 from moesim.sim.train.job import TrainJob
-from moesim.sim.train.memory import GIB, DoesNotFit, RankMemory, step_memory
+from moesim.sim.train.memory import RankMemory, require_memory, step_memory
 from moesim.sim.train.prediction import CATEGORIES, Prediction
 from moesim.sim.train.prices import StepPrices
 from moesim.sim.train.resolve import Resolved, resolve
@@ -45,7 +43,7 @@ def predict_train(
     prices = StepPrices(resolved.job, resolved.kernels, resolved.tuning())
     memory = tuple(step_memory(prices))
     if check_memory:
-        _require_memory(prices, memory)
+        require_memory(prices, memory)
     step = simulate_exact(prices) if exact else simulate_step(prices, events)
     if resolved.correction is not None:
         step = corrected(step, resolved.correction)
@@ -117,49 +115,3 @@ def _cost(job: TrainJob, step_s: float, tokens: float, price: float | None) -> d
         cost["usd_per_million_tokens"] = gpu_hours * rate / tokens * 1e6
         cost["price_source"] = "given in the scenario" if price else f"middle of {gpu.price_note}"
     return cost
-
-
-def _require_memory(prices: StepPrices, memory: tuple[RankMemory, ...]) -> None:
-    worst = max(memory, key=lambda m: m.total)
-    usable = prices.job.cluster.gpu.usable_bytes
-    if worst.total <= usable:
-        return
-    raise DoesNotFit(
-        f"does not fit: needs {worst.total / GIB:.1f} GiB of {usable / GIB:.1f} GiB on stage {worst.rank}; "
-        f"{_what_fits(prices, usable)}"
-    )
-
-
-def _what_fits(prices: StepPrices, usable: float) -> str:
-    """The nearest changes, one at a time, that make the job fit."""
-    job = prices.job
-    lay = job.layout
-    tries: list[tuple[str, TrainJob]] = []
-    for name, modules in (("recompute=selective", {"core_attention"}), ("recompute=full", {"full"})):
-        if not modules <= job.recompute:
-            tries.append((name, replace(job, recompute=frozenset(modules))))
-    changes: list[dict[str, int]] = [{"zero": z} for z in (1, 3) if z > lay.zero]
-    for key in ("tp", "pp", "ep"):
-        value = getattr(lay, key)
-        changes += [{key: value * 2}, {key: value * 4}]
-    for change in changes:
-        try:
-            other = replace(lay, **change)  # type: ignore[arg-type]  # keys are those of integer fields
-            tries.append((_spell(change), replace(job, layout=check_layout(other, job.arch))))
-        except BadLayout:
-            continue
-    fitting = [name for name, other in tries if _fits(other, prices, usable)]
-    if fitting:
-        return "fits with " + " or ".join(fitting[:3])
-    return "no single change of recompute, zero, tp, pp or ep is enough: use more GPUs, or a smaller model or batch"
-
-
-def _spell(change: dict[str, int]) -> str:
-    return ", ".join(f"{k}={v}" for k, v in change.items())
-
-
-def _fits(job: TrainJob, prices: StepPrices, usable: float) -> bool:
-    if job.global_batch % (job.micro_batch * job.layout.dp):
-        return False
-    other = StepPrices(job, prices.profile, prices.tuning)
-    return max(m.total for m in step_memory(other)) <= usable

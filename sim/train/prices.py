@@ -10,18 +10,16 @@ from moesim.hwmodels.cost import CostModel, KernelCostModel, Sustained
 from moesim.hwmodels.exchange_kernels import ExchangeFit
 from moesim.hwmodels.profile import Profile
 from moesim.hwmodels.work import Comm
-from moesim.sim.layers.context import ExpertLoad, LayerContext
+from moesim.sim.layers.context import ExpertLoad
 from moesim.sim.layers.graph import Segment
+from moesim.sim.layout.layout import plan_chunks
 from moesim.sim.layout.pipeline import Slot
 from moesim.sim.layout.placement import expert_loads
-from moesim.sim.layout.stages import plan_chunks
-from moesim.sim.software.release import release_age
 from moesim.sim.software.stack import Stack, Tuning
 from moesim.sim.train.job import TrainJob
 from moesim.sim.train.segment_time import SegmentTime, merge, price
-from moesim.sim.train.segments import SegmentFactory, Variant
+from moesim.sim.train.segments import PLAIN, SegmentFactory, Variant
 
-PLAIN = Variant()
 _Key = tuple[object, ...]
 
 
@@ -68,8 +66,12 @@ class StepPrices:
             job.cluster, profile, sustained(tuning, job.cluster, job.stack, job.precision), fabric, exchange
         )
         self.chunks = plan_chunks(job.arch, job.layout, job.mtp)
-        self.loads: Sequence[ExpertLoad | None] = _loads(job)
-        self.factory = SegmentFactory(_context(job, tuning), self.loads, job.recompute)
+        tokens = max(1, job.micro_batch * job.seq_len // job.layout.cp)
+        each = max(1, tokens // job.layout.dispatch_split)  # that one GPU sends to experts
+        self.loads: Sequence[ExpertLoad | None] = expert_loads(
+            job.arch, job.layout, job.cluster, job.routing, each, job.capacity_factor
+        )
+        self.factory = SegmentFactory(job, tuning, self.loads)
         self.gap_s = tuning.get("kernel_gap_s", job.stack.constants_of)  # between two kernels of one stream
         self._signatures = [self.factory.signature(c) for c in self.chunks]
         self._segments: dict[_Key, Segment] = {}
@@ -130,7 +132,7 @@ class StepPrices:
         tokens = job.micro_batch * job.seq_len / job.layout.cp / (job.layout.tp if job.layout.sequence_parallel else 1)
         crosses = job.layout.pipeline_crosses(job.cluster) and job.cluster.nic_bytes_per_s > 0
         group = job.cluster.group(2, job.cluster.domain if crosses else 1)
-        message = Comm("send", tokens * job.arch.hidden * job.width, group)
+        message = Comm("send", tokens * job.arch.hidden * job.width_bytes, group)
         host = self.tuning.get("host_pipeline_s", job.stack.constants_of) if job.stack.host_sync else 0.0
         return host + self.model.cost(message).time_s
 
@@ -139,27 +141,3 @@ class StepPrices:
         blocks = self.chunks[stage].blocks(self.job.arch)
         comms = [comm for name, kind in blocks for _, comm in self.factory.gathers(name, kind)]
         return sum(self.model.cost(comm).time_s for comm in comms)
-
-
-def _loads(job: TrainJob) -> list[ExpertLoad | None]:
-    tokens = max(1, job.micro_batch * job.seq_len // job.layout.cp)
-    each = max(1, tokens // job.layout.dispatch_split)
-    return expert_loads(job.arch, job.layout, job.cluster, job.routing, each, job.capacity_factor)
-
-
-def _context(job: TrainJob, tuning: Tuning) -> LayerContext:
-    return LayerContext(
-        job.arch,
-        job.layout,
-        job.cluster,
-        job.stack,
-        tuning,
-        job.micro_batch,
-        job.seq_len,
-        job.precision,
-        dropless=job.capacity_factor is None,
-        lora_rank=job.lora_rank,
-        lora_attention_only=job.lora_attention_only,
-        frozen_bytes=job.base_bytes,
-        age=release_age(job.release),
-    )

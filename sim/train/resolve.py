@@ -9,14 +9,13 @@ from typing import Any
 
 from moesim.hwmodels.cluster import Cluster, build_cluster, node_for_gpu
 from moesim.hwmodels.gpu import load_gpu
-from moesim.hwmodels.machine import is_profile_file, load_machine, machine_cluster
-from moesim.hwmodels.profile import Profile, load_profile
+from moesim.hwmodels.machine import load_machine, machine_cluster
+from moesim.hwmodels.profile import Profile, is_profile_file, load_profile
 from moesim.sim.layout.layout import BadLayout, Layout, check_layout
 from moesim.sim.model.arch import ModelArch
 from moesim.sim.model.catalogue import load_model
 from moesim.sim.question.scenario import PRECISIONS, LayoutAsk, Scenario, ScenarioError, TrainAsk
-from moesim.sim.software.release import release_age
-from moesim.sim.software.stack import Stack, Tuning, load_stack
+from moesim.sim.software.stack import Stack, Tuning, load_stack, release_age
 from moesim.sim.train.corrections import Correction, deployment_of, load_corrections
 from moesim.sim.train.job import TrainJob
 from moesim.traces.routing import Routing, load_counts

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
-from functools import lru_cache
 
 from moesim.hwmodels.dtypes import bytes_per_element
 from moesim.hwmodels.work import Comm, CommKind
@@ -20,9 +19,11 @@ from moesim.sim.layers.steps import (
     forward,
     recomputed,
 )
-from moesim.sim.layout.stages import Chunk
+from moesim.sim.layout.layout import Chunk, held_params
 from moesim.sim.model.arch import LayerKind
-from moesim.sim.model.params import layer_params, mtp_params
+from moesim.sim.model.params import EXPERT_FFN
+from moesim.sim.software.stack import Tuning, release_age
+from moesim.sim.train.job import TrainJob
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,25 +34,53 @@ class Variant:
     reduce: bool = False
 
 
-_PLAIN = Variant()
+PLAIN = Variant()
+
+
+@dataclass(frozen=True, slots=True)
+class _Part:
+    """One direction of a micro-batch: its letter, what it appends of a block's steps, and its share of bookkeeping."""
+
+    letter: str
+    append: Callable[[SegmentBuilder, Sequence[Step]], None]
+    backward: bool
+    recomputes: bool = False
+    share: float = 1.0
+
+
+_FORWARD = _Part("F", forward, backward=False)
+_BACKWARD = _Part("B", backward, backward=True, recomputes=True)
+_INPUT = _Part("I", backward_input, backward=True, recomputes=True, share=0.5)
+_WEIGHT = _Part("W", backward_weight, backward=True, share=0.5)
+
+
+@dataclass(frozen=True, slots=True)
+class _Stretch:
+    """Ops from number `first` to before `end`, of a layer of this kind where it is its own work, not a recompute."""
+
+    first: int
+    end: int
+    backward: bool
+    kind: LayerKind | None
+
+    @property
+    def has_experts(self) -> bool:
+        return self.kind is not None and self.kind.ffn in EXPERT_FFN
 
 
 class SegmentFactory:
     """Builds segments of one scenario; layers of the same kind and load share their steps."""
 
-    def __init__(self, ctx: LayerContext, loads: Sequence[ExpertLoad | None], recompute: frozenset[str]) -> None:
-        self._ctx = ctx
+    def __init__(self, job: TrainJob, tuning: Tuning, loads: Sequence[ExpertLoad | None]) -> None:
+        self._ctx = _context(job, tuning)
         self._loads = loads
-        self._recompute = recompute
-        self._steps = lru_cache(maxsize=None)(self._build_steps)
+        self._recompute = job.recompute
+        self._steps: dict[tuple[LayerKind, ExpertLoad | None], tuple[Step, ...]] = {}
 
     def signature(self, chunk: Chunk) -> tuple[object, ...]:
         """Equal for chunks whose segments are identical."""
         layers = tuple((self._ctx.arch.layers[i], self._loads[i]) for i in chunk.layers)
         return (layers, chunk.embedding, chunk.head, chunk.mtp)
-
-    def _build_steps(self, kind: LayerKind, load: ExpertLoad | None) -> tuple[Step, ...]:
-        return layer_steps(replace(self._ctx, load=load), kind)
 
     def blocks(self, chunk: Chunk) -> list[tuple[str, tuple[Step, ...], LayerKind | None]]:
         """The chunk's blocks in forward order: (name, steps, layer kind or None)."""
@@ -66,7 +95,68 @@ class SegmentFactory:
         if name.startswith("mtp"):
             return mtp_steps(replace(self._ctx, load=self._loads[-1]))
         assert kind is not None
-        return self._steps(kind, next(loads))
+        return self._layer(kind, next(loads))
+
+    def _layer(self, kind: LayerKind, load: ExpertLoad | None) -> tuple[Step, ...]:
+        steps = self._steps.get((kind, load))
+        if steps is None:
+            steps = self._steps[kind, load] = layer_steps(replace(self._ctx, load=load), kind)
+        return steps
+
+    def forward(self, chunk: Chunk, variant: Variant = PLAIN, own_comm: bool = False) -> Segment:
+        """Forward of one micro-batch."""
+        return self._segment(_FORWARD, chunk, variant, own_comm)
+
+    def backward(self, chunk: Chunk, variant: Variant = PLAIN, own_comm: bool = False) -> Segment:
+        """Recompute, input and weight gradients of one micro-batch."""
+        return self._segment(_BACKWARD, chunk, variant, own_comm)
+
+    def backward_input(self, chunk: Chunk, variant: Variant = PLAIN) -> Segment:
+        """Recompute and input gradients only ("B" of zero-bubble schedules)."""
+        return self._segment(_INPUT, chunk, replace(variant, reduce=False))
+
+    def backward_weight(self, chunk: Chunk, variant: Variant = PLAIN) -> Segment:
+        """Weight gradients only ("W")."""
+        return self._segment(_WEIGHT, chunk, replace(variant, gather=False))
+
+    def _segment(self, part: _Part, chunk: Chunk, variant: Variant, own_comm: bool = False) -> Segment:
+        builder = SegmentBuilder(f"{part.letter}{chunk.index}", own_comm=own_comm)
+        blocks = self.blocks(chunk)[:: -1 if part.backward else 1]
+        gathers = self._gathers(builder, blocks) if variant.gather else {}
+        stretches: list[_Stretch] = []
+        for i, (name, steps, kind) in enumerate(blocks):
+            if i in gathers:
+                builder.wait(gathers[i])
+            first = len(builder.ops)
+            if part.recomputes and name not in ("head", "embedding"):
+                forward(builder, recomputed(steps, self._recompute), ".again")
+                stretches.append(_Stretch(first, len(builder.ops), False, None))
+                first = len(builder.ops)
+            part.append(builder, steps)
+            stretches.append(_Stretch(first, len(builder.ops), part.backward, kind))
+            if variant.reduce and part.backward:
+                self._reduce(builder, name, kind)
+        self._host(builder, stretches, part)
+        return builder.build()
+
+    # -- the host ---------------------------------------------------------------------------------------------
+
+    def _host(self, builder: SegmentBuilder, stretches: Sequence[_Stretch], part: _Part) -> None:
+        """CPU seconds: per stretch on stacks that synchronise inside layers, else of the whole segment; launches, MoE
+        bookkeeping, pipeline transfers."""
+        ctx = self._ctx
+        pipeline = ctx.tuning.get("host_pipeline_s", ctx.stack.constants_of) if ctx.layout.pp > 1 else 0.0
+        if not self._synchronises():
+            moe = sum(1 for s in stretches if s.has_experts)
+            launched = self._launch_s(builder.ops, part.backward)
+            builder.host_s = launched + moe * self._expert_s(part.backward) * part.share + pipeline
+            return
+        for s in stretches:
+            experts = self._expert_s(s.backward) * part.share if s.has_experts else 0.0
+            host_s = self._launch_s(builder.ops[s.first : s.end], s.backward) + experts
+            builder.close_block(s.first, s.end - 1, host_s)
+        if not ctx.stack.host_sync:  # those stacks wait in the transfer itself, see StepPrices.send_s
+            builder.delay_host(pipeline)
 
     def _launch_s(self, ops: Sequence[Op], backward: bool) -> float:
         """CPU seconds to issue the kernels of `ops`; autograd replays a backward without Python in between."""
@@ -76,27 +166,14 @@ class SegmentFactory:
         total = sum(op.kernels * each + op.side_launches * beside for op in ops)
         share = ctx.tuning.get("host_backward_share", ctx.stack.constants_of) if backward else 1.0
         sockets = ctx.tuning.get("host_two_socket_factor", ctx.stack.constants_of) if ctx.layout.tp > 4 else 1.0
-        return total * share * sockets * self._graph_share
+        return total * share * sockets * self._graph_share()
 
-    def _close(
-        self, builder: SegmentBuilder, first: int, backward: bool, kind: LayerKind | None = None, share: float = 1.0
-    ) -> None:
-        """On stacks whose CPU synchronises, end the stretch of ops that began at `first`.
-
-        `kind` adds `share` of the bookkeeping of an expert layer.
-        """
-        if self._synchronises:
-            experts = self._expert_s(backward) * share if _has_experts(kind) else 0.0
-            builder.close_block(first, self._launch_s(builder.ops[first:], backward) + experts)
-
-    @property
     def _synchronises(self) -> bool:
         """The CPU waits for the GPU inside every layer: old stacks do, and dropless experts outside CUDA graphs, whose
         row counts the CPU must read before it can launch their kernels."""
         ctx = self._ctx
         return ctx.stack.host_sync or (ctx.arch.is_moe and ctx.dropless and ctx.stack.cuda_graphs != "full")
 
-    @property
     def _graph_share(self) -> float:
         """What CUDA graphs leave of the host's work."""
         return self._ctx.tuning.get("host_graph_share", self._ctx.stack.cuda_graphs, self._ctx.cluster.host_cpu)
@@ -106,91 +183,9 @@ class SegmentFactory:
         ctx = self._ctx
         both = ctx.tuning.get("host_moe_layer_s", ctx.stack.constants_of, "dropless" if ctx.dropless else "drop")
         forward = ctx.tuning.get("host_moe_forward_share", ctx.stack.constants_of)
-        return both * (1.0 - forward if backward else forward) * self._graph_share
+        return both * (1.0 - forward if backward else forward) * self._graph_share()
 
-    def _host_s(
-        self,
-        builder: SegmentBuilder,
-        blocks: Sequence[tuple[str, tuple[Step, ...], LayerKind | None]],
-        share: float,
-        backward: bool,
-    ) -> float:
-        """CPU seconds of a segment on stacks that let it run ahead: launches, MoE bookkeeping, pipeline transfers."""
-        ctx = self._ctx
-        pipeline = ctx.tuning.get("host_pipeline_s", ctx.stack.constants_of) if ctx.layout.pp > 1 else 0.0
-        if self._synchronises:
-            if not ctx.stack.host_sync:  # those stacks wait in the transfer itself, see StepPrices.send_s
-                builder.delay_host(pipeline)
-            return 0.0
-        moe = sum(1 for _, _, kind in blocks if _has_experts(kind))
-        return self._launch_s(builder.ops, backward) + moe * self._expert_s(backward) * share + pipeline
-
-    def forward(self, chunk: Chunk, variant: Variant = _PLAIN, own_comm: bool = False) -> Segment:
-        """Forward of one micro-batch."""
-        builder = SegmentBuilder(f"F{chunk.index}", own_comm=own_comm)
-        blocks = self.blocks(chunk)
-        gathers = self._gathers(builder, blocks) if variant.gather else {}
-        for i, (_, steps, kind) in enumerate(blocks):
-            if i in gathers:
-                builder.wait(gathers[i])
-            first = len(builder.ops)
-            forward(builder, steps)
-            self._close(builder, first, backward=False, kind=kind)
-        builder.host_s = self._host_s(builder, blocks, 1.0, backward=False)
-        return builder.build()
-
-    def backward(self, chunk: Chunk, variant: Variant = _PLAIN, own_comm: bool = False) -> Segment:
-        """Recompute, input and weight gradients of one micro-batch."""
-        builder = SegmentBuilder(f"B{chunk.index}", own_comm=own_comm)
-        blocks = list(reversed(self.blocks(chunk)))
-        gathers = self._gathers(builder, blocks) if variant.gather else {}
-        for i, (name, steps, kind) in enumerate(blocks):
-            if i in gathers:
-                builder.wait(gathers[i])
-            self._recompute_block(builder, name, steps)
-            first = len(builder.ops)
-            backward(builder, steps)
-            self._close(builder, first, backward=True, kind=kind)
-            if variant.reduce:
-                self._reduce(builder, name, kind)
-        builder.host_s = self._host_s(builder, blocks, 1.0, backward=True)
-        return builder.build()
-
-    def _recompute_block(self, builder: SegmentBuilder, name: str, steps: tuple[Step, ...]) -> None:
-        """Run the steps again that were not kept."""
-        if name in ("head", "embedding"):
-            return
-        first = len(builder.ops)
-        forward(builder, recomputed(steps, self._recompute), ".again")
-        self._close(builder, first, backward=False)
-
-    def backward_input(self, chunk: Chunk, variant: Variant = _PLAIN) -> Segment:
-        """Recompute and input gradients only ("B" of zero-bubble schedules)."""
-        builder = SegmentBuilder(f"I{chunk.index}")
-        blocks = list(reversed(self.blocks(chunk)))
-        gathers = self._gathers(builder, blocks) if variant.gather else {}
-        for i, (name, steps, kind) in enumerate(blocks):
-            if i in gathers:
-                builder.wait(gathers[i])
-            self._recompute_block(builder, name, steps)
-            first = len(builder.ops)
-            backward_input(builder, steps)
-            self._close(builder, first, backward=True, kind=kind, share=0.5)
-        builder.host_s = self._host_s(builder, blocks, 0.5, backward=True)
-        return builder.build()
-
-    def backward_weight(self, chunk: Chunk, variant: Variant = _PLAIN) -> Segment:
-        """Weight gradients only ("W")."""
-        builder = SegmentBuilder(f"W{chunk.index}")
-        blocks = list(reversed(self.blocks(chunk)))
-        for name, steps, kind in blocks:
-            first = len(builder.ops)
-            backward_weight(builder, steps)
-            self._close(builder, first, backward=True, kind=kind, share=0.5)
-            if variant.reduce:
-                self._reduce(builder, name, kind)
-        builder.host_s = self._host_s(builder, blocks, 0.5, backward=True)
-        return builder.build()
+    # -- parameters and what is sent for them -----------------------------------------------------------------
 
     def dense_and_expert_params(self, name: str, kind: LayerKind | None) -> tuple[float, float]:
         """Trainable parameters of one block on one GPU before data-parallel sharding: (dense, expert)."""
@@ -198,22 +193,13 @@ class SegmentFactory:
         arch, lay = ctx.arch, ctx.layout
         if kind is None:
             return (0.0 if ctx.lora_rank else arch.vocab * arch.hidden / lay.tp), 0.0
-        return (self._adapter_params(kind), 0.0) if ctx.lora_rank else self.held_params(name, kind)
+        return (self._adapter_params(kind), 0.0) if ctx.lora_rank else held_params(ctx.arch, ctx.layout, name, kind)
 
     def _adapter_params(self, kind: LayerKind) -> float:
         """LoRA parameters of one layer on one GPU: rank x (inputs + outputs) of every adapted linear layer."""
         load = next((ld for k, ld in zip(self._ctx.arch.layers, self._loads, strict=True) if k == kind), None)
-        linears = [s for s in self._steps(kind, load) if isinstance(s, Linear)]
+        linears = [s for s in self._layer(kind, load) if isinstance(s, Linear)]
         return float(sum(s.adapter_rank * (s.n + s.k) for s in linears))
-
-    def held_params(self, name: str, kind: LayerKind | None) -> tuple[float, float]:
-        """All parameters of one block on one GPU, frozen ones included: (dense, expert)."""
-        arch, lay = self._ctx.arch, self._ctx.layout
-        if kind is None:
-            return arch.vocab * arch.hidden / lay.tp, 0.0
-        counted = layer_params(arch, kind)
-        total = mtp_params(arch) / arch.mtp_layers if name.startswith("mtp") else float(sum(counted))
-        return (total - counted.experts) / lay.tp, counted.experts / (lay.ep * lay.etp)
 
     def _gathers(
         self, builder: SegmentBuilder, blocks: Sequence[tuple[str, tuple[Step, ...], LayerKind | None]]
@@ -240,7 +226,7 @@ class SegmentFactory:
         ctx = self._ctx
         dense, expert = (ctx.width * p for p in self._own_params(name, kind))
         if ctx.lora_rank and ctx.layout.zero >= 3:
-            held = self.held_params(name, kind)
+            held = held_params(ctx.arch, ctx.layout, name, kind)
             dense, expert = dense + ctx.frozen_bytes * held[0], expert + ctx.frozen_bytes * held[1]
         sizes = (("dense", dense, ctx.group("dp")), ("expert", expert, ctx.group("edp")))
         return [(f"all_gather.{label}", Comm("all_gather", s, g)) for label, s, g in sizes if s > 0 and g.ranks > 1]
@@ -269,5 +255,20 @@ class SegmentFactory:
         return self.dense_and_expert_params(name, kind)
 
 
-def _has_experts(kind: LayerKind | None) -> bool:
-    return kind is not None and kind.ffn in ("moe", "moe_residual")
+def _context(job: TrainJob, tuning: Tuning) -> LayerContext:
+    """What the builders of layers need to know of the job."""
+    return LayerContext(
+        job.arch,
+        job.layout,
+        job.cluster,
+        job.stack,
+        tuning,
+        job.micro_batch,
+        job.seq_len,
+        job.precision,
+        dropless=job.capacity_factor is None,
+        lora_rank=job.lora_rank,
+        lora_attention_only=job.lora_attention_only,
+        frozen_bytes=job.base_bytes,
+        age=release_age(job.release),
+    )

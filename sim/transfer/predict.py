@@ -9,8 +9,8 @@ from typing import Any
 
 from moesim.hwmodels.cluster import Cluster
 from moesim.hwmodels.collectives import choose, load_fabric_fit
-from moesim.hwmodels.comm_constants import comm_records
 from moesim.hwmodels.exchange_kernels import exchange_s, remote_copies
+from moesim.hwmodels.facts import comm_records
 from moesim.hwmodels.profile import load_profile
 from moesim.hwmodels.work import Comm, ExpertExchange
 

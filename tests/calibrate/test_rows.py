@@ -8,7 +8,7 @@ from moesim.calibrate.rows.files import published_rows
 from moesim.calibrate.rows.kinds import HIDDEN, TRAINING
 from moesim.calibrate.rows.training import precision_of, recompute_of, scenario_of, stack_of
 from moesim.sim.question.scenario import ScenarioError, parse_scenario
-from moesim.sim.software.release import parse_release
+from moesim.sim.software.stack import parse_release
 
 ROW = {"model": "mistral-7b", "gpu": "H100", "gpus": "8", "seq_len": "4096", "gbs": "64", "pp": "1"}
 

@@ -5,7 +5,8 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from moesim.hwmodels.stream_fit import StreamFit, stream_key, stream_time_s
+from moesim.hwmodels.kernel_fits import StreamFit
+from moesim.hwmodels.kernels import stream_key, stream_time_s
 from moesim.hwmodels.work import Stream
 
 fits = st.builds(

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from moesim.hwmodels.surface import Surface, surface_from
+from moesim.hwmodels.kernel_fits import Surface, surface_from
 
 FLAT = Surface(("a", "b"), ((0.0, 1.0, 4.0), (2.0, 3.0)), (10, 20, 30, 40, 50, 60))
 

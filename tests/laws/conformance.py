@@ -8,8 +8,7 @@ from math import isfinite
 from moesim.hwmodels.cost import CostModel
 from moesim.hwmodels.gpu import GpuSpec
 from moesim.hwmodels.profile import Profile
-from moesim.hwmodels.roofline import floor_s
-from moesim.hwmodels.work import Attention, Comm, ExpertExchange, Gemm, Group, GroupedGemm, Stream, Work
+from moesim.hwmodels.work import Attention, Comm, ExpertExchange, Gemm, Group, GroupedGemm, Stream, Work, floor_s
 
 SIZES = {
     Gemm: ("m", "n", "k", "count"),

@@ -11,7 +11,8 @@ from jobs import DENSE, JOBS, MOE, job, prices_of
 
 from moesim.hwmodels.work import Attention, Gemm, GroupedGemm
 from moesim.sim.layout.placement import expert_loads
-from moesim.sim.model.params import final_norm_params, flops_per_token, mtp_params, parameters
+from moesim.sim.model.flops import flops_per_token
+from moesim.sim.model.params import final_norm_params, mtp_params, parameters
 from moesim.sim.train.memory import rank_params, step_memory
 from moesim.sim.train.prices import StepPrices
 from moesim.sim.train.program import step_program

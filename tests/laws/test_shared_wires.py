@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from moesim.hwmodels.work import Comm, ExpertExchange, Gemm, Group
 from moesim.sim.clock.flows import Transfer, run_transfers
 from moesim.sim.layers.graph import HostBlock, Op, Segment
-from moesim.sim.train.shared_wires import flows_on_wire, shared_seconds
+from moesim.sim.train.segment_time import flows_on_wire, shared_seconds
 
 FAR, NEAR = Group(64, 8), Group(8, 8)
 RING = Comm("reduce_scatter", 1e9, FAR)

@@ -11,9 +11,8 @@ from hypothesis import strategies as st
 
 import moesim.sim.model.catalogue as catalogue
 from moesim.hwmodels.facts import read_yaml
-from moesim.sim.model.arch import LayerKind
+from moesim.sim.model.arch import MAX_LAYERS, LayerKind
 from moesim.sim.model.catalogue import ArchError, load_model, model_names, model_record
-from moesim.sim.model.fields import MAX_LAYERS
 from moesim.sim.model.params import parameters
 from moesim.sim.model.pattern import parse_pattern
 

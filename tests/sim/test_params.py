@@ -9,6 +9,7 @@ import pytest
 
 from moesim.sim.model.arch import LayerKind, ModelArch
 from moesim.sim.model.catalogue import load_model, model_names, published
+from moesim.sim.model.flops import flops_per_token, kv_bytes_per_token, matmul_params
 from moesim.sim.model.params import (
     active_parameters,
     dense_ffn_params,
@@ -16,11 +17,8 @@ from moesim.sim.model.params import (
     expert_params,
     experts_in,
     final_norm_params,
-    flops_per_token,
     head_params,
-    kv_bytes_per_token,
     layer_params,
-    matmul_params,
     mixer_params,
     mtp_params,
     norm_params,

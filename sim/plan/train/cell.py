@@ -14,7 +14,7 @@ import numpy as np
 from moesim.hwmodels.cost import CostModel
 from moesim.hwmodels.profile import Profile
 from moesim.sim.layers.graph import Segment
-from moesim.sim.layout.stages import Chunk
+from moesim.sim.layout.layout import Chunk
 from moesim.sim.plan.train.pipe import Floats
 from moesim.sim.software.stack import Tuning
 from moesim.sim.train.end_of_step import optimizer_seconds_per_param

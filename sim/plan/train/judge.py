@@ -13,8 +13,7 @@ from moesim.sim.plan.train.cell import Cell
 from moesim.sim.plan.train.pipe import Pipes
 from moesim.sim.plan.train.space import Candidate, modules_of
 from moesim.sim.question.scenario import Scenario
-from moesim.sim.software.release import release_age
-from moesim.sim.software.stack import Stack, Tuning
+from moesim.sim.software.stack import Stack, Tuning, release_age
 from moesim.sim.train.job import TrainJob
 from moesim.sim.train.memory import step_memory
 from moesim.sim.train.prices import StepPrices, beside_slowdown, sustained

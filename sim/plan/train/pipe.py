@@ -7,9 +7,8 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from moesim.sim.layout.layout import Layout
+from moesim.sim.layout.layout import Layout, layers_per_chunk
 from moesim.sim.layout.pipeline import in_flight, orders
-from moesim.sim.layout.stages import layers_per_chunk
 from moesim.sim.model.arch import ModelArch
 
 _TURNS = 4  # of the pipeline, after which no rank holds more than before

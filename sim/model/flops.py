@@ -1,0 +1,93 @@
+"""FLOPs and KV-cache bytes per token in closed form, from the weights that a token meets."""
+
+from __future__ import annotations
+
+from collections import Counter
+
+from moesim.hwmodels.dtypes import bytes_per_element
+from moesim.sim.model.arch import LayerKind, ModelArch
+from moesim.sim.model.params import (
+    EXPERT_FFN,
+    SOFTMAX,
+    attention_of,
+    dense_ffn,
+    expert,
+    experts_in,
+    mixer,
+    moe_of,
+    optional,
+    router,
+    shared,
+    ssm_of,
+)
+
+
+def matmul_params(arch: ModelArch) -> int:
+    """Weights that multiply every token once: active matrices and the output head, not the input look-up."""
+    layers = sum(n * _active_layer_matrix(arch, kind) for kind, n in Counter(arch.layers).items())
+    return layers + arch.vocab * arch.hidden
+
+
+def flops_per_token(arch: ModelArch, seq_len: int, causal: bool = True) -> float:
+    """Forward model FLOPs per token of a sequence of `seq_len` tokens: 2 x matmul weights + token mixing.
+
+    Attention is counted on unmasked pairs only. Encoder-decoder models: one encoder token plus one decoder
+    token, both sequences `seq_len` long.
+    """
+    mixing = sum(n * _mixing_flops(arch, kind, seq_len, causal) for kind, n in Counter(arch.layers).items())
+    return 2.0 * matmul_params(arch) + mixing
+
+
+def kv_bytes_per_token(arch: ModelArch, dtype: str) -> float:
+    """Bytes of KV cache that one token leaves behind in all layers, elements in `dtype`.
+
+    MLA caches the latent and the rotary key, sparse attention also its index keys; window layers count
+    fully although they forget; state-space layers and encoders keep nothing per token. Cross-attention
+    keeps a second set, per encoder token.
+    """
+    attention = arch.attention
+    if attention is None:
+        return 0.0
+    if attention.is_mla:
+        width = optional(attention.kv_lora_rank) + optional(attention.qk_rope_head_dim)
+    else:
+        width = attention.kv_heads * (attention.head_dim + attention.v_head_dim)
+    width += optional(attention.index_head_dim)
+    sets = {"attention": 1, "window_attention": 1, "cross_attention": 2}
+    caches = sum(sets.get(kind.mixer, 0) for kind in arch.layers if not kind.encoder)
+    return caches * width * bytes_per_element(dtype)
+
+
+def _active_layer_matrix(arch: ModelArch, kind: LayerKind) -> int:
+    matrix = mixer(arch, kind).matrix + dense_ffn(arch, kind).matrix
+    if kind.ffn in EXPERT_FFN:
+        visited = min(moe_of(arch).top_k, experts_in(arch, kind))
+        matrix += router(arch, kind).matrix + shared(arch).matrix + visited * expert(arch).matrix
+    return matrix
+
+
+def _mixing_flops(arch: ModelArch, kind: LayerKind, seq_len: int, causal: bool) -> float:
+    """FLOPs per token that no weight explains: attention scores and values, or the recurrent state."""
+    if kind.mixer == "none":
+        return 0.0
+    if kind.mixer not in SOFTMAX:
+        ssm = ssm_of(arch)
+        if kind.mixer == "gated_deltanet":
+            return 6.0 * ssm.d_inner * ssm.key_dim  # recall by key, write the correction, read by query
+        return 4.0 * ssm.d_inner * ssm.d_state  # write and read
+    a = attention_of(arch)
+    seen = _mean_context(seq_len, None, causal and not kind.encoder)
+    per_pair = 2.0 * a.heads * (a.head_dim + a.v_head_dim)
+    if kind.mixer == "cross_attention":
+        return per_pair * (seen + seq_len)
+    limit = a.window if kind.mixer == "window_attention" else a.index_top_k
+    indexer = 2.0 * optional(a.index_heads) * optional(a.index_head_dim) * seen
+    return per_pair * _mean_context(seq_len, limit, causal and not kind.encoder) + indexer
+
+
+def _mean_context(seq_len: int, limit: int | None, causal: bool) -> float:
+    """Mean number of keys that a query sees: all, or the last `limit`; the query itself included."""
+    cap = min(seq_len, limit or seq_len)
+    if not causal:
+        return float(cap)
+    return cap - cap * (cap - 1) / 2.0 / seq_len  # the first `cap` queries see 1, 2, ... cap keys
