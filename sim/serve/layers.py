@@ -9,7 +9,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 from moesim.hwmodels.work import Comm, ExpertExchange
-from moesim.sim.layers.context import ExpertLoad, LayerContext
+from moesim.sim.layers.context import LayerContext
 from moesim.sim.layers.dense import (
     attention_inputs,
     attention_output,
@@ -23,7 +23,7 @@ from moesim.sim.layers.dense import (
 from moesim.sim.layers.experts import expert_steps
 from moesim.sim.layers.state_space import ssm_steps
 from moesim.sim.layers.steps import Exchange, Linear, Pointwise, Step
-from moesim.sim.layout.placement import distinct_holders
+from moesim.sim.layout.placement import ExpertLoad, distinct_holders
 from moesim.sim.model.arch import LayerKind, MoeArch
 from moesim.sim.model.weights import SOFTMAX, experts_in
 from moesim.sim.serve.job import ServeJob
@@ -77,7 +77,7 @@ def head_steps(ctx: LayerContext) -> list[Step]:
     )
     steps: list[Step] = [norm(ctx, "head.norm"), logits, sample]
     if ctx.layout.tp > 1:
-        gather = Comm("all_gather", 2.0 * ctx.tokens * ctx.arch.vocab, ctx.group("tp"))
+        gather = Comm("all_gather", 2.0 * ctx.tokens * ctx.arch.vocab, ctx.layout.group("tp", ctx.cluster))
         steps.append(Exchange(name="head.gather", forward=gather, backward=None))
     return steps
 
@@ -159,7 +159,7 @@ def exchange_steps(
         )
     experts = experts_in(ctx.arch, kind)
     groups, chosen = (moe.groups, moe.top_k_groups) if moe.router == "group_limited" else (1, 1)
-    group = ctx.group("ep")
+    group = ctx.layout.group("ep", ctx.cluster)
 
     def exchange(stage: str, payload: float) -> ExpertExchange:
         return ExpertExchange(
