@@ -85,6 +85,7 @@ def head_steps(ctx: LayerContext) -> tuple[Step, ...]:
         category="head",
         module="head",
         kernels=4,
+        part="loss",
     )
     return (norm(ctx, "head.norm"), *enter_tensor_parallel(ctx, "head.enter"), gemm, loss)
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from moesim.hwmodels.work import Attention, Comm
 from moesim.sim.layers.context import LayerContext
 from moesim.sim.layers.steps import Core, Exchange, Linear, Pointwise, Step
@@ -83,7 +85,7 @@ def norm(ctx: LayerContext, name: str) -> Pointwise:
 def residual(ctx: LayerContext, name: str) -> Pointwise:
     """Residual add (with bias and dropout where they exist): read two, write one."""
     elements = ctx.local_tokens * ctx.arch.hidden
-    return passing(ctx, name, "residual", elements)
+    return replace(passing(ctx, name, "residual", elements), part="residual")
 
 
 def enter_tensor_parallel(ctx: LayerContext, name: str, module: str = "") -> list[Step]:

@@ -31,8 +31,6 @@ from moesim.sim.serve.touched import expert_rows
 from moesim.sim.software.serving_engine import inference_stack
 from moesim.sim.software.stack import Tuning
 
-_CORES = ("ssm.core", "ssm.core.scan", "ssm.scan")  # of state-space layers: priced per sequence instead
-
 
 def context(job: ServeJob, tuning: Tuning, tokens: int) -> LayerContext:
     """What the layer builders need to know for a step of `tokens` tokens per tensor group."""
@@ -49,23 +47,23 @@ def context(job: ServeJob, tuning: Tuning, tokens: int) -> LayerContext:
 
 
 def mixer_steps(ctx: LayerContext, kind: LayerKind) -> list[Step]:
-    """Projections of one layer's mixer, without its core."""
+    """Projections of one layer's mixer, without its core, which is priced per sequence."""
     if kind.mixer == "none":
         return []
     if kind.mixer in SOFTMAX:
         both = [*attention_inputs(ctx), *attention_output(ctx)]
         return both * (2 if kind.mixer == "cross_attention" else 1)
-    return [s for s in ssm_steps(ctx, kind.mixer) if s.name not in (*_CORES, "ssm.residual")]
+    return [s for s in ssm_steps(ctx, kind.mixer) if s.part == "body"]
 
 
 def scan_steps(ctx: LayerContext, kind: LayerKind) -> list[Step]:
     """The core of a state-space layer over `ctx.tokens` tokens of a prompt."""
-    return [s for s in ssm_steps(ctx, kind.mixer) if s.name in _CORES]
+    return [s for s in ssm_steps(ctx, kind.mixer) if s.part == "core"]
 
 
 def dense_steps(ctx: LayerContext) -> list[Step]:
     """A dense feed-forward block; the residual is fused into the next norm."""
-    return [s for s in dense_ffn_steps(ctx) if not s.name.endswith(".residual")]
+    return [s for s in dense_ffn_steps(ctx) if s.part != "residual"]
 
 
 def head_steps(ctx: LayerContext) -> list[Step]:
