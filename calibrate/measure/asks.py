@@ -6,7 +6,9 @@ from dataclasses import dataclass
 
 from moesim.hwmodels.dtypes import bytes_per_element
 from moesim.hwmodels.work import Attention, Comm, CommKind, Gemm, Group, GroupedGemm, Stream, Work
-from moesim.sim.layers.passes import PASSES, loss_bytes, router_bytes
+from moesim.sim.layers.blocks import loss_bytes
+from moesim.sim.layers.dense import PASSES
+from moesim.sim.layers.experts import router_bytes
 from moesim.sim.software.stack import Tuning
 
 BACKWARD = "backward"

@@ -8,7 +8,7 @@ from pathlib import Path
 from moesim.calibrate.measure.asks import BACKWARD, Ask, ask, rows_text
 from moesim.hwmodels.dtypes import bytes_per_element
 from moesim.hwmodels.work import Attention, Gemm, GroupedGemm, Stream, Work
-from moesim.sim.layers.passes import PASSES
+from moesim.sim.layers.dense import PASSES
 from moesim.sim.model.arch import ModelArch
 from moesim.sim.question.scenario import load_scenario
 from moesim.sim.software.stack import Tuning

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from moesim.sim.layers.context import LayerContext
 from moesim.sim.layers.dense import (
+    PASSES,
     attention_steps,
     dense_ffn_steps,
     enter_tensor_parallel,
@@ -13,10 +14,11 @@ from moesim.sim.layers.dense import (
     pointwise,
 )
 from moesim.sim.layers.experts import moe_steps
-from moesim.sim.layers.passes import PASSES, loss_bytes
 from moesim.sim.layers.state_space import ssm_steps
 from moesim.sim.layers.steps import Linear, Pointwise, Step
 from moesim.sim.model.arch import LayerKind
+
+_LOSS_FORWARD_SHARE = 0.4  # of what cross-entropy moves per logit
 
 
 def layer_steps(ctx: LayerContext, kind: LayerKind) -> tuple[Step, ...]:
@@ -52,6 +54,12 @@ def embedding_steps(ctx: LayerContext) -> tuple[Step, ...]:
     return (work, *leave_tensor_parallel(ctx, "embedding.leave"))
 
 
+def loss_bytes(logits: float, bytes_per_logit: float) -> tuple[float, float]:
+    """Bytes of softmax cross-entropy, forward and backward."""
+    forward = _LOSS_FORWARD_SHARE * bytes_per_logit * logits
+    return forward, bytes_per_logit * logits - forward
+
+
 def head_steps(ctx: LayerContext) -> tuple[Step, ...]:
     """Final norm, logits in 16 bits, softmax cross-entropy; the loss moves 20 to 25 bytes per logit in all."""
     vocab = -(-ctx.arch.vocab // ctx.layout.tp)
@@ -77,6 +85,7 @@ def head_steps(ctx: LayerContext) -> tuple[Step, ...]:
         category="head",
         module="head",
         kernels=4,
+        part="loss",
     )
     return (norm(ctx, "head.norm"), *enter_tensor_parallel(ctx, "head.enter"), gemm, loss)
 

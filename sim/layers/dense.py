@@ -2,13 +2,42 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from moesim.hwmodels.work import Attention, Comm
 from moesim.sim.layers.context import LayerContext
-from moesim.sim.layers.passes import PASSES
 from moesim.sim.layers.steps import Core, Exchange, Linear, Pointwise, Step
 from moesim.sim.model.arch import AttentionArch
 
 _ACCUMULATE = 8.0  # fp32 gradient buffer: read and write per weight
+
+# How often memory-bound work moves each element it touches when nothing is fused or spilt. Calibration times the same
+# work on a machine with the same numbers: a fit per byte is only worth something where both count the same bytes.
+# kind -> (passes forward, passes backward) over the elements named beside it
+PASSES: dict[str, tuple[float, float]] = {
+    "norm": (2.0, 4.0),  # the hidden state; backward joins the residual's gradient
+    "residual": (3.0, 1.0),  # the hidden state: read two, write one
+    "rope": (2.0, 2.0),  # queries and keys
+    "act": (2.0, 3.0),  # the intermediate activations
+    "gated_act": (3.0, 5.0),  # the same with a gate
+    "embedding": (2.0, 4.0),  # one row of the table per token; backward adds into its gradient
+    "permute": (2.0, 2.0),  # rows copied into expert order
+    "unpermute": (2.0, 2.0),  # and back, summed per token
+}
+
+
+def cast_bytes(ctx: LayerContext) -> float:
+    """Bytes moved per quantised element (read 16 bits, write both layouts), times the stack's factor."""
+    if not ctx.quantised:
+        return 0.0
+    return 4.0 * ctx.tuning.get("cast_traffic", ctx.precision, ctx.cluster.gpu.generation)
+
+
+def weight_cast_bytes(ctx: LayerContext) -> float:
+    """Bytes moved per weight and micro-batch to quantise and transpose it; 0 in 16 bits."""
+    if not ctx.quantised:
+        return 0.0
+    return ctx.tuning.get("weight_cast_bytes", ctx.precision, ctx.cluster.gpu.generation)
 
 
 def linear(ctx: LayerContext, name: str, m: float, n: int, k: int, module: str = "") -> Linear:
@@ -24,8 +53,8 @@ def linear(ctx: LayerContext, name: str, m: float, n: int, k: int, module: str =
         k=max(1, k),
         dtype=ctx.precision,
         module=module,
-        cast_bytes=ctx.cast_bytes(),
-        weight_cast_bytes=ctx.weight_cast_bytes(),
+        cast_bytes=cast_bytes(ctx),
+        weight_cast_bytes=weight_cast_bytes(ctx),
         accumulate_bytes=_ACCUMULATE * ctx.tuning.get("accumulate_traffic", ctx.stack.constants_of),
     )
 
@@ -33,15 +62,16 @@ def linear(ctx: LayerContext, name: str, m: float, n: int, k: int, module: str =
 def pointwise(
     ctx: LayerContext, name: str, forward: float, backward: float, module: str = "", kind: str = "elementwise"
 ) -> Pointwise:
-    """Elementwise work: ideal bytes in a 16-bit run, times what this stack really moves."""
-    factor = ctx.traffic() * ctx.width / 2.0
+    """Elementwise work: ideal bytes in a 16-bit run, times what this stack moves beyond perfectly fused kernels."""
+    stack = ctx.stack.constants_of + ("+compile" if ctx.stack.compiled else "")
+    factor = ctx.tuning.get("elementwise_traffic", stack) * ctx.width / 2.0
     return Pointwise(
         name=name, forward_bytes=forward * factor, backward_bytes=backward * factor, module=module, kind=kind
     )
 
 
 def passing(ctx: LayerContext, name: str, kind: str, elements: float, module: str = "") -> Pointwise:
-    """Work that passes over `elements` as often as its kind does (sim.traffic)."""
+    """Work that passes over `elements` as often as its kind does, see PASSES."""
     forward, backward = PASSES[kind]
     return pointwise(ctx, name, 2.0 * forward * elements, 2.0 * backward * elements, module, kind)
 
@@ -55,14 +85,14 @@ def norm(ctx: LayerContext, name: str) -> Pointwise:
 def residual(ctx: LayerContext, name: str) -> Pointwise:
     """Residual add (with bias and dropout where they exist): read two, write one."""
     elements = ctx.local_tokens * ctx.arch.hidden
-    return passing(ctx, name, "residual", elements)
+    return replace(passing(ctx, name, "residual", elements), part="residual")
 
 
 def enter_tensor_parallel(ctx: LayerContext, name: str, module: str = "") -> list[Step]:
     """Before a column-parallel layer: all-gather with sequence parallelism, an all-reduce backward without."""
     if ctx.layout.tp == 1:
         return []
-    group, buffer = ctx.group("tp"), ctx.tokens * ctx.arch.hidden * ctx.width
+    group, buffer = ctx.layout.group("tp", ctx.cluster), ctx.tokens * ctx.arch.hidden * ctx.width
     exposed = tp_exposed(ctx)
     if not ctx.layout.sequence_parallel:
         return [
@@ -82,7 +112,7 @@ def leave_tensor_parallel(ctx: LayerContext, name: str, module: str = "") -> lis
     """After a row-parallel layer: reduce-scatter with sequence parallelism, an all-reduce forward without."""
     if ctx.layout.tp == 1:
         return []
-    group, buffer = ctx.group("tp"), ctx.tokens * ctx.arch.hidden * ctx.width
+    group, buffer = ctx.layout.group("tp", ctx.cluster), ctx.tokens * ctx.arch.hidden * ctx.width
     exposed = tp_exposed(ctx)
     if not ctx.layout.sequence_parallel:
         return [
@@ -105,7 +135,7 @@ def _context_exchange(ctx: LayerContext, name: str, elements: float) -> list[Ste
     """Context parallelism as all-to-all between sequence and heads."""
     if ctx.layout.cp == 1:
         return []
-    comm = Comm("all_to_all", elements * ctx.width, ctx.group("cp"))
+    comm = Comm("all_to_all", elements * ctx.width, ctx.layout.group("cp", ctx.cluster))
     exposed = ctx.tuning.get("cp_exposed", ctx.stack.constants_of)
     return [Exchange(name=name, forward=comm, backward=comm, category="cp_comm", exposed=exposed)]
 

@@ -6,6 +6,8 @@ from moesim.hwmodels.dtypes import bytes_per_element
 from moesim.hwmodels.work import Comm, ExpertExchange
 from moesim.sim.layers.context import ExpertLoad, LayerContext
 from moesim.sim.layers.dense import (
+    PASSES,
+    cast_bytes,
     enter_tensor_parallel,
     feed_forward,
     leave_tensor_parallel,
@@ -13,12 +15,18 @@ from moesim.sim.layers.dense import (
     norm,
     passing,
     residual,
+    weight_cast_bytes,
 )
-from moesim.sim.layers.passes import PASSES, router_bytes
 from moesim.sim.layers.steps import Exchange, GroupedLinear, Linear, Pointwise, Step
 from moesim.sim.model.arch import LayerKind, MoeArch
 
 _KERNELS = {"alltoall": "all_to_all", "deepep": "normal", "hybridep": "hybrid"}
+_SCORE_BYTES = 4.0  # routers score in fp32
+
+
+def router_bytes(tokens: float, experts: int, passes: float) -> float:
+    """Bytes of scores that top-k, softmax and the losses move in one direction."""
+    return passes * _SCORE_BYTES * tokens * experts
 
 
 def _router(ctx: LayerContext, moe: MoeArch, experts: int) -> list[Step]:
@@ -79,7 +87,7 @@ def _exchange(ctx: LayerContext, moe: MoeArch, load: ExpertLoad, width: int) -> 
             tokens=ctx.dispatched_tokens,
             top_k=moe.top_k,
             payload_bytes=width * max(bytes_per_element(dtype), ctx.width if dtype == "bf16" else 0.0),
-            group=ctx.group("ep"),
+            group=ctx.layout.group("ep", ctx.cluster),
             node_copies=load.node_copies,
             rank_copies=load.rank_copies,
             deduplicated=kernel != "all_to_all",
@@ -114,7 +122,7 @@ def _expert_tensor(ctx: LayerContext, rows: float, width: int) -> tuple[list[Ste
     """
     if ctx.layout.etp == 1:
         return [], []
-    group, buffer = ctx.group("etp"), rows * width * ctx.width
+    group, buffer = ctx.layout.group("etp", ctx.cluster), rows * width * ctx.width
     if ctx.layout.duplicates == "send":
         total = Comm("all_reduce", buffer, group)
         enter = Exchange(name="moe.etp_enter", forward=None, backward=total, module="moe")
@@ -134,7 +142,7 @@ def _drop_duplicates(ctx: LayerContext) -> tuple[list[Step], list[Step]]:
     lay = ctx.layout
     if lay.sequence_parallel or lay.tp == 1 or lay.duplicates == "send":
         return [], []
-    gather = Comm("all_gather", ctx.tokens * ctx.arch.hidden * 2.0, ctx.group("tp"))
+    gather = Comm("all_gather", ctx.tokens * ctx.arch.hidden * 2.0, ctx.layout.group("tp", ctx.cluster))
     drop = Exchange(name="moe.drop_duplicates", forward=None, backward=gather, module="moe")
     back = Exchange(name="moe.gather_duplicates", forward=gather, backward=None, module="moe")
     return [drop], [back]
@@ -148,7 +156,7 @@ def expert_steps(ctx: LayerContext, moe: MoeArch, load: ExpertLoad, width: int, 
 
     fused = ctx.stack.fused_experts is True
     scale = ctx.tuning.get("fused_expert_mlp_factor") if fused else 1.0
-    cast = ctx.cast_bytes() * scale * ctx.tuning.get("expert_cast_factor", ctx.stack.constants_of, ctx.age)
+    cast = cast_bytes(ctx) * scale * ctx.tuning.get("expert_cast_factor", ctx.stack.constants_of, ctx.age)
     # published NVFP4 recipes of MoE models gain next to nothing over MXFP8: experts are priced in MXFP8 (assumed)
     dtype = dtype or ("mxfp8" if ctx.precision == "nvfp4" else ctx.precision)
 
@@ -163,7 +171,7 @@ def expert_steps(ctx: LayerContext, moe: MoeArch, load: ExpertLoad, width: int, 
             accumulate_bytes=accumulate,
             scale=scale,
             trainable=ctx.lora_rank == 0,
-            weight_cast_bytes=ctx.weight_cast_bytes(),
+            weight_cast_bytes=weight_cast_bytes(ctx),
             one_launch=fused or ctx.stack.grouped_kernels,
         )
 

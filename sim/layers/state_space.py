@@ -26,6 +26,7 @@ def _chunked_scan(ctx: LayerContext, name: str, heads: int, d_state: int, head_d
         module="ssm",
         trainable=False,
         dtype=ctx.half,
+        part="core",
     )
     passes = ctx.tuning.get("ssm_passes", ctx.stack.constants_of)
     states = t / _CHUNK * heads * d_state * head_dim * 4.0
@@ -37,6 +38,7 @@ def _chunked_scan(ctx: LayerContext, name: str, heads: int, d_state: int, head_d
         category="ssm",
         module="ssm",
         kernels=5,
+        part="core",
     )
     return [core, scan]
 
@@ -59,7 +61,14 @@ def ssm_steps(ctx: LayerContext, kind: str) -> list[Step]:
         steps.append(linear(ctx, "ssm.dt", t, inner, s.dt_rank))
         scan = t * inner * (8.0 + 2.0 * s.d_state / 8.0)
         steps.append(
-            Pointwise(name="ssm.scan", forward_bytes=scan, backward_bytes=3 * scan, category="ssm", module="ssm")
+            Pointwise(
+                name="ssm.scan",
+                forward_bytes=scan,
+                backward_bytes=3 * scan,
+                category="ssm",
+                module="ssm",
+                part="core",
+            )
         )
     else:
         head_dim = s.d_inner // max(1, s.heads)

@@ -8,9 +8,14 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
+from typing import Literal
 
 from moesim.hwmodels.work import Attention, Comm, ExpertExchange, Gemm, GroupedGemm, Stream
 from moesim.sim.layers.graph import SegmentBuilder
+
+# What a step is to its block. Whoever runs a block otherwise than training does leaves steps out by this, not by name:
+# decoding has no loss; serving prices cores by each sequence's cache and fuses the residual add into the next norm.
+Part = Literal["body", "core", "residual", "loss"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -30,6 +35,7 @@ class Linear:
     adapter_rank: int = 0  # LoRA: y += (x A) B with A[k, rank], B[rank, n]
     dequantise_bytes: float = 0.0  # per weight and pass, for bases stored below 16 bits (QLoRA)
     weight_cast_bytes: float = 0.0  # per weight and micro-batch, to quantise and transpose it
+    part: Part = "body"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -49,6 +55,7 @@ class GroupedLinear:
     scale: float = 1.0  # of the kernel's time, where neighbours are fused into it
     weight_cast_bytes: float = 0.0  # per weight and micro-batch, to quantise and transpose it
     one_launch: bool = False  # one kernel serves all experts; otherwise each has its own, on parallel streams
+    part: Part = "body"
 
     @property
     def side_launches(self) -> int:
@@ -67,6 +74,7 @@ class Core:
     scale: float = 1.0  # of the fused kernel's time
     category: str = "attention"
     module: str = "core_attention"
+    part: Part = "core"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -80,6 +88,7 @@ class Pointwise:
     category: str = "elementwise"
     module: str = ""
     kernels: int = 1
+    part: Part = "body"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -92,6 +101,7 @@ class Exchange:
     category: str = "tp_comm"
     module: str = ""
     exposed: float = 1.0
+    part: Part = "body"
 
 
 Step = Linear | GroupedLinear | Core | Pointwise | Exchange

@@ -2,16 +2,32 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from functools import cache
 from math import comb
 
 import numpy as np
 
 from moesim.hwmodels.cluster import Cluster
-from moesim.sim.layers.context import ExpertLoad
 from moesim.sim.layout.layout import Layout
 from moesim.sim.model.arch import ModelArch, MoeArch
 from moesim.traces.routing import Routing
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ExpertLoad:
+    """What routing asks of the busiest expert-parallel rank, for one layer and micro-batch.
+
+    `rows` per local expert of that rank; `imbalance` its received tokens over the mean; `node_copies` and
+    `rank_copies` distinct scale-up domains and ranks that one token reaches; `dropped_share` tokens not served.
+    """
+
+    rows: tuple[int, ...]
+    rank_rows: tuple[int, ...]  # rows of every rank of the expert group; one number when they are equal
+    imbalance: float
+    node_copies: float
+    rank_copies: float
+    dropped_share: float = 0.0
 
 
 @cache

@@ -9,7 +9,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 from moesim.hwmodels.work import Comm, ExpertExchange
-from moesim.sim.layers.context import ExpertLoad, LayerContext
+from moesim.sim.layers.context import LayerContext
 from moesim.sim.layers.dense import (
     attention_inputs,
     attention_output,
@@ -23,15 +23,13 @@ from moesim.sim.layers.dense import (
 from moesim.sim.layers.experts import expert_steps
 from moesim.sim.layers.state_space import ssm_steps
 from moesim.sim.layers.steps import Exchange, Linear, Pointwise, Step
-from moesim.sim.layout.placement import distinct_holders
+from moesim.sim.layout.placement import ExpertLoad, distinct_holders
 from moesim.sim.model.arch import LayerKind, MoeArch
 from moesim.sim.model.params import SOFTMAX, experts_in
 from moesim.sim.serve.job import ServeJob
 from moesim.sim.serve.touched import expert_rows
 from moesim.sim.software.serving_engine import inference_stack
 from moesim.sim.software.stack import Tuning
-
-_CORES = ("ssm.core", "ssm.core.scan", "ssm.scan")  # of state-space layers: priced per sequence instead
 
 
 def context(job: ServeJob, tuning: Tuning, tokens: int) -> LayerContext:
@@ -49,23 +47,23 @@ def context(job: ServeJob, tuning: Tuning, tokens: int) -> LayerContext:
 
 
 def mixer_steps(ctx: LayerContext, kind: LayerKind) -> list[Step]:
-    """Projections of one layer's mixer, without its core."""
+    """Projections of one layer's mixer, without its core, which is priced per sequence."""
     if kind.mixer == "none":
         return []
     if kind.mixer in SOFTMAX:
         both = [*attention_inputs(ctx), *attention_output(ctx)]
         return both * (2 if kind.mixer == "cross_attention" else 1)
-    return [s for s in ssm_steps(ctx, kind.mixer) if s.name not in (*_CORES, "ssm.residual")]
+    return [s for s in ssm_steps(ctx, kind.mixer) if s.part == "body"]
 
 
 def scan_steps(ctx: LayerContext, kind: LayerKind) -> list[Step]:
     """The core of a state-space layer over `ctx.tokens` tokens of a prompt."""
-    return [s for s in ssm_steps(ctx, kind.mixer) if s.name in _CORES]
+    return [s for s in ssm_steps(ctx, kind.mixer) if s.part == "core"]
 
 
 def dense_steps(ctx: LayerContext) -> list[Step]:
     """A dense feed-forward block; the residual is fused into the next norm."""
-    return [s for s in dense_ffn_steps(ctx) if not s.name.endswith(".residual")]
+    return [s for s in dense_ffn_steps(ctx) if s.part != "residual"]
 
 
 def head_steps(ctx: LayerContext) -> list[Step]:
@@ -77,7 +75,7 @@ def head_steps(ctx: LayerContext) -> list[Step]:
     )
     steps: list[Step] = [norm(ctx, "head.norm"), logits, sample]
     if ctx.layout.tp > 1:
-        gather = Comm("all_gather", 2.0 * ctx.tokens * ctx.arch.vocab, ctx.group("tp"))
+        gather = Comm("all_gather", 2.0 * ctx.tokens * ctx.arch.vocab, ctx.layout.group("tp", ctx.cluster))
         steps.append(Exchange(name="head.gather", forward=gather, backward=None))
     return steps
 
@@ -159,7 +157,7 @@ def exchange_steps(
         )
     experts = experts_in(ctx.arch, kind)
     groups, chosen = (moe.groups, moe.top_k_groups) if moe.router == "group_limited" else (1, 1)
-    group = ctx.group("ep")
+    group = ctx.layout.group("ep", ctx.cluster)
 
     def exchange(stage: str, payload: float) -> ExpertExchange:
         return ExpertExchange(

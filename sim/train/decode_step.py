@@ -20,7 +20,8 @@ def decode_step(prices: StepPrices, kv_len: int) -> SegmentTime:
         raise ValueError(f"a decode step has seq_len 1 and pp 1, not {job.seq_len} and {job.layout.pp}")
     builder = SegmentBuilder("decode")
     for name, steps, _ in prices.factory.blocks(prices.chunks[0]):
-        kept = steps[:-1] if name == "head" else steps
+        # prediction modules are run as training runs them, their loss included
+        kept = [step for step in steps if step.part != "loss"] if name == "head" else steps
         forward(builder, [_against_cache(step, kv_len) for step in kept])
     gap_s = prices.tuning.get("kernel_gap_s", job.stack.constants_of)
     return price(builder.build(), prices.model, gap_s)

@@ -15,7 +15,7 @@ from moesim.calibrate.measure.plan import CPU, CUDA, default_plan, far_apart, sp
 from moesim.calibrate.measure.samples import COLUMNS, BadSamples, append, calmest, load_samples, mend
 from moesim.calibrate.measure.session import known_samples
 from moesim.hwmodels.work import Stream
-from moesim.sim.layers.passes import PASSES
+from moesim.sim.layers.dense import PASSES
 
 GEMM = sample(ask("gemm", "forward", "fp32", m=4, n=8, k=16))
 
