@@ -18,6 +18,7 @@ from moesim.hwmodels.collective_fit import CollectiveFit, domain_nvls_s, domain_
 from moesim.hwmodels.comm_constants import load_constants
 from moesim.hwmodels.exchange_kernels import link_bytes_per_s
 from moesim.hwmodels.facts import FactError, did_you_mean
+from moesim.hwmodels.units import MIB
 from moesim.hwmodels.uplinks import Pattern, slowdown
 from moesim.hwmodels.work import Comm
 
@@ -168,7 +169,7 @@ def _custom_s(w: Wires) -> float:
     return min(own, nvls, _ring_inside_s(w))
 
 
-_CUSTOM_BYTES = 8 * 2.0**20  # engines keep their own buffers up to this size (vLLM: 8 MiB on Hopper)
+_CUSTOM_BYTES = 8 * MIB  # engines keep their own buffers up to this size (vLLM: 8 MiB on Hopper)
 Form = Callable[[Wires], float]
 _ON_REQUEST = (
     "symmetric",

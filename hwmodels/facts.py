@@ -9,11 +9,13 @@ from typing import Any
 
 import yaml
 
+from moesim.refusal import Refusal
+
 _SPECS = Path(__file__).parent / "specs"
 _Loader: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 
 
-class FactError(ValueError):
+class FactError(Refusal):
     """A fact that was asked for does not exist; the message says what does."""
 
 

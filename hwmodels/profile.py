@@ -17,11 +17,12 @@ from moesim.hwmodels.kernel_fits import AttentionFit, GemmFit, GroupedGemmFit
 from moesim.hwmodels.records import GpuRecord, checked
 from moesim.hwmodels.stream_fit import StreamFit
 from moesim.hwmodels.surface import surface_from
+from moesim.refusal import Refusal
 
 F = TypeVar("F")
 
 
-class NoFit(ValueError):
+class NoFit(Refusal):
     """Nothing was measured for this GPU, operation and dtype; the message says what was."""
 
 

@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
+from moesim.refusal import Refusal
+
 
 class Dep(NamedTuple):
     """Wait until item `item` has ended (or, with `from_start`, begun) and `lag_s` more seconds have passed."""
@@ -49,5 +51,5 @@ class Program:
         return len(self.labels)
 
 
-class Deadlock(RuntimeError):
+class Deadlock(Refusal):
     """Items wait for each other, as streams that disagree on the order of collectives do."""

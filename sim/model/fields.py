@@ -8,6 +8,7 @@ from reprlib import Repr
 from typing import Any
 
 from moesim.hwmodels.facts import did_you_mean
+from moesim.refusal import Refusal
 
 MAX_LAYERS = 10_000
 _MAX_SIZE = 1_000_000_000  # no single dimension of a real model comes near; beyond it a unit was mistaken
@@ -15,7 +16,7 @@ _SHORT = Repr()
 _SHORT.maxstring = _SHORT.maxother = 120
 
 
-class ArchError(ValueError):
+class ArchError(Refusal):
     """A model that was asked for cannot be had: says what was asked, why it cannot be, and what would do."""
 
 

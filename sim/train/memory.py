@@ -11,19 +11,15 @@ from dataclasses import dataclass, replace
 from functools import lru_cache
 
 from moesim.hwmodels.dtypes import bytes_per_element
+from moesim.hwmodels.units import GIB
 from moesim.sim.layout.pipeline import in_flight, orders
 from moesim.sim.model.arch import AttentionArch, LayerKind, ModelArch
 from moesim.sim.train.activations import fullest_expert_rank, layer_bytes, sharding
 from moesim.sim.train.job import TrainJob
 from moesim.sim.train.simulator import StepSimulator
 
-GIB = 2.0**30
 _CONTEXT_BYTES = 0.25 * GIB  # allocator slack and small buffers inside the framework's own count
 _RESERVE_BYTES = 2.0 * GIB  # CUDA context, NCCL channels, fragmentation: seen by the driver, not by the framework
-
-
-class DoesNotFit(ValueError):
-    """The job needs more memory than a GPU has; the message says how much and what would fit."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,14 +7,16 @@ from pathlib import Path
 from typing import Any
 
 from moesim.hwmodels.gpu import GpuSpec
+from moesim.hwmodels.units import GIB
 from moesim.sim.layout.layout import BadLayout, check_layout
 from moesim.sim.model.params import flops_per_token
+from moesim.sim.question.refusals import DoesNotFit
 from moesim.sim.question.scenario import Scenario, load_scenario, parse_scenario
 from moesim.sim.train.band import interval
 from moesim.sim.train.bounds import lower_bounds_s
 from moesim.sim.train.corrections import corrected, corrected_interval
 from moesim.sim.train.job import TrainJob
-from moesim.sim.train.memory import GIB, DoesNotFit, RankMemory, step_memory
+from moesim.sim.train.memory import RankMemory, step_memory
 from moesim.sim.train.prediction import CATEGORIES, Prediction
 from moesim.sim.train.resolve import Resolved, resolve
 from moesim.sim.train.result import StepResult
