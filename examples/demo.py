@@ -15,6 +15,7 @@ import yaml
 from rich.console import Console
 from rich.table import Table
 
+from moesim.hwmodels.units import GIB
 from moesim.reports.chrometrace import write_chrome_trace
 from moesim.reports.figures.step import write_figure
 from moesim.reports.page.make import make_page
@@ -78,7 +79,7 @@ def active(p: Prediction) -> int:
 
 def memory(p: Prediction) -> str:
     """Peak memory of a GPU, and whether it has that much."""
-    needed, usable = (size / 2**30 for size in (max(m.total for m in p.memory), p.usable_bytes))
+    needed, usable = (size / GIB for size in (max(m.total for m in p.memory), p.usable_bytes))
     return f"{needed:.0f} GiB" + ("" if p.memory_fits else f", but there are {usable:.0f}")
 
 

@@ -16,6 +16,7 @@ from functools import cache
 from moesim.hwmodels.cluster import Cluster, Pattern, link_bytes_per_s, slowdown
 from moesim.hwmodels.collective_fit import CollectiveFit, domain_nvls_s, domain_ring_s, wire_bytes
 from moesim.hwmodels.facts import FactError, did_you_mean, load_constants
+from moesim.hwmodels.units import MIB
 from moesim.hwmodels.work import Comm
 
 _SLOWEST = 3.0  # assumed: the overhead of a message is at most three times its transfer
@@ -165,7 +166,7 @@ def _custom_s(w: Wires) -> float:
     return min(own, nvls, _ring_inside_s(w))
 
 
-_CUSTOM_BYTES = 8 * 2.0**20  # engines keep their own buffers up to this size (vLLM: 8 MiB on Hopper)
+_CUSTOM_BYTES = 8 * MIB  # engines keep their own buffers up to this size (vLLM: 8 MiB on Hopper)
 Form = Callable[[Wires], float]
 _ON_REQUEST = (
     "symmetric",

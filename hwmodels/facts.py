@@ -12,11 +12,13 @@ from typing import Any, Literal, TypeVar
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
+from moesim.refusal import Refusal
+
 _SPECS = Path(__file__).parent / "specs"
 _Loader: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 
 
-class FactError(ValueError):
+class FactError(Refusal):
     """A fact that was asked for does not exist; the message says what does."""
 
 

@@ -15,11 +15,12 @@ from moesim.hwmodels.dtypes import PEAK_OF
 from moesim.hwmodels.facts import GpuRecord, checked
 from moesim.hwmodels.gpu import GpuSpec, load_gpu, spec_from_record
 from moesim.hwmodels.kernel_fits import AttentionFit, GemmFit, GroupedGemmFit, StreamFit, surface_from
+from moesim.refusal import Refusal
 
 F = TypeVar("F")
 
 
-class NoFit(ValueError):
+class NoFit(Refusal):
     """Nothing was measured for this GPU, operation and dtype; the message says what was."""
 
 

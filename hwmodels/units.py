@@ -5,8 +5,11 @@ from __future__ import annotations
 import math
 import re
 
+from moesim.refusal import Refusal
+
 _PREFIX = {"": 1.0, "k": 1e3, "K": 1e3, "M": 1e6, "G": 1e9, "T": 1e12, "P": 1e15, "m": 1e-3, "u": 1e-6, "n": 1e-9}
-_BINARY = {"Ki": 2.0**10, "Mi": 2.0**20, "Gi": 2.0**30, "Ti": 2.0**40}
+MIB, GIB = 2.0**20, 2.0**30
+_BINARY = {"Ki": 2.0**10, "Mi": MIB, "Gi": GIB, "Ti": 2.0**40}
 _BASE = {"B": 1.0, "b": 0.125, "bit": 0.125, "s": 1.0, "FLOP": 1.0, "W": 1.0}
 _TIME = {"min": 60.0, "h": 3600.0, "d": 86400.0}
 _PATTERN = re.compile(
@@ -15,7 +18,7 @@ _PATTERN = re.compile(
 _MAX_LETTERS = 64
 
 
-class UnitError(ValueError):
+class UnitError(Refusal):
     """Text that is not a quantity of the unit that was asked for."""
 
 

@@ -21,11 +21,11 @@ if TYPE_CHECKING:
     from moesim.sim.model.arch import ArchError, ModelArch
     from moesim.sim.model.catalogue import load_model, model_names
     from moesim.sim.model.params import active_parameters, parameters
+    from moesim.sim.question.refusals import DoesNotFit
     from moesim.sim.question.scenario import Scenario, ScenarioError, load_scenario, parse_scenario
     from moesim.sim.serve.predict import predict_serve
     from moesim.sim.serve.prediction import ServePrediction
     from moesim.sim.software.stack import StackError
-    from moesim.sim.train.memory import DoesNotFit
     from moesim.sim.train.predict import predict_train
     from moesim.sim.train.prediction import Prediction
 
@@ -48,7 +48,7 @@ _HOME = {
     "predict_serve": "moesim.sim.serve.predict",
     "ServePrediction": "moesim.sim.serve.prediction",
     "StackError": "moesim.sim.software.stack",
-    "DoesNotFit": "moesim.sim.train.memory",
+    "DoesNotFit": "moesim.sim.question.refusals",
     "predict_train": "moesim.sim.train.predict",
     "Prediction": "moesim.sim.train.prediction",
 }

@@ -9,36 +9,13 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from moesim.refusal import Refusal
+
 BAD_INPUT, INTERRUPTED, BROKEN_PIPE = 2, 130, 1
 
 
-class OutputError(ValueError):
+class OutputError(Refusal):
     """A file that cannot be written, or an unknown picture format; the message says what would do."""
-
-
-def ours() -> tuple[type[Exception], ...]:
-    """Every exception that our rooms raise for questions which cannot be answered. Imports the rooms."""
-    from moesim.calibrate.measure.device import NoDevice
-    from moesim.calibrate.measure.samples import BadSamples
-    from moesim.calibrate.measure.workers import CrewFailed
-    from moesim.calibrate.own.deployments import BadDeployment
-    from moesim.calibrate.own.sources import BadSource
-    from moesim.calibrate.rows.files import BadRows
-    from moesim.hwmodels.facts import FactError
-    from moesim.hwmodels.profile import NoFit
-    from moesim.hwmodels.units import UnitError
-    from moesim.sim.clock.program import Deadlock
-    from moesim.sim.layout.layout import BadLayout
-    from moesim.sim.model.arch import ArchError
-    from moesim.sim.question.scenario import ScenarioError
-    from moesim.sim.software.stack import StackError
-    from moesim.sim.train.memory import DoesNotFit
-    from moesim.traces.routing import BadTrace
-
-    return (
-        OutputError, NoDevice, BadSamples, BadSource, BadDeployment, CrewFailed, BadRows, FactError, NoFit, UnitError,
-        ArchError, BadLayout, DoesNotFit, Deadlock, ScenarioError, StackError, BadTrace,
-    )  # fmt: skip
 
 
 @contextmanager
@@ -76,10 +53,8 @@ def guarded(command: Callable[[], int]) -> int:
         if error.filename is None:
             raise
         return complain(f"cannot read {os.fspath(error.filename)!s}: {error.strerror}")
-    except (ValueError, RuntimeError) as error:
-        if not isinstance(error, ours()):
-            raise
-        return complain(str(error))
+    except Refusal as refusal:
+        return complain(str(refusal))
 
 
 def complain(message: str) -> int:

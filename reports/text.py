@@ -8,6 +8,8 @@ from typing import Any
 
 from rich.console import Console
 
+from moesim.hwmodels.units import GIB
+
 _WIDTH = 110  # widest table; also used when the output is not a terminal
 
 
@@ -69,7 +71,7 @@ def times(ratio: float, more: str, less: str) -> str:
 
 def gib(size_bytes: float) -> str:
     """'101.0' GiB."""
-    return f"{size_bytes / 2.0**30:.1f}"
+    return f"{size_bytes / GIB:.1f}"
 
 
 def count(value: float) -> str:

@@ -9,9 +9,9 @@ import pytest
 
 from moesim.hwmodels.profile import load_profile
 from moesim.sim.layout.layout import BadLayout
+from moesim.sim.question.refusals import DoesNotFit
 from moesim.sim.question.scenario import load_scenario
 from moesim.sim.software.stack import Tuning
-from moesim.sim.train.memory import DoesNotFit
 from moesim.sim.train.predict import predict_train
 from moesim.sim.train.prices import StepPrices
 from moesim.sim.train.resolve import resolve

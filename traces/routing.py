@@ -11,12 +11,13 @@ from zipfile import BadZipFile
 import numpy as np
 import numpy.typing as npt
 
+from moesim.refusal import Refusal
 from moesim.traces.rng import stream
 
 Shares = npt.NDArray[np.float64]  # [layers, experts], every row sums to 1
 
 
-class BadTrace(ValueError):
+class BadTrace(Refusal):
     """A trace or routing description that cannot be used; the message says why."""
 
 

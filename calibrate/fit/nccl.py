@@ -11,6 +11,7 @@ from moesim.calibrate.fit.formula import FitResult, Free, Sample, fit_coefficien
 from moesim.calibrate.fit.kernel_tables import read_table, table_path
 from moesim.hwmodels.collective_fit import CollectiveFit, domain_collective_s
 from moesim.hwmodels.gpu import GpuSpec
+from moesim.hwmodels.units import MIB
 from moesim.hwmodels.work import CommKind
 
 FILE = "nccl_perf.parquet"
@@ -55,7 +56,7 @@ NVLS_FREE = {
 NVLS_FIELDS = (*NVLS_FREE, "nvls_min_ranks")
 # the second protocol and where rings switch to it, in bytes per rank; tables hold powers of two only
 PROTOCOL_FREE = {"small_efficiency": Free(0.4, 0.1, 1.0), "fill_hop_s": Free(8e-6, 1e-7, 4e-5)}
-SWITCHES = (0.35 * 2**20, 0.7 * 2**20, 1.4 * 2**20)
+SWITCHES = (0.35 * MIB, 0.7 * MIB, 1.4 * MIB)
 WORTH = 0.9  # a second protocol must explain at least a tenth of what one leaves over
 
 

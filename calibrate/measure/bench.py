@@ -7,12 +7,13 @@ from typing import Any
 
 from moesim.calibrate.measure.clock import Call
 from moesim.calibrate.measure.tensors import noise
+from moesim.refusal import Refusal
 
 COPIES = 4  # of an activation
 _MOST_COPIES = 24
 
 
-class Unsupported(RuntimeError):
+class Unsupported(Refusal):
     """This device or torch has no such kernel; the message says which."""
 
 

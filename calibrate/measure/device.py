@@ -11,9 +11,10 @@ from pathlib import Path
 
 from moesim.hwmodels.facts import FactError
 from moesim.hwmodels.gpu import load_gpu
+from moesim.refusal import Refusal
 
 
-class NoDevice(ValueError):
+class NoDevice(Refusal):
     """Torch or the device is missing or too small; the message says what would do."""
 
 

@@ -16,6 +16,7 @@ from math import isfinite
 from pathlib import Path
 
 from moesim.calibrate.measure.asks import OPS, Ask, parse_sizes
+from moesim.refusal import Refusal
 
 COLUMNS = (
     "op", "phase", "dtype", "sizes", "seconds", "spread", "repeats", "disturbed_share", "ranks", "threads", "backend",
@@ -23,7 +24,7 @@ COLUMNS = (
 )  # fmt: skip
 
 
-class BadSamples(ValueError):
+class BadSamples(Refusal):
     """A table of samples that cannot be used; the message names file, line and what would do."""
 
 

@@ -18,6 +18,7 @@ from moesim.calibrate.measure.bench import Bench, Prepared, Unsupported
 from moesim.calibrate.measure.clock import Timing, time_cpu, time_cuda
 from moesim.calibrate.measure.device import keep_pages
 from moesim.calibrate.measure.kernels import prepare
+from moesim.refusal import Refusal
 
 _TOGETHER = ("collective", "overlap")
 _LEAST_S, _MOST_S = 0.03, 0.6  # of one measurement
@@ -46,7 +47,7 @@ class Answer:
     reason: str
 
 
-class CrewFailed(RuntimeError):
+class CrewFailed(Refusal):
     """The worker processes died or went silent; what they had measured before is kept."""
 
 

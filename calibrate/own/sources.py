@@ -19,9 +19,10 @@ from moesim.hwmodels.gpu import load_gpu
 from moesim.hwmodels.machine import SCHEMA
 from moesim.hwmodels.profile import measured_gpus
 from moesim.hwmodels.work import Comm, CommKind, Gemm, Group
+from moesim.refusal import Refusal
 
 
-class BadSource(ValueError):
+class BadSource(Refusal):
     """A log, trace or system that no profile can be made of; the message says what would do."""
 
 

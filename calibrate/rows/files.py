@@ -11,12 +11,13 @@ from math import isfinite
 from pathlib import Path
 
 from moesim.calibrate.rows.kinds import HIDDEN, Table, table_of
+from moesim.refusal import Refusal
 
 PUBLISHED = ("training.csv", "training_sweeps.csv", "comm.csv", "serving.csv")
 MAX_BYTES = 200_000_000
 
 
-class BadRows(ValueError):
+class BadRows(Refusal):
     """A file of runs that cannot be read; the message names the file, the line and what would do."""
 
 

@@ -16,20 +16,12 @@ from moesim.calibrate.rows.predict_comm import family_of_comm, predict_comm_row
 from moesim.calibrate.rows.predict_serving import BAND_OF, family_of_serving, predict_serving_row
 from moesim.calibrate.rows.predict_training import simulate_row
 from moesim.calibrate.rows.training import scenario_of
-from moesim.hwmodels.facts import FactError
-from moesim.hwmodels.profile import NoFit
-from moesim.hwmodels.units import UnitError
-from moesim.sim.layout.layout import BadLayout
-from moesim.sim.model.arch import ArchError
-from moesim.sim.question.scenario import ScenarioError
+from moesim.hwmodels.units import GIB
+from moesim.refusal import Refusal
 from moesim.sim.serve.band import serve_band
-from moesim.sim.software.stack import StackError
 from moesim.sim.train.band import interval
-from moesim.sim.train.memory import GIB, DoesNotFit, step_memory
-from moesim.traces.routing import BadTrace
+from moesim.sim.train.memory import step_memory
 
-# questions that cannot be answered; anything else is a defect of ours and is not caught
-REFUSALS = (ScenarioError, BadLayout, ArchError, FactError, UnitError, StackError, BadTrace, NoFit, DoesNotFit)
 MEMORY_BAND = 0.03  # assumed: relative half-width of the interval of peak memory
 _PARALLEL_FROM = 100  # distinct workloads below which starting processes costs more than it saves
 
@@ -67,7 +59,7 @@ def predict_workload(row: dict[str, str]) -> Outcome:
 def _predict_serving(row: dict[str, str]) -> Outcome:
     try:
         result = predict_serving_row(row)
-    except REFUSALS as error:
+    except Refusal as error:
         return Outcome({}, refusal=" ".join(str(error).split()))
     deployment = result.resolved.deployment
     band = serve_band(deployment, result.resolved.workload)
@@ -80,7 +72,7 @@ def _predict_serving(row: dict[str, str]) -> Outcome:
 def _predict_comm(row: dict[str, str]) -> Outcome:
     try:
         result = predict_comm_row(row)
-    except REFUSALS as error:
+    except Refusal as error:
         return Outcome({}, refusal=" ".join(str(error).split()))
     p, rate = result.prediction, result.bandwidth_bytes_per_s
     found = {"time_us": Estimate(p.time_s * 1e6, p.low_s * 1e6, p.high_s * 1e6)}
@@ -95,7 +87,7 @@ def _predict_training(row: dict[str, str]) -> Outcome:
     try:
         result = simulate_row(row)
         peak = max(m.allocated for m in step_memory(result.prices)) / GIB
-    except REFUSALS as error:
+    except Refusal as error:
         return Outcome({}, refusal=" ".join(str(error).split()))
     job = result.resolved.job
     seconds = result.step.step_time_s
@@ -134,7 +126,7 @@ def _key(row: dict[str, str]) -> str:
         return json.dumps(row, sort_keys=True)
     try:
         question, _ = scenario_of(row)
-    except REFUSALS:
+    except Refusal:
         return json.dumps(row, sort_keys=True)
     return json.dumps(question, sort_keys=True)
 

@@ -6,10 +6,9 @@ from dataclasses import dataclass
 
 from moesim.calibrate.rows.cells import Row
 from moesim.calibrate.rows.comm import CommRow, comm_row
+from moesim.hwmodels.units import MIB
 from moesim.hwmodels.work import Comm
 from moesim.sim.transfer.predict import CommPrediction, predict_comm
-
-_MIB = 2.0**20
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,9 +45,9 @@ def family_of_comm(question: CommRow) -> str:
     """The class that accuracy targets are set for: NCCL by size, exchanges by kernel and number of nodes."""
     work = question.work
     if isinstance(work, Comm):
-        if work.bytes > 64 * _MIB:
+        if work.bytes > 64 * MIB:
             return "NCCL above 64 MiB"
-        return "NCCL 1 to 64 MiB" if work.bytes >= _MIB else "NCCL below 1 MiB"
+        return "NCCL 1 to 64 MiB" if work.bytes >= MIB else "NCCL below 1 MiB"
     name = _KINDS[work.kernel]
     if work.kernel in ("low_latency", "normal"):
         name += ", several nodes" if work.group.domains > 1 else ", one node"

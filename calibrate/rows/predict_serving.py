@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 from moesim.calibrate.rows.cells import Row, text_of, whole_of
 from moesim.calibrate.rows.serving import arrival_of, serving_row
+from moesim.sim.question.refusals import DoesNotFit
 from moesim.sim.question.scenario import parse_scenario
 from moesim.sim.serve.accounts import span_s
 from moesim.sim.serve.figures_of_merit import spread
@@ -14,7 +15,6 @@ from moesim.sim.serve.resolve import ResolvedServe, resolve_serve
 from moesim.sim.serve.simulate import PricedJobs, ServeRun, simulate
 from moesim.sim.software.serving_engine import engine_tuning
 from moesim.sim.software.stack import Tuning
-from moesim.sim.train.memory import DoesNotFit
 
 _TIGHT = {"kv_fraction": 0.97, "work_bytes": 1.5e9}  # assumed: as tight as an engine can be set
 # metric of a row -> whose interval it has

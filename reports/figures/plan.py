@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from moesim.hwmodels.units import GIB
 from moesim.reports.failures import writing
 from moesim.reports.figures.palette import INK, LIMIT, PHASES
 from moesim.reports.figures.step import STYLE
@@ -18,7 +19,6 @@ if TYPE_CHECKING:
     from moesim.sim.plan.train.plan import Plan
 
 _COLOURS = (PHASES["F"], PHASES["B"], PHASES["W"], LIMIT, PHASES["FB"], "#56B4E9", "#7F7F7F", INK)
-_GIB = 2.0**30
 
 
 def _blank(title: str) -> tuple[Figure, Axes]:
@@ -44,13 +44,13 @@ def plan_figure(plan: Plan) -> Figure:
         other = "cheaper" if several else "smaller"
         figure, axes = _blank(f"simulated layouts; the line: nothing is both faster and {other}")
         for found, colour in zip(plan.searches, _COLOURS * len(plan.searches), strict=False):
-            x = [found.gpus if several else f.memory_bytes / _GIB for f in found.finalists]
+            x = [found.gpus if several else f.memory_bytes / GIB for f in found.finalists]
             axes.scatter(x, [f.step_time_s for f in found.finalists], s=16, alpha=0.55, color=colour, linewidths=0)
         front = sorted(plan.pareto, key=lambda o: o.gpus if several else o.finalist.memory_bytes)
-        xs = [o.gpus if several else o.finalist.memory_bytes / _GIB for o in front]
+        xs = [o.gpus if several else o.finalist.memory_bytes / GIB for o in front]
         axes.plot(xs, [o.finalist.step_time_s for o in front], color=INK, marker="o", markersize=4, linewidth=1.2)
         best = plan.options[0]
-        at = (best.gpus if several else best.finalist.memory_bytes / _GIB, best.finalist.step_time_s)
+        at = (best.gpus if several else best.finalist.memory_bytes / GIB, best.finalist.step_time_s)
         title = f"best: {best.finalist.candidate.title}"
         axes.plot(*at, marker="D", color=LIMIT, markersize=7, linestyle="none", label=title)
         axes.set_xlabel("GPUs" if several else "GiB of the fullest GPU")

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from moesim.hwmodels.units import GIB
 from moesim.reports.failures import OutputError, writing
 from moesim.reports.figures.gantt import Window, draw_lanes, windows
 from moesim.reports.figures.palette import BUBBLE, CLASS_OF, CLASSES, INK, LIMIT, MEMORY
@@ -21,7 +22,6 @@ FORMATS = (".png", ".svg", ".pdf")
 WIDTH = 15.0  # inches
 _WIDE = 12.0  # inches from which a long legend has room in one row
 _LEFT, _RIGHT = 0.9, 0.25  # inches beside the lanes
-_GIB = 2.0**30
 STYLE: Any = {
     "font.size": 9.0,
     "axes.edgecolor": "#888888",
@@ -208,10 +208,10 @@ def _memory(axes: Axes, p: Prediction) -> None:
     bottoms = [0.0] * len(p.memory)
     ranks = [m.rank for m in p.memory]
     for kind, colour in MEMORY.items():
-        sizes = [m.by_kind().get(kind, 0.0) / _GIB for m in p.memory]
+        sizes = [m.by_kind().get(kind, 0.0) / GIB for m in p.memory]
         axes.bar(ranks, sizes, bottom=bottoms, color=colour, label=kind, width=0.8)
         bottoms = [b + s for b, s in zip(bottoms, sizes, strict=True)]
-    limit = p.usable_bytes / _GIB
+    limit = p.usable_bytes / GIB
     axes.axhline(limit, color=LIMIT, lw=1.4, ls="--")
     axes.annotate(
         f"{limit:.1f} GiB usable", (1, limit), xycoords=("axes fraction", "data"), xytext=(-2, 3),

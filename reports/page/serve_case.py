@@ -12,10 +12,10 @@ from moesim.sim.model.arch import ModelArch
 from moesim.sim.model.catalogue import load_model
 from moesim.sim.plan.serve.plan import ServePlan, plan_serve
 from moesim.sim.plan.serve.search import ServeEffort
+from moesim.sim.question.refusals import DoesNotFit
 from moesim.sim.question.scenario import Scenario, ScenarioError
 from moesim.sim.serve.predict import predict_serve
 from moesim.sim.serve.prediction import ServePrediction
-from moesim.sim.train.memory import DoesNotFit
 from moesim.sim.variation.whatif_serve import ServeWhatIf, whatif_serve
 
 _NEAR, _FULL = ServeEffort(top=5, most=40), ServeEffort(top=5, most=400)

@@ -9,6 +9,7 @@ from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
+from moesim.hwmodels.units import MIB
 from moesim.reports.text import binary, seconds
 from moesim.sim.transfer.beside import Together
 from moesim.sim.transfer.question import LOW_LATENCY_TOKENS, CommAnswer, CommQuestion
@@ -29,7 +30,7 @@ def comm_report(found: CommAnswer) -> RenderableType:
         table.add_row("rows of the busiest rank", f"{t.imbalance:.2f} x the mean")
         table.add_row("stretched by hot experts", f"{found.imbalance:.2f} x (the busiest link)")
     name, carried = found.loads.bottleneck()
-    table.add_row("busiest link", f"{name}: {carried / 2**20:.1f} MiB, {seconds(found.loads.seconds)} at its rate")
+    table.add_row("busiest link", f"{name}: {carried / MIB:.1f} MiB, {seconds(found.loads.seconds)} at its rate")
     parts: list[RenderableType] = [Text(what, style="bold"), table, _loads(found)]
     if found.together:
         parts.append(_together(found.together))
@@ -59,8 +60,8 @@ def _loads(found: CommAnswer) -> Table:
     for name, load in found.loads.summary().items():
         table.add_row(
             name,
-            f"{load['busiest_bytes'] / 2**20:,.1f} MiB",
-            f"{load['mean_bytes'] / 2**20:,.1f} MiB",
+            f"{load['busiest_bytes'] / MIB:,.1f} MiB",
+            f"{load['mean_bytes'] / MIB:,.1f} MiB",
             f"{load['link_bytes_per_s'] / 1e9:.0f} GB/s",
             seconds(load["busy_s"]),
         )

@@ -6,6 +6,8 @@ from dataclasses import dataclass, field
 from itertools import pairwise
 from typing import NamedTuple
 
+from moesim.refusal import Refusal
+
 
 class Dep(NamedTuple):
     """Wait until item `item` has ended (or, with `from_start`, begun) and `lag_s` more seconds have passed."""
@@ -89,5 +91,5 @@ class Timeline:
                     raise ValueError(f"{self.program.labels[item]} began before {self.program.labels[dep.item]}")
 
 
-class Deadlock(RuntimeError):
+class Deadlock(Refusal):
     """Items wait for each other, as streams that disagree on the order of collectives do."""

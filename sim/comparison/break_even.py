@@ -12,11 +12,11 @@ from itertools import pairwise
 from math import ceil, exp, log
 from typing import Any
 
+from moesim.refusal import Refusal
 from moesim.sim.comparison.axes import Axis, hours_as_asked, serve_axes, train_axes
-from moesim.sim.comparison.expense import REFUSALS
 from moesim.sim.comparison.fitting import smallest_replica
+from moesim.sim.question.refusals import DoesNotFit
 from moesim.sim.serve.predict import predict_serve
-from moesim.sim.train.memory import DoesNotFit
 
 _CLOSE = 0.01  # relative: a continuous break-even is found to one percent
 _EVEN = 1e-6  # relative: costs that near are the same
@@ -98,7 +98,7 @@ def break_evens(
         def margin(value: float, axis: Axis = axis) -> float | None:
             try:
                 own, others = (axis.hours(s, value) for s in scenarios)
-            except REFUSALS:
+            except Refusal:
                 return None
             return log(own / others * ratio)
 

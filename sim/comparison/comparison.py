@@ -7,6 +7,7 @@ from dataclasses import asdict, dataclass
 from math import inf
 from typing import Any
 
+from moesim.refusal import Refusal
 from moesim.sim.comparison.break_even import BreakEven, break_evens
 from moesim.sim.comparison.questions import SECTIONS, Asked, Question, questions_of, read_scenarios
 from moesim.sim.comparison.scaling import DenseEqual
@@ -15,9 +16,8 @@ from moesim.sim.comparison.twins import sections_of_size
 from moesim.sim.comparison.upcycling import Upcycling, upcycling
 from moesim.sim.model.catalogue import load_model
 from moesim.sim.model.params import active_parameters, parameters
+from moesim.sim.question.refusals import DoesNotFit
 from moesim.sim.question.scenario import ScenarioError
-from moesim.sim.train.memory import DoesNotFit
-from moesim.sim.variation.sweep import REFUSALS
 
 _ALIKE = 1.005  # costs that near are called the same
 
@@ -160,7 +160,7 @@ def _column(question: Question, tokens: float | None) -> Column:
             serve = None if isinstance(served, str) else served
             refusals |= {"serve": served} if isinstance(served, str) else {}
         cluster = _cluster(next(iter(question.sections.values()), None))
-    except REFUSALS as refusal:
+    except Refusal as refusal:
         raise ScenarioError(f"{question.name}: {refusal}") from None
     return Column(
         name=question.name, model=arch.name, parameters=parameters(arch),

@@ -9,21 +9,20 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from moesim.hwmodels.cluster import Cluster
-from moesim.sim.layout.layout import BadLayout
 from moesim.sim.plan.train.space import modules_of
-from moesim.sim.question.scenario import ScenarioError, parse_scenario
+from moesim.sim.question.refusals import DoesNotFit
+from moesim.sim.question.scenario import parse_scenario
 from moesim.sim.serve.accounts import span_s
 from moesim.sim.serve.capacity import drained_per_s
 from moesim.sim.serve.resolve import Deployment, resolve_serve
 from moesim.sim.serve.simulate import PricedJobs, simulate
 from moesim.sim.software.serving_engine import engine_tuning
 from moesim.sim.train.job import TrainJob
-from moesim.sim.train.memory import DoesNotFit, step_memory
+from moesim.sim.train.memory import step_memory
 from moesim.sim.train.prices import StepPrices
 from moesim.sim.train.resolve import Resolved, resolve
 from moesim.sim.train.step import simulate_step
 
-REFUSALS = (BadLayout, DoesNotFit, ScenarioError)  # a point of a search where there is no answer
 _STEADY = {"dualpipe": 4}  # micro-batches per virtual stage after which a pipeline repeats itself; tested
 _STEADY_ELSE = 2
 
@@ -47,7 +46,7 @@ AS_IS = Hardware()
 def train_hours(scenario: Mapping[str, Any], hardware: Hardware = AS_IS) -> float:
     """GPU-hours of a million tokens of training, with as little more recomputed as it needs to fit.
 
-    A REFUSAL where the point cannot be.
+    A Refusal where the point cannot be.
     """
     resolved = resolve(parse_scenario(dict(scenario)))
     job = replace(resolved.job, cluster=hardware.of(resolved.job.cluster))
@@ -77,7 +76,7 @@ def _simulated_s(job: TrainJob, resolved: Resolved) -> float:
 
 def serve_hours(scenario: Mapping[str, Any], hardware: Hardware = AS_IS) -> float:
     """GPU-hours of a million tokens served, prompts and outputs alike: by a closed loop's clients, else from a queue
-    that is never empty. A REFUSAL where the point cannot be.
+    that is never empty. A Refusal where the point cannot be.
     """
     resolved = resolve_serve(parse_scenario(dict(scenario)))
     deployment, load = _on(resolved.deployment, hardware), resolved.workload

@@ -12,11 +12,12 @@ from typing import Any
 
 from moesim.sim.comparison.expense import step_s
 from moesim.sim.layout.layout import BadLayout
+from moesim.sim.question.refusals import DoesNotFit
 from moesim.sim.question.scenario import ScenarioError, parse_scenario
 from moesim.sim.serve.memory import serve_memory
 from moesim.sim.serve.predict import predict_serve
 from moesim.sim.serve.resolve import resolve_serve
-from moesim.sim.train.memory import DoesNotFit, step_memory
+from moesim.sim.train.memory import step_memory
 from moesim.sim.train.prices import StepPrices
 from moesim.sim.train.resolve import resolve
 

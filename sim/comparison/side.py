@@ -7,10 +7,10 @@ from dataclasses import asdict, dataclass
 from math import ceil
 from typing import Any
 
+from moesim.sim.question.refusals import DoesNotFit
 from moesim.sim.question.scenario import parse_scenario
 from moesim.sim.serve.predict import predict_serve
 from moesim.sim.serve.prediction import ServePrediction
-from moesim.sim.train.memory import DoesNotFit
 from moesim.sim.train.predict import predict_train
 from moesim.sim.train.prediction import Prediction
 from moesim.sim.train.whole_run import TrainingRun, training_run

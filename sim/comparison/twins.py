@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from moesim.hwmodels.facts import did_you_mean
+from moesim.hwmodels.units import GIB
 from moesim.sim.comparison.fitting import fitting_serve, fitting_train, train_memory_bytes
 from moesim.sim.comparison.scaling import DenseEqual, dense_equal
 from moesim.sim.comparison.twin import dense_of_size, dense_twin, twin_scenario
@@ -14,12 +15,12 @@ from moesim.sim.layout.layout import BadLayout
 from moesim.sim.model.arch import ArchError, ModelArch
 from moesim.sim.model.catalogue import load_model
 from moesim.sim.model.params import active_parameters, parameters
+from moesim.sim.question.refusals import DoesNotFit
 from moesim.sim.question.scenario import ScenarioError, parse_scenario
 from moesim.sim.serve.kv_cache import kv_cache
 from moesim.sim.serve.memory import serve_memory
 from moesim.sim.serve.predict import predict_serve
 from moesim.sim.serve.resolve import resolve_serve
-from moesim.sim.train.memory import DoesNotFit
 
 KINDS = ("iso-active", "iso-total", "iso-memory", "iso-quality")
 _MEMORY_STEPS = 24  # halvings of the interval of sizes
@@ -125,7 +126,7 @@ def _equal_memory(scenario: Mapping[str, Any], arch: ModelArch) -> tuple[float, 
         if high / low < 1.002:
             break
     where = "weights, states and activations in training" if training else "weights and the load's keys and values"
-    return high, [f"equal memory per GPU, {wanted / 2**30:.1f} GiB of {where}: {high / 1e9:.3g} B dense parameters"]
+    return high, [f"equal memory per GPU, {wanted / GIB:.1f} GiB of {where}: {high / 1e9:.3g} B dense parameters"]
 
 
 def _train_bytes(scenario: Mapping[str, Any]) -> float:

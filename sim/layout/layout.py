@@ -11,12 +11,13 @@ from math import gcd
 
 from moesim.hwmodels.cluster import Cluster
 from moesim.hwmodels.work import Group
+from moesim.refusal import Refusal
 from moesim.sim.layout.pipeline import SCHEDULES
 from moesim.sim.model.arch import LayerKind, ModelArch
 from moesim.sim.model.params import layer_params, mtp_params
 
 
-class BadLayout(ValueError):
+class BadLayout(Refusal):
     """A layout that cannot be; the message says why and what would do."""
 
 

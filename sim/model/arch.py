@@ -10,6 +10,8 @@ from dataclasses import dataclass, replace
 from reprlib import Repr
 from typing import Literal
 
+from moesim.refusal import Refusal
+
 MixerKind = Literal["attention", "window_attention", "cross_attention", "mamba1", "mamba2", "gated_deltanet", "none"]
 FfnKind = Literal["dense", "moe", "moe_residual", "none"]  # moe_residual: MoE beside a dense MLP (Arctic, PR-MoE)
 RouterKind = Literal["top1", "topk", "group_limited", "expert_choice"]
@@ -20,7 +22,7 @@ _SHORT = Repr()
 _SHORT.maxstring = _SHORT.maxother = 120
 
 
-class ArchError(ValueError):
+class ArchError(Refusal):
     """A model that was asked for cannot be had: says what was asked, why it cannot be, and what would do."""
 
 

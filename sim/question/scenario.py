@@ -11,6 +11,7 @@ from pydantic import BaseModel, Field, ValidationError, field_validator, model_v
 
 from moesim.hwmodels.facts import did_you_mean
 from moesim.hwmodels.units import UnitError, parse_quantity
+from moesim.refusal import Refusal
 from moesim.sim.question.serve_section import (
     AdaptersAsk,
     OffloadAsk,
@@ -32,7 +33,7 @@ RECOMPUTE_MODULES = (
 )  # fmt: skip
 
 
-class ScenarioError(ValueError):
+class ScenarioError(Refusal):
     """A scenario that cannot be; the message says what was asked, why it cannot be, what would do."""
 
 

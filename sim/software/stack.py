@@ -16,6 +16,7 @@ from typing import Any
 from moesim.hwmodels.cluster import Cluster
 from moesim.hwmodels.facts import did_you_mean, read_yaml
 from moesim.hwmodels.gpu import generation_of
+from moesim.refusal import Refusal
 
 
 def parse_release(text: str) -> str:
@@ -46,7 +47,7 @@ def release_age(release: str) -> str:
 _STACKS = Path(__file__).parent / "stacks"
 
 
-class StackError(ValueError):
+class StackError(Refusal):
     """A stack or setting that does not exist."""
 
 

@@ -11,20 +11,17 @@ from dataclasses import dataclass, replace
 from functools import lru_cache
 
 from moesim.hwmodels.dtypes import bytes_per_element
+from moesim.hwmodels.units import GIB
 from moesim.sim.layers.context import ExpertLoad
 from moesim.sim.layout.layout import BadLayout, check_layout, held_params
 from moesim.sim.layout.pipeline import in_flight, orders
 from moesim.sim.model.arch import AttentionArch, LayerKind, ModelArch
+from moesim.sim.question.refusals import DoesNotFit
 from moesim.sim.train.job import TrainJob
 from moesim.sim.train.prices import StepPrices
 
-GIB = 2.0**30
 _CONTEXT_BYTES = 0.25 * GIB  # allocator slack and small buffers inside the framework's own count
 _RESERVE_BYTES = 2.0 * GIB  # CUDA context, NCCL channels, fragmentation: seen by the driver, not by the framework
-
-
-class DoesNotFit(ValueError):
-    """The job needs more memory than a GPU has; the message says how much and what would fit."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -14,7 +14,7 @@ from moesim.hwmodels.collective_traffic import collective_matrix
 from moesim.hwmodels.facts import did_you_mean
 from moesim.hwmodels.topology import Topology
 from moesim.hwmodels.traffic import Loads, exchange_loads
-from moesim.hwmodels.units import parse_quantity
+from moesim.hwmodels.units import MIB, parse_quantity
 from moesim.hwmodels.work import COLLECTIVES, Comm, CommKind
 from moesim.sim.clock.flows import Transfer, run_transfers
 from moesim.sim.question.scenario import ScenarioError
@@ -35,7 +35,7 @@ class Beside:
     @property
     def title(self) -> str:
         """What people wrote, with sizes in bytes."""
-        return f"{self.op} of {self.size_bytes / 2**20:,.4g} MiB by {self.ranks} GPUs {self.stride} apart"
+        return f"{self.op} of {self.size_bytes / MIB:,.4g} MiB by {self.ranks} GPUs {self.stride} apart"
 
 
 @dataclass(frozen=True, slots=True)

@@ -12,9 +12,8 @@ from moesim.hwmodels.collectives import choose, load_fabric_fit
 from moesim.hwmodels.exchange_kernels import exchange_s, remote_copies
 from moesim.hwmodels.facts import comm_records
 from moesim.hwmodels.profile import load_profile
+from moesim.hwmodels.units import MIB
 from moesim.hwmodels.work import Comm, ExpertExchange
-
-_MIB = 2.0**20
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -91,7 +90,7 @@ def bus_factor(work: Comm | ExpertExchange) -> float:
 def band_keys(work: Comm | ExpertExchange, generation: str) -> list[str]:
     """Classes of a transfer, most specific first."""
     if isinstance(work, Comm):
-        size = "large" if work.bytes > 64 * _MIB else "middle" if work.bytes >= _MIB else "small"
+        size = "large" if work.bytes > 64 * MIB else "middle" if work.bytes >= MIB else "small"
         where = "across" if work.group.domains > 1 else "inside"
         return [f"nccl,{size},{where},{generation}", f"nccl,{size},{where}", f"nccl,{size}", "nccl"]
     where = "across" if work.group.domains > 1 else "inside"

@@ -17,16 +17,9 @@ from typing import Any
 
 import yaml
 
-from moesim.hwmodels.facts import FactError
-from moesim.hwmodels.profile import NoFit
-from moesim.hwmodels.units import UnitError
-from moesim.sim.layout.layout import BadLayout
-from moesim.sim.model.arch import ArchError
+from moesim.refusal import Refusal
 from moesim.sim.question.scenario import ScenarioError
-from moesim.sim.software.stack import StackError
-from moesim.sim.train.memory import DoesNotFit
 from moesim.sim.train.predict import predict_train
-from moesim.traces.routing import BadTrace
 
 TRAINED = (
     "step_time_s", "low_s", "high_s", "tokens_per_s", "tokens_per_s_per_gpu", "mfu", "memory_bytes", "memory_fits",
@@ -37,7 +30,6 @@ SERVED = (
     "goodput_per_s", "capacity_requests_per_s", "label", "usd_per_million_output_tokens",
     "joules_per_output_token", "error",
 )  # fmt: skip
-REFUSALS = (ScenarioError, DoesNotFit, BadTrace, BadLayout, ArchError, FactError, NoFit, StackError, UnitError)
 _MOST_POINTS = 1_000_000
 
 Settings = dict[str, Any]
@@ -114,7 +106,7 @@ def evaluate(scenario: Mapping[str, Any], settings: Settings) -> dict[str, Any]:
     answer = _served if results_of(scenario) is SERVED else _trained
     try:
         return row | answer(with_settings(scenario, settings))
-    except REFUSALS as refusal:
+    except Refusal as refusal:
         return row | {"error": str(refusal)}
 
 

@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 
 from moesim.hwmodels.profile import Profile
+from moesim.sim.question.refusals import DoesNotFit
 from moesim.sim.question.scenario import Scenario, ScenarioError, load_scenario, parse_scenario
 from moesim.sim.serve.accounts import decode_shares
 from moesim.sim.serve.figures_of_merit import spread
@@ -20,7 +21,6 @@ from moesim.sim.serve.predict import capacity_per_s
 from moesim.sim.serve.resolve import ResolvedServe, resolve_serve
 from moesim.sim.serve.simulate import PricedJobs, ServeRun, simulate
 from moesim.sim.software.serving_engine import engine_tuning
-from moesim.sim.train.memory import DoesNotFit
 from moesim.sim.variation.knobs_serve import Asked, serve_changes
 from moesim.sim.variation.outcome import by_knob, in_order
 

@@ -12,8 +12,8 @@ from moesim.calibrate.rows.files import blinded, load_rows, published_rows
 from moesim.calibrate.rows.kinds import HIDDEN, SERVING
 from moesim.calibrate.rows.predict_serving import predict_serving_row
 from moesim.calibrate.rows.serving import engine_of, load_of, serving_row
+from moesim.sim.question.refusals import DoesNotFit
 from moesim.sim.question.scenario import ScenarioError
-from moesim.sim.train.memory import DoesNotFit
 
 ROW = {
     "gpu": "H100 SXM", "gpus": "2", "model": "llama-3.1-70b", "precision": "fp8", "engine": "vllm",

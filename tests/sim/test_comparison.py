@@ -16,9 +16,9 @@ from moesim.sim.comparison.twin import dense_of_size
 from moesim.sim.comparison.twins import KINDS, twin_of
 from moesim.sim.model.catalogue import load_model, model_names
 from moesim.sim.model.params import active_parameters, parameters
+from moesim.sim.question.refusals import DoesNotFit
 from moesim.sim.question.scenario import ScenarioError, parse_scenario
 from moesim.sim.serve.predict import predict_serve
-from moesim.sim.train.memory import DoesNotFit
 from moesim.sim.train.prices import StepPrices
 from moesim.sim.train.resolve import resolve
 from moesim.sim.train.step import simulate_step

@@ -13,6 +13,7 @@ import pytest
 from moesim.hwmodels.gpu import load_gpu
 from moesim.sim.layout.layout import BadLayout
 from moesim.sim.model.catalogue import load_model
+from moesim.sim.question.refusals import DoesNotFit
 from moesim.sim.question.scenario import ScenarioError, parse_scenario
 from moesim.sim.serve.frontier import frontier
 from moesim.sim.serve.job import formats_of
@@ -22,7 +23,6 @@ from moesim.sim.serve.resolve import resolve_serve
 from moesim.sim.serve.step_parts import token_grid
 from moesim.sim.software.serving_engine import engine_constants, engine_names, load_engine
 from moesim.sim.software.stack import StackError
-from moesim.sim.train.memory import DoesNotFit
 from moesim.traces.routing import BadTrace
 
 BASE: dict[str, Any] = {

@@ -8,8 +8,8 @@ from typing import Any
 
 from moesim.sim.plan.serve.judge import Served, ServeJudge
 from moesim.sim.plan.serve.space import ServeCandidate
+from moesim.sim.question.refusals import DoesNotFit
 from moesim.sim.serve.frontier import frontier
-from moesim.sim.train.memory import DoesNotFit
 
 _CLIENTS = (1, 4, 16, 64, 256, 1024)
 _MOST = 12  # deployments whose front is drawn

@@ -7,8 +7,10 @@ from math import ceil, inf
 
 import numpy as np
 
+from moesim.hwmodels.units import GIB
 from moesim.sim.plan.serve.bound import Floors, LoadBounds, Pools, floors_of, load_bounds
 from moesim.sim.plan.serve.space import ServeCandidate, Shape
+from moesim.sim.question.refusals import DoesNotFit
 from moesim.sim.question.scenario import LayoutAsk, Scenario
 from moesim.sim.serve.accounts import span_s, utilisation
 from moesim.sim.serve.capacity import drained_per_s
@@ -20,7 +22,6 @@ from moesim.sim.serve.simulate import Machine, PricedJobs, ServeRun, front_of, m
 from moesim.sim.serve.slo import Slo
 from moesim.sim.serve.workload import Workload
 from moesim.sim.software.serving_engine import engine_tuning
-from moesim.sim.train.memory import GIB, DoesNotFit
 from moesim.traces.requests import Requests
 
 _DOUBLINGS, _HALVINGS = 12, 7  # of the search for the rate that a deployment sustains: far, then within 1 %

@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
+from moesim.hwmodels.units import GIB
 from moesim.sim.plan.serve.judge import Served
 from moesim.sim.plan.serve.search import ServeSearch
 from moesim.sim.plan.serve.space import ServeCandidate, Shape
 from moesim.sim.serve.slo import Slo
-from moesim.sim.train.memory import GIB
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,9 +10,9 @@ from moesim.sim.plan.serve.bound import LoadBounds
 from moesim.sim.plan.serve.judge import Served, ServeJudge, too_large
 from moesim.sim.plan.serve.space import Given, ServeCandidate, Shape, deployments, shapes
 from moesim.sim.plan.train.search import Progress
+from moesim.sim.question.refusals import DoesNotFit
 from moesim.sim.question.scenario import Scenario, ScenarioError
 from moesim.sim.serve.slo import Slo
-from moesim.sim.train.memory import DoesNotFit
 
 SERVE_OBJECTIVES = ("goodput", "cost", "tokens_per_dollar", "tokens_per_s_per_gpu", "ttft", "tpot")
 

@@ -6,11 +6,11 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from moesim.hwmodels.cluster import Cluster
+from moesim.hwmodels.units import GIB
 from moesim.sim.layout.layout import Layout
 from moesim.sim.plan.train.judge import Finalist
 from moesim.sim.plan.train.search import Search
 from moesim.sim.plan.train.space import Candidate
-from moesim.sim.train.memory import GIB
 
 _WORTH = 0.01  # of a step: smaller differences in a category are not named
 

@@ -8,10 +8,10 @@ from dataclasses import dataclass
 from heapq import nsmallest
 from multiprocessing import get_context
 
+from moesim.hwmodels.units import GIB
 from moesim.sim.plan.train.judge import Finalist, Judge
 from moesim.sim.plan.train.space import Candidate, candidates, default_space
 from moesim.sim.question.scenario import Scenario, ScenarioError
-from moesim.sim.train.memory import GIB
 
 Progress = Callable[[str, int, int], None]  # what is being done, how much of it, of how much
 
