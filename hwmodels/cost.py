@@ -102,9 +102,10 @@ class KernelCostModel:
         gpu = self._cluster.gpu
         peak, sms = gpu.peak(work.dtype), max(1, gpu.sm_count)
         if isinstance(work, Gemm):
-            fit = self._profile.gemm(self._stand_in("gemm", work.dtype))
+            fit = self._profile.fit_of(self._profile.gemms, "gemm", self._stand_in("gemm", work.dtype))
             return gemm_legs(work, peak, gpu.hbm_bytes_per_s, sms, fit)
-        grouped = self._profile.grouped_gemm(self._stand_in("grouped_gemm", work.dtype))
+        name = self._stand_in("grouped_gemm", work.dtype)
+        grouped = self._profile.fit_of(self._profile.grouped_gemms, "grouped_gemm", name)
         return grouped_gemm_legs(work, peak, gpu.hbm_bytes_per_s, sms, grouped)
 
     def _price(self, work: Work) -> Cost:
@@ -123,12 +124,10 @@ class KernelCostModel:
             )
         if isinstance(work, Stream):
             return self._stream(work)
-        floor, bound = floor_s(work, self._cluster.gpu), bound_of(work, self._cluster.gpu)
-        seconds, spread, source = self._kernel(work)
-        return Cost(max(seconds, floor), spread, bound, source)
+        return self._kernel(work)
 
     def _stream(self, work: Stream) -> Cost:
-        key = stream_key(work)
+        key = stream_key(work) if self._profile.streams else ""
         fit = self._profile.streams.get(key)
         if fit is not None:
             seconds = stream_time_s(work, self._cluster.gpu.hbm_bytes_per_s, fit)
@@ -139,23 +138,26 @@ class KernelCostModel:
         )
         return Cost(seconds, 0.15, "memory", "assumed: memory-bound kernels")
 
-    def _kernel(self, work: Gemm | GroupedGemm | Attention) -> tuple[float, float, str]:
-        gpu, sustained = self._cluster.gpu, self._sustained
-        peak, sms = gpu.peak(work.dtype), max(1, gpu.sm_count)
+    def _kernel(self, work: Gemm | GroupedGemm | Attention) -> Cost:
+        """The fit's time in a long step, at least the roofline floor."""
+        gpu, profile, sustained = self._cluster.gpu, self._profile, self._sustained
+        op = "gemm" if isinstance(work, Gemm) else "grouped_gemm" if isinstance(work, GroupedGemm) else "attention"
+        dtype = self._stand_in(op, work.dtype)
+        spread, source = self._spread(op, dtype), self._source(op, dtype, work.dtype)
+        on = (gpu.peak(work.dtype), gpu.hbm_bytes_per_s, max(1, gpu.sm_count))
+        floor, bound = floor_s(work, gpu), bound_of(work, gpu)
         if isinstance(work, Gemm):
-            op, factor = "gemm", sustained.gemm.get(work.dtype, 1.0)
-            dtype = self._stand_in(op, work.dtype)
-            seconds = gemm_time_s(work, peak, gpu.hbm_bytes_per_s, sms, self._profile.gemm(dtype))
+            factor = sustained.gemm.get(work.dtype, 1.0)
+            seconds = gemm_time_s(work, *on, profile.fit_of(profile.gemms, op, dtype))
         elif isinstance(work, GroupedGemm):
             # one group is a plain GEMM, whatever launches it
             factors = sustained.gemm if len(work.rows) == 1 else sustained.grouped
-            op, factor = "grouped_gemm", factors.get(work.dtype, 1.0)
-            dtype = self._stand_in(op, work.dtype)
-            seconds = grouped_gemm_time_s(work, peak, gpu.hbm_bytes_per_s, sms, self._profile.grouped_gemm(dtype))
+            factor = factors.get(work.dtype, 1.0)
+            seconds = grouped_gemm_time_s(work, *on, profile.fit_of(profile.grouped_gemms, op, dtype))
         else:
-            op, factor, dtype = "attention", sustained.attention, self._stand_in("attention", work.dtype)
-            seconds = attention_time_s(work, peak, gpu.hbm_bytes_per_s, sms, self._profile.attention(dtype))
-        return seconds * factor, self._spread(op, dtype), self._source(op, dtype, work.dtype)
+            factor = sustained.attention
+            seconds = attention_time_s(work, *on, profile.fit_of(profile.attentions, op, dtype))
+        return Cost(max(seconds * factor, floor), spread, bound, source)
 
     def _stand_in(self, op: str, dtype: str) -> str:
         """The dtype whose fit is used: its own where measured, else the nearest format on the same tensor path."""

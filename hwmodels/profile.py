@@ -78,19 +78,8 @@ class Profile:
             raise NoFit(f"{self.gpu}: no collective was measured; calibrate with --ranks 2 or more")
         return self.collective_fit
 
-    def gemm(self, dtype: str) -> GemmFit:
-        """GEMM coefficients. NoFit when the dtype was not measured."""
-        return self._get(self.gemms, "gemm", dtype)
-
-    def grouped_gemm(self, dtype: str) -> GroupedGemmFit:
-        """Grouped GEMM coefficients. NoFit when the dtype was not measured."""
-        return self._get(self.grouped_gemms, "grouped_gemm", dtype)
-
-    def attention(self, dtype: str) -> AttentionFit:
-        """Attention coefficients, all phases. NoFit when the dtype was not measured."""
-        return self._get(self.attentions, "attention", dtype)
-
-    def _get(self, fits: Mapping[str, F], op: str, dtype: str) -> F:
+    def fit_of(self, fits: Mapping[str, F], op: str, dtype: str) -> F:
+        """Coefficients of one dtype out of `gemms`, `grouped_gemms` or `attentions`. NoFit when it was not measured."""
         name = "bf16" if dtype == "fp16" else dtype  # same tensor path, same bytes
         fit = fits.get(name)
         if fit is None:

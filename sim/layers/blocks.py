@@ -21,6 +21,18 @@ from moesim.sim.model.arch import LayerKind
 _LOSS_FORWARD_SHARE = 0.4  # of what cross-entropy moves per logit
 
 
+def block_steps(ctx: LayerContext, name: str, kind: LayerKind | None) -> tuple[Step, ...]:
+    """Forward steps of one block of a virtual stage: "embedding", "head", "mtp...", or a layer of this kind."""
+    if name == "embedding":
+        return embedding_steps(ctx)
+    if name == "head":
+        return head_steps(ctx)
+    if name.startswith("mtp"):
+        return mtp_steps(ctx)
+    assert kind is not None
+    return layer_steps(ctx, kind)
+
+
 def layer_steps(ctx: LayerContext, kind: LayerKind) -> tuple[Step, ...]:
     """All forward steps of one layer."""
     steps: list[Step] = []

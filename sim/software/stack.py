@@ -8,6 +8,7 @@ named as assumed, looked up from the most specific key to the most general one.
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from functools import cache
 from pathlib import Path
@@ -156,12 +157,12 @@ def load_stack(name: str, cluster: Cluster, overrides: dict[str, Any] | None = N
     return Stack(name=name, **record), assumed
 
 
-def _candidates(qualifiers: tuple[str, ...]) -> list[str]:
+def _candidates(qualifiers: tuple[str, ...], generations: Mapping[str, str]) -> list[str]:
     """Keys from specific to general: a GPU family may fall back to its generation, all then to '*'."""
     keys: list[tuple[str, ...]] = [()]
     for qualifier in qualifiers:
         options = [qualifier]
-        parent = generation_of().get(qualifier, qualifier)  # a GPU family without a constant of its own
+        parent = generations.get(qualifier, qualifier)
         if parent != qualifier:
             options.append(parent)
         options.append("*")
@@ -197,6 +198,7 @@ class Tuning:
         self._overrides = overrides or {}
         self._table = constants() if table is None else table
         self.used: dict[str, Constant] = {}
+        self._generation_of = generation_of()  # a GPU family without a constant of its own takes its generation's
         self._cache: dict[tuple[str, tuple[str, ...]], Constant] = {}
 
     def get(self, name: str, *qualifiers: str) -> float:
@@ -209,7 +211,7 @@ class Tuning:
         return found.value
 
     def _find(self, name: str, qualifiers: tuple[str, ...]) -> Constant:
-        for candidate in _candidates(qualifiers):
+        for candidate in _candidates(qualifiers, self._generation_of):
             key = f"{name}[{candidate}]" if candidate else name
             record = self._table.get(key)
             if key in self._overrides:  # an own machine's constants may be more specific than any shipped one

@@ -17,7 +17,7 @@ from moesim.sim.layout.pipeline import Slot
 from moesim.sim.layout.placement import expert_loads
 from moesim.sim.software.stack import Stack, Tuning
 from moesim.sim.train.job import TrainJob
-from moesim.sim.train.segment_time import SegmentTime, merge, price
+from moesim.sim.train.segment_time import SegmentTime, beside_slowdown, merge, price
 from moesim.sim.train.segments import PLAIN, SegmentFactory, Variant
 
 _Key = tuple[object, ...]
@@ -35,14 +35,6 @@ def sustained(tuning: Tuning, cluster: Cluster, stack: Stack, precision: str) ->
         stream_bandwidth={k: tuning.get("stream_bandwidth", k) for k in ("softmax", "permute", "cast", "loss", "*")},
         stream_launch_s=0.0,  # launches are counted per op, as kernel_gap_s
     )
-
-
-def beside_slowdown(tuning: Tuning, stack: Stack, cluster: Cluster) -> dict[str, float]:
-    """How many times as long compute and transfers take beside each other: kernels of the exchange hold some
-    multiprocessors, and reach a share of their speed alone."""
-    sms, held = cluster.gpu.sm_count, tuning.get("exchange_sms", stack.dispatcher)
-    compute = sms / (sms - held) if sms > held else 1.0
-    return {"compute_factor": compute, "transfers_factor": tuning.get("overlap_comm_slowdown", stack.constants_of)}
 
 
 class StepPrices:
@@ -75,7 +67,7 @@ class StepPrices:
         self.gap_s = tuning.get("kernel_gap_s", job.stack.constants_of)  # between two kernels of one stream
         self._signatures = [self.factory.signature(c) for c in self.chunks]
         self._segments: dict[_Key, Segment] = {}
-        self._times: dict[_Key, SegmentTime] = {}
+        self.times: dict[_Key, SegmentTime] = {}  # by phase, contents and variant; grows as slots are asked for
 
     def _key(self, slot: Slot, variant: Variant) -> _Key:
         key: _Key = (slot.phase, self._signatures[slot.stage], variant)
@@ -86,21 +78,14 @@ class StepPrices:
         key = self._key(slot, variant)
         segment = self._segments.get(key)
         if segment is None:
-            segment = self._segments[key] = self._build(slot, variant)
+            chunk = self.chunks[slot.stage]
+            if slot.phase == "FB":
+                ahead = self.factory.segment("F", chunk, Variant(gather=variant.gather), own_comm=True)
+                segment = merge(ahead, self.factory.segment("B", self.chunks[slot.stage_b], variant, own_comm=True))
+            else:
+                segment = self.factory.segment(slot.phase, chunk, variant)
+            self._segments[key] = segment
         return segment
-
-    def _build(self, slot: Slot, variant: Variant) -> Segment:
-        chunk, factory = self.chunks[slot.stage], self.factory
-        if slot.phase == "FB":
-            backward = factory.backward(self.chunks[slot.stage_b], variant, own_comm=True)
-            return merge(factory.forward(chunk, Variant(gather=variant.gather), own_comm=True), backward)
-        if slot.phase == "F":
-            return factory.forward(chunk, variant)
-        if slot.phase == "B":
-            return factory.backward(chunk, variant)
-        if slot.phase == "I":
-            return factory.backward_input(chunk, variant)
-        return factory.backward_weight(chunk, variant)
 
     def segment_times(self, slots: Iterable[tuple[Slot, Variant]]) -> list[SegmentTime]:
         """Priced segments of these slots, in their order."""
@@ -108,21 +93,12 @@ class StepPrices:
         for slot, variant in slots:
             self.segment(slot, variant)
             keys.append(self._key(slot, variant))
-        return [self._time(key) for key in keys]
-
-    def _time(self, key: _Key) -> SegmentTime:
-        time = self._times.get(key)
-        if time is None:
-            slow = None
-            if key[0] == "FB":
-                factors = beside_slowdown(self.tuning, self.job.stack, self.job.cluster)
-                slow = {"compute": factors["compute_factor"], "comm": factors["transfers_factor"]}
-            time = self._times[key] = price(self._segments[key], self.model, self.gap_s, slow)
-        return time
-
-    def named_times(self) -> dict[str, SegmentTime]:
-        """All segments priced so far, by phase and number."""
-        return {f"{key[0]}{i}": time for i, (key, time) in enumerate(self._times.items())}
+        for key in keys:
+            if key not in self.times:
+                beside = beside_slowdown(self.tuning, self.job.stack, self.job.cluster) if key[0] == "FB" else None
+                slow = beside and {"compute": beside["compute_factor"], "comm": beside["transfers_factor"]}
+                self.times[key] = price(self._segments[key], self.model, self.gap_s, slow)
+        return [self.times[key] for key in keys]
 
     def send_s(self) -> float:
         """Seconds to hand one micro-batch's activations to the next pipeline rank."""

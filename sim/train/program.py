@@ -38,7 +38,6 @@ class _Builder:
         self.variants: dict[int, Variant] = {}
         self.gathered: dict[tuple[int, int], int] = {}  # (rank, stage) -> dp item its first forward waits for
         self.done: dict[tuple[str, int, int], tuple[int, ...]] = {}  # items that end a phase: compute, host
-        self.send_s = prices.send_s()
         self.orders = orders(job.layout.schedule, job.layout.pp, job.layout.vpp, job.micro_batches)
 
     def _variant(self, slot: Slot, first: set[Slot], last: set[Slot]) -> Variant:
@@ -74,6 +73,7 @@ class _Builder:
             first, last = _edges(order)
             asked += [(rank, slot, self._variant(slot, first, last)) for slot in order]
         times = self.prices.segment_times((slot, variant) for _, slot, variant in asked)
+        self.send_s = self.prices.send_s()
         placed = [(*place, time) for place, time in zip(asked, times, strict=True)]
         host = any(p[3].host_s > p[3].duration_s for p in placed)
         previous_host: dict[int, int] = {}

@@ -6,9 +6,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from math import inf
 
+from moesim.hwmodels.cluster import Cluster
 from moesim.hwmodels.cost import CostModel
 from moesim.hwmodels.work import Comm, ExpertExchange
 from moesim.sim.layers.graph import STREAMS, HostBlock, Op, Segment
+from moesim.sim.software.stack import Stack, Tuning
 
 
 def flows_on_wire(op: Op) -> tuple[str, int] | None:
@@ -244,3 +246,11 @@ def _turns(segment: Segment) -> list[list[tuple[int, Op]]]:
         if op.stream == "comm":
             blocks.append([])
     return [b for b in blocks if b]
+
+
+def beside_slowdown(tuning: Tuning, stack: Stack, cluster: Cluster) -> dict[str, float]:
+    """How many times as long compute and transfers take beside each other: kernels of the exchange hold some
+    multiprocessors, and reach a share of their speed alone."""
+    sms, held = cluster.gpu.sm_count, tuning.get("exchange_sms", stack.dispatcher)
+    compute = sms / (sms - held) if sms > held else 1.0
+    return {"compute_factor": compute, "transfers_factor": tuning.get("overlap_comm_slowdown", stack.constants_of)}

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
 from moesim.hwmodels.dtypes import bytes_per_element
 from moesim.hwmodels.work import Comm, CommKind
-from moesim.sim.layers.blocks import embedding_steps, head_steps, layer_steps, mtp_steps
+from moesim.sim.layers.blocks import block_steps
 from moesim.sim.layers.context import ExpertLoad, LayerContext
 from moesim.sim.layers.graph import Op, Segment, SegmentBuilder
 from moesim.sim.layers.steps import (
@@ -39,19 +39,23 @@ PLAIN = Variant()
 
 @dataclass(frozen=True, slots=True)
 class _Part:
-    """One direction of a micro-batch: its letter, what it appends of a block's steps, and its share of bookkeeping."""
+    """One direction of a micro-batch: its letter, and what it does with a block's steps."""
 
     letter: str
     append: Callable[[SegmentBuilder, Sequence[Step]], None]
     backward: bool
     recomputes: bool = False
-    share: float = 1.0
+    gathers: bool = True  # parameters before they are used
+    reduces: bool = False  # gradients once they are there
+    share: float = 1.0  # of an expert layer's bookkeeping on the CPU
 
 
-_FORWARD = _Part("F", forward, backward=False)
-_BACKWARD = _Part("B", backward, backward=True, recomputes=True)
-_INPUT = _Part("I", backward_input, backward=True, recomputes=True, share=0.5)
-_WEIGHT = _Part("W", backward_weight, backward=True, share=0.5)
+_PARTS = {
+    "F": _Part("F", forward, backward=False),
+    "B": _Part("B", backward, backward=True, recomputes=True, reduces=True),
+    "I": _Part("I", backward_input, backward=True, recomputes=True, share=0.5),
+    "W": _Part("W", backward_weight, backward=True, gathers=False, reduces=True, share=0.5),
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,7 +79,7 @@ class SegmentFactory:
         self._ctx = _context(job, tuning)
         self._loads = loads
         self._recompute = job.recompute
-        self._steps: dict[tuple[LayerKind, ExpertLoad | None], tuple[Step, ...]] = {}
+        self._steps: dict[tuple[object, ...], tuple[Step, ...]] = {}
 
     def signature(self, chunk: Chunk) -> tuple[object, ...]:
         """Equal for chunks whose segments are identical."""
@@ -84,45 +88,26 @@ class SegmentFactory:
 
     def blocks(self, chunk: Chunk) -> list[tuple[str, tuple[Step, ...], LayerKind | None]]:
         """The chunk's blocks in forward order: (name, steps, layer kind or None)."""
+        blocks = []
         loads = iter([self._loads[i] for i in chunk.layers])
-        return [(name, self._steps_of(name, kind, loads), kind) for name, kind in chunk.blocks(self._ctx.arch)]
+        for name, kind in chunk.blocks(self._ctx.arch):
+            load = next(loads) if name.startswith("L") else self._loads[-1] if name.startswith("mtp") else None
+            key = (name.rstrip("0123456789"), kind, load)
+            if key not in self._steps:
+                self._steps[key] = block_steps(replace(self._ctx, load=load), name, kind)
+            blocks.append((name, self._steps[key], kind))
+        return blocks
 
-    def _steps_of(self, name: str, kind: LayerKind | None, loads: Iterator[ExpertLoad | None]) -> tuple[Step, ...]:
-        if name == "embedding":
-            return embedding_steps(self._ctx)
-        if name == "head":
-            return head_steps(self._ctx)
-        if name.startswith("mtp"):
-            return mtp_steps(replace(self._ctx, load=self._loads[-1]))
-        assert kind is not None
-        return self._layer(kind, next(loads))
+    def segment(self, phase: str, chunk: Chunk, variant: Variant = PLAIN, own_comm: bool = False) -> Segment:
+        """One micro-batch of a chunk: "F" forward, "B" backward, or its halves "I" (inputs) and "W" (weights).
 
-    def _layer(self, kind: LayerKind, load: ExpertLoad | None) -> tuple[Step, ...]:
-        steps = self._steps.get((kind, load))
-        if steps is None:
-            steps = self._steps[kind, load] = layer_steps(replace(self._ctx, load=load), kind)
-        return steps
-
-    def forward(self, chunk: Chunk, variant: Variant = PLAIN, own_comm: bool = False) -> Segment:
-        """Forward of one micro-batch."""
-        return self._segment(_FORWARD, chunk, variant, own_comm)
-
-    def backward(self, chunk: Chunk, variant: Variant = PLAIN, own_comm: bool = False) -> Segment:
-        """Recompute, input and weight gradients of one micro-batch."""
-        return self._segment(_BACKWARD, chunk, variant, own_comm)
-
-    def backward_input(self, chunk: Chunk, variant: Variant = PLAIN) -> Segment:
-        """Recompute and input gradients only ("B" of zero-bubble schedules)."""
-        return self._segment(_INPUT, chunk, replace(variant, reduce=False))
-
-    def backward_weight(self, chunk: Chunk, variant: Variant = PLAIN) -> Segment:
-        """Weight gradients only ("W")."""
-        return self._segment(_WEIGHT, chunk, replace(variant, gather=False))
-
-    def _segment(self, part: _Part, chunk: Chunk, variant: Variant, own_comm: bool = False) -> Segment:
+        The segment depends on nothing but the job; `own_comm` puts transfers on a stream of their own, so that another
+        micro-batch can compute beside them.
+        """
+        part = _PARTS[phase]
         builder = SegmentBuilder(f"{part.letter}{chunk.index}", own_comm=own_comm)
         blocks = self.blocks(chunk)[:: -1 if part.backward else 1]
-        gathers = self._gathers(builder, blocks) if variant.gather else {}
+        gathers = self._gathers(builder, blocks) if variant.gather and part.gathers else {}
         stretches: list[_Stretch] = []
         for i, (name, steps, kind) in enumerate(blocks):
             if i in gathers:
@@ -134,7 +119,7 @@ class SegmentFactory:
                 first = len(builder.ops)
             part.append(builder, steps)
             stretches.append(_Stretch(first, len(builder.ops), part.backward, kind))
-            if variant.reduce and part.backward:
+            if variant.reduce and part.reduces:
                 self._reduce(builder, name, kind)
         self._host(builder, stretches, part)
         return builder.build()
@@ -198,7 +183,7 @@ class SegmentFactory:
     def _adapter_params(self, kind: LayerKind) -> float:
         """LoRA parameters of one layer on one GPU: rank x (inputs + outputs) of every adapted linear layer."""
         load = next((ld for k, ld in zip(self._ctx.arch.layers, self._loads, strict=True) if k == kind), None)
-        linears = [s for s in self._layer(kind, load) if isinstance(s, Linear)]
+        linears = [s for s in block_steps(replace(self._ctx, load=load), "L", kind) if isinstance(s, Linear)]
         return float(sum(s.adapter_rank * (s.n + s.k) for s in linears))
 
     def _gathers(

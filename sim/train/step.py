@@ -47,8 +47,8 @@ def simulate_exact(prices: StepPrices) -> StepResult:
 
 
 def _booked(prices: StepPrices, step: StepProgram, timeline: Timeline) -> StepResult:
-    tail = end_of_step_s(prices, timeline.makespan_s)
-    return account(timeline, step.slots, step.times, tail, prices.named_times())
+    named = {f"{key[0]}{i}": time for i, (key, time) in enumerate(prices.times.items())}
+    return account(timeline, step.slots, step.times, end_of_step_s(prices, timeline.makespan_s), named)
 
 
 def account(

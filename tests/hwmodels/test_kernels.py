@@ -8,6 +8,7 @@ from functools import partial
 from itertools import pairwise
 
 import pytest
+from measured import fit_of
 
 from moesim.hwmodels.collective_fit import domain_collective_s, ring_steps, wire_bytes
 from moesim.hwmodels.gpu import load_gpu
@@ -23,18 +24,18 @@ DIP = 0.35
 
 
 def gemm_s(gpu: str, work: Gemm, surfaces: bool = True) -> float:
-    g, dtype, fit = load_gpu(gpu), _peak_dtype(gpu, work.dtype), load_profile(gpu).gemm(work.dtype)
+    g, dtype, fit = load_gpu(gpu), _peak_dtype(gpu, work.dtype), fit_of(load_profile(gpu), "gemm", work.dtype)
     fit = fit if surfaces else replace(fit, surface=None)
     return gemm_time_s(work, g.peak(dtype), g.hbm_bytes_per_s, g.sm_count, fit)
 
 
 def grouped_s(gpu: str, work: GroupedGemm) -> float:
-    g, fit = load_gpu(gpu), load_profile(gpu).grouped_gemm(work.dtype)
+    g, fit = load_gpu(gpu), fit_of(load_profile(gpu), "grouped_gemm", work.dtype)
     return grouped_gemm_time_s(work, g.peak(_peak_dtype(gpu, work.dtype)), g.hbm_bytes_per_s, g.sm_count, fit)
 
 
 def attention_s(gpu: str, work: Attention, surfaces: bool = True) -> float:
-    g, fit = load_gpu(gpu), load_profile(gpu).attention(work.dtype)
+    g, fit = load_gpu(gpu), fit_of(load_profile(gpu), "attention", work.dtype)
     fit = fit if surfaces else replace(fit, surface=None, decode_surface=None)
     peak = g.peak(_peak_dtype(gpu, work.dtype))
     return attention_time_s(work, peak, g.hbm_bytes_per_s, g.sm_count, fit)

@@ -8,6 +8,7 @@ from importlib.resources import files
 from importlib.util import find_spec
 
 import pytest
+from measured import fit_of
 
 from moesim.hwmodels.facts import FactError
 from moesim.hwmodels.gpu import gpu_names, load_gpu
@@ -48,18 +49,18 @@ def test_long_bf16_gemms_are_predicted_well(gpu: str) -> None:
 
 def test_no_fit_says_what_there_is() -> None:
     with pytest.raises(NoFit, match=r"a100-sxm-80gb: no gemm fit for 'fp8'; fitted: bf16"):
-        load_profile("a100-sxm-80gb").gemm("fp8")
+        fit_of(load_profile("a100-sxm-80gb"), "gemm", "fp8")
     with pytest.raises(NoFit):
-        load_profile("h100-sxm").grouped_gemm("nvfp4")
+        fit_of(load_profile("h100-sxm"), "grouped_gemm", "nvfp4")
     with pytest.raises(NoFit):
-        load_profile("h100-sxm").attention("no-such-dtype")
+        fit_of(load_profile("h100-sxm"), "attention", "no-such-dtype")
     with pytest.raises(FactError):
         load_profile("no-such-gpu")
 
 
 def test_fp16_runs_like_bf16() -> None:
     profile = load_profile("h100-sxm")
-    assert profile.gemm("fp16") == profile.gemm("bf16")
+    assert fit_of(profile, "gemm", "fp16") == fit_of(profile, "gemm", "bf16")
 
 
 @pytest.mark.parametrize(
@@ -77,7 +78,7 @@ def test_derived_profiles_are_marked(gpu: str, lender: str) -> None:
     profile, base = load_profile(gpu), load_profile(lender)
     assert profile.gpu == gpu
     assert profile.derived_from == lender and profile.derived_note
-    assert profile.gemm("bf16" if load_gpu(gpu).supports("bf16") else "fp16") == base.gemm("bf16")
+    assert fit_of(profile, "gemm", "bf16" if load_gpu(gpu).supports("bf16") else "fp16") == fit_of(base, "gemm", "bf16")
     assert profile.provenance == base.provenance
 
 
@@ -98,7 +99,7 @@ def test_files_are_canonical(gpu: str) -> None:
     raw = json.loads(text)
     assert text == profile_text(raw)
     assert "/work" not in text and "/home" not in text
-    fit = profile_from_dict(raw).gemm("bf16")
+    fit = fit_of(profile_from_dict(raw), "gemm", "bf16")
     assert json.loads(json.dumps(dataclasses.asdict(fit))) == raw["gemm"]["bf16"]
 
 

@@ -26,7 +26,7 @@ def _forward_flops(prices: StepPrices) -> float:
     """FLOPs of one step's forward passes over all GPUs."""
     total = 0.0
     for chunk in prices.chunks:
-        for op in prices.factory.forward(chunk).ops:
+        for op in prices.factory.segment("F", chunk).ops:
             if isinstance(op.work, Gemm | GroupedGemm | Attention):
                 total += op.work.flops
     lay = prices.job.layout
@@ -95,8 +95,8 @@ def test_the_busiest_rank_carries_at_least_the_mean(sigma: float, seed: int) -> 
 def test_backward_does_twice_the_gemms_of_forward() -> None:
     prices = prices_of(job(DENSE, 8, {"pp": 2}))
     for chunk in prices.chunks:
-        forward = sum(op.work.flops for op in prices.factory.forward(chunk).ops if isinstance(op.work, Gemm))
-        backward = sum(op.work.flops for op in prices.factory.backward(chunk).ops if isinstance(op.work, Gemm))
+        forward = sum(op.work.flops for op in prices.factory.segment("F", chunk).ops if isinstance(op.work, Gemm))
+        backward = sum(op.work.flops for op in prices.factory.segment("B", chunk).ops if isinstance(op.work, Gemm))
         assert backward == 2.0 * forward
 
 
@@ -105,8 +105,8 @@ def test_split_backward_is_the_whole_backward() -> None:
     for name in ("1F1B", "MoE with EP"):
         prices = prices_of(JOBS[name])
         for chunk in prices.chunks:
-            whole = sorted(str(op.work) for op in prices.factory.backward(chunk).ops if op.work.flops)
-            halves = [*prices.factory.backward_input(chunk).ops, *prices.factory.backward_weight(chunk).ops]
+            whole = sorted(str(op.work) for op in prices.factory.segment("B", chunk).ops if op.work.flops)
+            halves = [*prices.factory.segment("I", chunk).ops, *prices.factory.segment("W", chunk).ops]
             assert sorted(str(op.work) for op in halves if op.work.flops) == whole
 
 

@@ -38,9 +38,9 @@ def test_one_expert_top_1_is_the_dense_model_plus_a_router() -> None:
     alike = Tuning(dict.fromkeys([k for k in constants() if k.startswith(("grouped_factor", "gemm_factor"))], 1.0))
     moe_sim, dense_sim = (prices_of(job(model, 8, {}, stack="hai-llm"), alike) for model in (one, dense))
     for chunk in moe_sim.chunks:
-        for build in ("forward", "backward"):
-            ours = getattr(moe_sim.factory, build)(chunk).ops
-            theirs = getattr(dense_sim.factory, build)(chunk).ops
+        for phase in "FB":
+            ours = moe_sim.factory.segment(phase, chunk).ops
+            theirs = dense_sim.factory.segment(phase, chunk).ops
             router = sum(op.work.flops for op in ours if "router" in op.name)
             assert sum(op.work.flops for op in ours) - router == sum(op.work.flops for op in theirs)
     moe, plain = simulate_step(moe_sim), simulate_step(dense_sim)
@@ -61,7 +61,7 @@ def test_one_expert_top_1_is_the_dense_model_plus_a_router() -> None:
 def test_without_expert_parallelism_no_token_travels(layout: dict[str, int]) -> None:
     prices = prices_of(job(MOE, 8, layout))
     for chunk in prices.chunks:
-        ops = [*prices.factory.forward(chunk).ops, *prices.factory.backward(chunk).ops]
+        ops = [*prices.factory.segment("F", chunk).ops, *prices.factory.segment("B", chunk).ops]
         assert not any(isinstance(op.work, ExpertExchange) for op in ops)
     assert "ep_comm" not in simulate_step(prices).breakdown_s
 
@@ -69,7 +69,7 @@ def test_without_expert_parallelism_no_token_travels(layout: dict[str, int]) -> 
 def test_one_gpu_sends_nothing() -> None:
     prices = prices_of(job(DENSE, 1, {}, global_batch=4))
     for chunk in prices.chunks:
-        ops = [*prices.factory.forward(chunk).ops, *prices.factory.backward(chunk).ops]
+        ops = [*prices.factory.segment("F", chunk).ops, *prices.factory.segment("B", chunk).ops]
         assert not any(isinstance(op.work, Comm) for op in ops)
     assert not COMMUNICATION & {k for k, v in simulate_step(prices).breakdown_s.items() if v > 0.0}
 

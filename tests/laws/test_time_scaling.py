@@ -111,6 +111,7 @@ def test_expert_exchanges_scale(group: Group, kernel: str) -> None:
 
 
 def test_the_slow_records_differ_in_seconds_only() -> None:
-    fit = load_profile("h100-sxm").gemm("bf16")
+    profile = load_profile("h100-sxm")
+    fit = profile.fit_of(profile.gemms, "gemm", "bf16")
     changed = {k for k, v in asdict(slow_record(fit)).items() if v != asdict(fit)[k]}
     assert changed <= {"launch_s", "decline_scale_s", "serial_s_per_k"}

@@ -104,8 +104,8 @@ class Cell:
         key = self._step_prices.factory.signature(chunk)
         found = self._seen.get(key)
         if found is None:
-            forward = self._step_prices.factory.forward(chunk, own_comm=self._own)
-            backward = self._step_prices.factory.backward(chunk, own_comm=self._own)
+            forward = self._step_prices.factory.segment("F", chunk, own_comm=self._own)
+            backward = self._step_prices.factory.segment("B", chunk, own_comm=self._own)
             compute = self._busy_s(forward, "compute"), self._busy_s(backward, "compute")
             sent = (self._busy_s(forward, "comm"), self._busy_s(backward, "comm")) if self._own else (0.0, 0.0)
             found = (*compute, *sent)

@@ -16,7 +16,7 @@ from moesim.sim.question.scenario import Scenario
 from moesim.sim.software.stack import Stack, Tuning, release_age
 from moesim.sim.train.job import TrainJob
 from moesim.sim.train.memory import step_memory
-from moesim.sim.train.prices import StepPrices, beside_slowdown, sustained
+from moesim.sim.train.prices import StepPrices, sustained
 from moesim.sim.train.resolve import (
     check_precision,
     decided,
@@ -26,6 +26,7 @@ from moesim.sim.train.resolve import (
     train_job,
     training_of,
 )
+from moesim.sim.train.segment_time import beside_slowdown
 from moesim.sim.train.step import simulate_step
 
 
