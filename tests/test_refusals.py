@@ -7,8 +7,9 @@ import inspect
 import pkgutil
 from collections.abc import Iterator
 
-import moesim
 import pytest
+
+import moesim
 from moesim.refusal import Refusal
 from moesim.reports.failures import guarded
 

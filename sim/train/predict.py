@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from pathlib import Path
-from typing import Any
 
-from moesim.hwmodels.gpu import GpuSpec
+from moesim.hwmodels.money import Price, gpu_hours, usd, usd_per_million
+from moesim.hwmodels.power import busy_w, energy_note, facility_factor
 from moesim.hwmodels.units import GIB
 from moesim.sim.layout.layout import BadLayout, check_layout
 from moesim.sim.model.params import flops_per_token
 from moesim.sim.question.refusals import DoesNotFit
-from moesim.sim.question.scenario import Scenario, load_scenario, parse_scenario
+from moesim.sim.question.scenario import Asked, scenario_of
 from moesim.sim.train.band import interval
 from moesim.sim.train.bounds import lower_bounds_s
 from moesim.sim.train.corrections import corrected, corrected_interval
@@ -22,11 +21,9 @@ from moesim.sim.train.resolve import Resolved, resolve
 from moesim.sim.train.result import StepResult
 from moesim.sim.train.simulator import StepSimulator
 
-_BUSY_POWER_SHARE = 0.85  # assumed: GPUs draw this share of TDP while training, hosts and network not counted
-
 
 def predict_train(
-    scenario: Scenario | dict[str, Any] | str | Path,
+    scenario: Asked,
     *,
     check_memory: bool = True,
     exact: bool = False,
@@ -39,10 +36,7 @@ def predict_train(
     op as an event of its own instead of replaying each distinct segment; without `events` the recursion runs in the
     engine's place. The answer is the same.
     """
-    if isinstance(scenario, (str, Path)):
-        scenario = load_scenario(scenario)
-    elif isinstance(scenario, dict):
-        scenario = parse_scenario(scenario)
+    scenario = scenario_of(scenario)
     resolved = resolve(scenario)
     simulator = StepSimulator(resolved.job, resolved.kernels, resolved.tuning())
     memory = tuple(step_memory(simulator))
@@ -51,7 +45,7 @@ def predict_train(
     step = simulator.simulate_exact() if exact else simulator.simulate(events)
     if resolved.correction is not None:
         step = corrected(step, resolved.correction)
-    return assemble(resolved, simulator, step, memory, scenario.price_usd_per_gpu_hour)
+    return assemble(resolved, simulator, step, memory)
 
 
 def assemble(
@@ -59,7 +53,6 @@ def assemble(
     simulator: StepSimulator,
     step: StepResult,
     memory: tuple[RankMemory, ...],
-    price: float | None = None,
 ) -> Prediction:
     """The answer from a simulated step."""
     job = resolved.job
@@ -92,7 +85,7 @@ def assemble(
         memory=memory,
         memory_fits=max(m.total for m in memory) <= usable,
         usable_bytes=usable,
-        cost=_cost(job, step.step_time_s, tokens, price),
+        cost=_cost(job, step.step_time_s, tokens, resolved.price),
         sources={k: v / busy for k, v in sorted(step.by_source.items(), key=lambda kv: -kv[1])},
         assumptions=tuple(assumptions),
         lower_bounds_s=lower_bounds_s(simulator),
@@ -102,22 +95,22 @@ def assemble(
     )
 
 
-def _cost(job: TrainJob, step_s: float, tokens: float, price: float | None) -> dict[str, float | str]:
-    gpu: GpuSpec = job.cluster.gpu
-    gpu_hours = job.cluster.gpus * step_s / 3600.0
-    energy = job.cluster.gpus * gpu.tdp_w * _BUSY_POWER_SHARE * step_s
+def _cost(job: TrainJob, step_s: float, tokens: float, price: Price | None) -> dict[str, float | str]:
+    gpu, gpus = job.cluster.gpu, job.cluster.gpus
+    hours, joules = gpu_hours(gpus, step_s), gpus * busy_w(gpu, "training") * step_s
     cost: dict[str, float | str] = {
-        "gpu_hours_per_step": gpu_hours,
-        "gpu_hours_per_million_tokens": gpu_hours / tokens * 1e6,
-        "energy_joules_per_step": energy,
-        "energy_note": f"assumed: {_BUSY_POWER_SHARE:.0%} of {gpu.tdp_w:g} W per GPU",
+        "gpu_hours_per_step": hours,
+        "gpu_hours_per_million_tokens": hours / tokens * 1e6,
+        "energy_joules_per_step": joules,
+        "facility_energy_joules_per_step": joules * facility_factor(),
+        "energy_note": energy_note(gpu, "training"),
     }
-    rate = price or gpu.price_usd_per_hour
-    if rate is not None:
-        cost["usd_per_gpu_hour"] = rate
-        cost["usd_per_step"] = gpu_hours * rate
-        cost["usd_per_million_tokens"] = gpu_hours * rate / tokens * 1e6
-        cost["price_source"] = "given in the scenario" if price else f"middle of {gpu.price_note}"
+    dollars, each = usd(price, hours), usd_per_million(price, hours, tokens)
+    if price is not None and dollars is not None and each is not None:
+        cost |= {
+            "usd_per_gpu_hour": price.usd_per_gpu_hour, "usd_per_step": dollars, "usd_per_million_tokens": each,
+            "price_source": price.source,
+        }  # fmt: skip
     return cost
 
 
