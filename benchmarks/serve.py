@@ -21,7 +21,6 @@ from moesim.sim.serve.figures_of_merit import latencies, spread
 from moesim.sim.serve.resolve import ResolvedServe, resolve_serve
 from moesim.sim.serve.simulate import PricedJobs, ServeRun, simulate
 from moesim.sim.serve.workload import Workload
-from moesim.sim.software.serving_engine import engine_tuning
 from moesim.traces.requests import Requests
 
 COUNT = 10_000
@@ -47,7 +46,7 @@ def question(
 def prepared(scenario: dict, trace: Path | None = None) -> Callable[[], ServeRun]:
     """The run with kernels priced beforehand, as a planner that asks many times would have them."""
     resolved: ResolvedServe = resolve_serve(parse_scenario(scenario), trace)
-    tuning, priced = engine_tuning(), PricedJobs()
+    tuning, priced = resolved.tuning(), PricedJobs()
     few = Workload(_first(resolved.workload.requests, 1000), resolved.workload.clients)
     simulate(resolved.deployment, few, tuning, priced)
 

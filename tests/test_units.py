@@ -30,6 +30,7 @@ PLAIN = {
     "goodput": "a fraction of the wall time",
     "pue": "a ratio of powers",
     "usd": "is the unit",
+    "usd_per_million_output_tokens_at_most": "dollars; at the highest rate, as the name says",
     "factor": "a pure factor on a time",
     "half_width": "of a logarithm",
     "tokens": "is the unit: a count",

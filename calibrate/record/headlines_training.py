@@ -233,7 +233,7 @@ TRAINING_SEEDS: tuple[TrainingSeed, ...] = (
     ),
     TrainingSeed(
         "GPT-3 175B, MWh for 300e9 tokens on 10,000 V100", 1287.0, 1287.0, "MWh",
-        lambda: training_run(_gpt3_on_v100(), 300e9).energy_mwh,
+        lambda: training_run(_gpt3_on_v100(), 300e9).facility_energy_mwh,
         "9,984 GPUs, tensor 8, 16 stages, batch of 3.2M tokens; our shares of power for hosts and cooling",
         "arXiv:2112.06905; arXiv:2104.10350", stated=True,
     ),
@@ -243,7 +243,7 @@ TRAINING_SEEDS: tuple[TrainingSeed, ...] = (
         "published energies, both 0.36 kW per chip with hosts and cooling; layouts as above", "arXiv:2112.06905",
     ),
     TrainingSeed(
-        "GLaM, MWh for 280e9 tokens", 213.0, 213.0, "MWh", lambda: training_run(_glam(), 280e9).energy_mwh,
+        "GLaM, MWh for 280e9 tokens", 213.0, 213.0, "MWh", lambda: training_run(_glam(), 280e9).facility_energy_mwh,
         "as above", "arXiv:2112.06905",
         reason="published 362 W per chip, all in; 192 W of TDP with our shares for hosts and cooling give 245 W: the "
         "hours are right, the chip's power is not",

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from moesim.calibrate.rows.cells import Row, text_of, whole_of
 from moesim.calibrate.rows.serving import arrival_of, serving_row
@@ -13,7 +13,6 @@ from moesim.sim.serve.accounts import span_s
 from moesim.sim.serve.figures_of_merit import spread
 from moesim.sim.serve.resolve import ResolvedServe, resolve_serve
 from moesim.sim.serve.simulate import PricedJobs, ServeRun, simulate
-from moesim.sim.software.serving_engine import engine_tuning
 from moesim.sim.software.stack import Tuning
 
 _TIGHT = {"kv_fraction": 0.97, "work_bytes": 1.5e9}  # assumed: as tight as an engine can be set
@@ -46,7 +45,7 @@ def predict_serving_row(
     """
     raw, assumed = serving_row(row)
     resolved = resolve_serve(parse_scenario(raw))
-    tuning = engine_tuning(dict(overrides or {}))
+    tuning = resolved.tuning(overrides)
     try:
         run = simulate(resolved.deployment, resolved.workload, tuning, priced)
     except DoesNotFit:  # the row ran: its engine was given more of the memory
@@ -54,9 +53,7 @@ def predict_serving_row(
         assumed = [*assumed, f"{', '.join(f'{k} = {v:g}' for k, v in _TIGHT.items())} (needed to fit)"]
         resolved = resolve_serve(parse_scenario(raw))
         run = simulate(resolved.deployment, resolved.workload, tuning, priced)
-    found = ResolvedServe(
-        resolved.deployment, resolved.workload, resolved.ask, resolved.profile, (*assumed, *resolved.assumptions)
-    )
+    found = replace(resolved, assumptions=(*assumed, *resolved.assumptions))
     return ServingRowResult(found, run, tuning, _values(row, run, resolved.deployment.gpus))
 
 

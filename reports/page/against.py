@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from moesim.hwmodels.power import JOULES_PER_KWH
 from moesim.reports.page.section import Section
 from moesim.reports.page.train_case import TrainCase
 from moesim.reports.text import count, gib, seconds, three
@@ -41,6 +42,10 @@ def numbers(p: Prediction) -> dict[str, float | None]:
     }
 
 
+def _kwh(p: Prediction) -> str:
+    return three(float(numbers(p)["joules_per_million_tokens"] or 0.0) / JOULES_PER_KWH)
+
+
 def _money(p: Prediction) -> str:
     usd = p.cost.get("usd_per_million_tokens")
     return "no price" if usd is None else f"${three(float(usd))}"
@@ -60,7 +65,7 @@ _ROWS = (
     ("tokens/s per GPU", lambda p: f"{p.tokens_per_s_per_gpu:,.0f}"),
     ("MFU", lambda p: f"{p.mfu:.1%}"),
     ("dollars per million tokens", _money),
-    ("kWh per million tokens", lambda p: three(float(numbers(p)["joules_per_million_tokens"] or 0.0) / 3.6e6)),
+    ("kWh of the GPUs per million tokens", _kwh),
     ("memory of the fullest GPU", _memory),
 )
 

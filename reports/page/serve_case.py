@@ -12,6 +12,7 @@ from moesim.sim.model.arch import ModelArch
 from moesim.sim.model.catalogue import load_model
 from moesim.sim.plan.serve.plan import ServePlan, plan_serve
 from moesim.sim.plan.serve.search import ServeEffort
+from moesim.sim.question.lookup import without_training
 from moesim.sim.question.refusals import DoesNotFit
 from moesim.sim.question.scenario import Scenario, ScenarioError
 from moesim.sim.serve.predict import predict_serve
@@ -69,7 +70,7 @@ def served_twin(raw: Mapping[str, Any], arch: ModelArch, gpus: int) -> tuple[Ser
     if not arch.is_moe:
         return None, f"{arch.name} is dense: there is no twin to hold against it."
     serve = {key: value for key, value in raw["serve"].items() if key not in _EXPERTS}
-    kept = {key: value for key, value in raw.items() if key not in ("routing", "layout", "train")}
+    kept = {key: value for key, value in without_training(dict(raw)).items() if key not in ("routing", "layout")}
     question = {**kept, "model": as_mapping(dense_twin(arch)), "serve": serve}
     question["cluster"] = {**raw["cluster"], "gpus": gpus}
     refusal = ""

@@ -97,11 +97,16 @@ def _tiles(p: ServePrediction, twin: ServePrediction | None) -> tuple[Tile, ...]
         ),
     ]
     if usd is not None:
-        tiles.append(Tile("per million output tokens", f"${three(usd)}", "at the highest rate"))
+        tiles.append(Tile("per million output tokens", f"${three(usd)}", f"at the highest rate{_price(p)}"))
     if twin is not None:
         ratio = tokens_at_most(p) / tokens_at_most(twin)
         tiles.append(Tile("tokens per dollar", f"{ratio:.2f} x", "that of its dense twin"))
     return tuple(tiles)
+
+
+def _price(p: ServePrediction) -> str:
+    price = p.resolved.price
+    return "" if price is None else f" and ${three(price.usd_per_gpu_hour)} a GPU-hour"
 
 
 def deployments(case: ServeCase) -> Section:

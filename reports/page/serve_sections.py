@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from moesim.hwmodels.money import gpu_hours, usd_per_million_output_tokens
 from moesim.reports.figures.palette import MEMORY
 from moesim.reports.figures.serve import serve_figure
 from moesim.reports.page.section import Section
@@ -36,15 +37,23 @@ def tokens_at_most(p: ServePrediction) -> float:
 
 
 def usd_at_most(p: ServePrediction) -> float | None:
-    """Dollars per million output tokens at that rate, prompts included."""
-    rate = p.cost.get("usd_per_gpu_hour")
-    gpus = p.resolved.deployment.gpus
-    return None if rate is None else gpus * float(rate) / 3600.0 / tokens_at_most(p) * 1e6
+    """Dollars per million output tokens at that rate; by the one definition of hwmodels/money.py."""
+    hours = gpu_hours(p.resolved.deployment.paid_gpus, 1.0)
+    return usd_per_million_output_tokens(p.resolved.price, hours, tokens_at_most(p))
 
 
-def _money(p: ServePrediction) -> str:
-    usd = usd_at_most(p)
+def usd_as_asked(p: ServePrediction) -> float | None:
+    """Dollars per million output tokens under the load that was asked, as `moesim serve` says it."""
+    usd = p.cost.get("usd_per_million_output_tokens")
+    return None if usd is None else float(usd)
+
+
+def _money(usd: float | None) -> str:
     return "no price" if usd is None else f"${three(usd)}"
+
+
+def _price(p: ServePrediction) -> str:
+    return _money(None if p.resolved.price is None else p.resolved.price.usd_per_gpu_hour)
 
 
 _ROWS = (
@@ -57,7 +66,9 @@ _ROWS = (
     ("first token, mean", lambda p: seconds(p.ttft_s.mean)),
     ("each further token, mean", lambda p: seconds(p.tpot_s.mean)),
     ("output tokens/s, at most", lambda p: three(tokens_at_most(p))),
-    ("dollars per million output tokens at that rate", _money),
+    ("dollars per GPU-hour", _price),
+    ("dollars per million output tokens, as asked", lambda p: _money(usd_as_asked(p))),
+    ("dollars per million output tokens, at most of them", lambda p: _money(usd_at_most(p))),
     ("weights of a GPU", lambda p: f"{gib(p.memory['weights'])} GiB"),
 )
 
@@ -84,6 +95,8 @@ def _numbers(p: ServePrediction) -> dict[str, float | None]:
         "ttft_s": p.ttft_s.mean,
         "tpot_s": p.tpot_s.mean,
         "output_tokens_per_s_at_most": tokens_at_most(p),
+        "usd_per_gpu_hour": None if p.resolved.price is None else p.resolved.price.usd_per_gpu_hour,
+        "usd_per_million_output_tokens": usd_as_asked(p),
         "usd_per_million_output_tokens_at_most": usd_at_most(p),
     }
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from moesim.reports.page.section import Section
-from moesim.reports.tables.run import seconds_or_hours
+from moesim.reports.tables.run import energy_text, seconds_or_hours
 from moesim.reports.text import binary, count, seconds, three
 from moesim.sim.train.whole_run import TrainingRun, sources
 
@@ -19,7 +19,7 @@ def whole_run(run: TrainingRun) -> Section:
     rows = [
         ["time", f"{three(days)} days, {three(run.compute_s / 86400.0)} of them compute"],
         ["GPU-hours", f"{run.gpu_hours:,.0f}, with {run.spare_gpus:,} spare GPUs"],
-        ["energy", f"{three(run.energy_mwh)} MWh, {three(run.co2_tonnes)} t CO2"],
+        ["energy", energy_text(run)],
         ["failures", f"{three(run.failures)} expected, one every {seconds_or_hours(run.mtbf_s)}"],
         ["checkpoints", f"{binary(run.checkpoint_bytes)}, {seconds(run.checkpoint_s)} each, every "
                         f"{seconds_or_hours(run.checkpoint_interval_s)} (Daly)"],

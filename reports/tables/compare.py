@@ -71,14 +71,16 @@ def _train_rows(row: Row, found: Comparison) -> None:
     row("MFU", of(lambda s: f"{s.mfu:.1%}"))
     row("memory per GPU", of(lambda s: f"{gib(s.memory_bytes)} of {gib(s.usable_bytes)} GiB"))
     row("GPUs for the first's tokens/s", lambda c: _gpus(found, c, "train"))
+    row("$ per GPU-hour", of(lambda s: _usd(s.usd_per_gpu_hour)))
     row("$ per million tokens", of(lambda s: _usd(s.usd_per_million_tokens)))
-    row("kWh per million tokens", of(lambda s: three(s.kwh_per_million_tokens)))
+    row("kWh of the GPUs per million tokens", of(lambda s: three(s.kwh_per_million_tokens)))
     row(
         "most of the step", of(lambda s: f"{CATEGORY_TITLES.get(s.bottleneck, s.bottleneck)}, {s.bottleneck_share:.0%}")
     )
     row("whole run, days", of_run(lambda r: three(r.wall_s / _DAY)))
     row("whole run, $", of_run(lambda r: _usd(r.usd)))
-    row("whole run, MWh", of_run(lambda r: three(r.energy_mwh)))
+    row("whole run, MWh of the GPUs", of_run(lambda r: three(r.energy_mwh)))
+    row("whole run, MWh with hosts and cooling", of_run(lambda r: three(r.facility_energy_mwh)))
 
 
 def _serve_rows(row: Row, found: Comparison) -> None:
@@ -95,9 +97,10 @@ def _serve_rows(row: Row, found: Comparison) -> None:
         of(lambda s: f"{gib(s.weights_bytes)}, {gib(s.kv_bytes)} of {gib(s.usable_bytes)} GiB"),
     )
     row("GPUs for the first's requests/s", lambda c: _gpus(found, c, "serve"))
-    row("$ per million tokens", of(lambda s: _usd(s.usd_per_million_tokens)))
-    row("$ per million output tokens", of(lambda s: _usd(s.usd_per_million_output_tokens)))
-    row("kWh per million output tokens", of(lambda s: three(s.kwh_per_million_output_tokens)))
+    row("$ per GPU-hour", of(lambda s: _usd(s.usd_per_gpu_hour)))
+    row("$ per million tokens, input and output alike", of(lambda s: _usd(s.usd_per_million_tokens)))
+    row("$ per million output tokens, prompts paid by them", of(lambda s: _usd(s.usd_per_million_output_tokens)))
+    row("kWh of the GPUs per million output tokens", of(lambda s: three(s.kwh_per_million_output_tokens)))
     row("most of the time", of(lambda s: f"{PART_TITLES.get(s.bottleneck, s.bottleneck)}, {s.bottleneck_share:.0%}"))
 
 
@@ -133,7 +136,7 @@ def _number(value: float) -> str:
 def _upcycling(found: Upcycling) -> Table:
     title = f"{found.model} from scratch, and upcycled from {found.parent}"
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False, title=title, title_justify="left")
-    for name in ("", "tokens", "days", "$", "MWh"):
+    for name in ("", "tokens", "days", "$", "MWh with hosts and cooling"):
         table.add_column(name, justify="right" if name else "left")
     rows = (
         ("from scratch", found.scratch),
@@ -141,7 +144,7 @@ def _upcycling(found: Upcycling) -> Table:
         ("the parent, were it not", found.parent_run),
     )
     for name, run in rows:
-        table.add_row(name, count(run.tokens), three(run.wall_s / _DAY), _usd(run.usd), three(run.energy_mwh))
+        table.add_row(name, count(run.tokens), three(run.wall_s / _DAY), _usd(run.usd), three(run.facility_energy_mwh))
     table.caption = f"{count(found.tokens_saved)} tokens saved: {found.note}"
     table.caption_justify = "left"
     return table

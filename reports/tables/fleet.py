@@ -60,13 +60,14 @@ def _day(fleet: Fleet) -> Table:
 
 def _years(fleet: Fleet) -> Table:
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False, title="the fixed fleet by year", title_justify="left")
-    for name in ("year", "peak", "replicas", "GPUs", "servers", "racks", "kW", "MWh", "GPU-hours, autoscaled"):
+    sizes = ("year", "peak", "replicas", "GPUs", "servers", "racks")
+    for name in (*sizes, "kW", "MWh with hosts and cooling", "GPU-hours, autoscaled"):
         table.add_column(name, justify="right")
     for y in fleet.years:
         scaled = f"{y.autoscaled_gpu_hours:,.0f} ({y.autoscaled_gpu_hours / (y.gpus * 8760.0):.0%})"
         table.add_row(
             str(y.year + 1), f"{three(y.peak_per_s)}/s", f"{y.fixed} ({fleet.spare} spare)", f"{y.gpus:,}",
-            f"{y.servers:,}", f"{y.racks:,}", three(y.power_w / 1e3), three(y.energy_mwh), scaled,
+            f"{y.servers:,}", f"{y.racks:,}", three(y.power_w / 1e3), three(y.facility_energy_mwh), scaled,
         )  # fmt: skip
     return table
 

@@ -22,6 +22,7 @@ def plan_report(plan: Plan, title: str) -> RenderableType:
         Text(
             f"{looked:,} layouts judged by bounds, {fit:,} may fit, {run:,} simulated; best first by {plan.objective}"
         ),
+        *([Text(f"$ per GPU-hour: {plan.price.text}")] if plan.price else []),
         _options("best", plan.options),
     ]
     if len(plan.pareto) > 1:

@@ -19,12 +19,20 @@ def run_report(run: TrainingRun) -> RenderableType:
     table.add_row("time", f"{three(days)} days ({three(compute)} of them compute: goodput {run.goodput:.1%})")
     table.add_row("GPU-hours", f"{run.gpu_hours:,.0f}, with {run.spare_gpus:,} spare GPUs")
     if run.usd is not None:
-        table.add_row("rent", f"${run.usd:,.0f}")
-    table.add_row("energy", f"{three(run.energy_mwh)} MWh, {three(run.co2_tonnes)} t CO2")
+        table.add_row("rent", f"${run.usd:,.0f} at ${three(run.usd_per_gpu_hour or 0.0)} per GPU-hour")
+    table.add_row("energy", energy_text(run))
     table.add_row("failures", f"{three(run.failures)} expected, one every {seconds_or_hours(run.mtbf_s)}")
     table.add_row("checkpoints", f"{binary(run.checkpoint_bytes)}, {seconds(run.checkpoint_s)} each, every "
                                  f"{seconds_or_hours(run.checkpoint_interval_s)} (Daly)")  # fmt: skip
     return Group(table, *(Text(f"- {name}: {text}") for name, text in sources().items()))
+
+
+def energy_text(run: TrainingRun) -> str:
+    """What the GPUs draw, and what the building's meter sees."""
+    return (
+        f"{three(run.energy_mwh)} MWh of the GPUs; {three(run.facility_energy_mwh)} MWh with hosts and cooling, "
+        f"{three(run.co2_tonnes)} t CO2"
+    )
 
 
 def seconds_or_hours(value: float) -> str:

@@ -56,7 +56,7 @@ def deployment_text(p: ServePrediction) -> str:
     if d.prefill is not None:
         return (
             f"{d.prefill_workers} prefill workers ({layout_text(d.prefill)}), {d.replicas} decode workers "
-            f"({layout_text(d.job)}), {d.gpus} GPUs"
+            f"({layout_text(d.job)}), {d.gpus} GPUs" + (f" and {d.idle_gpus:,} idle" if d.idle_gpus else "")
         )
     return f"{d.replicas} x ({layout_text(d.job)}), {d.gpus} GPU{'s' if d.gpus > 1 else ''}"
 
@@ -99,16 +99,24 @@ def _rates(p: ServePrediction) -> Table:
         ("preemptions", f"{p.preemptions:,}"),
         ("weights, KV space per GPU", f"{gib(p.memory['weights'])} GiB, {gib(p.memory['cache_bytes'])} GiB"),
     ]
-    for key, title in (
-        ("usd_per_million_input_tokens", "$ per million input tokens"),
-        ("usd_per_million_output_tokens", "$ per million output tokens"),
-        ("joules_per_output_token", "joules per output token"),
-    ):
-        if isinstance(p.cost.get(key), float):
-            rows.append((title, three(float(p.cost[key]))))
-    for title, value in rows:
+    for title, value in (*rows, *_money_rows(p)):
         table.add_row(title, value)
     return table
+
+
+def _money_rows(p: ServePrediction) -> list[tuple[str, str]]:
+    """Dollars and joules, with the price that they were counted at."""
+    cost, price = p.cost, p.resolved.price
+    rows = [] if price is None else [("$ per GPU-hour", price.text)]
+    for key, title in (
+        ("usd_per_million_output_tokens", "$ per million output tokens, prompts paid by them"),
+        ("usd_per_million_tokens", "$ per million tokens, input and output alike"),
+        ("joules_per_output_token", "joules per output token, GPUs alone"),
+        ("facility_joules_per_output_token", "joules per output token, with hosts and cooling"),
+    ):
+        if isinstance(cost.get(key), float):
+            rows.append((title, three(float(cost[key]))))
+    return rows
 
 
 def _shares(p: ServePrediction) -> Table:

@@ -20,6 +20,7 @@ def serve_plan_report(plan: ServePlan, title: str) -> RenderableType:
         Text(title, style="bold"),
         Text(f"{large} layouts do not fit; {looked:,} deployments judged by bounds, {hopeless:,} of them cannot meet "
              f"the limits, {run:,} simulated; best first by {plan.objective}{limits}"),
+        *([Text(f"$ per GPU-hour: {plan.price.text}")] if plan.price else []),
         _options(plan),
         _front(plan),
         _verdicts(plan),

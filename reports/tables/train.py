@@ -9,6 +9,7 @@ from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
+from moesim.hwmodels.power import JOULES_PER_KWH
 from moesim.reports.text import gib, seconds, three
 from moesim.sim.train.memory import RankMemory
 from moesim.sim.train.prediction import Prediction
@@ -123,7 +124,7 @@ def _cost_line(p: Prediction) -> str:
     c = p.cost
     parts = [f"{three(float(c['gpu_hours_per_million_tokens']))} GPU-hours and"]
     per_token = float(c["energy_joules_per_step"]) / p.tokens_per_step
-    parts.append(f"{three(per_token * 1e6 / 3.6e6)} kWh per million tokens")
+    parts.append(f"{three(per_token * 1e6 / JOULES_PER_KWH)} kWh of the GPUs per million tokens")
     if "usd_per_million_tokens" in c:
         parts.append(
             f"; ${three(float(c['usd_per_million_tokens']))} at ${three(float(c['usd_per_gpu_hour']))} per GPU-hour"

@@ -18,7 +18,8 @@ NOT_BOUGHT = ("price", "request rate", "clients", "prompt length", "global batch
 
 def whatif_report(found: WhatIf, title: str) -> RenderableType:
     """The run as asked, every change, the roofline."""
-    usd = "" if found.usd_per_million_tokens is None else f", ${three(found.usd_per_million_tokens)} per million tokens"
+    each = found.usd_per_million_tokens
+    usd = "" if each is None else f", ${three(each)} per million tokens{_at(found.usd_per_hour)}"
     memory = f"{gib(found.free_bytes)} GiB free" if found.free_bytes >= 0 else f"{gib(-found.free_bytes)} GiB too large"
     head = f"step {seconds(found.step_time_s)}, {found.tokens_per_s:,.0f} tokens/s{usd}, {memory}"
     return Group(Text(title, style="bold"), Text(head), _changes(found), _roofline(found))
@@ -51,6 +52,10 @@ def _roofline(found: WhatIf) -> Table:
     return table
 
 
+def _at(usd_per_hour: float | None) -> str:
+    return "" if usd_per_hour is None else f" at ${three(usd_per_hour)} per GPU-hour"
+
+
 def _worth(usd_per_hour: float | None, speed_factor: float, knob: str) -> str:
     """The price at which a change leaves tokens per dollar as they are."""
     return "" if usd_per_hour is None or knob in NOT_BOUGHT else f"${usd_per_hour * speed_factor:.2f} a GPU-hour"
@@ -58,9 +63,8 @@ def _worth(usd_per_hour: float | None, speed_factor: float, knob: str) -> str:
 
 def serve_whatif_report(found: ServeWhatIf, title: str) -> RenderableType:
     """The deployment as asked, every change, the roofline of its decode steps."""
-    usd = (
-        "" if found.usd_per_million_tokens is None else f", ${three(found.usd_per_million_tokens)} per million of them"
-    )
+    each = found.usd_per_million_output_tokens_at_most
+    usd = "" if each is None else f", ${three(each)} per million of them{_at(found.usd_per_hour)}"
     head = (
         f"first token {seconds(found.ttft_s)}, then {seconds(found.tpot_s)} a token; at most "
         f"{three(found.tokens_per_s)} output tokens/s{usd}"

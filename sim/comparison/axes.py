@@ -8,7 +8,7 @@ from math import ceil
 from typing import Any
 
 from moesim.sim.comparison.expense import AS_IS, Hardware, saturating, serve_hours, train_hours
-from moesim.sim.question.scenario import parse_scenario
+from moesim.sim.question.scenario import scenario_of
 from moesim.sim.serve.resolve import resolve_serve
 from moesim.sim.train.resolve import resolve
 from moesim.sim.variation.sweep import with_settings
@@ -40,7 +40,7 @@ def _doubling(first: float, last: float, by: float = 2.0) -> tuple[float, ...]:
 
 def _with_micro_batch(scenario: Mapping[str, Any], value: float) -> dict[str, Any]:
     """So many sequences per pass, and the nearest larger global batch that they divide."""
-    job = resolve(parse_scenario(with_settings(scenario, {"train.micro_batch": 1}))).job
+    job = resolve(scenario_of(with_settings(scenario, {"train.micro_batch": 1}))).job
     each = round(value) * job.layout.dp * (2 if job.layout.schedule == "dualpipe" else 1)
     least = 2 * job.layout.pp * round(value) * job.layout.dp if job.layout.schedule == "dualpipe" else each
     batch = max(least, ceil(scenario["train"]["global_batch"] / each) * each)
@@ -64,7 +64,7 @@ def _on_nic(scenario: Mapping[str, Any], value: float) -> float:
 
 def train_axes(scenario: Mapping[str, Any]) -> list[Axis]:
     """What is varied about training; NICs only where the scenario has several scale-up domains."""
-    job = resolve(parse_scenario(dict(scenario))).job
+    job = resolve(scenario_of(scenario)).job
     shared: Any = {"section": "train"}
     found = [
         Axis(name="micro-batch", unit="sequences", grid=_doubling(1, 16), whole=True,
@@ -95,7 +95,7 @@ def _prompts(scenario: Mapping[str, Any], value: float) -> float:
 
 def serve_axes(scenario: Mapping[str, Any]) -> list[Axis]:
     """What is varied about serving, under loads that keep the deployment busy."""
-    deployment = resolve_serve(parse_scenario(dict(scenario))).deployment
+    deployment = resolve_serve(scenario_of(scenario)).deployment
     shared: Any = {"section": "serve"}
     found = [
         Axis(name="clients at once", unit="", grid=_doubling(1, 4096, 4), whole=True,

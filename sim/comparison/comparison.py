@@ -9,7 +9,7 @@ from typing import Any
 
 from moesim.refusal import Refusal
 from moesim.sim.comparison.break_even import BreakEven, break_evens
-from moesim.sim.comparison.questions import SECTIONS, Asked, Question, questions_of, read_scenarios
+from moesim.sim.comparison.questions import SECTIONS, Question, questions_of, read_scenarios
 from moesim.sim.comparison.scaling import DenseEqual
 from moesim.sim.comparison.side import Column, ServeSide, TrainSide, serve_side, train_side
 from moesim.sim.comparison.twins import sections_of_size
@@ -17,7 +17,7 @@ from moesim.sim.comparison.upcycling import Upcycling, upcycling
 from moesim.sim.model.catalogue import load_model
 from moesim.sim.model.params import active_parameters, parameters
 from moesim.sim.question.refusals import DoesNotFit
-from moesim.sim.question.scenario import ScenarioError
+from moesim.sim.question.scenario import Asked, ScenarioError
 
 _ALIKE = 1.005  # costs that near are called the same
 

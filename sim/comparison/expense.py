@@ -11,12 +11,11 @@ from typing import Any
 from moesim.hwmodels.cluster import Cluster
 from moesim.sim.plan.train.space import modules_of
 from moesim.sim.question.refusals import DoesNotFit
-from moesim.sim.question.scenario import parse_scenario
+from moesim.sim.question.scenario import scenario_of
 from moesim.sim.serve.accounts import span_s
 from moesim.sim.serve.capacity import drained_per_s
 from moesim.sim.serve.resolve import Deployment, resolve_serve
 from moesim.sim.serve.simulate import PricedJobs, simulate
-from moesim.sim.software.serving_engine import engine_tuning
 from moesim.sim.train.job import TrainJob
 from moesim.sim.train.memory import step_memory
 from moesim.sim.train.prices import StepPrices
@@ -48,7 +47,7 @@ def train_hours(scenario: Mapping[str, Any], hardware: Hardware = AS_IS) -> floa
 
     A Refusal where the point cannot be.
     """
-    resolved = resolve(parse_scenario(dict(scenario)))
+    resolved = resolve(scenario_of(scenario))
     job = replace(resolved.job, cluster=hardware.of(resolved.job.cluster))
     light = job.recompute | modules_of("light", job.arch, job.stack.attention_kernel)
     for modules in (job.recompute, light, frozenset({"full"})):
@@ -78,16 +77,16 @@ def serve_hours(scenario: Mapping[str, Any], hardware: Hardware = AS_IS) -> floa
     """GPU-hours of a million tokens served, prompts and outputs alike: by a closed loop's clients, else from a queue
     that is never empty. A Refusal where the point cannot be.
     """
-    resolved = resolve_serve(parse_scenario(dict(scenario)))
+    resolved = resolve_serve(scenario_of(scenario))
     deployment, load = _on(resolved.deployment, hardware), resolved.workload
     if not load.clients:
         r = load.requests
         tokens = (sum(r.input_tokens) + sum(r.output_tokens)) / len(r)
-        rate = drained_per_s(deployment, load, engine_tuning(), PricedJobs())
-        return deployment.gpus / (rate * tokens) / 3600.0 * 1e6
-    run = simulate(deployment, load, engine_tuning())
+        rate = drained_per_s(deployment, load, resolved.tuning(), PricedJobs())
+        return deployment.paid_gpus / (rate * tokens) / 3600.0 * 1e6
+    run = simulate(deployment, load, resolved.tuning())
     served = sum(run.log.prompt) + sum(run.log.output)
-    return deployment.gpus * span_s(run) / 3600.0 / served * 1e6
+    return deployment.paid_gpus * span_s(run) / 3600.0 / served * 1e6
 
 
 def _on(deployment: Deployment, hardware: Hardware) -> Deployment:
@@ -104,7 +103,7 @@ def saturating(scenario: Mapping[str, Any]) -> dict[str, Any]:
     load = scenario["serve"]["requests"]
     if load.get("kind") in ("closed", "offline"):
         return dict(scenario)
-    found = resolve_serve(parse_scenario(dict(scenario))).workload.requests
+    found = resolve_serve(scenario_of(scenario)).workload.requests
     count = min(len(found), 500)
     queued = {
         "kind": "offline",

@@ -13,7 +13,7 @@ from typing import Any
 from moesim.sim.comparison.expense import step_s
 from moesim.sim.layout.layout import BadLayout
 from moesim.sim.question.refusals import DoesNotFit
-from moesim.sim.question.scenario import ScenarioError, parse_scenario
+from moesim.sim.question.scenario import ScenarioError, scenario_of
 from moesim.sim.serve.memory import serve_memory
 from moesim.sim.serve.predict import predict_serve
 from moesim.sim.serve.resolve import resolve_serve
@@ -29,7 +29,7 @@ Question = dict[str, Any]
 
 def train_memory_bytes(scenario: Mapping[str, Any]) -> tuple[float, float]:
     """(bytes of the fullest GPU, bytes it has) of a training scenario."""
-    resolved = resolve(parse_scenario(dict(scenario)))
+    resolved = resolve(scenario_of(scenario))
     prices = StepPrices(resolved.job, resolved.kernels, resolved.tuning())
     return max(m.total for m in step_memory(prices)), resolved.job.cluster.gpu.usable_bytes
 
@@ -83,7 +83,7 @@ def fitting_train(scenario: Mapping[str, Any]) -> tuple[Question, str]:
 
 
 def _step_s(scenario: Mapping[str, Any]) -> float:
-    resolved = resolve(parse_scenario(dict(scenario)))
+    resolved = resolve(scenario_of(scenario))
     return step_s(resolved.job, resolved)
 
 
@@ -104,7 +104,7 @@ def fitting_serve(scenario: Mapping[str, Any]) -> tuple[Question, str]:
     refusal: DoesNotFit | None = None
     for candidate, said in _serve_layouts(scenario):
         try:
-            predict_serve(parse_scenario(candidate))
+            predict_serve(candidate)
         except BadLayout:
             continue
         except DoesNotFit as error:
@@ -129,9 +129,9 @@ def smallest_replica(scenario: Mapping[str, Any]) -> Question:
             trial["cluster"] = {**scenario["cluster"], "gpus": ways}
             if ways <= scenario["cluster"]["gpus"]:
                 try:
-                    resolved = resolve_serve(parse_scenario(trial))
+                    resolved = resolve_serve(scenario_of(trial))
                     if serve_memory(resolved.deployment.job).cache_bytes > 0:
-                        predict_serve(parse_scenario(trial))
+                        predict_serve(trial)
                         return trial
                 except (BadLayout, DoesNotFit):
                     continue

@@ -10,9 +10,8 @@ from typing import Any
 from moesim.sim.comparison.scaling import DenseEqual
 from moesim.sim.comparison.twins import check_kind, only, twin_of
 from moesim.sim.model.catalogue import load_model
-from moesim.sim.question.scenario import Scenario, ScenarioError, load_scenario, parse_scenario
+from moesim.sim.question.scenario import Asked, ScenarioError, scenario_of
 
-Asked = Scenario | Mapping[str, Any] | str | Path
 SECTIONS = ("train", "serve")
 
 
@@ -31,11 +30,8 @@ def read_scenarios(scenarios: Sequence[Asked]) -> list[tuple[str, dict[str, Any]
     """(name, mapping) of every scenario, checked; names are file stems or models and unique."""
     found: list[tuple[str, dict[str, Any]]] = []
     for scenario in scenarios:
-        if isinstance(scenario, (str, Path)):
-            checked, name = load_scenario(scenario), Path(scenario).stem
-        else:
-            checked = scenario if isinstance(scenario, Scenario) else parse_scenario(dict(scenario))
-            name = load_model(checked.model).name
+        checked = scenario_of(scenario)
+        name = Path(scenario).stem if isinstance(scenario, str | Path) else load_model(checked.model).name
         mapping = {k: v for k, v in checked.model_dump(exclude_unset=True).items() if v is not None}
         found.append((_unique(name, [other for other, _ in found]), mapping))
     return found

@@ -7,15 +7,14 @@ from dataclasses import asdict, dataclass
 from math import ceil
 from typing import Any
 
+from moesim.hwmodels.money import usd_per_gpu_hour
+from moesim.hwmodels.power import JOULES_PER_KWH
 from moesim.sim.question.refusals import DoesNotFit
-from moesim.sim.question.scenario import parse_scenario
 from moesim.sim.serve.predict import predict_serve
 from moesim.sim.serve.prediction import ServePrediction
 from moesim.sim.train.predict import predict_train
 from moesim.sim.train.prediction import Prediction
 from moesim.sim.train.whole_run import TrainingRun, training_run
-
-_JOULES_PER_KWH = 3.6e6
 
 
 @dataclass(frozen=True, slots=True, order=True)
@@ -41,9 +40,10 @@ class TrainSide:
     mfu: float
     memory_bytes: float  # of the fullest GPU
     usable_bytes: float
+    usd_per_gpu_hour: float | None
     gpu_hours_per_million_tokens: float
     usd_per_million_tokens: float | None
-    kwh_per_million_tokens: float
+    kwh_per_million_tokens: float  # of the GPUs alone
     bottleneck: str  # the category that takes most of the step
     bottleneck_share: float
     run: TrainingRun | None  # of as many tokens as were asked for
@@ -79,10 +79,11 @@ class ServeSide:
     weights_bytes: float  # of one GPU
     kv_bytes: float  # of one GPU: what the load fills of the cache at its fullest
     usable_bytes: float
-    gpu_hours_per_million_tokens: float  # prompts and outputs alike, here and below
+    usd_per_gpu_hour: float | None
+    gpu_hours_per_million_tokens: float  # prompts and outputs alike, GPUs beside pools included, here and below
     usd_per_million_tokens: float | None
-    usd_per_million_output_tokens: float | None
-    kwh_per_million_output_tokens: float
+    usd_per_million_output_tokens: float | None  # of all that the GPUs cost, see hwmodels/money.py
+    kwh_per_million_output_tokens: float  # of the GPUs alone
     bottleneck: str
     bottleneck_share: float
 
@@ -125,7 +126,7 @@ class Column:
 def train_side(scenario: Mapping[str, Any], tokens: float | None) -> TrainSide | str:
     """The training section priced, or why it does not fit. Other refusals are raised."""
     try:
-        p = predict_train(parse_scenario(dict(scenario)), events=False)
+        p = predict_train(scenario, events=False)
     except DoesNotFit as refusal:
         return str(refusal)
     return _train_side(p, tokens)
@@ -145,9 +146,10 @@ def _train_side(p: Prediction, tokens: float | None) -> TrainSide:
         mfu=p.mfu,
         memory_bytes=max(m.total for m in p.memory),
         usable_bytes=p.usable_bytes,
+        usd_per_gpu_hour=usd_per_gpu_hour(p.resolved.price),
         gpu_hours_per_million_tokens=float(p.cost["gpu_hours_per_million_tokens"]),
         usd_per_million_tokens=None if usd is None else float(usd),
-        kwh_per_million_tokens=float(p.cost["energy_joules_per_step"]) / p.tokens_per_step * 1e6 / _JOULES_PER_KWH,
+        kwh_per_million_tokens=float(p.cost["energy_joules_per_step"]) / p.tokens_per_step * 1e6 / JOULES_PER_KWH,
         bottleneck=name,
         bottleneck_share=seconds / p.step_time_s,
         run=training_run(p, tokens) if tokens else None,
@@ -157,7 +159,7 @@ def _train_side(p: Prediction, tokens: float | None) -> TrainSide:
 def serve_side(scenario: Mapping[str, Any]) -> ServeSide | str:
     """The serving section priced, or why it does not fit. Other refusals are raised."""
     try:
-        p = predict_serve(parse_scenario(dict(scenario)))
+        p = predict_serve(scenario)
     except DoesNotFit as refusal:
         return str(refusal)
     return _serve_side(p)
@@ -186,10 +188,11 @@ def _serve_side(p: ServePrediction) -> ServeSide:
         weights_bytes=p.memory["weights"],
         kv_bytes=p.kv_use * p.memory["cache_bytes"],
         usable_bytes=deployment.job.cluster.gpu.usable_bytes,
-        gpu_hours_per_million_tokens=deployment.gpus / 3600.0 / rate * 1e6,
+        usd_per_gpu_hour=usd_per_gpu_hour(p.resolved.price),
+        gpu_hours_per_million_tokens=deployment.paid_gpus / 3600.0 / rate * 1e6,
         usd_per_million_tokens=None if usd is None else float(usd),
         usd_per_million_output_tokens=None if of_outputs is None else float(of_outputs),
-        kwh_per_million_output_tokens=float(p.cost["joules_per_output_token"]) * 1e6 / _JOULES_PER_KWH,
+        kwh_per_million_output_tokens=float(p.cost["joules_per_output_token"]) * 1e6 / JOULES_PER_KWH,
         bottleneck=name,
         bottleneck_share=busy[name],
     )

@@ -15,8 +15,9 @@ from moesim.sim.layout.layout import BadLayout
 from moesim.sim.model.arch import ArchError, ModelArch
 from moesim.sim.model.catalogue import load_model
 from moesim.sim.model.params import active_parameters, parameters
+from moesim.sim.question.lookup import without_training
 from moesim.sim.question.refusals import DoesNotFit
-from moesim.sim.question.scenario import ScenarioError, parse_scenario
+from moesim.sim.question.scenario import ScenarioError, scenario_of
 from moesim.sim.serve.kv_cache import kv_cache
 from moesim.sim.serve.memory import serve_memory
 from moesim.sim.serve.predict import predict_serve
@@ -85,7 +86,9 @@ def _with_room(question: dict[str, Any]) -> tuple[dict[str, dict[str, Any]], dic
 
 
 def only(question: Mapping[str, Any], section: str) -> dict[str, Any]:
-    """The question without its other section."""
+    """The question without its other section, nor with what only that one uses."""
+    if section == "serve" and "train" in question:
+        return without_training(dict(question))
     return {key: value for key, value in question.items() if key == section or key not in ("train", "serve")}
 
 
@@ -137,10 +140,10 @@ def _serve_bytes(scenario: Mapping[str, Any]) -> Callable[[Mapping[str, Any]], f
     """Bytes of one GPU with as many tokens cached in a replica as the mixture's caches at its fullest."""
     if scenario["serve"].get("pools"):
         raise ScenarioError("twin=iso-memory does not know pools; compare a deployment of replicas, or another twin")
-    cached = max(r.peak_cached for r in predict_serve(parse_scenario(dict(scenario))).run.replicas)
+    cached = max(r.peak_cached for r in predict_serve(scenario).run.replicas)
 
     def measure(other: Mapping[str, Any]) -> float:
-        resolved = resolve_serve(parse_scenario(dict(other)))
+        resolved = resolve_serve(scenario_of(other))
         job = resolved.deployment.job
         per_token = kv_cache(job, 0.0, resolved.workload.mean_tokens).bytes_per_token
         return serve_memory(job).weights + cached / job.attention_dp * per_token

@@ -52,9 +52,9 @@ def layer_steps(ctx: LayerContext, kind: LayerKind) -> tuple[Step, ...]:
 
 def embedding_steps(ctx: LayerContext) -> tuple[Step, ...]:
     """Gather rows of the table; backward adds them into its gradient, which plain PyTorch writes whole each time."""
-    moved = ctx.local_tokens * ctx.arch.hidden * ctx.width
+    moved = ctx.local_tokens * ctx.arch.hidden * ctx.width_bytes
     forward_passes, backward_passes = PASSES["embedding"]
-    table_bytes = ctx.arch.vocab / ctx.layout.tp * ctx.arch.hidden * ctx.width
+    table_bytes = ctx.arch.vocab / ctx.layout.tp * ctx.arch.hidden * ctx.width_bytes
     dense_gradient_passes = ctx.tuning.get("embedding_gradient_passes", ctx.stack.constants_of)
     work = Pointwise(
         name="embedding",

@@ -39,7 +39,7 @@ class LayerContext:
     local_tokens: float = field(init=False)  # in the regions that sequence parallelism splits over the tensor group
     dispatched_tokens: float = field(init=False)  # that one GPU sends to experts: its share of its group's, or all
     half: str = field(init=False)  # the format of what is not quantised: 16 bits, or fp32 throughout
-    width: float = field(init=False)  # bytes of one element of that format
+    width_bytes: float = field(init=False)  # bytes of one element of that format
     quantised: bool = field(init=False)  # linear layers run below 16 bits
     dequantise_bytes: float = field(init=False)  # moved per frozen weight and pass to widen it to 16 bits
 
@@ -54,7 +54,7 @@ class LayerContext:
             "local_tokens": tokens / (layout.tp if layout.sequence_parallel else 1),
             "dispatched_tokens": tokens / layout.dispatch_split,
             "half": half,
-            "width": bytes_per_element(half),
+            "width_bytes": bytes_per_element(half),
             "quantised": precision not in ("bf16", "fp16", "fp32"),
             "dequantise_bytes": 2.0 + self.frozen_bytes if widened else 0.0,
         }

@@ -64,7 +64,7 @@ def pointwise(
 ) -> Pointwise:
     """Elementwise work: ideal bytes in a 16-bit run, times what this stack moves beyond perfectly fused kernels."""
     stack = ctx.stack.constants_of + ("+compile" if ctx.stack.compiled else "")
-    factor = ctx.tuning.get("elementwise_traffic", stack) * ctx.width / 2.0
+    factor = ctx.tuning.get("elementwise_traffic", stack) * ctx.width_bytes / 2.0
     return Pointwise(
         name=name, forward_bytes=forward * factor, backward_bytes=backward * factor, module=module, kind=kind
     )
@@ -92,7 +92,7 @@ def enter_tensor_parallel(ctx: LayerContext, name: str, module: str = "") -> lis
     """Before a column-parallel layer: all-gather with sequence parallelism, an all-reduce backward without."""
     if ctx.layout.tp == 1:
         return []
-    group, buffer = ctx.layout.group("tp", ctx.cluster), ctx.tokens * ctx.arch.hidden * ctx.width
+    group, buffer = ctx.layout.group("tp", ctx.cluster), ctx.tokens * ctx.arch.hidden * ctx.width_bytes
     exposed = tp_exposed(ctx)
     if not ctx.layout.sequence_parallel:
         return [
@@ -112,7 +112,7 @@ def leave_tensor_parallel(ctx: LayerContext, name: str, module: str = "") -> lis
     """After a row-parallel layer: reduce-scatter with sequence parallelism, an all-reduce forward without."""
     if ctx.layout.tp == 1:
         return []
-    group, buffer = ctx.layout.group("tp", ctx.cluster), ctx.tokens * ctx.arch.hidden * ctx.width
+    group, buffer = ctx.layout.group("tp", ctx.cluster), ctx.tokens * ctx.arch.hidden * ctx.width_bytes
     exposed = tp_exposed(ctx)
     if not ctx.layout.sequence_parallel:
         return [
@@ -135,7 +135,7 @@ def _context_exchange(ctx: LayerContext, name: str, elements: float) -> list[Ste
     """Context parallelism as all-to-all between sequence and heads."""
     if ctx.layout.cp == 1:
         return []
-    comm = Comm("all_to_all", elements * ctx.width, ctx.layout.group("cp", ctx.cluster))
+    comm = Comm("all_to_all", elements * ctx.width_bytes, ctx.layout.group("cp", ctx.cluster))
     exposed = ctx.tuning.get("cp_exposed", ctx.stack.constants_of)
     return [Exchange(name=name, forward=comm, backward=comm, category="cp_comm", exposed=exposed)]
 

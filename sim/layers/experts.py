@@ -62,7 +62,7 @@ def _permute(ctx: LayerContext, name: str, rows: float, width: int, kind: str = 
     """Copy rows into expert order (or back: "unpermute"): read and write vectors."""
     factor = ctx.tuning.get("permute_traffic", ctx.stack.constants_of, ctx.age)
     forward, backward = PASSES[kind]
-    moved = ctx.width * rows * width * factor
+    moved = ctx.width_bytes * rows * width * factor
     return Pointwise(
         name=name,
         forward_bytes=forward * moved,
@@ -86,7 +86,7 @@ def _exchange(ctx: LayerContext, moe: MoeArch, load: ExpertLoad, width: int) -> 
             stage="dispatch" if stage == "dispatch" else "combine",
             tokens=ctx.dispatched_tokens,
             top_k=moe.top_k,
-            payload_bytes=width * max(bytes_per_element(dtype), ctx.width if dtype == "bf16" else 0.0),
+            payload_bytes=width * max(bytes_per_element(dtype), ctx.width_bytes if dtype == "bf16" else 0.0),
             group=ctx.layout.group("ep", ctx.cluster),
             node_copies=load.node_copies,
             rank_copies=load.rank_copies,
@@ -122,7 +122,7 @@ def _expert_tensor(ctx: LayerContext, rows: float, width: int) -> tuple[list[Ste
     """
     if ctx.layout.etp == 1:
         return [], []
-    group, buffer = ctx.layout.group("etp", ctx.cluster), rows * width * ctx.width
+    group, buffer = ctx.layout.group("etp", ctx.cluster), rows * width * ctx.width_bytes
     if ctx.layout.duplicates == "send":
         total = Comm("all_reduce", buffer, group)
         enter = Exchange(name="moe.etp_enter", forward=None, backward=total, module="moe")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal
 
@@ -153,6 +154,9 @@ class Scenario(Strict):
         return release
 
 
+Asked = Scenario | Mapping[str, Any] | str | Path  # the forms in which a scenario may be given
+
+
 def _describe(error: ValidationError) -> str:
     """One line about the first thing that is wrong; of a choice between forms, the form that was meant."""
     errors = error.errors()
@@ -226,6 +230,15 @@ def parse_scenario(raw: Any) -> Scenario:
         raise ScenarioError(_describe(error)) from None
     except UnitError as error:
         raise ScenarioError(str(error)) from None
+
+
+def scenario_of(asked: Asked) -> Scenario:
+    """The checked Scenario of a file's path, a mapping or a record: what every verb takes. ScenarioError otherwise."""
+    if isinstance(asked, Scenario):
+        return asked
+    if isinstance(asked, (str, Path)):
+        return load_scenario(asked)
+    return parse_scenario(dict(asked) if isinstance(asked, Mapping) else asked)
 
 
 class _Plain(yaml.SafeLoader):

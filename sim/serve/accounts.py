@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
+from moesim.hwmodels.money import Price, gpu_hours, usd_per_million, usd_per_million_output_tokens
+from moesim.hwmodels.power import busy_w, energy_note, facility_factor, idle_w
 from moesim.sim.serve.replica import Replica
+from moesim.sim.serve.resolve import Deployment
 from moesim.sim.serve.simulate import Machine, ServeRun
-
-BUSY_POWER_SHARE = 0.7  # assumed: decode draws 435 of 1,000 W, prefill 710 (measured on B200); hosts not counted
-IDLE_POWER_SHARE = 0.15  # assumed
 
 
 def span_s(run: ServeRun) -> float:
@@ -42,30 +42,54 @@ def utilisation(run: ServeRun) -> dict[str, float]:
     return found | {"idle": max(0.0, 1.0 - sum(found.values()))}
 
 
-def costs_of(run: ServeRun, gpus: int, price: float | None, idle_share: float) -> dict[str, float | str]:
-    """Dollars per million tokens and joules per token. Prompts pay for steps that carry them, outputs for the rest."""
-    gpu = run.machine.job.cluster.gpu
-    span = span_s(run)
+def costs_of(run: ServeRun, deployment: Deployment, price: Price | None) -> dict[str, float | str]:
+    """Dollars and joules of a run. Workers of pools weigh as much as they have GPUs; GPUs beside the pools idle.
+
+    Of the split by steps, prompts pay for those that carry them, outputs for the rest; all other figures are of all.
+    """
+    gpu, span = run.machine.job.cluster.gpu, span_s(run)
+    hours = gpu_hours(deployment.paid_gpus, span)
     prompts, outputs = float(sum(run.log.prompt)), float(sum(run.log.output))
-    every = [*run.replicas, *(run.prefill_replicas or ())]
-    busy = sum(r.busy_s for r in every) or 1.0
-    prefill = sum(r.prefill_busy_s for r in every) / busy
-    power = gpu.tdp_w * (BUSY_POWER_SHARE * (1.0 - idle_share) + IDLE_POWER_SHARE * idle_share)
-    energy = gpus * power * span
-    found: dict[str, float | str] = {
-        "gpu_hours": gpus * span / 3600.0,
-        "energy_joules": energy,
-        "joules_per_output_token": energy / outputs,
-        "energy_note": f"assumed: {BUSY_POWER_SHARE:.0%} of {gpu.tdp_w:g} W when busy, {IDLE_POWER_SHARE:.0%} idle",
+    joules = _joules(run, deployment, span)
+    cost: dict[str, float | str] = {
+        "gpu_hours": hours,
+        "energy_joules": joules,
+        "facility_energy_joules": joules * facility_factor(),
+        "joules_per_output_token": joules / outputs,
+        "facility_joules_per_output_token": joules * facility_factor() / outputs,
+        "energy_note": energy_note(gpu, "serving"),
     }
-    rate = price or gpu.price_usd_per_hour
-    if rate is not None:
-        dollars = gpus * span / 3600.0 * rate
-        found |= {
-            "usd_per_gpu_hour": rate,
-            "usd_per_million_input_tokens": dollars * prefill / prompts * 1e6,
-            "usd_per_million_output_tokens": dollars * (1.0 - prefill) / outputs * 1e6,
-            "usd_per_million_tokens": dollars / (prompts + outputs) * 1e6,
-            "price_source": "given in the scenario" if price else f"middle of {gpu.price_note}",
+    if price is not None:
+        with_prompts = _prompt_share(run)
+        each = {
+            "usd_per_million_tokens": usd_per_million(price, hours, prompts + outputs),
+            "usd_per_million_output_tokens": usd_per_million_output_tokens(price, hours, outputs),
+            "prompt_steps_usd_per_million_input_tokens": usd_per_million(price, hours * with_prompts, prompts),
+            "other_steps_usd_per_million_output_tokens": usd_per_million(price, hours * (1.0 - with_prompts), outputs),
         }
-    return found
+        cost |= {"usd_per_gpu_hour": price.usd_per_gpu_hour, "price_source": price.source}
+        cost |= {name: value for name, value in each.items() if value is not None}
+    return cost
+
+
+def _busy_gpu_s(run: ServeRun) -> tuple[float, float]:
+    """GPU-seconds of all steps, and of those that carry prompts, of workers by their GPUs."""
+    pools = [(run.machine, run.replicas)]
+    if run.prefill_machine is not None and run.prefill_replicas is not None:
+        pools.append((run.prefill_machine, run.prefill_replicas))
+    busy = sum(machine.job.layout.gpus * r.busy_s for machine, every in pools for r in every)
+    return busy, sum(machine.job.layout.gpus * r.prefill_busy_s for machine, every in pools for r in every)
+
+
+def _prompt_share(run: ServeRun) -> float:
+    """Share of the busy GPUs' time in steps that carry prompts."""
+    busy, with_prompts = _busy_gpu_s(run)
+    return with_prompts / (busy or 1.0)
+
+
+def _joules(run: ServeRun, deployment: Deployment, span: float) -> float:
+    """Of the GPUs alone: busy ones and waiting ones draw different power."""
+    gpu = run.machine.job.cluster.gpu
+    whole = deployment.paid_gpus * span
+    busy = min(whole, _busy_gpu_s(run)[0])
+    return busy_w(gpu, "serving") * busy + idle_w(gpu) * (whole - busy)

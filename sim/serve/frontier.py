@@ -9,7 +9,6 @@ from moesim.sim.serve.figures_of_merit import spread
 from moesim.sim.serve.resolve import ResolvedServe
 from moesim.sim.serve.simulate import PricedJobs, simulate
 from moesim.sim.serve.workload import Workload
-from moesim.sim.software.serving_engine import engine_tuning
 from moesim.traces.requests import Requests
 
 CLIENTS = (1, 2, 4, 8, 16, 32, 64, 128, 256, 512)
@@ -28,7 +27,7 @@ class FrontierPoint:
 
 def frontier(resolved: ResolvedServe, clients: tuple[int, ...] = CLIENTS) -> tuple[FrontierPoint, ...]:
     """A point per number of clients; lengths are those of the resolved load, again from the start when they run out."""
-    tuning, priced = engine_tuning(), PricedJobs()
+    tuning, priced = resolved.tuning(), PricedJobs()
     deployment, asked = resolved.deployment, resolved.workload.requests
     found = []
     for count in clients:

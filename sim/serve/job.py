@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 
 from moesim.hwmodels.cluster import Cluster
 from moesim.hwmodels.gpu import GpuSpec
+from moesim.hwmodels.profile import Profile
 from moesim.sim.layout.layout import Layout
 from moesim.sim.model.arch import ModelArch
 from moesim.sim.question.scenario import ScenarioError
@@ -68,6 +69,7 @@ class ServeJob:
     layout: Layout  # of one replica; its dp is the attention data parallelism
     engine: Engine
     formats: Formats
+    kernels: Profile = field(repr=False)  # fits that its steps are priced with
     routing: Routing = field(default_factory=Routing)
     speculation: Speculation | None = None
     offload: Offload | None = None

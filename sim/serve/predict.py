@@ -4,9 +4,8 @@ from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
-from moesim.sim.question.scenario import Scenario, load_scenario, parse_scenario
+from moesim.sim.question.scenario import Asked, scenario_of
 from moesim.sim.serve.accounts import costs_of, span_s, utilisation
 from moesim.sim.serve.band import serve_band
 from moesim.sim.serve.capacity import drained_per_s
@@ -14,30 +13,24 @@ from moesim.sim.serve.figures_of_merit import goodput_per_s, label_of, spread
 from moesim.sim.serve.prediction import Range, ServePrediction
 from moesim.sim.serve.resolve import ResolvedServe, resolve_serve
 from moesim.sim.serve.simulate import PricedJobs, ServeRun, simulate
-from moesim.sim.software.serving_engine import engine_tuning
 from moesim.sim.software.stack import Tuning
 
 _COMMUNICATION = ("tp_comm", "ep_comm", "pp_comm")
 
 
-def predict_serve(
-    scenario: Scenario | dict[str, Any] | str | Path, *, requests: str | Path | None = None
-) -> ServePrediction:
+def predict_serve(scenario: Asked, *, requests: str | Path | None = None) -> ServePrediction:
     """Predict how a deployment serves a load (record, mapping or file; `requests`: a trace instead of its load).
 
     Raises ScenarioError, BadLayout, BadTrace, ArchError, FactError, StackError or NoFit for questions that cannot be
     answered, and DoesNotFit when weights or the longest request have no room.
     """
-    if isinstance(scenario, (str, Path)):
-        scenario = load_scenario(scenario)
-    elif isinstance(scenario, dict):
-        scenario = parse_scenario(scenario)
+    scenario = scenario_of(scenario)
     resolved = resolve_serve(scenario, requests)
-    tuning = engine_tuning()
+    tuning = resolved.tuning()
     priced = PricedJobs()
     run = simulate(resolved.deployment, resolved.workload, tuning, priced)
     capacity = capacity_per_s(resolved, run, tuning, priced)
-    return assemble(resolved, run, tuning, capacity, scenario.price_usd_per_gpu_hour)
+    return assemble(resolved, run, tuning, capacity)
 
 
 def capacity_per_s(resolved: ResolvedServe, run: ServeRun, tuning: Tuning, priced: PricedJobs) -> float:
@@ -48,9 +41,7 @@ def capacity_per_s(resolved: ResolvedServe, run: ServeRun, tuning: Tuning, price
     return drained_per_s(resolved.deployment, load, tuning, priced)
 
 
-def assemble(
-    resolved: ResolvedServe, run: ServeRun, tuning: Tuning, capacity: float, price: float | None = None
-) -> ServePrediction:
+def assemble(resolved: ResolvedServe, run: ServeRun, tuning: Tuning, capacity: float) -> ServePrediction:
     """The answer from a finished run."""
     deployment, load, slo = resolved.deployment, resolved.workload, resolved.ask.slo
     found = run.latencies(load.warmup)
@@ -85,7 +76,7 @@ def assemble(
         utilisation=shares,
         exposed_communication=sum(shares.get(name, 0.0) for name in _COMMUNICATION),
         memory=run.machine.memory.by_kind(),
-        cost=costs_of(run, gpus, price, shares["idle"]),
+        cost=costs_of(run, deployment, resolved.price),
         sources={name: count / counted for name, count in sources.most_common()},
         assumptions=(*resolved.assumptions, *([band.note] if band.note else []), *sorted(constants)),
         resolved=replace(resolved),

@@ -2,20 +2,20 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from moesim.hwmodels.cluster import Cluster
-from moesim.hwmodels.gpu import load_gpu
+from moesim.hwmodels.money import Price
 from moesim.sim.layout.layout import BadLayout, Layout, check_layout
 from moesim.sim.model.arch import ModelArch
-from moesim.sim.model.catalogue import load_model
+from moesim.sim.question.lookup import LookUp, look_up, routing_of
 from moesim.sim.question.scenario import Scenario, ScenarioError
 from moesim.sim.question.serve_section import PoolAsk, ServeAsk
 from moesim.sim.serve.job import Adapters, Formats, Offload, ServeJob, Speculation, formats_of
 from moesim.sim.serve.workload import Workload, workload_of
-from moesim.sim.software.serving_engine import Engine, engine_tuning, load_engine
-from moesim.sim.train.resolve import resolve_cluster, resolve_routing
+from moesim.sim.software.serving_engine import Engine, engine_asked, engine_tuning
+from moesim.sim.software.stack import Tuning
 from moesim.traces.routing import Routing
 
 
@@ -29,12 +29,18 @@ class Deployment:
     prefill_workers: int = 0
     router: str = "round_robin"
     kv_blocks: int | None = None
+    idle_gpus: int = 0  # of the cluster, beside the pools
 
     @property
     def gpus(self) -> int:
         """GPUs that serve, those of all replicas or of both pools."""
         prompts = self.prefill_workers * self.prefill.layout.gpus if self.prefill else 0
         return self.replicas * self.job.layout.gpus + prompts
+
+    @property
+    def paid_gpus(self) -> int:
+        """GPUs that cost money: those that serve, and those that idle beside pools."""
+        return self.gpus + self.idle_gpus
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,7 +51,12 @@ class ResolvedServe:
     workload: Workload
     ask: ServeAsk
     profile: str
+    price: Price | None
     assumptions: tuple[str, ...]
+
+    def tuning(self, overrides: Mapping[str, float] | None = None) -> Tuning:
+        """Constants of the steps: the profile's own before the engine's; `overrides` before both."""
+        return engine_tuning({**self.deployment.job.kernels.constants, **(overrides or {})})
 
 
 def replica_layout(arch: ModelArch, pool: PoolAsk) -> Layout:
@@ -65,22 +76,12 @@ def replica_layout(arch: ModelArch, pool: PoolAsk) -> Layout:
     return check_layout(layout, arch)
 
 
-def _engine(ask: ServeAsk) -> Engine:
-    if isinstance(ask.engine, str):
-        return load_engine(ask.engine)
-    settings = dict(ask.engine)
-    name = settings.pop("name", None)
-    if not isinstance(name, str):
-        raise ScenarioError("serve.engine: a mapping needs name, for example {name: vllm, token_budget: 4096}")
-    return load_engine(name, settings)
-
-
 def _routing(scenario: Scenario, arch: ModelArch) -> tuple[Routing, list[str]]:
     """What the scenario says; where it says nothing, the spread of popularity that real routers show."""
     if not arch.is_moe or "routing" in scenario.model_fields_set:
-        return resolve_routing(scenario), []
+        return routing_of(scenario), []
     sigma = engine_tuning().get("routing_sigma")
-    return Routing(kind="lognormal", sigma=sigma), [f"routing = lognormal {sigma:g} (not stated)"]
+    return routing_of(scenario, Routing(kind="lognormal", sigma=sigma)), [f"routing = lognormal {sigma:g} (not stated)"]
 
 
 def _experts_in_host(ask: ServeAsk, arch: ModelArch) -> tuple[Offload | None, list[str]]:
@@ -112,19 +113,21 @@ def _pool_job(job: ServeJob, arch: ModelArch, pool: PoolAsk) -> ServeJob:
     return replace(job, layout=replica_layout(arch, pool))
 
 
-def _deployment(scenario: Scenario, ask: ServeAsk, job: ServeJob) -> Deployment:
+def _deployment(scenario: Scenario, ask: ServeAsk, job: ServeJob) -> tuple[Deployment, list[str]]:
     if ask.pools is None:
         used = job.layout.gpus
         _check_gpus(scenario, used)
-        return Deployment(job, scenario.cluster.gpus // used, router=ask.router, kv_blocks=ask.kv_blocks)
+        return Deployment(job, scenario.cluster.gpus // used, router=ask.router, kv_blocks=ask.kv_blocks), []
     prefill, decode = (_pool_job(job, job.arch, pool) for pool in (ask.pools.prefill, ask.pools.decode))
     found = Deployment(
         decode, ask.pools.decode.workers, replace(prefill, speculation=None), ask.pools.prefill.workers,
         kv_blocks=ask.kv_blocks,
     )  # fmt: skip
-    if found.gpus > scenario.cluster.gpus:
+    idle = scenario.cluster.gpus - found.gpus
+    if idle < 0:
         raise BadLayout(f"the pools take {found.gpus} GPUs, more than cluster.gpus={scenario.cluster.gpus}")
-    return found
+    said = [f"{idle:,} of {scenario.cluster.gpus:,} GPUs belong to no pool: idle, and paid for"] if idle else []
+    return replace(found, idle_gpus=idle), said
 
 
 def resolve_serve(scenario: Scenario, requests: str | Path | None = None) -> ResolvedServe:
@@ -132,39 +135,36 @@ def resolve_serve(scenario: Scenario, requests: str | Path | None = None) -> Res
     ask = scenario.serve
     if ask is None:
         raise ScenarioError("the scenario has no serve section; add serve: {engine: vllm, requests: {...}}")
-    arch = load_model(scenario.model)
-    cluster, assumed = resolve_cluster(scenario)
-    engine = _engine(ask)
+    seen = look_up(scenario)
+    arch, cluster = seen.arch, seen.cluster
+    engine = engine_asked(ask.engine)
     formats = formats_of(ask.precision, ask.kv_dtype, arch, cluster.gpu, engine)
-    assumed += _said(ask, engine, formats)
     offload, from_offload = _experts_in_host(ask, arch)
     routing, from_routing = _routing(scenario, arch)
-    job = _job(scenario, ask, arch, cluster, engine)
-    job = replace(job, formats=formats, offload=offload, routing=routing)
-    profile = scenario.profile or cluster.gpu.name
-    if load_gpu(profile).name != cluster.gpu.name:
-        assumed.append(f"profile = {profile} (asked for): kernels measured on another GPU than {cluster.gpu.name}")
+    job = _job(scenario, ask, seen, engine, formats)
+    job = replace(job, offload=offload, routing=routing)
     workload, from_load = workload_of(ask.requests, arch, requests)
-    deployment = _deployment(scenario, ask, job)
-    return ResolvedServe(deployment, workload, ask, profile, (*assumed, *from_routing, *from_offload, *from_load))
+    deployment, from_pools = _deployment(scenario, ask, job)
+    said = (*seen.assumptions, *_said(ask, engine, formats), *from_routing, *from_offload, *from_load, *from_pools)
+    return ResolvedServe(deployment, workload, ask, seen.profile, seen.price, said)
 
 
-def _job(scenario: Scenario, ask: ServeAsk, arch: ModelArch, cluster: Cluster, engine: Engine) -> ServeJob:
-    lay = scenario.layout
+def _job(scenario: Scenario, ask: ServeAsk, seen: LookUp, engine: Engine, formats: Formats) -> ServeJob:
+    arch, lay = seen.arch, scenario.layout
     if lay.cp > 1 or lay.vpp > 1:
         raise BadLayout("cp and vpp are for training; a serving replica is laid out by tp, pp, ep, etp, attention_dp")
     pool = PoolAsk(tp=lay.tp, pp=lay.pp, ep=lay.ep, etp=lay.etp, attention_dp=ask.attention_dp)
     spec, lora = ask.speculative, ask.adapters
-    half = "bf16"
     layout = replica_layout(arch, pool) if ask.pools is None else replica_layout(arch, ask.pools.decode)
     if ask.expert_slots and arch.moe is None:
         raise ScenarioError(f"serve.expert_slots copies experts; {arch.name} has none")
     return ServeJob(
         arch=arch,
-        cluster=cluster,
+        cluster=seen.cluster,
         layout=layout,
         engine=engine,
-        formats=Formats(half, half, half, half),
+        formats=formats,
+        kernels=seen.kernels,
         speculation=Speculation(tokens=spec.tokens, acceptance=spec.acceptance) if spec else None,
         adapters=Adapters(count=lora.count, rank=lora.rank) if lora else None,
         two_batch=ask.two_batch_overlap,

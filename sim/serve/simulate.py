@@ -5,7 +5,6 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 
 from moesim.hwmodels.cluster import link_bytes_per_s
-from moesim.hwmodels.profile import Profile
 from moesim.sim.serve.figures_of_merit import Latencies, latencies
 from moesim.sim.serve.job import ServeJob
 from moesim.sim.serve.kv_cache import KvCache, token_bytes
@@ -53,18 +52,19 @@ class ServeRun:
 class PricedJobs:
     """Kernel prices of jobs seen before; good as long as no constant that kernels' prices read is changed."""
 
-    def __init__(self, profile: Profile | None = None) -> None:
-        """`profile`: another one than that of each job's GPU."""
-        self._found: dict[str, StepParts] = {}
-        self._profile = profile
+    def __init__(self) -> None:
+        self._priced: dict[str, list[StepParts]] = {}  # a job that is spelled alike may have other kernels
 
     def parts_of(self, job: ServeJob, tuning: Tuning) -> StepParts:
         """Prices of this job's kernels."""
         parts = (job.cluster, job.layout, job.engine, job.formats, job.routing, job.speculation, job.offload)
         key = f"{job.arch.name} {len(job.arch.layers)} {parts} {job.two_batch} {job.expert_slots}"
-        if key not in self._found:
-            self._found[key] = StepParts(job, tuning, self._profile)
-        return self._found[key]
+        known = self._priced.setdefault(key, [])
+        same = next((priced for priced in known if priced.job.kernels is job.kernels), None)
+        if same is None:
+            same = StepParts(job, tuning)
+            known.append(same)
+        return same
 
 
 def machine_of(

@@ -13,7 +13,6 @@ from functools import cached_property
 
 from moesim.hwmodels.cost import KernelCostModel, Sustained
 from moesim.hwmodels.kernels import Legs
-from moesim.hwmodels.profile import Profile, load_profile
 from moesim.hwmodels.work import Comm, Gemm, GroupedGemm, Stream, Work, floor_s
 from moesim.sim.layers.graph import SegmentBuilder
 from moesim.sim.layers.steps import Step, forward
@@ -93,14 +92,14 @@ class Table:
 class StepParts:
     """Prices the kernels of one job; tables are made when first asked for."""
 
-    def __init__(self, job: ServeJob, tuning: Tuning, profile: Profile | None = None) -> None:
+    def __init__(self, job: ServeJob, tuning: Tuning) -> None:
         self.job = job
         self.sources: Counter[str] = Counter()
         self._tuning = tuning
         engine = job.engine.name
         self._model = KernelCostModel(
             job.cluster,
-            profile or load_profile(job.cluster.gpu.name),
+            job.kernels,
             Sustained(
                 stream_bandwidth={"*": tuning.get("stream_bandwidth", engine)},
                 stream_launch_s=tuning.get("stream_launch_s", engine),

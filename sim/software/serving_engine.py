@@ -122,6 +122,17 @@ def load_engine(name: str, overrides: dict[str, Any] | None = None) -> Engine:
     return engine
 
 
+def engine_asked(ask: str | dict[str, Any]) -> Engine:
+    """The engine that a scenario names: a name, or a mapping of name and settings. StackError without a name."""
+    if isinstance(ask, str):
+        return load_engine(ask)
+    settings = dict(ask)
+    name = settings.pop("name", None)
+    if not isinstance(name, str):
+        raise StackError("serve.engine: a mapping needs name, for example {name: vllm, token_budget: 4096}")
+    return load_engine(name, settings)
+
+
 def inference_stack(engine: Engine) -> Stack:
     """The settings that the layer builders read, as an inference engine runs them: fused, nothing overlapped."""
     switches = {f.name: False for f in fields(Stack)}

@@ -157,6 +157,22 @@ def load_stack(name: str, cluster: Cluster, overrides: dict[str, Any] | None = N
     return Stack(name=name, **record), assumed
 
 
+DEFAULT_STACK = "megatron-tuned"  # assumed when none is named
+
+
+def stack_asked(ask: str | dict[str, Any] | None, cluster: Cluster) -> tuple[Stack, list[str]]:
+    """The stack that a scenario names (a name, or a mapping of name and settings) and what was assumed about it.
+
+    Settings that wait for the layout are still "auto".
+    """
+    overrides: dict[str, Any] = dict(ask) if isinstance(ask, dict) else {}
+    name = str(overrides.pop("name", DEFAULT_STACK)) if isinstance(ask, dict) else ask or DEFAULT_STACK
+    stack, assumed = load_stack(name, cluster, overrides)
+    if ask is None:
+        assumed.insert(0, f"stack = {name} (not stated)")
+    return stack, assumed
+
+
 def _candidates(qualifiers: tuple[str, ...], generations: Mapping[str, str]) -> list[str]:
     """Keys from specific to general: a GPU family may fall back to its generation, all then to '*'."""
     keys: list[tuple[str, ...]] = [()]

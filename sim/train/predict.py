@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-from typing import Any
-
-from moesim.hwmodels.gpu import GpuSpec
+from moesim.hwmodels.money import Price, gpu_hours, usd, usd_per_million
+from moesim.hwmodels.power import busy_w, energy_note, facility_factor
 from moesim.sim.model.flops import flops_per_token
-from moesim.sim.question.scenario import Scenario, load_scenario, parse_scenario
+from moesim.sim.question.scenario import Asked, scenario_of
 from moesim.sim.train.band import interval
 from moesim.sim.train.bounds import lower_bounds_s
 from moesim.sim.train.corrections import corrected, corrected_interval
@@ -18,11 +16,9 @@ from moesim.sim.train.prices import StepPrices
 from moesim.sim.train.resolve import Resolved, resolve
 from moesim.sim.train.step import StepResult, simulate_exact, simulate_step
 
-_BUSY_POWER_SHARE = 0.85  # assumed: GPUs draw this share of TDP while training, hosts and network not counted
-
 
 def predict_train(
-    scenario: Scenario | dict[str, Any] | str | Path,
+    scenario: Asked,
     *,
     check_memory: bool = True,
     exact: bool = False,
@@ -35,10 +31,7 @@ def predict_train(
     op as an event of its own instead of replaying each distinct segment; without `events` the recursion runs in the
     engine's place. The answer is the same.
     """
-    if isinstance(scenario, (str, Path)):
-        scenario = load_scenario(scenario)
-    elif isinstance(scenario, dict):
-        scenario = parse_scenario(scenario)
+    scenario = scenario_of(scenario)
     resolved = resolve(scenario)
     prices = StepPrices(resolved.job, resolved.kernels, resolved.tuning())
     memory = tuple(step_memory(prices))
@@ -47,7 +40,7 @@ def predict_train(
     step = simulate_exact(prices) if exact else simulate_step(prices, events)
     if resolved.correction is not None:
         step = corrected(step, resolved.correction)
-    return assemble(resolved, prices, step, memory, scenario.price_usd_per_gpu_hour)
+    return assemble(resolved, prices, step, memory)
 
 
 def assemble(
@@ -55,7 +48,6 @@ def assemble(
     prices: StepPrices,
     step: StepResult,
     memory: tuple[RankMemory, ...],
-    price: float | None = None,
 ) -> Prediction:
     """The answer from a simulated step."""
     job = resolved.job
@@ -88,7 +80,7 @@ def assemble(
         memory=memory,
         memory_fits=max(m.total for m in memory) <= usable,
         usable_bytes=usable,
-        cost=_cost(job, step.step_time_s, tokens, price),
+        cost=_cost(job, step.step_time_s, tokens, resolved.price),
         sources={k: v / busy for k, v in sorted(step.by_source.items(), key=lambda kv: -kv[1])},
         assumptions=tuple(assumptions),
         lower_bounds_s=lower_bounds_s(prices),
@@ -98,20 +90,20 @@ def assemble(
     )
 
 
-def _cost(job: TrainJob, step_s: float, tokens: float, price: float | None) -> dict[str, float | str]:
-    gpu: GpuSpec = job.cluster.gpu
-    gpu_hours = job.cluster.gpus * step_s / 3600.0
-    energy = job.cluster.gpus * gpu.tdp_w * _BUSY_POWER_SHARE * step_s
+def _cost(job: TrainJob, step_s: float, tokens: float, price: Price | None) -> dict[str, float | str]:
+    gpu, gpus = job.cluster.gpu, job.cluster.gpus
+    hours, joules = gpu_hours(gpus, step_s), gpus * busy_w(gpu, "training") * step_s
     cost: dict[str, float | str] = {
-        "gpu_hours_per_step": gpu_hours,
-        "gpu_hours_per_million_tokens": gpu_hours / tokens * 1e6,
-        "energy_joules_per_step": energy,
-        "energy_note": f"assumed: {_BUSY_POWER_SHARE:.0%} of {gpu.tdp_w:g} W per GPU",
+        "gpu_hours_per_step": hours,
+        "gpu_hours_per_million_tokens": hours / tokens * 1e6,
+        "energy_joules_per_step": joules,
+        "facility_energy_joules_per_step": joules * facility_factor(),
+        "energy_note": energy_note(gpu, "training"),
     }
-    rate = price or gpu.price_usd_per_hour
-    if rate is not None:
-        cost["usd_per_gpu_hour"] = rate
-        cost["usd_per_step"] = gpu_hours * rate
-        cost["usd_per_million_tokens"] = gpu_hours * rate / tokens * 1e6
-        cost["price_source"] = "given in the scenario" if price else f"middle of {gpu.price_note}"
+    dollars, each = usd(price, hours), usd_per_million(price, hours, tokens)
+    if price is not None and dollars is not None and each is not None:
+        cost |= {
+            "usd_per_gpu_hour": price.usd_per_gpu_hour, "usd_per_step": dollars, "usd_per_million_tokens": each,
+            "price_source": price.source,
+        }  # fmt: skip
     return cost

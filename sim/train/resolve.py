@@ -1,24 +1,21 @@
-"""Resolve a Scenario into a TrainJob: catalogue look-ups, defaults for what was not said, and a list of those."""
+"""Resolve a Scenario into a TrainJob: what the look-up finds, defaults for what was not said, and a list of those."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import Any
 
-from moesim.hwmodels.cluster import Cluster, build_cluster, node_for_gpu
-from moesim.hwmodels.gpu import load_gpu
-from moesim.hwmodels.machine import load_machine, machine_cluster
-from moesim.hwmodels.profile import Profile, is_profile_file, load_profile
+from moesim.hwmodels.cluster import Cluster
+from moesim.hwmodels.money import Price
+from moesim.hwmodels.profile import Profile
 from moesim.sim.layout.layout import BadLayout, Layout, check_layout
 from moesim.sim.model.arch import ModelArch
-from moesim.sim.model.catalogue import load_model
+from moesim.sim.question.lookup import look_up, routing_of
 from moesim.sim.question.scenario import PRECISIONS, LayoutAsk, Scenario, ScenarioError, TrainAsk
-from moesim.sim.software.stack import Stack, Tuning, load_stack, release_age
+from moesim.sim.software.stack import Stack, Tuning, release_age, stack_asked
 from moesim.sim.train.corrections import Correction, deployment_of, load_corrections
 from moesim.sim.train.job import TrainJob
-from moesim.traces.routing import Routing, load_counts
 
 # what "selective" means: keep everything but what attention can redo cheaply (Korthikanti et al. 2022)
 _SELECTIVE = frozenset({"core_attention"})
@@ -36,36 +33,13 @@ class Resolved:
     job: TrainJob
     profile: str
     kernels: Profile
+    price: Price | None
     assumptions: tuple[str, ...]
     correction: Correction | None = None  # of this very deployment, where the scenario names a file of them
 
     def tuning(self, overrides: Mapping[str, float] | None = None) -> Tuning:
         """Constants of the step: the profile's own before the stack's; `overrides` before both."""
         return Tuning({**self.kernels.constants, **(overrides or {})})
-
-
-def _own_machine(scenario: Scenario) -> Cluster | None:
-    """The machine of a profile file where no other hardware is named."""
-    ask, profile = scenario.cluster, scenario.profile
-    if profile is None or not is_profile_file(profile) or ask.node or ask.gpu:
-        return None
-    return machine_cluster(load_machine(profile, ask.gpus), ask.gpus)
-
-
-def kernels_of(profile: str, cluster: Cluster) -> tuple[Profile, list[str]]:
-    """Kernel fits: the shipped ones of a GPU by name, or those of a profile file, which must be of the same GPU."""
-    if not is_profile_file(profile):
-        if load_gpu(profile).name == cluster.gpu.name:
-            return load_profile(profile), []
-        note = f"profile = {profile} (asked for): kernels measured on another GPU than {cluster.gpu.name}"
-        return load_profile(profile), [note]
-    found = load_machine(profile, cluster.gpus)
-    if found.gpu != cluster.gpu.name:
-        raise ScenarioError(
-            f"profile {profile} was measured on {found.gpu}, the scenario asks for {cluster.gpu.name}; "
-            "leave cluster.node and cluster.gpu out, or calibrate there"
-        )
-    return found, [f"profile = {profile}: kernels measured on the machine itself"]
 
 
 def _correction(scenario: Scenario, job: TrainJob) -> tuple[Correction | None, list[str]]:
@@ -77,49 +51,6 @@ def _correction(scenario: Scenario, job: TrainJob) -> tuple[Correction | None, l
     if found is None:
         return None, [f"corrections: {scenario.corrections} knows no own runs of {name}: none applied"]
     return found, [f"corrections: step x {found.factor:.3f}, from {found.rows} own runs of {name}"]
-
-
-def resolve_cluster(scenario: Scenario) -> tuple[Cluster, list[str]]:
-    """The machines of a scenario, and what was assumed about them."""
-    ask = scenario.cluster
-    own = _own_machine(scenario)
-    if own is not None:
-        return own, []
-    assumed = []
-    node = ask.node
-    if node is None:
-        if ask.gpu is None:
-            raise ScenarioError("cluster needs a node (for example dgx-h100) or a gpu (for example H100)")
-        node = node_for_gpu(ask.gpu)
-        assumed.append(f"cluster.node = {node} (usual node of {ask.gpu})")
-    elif ask.gpu is not None and load_gpu(ask.gpu).name != build_cluster(node, 1).gpu.name:
-        raise ScenarioError(
-            f"cluster.node={node} holds {build_cluster(node, 1).gpu.name}, not {ask.gpu}; leave gpu or node out"
-        )
-    cluster = build_cluster(node, ask.gpus, ask.fabric, ask.nic_bytes_per_s, ask.oversubscription)
-    if ask.fabric is None and cluster.domains > 1:
-        assumed.append(
-            f"cluster.fabric = {cluster.fabric}, {cluster.nic_bytes_per_s / 1e9:g} GB/s per GPU (node's NICs)"
-        )
-    return cluster, assumed
-
-
-DEFAULT_STACK = "megatron-tuned"  # assumed when none is named
-
-
-def stack_of(scenario: Scenario, cluster: Cluster) -> tuple[Stack, list[str]]:
-    """The software of a scenario, settings that wait for the layout still "auto", and what was assumed about it."""
-    ask = scenario.stack
-    overrides: dict[str, Any] = {}
-    if isinstance(ask, dict):
-        overrides = dict(ask)
-        name = str(overrides.pop("name", DEFAULT_STACK))
-    else:
-        name = ask or DEFAULT_STACK
-    stack, assumed = load_stack(name, cluster, overrides)
-    if ask is None:
-        assumed.insert(0, f"stack = {name} (not stated)")
-    return stack, assumed
 
 
 def _layout(ask: LayoutAsk, arch: ModelArch, gpus: int, stack: Stack) -> tuple[Layout, list[str]]:
@@ -171,17 +102,6 @@ def decided(
     shown = ("tp_overlap",) if not arch.is_moe else tuple(rules)
     said = [f"{key} = {chosen[key]} (what auto means for this job)" for key in shown if key in chosen]
     return replace(stack, **chosen), said
-
-
-def resolve_routing(scenario: Scenario) -> Routing:
-    """How tokens spread over experts."""
-    ask = scenario.routing
-    if isinstance(ask, str):
-        return Routing()
-    if ask.counts is not None:
-        load_counts(Path(ask.counts))
-        return Routing(kind="counts", counts_file=ask.counts)
-    return Routing(kind="lognormal", sigma=ask.lognormal or 0.0, seed=ask.seed)
 
 
 def _check_batch(train: TrainAsk, layout: Layout) -> None:
@@ -238,7 +158,7 @@ def train_job(
         seq_len=train.seq_len,
         precision=train.precision,
         recompute=recompute_modules(train.recompute),
-        routing=resolve_routing(scenario),
+        routing=routing_of(scenario),
         capacity_factor=train.capacity_factor,
         mtp=train.mtp,
         lora_rank=train.lora.rank if train.lora else 0,
@@ -268,19 +188,16 @@ def check_precision(train: TrainAsk, cluster: Cluster, kernels: Profile) -> None
 def resolve(scenario: Scenario) -> Resolved:
     """Everything looked up and checked. ScenarioError, BadLayout, ArchError or FactError say what is wrong."""
     train = training_of(scenario)
-    arch = load_model(scenario.model)
-    cluster, assumed = resolve_cluster(scenario)
-    stack, from_stack = stack_of(scenario, cluster)
+    seen = look_up(scenario)
+    arch, cluster, assumed = seen.arch, seen.cluster, [*seen.assumptions]
+    stack, from_stack = stack_asked(scenario.stack, cluster)
     layout, from_layout = _layout(scenario.layout, arch, cluster.gpus, stack)
     stack, from_rules = decided(stack, arch, layout, cluster, train.precision, release_age(scenario.release or ""))
     _check_batch(train, layout)
-    profile = scenario.profile or cluster.gpu.name
-    kernels, from_profile = kernels_of(profile, cluster)
-    assumed += from_profile
-    check_precision(train, cluster, kernels)
+    check_precision(train, cluster, seen.kernels)
     if scenario.release is None:
         assumed.append("release = unknown (software of the published rows' middle age)")
     job = train_job(scenario, train, arch, cluster, layout, stack)
     correction, from_runs = _correction(scenario, job)
     said = (*assumed, *from_layout, *from_stack, *from_rules, *from_runs)
-    return Resolved(job, profile, kernels, said, correction)
+    return Resolved(job, seen.profile, seen.kernels, seen.price, said, correction)

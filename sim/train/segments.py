@@ -209,7 +209,7 @@ class SegmentFactory:
     def gathers(self, name: str, kind: LayerKind | None) -> list[tuple[str, Comm]]:
         """All-gathers of a block's parameters: what was trained; under ZeRO-3 also what is frozen but sharded."""
         ctx = self._ctx
-        dense, expert = (ctx.width * p for p in self._own_params(name, kind))
+        dense, expert = (ctx.width_bytes * p for p in self._own_params(name, kind))
         if ctx.lora_rank and ctx.layout.zero >= 3:
             held = held_params(ctx.arch, ctx.layout, name, kind)
             dense, expert = dense + ctx.frozen_bytes * held[0], expert + ctx.frozen_bytes * held[1]

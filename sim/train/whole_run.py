@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from moesim.hwmodels.facts import did_you_mean, read_yaml
+from moesim.hwmodels.power import facility_factor, power_records
 from moesim.sim.model.params import parameters
 from moesim.sim.question.scenario import ScenarioError
 from moesim.sim.train.job import TrainJob
@@ -27,7 +28,7 @@ _HOUR, _DAY = 3600.0, 86400.0
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RunFacts:
-    """What a run depends on beyond its step; see run.yaml for sources."""
+    """What a run depends on beyond its step; sources are in run.yaml and hwmodels/specs/power.yaml."""
 
     gpu_mtbf_hours: float
     restart_s: float
@@ -42,7 +43,7 @@ class RunFacts:
 @cache
 def _records() -> dict[str, dict[str, Any]]:
     records: dict[str, dict[str, Any]] = read_yaml(_FACTS)
-    return records
+    return records | {name: power_records()[name] for name in ("pue", "host_power_share")}
 
 
 def run_facts(changes: Mapping[str, float] | None = None) -> RunFacts:
@@ -75,9 +76,11 @@ class TrainingRun:
     checkpoint_s: float
     checkpoint_interval_s: float
     gpu_hours: float  # spares included
+    usd_per_gpu_hour: float | None
     usd: float | None
-    energy_mwh: float
-    co2_tonnes: float
+    energy_mwh: float  # of the GPUs alone, spares included: as a step's joules
+    facility_energy_mwh: float  # with their hosts and the building's cooling
+    co2_tonnes: float  # of the facility's energy
 
     def to_dict(self) -> dict[str, Any]:
         """Ready for JSON."""
@@ -155,8 +158,8 @@ def training_run(
     hours = (gpus + spares) * wall_s / _HOUR
     rate = price or prediction.cost.get("usd_per_gpu_hour")
     gpu_w = float(prediction.cost["energy_joules_per_step"]) / prediction.step_time_s / gpus
-    watts = gpu_w * (gpus + spares) * (1.0 + facts.host_power_share) * facts.pue
-    energy_mwh = watts * wall_s / _HOUR / 1e6
+    energy_mwh = gpu_w * (gpus + spares) * wall_s / _HOUR / 1e6
+    facility_mwh = energy_mwh * facility_factor(facts.host_power_share, facts.pue)
     return TrainingRun(
         tokens=tokens,
         steps=steps,
@@ -171,9 +174,11 @@ def training_run(
         checkpoint_s=cut.write_s,
         checkpoint_interval_s=cut.interval_s,
         gpu_hours=hours,
+        usd_per_gpu_hour=None if rate is None else float(rate),
         usd=None if rate is None else hours * float(rate),
         energy_mwh=energy_mwh,
-        co2_tonnes=energy_mwh * facts.co2_kg_per_kwh,
+        facility_energy_mwh=facility_mwh,
+        co2_tonnes=facility_mwh * facts.co2_kg_per_kwh,
     )
 
 

@@ -8,7 +8,6 @@ from dataclasses import replace
 import numpy as np
 
 from moesim.hwmodels.gpu import GpuSpec
-from moesim.hwmodels.profile import Profile, load_profile
 from moesim.sim.question.scenario import ScenarioError
 from moesim.sim.serve.job import SERVE_PRECISIONS, Formats, ServeJob, formats_of
 from moesim.sim.serve.resolve import Deployment, ResolvedServe
@@ -16,8 +15,6 @@ from moesim.traces.requests import Requests
 from moesim.traces.routing import Routing
 
 _SKEWS = (0.0, 0.5, 1.0)  # sigma of the popularity of experts (assumed: even, usual, a router with favourites)
-
-Asked = tuple[ResolvedServe, Profile | None]  # and the kernels' profile where it is not the GPU's own
 
 
 def _jobs(asked: ResolvedServe, change: Callable[[ServeJob], ServeJob]) -> ResolvedServe:
@@ -31,51 +28,54 @@ def _gpu(asked: ResolvedServe, change: Callable[[GpuSpec], GpuSpec]) -> Resolved
     return _jobs(asked, lambda job: replace(job, cluster=replace(job.cluster, gpu=change(job.cluster.gpu))))
 
 
-def _flops(asked: ResolvedServe, factor: float) -> Asked:
+def _flops(asked: ResolvedServe, factor: float) -> ResolvedServe:
     def faster(gpu: GpuSpec) -> GpuSpec:
         return replace(gpu, peak_flops_per_s={name: peak * factor for name, peak in gpu.peak_flops_per_s.items()})
 
-    return _gpu(asked, faster), None
+    return _gpu(asked, faster)
 
 
-def _hbm(asked: ResolvedServe, factor: float) -> Asked:
-    return _gpu(asked, lambda gpu: replace(gpu, hbm_bytes_per_s=gpu.hbm_bytes_per_s * factor)), None
+def _hbm(asked: ResolvedServe, factor: float) -> ResolvedServe:
+    return _gpu(asked, lambda gpu: replace(gpu, hbm_bytes_per_s=gpu.hbm_bytes_per_s * factor))
 
 
-def _hbm_size(asked: ResolvedServe, factor: float) -> Asked:
+def _hbm_size(asked: ResolvedServe, factor: float) -> ResolvedServe:
     def larger(gpu: GpuSpec) -> GpuSpec:
         return replace(gpu, hbm_bytes=gpu.hbm_bytes * factor, usable_bytes=gpu.usable_bytes * factor)
 
-    return _gpu(asked, larger), None
+    return _gpu(asked, larger)
 
 
-def _link(asked: ResolvedServe, factor: float) -> Asked:
-    return _gpu(asked, lambda gpu: replace(gpu, scale_up_bytes_per_s=gpu.scale_up_bytes_per_s * factor)), None
+def _link(asked: ResolvedServe, factor: float) -> ResolvedServe:
+    return _gpu(asked, lambda gpu: replace(gpu, scale_up_bytes_per_s=gpu.scale_up_bytes_per_s * factor))
 
 
-def _nic(asked: ResolvedServe, factor: float) -> Asked:
+def _nic(asked: ResolvedServe, factor: float) -> ResolvedServe:
     def faster(job: ServeJob) -> ServeJob:
         return replace(job, cluster=replace(job.cluster, nic_bytes_per_s=job.cluster.nic_bytes_per_s * factor))
 
-    return _jobs(asked, faster), None
+    return _jobs(asked, faster)
 
 
-def _latency(asked: ResolvedServe, factor: float) -> Asked:
+def _latency(asked: ResolvedServe, factor: float) -> ResolvedServe:
     """Floors of collectives inside a domain, and the fabric's own latency."""
-    profile = load_profile(asked.deployment.job.cluster.gpu.name)
-    fit = profile.collectives
+    kernels = asked.deployment.job.kernels  # one for all jobs of a deployment
+    fit = kernels.collectives
     slower = replace(
         fit, base_s=fit.base_s * factor, hop_s=fit.hop_s * factor, a2a_base_s=fit.a2a_base_s * factor,
         nvls_base_s=fit.nvls_base_s * factor,
     )  # fmt: skip
 
+    own = replace(kernels, collective_fit=slower)
+
     def far(job: ServeJob) -> ServeJob:
-        return replace(job, cluster=replace(job.cluster, fabric_latency_s=job.cluster.fabric_latency_s * factor))
+        cluster = replace(job.cluster, fabric_latency_s=job.cluster.fabric_latency_s * factor)
+        return replace(job, cluster=cluster, kernels=own)
 
-    return _jobs(asked, far), replace(profile, collective_fit=slower)
+    return _jobs(asked, far)
 
 
-HARDWARE: Mapping[str, Callable[[ResolvedServe, float], Asked]] = {
+HARDWARE: Mapping[str, Callable[[ResolvedServe, float], ResolvedServe]] = {
     "GPU FLOP/s": _flops,
     "HBM bandwidth": _hbm,
     "HBM size": _hbm_size,
@@ -106,7 +106,7 @@ def _lengths(asked: ResolvedServe, inputs: float, outputs: float) -> ResolvedSer
     return replace(asked, workload=replace(asked.workload, requests=other))
 
 
-def serve_changes(asked: ResolvedServe, share: float) -> Iterator[tuple[str, str, Asked]]:
+def serve_changes(asked: ResolvedServe, share: float) -> Iterator[tuple[str, str, ResolvedServe]]:
     """(knob, change, what is asked then): hardware by plus and minus `share`, load, skew, formats."""
     job = asked.deployment.job
     for name, knob in HARDWARE.items():
@@ -118,24 +118,24 @@ def serve_changes(asked: ResolvedServe, share: float) -> Iterator[tuple[str, str
     if asked.workload.clients or asked.workload.rate_per_s:
         title = "clients" if asked.workload.clients else "request rate"
         for factor in (0.5, 2.0):
-            yield title, f"x{factor:g}", (_load(asked, factor), None)
+            yield title, f"x{factor:g}", _load(asked, factor)
     for factor in (0.5, 2.0):
         if asked.workload.longest * factor <= job.arch.max_context:
-            yield "prompt length", f"x{factor:g}", (_lengths(asked, factor, 1.0), None)
+            yield "prompt length", f"x{factor:g}", _lengths(asked, factor, 1.0)
     if job.arch.is_moe:
         yield from _skewed(asked)
     yield from _in_other_formats(asked)
 
 
-def _skewed(asked: ResolvedServe) -> Iterator[tuple[str, str, Asked]]:
+def _skewed(asked: ResolvedServe) -> Iterator[tuple[str, str, ResolvedServe]]:
     for sigma in _SKEWS:
         routing = Routing() if sigma == 0.0 else Routing(kind="lognormal", sigma=sigma)
         if routing != asked.deployment.job.routing:
             name = "balanced" if sigma == 0.0 else f"lognormal {sigma:g}"
-            yield "expert imbalance", name, (_routed(asked, routing), None)
+            yield "expert imbalance", name, _routed(asked, routing)
 
 
-def _in_other_formats(asked: ResolvedServe) -> Iterator[tuple[str, str, Asked]]:
+def _in_other_formats(asked: ResolvedServe) -> Iterator[tuple[str, str, ResolvedServe]]:
     """Every precision whose formats the GPU has and no other has had."""
     job = asked.deployment.job
     seen = {job.formats}
@@ -146,7 +146,7 @@ def _in_other_formats(asked: ResolvedServe) -> Iterator[tuple[str, str, Asked]]:
             continue
         if found not in seen and precision != "fp16":
             seen.add(found)
-            yield "precision", precision, (_formatted(asked, found), None)
+            yield "precision", precision, _formatted(asked, found)
 
 
 def _formatted(asked: ResolvedServe, formats: Formats) -> ResolvedServe:

@@ -23,11 +23,11 @@ from moesim.sim.train.predict import predict_train
 
 TRAINED = (
     "step_time_s", "low_s", "high_s", "tokens_per_s", "tokens_per_s_per_gpu", "mfu", "memory_bytes", "memory_fits",
-    "gpu_hours_per_million_tokens", "usd_per_million_tokens", "energy_joules_per_step", "error",
+    "gpu_hours_per_million_tokens", "usd_per_gpu_hour", "usd_per_million_tokens", "energy_joules_per_step", "error",
 )  # fmt: skip
 SERVED = (
     "ttft_s", "ttft_p99_s", "tpot_s", "tpot_p99_s", "output_tokens_per_s", "output_tokens_per_s_per_gpu",
-    "goodput_per_s", "capacity_requests_per_s", "label", "usd_per_million_output_tokens",
+    "goodput_per_s", "capacity_requests_per_s", "label", "usd_per_gpu_hour", "usd_per_million_output_tokens",
     "joules_per_output_token", "error",
 )  # fmt: skip
 _MOST_POINTS = 1_000_000
@@ -124,6 +124,7 @@ def _served(scenario: dict[str, Any]) -> dict[str, Any]:
         "goodput_per_s": p.goodput_per_s,
         "capacity_requests_per_s": p.capacity_requests_per_s,
         "label": p.label,
+        "usd_per_gpu_hour": p.cost.get("usd_per_gpu_hour"),
         "usd_per_million_output_tokens": p.cost.get("usd_per_million_output_tokens"),
         "joules_per_output_token": p.cost["joules_per_output_token"],
     }
@@ -141,6 +142,7 @@ def _trained(scenario: dict[str, Any]) -> dict[str, Any]:
         "memory_bytes": max(m.total for m in p.memory),
         "memory_fits": p.memory_fits,
         "gpu_hours_per_million_tokens": p.cost["gpu_hours_per_million_tokens"],
+        "usd_per_gpu_hour": p.cost.get("usd_per_gpu_hour"),
         "usd_per_million_tokens": p.cost.get("usd_per_million_tokens"),
         "energy_joules_per_step": p.cost["energy_joules_per_step"],
     }

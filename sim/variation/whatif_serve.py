@@ -7,21 +7,19 @@ latencies beside it are those of the asked load.
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from moesim.hwmodels.profile import Profile
+from moesim.hwmodels.money import gpu_hours, usd_per_gpu_hour, usd_per_million_output_tokens
 from moesim.sim.question.refusals import DoesNotFit
-from moesim.sim.question.scenario import Scenario, ScenarioError, load_scenario, parse_scenario
+from moesim.sim.question.scenario import Asked, ScenarioError, scenario_of
 from moesim.sim.serve.accounts import decode_shares
 from moesim.sim.serve.figures_of_merit import spread
 from moesim.sim.serve.predict import capacity_per_s
 from moesim.sim.serve.resolve import ResolvedServe, resolve_serve
 from moesim.sim.serve.simulate import PricedJobs, ServeRun, simulate
-from moesim.sim.software.serving_engine import engine_tuning
-from moesim.sim.variation.knobs_serve import Asked, serve_changes
+from moesim.sim.variation.knobs_serve import serve_changes
 from moesim.sim.variation.outcome import by_knob, in_order
 
 
@@ -64,7 +62,7 @@ class ServeWhatIf:
     tpot_s: float
     tokens_per_s: float  # at most, of an open loop
     usd_per_hour: float | None  # of one GPU
-    usd_per_million_tokens: float | None  # output
+    usd_per_million_output_tokens_at_most: float | None  # at that rate
     outcomes: tuple[ServeOutcome, ...]
     parts: tuple[ServePart, ...]
     mean_batch: float
@@ -72,7 +70,8 @@ class ServeWhatIf:
     @property
     def tokens_per_usd(self) -> float | None:
         """Output tokens, of the deployment as asked."""
-        return None if self.usd_per_million_tokens is None else 1e6 / self.usd_per_million_tokens
+        usd = self.usd_per_million_output_tokens_at_most
+        return None if usd is None else 1e6 / usd
 
     def by_knob(self) -> list[tuple[str, list[ServeOutcome]]]:
         """Outcomes of every knob together, the one that matters most first."""
@@ -81,7 +80,7 @@ class ServeWhatIf:
     def to_dict(self) -> dict[str, Any]:
         """Ready for JSON."""
         value = self.tokens_per_usd
-        plain = ("ttft_s", "tpot_s", "tokens_per_s", "usd_per_million_tokens", "mean_batch")
+        plain = ("ttft_s", "tpot_s", "tokens_per_s", "usd_per_million_output_tokens_at_most", "mean_batch")
         return {
             **{name: getattr(self, name) for name in plain},
             "usd_per_gpu_hour": self.usd_per_hour,
@@ -97,26 +96,22 @@ class ServeWhatIf:
         }  # fmt: skip
 
 
-def _served(asked: ResolvedServe, profile: Profile | None) -> tuple[ServeRun, float]:
+def _served(asked: ResolvedServe) -> tuple[ServeRun, float]:
     """The run, and output tokens per second at most."""
-    tuning, priced = engine_tuning(), PricedJobs(profile)
+    tuning, priced = asked.tuning(), PricedJobs()
     run = simulate(asked.deployment, asked.workload, tuning, priced)
     outputs = float(np.mean(asked.workload.requests.output_tokens))
     return run, capacity_per_s(asked, run, tuning, priced) * outputs
 
 
-def whatif_serve(scenario: Scenario | dict[str, Any] | str | Path, share: float = 0.2) -> ServeWhatIf:
+def whatif_serve(scenario: Asked, share: float = 0.2) -> ServeWhatIf:
     """Change one thing at a time, hardware by plus and minus `share`. ScenarioError for shares out of (0, 0.9]."""
     if not 0.0 < share <= 0.9:
         raise ScenarioError(f"share={share:g} must be above 0 and at most 0.9, for example 0.2 for plus and minus 20 %")
-    if isinstance(scenario, (str, Path)):
-        scenario = load_scenario(scenario)
-    elif isinstance(scenario, dict):
-        scenario = parse_scenario(scenario)
+    scenario = scenario_of(scenario)
     asked = resolve_serve(scenario)
-    run, rate = _served(asked, None)
-    found, gpu = run.latencies(asked.workload.warmup), asked.deployment.job.cluster.gpu
-    price = scenario.price_usd_per_gpu_hour or gpu.price_usd_per_hour
+    run, rate = _served(asked)
+    found, price = run.latencies(asked.workload.warmup), asked.price
     ttft, tpot = spread(found.ttft_s).mean, spread(found.tpot_s).mean
     outcomes = [_outcome(knob, change, other, rate) for knob, change, other in serve_changes(asked, share)]
     if price is not None:
@@ -127,20 +122,22 @@ def whatif_serve(scenario: Scenario | dict[str, Any] | str | Path, share: float 
         ttft_s=ttft,
         tpot_s=tpot,
         tokens_per_s=rate,
-        usd_per_hour=price,
-        usd_per_million_tokens=None if price is None else asked.deployment.gpus / rate / 3600.0 * price * 1e6,
+        usd_per_hour=usd_per_gpu_hour(price),
+        usd_per_million_output_tokens_at_most=usd_per_million_output_tokens(
+            price, gpu_hours(asked.deployment.paid_gpus, 1.0), rate
+        ),
         outcomes=in_order(outcomes),
         parts=tuple(_parts(run)),
         mean_batch=sum(b * k for r in run.replicas for b, k in r.steps_at.items()) / steps,
     )
 
 
-def _outcome(knob: str, change: str, other: Asked, rate: float) -> ServeOutcome:
+def _outcome(knob: str, change: str, other: ResolvedServe, rate: float) -> ServeOutcome:
     try:
-        run, own = _served(*other)
+        run, own = _served(other)
     except DoesNotFit:
         return ServeOutcome(knob, change, 0.0, 0.0, 0.0, False)
-    found = run.latencies(other[0].workload.warmup)
+    found = run.latencies(other.workload.warmup)
     return ServeOutcome(knob, change, spread(found.ttft_s).mean, spread(found.tpot_s).mean, own / rate, True)
 
 

@@ -8,11 +8,11 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import Any
 
+from moesim.hwmodels.money import gpu_hours, usd_per_gpu_hour, usd_per_million
 from moesim.hwmodels.profile import Profile
-from moesim.sim.question.scenario import PRECISIONS, Scenario, ScenarioError, load_scenario, parse_scenario
+from moesim.sim.question.scenario import PRECISIONS, Asked, ScenarioError, scenario_of
 from moesim.sim.train.job import TrainJob
 from moesim.sim.train.memory import step_memory
 from moesim.sim.train.prices import StepPrices
@@ -163,14 +163,11 @@ def _skewed(job: TrainJob, profile: Profile) -> Iterator[tuple[str, str, Changed
         yield "expert imbalance", "balanced", (replace(job, routing=Routing()), profile)
 
 
-def whatif_train(scenario: Scenario | dict[str, Any] | str | Path, share: float = 0.2) -> WhatIf:
+def whatif_train(scenario: Asked, share: float = 0.2) -> WhatIf:
     """Change one thing at a time, hardware by plus and minus `share`. ScenarioError for shares out of (0, 0.9]."""
     if not 0.0 < share <= 0.9:
         raise ScenarioError(f"share={share:g} must be above 0 and at most 0.9, for example 0.2 for plus and minus 20 %")
-    if isinstance(scenario, (str, Path)):
-        scenario = load_scenario(scenario)
-    elif isinstance(scenario, dict):
-        scenario = parse_scenario(scenario)
+    scenario = scenario_of(scenario)
     resolved = resolve(scenario)
     job, profile = resolved.job, resolved.kernels
     asked = StepPrices(job, profile, resolved.tuning())
@@ -178,7 +175,6 @@ def whatif_train(scenario: Scenario | dict[str, Any] | str | Path, share: float 
     memory = max(m.total for m in step_memory(asked))
     step_s = simulate_step(asked, events=False).step_time_s
     rate = job.global_batch * job.seq_len / step_s
-    price = scenario.price_usd_per_gpu_hour or job.cluster.gpu.price_usd_per_hour
     outcomes = []
     for knob, change, (other, kernels) in _changes(job, profile, share):
         prices = StepPrices(other, kernels, resolved.tuning())
@@ -186,14 +182,14 @@ def whatif_train(scenario: Scenario | dict[str, Any] | str | Path, share: float 
         factor = other.global_batch * other.seq_len / seconds / rate
         fits = max(m.total for m in step_memory(prices)) <= other.cluster.gpu.usable_bytes
         outcomes.append(Outcome(knob, change, seconds, factor, fits))
-    if price is not None:
+    if resolved.price is not None:
         fits = memory <= usable
         outcomes += [Outcome("price", f"{f - 1.0:+.0%}", step_s, 1.0, fits, f) for f in (1.0 - share, 1.0 + share)]
     return WhatIf(
         step_time_s=step_s,
         tokens_per_s=rate,
-        usd_per_million_tokens=None if price is None else job.cluster.gpus / rate / 3600.0 * price * 1e6,
-        usd_per_hour=price,
+        usd_per_million_tokens=usd_per_million(resolved.price, gpu_hours(job.cluster.gpus, 1.0), rate),
+        usd_per_hour=usd_per_gpu_hour(resolved.price),
         outcomes=in_order(outcomes),
         parts=tuple(parts_of_run(asked)),
         free_bytes=usable - memory,

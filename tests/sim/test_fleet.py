@@ -27,7 +27,13 @@ JOB: dict[str, Any] = {
 }
 SERVER = ServerSpec(name="s", gpus=8, power_w=10e3, rack_units=8, usd=2e5, usd_note="", source="")
 GROUP = Group(
-    deployment="1 x (tp4)", gpus=4, sustained_per_s=(10.0,) * 24, tdp_w=700.0, usd_per_gpu_hour=3.0, server=SERVER
+    deployment="1 x (tp4)",
+    gpus=4,
+    sustained_per_s=(10.0,) * 24,
+    busy_w=490.0,
+    idle_w=105.0,
+    usd_per_gpu_hour=3.0,
+    server=SERVER,
 )
 DAY = tuple(Hour(5.0 if h < 12 else 45.0) for h in range(24))
 FACTS = fleet_facts({"start_s": 0.0})
@@ -56,7 +62,8 @@ def test_money_adds_up_and_every_choice_is_as_good_as_what_it_contains() -> None
     assert usd["rent, autoscaled"] == pytest.approx(96 * 4 * 365 * 3.0)
     capital = 3 * 2e5 * (1 + FACTS.network_share) / FACTS.years
     housing = year.power_w / 1e3 * 8760 * FACTS.housing_usd_per_kwh
-    energy = year.energy_mwh * 1e3 * FACTS.power_usd_per_kwh
+    energy = year.facility_energy_mwh * 1e3 * FACTS.power_usd_per_kwh
+    assert year.facility_energy_mwh == pytest.approx(year.energy_mwh * (1 + FACTS.host_power_share) * FACTS.pue)
     assert usd["own, fixed"] == pytest.approx(capital + 3 * 2e5 * FACTS.staff_share + housing + energy)
     mixed = usd["own the base, rent the peak"]
     assert mixed <= usd["rent, autoscaled"] * (1 + 1e-9) and mixed <= usd["own, fixed"] * 1.01

@@ -57,12 +57,18 @@ def test_dalys_interval_wastes_least(checkpoint_s: float, mtbf_s: float) -> None
 
 
 def test_deepseeks_pre_training() -> None:
-    run = training_run(predict_train(JOB), 14.8e12, price=2.0)
+    step = predict_train(JOB)
+    run = training_run(step, 14.8e12, price=2.0)
     assert run.gpu_hours / 1.02 == pytest.approx(2.664e6, rel=0.05)  # published; two percent are our spares
     assert 0.9 < run.goodput < 1.0 and run.compute_s < run.wall_s
     assert run.failures == pytest.approx(run.wall_s / run.mtbf_s)
     assert run.usd is not None and run.usd == pytest.approx(run.gpu_hours * 2.0)
-    assert run.energy_mwh == pytest.approx(run.gpu_hours * 0.7 * 0.85 * 1.25 * 1.2 / 1e3, rel=1e-9)
+    assert run.energy_mwh == pytest.approx(run.gpu_hours * 0.7 * 0.85 / 1e3, rel=1e-9)
+    for key, mwh in (("", run.energy_mwh), ("facility_", run.facility_energy_mwh)):  # as many times the step's own
+        joules = float(step.cost[f"{key}energy_joules_per_step"]) * run.steps
+        share = (run.gpus + run.spare_gpus) / run.gpus / run.goodput  # spares, checkpoints and failures on top
+        assert mwh * 3.6e9 == pytest.approx(joules * share, rel=1e-9)
+    assert run.usd_per_gpu_hour == 2.0
 
 
 def test_worse_machines_have_less_goodput() -> None:

@@ -86,7 +86,7 @@ def test_too_little_memory_names_the_smallest_layout_that_does() -> None:
         ({"serve__engine": "vlm"}, StackError, "did you mean 'vllm'"),
         ({"serve__engine": {"name": "vllm", "token_budgt": 3}}, StackError, "token_budget"),
         ({"serve__engine": {"name": "vllm", "max_batch": 0}}, StackError, "between 1 and"),
-        ({"serve__engine": {"token_budget": 3}}, ScenarioError, "needs name"),
+        ({"serve__engine": {"token_budget": 3}}, StackError, "needs name"),
         ({"serve__precision": "int3"}, ScenarioError, "int3"),
         ({"serve__requests": {"kind": "closed"}}, ScenarioError, "needs concurrency"),
         ({"serve__requests": {"rate_per_s": None}}, ScenarioError, "needs rate_per_s"),

@@ -32,7 +32,7 @@ def test_the_run_as_asked_is_the_prediction(found: ServeWhatIf) -> None:
     asked = predict_serve(JOB)
     assert (found.ttft_s, found.tpot_s) == (asked.ttft_s.mean, asked.tpot_s.mean)
     assert found.tokens_per_s == pytest.approx(asked.capacity_requests_per_s * 200)
-    assert found.usd_per_million_tokens == pytest.approx(4 * 2.0 / 3600 / found.tokens_per_s * 1e6)
+    assert found.usd_per_million_output_tokens_at_most == pytest.approx(4 * 2.0 / 3600 / found.tokens_per_s * 1e6)
 
 
 def test_more_hardware_never_hurts_and_less_never_helps(found: ServeWhatIf) -> None:

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from moesim.hwmodels.facts import did_you_mean, read_yaml
+from moesim.hwmodels.power import power_records
 from moesim.sim.question.scenario import ScenarioError
 
 _FILE = Path(__file__).parent / "fleet.yaml"
@@ -24,7 +25,7 @@ _MAY_BE_ZERO = (
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class FleetFacts:
-    """See fleet.yaml for meanings and sources."""
+    """Meanings and sources are in fleet.yaml and hwmodels/specs/power.yaml."""
 
     years: float
     power_usd_per_kwh: float
@@ -42,7 +43,7 @@ class FleetFacts:
 @cache
 def _records() -> dict[str, dict[str, Any]]:
     records: dict[str, dict[str, Any]] = read_yaml(_FILE)
-    return records
+    return records | {name: power_records()[name] for name in ("pue", "host_power_share")}
 
 
 def fleet_facts(changes: Mapping[str, float] | None = None) -> FleetFacts:

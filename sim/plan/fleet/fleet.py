@@ -12,11 +12,11 @@ from dataclasses import asdict, dataclass
 from math import ceil
 from typing import Any
 
+from moesim.hwmodels.power import facility_factor
 from moesim.hwmodels.servers import ServerSpec
 from moesim.sim.plan.fleet.facts import FleetFacts
 from moesim.sim.plan.serve.plan import ServePlan
 from moesim.sim.question.scenario import ScenarioError
-from moesim.sim.serve.accounts import BUSY_POWER_SHARE, IDLE_POWER_SHARE
 from moesim.traces.day import Day
 
 _DAYS, _HOURS = 365.0, 8760.0
@@ -30,7 +30,8 @@ class Group:
     deployment: str
     gpus: int
     sustained_per_s: tuple[float, ...]
-    tdp_w: float
+    busy_w: float  # of one GPU
+    idle_w: float
     usd_per_gpu_hour: float | None
     server: ServerSpec
 
@@ -58,7 +59,8 @@ class FleetYear:
     servers: int
     racks: int
     power_w: float  # largest draw with cooling
-    energy_mwh: float  # of the fixed fleet
+    energy_mwh: float  # of the fixed fleet's GPUs alone
+    facility_energy_mwh: float  # with their hosts and the building's cooling: what is paid for
     autoscaled_gpu_hours: float
     owned_base: int  # replicas that are cheaper owned than rented
     usd: dict[str, float | None]  # by CHOICES
@@ -102,6 +104,7 @@ class Fleet:
         return {
             "deployment": self.group.deployment,
             "gpus_per_replica": self.group.gpus,
+            "usd_per_gpu_hour": self.group.usd_per_gpu_hour,
             "sustained_per_s": list(self.group.sustained_per_s),
             "requests_per_s": [h.requests_per_s for h in self.day],
             "server": asdict(self.group.server),
@@ -130,11 +133,11 @@ def fleet_year(group: Group, day: Day, year: int, grown: Grown, facts: FleetFact
     power_w = servers * group.server.power_w * facts.pue
     busy = [min(1.0, rate / (n * own)) for (rate, own), n in zip(pairs, replicas, strict=True)]
     hours = scaled_hours(replicas, facts.start_s)
-    energy = [_kwh(group, fixed, rate / (fixed * own), facts) for rate, own in pairs]
+    energy_kwh = sum(_kwh(group, fixed, rate / (fixed * own)) for rate, own in pairs) * _DAYS
+    metered_kwh = energy_kwh * facility_factor(facts.host_power_share, facts.pue)
     rent = group.usd_per_gpu_hour
     power = facts.power_usd_per_kwh
     own_usd = group.usd_own_a_year(servers, power_w, facts)
-    energy_kwh = sum(energy) * _DAYS
     base, mixed = _base(group, replicas, busy, facts)
     return FleetYear(
         year=year,
@@ -145,12 +148,13 @@ def fleet_year(group: Group, day: Day, year: int, grown: Grown, facts: FleetFact
         racks=ceil(servers / group.server.per_rack(facts.rack_w)),
         power_w=power_w,
         energy_mwh=energy_kwh / 1e3,
+        facility_energy_mwh=metered_kwh / 1e3,
         autoscaled_gpu_hours=hours * group.gpus * _DAYS,
         owned_base=base,
         usd={
             CHOICES[0]: None if rent is None else gpus * _HOURS * rent,
             CHOICES[1]: None if rent is None else hours * group.gpus * _DAYS * rent,
-            CHOICES[2]: None if own_usd is None else own_usd + energy_kwh * power,
+            CHOICES[2]: None if own_usd is None else own_usd + metered_kwh * power,
             CHOICES[3]: mixed,
         },
     )
@@ -162,10 +166,10 @@ def scaled_hours(replicas: Sequence[int], start_s: float) -> float:
     return sum(replicas) + added * start_s / 3600.0
 
 
-def _kwh(group: Group, replicas: int, busy: float, facts: FleetFacts) -> float:
-    """Energy of one hour of so many replicas that are busy for that share of the time."""
-    share = IDLE_POWER_SHARE + (BUSY_POWER_SHARE - IDLE_POWER_SHARE) * min(1.0, busy)
-    return replicas * group.gpus * group.tdp_w / 1e3 * share * (1.0 + facts.host_power_share) * facts.pue
+def _kwh(group: Group, replicas: int, busy: float) -> float:
+    """Energy of the GPUs in one hour of so many replicas that are busy for that share of the time."""
+    watts = group.idle_w + (group.busy_w - group.idle_w) * min(1.0, busy)
+    return replicas * group.gpus * watts / 1e3
 
 
 def _base(group: Group, replicas: Sequence[int], busy: Sequence[float], facts: FleetFacts) -> tuple[int, float | None]:
@@ -176,7 +180,8 @@ def _base(group: Group, replicas: Sequence[int], busy: Sequence[float], facts: F
         return 0, None
     hour = group.gpus * group.usd_per_gpu_hour
     mean = sum(busy) / len(busy)
-    energy = _kwh(group, 1, mean, facts) * _HOURS * facts.power_usd_per_kwh
+    metered_kwh = _kwh(group, 1, mean) * _HOURS * facility_factor(facts.host_power_share, facts.pue)
+    energy = metered_kwh * facts.power_usd_per_kwh
     total, base = 0.0, 0
     for number in range(1, max(replicas) + 1):
         used = scaled_hours([1 if n >= number else 0 for n in replicas], facts.start_s) * _DAYS

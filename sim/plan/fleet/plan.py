@@ -5,9 +5,11 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
 
 from moesim.hwmodels.cluster import node_for_gpu
+from moesim.hwmodels.gpu import gpu_names
+from moesim.hwmodels.money import usd_per_gpu_hour
+from moesim.hwmodels.power import busy_w, idle_w
 from moesim.hwmodels.servers import load_server
 from moesim.sim.plan.fleet.facts import fact_sources, fleet_facts
 from moesim.sim.plan.fleet.fleet import Fleet, Group, Grown, check_growth, sized
@@ -16,7 +18,7 @@ from moesim.sim.plan.serve.plan import ServeOption, ServePlan, plan_serve
 from moesim.sim.plan.serve.search import ServeEffort
 from moesim.sim.plan.serve.space import Given
 from moesim.sim.plan.train.search import Progress
-from moesim.sim.question.scenario import Scenario, ScenarioError, load_scenario, parse_scenario
+from moesim.sim.question.scenario import Asked, Scenario, ScenarioError, scenario_of
 from moesim.traces.day import Day, Hour, load_day
 from moesim.traces.generators import GENERATORS
 
@@ -38,7 +40,7 @@ class FleetAsk:
 
 
 def plan_fleet(
-    scenario: Scenario | dict[str, Any] | str | Path,
+    scenario: Asked,
     traffic: str | Path | Day,
     ask: FleetAsk | None = None,
     progress: Progress | None = None,
@@ -48,10 +50,7 @@ def plan_fleet(
     ScenarioError or BadTrace for questions that cannot be answered.
     """
     ask = ask or FleetAsk()
-    if isinstance(scenario, (str, Path)):
-        scenario = load_scenario(scenario)
-    elif isinstance(scenario, dict):
-        scenario = parse_scenario(scenario)
+    scenario = scenario_of(scenario)
     facts = fleet_facts(ask.facts)
     check_growth(ask.growth, ask.spare)
     day = load_day(traffic) if isinstance(traffic, (str, Path)) else traffic
@@ -60,23 +59,28 @@ def plan_fleet(
     plan, option = _best_group(asked, ask, progress)
     judge, s = plan.searches[0].judge, option.served
     cluster = judge.base.cluster
-    node = scenario.cluster.node or node_for_gpu(scenario.cluster.gpu or cluster.gpu.name)
+    node = scenario.cluster.node or _node_name(cluster.gpu.name)
     group = Group(
         deployment=s.candidate.title,
         gpus=s.candidate.gpus,
         sustained_per_s=_sustained(scenario, day, plan, option),
-        tdp_w=cluster.gpu.tdp_w,
-        usd_per_gpu_hour=judge.price,
+        busy_w=busy_w(cluster.gpu, "serving"),
+        idle_w=idle_w(cluster.gpu),
+        usd_per_gpu_hour=usd_per_gpu_hour(judge.price),
         server=load_server(node, cluster.gpus_per_host, cluster.gpu),
     )
-    rent = "given in the scenario" if scenario.price_usd_per_gpu_hour else f"middle of {cluster.gpu.price_note}"
     server = group.server
     sources = {
-        "usd_per_gpu_hour": f"{judge.price:g}, {rent}" if judge.price else "no price is known",
+        "usd_per_gpu_hour": judge.price.text if judge.price else "no price is known",
         "server": f"{server.power_w / 1e3:g} kW, {server.gpus} GPUs; {server.usd_note}; {server.source}",
         **fact_sources(ask.facts),
     }
     return sized(plan, group, day, Grown(ask.growth, ask.spare), facts, sources)
+
+
+def _node_name(gpu: str) -> str:
+    """The usual node of a GPU; a machine of one's own, which the catalogue does not know, is its own."""
+    return node_for_gpu(gpu) if gpu in gpu_names() else gpu
 
 
 def with_lengths(scenario: Scenario, hour: Hour) -> Scenario:

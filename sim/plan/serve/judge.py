@@ -7,9 +7,11 @@ from math import ceil, inf
 
 import numpy as np
 
+from moesim.hwmodels.money import gpu_hours, usd_per_million_output_tokens
 from moesim.hwmodels.units import GIB
 from moesim.sim.plan.serve.bound import Floors, LoadBounds, Pools, floors_of, load_bounds
 from moesim.sim.plan.serve.space import ServeCandidate, Shape
+from moesim.sim.question.lookup import check_used
 from moesim.sim.question.refusals import DoesNotFit
 from moesim.sim.question.scenario import LayoutAsk, Scenario
 from moesim.sim.serve.accounts import span_s, utilisation
@@ -21,7 +23,6 @@ from moesim.sim.serve.resolve import Deployment, ResolvedServe, replica_layout, 
 from moesim.sim.serve.simulate import Machine, PricedJobs, ServeRun, front_of, machine_of, simulate
 from moesim.sim.serve.slo import Slo
 from moesim.sim.serve.workload import Workload
-from moesim.sim.software.serving_engine import engine_tuning
 from moesim.traces.requests import Requests
 
 _DOUBLINGS, _HALVINGS = 12, 7  # of the search for the rate that a deployment sustains: far, then within 1 %
@@ -64,9 +65,9 @@ class ServeJudge:
         self.base: ServeJob = self._resolved.deployment.job
         self.load: Workload = self._resolved.workload
         self.assumptions = self._resolved.assumptions
-        self._tuning, self._priced = engine_tuning(), PricedJobs()
+        self._tuning, self._priced = self._resolved.tuning(), PricedJobs()
         self.front = front_of(self.base, self._tuning)
-        self.price = scenario.price_usd_per_gpu_hour or self.base.cluster.gpu.price_usd_per_hour
+        self.price = self._resolved.price
         self._machines: dict[tuple[Shape, int, bool], Machine | DoesNotFit] = {}
         self._floors: dict[tuple[Shape, int, bool], Floors] = {}
 
@@ -138,7 +139,7 @@ class ServeJudge:
         found, span, shares = run.latencies(load.warmup), span_s(run), utilisation(run)
         outputs = float(sum(run.log.output))
         ttft, tpot = spread(found.ttft_s), spread(found.tpot_s)
-        usd = None if self.price is None else c.gpus * span / 3600.0 * self.price / outputs * 1e6
+        usd = usd_per_million_output_tokens(self.price, gpu_hours(c.gpus, span), outputs)
         return Served(
             candidate=c,
             bounds=bounds or self.bounds(c),
@@ -210,6 +211,7 @@ def faster(load: Workload, factor: float, least_s: float) -> Workload:
 
 def open_scenario(scenario: Scenario) -> Scenario:
     """The scenario with its deployment left open: one GPU stands in for it."""
+    check_used(scenario)  # its layout is not asked about any more after this
     assert scenario.serve is not None  # asked before
     serve = scenario.serve.model_copy(update={"pools": None, "attention_dp": 1, "kv_blocks": None})
     return scenario.model_copy(update={"layout": LayoutAsk(), "serve": serve})

@@ -5,16 +5,16 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from math import inf
-from pathlib import Path
 from typing import Any
 
+from moesim.hwmodels.money import Price, usd, usd_per_gpu_hour
 from moesim.sim.plan.serve.front import FrontPoint, front
 from moesim.sim.plan.serve.judge import Served
 from moesim.sim.plan.serve.reasons import ServeVerdict, broken, compared, headroom, serve_verdicts
 from moesim.sim.plan.serve.search import SERVE_OBJECTIVES, ServeEffort, ServeSearch, Wanted, score_of, search_serving
 from moesim.sim.plan.serve.space import Given, ServeCandidate
 from moesim.sim.plan.train.search import Progress
-from moesim.sim.question.scenario import Scenario, ScenarioError, load_scenario, parse_scenario
+from moesim.sim.question.scenario import Asked, Scenario, ScenarioError, scenario_of
 from moesim.sim.serve.slo import Slo, slo_of
 
 _TIED = 0.01  # scores nearer than this are equal; the rate that is sustained then decides
@@ -61,6 +61,7 @@ class ServePlan:
     """The best deployments, best first, the front over loads, and how obvious choices fared."""
 
     objective: str
+    price: Price | None
     slo: Slo
     must: bool  # whether the limits had to be met
     options: tuple[ServeOption, ...]
@@ -77,6 +78,8 @@ class ServePlan:
         """Ready for JSON."""
         return {
             "objective": self.objective,
+            "usd_per_gpu_hour": usd_per_gpu_hour(self.price),
+            "price_source": self.price and self.price.source,
             "slo": {"ttft_s": self.slo.ttft_s, "tpot_s": self.slo.tpot_s, "share": self.slo.share, "must": self.must},
             "options": [o.to_dict() for o in self.options],
             "front": [p.to_dict() for p in self.front],
@@ -92,7 +95,7 @@ class ServePlan:
 
 
 def plan_serve(
-    scenario: Scenario | dict[str, Any] | str | Path,
+    scenario: Asked,
     *,
     gpus: Sequence[int] = (),
     slo: str = "",
@@ -107,10 +110,7 @@ def plan_serve(
     they are said, here or there, and for the objective goodput. ScenarioError for objectives, limits or axes that do
     not exist, for searches that nothing fits, and for limits that nothing meets, with the best that was found.
     """
-    if isinstance(scenario, (str, Path)):
-        scenario = load_scenario(scenario)
-    elif isinstance(scenario, dict):
-        scenario = parse_scenario(scenario)
+    scenario = scenario_of(scenario)
     if scenario.serve is None:
         raise ScenarioError("the scenario has no serve section; add serve: {engine: vllm, requests: {...}}")
     queued = scenario.serve.requests.kind == "offline"
@@ -167,13 +167,14 @@ def _answer(
     options = [
         ServeOption(
             served=s, sustained_per_s=sustained.get(s.candidate),
-            usd_per_hour=None if found.judge.price is None else found.judge.price * s.candidate.gpus,
+            usd_per_hour=usd(found.judge.price, s.candidate.gpus),
             why=_why(s, best, slo, must),
         )
         for found, s in good[:effort.top]
     ]  # fmt: skip
     return ServePlan(
         objective=objective,
+        price=best_search.judge.price,
         slo=slo,
         must=must,
         options=tuple(options),

@@ -7,22 +7,19 @@ from dataclasses import dataclass, replace
 
 from moesim.hwmodels.cost import CostModel, KernelCostModel
 from moesim.sim.layout.layout import Layout
-from moesim.sim.model.catalogue import load_model
 from moesim.sim.plan.train.bound import Beside, Bounds
 from moesim.sim.plan.train.cell import Cell
 from moesim.sim.plan.train.pipe import Pipes
 from moesim.sim.plan.train.space import Candidate, modules_of
+from moesim.sim.question.lookup import look_up
 from moesim.sim.question.scenario import Scenario
-from moesim.sim.software.stack import Stack, Tuning, release_age
+from moesim.sim.software.stack import Stack, Tuning, release_age, stack_asked
 from moesim.sim.train.job import TrainJob
 from moesim.sim.train.memory import step_memory
 from moesim.sim.train.prices import StepPrices, sustained
 from moesim.sim.train.resolve import (
     check_precision,
     decided,
-    kernels_of,
-    resolve_cluster,
-    stack_of,
     train_job,
     training_of,
 )
@@ -50,14 +47,15 @@ class Judge:
     """
 
     def __init__(self, scenario: Scenario) -> None:
-        train, arch, (cluster, _) = training_of(scenario), load_model(scenario.model), resolve_cluster(scenario)
-        self.open_stack: Stack = stack_of(scenario, cluster)[0]
+        train, seen = training_of(scenario), look_up(scenario)
+        arch, cluster, self.price = seen.arch, seen.cluster, seen.price
+        self.open_stack: Stack = stack_asked(scenario.stack, cluster)[0]
         ask = scenario.layout
         layout = Layout(
             gpus=cluster.gpus, sequence_parallel=ask.sequence_parallel, duplicates=ask.duplicates, schedule="1f1b"
         )
         self.base = train_job(scenario, train, arch, cluster, layout, self.open_stack)
-        self.profile = kernels_of(scenario.profile or cluster.gpu.name, cluster)[0]
+        self.profile = seen.kernels
         check_precision(train, cluster, self.profile)
         self.tuning = Tuning(dict(self.profile.constants))
         name = self.open_stack.constants_of

@@ -5,13 +5,13 @@ from __future__ import annotations
 import os
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import Any
 
+from moesim.hwmodels.money import Price, gpu_hours, usd_per_gpu_hour, usd_per_million
 from moesim.sim.plan.train.judge import Finalist, Judge
 from moesim.sim.plan.train.reasons import Verdict, costs_more, verdicts
 from moesim.sim.plan.train.search import Effort, Progress, Search, search
-from moesim.sim.question.scenario import LayoutAsk, Scenario, ScenarioError, load_scenario, parse_scenario
+from moesim.sim.question.scenario import Asked, LayoutAsk, Scenario, ScenarioError, scenario_of
 from moesim.sim.train.whole_run import interruptions, run_facts
 
 OBJECTIVES = ("step_time", "cost", "tokens_per_dollar", "gpu_hours", "goodput")
@@ -56,6 +56,7 @@ class Plan:
     """The best layouts, best first, what was searched, and how obvious choices fared."""
 
     objective: str
+    price: Price | None
     options: tuple[Option, ...]
     pareto: tuple[Option, ...]  # none of the others is both faster and cheaper (or, on one cluster, smaller)
     verdicts: tuple[Verdict, ...]
@@ -70,6 +71,8 @@ class Plan:
         """Ready for JSON."""
         return {
             "objective": self.objective,
+            "usd_per_gpu_hour": usd_per_gpu_hour(self.price),
+            "price_source": self.price and self.price.source,
             "options": [o.to_dict() for o in self.options],
             "pareto": [o.to_dict() for o in self.pareto],
             "obvious": [
@@ -85,7 +88,7 @@ class Plan:
 
 
 def plan_train(
-    scenario: Scenario | dict[str, Any] | str | Path,
+    scenario: Asked,
     *,
     gpus: Sequence[int] = (),
     objective: str = "step_time",
@@ -98,10 +101,7 @@ def plan_train(
     `gpus`: sizes of the cluster to try instead of the scenario's. `given` fixes axes, for example {"tp": [8]}.
     ScenarioError for objectives or axes that do not exist and for searches that nothing fits.
     """
-    if isinstance(scenario, (str, Path)):
-        scenario = load_scenario(scenario)
-    elif isinstance(scenario, dict):
-        scenario = parse_scenario(scenario)
+    scenario = scenario_of(scenario)
     if objective not in OBJECTIVES:
         raise ScenarioError(f"objective={objective!r} is not known; use one of {', '.join(OBJECTIVES)}")
     effort = effort or Effort(workers=os.cpu_count() or 1)
@@ -128,7 +128,7 @@ def _on(scenario: Scenario, gpus: int) -> Scenario:
 def _answer(scenario: Scenario, objective: str, searches: list[Search], notes: list[str], top: int) -> Plan:
     judge = Judge(_on(scenario, searches[0].gpus))
     job, gpu = judge.base, judge.base.cluster.gpu
-    price = scenario.price_usd_per_gpu_hour or gpu.price_usd_per_hour
+    price = judge.price
     if objective in ("cost", "tokens_per_dollar") and price is None:
         raise ScenarioError(f"{gpu.name} has no price; give price_usd_per_gpu_hour, or use objective gpu_hours")
     tokens = float(job.global_batch) * job.seq_len
@@ -137,12 +137,12 @@ def _answer(scenario: Scenario, objective: str, searches: list[Search], notes: l
         cluster = replace(job.cluster, gpus=found.gpus)
         for f in found.finalists:
             kept = interruptions(replace(job, cluster=cluster), f.step_time_s, facts).share
-            hours = found.gpus * f.step_time_s / 3600.0 / tokens * 1e6
-            usd = None if price is None else hours * price
+            hours = gpu_hours(found.gpus, f.step_time_s)
             options.append(
                 Option(
                     gpus=found.gpus, finalist=f, tokens_per_s=tokens / f.step_time_s,
-                    gpu_hours_per_million_tokens=hours, usd_per_million_tokens=usd, why="",
+                    gpu_hours_per_million_tokens=hours / tokens * 1e6,
+                    usd_per_million_tokens=usd_per_million(price, hours, tokens), why="",
                     surviving_share=kept,
                 )
             )  # fmt: skip
@@ -163,6 +163,7 @@ def _answer(scenario: Scenario, objective: str, searches: list[Search], notes: l
     cluster = replace(job.cluster, gpus=best.gpus)
     return Plan(
         objective=objective,
+        price=price,
         options=tuple(replace(o, why=_why(o, best)) for o in options[:top]),
         pareto=tuple(_pareto(options, several=len(searches) > 1)),
         verdicts=tuple(verdicts(own, cluster, experts, usable)),

@@ -1,0 +1,141 @@
+"""Look-up: the model, the machines, the kernels and the price that a scenario names, found alike for every verb.
+
+What a scenario says and its verb has no use for is refused here: an answer must not echo what it did not use.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from moesim.hwmodels.cluster import Cluster, build_cluster, node_for_gpu
+from moesim.hwmodels.gpu import load_gpu
+from moesim.hwmodels.machine import load_machine, machine_cluster
+from moesim.hwmodels.money import Price, price_of
+from moesim.hwmodels.profile import Profile, is_profile_file, load_profile
+from moesim.sim.model.arch import ModelArch
+from moesim.sim.model.catalogue import load_model
+from moesim.sim.question.scenario import Scenario, ScenarioError
+from moesim.traces.routing import Routing, load_counts
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LookUp:
+    """What a scenario's names stand for. `profile` is the name or file whose kernels are used."""
+
+    arch: ModelArch
+    cluster: Cluster
+    profile: str
+    kernels: Profile
+    price: Price | None
+    assumptions: tuple[str, ...]
+
+
+def look_up(scenario: Scenario) -> LookUp:
+    """Model, machines, kernels and price of a scenario. A Refusal for what does not exist, or could not be used."""
+    check_used(scenario)
+    arch = load_model(scenario.model)
+    cluster, assumed = _cluster(scenario)
+    profile = scenario.profile or cluster.gpu.name
+    kernels, said = _kernels(profile, cluster)
+    price = price_of(cluster.gpu, scenario.price_usd_per_gpu_hour)
+    return LookUp(
+        arch=arch, cluster=cluster, profile=profile, kernels=kernels, price=price, assumptions=(*assumed, *said)
+    )
+
+
+def routing_of(scenario: Scenario, usual: Routing | None = None) -> Routing:
+    """How tokens spread over experts; `usual` (balanced, if left out) where the scenario does not say."""
+    ask = scenario.routing
+    if "routing" not in scenario.model_fields_set:
+        return usual or Routing()
+    if isinstance(ask, str):
+        return Routing()
+    if ask.counts is not None:
+        load_counts(Path(ask.counts))
+        return Routing(kind="counts", counts_file=ask.counts)
+    return Routing(kind="lognormal", sigma=ask.lognormal or 0.0, seed=ask.seed)
+
+
+def _own_machine(scenario: Scenario) -> Cluster | None:
+    """The machine of a profile file where no other hardware is named."""
+    ask, profile = scenario.cluster, scenario.profile
+    if profile is None or not is_profile_file(profile) or ask.node or ask.gpu:
+        return None
+    return machine_cluster(load_machine(profile, ask.gpus), ask.gpus)
+
+
+def _cluster(scenario: Scenario) -> tuple[Cluster, list[str]]:
+    """The machines of a scenario, and what was assumed about them."""
+    ask = scenario.cluster
+    own = _own_machine(scenario)
+    if own is not None:
+        return own, []
+    assumed = []
+    node = ask.node
+    if node is None:
+        if ask.gpu is None:
+            raise ScenarioError("cluster needs a node (for example dgx-h100) or a gpu (for example H100)")
+        node = node_for_gpu(ask.gpu)
+        assumed.append(f"cluster.node = {node} (usual node of {ask.gpu})")
+    elif ask.gpu is not None and load_gpu(ask.gpu).name != build_cluster(node, 1).gpu.name:
+        raise ScenarioError(
+            f"cluster.node={node} holds {build_cluster(node, 1).gpu.name}, not {ask.gpu}; leave gpu or node out"
+        )
+    cluster = build_cluster(node, ask.gpus, ask.fabric, ask.nic_bytes_per_s, ask.oversubscription)
+    if ask.fabric is None and cluster.domains > 1:
+        assumed.append(
+            f"cluster.fabric = {cluster.fabric}, {cluster.nic_bytes_per_s / 1e9:g} GB/s per GPU (node's NICs)"
+        )
+    return cluster, assumed
+
+
+def _kernels(profile: str, cluster: Cluster) -> tuple[Profile, list[str]]:
+    """Kernel fits: the shipped ones of a GPU by name, or those of a profile file, which must be of the same GPU."""
+    if not is_profile_file(profile):
+        if load_gpu(profile).name == cluster.gpu.name:
+            return load_profile(profile), []
+        note = f"profile = {profile} (asked for): kernels measured on another GPU than {cluster.gpu.name}"
+        return load_profile(profile), [note]
+    measured = load_machine(profile, cluster.gpus)
+    if measured.gpu != cluster.gpu.name:
+        raise ScenarioError(
+            f"profile {profile} was measured on {measured.gpu}, the scenario asks for {cluster.gpu.name}; "
+            "leave cluster.node and cluster.gpu out, or calibrate there"
+        )
+    return measured, [f"profile = {profile}: kernels measured on the machine itself"]
+
+
+# what only training uses, and what would do instead in serving
+_OF_TRAINING = {
+    "stack": "name the engine in serve.engine",
+    "release": "name the engine in serve.engine",
+    "corrections": "name your own machine's measured kernels in profile",
+}
+_LAYOUT_OF_TRAINING = (
+    "dp", "zero", "zero_group", "schedule", "sequence_parallel", "duplicates", "stage_layers",
+)  # fmt: skip
+
+
+def check_used(scenario: Scenario) -> None:
+    """ScenarioError for keys of training that are set where there is nothing but serving."""
+    if scenario.train is not None or scenario.serve is None:
+        return
+    for key, instead in _OF_TRAINING.items():
+        if getattr(scenario, key) is not None:
+            raise ScenarioError(f"{key} is about training, and this scenario only serves: leave it out, {instead}")
+    for key in _LAYOUT_OF_TRAINING:
+        if key in scenario.layout.model_fields_set:
+            raise ScenarioError(
+                f"layout.{key} is about training, and this scenario only serves: leave it out; a replica is laid out "
+                "by tp, pp, ep, etp and serve.attention_dp, and cluster.gpus says how many there are"
+            )
+
+
+def without_training(scenario: dict[str, object]) -> dict[str, object]:
+    """A mapping with both sections as one that only serves: what only training uses is left out."""
+    layout = scenario.get("layout") or {}
+    assert isinstance(layout, dict)
+    kept = {key: value for key, value in layout.items() if key not in _LAYOUT_OF_TRAINING}
+    rest = {key: value for key, value in scenario.items() if key not in ("train", "layout", *_OF_TRAINING)}
+    return rest | ({"layout": kept} if layout else {})
