@@ -3,19 +3,20 @@
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass, replace
-from typing import Any, Literal, cast
+from typing import Any, cast
 
 from moesim.hwmodels.cluster import Cluster, build_cluster, node_for_gpu, node_names
 from moesim.hwmodels.collective_traffic import collective_matrix
 from moesim.hwmodels.collectives import algorithms
-from moesim.hwmodels.dtypes import token_bytes, token_dtypes
-from moesim.hwmodels.exchange_kernels import DEFAULT_SMS, exchange_kernels, sent_dtype
+from moesim.hwmodels.dtypes import token_dtypes
+from moesim.hwmodels.exchange_kernels import exchange_kernels
 from moesim.hwmodels.facts import FactError, did_you_mean
 from moesim.hwmodels.gpu import gpu_names
 from moesim.hwmodels.profile import load_profile
 from moesim.hwmodels.topology import build_topology
 from moesim.hwmodels.traffic import Loads, exchange_loads, uniform
-from moesim.hwmodels.work import COLLECTIVES, Comm, CommKind, ExpertExchange
+from moesim.hwmodels.work import COLLECTIVES, Comm, CommKind
+from moesim.sim.layers.exchange import ONE_TRANSFER, ExpertTokens, Stage, expert_exchange, payload_bytes
 from moesim.sim.question.scenario import ScenarioError
 from moesim.sim.transfer.beside import Beside, Party, Together, party_of, together
 from moesim.sim.transfer.exchange_traffic import Exchange, ExchangeTraffic, exchange_traffic
@@ -190,44 +191,43 @@ _MODES = {"normal": "forwarded", "elastic": "forwarded", "hybrid": "forwarded", 
 
 
 def _exchange(q: CommQuestion, cluster: Cluster) -> CommAnswer:
-    kernel = q.algorithm if q.algorithm != "auto" else _auto_kernel(q)
+    kernel = q.algorithm
+    if kernel == "auto":  # what serving and training engines use
+        kernel = ONE_TRANSFER.kernel("few tokens" if q.tokens < LOW_LATENCY_TOKENS else "many tokens")
     if kernel not in exchange_kernels():
         raise FactError(f"unknown algorithm {kernel!r}; {did_you_mean(kernel, list(exchange_kernels()))}")
-    stage: Literal["combine", "dispatch"] = "combine" if q.op == "moe_combine" else "dispatch"
-    dtype = sent_dtype(stage, kernel, q.dtype)
+    stage: Stage = "combine" if q.op == "moe_combine" else "dispatch"
+    sent = ExpertTokens(
+        tokens=float(q.tokens),
+        top_k=q.top_k,
+        experts=q.experts,
+        width=q.hidden,
+        dtype=q.dtype,
+        group=cluster.group(q.ranks),
+        kernel=kernel,
+        sms=q.sms,
+    )
     ask = Exchange(
         ranks=q.ranks,
         domain=cluster.domain,
         experts=q.experts,
         top_k=q.top_k,
         tokens=q.tokens,
-        payload_bytes=token_bytes(q.hidden, dtype),
+        payload_bytes=payload_bytes(ONE_TRANSFER, stage, sent),
         groups=q.groups,
         top_groups=q.top_groups or min(_TOP_GROUPS, q.groups),
         sigma=q.sigma,
         seed=q.seed,
     )
     traffic, loads = _routed_loads(ask, cluster, kernel, stage == "combine", q.ecmp)
-    work = ExpertExchange(
-        stage=stage,
-        tokens=float(q.tokens),
-        top_k=q.top_k,
-        payload_bytes=ask.payload_bytes,
-        group=cluster.group(q.ranks),
+    sent = replace(
+        sent,
         node_copies=traffic.node_copies,
         rank_copies=traffic.rank_copies,
-        kernel=kernel,
-        sms=q.sms or (DEFAULT_SMS if kernel == "normal" else 0),
-        experts=q.experts,
-        scaled=dtype not in ("bf16", "fp16"),
         imbalance=_imbalance(ask, traffic, loads, cluster, kernel, q.ecmp),
     )
+    work = expert_exchange(ONE_TRANSFER, stage, sent)
     return CommAnswer(q, cluster, predict_comm(work, cluster), loads, traffic, work.imbalance)
-
-
-def _auto_kernel(q: CommQuestion) -> str:
-    """What serving and training engines use: low latency below so many tokens per rank, else the normal kernels."""
-    return "low_latency" if q.tokens < LOW_LATENCY_TOKENS else "normal"
 
 
 def _routed_loads(
