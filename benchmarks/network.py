@@ -19,7 +19,8 @@ from moesim.hwmodels.topology import build_topology
 from moesim.hwmodels.traffic import exchange_loads, uniform
 from moesim.hwmodels.work import Comm
 from moesim.sim.clock.flows import Transfer, run_transfers
-from moesim.sim.transfer.question import CommQuestion, answer
+from moesim.sim.transfer.predict import predict_comm
+from moesim.sim.transfer.question import CommQuestion
 
 MIB = 2.0**20
 
@@ -30,7 +31,7 @@ def routed(ranks: int, kernel: str) -> Callable[[], object]:
         node="dgx-h100", op="moe_dispatch", ranks=ranks, tokens=4096, hidden=7168, top_k=8, experts=max(256, ranks),
         dtype="fp8", algorithm=kernel,
     )  # fmt: skip
-    return lambda: answer(question)
+    return lambda: predict_comm(question)
 
 
 def hierarchical(ranks: int) -> Callable[[], object]:

@@ -23,7 +23,7 @@ from moesim.hwmodels.exchange_kernels import ExchangeFit, exchange_s
 from moesim.hwmodels.facts import comm_records
 from moesim.hwmodels.profile import load_profile
 from moesim.hwmodels.work import Comm
-from moesim.sim.transfer.predict import band_keys
+from moesim.sim.transfer.alone import band_keys
 
 _FOLDER = Path(__file__).parents[2] / "hwmodels" / "profiles" / "comm"
 _MEDIAN_TO_90, _NOISE, _ROWS = 1.645 / 0.674, 0.03, 6

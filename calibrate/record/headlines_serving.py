@@ -12,7 +12,8 @@ from typing import Any
 
 from moesim.hwmodels.cluster import build_cluster
 from moesim.hwmodels.exchange_kernels import exchange_s
-from moesim.hwmodels.work import ExpertExchange, Group
+from moesim.hwmodels.work import Group
+from moesim.sim.layers.exchange import SERVING, STAGES, ExpertTokens, expert_exchange
 from moesim.sim.serve.predict import predict_serve
 from moesim.sim.serve.prediction import ServePrediction
 
@@ -93,14 +94,11 @@ def _exchange_ms() -> float:
     """The same with the fitted low-latency kernels on 128 GPUs: 8 experts per token, latency and NIC efficiency."""
     cluster = build_cluster("hgx-h800", 128)
 
-    def one(stage: str, payload: float) -> float:
-        work = ExpertExchange(
-            "dispatch" if stage == "dispatch" else "combine", 64.0, 8, payload, Group(128, 8), 4.0, 8.0,
-            deduplicated=False, kernel="low_latency", experts=256, scaled=stage == "dispatch",
-        )  # fmt: skip
-        return exchange_s(work, cluster)
-
-    return 61 * (one("dispatch", 7168.0 * 1.03) + one("combine", 7168.0 * 2)) * 1e3
+    sent = ExpertTokens(
+        tokens=64.0, top_k=8, experts=256, width=7168, dtype="fp8_block", group=Group(128, 8), kernel="low_latency",
+        node_copies=4.0, rank_copies=8.0,
+    )  # fmt: skip
+    return 61 * sum(exchange_s(expert_exchange(SERVING, stage, sent), cluster) for stage in STAGES) * 1e3
 
 
 _DBRX_LOAD = {"kind": "poisson", "rate_per_s": 1.0, "count": 300, "input_tokens": 2000, "output_tokens": 256}

@@ -7,17 +7,16 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass, replace
-from typing import Literal, cast
 
 from moesim.calibrate.rows.cells import Row, number_of, text_of, whole_of
 from moesim.hwmodels.cluster import Cluster, build_cluster, node_for_gpu
-from moesim.hwmodels.dtypes import token_bytes, token_dtypes
-from moesim.hwmodels.exchange_kernels import DEFAULT_SMS, sent_dtype
+from moesim.hwmodels.dtypes import token_dtypes
 from moesim.hwmodels.work import COLLECTIVES, Comm, CommKind, ExpertExchange, Group
+from moesim.sim.layers.exchange import MEASURED, ExpertTokens, Stage, expert_exchange
 from moesim.sim.layout.placement import distinct_holders
 from moesim.sim.question.scenario import ScenarioError
 
-_STAGES = {
+_STAGES: dict[str, Stage] = {
     "moe_prepare": "prepare",
     "moe_dispatch": "dispatch",
     "moe_combine": "combine",
@@ -156,23 +155,21 @@ def _exchange(row: Row, op: str, cluster: Cluster) -> CommRow:
     group = cluster.group(size)
     nodes, ranks = _copies(row, group)
     dtype, kind = _dtype(row), text_of(row, "bandwidth_kind")
-    low_precision = op.endswith("low_precision")
-    sent = sent_dtype(_STAGES[op], kernel, dtype, low_precision)
     tokens = float(_whole(row, "tokens"))
-    work = ExpertExchange(
-        stage=cast(Literal["prepare", "dispatch", "combine"], _STAGES[op]),
+    sent = ExpertTokens(
         tokens=tokens,
         top_k=_whole(row, "top_k"),
-        payload_bytes=token_bytes(_whole(row, "hidden"), sent),
+        experts=_whole(row, "experts", 0),
+        width=_whole(row, "hidden"),
+        dtype=dtype,
         group=group,
+        kernel=kernel,
+        sms=_whole(row, "sms", 0),
         node_copies=nodes,
         rank_copies=ranks,
-        kernel=kernel,
-        sms=_whole(row, "sms", 0) or (DEFAULT_SMS if kernel == "normal" else 0),
-        experts=_whole(row, "experts", 0),
-        low_precision=low_precision,
-        scaled=dtype not in ("bf16", "fp16"),
+        low_precision=op.endswith("low_precision"),
         host_call="torch_api" in kind,
     )
+    work = expert_exchange(MEASURED, _STAGES[op], sent)
     copies = nodes if "rdma" in kind else ranks
     return CommRow(work, cluster, text_of(row, "library"), tokens * work.payload_bytes * copies)

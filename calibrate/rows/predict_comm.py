@@ -8,7 +8,7 @@ from moesim.calibrate.rows.cells import Row
 from moesim.calibrate.rows.comm import CommRow, comm_row
 from moesim.hwmodels.units import MIB
 from moesim.hwmodels.work import Comm
-from moesim.sim.transfer.predict import CommPrediction, predict_comm
+from moesim.sim.transfer.alone import CommPrediction, time_alone
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,7 +27,7 @@ class CommRowResult:
 def predict_comm_row(row: Row) -> CommRowResult:
     """The row predicted by the ordinary model; ValueErrors carry the reason of a refusal."""
     question = comm_row(row)
-    return CommRowResult(question, predict_comm(question.work, question.cluster))
+    return CommRowResult(question, time_alone(question.work, question.cluster))
 
 
 _KINDS = {

@@ -66,14 +66,14 @@ def _show(question: CommQuestion, sweep: bool, json: bool, figure: Path | None) 
     from moesim.reports.failures import check_writable
     from moesim.reports.tables.comm import comm_report, sweep_report
     from moesim.reports.text import console, note, print_json
-    from moesim.sim.transfer.question import answer
+    from moesim.sim.transfer.predict import predict_comm
 
     if figure is not None:
         from moesim.reports.figures.step import check_format
 
         check_writable(figure)
         check_format(figure)
-    found = answer(question)
+    found = predict_comm(question)
     table = _sweep(question) if sweep or figure is not None else {}
     if json:
         print_json(found.to_dict() | ({"sweep": {k: dict(v) for k, v in table.items()}} if sweep else {}))
@@ -93,7 +93,7 @@ def _sweep(question: CommQuestion) -> dict[str, list[tuple[float, float]]]:
     """Per algorithm: (bytes or tokens per rank, seconds)."""
     from dataclasses import replace
 
-    from moesim.sim.transfer.question import answer, forced
+    from moesim.sim.transfer.predict import forced, predict_comm
 
     found: dict[str, list[tuple[float, float]]] = {}
     sizes = [2.0**i for i in range(12, 33, 2)]
@@ -102,9 +102,9 @@ def _sweep(question: CommQuestion) -> dict[str, list[tuple[float, float]]]:
         if question.routed:
             for tokens in (1, 8, 32, 128, 512, 2048, 8192):
                 asked = replace(question, tokens=tokens, algorithm=name, beside=())
-                line.append((float(tokens), answer(asked).prediction.time_s))
+                line.append((float(tokens), predict_comm(asked).prediction.time_s))
         else:
             for size in sizes:
                 asked = replace(question, size_bytes=size, algorithm=name, beside=())
-                line.append((size, answer(asked).prediction.time_s))
+                line.append((size, predict_comm(asked).prediction.time_s))
     return found

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
     from moesim.hwmodels.topology import Topology
-    from moesim.sim.transfer.question import CommAnswer
+    from moesim.sim.transfer.predict import CommAnswer
 
 _COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#3C3C3C", "#9E9AC8")
 _STYLE: Any = {"font.size": 9.0, "axes.edgecolor": "#888888", "text.color": INK, "svg.hashsalt": "moesim"}

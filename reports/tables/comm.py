@@ -12,7 +12,8 @@ from rich.text import Text
 from moesim.hwmodels.units import MIB
 from moesim.reports.text import binary, seconds
 from moesim.sim.transfer.beside import Together
-from moesim.sim.transfer.question import LOW_LATENCY_TOKENS, CommAnswer, CommQuestion
+from moesim.sim.transfer.predict import LOW_LATENCY_TOKENS, CommAnswer
+from moesim.sim.transfer.question import CommQuestion
 
 
 def comm_report(found: CommAnswer) -> RenderableType:

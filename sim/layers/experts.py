@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from moesim.hwmodels.dtypes import bytes_per_element
 from moesim.hwmodels.work import Comm, ExpertExchange
 from moesim.sim.layers.context import ExpertLoad, LayerContext
 from moesim.sim.layers.dense import (
@@ -17,10 +16,10 @@ from moesim.sim.layers.dense import (
     residual,
     weight_cast_bytes,
 )
+from moesim.sim.layers.exchange import STAGES, TRAINING, ExpertTokens, expert_exchange
 from moesim.sim.layers.steps import Exchange, GroupedLinear, Linear, Pointwise, Step
 from moesim.sim.model.arch import LayerKind, MoeArch
 
-_KERNELS = {"alltoall": "all_to_all", "deepep": "normal", "hybridep": "hybrid"}
 _SCORE_BYTES = 4.0  # routers score in fp32
 
 
@@ -74,45 +73,35 @@ def _permute(ctx: LayerContext, name: str, rows: float, width: int, kind: str = 
     )
 
 
-def _exchange(ctx: LayerContext, moe: MoeArch, load: ExpertLoad, width: int) -> tuple[list[Step], list[Step]]:
+def _exchange(
+    ctx: LayerContext, moe: MoeArch, experts: int, load: ExpertLoad, width: int
+) -> tuple[list[Step], list[Step]]:
+    """(before, after) the experts: what one way sends forward, the other sends backward."""
     if ctx.layout.ep == 1:
         return [], []
     exposed = ctx.tuning.get("ep_exposed", ctx.stack.constants_of, ctx.stack.ep_overlap)
-    kernel = _KERNELS[ctx.stack.dispatcher]
-    sms = int(ctx.tuning.get("exchange_sms", ctx.stack.dispatcher))
-
-    def exchange(stage: str, dtype: str) -> ExpertExchange:
-        return ExpertExchange(
-            stage="dispatch" if stage == "dispatch" else "combine",
-            tokens=ctx.dispatched_tokens,
-            top_k=moe.top_k,
-            payload_bytes=width * max(bytes_per_element(dtype), ctx.width_bytes if dtype == "bf16" else 0.0),
-            group=ctx.layout.group("ep", ctx.cluster),
-            node_copies=load.node_copies,
-            rank_copies=load.rank_copies,
-            deduplicated=kernel != "all_to_all",
-            kernel=kernel,
-            sms=sms,
-            imbalance=load.imbalance,
-        )
-
-    there = Exchange(
-        name="moe.dispatch",
-        forward=exchange("dispatch", ctx.stack.dispatch_dtype),
-        backward=exchange("combine", "bf16"),
-        category="ep_comm",
-        module="moe",
-        exposed=exposed,
+    sent = ExpertTokens(
+        tokens=ctx.dispatched_tokens,
+        top_k=moe.top_k,
+        experts=experts,
+        width=width,
+        dtype=ctx.stack.dispatch_dtype,
+        plain_bytes=ctx.width_bytes,
+        group=ctx.layout.group("ep", ctx.cluster),
+        kernel=TRAINING.kernel(ctx.stack.dispatcher),
+        sms=int(ctx.tuning.get("exchange_sms", ctx.stack.dispatcher)),
+        node_copies=load.node_copies,
+        rank_copies=load.rank_copies,
+        imbalance=load.imbalance,
     )
-    back = Exchange(
-        name="moe.combine",
-        forward=exchange("combine", "bf16"),
-        backward=exchange("dispatch", ctx.stack.dispatch_dtype),
-        category="ep_comm",
-        module="moe",
-        exposed=exposed,
-    )
-    return [there], [back]
+    dispatch, combine = (expert_exchange(TRAINING, stage, sent) for stage in STAGES)
+
+    def step(name: str, forward: ExpertExchange, backward: ExpertExchange) -> list[Step]:
+        return [
+            Exchange(name=name, forward=forward, backward=backward, category="ep_comm", module="moe", exposed=exposed)
+        ]
+
+    return step("moe.dispatch", dispatch, combine), step("moe.combine", combine, dispatch)
 
 
 def _expert_tensor(ctx: LayerContext, rows: float, width: int) -> tuple[list[Step], list[Step]]:
@@ -205,7 +194,7 @@ def moe_steps(ctx: LayerContext, kind: LayerKind) -> list[Step]:
     steps += _shared(ctx, moe)
     if moe.latent:
         steps.append(linear(ctx, "moe.latent_down", ctx.local_tokens, moe.latent, ctx.arch.hidden))
-    there, back = _exchange(ctx, moe, load, width)
+    there, back = _exchange(ctx, moe, experts, load, width)
     enter, leave = _expert_tensor(ctx, received, width)
     drop, regather = _drop_duplicates(ctx)
     steps += drop

@@ -20,6 +20,7 @@ from moesim.sim.layers.dense import (
     norm,
     pointwise,
 )
+from moesim.sim.layers.exchange import SERVING, STAGES, ExpertTokens, expert_exchange, payload_bytes
 from moesim.sim.layers.experts import expert_steps
 from moesim.sim.layers.state_space import ssm_steps
 from moesim.sim.layers.steps import Exchange, Linear, Pointwise, Step
@@ -133,8 +134,9 @@ def exchange_of(job: ServeJob, prefill: bool) -> str:
     if job.engine.exchange != "auto":
         return job.engine.exchange
     if job.layout.group("ep", job.cluster).domains > 1:
-        return "normal" if prefill else "low_latency"
-    return "one_sided" if job.cluster.domain > job.cluster.gpus_per_host and job.layout.ep > 1 else "gather"
+        return SERVING.kernel("prompts" if prefill else "tokens")
+    wide = job.cluster.domain > job.cluster.gpus_per_host and job.layout.ep > 1
+    return SERVING.kernel("one domain" if wide else "one host")
 
 
 def exchange_steps(
@@ -147,38 +149,33 @@ def exchange_steps(
     if lay.dp == 1:
         return [], []
     kernel = exchange_of(job, prefill)
-    width = moe.latent or ctx.arch.hidden
-    sent_bytes = float(width) * (1.03 if job.formats.experts != ctx.half else 2.0)  # 8 bits with their scales
-    if kernel == "gather" or lay.ep == 1:
-        group = job.cluster.group(lay.dp, lay.tp)
-        return (
-            [_transfer("moe.gather", Comm("all_gather", total * sent_bytes, group))],
-            [_transfer("moe.scatter", Comm("reduce_scatter", total * width * 2.0, group))],
-        )
     experts = experts_in(ctx.arch, kind)
     groups, chosen = (moe.groups, moe.top_k_groups) if moe.router == "group_limited" else (1, 1)
-    group = ctx.layout.group("ep", ctx.cluster)
-
-    def exchange(stage: str, payload: float) -> ExpertExchange:
-        return ExpertExchange(
-            stage="dispatch" if stage == "dispatch" else "combine",
-            tokens=total / lay.dp,
-            top_k=moe.top_k,
-            payload_bytes=payload,
-            group=group,
-            node_copies=distinct_holders(group.domains, experts, moe.top_k, groups, chosen),
-            rank_copies=distinct_holders(lay.ep, experts, moe.top_k, groups, chosen),
-            deduplicated=kernel != "low_latency",
-            imbalance=imbalance,
-            kernel=kernel,
-            experts=experts,
-            scaled=sent_bytes < 2.0 * width,
-        )
-
-    return (
-        [_transfer("moe.dispatch", exchange("dispatch", sent_bytes))],
-        [_transfer("moe.combine", exchange("combine", width * 2.0))],
+    group = lay.group("ep", ctx.cluster)
+    sent = ExpertTokens(
+        tokens=total / lay.dp,
+        top_k=moe.top_k,
+        experts=experts,
+        width=moe.latent or ctx.arch.hidden,
+        dtype=job.formats.experts,
+        group=group,
+        kernel=kernel,
+        imbalance=imbalance,
     )
+    if kernel == "gather" or lay.ep == 1:
+        there, back = (total * payload_bytes(SERVING, stage, sent) for stage in STAGES)
+        ranks = job.cluster.group(lay.dp, lay.tp)
+        return (
+            [_transfer("moe.gather", Comm("all_gather", there, ranks))],
+            [_transfer("moe.scatter", Comm("reduce_scatter", back, ranks))],
+        )
+    sent = replace(
+        sent,
+        node_copies=distinct_holders(group.domains, experts, moe.top_k, groups, chosen),
+        rank_copies=distinct_holders(lay.ep, experts, moe.top_k, groups, chosen),
+    )
+    dispatch, combine = (expert_exchange(SERVING, stage, sent) for stage in STAGES)
+    return [_transfer("moe.dispatch", dispatch)], [_transfer("moe.combine", combine)]
 
 
 def _transfer(name: str, work: Comm | ExpertExchange) -> Exchange:

@@ -18,7 +18,7 @@ from moesim.hwmodels.units import MIB, parse_quantity
 from moesim.hwmodels.work import COLLECTIVES, Comm, CommKind
 from moesim.sim.clock.flows import Transfer, run_transfers
 from moesim.sim.question.scenario import ScenarioError
-from moesim.sim.transfer.predict import predict_comm
+from moesim.sim.transfer.alone import time_alone
 
 _FORM = "write OP:BYTES:RANKS or OP:BYTES:RANKS:STRIDE, for example all_reduce:1GiB:8:8"
 
@@ -80,7 +80,7 @@ def party_of(beside: Beside, cluster: Cluster, topology: Topology) -> Party:
     matrix = collective_matrix(b.op, b.size_bytes, cluster.gpus, b.ranks, b.stride, cluster.domain)
     group = cluster.group(b.ranks, b.stride)
     loads = exchange_loads(matrix, topology, "pxn" if cluster.topology == "multi-plane" else "direct")
-    alone_s = predict_comm(Comm(b.op, b.size_bytes, group), cluster).time_s
+    alone_s = time_alone(Comm(b.op, b.size_bytes, group), cluster).time_s
     return Party(b.title, loads, alone_s, group.ranks - 1 if b.op == "all_to_all" else 1)
 
 

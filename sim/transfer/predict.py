@@ -1,114 +1,191 @@
-"""predict_comm: one collective or expert exchange alone on a cluster, with algorithm and interval."""
+"""predict_comm: the verb for one transfer by itself: how long a collective or an expert exchange takes, and why."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
-from functools import cache
-from math import exp
-from typing import Any
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, replace
+from typing import Any, cast
 
-from moesim.hwmodels.cluster import Cluster
-from moesim.hwmodels.collectives import choose, load_fabric_fit
-from moesim.hwmodels.exchange_kernels import exchange_s, remote_copies
-from moesim.hwmodels.facts import comm_records
+from moesim.hwmodels.cluster import Cluster, build_cluster, node_for_gpu, node_names
+from moesim.hwmodels.collective_traffic import collective_matrix
+from moesim.hwmodels.collectives import algorithms
+from moesim.hwmodels.exchange_kernels import exchange_kernels
+from moesim.hwmodels.facts import FactError, did_you_mean
+from moesim.hwmodels.gpu import gpu_names
 from moesim.hwmodels.profile import load_profile
-from moesim.hwmodels.units import MIB
-from moesim.hwmodels.work import Comm, ExpertExchange
+from moesim.hwmodels.topology import build_topology
+from moesim.hwmodels.traffic import Loads, exchange_loads, uniform
+from moesim.hwmodels.work import COLLECTIVES, Comm, CommKind
+from moesim.sim.layers.exchange import ONE_TRANSFER, ExpertTokens, Stage, expert_exchange, payload_bytes
+from moesim.sim.transfer.alone import CommPrediction, stretched, time_alone
+from moesim.sim.transfer.beside import Party, Together, party_of, together
+from moesim.sim.transfer.exchange_traffic import Exchange, ExchangeTraffic, exchange_traffic
+from moesim.sim.transfer.question import CommQuestion, comm_question
+
+LOW_LATENCY_TOKENS = 512  # assumed: tokens per rank from which on engines use the normal kernels
+_TOP_GROUPS = 4  # of DeepSeek-V3, for routers with groups that do not say
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class CommPrediction:
-    """Seconds of one transfer alone on the network. Bandwidths as nccl-tests counts them."""
+@dataclass(frozen=True, slots=True)
+class CommAnswer:
+    """The prediction, and what every kind of link carries."""
 
-    time_s: float
-    low_s: float
-    high_s: float
-    band: str
-    note: str
-    algorithm: str
-    size_bytes: float  # what one rank holds or sends
-    algbw_bytes_per_s: float
-    busbw_bytes_per_s: float
+    question: CommQuestion
+    cluster: Cluster
+    prediction: CommPrediction
+    loads: Loads
+    traffic: ExchangeTraffic | None
+    imbalance: float = 1.0  # of the busiest link, by which the exchange was stretched
+    together: tuple[Together, ...] = ()  # this transfer and those asked for beside it
 
     def to_dict(self) -> dict[str, Any]:
         """Ready for JSON."""
-        names = ("time_s", "low_s", "high_s", "band", "note", "algorithm", "algbw_bytes_per_s", "busbw_bytes_per_s")
-        return {name: getattr(self, name) for name in names} | {"bytes_per_rank": self.size_bytes}
+        values = self.prediction.to_dict()
+        values["bottleneck_link"] = self.loads.bottleneck()[0]
+        values["link_load"] = self.loads.summary()
+        values["fluid_s"] = self.loads.seconds
+        values["cluster"] = self.cluster.name
+        if self.traffic is not None:
+            values |= {"rank_copies": self.traffic.rank_copies, "node_copies": self.traffic.node_copies}
+            values |= {"rows_imbalance": self.traffic.imbalance, "imbalance": self.imbalance}
+        if self.together:
+            values["together"] = [asdict(t) for t in self.together]
+        return values
 
 
-def predict_comm(work: Comm | ExpertExchange, cluster: Cluster) -> CommPrediction:
-    """The transfer alone on the cluster. FactError or NoFit for what cannot run there."""
-    generation = cluster.gpu.generation
-    if isinstance(work, Comm):
-        fit = load_profile(cluster.gpu.name).collectives
-        if work.group.ranks <= 1 or work.bytes <= 0:
-            algorithm, seconds = "none", 0.0
-        else:
-            algorithm, seconds = choose(work, cluster, fit, load_fabric_fit(generation))
-        size = work.bytes
+def _cluster(q: CommQuestion) -> Cluster:
+    """The machines; a GPU's name stands for the first node that holds it."""
+    node = q.node if q.node in node_names() or q.node not in gpu_names() else node_for_gpu(q.node)
+    gpus = max(q.ranks, *(b.ranks * b.stride for b in q.beside), 0)
+    return build_cluster(node, gpus, q.fabric, None, q.oversubscription)
+
+
+def predict_comm(question: CommQuestion | Mapping[str, Any]) -> CommAnswer:
+    """How long one transfer takes alone on a cluster, which link holds it up, and what it loses beside others.
+
+    The same question as `moesim comm`. `question` is a CommQuestion, or a mapping with its fields as keys: `node`, `op`
+    and `ranks` always; for a collective `size_bytes` of one rank's buffer (bytes, or text as "64MiB"); for an expert
+    exchange `tokens` per rank, `hidden`, `top_k` and `experts`; `beside` as texts "all_reduce:1GiB:8:8".
+
+        predict_comm({"node": "dgx-h100", "op": "all_reduce", "ranks": 64, "size_bytes": "1GiB"}).prediction.time_s
+
+    The answer's `prediction` has seconds (`time_s`, with a 90 % interval `low_s` to `high_s`), the algorithm, and
+    bandwidths in bytes/s as nccl-tests counts them; `loads` what every kind of link carries (bytes; seconds at the
+    link's rate); `traffic` of an exchange the bytes from every rank to every rank (ranks x ranks) and to every scale-up
+    domain (ranks x domains), None for a collective; `together` seconds alone and beside the others.
+
+    Raises ScenarioError for a key that is unknown, missing, of another form or out of range; FactError for a node,
+    fabric or algorithm that is not in the catalogue, or sizes that do not fit; NoFit for what nothing was measured of.
+    """
+    asked = comm_question(question)
+    cluster = _cluster(asked)
+    answer = _exchange(asked, cluster) if asked.routed else _collective(asked, cluster)
+    return replace(answer, together=_beside(answer)) if asked.beside else answer
+
+
+def _beside(answer: CommAnswer) -> tuple[Together, ...]:
+    """The transfer and its neighbours on the same links."""
+    q, cluster = answer.question, answer.cluster
+    topology = build_topology(cluster)
+    flows = 1 if q.op in COLLECTIVES and q.op != "all_to_all" else q.ranks - 1
+    own = Party(q.op, answer.loads, answer.prediction.time_s, flows)
+    return tuple(together([own, *(party_of(b, cluster, topology) for b in q.beside)]))
+
+
+def _collective(question: CommQuestion, cluster: Cluster) -> CommAnswer:
+    kind = cast(CommKind, question.op)
+    work = Comm(kind, question.size_bytes, cluster.group(question.ranks), question.algorithm)
+    prediction = time_alone(work, cluster)
+    topology = build_topology(cluster)
+    alone = prediction.algorithm == "direct" or kind != "all_to_all"  # rings keep to their rails by themselves
+    mode = "direct" if alone and cluster.topology != "multi-plane" else "pxn"
+    if kind == "all_to_all":
+        matrix = uniform(question.ranks, question.size_bytes)
     else:
-        algorithm, seconds = work.kernel, exchange_s(work, cluster)
-        size = work.tokens * work.payload_bytes * (work.rank_copies if work.deduplicated else work.top_k)
-    key, half, note = _band(work, generation)
-    rate = size / seconds if seconds > 0 else 0.0
-    return CommPrediction(
-        time_s=seconds,
-        low_s=seconds * exp(-half),
-        high_s=seconds * exp(half),
-        band=key,
-        note=note,
-        algorithm=algorithm,
-        size_bytes=size,
-        algbw_bytes_per_s=rate,
-        busbw_bytes_per_s=rate * bus_factor(work),
+        matrix = collective_matrix(
+            kind, question.size_bytes, question.ranks, question.ranks, 1, cluster.domain, prediction.algorithm
+        )
+    loads = exchange_loads(matrix, topology, mode, hashed=question.ecmp)
+    if question.ecmp and loads.seconds > 0.0:  # by how much pairs that share a path hold up the rest
+        even = exchange_loads(matrix, topology, mode)
+        prediction = stretched(prediction, loads.seconds / even.seconds)
+    return CommAnswer(question, cluster, prediction, loads, None)
+
+
+_MODES = {"normal": "forwarded", "elastic": "forwarded", "hybrid": "forwarded", "all_to_all": "pxn"}
+
+
+def _exchange(q: CommQuestion, cluster: Cluster) -> CommAnswer:
+    kernel = q.algorithm
+    if kernel == "auto":  # what serving and training engines use
+        kernel = ONE_TRANSFER.kernel("few tokens" if q.tokens < LOW_LATENCY_TOKENS else "many tokens")
+    if kernel not in exchange_kernels():
+        raise FactError(f"unknown algorithm {kernel!r}; {did_you_mean(kernel, list(exchange_kernels()))}")
+    stage: Stage = "combine" if q.op == "moe_combine" else "dispatch"
+    sent = ExpertTokens(
+        tokens=float(q.tokens),
+        top_k=q.top_k,
+        experts=q.experts,
+        width=q.hidden,
+        dtype=q.dtype,
+        group=cluster.group(q.ranks),
+        kernel=kernel,
+        sms=q.sms,
     )
-
-
-def stretched(found: CommPrediction, factor: float) -> CommPrediction:
-    """The same transfer where something makes it `factor` times as long."""
-    return replace(
-        found,
-        time_s=found.time_s * factor,
-        low_s=found.low_s * factor,
-        high_s=found.high_s * factor,
-        algbw_bytes_per_s=found.algbw_bytes_per_s / factor,
-        busbw_bytes_per_s=found.busbw_bytes_per_s / factor,
+    ask = Exchange(
+        ranks=q.ranks,
+        domain=cluster.domain,
+        experts=q.experts,
+        top_k=q.top_k,
+        tokens=q.tokens,
+        payload_bytes=payload_bytes(ONE_TRANSFER, stage, sent),
+        groups=q.groups,
+        top_groups=q.top_groups or min(_TOP_GROUPS, q.groups),
+        sigma=q.sigma,
+        seed=q.seed,
     )
+    traffic, loads = _routed_loads(ask, cluster, kernel, stage == "combine", q.ecmp)
+    sent = replace(
+        sent,
+        node_copies=traffic.node_copies,
+        rank_copies=traffic.rank_copies,
+        imbalance=_imbalance(ask, traffic, loads, cluster, kernel, q.ecmp),
+    )
+    work = expert_exchange(ONE_TRANSFER, stage, sent)
+    return CommAnswer(q, cluster, time_alone(work, cluster), loads, traffic, work.imbalance)
 
 
-def bus_factor(work: Comm | ExpertExchange) -> float:
-    """Bytes on the busiest wire per byte of buffer: nccl-tests' bus bandwidth over algorithm bandwidth."""
-    n = work.group.ranks
-    if n <= 1:
+def _routed_loads(
+    ask: Exchange, cluster: Cluster, kernel: str, back: bool, hashed: bool
+) -> tuple[ExchangeTraffic, Loads]:
+    """Sampled traffic laid on the links as this kernel sends it."""
+    traffic = exchange_traffic(ask)
+    mode = _MODES.get(kernel, "pxn" if cluster.topology == "multi-plane" else "direct")
+    copies = traffic.to_domains if mode == "forwarded" else None
+    loads = exchange_loads(traffic.to_ranks, build_topology(cluster), mode, copies, back=back, hashed=hashed)
+    apart = kernel in ("low_latency", "all_to_all")  # every pair of token and expert travels by itself
+    return traffic, loads.scaled(ask.top_k / traffic.rank_copies) if apart else loads
+
+
+def _imbalance(
+    ask: Exchange, traffic: ExchangeTraffic, loads: Loads, cluster: Cluster, kernel: str, ecmp: bool
+) -> float:
+    """By how much hot experts and hashed paths load the busiest link beyond what even traffic puts there.
+
+    Kernels were measured with equally popular experts: the noise of their sampling is in the constants already.
+    """
+    if ask.sigma == 0.0 and not ecmp:
         return 1.0
-    if isinstance(work, ExpertExchange):
-        copies = work.rank_copies if work.deduplicated else float(work.top_k)
-        return remote_copies(work) / copies if work.group.domains > 1 else 1.0 - 1.0 / n
-    return {"all_reduce": 2.0 * (n - 1) / n, "send": 1.0, "broadcast": 1.0}.get(work.kind, (n - 1) / n)
+    alike, even = _routed_loads(replace(ask, sigma=0.0), cluster, kernel, back=False, hashed=False)
+    share = float(traffic.to_ranks.sum() / alike.to_ranks.sum()) if alike.to_ranks.any() else 0.0
+    return max(1.0, loads.seconds / (even.seconds * share)) if even.seconds * share > 0.0 else 1.0
 
 
-def band_keys(work: Comm | ExpertExchange, generation: str) -> list[str]:
-    """Classes of a transfer, most specific first."""
-    if isinstance(work, Comm):
-        size = "large" if work.bytes > 64 * MIB else "middle" if work.bytes >= MIB else "small"
-        where = "across" if work.group.domains > 1 else "inside"
-        return [f"nccl,{size},{where},{generation}", f"nccl,{size},{where}", f"nccl,{size}", "nccl"]
-    where = "across" if work.group.domains > 1 else "inside"
-    return [f"{work.kernel},{where},{generation}", f"{work.kernel},{where}", work.kernel, "exchange"]
-
-
-@cache
-def _bands() -> dict[str, dict[str, Any]]:
-    return comm_records("bands")
-
-
-def _band(work: Comm | ExpertExchange, generation: str) -> tuple[str, float, str]:
-    keys = band_keys(work, generation)
-    bands = _bands()
-    key = next(k for k in keys if k in bands)
-    half = float(bands[key]["half_width"])
-    if key == keys[0]:
-        return key, half, ""
-    kin = [float(b["half_width"]) for name, b in bands.items() if f"{name},".startswith(f"{key},")]
-    wide = 2.0 * max(kin)  # assumed: borrowed from another generation or library, twice as unsure
-    return key, wide, f"nothing measured of class {keys[0]}: twice the widest band of {key}"
+def forced(question: CommQuestion) -> tuple[str, ...]:
+    """Every algorithm that can run this question."""
+    cluster = _cluster(question)
+    if question.routed:
+        wide = cluster.group(question.ranks).domains > 1
+        return tuple(k for k in exchange_kernels() if not (wide and k.endswith("_sided")))
+    work = Comm(cast(CommKind, question.op), question.size_bytes, cluster.group(question.ranks))
+    return algorithms(work, cluster, load_profile(cluster.gpu.name).collectives)

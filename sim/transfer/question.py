@@ -1,88 +1,56 @@
-"""A question about one transfer, as people ask it on the command line: checked, looked up, answered with link loads."""
+"""CommQuestion: one transfer as people ask about it, on the command line or in Python, checked."""
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass, replace
-from typing import Any, Literal, cast
+from collections.abc import Mapping
+from dataclasses import MISSING, dataclass, fields
+from numbers import Integral, Real
+from typing import Any
 
-from moesim.hwmodels.cluster import Cluster, build_cluster, node_for_gpu, node_names
-from moesim.hwmodels.collective_traffic import collective_matrix
-from moesim.hwmodels.collectives import algorithms
-from moesim.hwmodels.dtypes import token_bytes, token_dtypes
-from moesim.hwmodels.exchange_kernels import DEFAULT_SMS, exchange_kernels, sent_dtype
-from moesim.hwmodels.facts import FactError, did_you_mean
-from moesim.hwmodels.gpu import gpu_names
-from moesim.hwmodels.profile import load_profile
-from moesim.hwmodels.topology import build_topology
-from moesim.hwmodels.traffic import Loads, exchange_loads, uniform
-from moesim.hwmodels.work import COLLECTIVES, Comm, CommKind, ExpertExchange
+from moesim.hwmodels.dtypes import token_dtypes
+from moesim.hwmodels.facts import did_you_mean
+from moesim.hwmodels.units import UnitError, parse_quantity
+from moesim.hwmodels.work import COLLECTIVES
 from moesim.sim.question.scenario import ScenarioError
-from moesim.sim.transfer.beside import Beside, Party, Together, party_of, together
-from moesim.sim.transfer.exchange_traffic import Exchange, ExchangeTraffic, exchange_traffic
-from moesim.sim.transfer.predict import CommPrediction, predict_comm, stretched
+from moesim.sim.transfer.beside import Beside, parse_beside
 
 EXCHANGES = ("moe_dispatch", "moe_combine")
 MAX_RANKS = 4096  # traffic matrices grow with the square
-LOW_LATENCY_TOKENS = 512  # assumed: tokens per rank from which on engines use the normal kernels
 _MOST = 10**9  # no count that can be meant comes near
-_TOP_GROUPS = 4  # of DeepSeek-V3, for routers with groups that do not say
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CommQuestion:
-    """What is sent, by how many ranks, on which machines. Token fields make it an expert exchange."""
+    """What is sent, by how many ranks, on which machines.
 
-    node: str
+    A collective says `size_bytes`. An expert exchange (op moe_dispatch or moe_combine, or all_to_all with tokens) says
+    `tokens` per rank, `hidden`, `top_k` and `experts` instead, and its bytes follow from routing.
+    """
+
+    node: str  # of the catalogue, or a GPU, whose usual node is taken
     op: str
-    ranks: int
-    size_bytes: float = 0.0
-    fabric: str | None = None
-    oversubscription: float | None = None
-    algorithm: str = "auto"
-    tokens: int = 0
-    hidden: int = 0
-    top_k: int = 0
-    experts: int = 0
-    groups: int = 1
+    ranks: int  # one GPU each
+    size_bytes: float = 0.0  # buffer of one rank
+    fabric: str | None = None  # of the catalogue; None: the node's NICs
+    oversubscription: float | None = None  # of the uplinks from leaves to spines, 1 or more
+    algorithm: str = "auto"  # or one to force: of a library's collective, or a kind of exchange kernel
+    tokens: int = 0  # per rank
+    hidden: int = 0  # elements of one token's vector
+    top_k: int = 0  # experts per token
+    experts: int = 0  # in all
+    groups: int = 1  # of experts, of a group-limited router
     top_groups: int = 0  # 0: four, as DeepSeek's routers, or all where there are fewer
-    dtype: str = "bf16"
-    sigma: float = 0.0
-    seed: int = 0
-    sms: int = 0
+    dtype: str = "bf16"  # of the vectors
+    sigma: float = 0.0  # of the lognormal popularity of experts; 0: all alike
+    seed: int = 0  # of the sampled routing
+    sms: int = 0  # given to the kernel; 0: the library's default
     ecmp: bool = False  # fabric links picked by a hash per pair of NICs; else adaptive routing spreads evenly
-    beside: tuple[Beside, ...] = ()
+    beside: tuple[Beside, ...] = ()  # other collectives at the same time
 
     @property
     def routed(self) -> bool:
         """True when volumes come from routing tokens to experts."""
         return self.tokens > 0 or self.op in EXCHANGES
-
-
-@dataclass(frozen=True, slots=True)
-class CommAnswer:
-    """The prediction, and what every kind of link carries."""
-
-    question: CommQuestion
-    cluster: Cluster
-    prediction: CommPrediction
-    loads: Loads
-    traffic: ExchangeTraffic | None
-    imbalance: float = 1.0  # of the busiest link, by which the exchange was stretched
-    together: tuple[Together, ...] = ()  # this transfer and those asked for beside it
-
-    def to_dict(self) -> dict[str, Any]:
-        """Ready for JSON."""
-        found = self.prediction.to_dict()
-        found["bottleneck_link"] = self.loads.bottleneck()[0]
-        found["link_load"] = self.loads.summary()
-        found["fluid_s"] = self.loads.seconds
-        found["cluster"] = self.cluster.name
-        if self.traffic is not None:
-            found |= {"rank_copies": self.traffic.rank_copies, "node_copies": self.traffic.node_copies}
-            found |= {"rows_imbalance": self.traffic.imbalance, "imbalance": self.imbalance}
-        if self.together:
-            found["together"] = [asdict(t) for t in self.together]
-        return found
 
 
 _ROUTING = {
@@ -96,6 +64,61 @@ _ROUTING = {
     "sms": 0,
 }
 _MAX_SIGMA = 5.0  # of a lognormal popularity: beyond it one expert takes everything
+
+
+# what a key may hold, by its annotation
+_FORMS: dict[str, tuple[tuple[type, ...], str]] = {
+    "str": ((str,), "a text"),
+    "str | None": ((str, type(None)), "a text"),
+    "int": ((Integral,), "a whole number"),
+    "float": ((Real,), "a number"),
+    "float | None": ((Real, type(None)), "a number"),
+    "bool": ((bool,), "true or false"),
+    "tuple[Beside, ...]": ((list, tuple), "a list of OP:BYTES:RANKS or OP:BYTES:RANKS:STRIDE"),
+}
+
+
+def comm_question(asked: CommQuestion | Mapping[str, Any]) -> CommQuestion:
+    """A checked question from a record or a mapping. ScenarioError with one line that names the key otherwise."""
+    if isinstance(asked, CommQuestion):
+        values = {f.name: getattr(asked, f.name) for f in fields(CommQuestion)}
+    elif isinstance(asked, Mapping):
+        values = dict(asked)
+    else:
+        raise ScenarioError(f"a question about a transfer is a mapping or a CommQuestion, not {type(asked).__name__}")
+    known = {f.name: f for f in fields(CommQuestion)}
+    for key in values:
+        if key not in known:
+            raise ScenarioError(f"unknown key {str(key)[:80]!r}; {did_you_mean(str(key)[:80], list(known))}")
+    for name, field in known.items():
+        if name not in values:
+            if field.default is MISSING:
+                raise ScenarioError(f"{name} is missing")
+            continue
+        values[name] = _formed(name, str(field.type), values[name])
+    question = CommQuestion(**values)
+    _check(question)
+    return question
+
+
+def _formed(name: str, annotation: str, value: Any) -> Any:
+    """The value in the form that its key holds; sizes may carry units, and neighbours be texts."""
+    if name == "size_bytes" and isinstance(value, str):
+        try:
+            return parse_quantity(value, "B")
+        except UnitError as error:
+            raise ScenarioError(f"{name}: {error}") from None
+    types, form = _FORMS[annotation]
+    if not isinstance(value, types) or (isinstance(value, bool) and annotation != "bool"):
+        raise ScenarioError(f"{name} must be {form}, not {type(value).__name__}")
+    return _neighbours(name, form, value) if name == "beside" else value
+
+
+def _neighbours(name: str, form: str, given: Any) -> tuple[Beside, ...]:
+    for other in given:
+        if not isinstance(other, str | Beside):
+            raise ScenarioError(f"{name} must be {form}; one of them is of type {type(other).__name__}")
+    return tuple(other if isinstance(other, Beside) else parse_beside(other) for other in given)
 
 
 def _check(q: CommQuestion) -> None:
@@ -140,127 +163,3 @@ def _check_routing(q: CommQuestion) -> None:
         raise ScenarioError(f"dtype={q.dtype!r} is not known; {did_you_mean(q.dtype, list(token_dtypes()))}")
     if not 0 <= q.top_groups <= q.groups:
         raise ScenarioError(f"top-groups={q.top_groups} must be between 1 and groups={q.groups}")
-
-
-def _cluster(q: CommQuestion) -> Cluster:
-    """The machines; a GPU's name stands for the first node that holds it."""
-    node = q.node if q.node in node_names() or q.node not in gpu_names() else node_for_gpu(q.node)
-    gpus = max(q.ranks, *(b.ranks * b.stride for b in q.beside), 0)
-    return build_cluster(node, gpus, q.fabric, None, q.oversubscription)
-
-
-def answer(question: CommQuestion) -> CommAnswer:
-    """Answer it. ScenarioError or FactError for what cannot be."""
-    _check(question)
-    cluster = _cluster(question)
-    found = _exchange(question, cluster) if question.routed else _collective(question, cluster)
-    return replace(found, together=_beside(found)) if question.beside else found
-
-
-def _beside(found: CommAnswer) -> tuple[Together, ...]:
-    """The transfer and its neighbours on the same links."""
-    q, cluster = found.question, found.cluster
-    topology = build_topology(cluster)
-    flows = 1 if q.op in COLLECTIVES and q.op != "all_to_all" else q.ranks - 1
-    own = Party(q.op, found.loads, found.prediction.time_s, flows)
-    return tuple(together([own, *(party_of(b, cluster, topology) for b in q.beside)]))
-
-
-def _collective(question: CommQuestion, cluster: Cluster) -> CommAnswer:
-    kind = cast(CommKind, question.op)
-    work = Comm(kind, question.size_bytes, cluster.group(question.ranks), question.algorithm)
-    prediction = predict_comm(work, cluster)
-    topology = build_topology(cluster)
-    alone = prediction.algorithm == "direct" or kind != "all_to_all"  # rings keep to their rails by themselves
-    mode = "direct" if alone and cluster.topology != "multi-plane" else "pxn"
-    if kind == "all_to_all":
-        matrix = uniform(question.ranks, question.size_bytes)
-    else:
-        matrix = collective_matrix(
-            kind, question.size_bytes, question.ranks, question.ranks, 1, cluster.domain, prediction.algorithm
-        )
-    loads = exchange_loads(matrix, topology, mode, hashed=question.ecmp)
-    if question.ecmp and loads.seconds > 0.0:  # by how much pairs that share a path hold up the rest
-        even = exchange_loads(matrix, topology, mode)
-        prediction = stretched(prediction, loads.seconds / even.seconds)
-    return CommAnswer(question, cluster, prediction, loads, None)
-
-
-_MODES = {"normal": "forwarded", "elastic": "forwarded", "hybrid": "forwarded", "all_to_all": "pxn"}
-
-
-def _exchange(q: CommQuestion, cluster: Cluster) -> CommAnswer:
-    kernel = q.algorithm if q.algorithm != "auto" else _auto_kernel(q)
-    if kernel not in exchange_kernels():
-        raise FactError(f"unknown algorithm {kernel!r}; {did_you_mean(kernel, list(exchange_kernels()))}")
-    stage: Literal["combine", "dispatch"] = "combine" if q.op == "moe_combine" else "dispatch"
-    dtype = sent_dtype(stage, kernel, q.dtype)
-    ask = Exchange(
-        ranks=q.ranks,
-        domain=cluster.domain,
-        experts=q.experts,
-        top_k=q.top_k,
-        tokens=q.tokens,
-        payload_bytes=token_bytes(q.hidden, dtype),
-        groups=q.groups,
-        top_groups=q.top_groups or min(_TOP_GROUPS, q.groups),
-        sigma=q.sigma,
-        seed=q.seed,
-    )
-    traffic, loads = _routed_loads(ask, cluster, kernel, stage == "combine", q.ecmp)
-    work = ExpertExchange(
-        stage=stage,
-        tokens=float(q.tokens),
-        top_k=q.top_k,
-        payload_bytes=ask.payload_bytes,
-        group=cluster.group(q.ranks),
-        node_copies=traffic.node_copies,
-        rank_copies=traffic.rank_copies,
-        kernel=kernel,
-        sms=q.sms or (DEFAULT_SMS if kernel == "normal" else 0),
-        experts=q.experts,
-        scaled=dtype not in ("bf16", "fp16"),
-        imbalance=_imbalance(ask, traffic, loads, cluster, kernel, q.ecmp),
-    )
-    return CommAnswer(q, cluster, predict_comm(work, cluster), loads, traffic, work.imbalance)
-
-
-def _auto_kernel(q: CommQuestion) -> str:
-    """What serving and training engines use: low latency below so many tokens per rank, else the normal kernels."""
-    return "low_latency" if q.tokens < LOW_LATENCY_TOKENS else "normal"
-
-
-def _routed_loads(
-    ask: Exchange, cluster: Cluster, kernel: str, back: bool, hashed: bool
-) -> tuple[ExchangeTraffic, Loads]:
-    """Sampled traffic laid on the links as this kernel sends it."""
-    traffic = exchange_traffic(ask)
-    mode = _MODES.get(kernel, "pxn" if cluster.topology == "multi-plane" else "direct")
-    copies = traffic.to_domains if mode == "forwarded" else None
-    loads = exchange_loads(traffic.to_ranks, build_topology(cluster), mode, copies, back=back, hashed=hashed)
-    apart = kernel in ("low_latency", "all_to_all")  # every pair of token and expert travels by itself
-    return traffic, loads.scaled(ask.top_k / traffic.rank_copies) if apart else loads
-
-
-def _imbalance(
-    ask: Exchange, traffic: ExchangeTraffic, loads: Loads, cluster: Cluster, kernel: str, ecmp: bool
-) -> float:
-    """By how much hot experts and hashed paths load the busiest link beyond what even traffic puts there.
-
-    Kernels were measured with equally popular experts: the noise of their sampling is in the constants already.
-    """
-    if ask.sigma == 0.0 and not ecmp:
-        return 1.0
-    alike, even = _routed_loads(replace(ask, sigma=0.0), cluster, kernel, back=False, hashed=False)
-    share = float(traffic.to_ranks.sum() / alike.to_ranks.sum()) if alike.to_ranks.any() else 0.0
-    return max(1.0, loads.seconds / (even.seconds * share)) if even.seconds * share > 0.0 else 1.0
-
-
-def forced(question: CommQuestion) -> tuple[str, ...]:
-    """Every algorithm that can run this question."""
-    cluster = _cluster(question)
-    if question.routed:
-        wide = cluster.group(question.ranks).domains > 1
-        return tuple(k for k in exchange_kernels() if not (wide and k.endswith("_sided")))
-    work = Comm(cast(CommKind, question.op), question.size_bytes, cluster.group(question.ranks))
-    return algorithms(work, cluster, load_profile(cluster.gpu.name).collectives)

@@ -12,7 +12,8 @@ from moesim.hwmodels.topology import TOPOLOGIES, build_topology
 from moesim.hwmodels.traffic import exchange_loads, uniform
 from moesim.sim.question.scenario import ScenarioError
 from moesim.sim.transfer.beside import parse_beside
-from moesim.sim.transfer.question import CommQuestion, answer
+from moesim.sim.transfer.predict import predict_comm
+from moesim.sim.transfer.question import CommQuestion
 
 MIB = 2.0**20
 EXCHANGE = CommQuestion(
@@ -27,10 +28,10 @@ def _beside(*texts: str) -> CommQuestion:
 
 
 def test_what_shares_the_nics_is_slower_and_what_does_not_is_not() -> None:
-    exchange, reduction = answer(_beside("reduce_scatter:1GiB:8:8")).together
+    exchange, reduction = predict_comm(_beside("reduce_scatter:1GiB:8:8")).together
     assert 1.0 < exchange.together_s / exchange.alone_s < 1.1  # 63 flows against one
     assert reduction.together_s == pytest.approx(reduction.alone_s + exchange.alone_s, rel=0.02)
-    exchange, near = answer(_beside("all_gather:1MiB:2")).together
+    exchange, near = predict_comm(_beside("all_gather:1MiB:2")).together
     assert exchange.together_s == pytest.approx(exchange.alone_s, rel=1e-6)
     assert near.together_s < 2.0 * near.alone_s  # the exchange waits for its NICs: half of NVLink is left
 
@@ -40,7 +41,7 @@ def test_equals_share_alike() -> None:
         node="dgx-h100", op="reduce_scatter", ranks=64, size_bytes=256 * MIB,
         beside=(parse_beside("reduce_scatter:256MiB:64"),),
     )  # fmt: skip
-    for row in answer(question).together:
+    for row in predict_comm(question).together:
         assert row.together_s == pytest.approx(2.0 * row.alone_s, rel=1e-6)
 
 
@@ -96,4 +97,4 @@ def test_unusable_neighbours_are_refused(text: str, message: str) -> None:
 
 def test_too_many_gpus_are_refused() -> None:
     with pytest.raises(ScenarioError, match="are more than 4096 in all"):
-        answer(_beside("all_reduce:1MiB:64:6400"))
+        predict_comm(_beside("all_reduce:1MiB:64:6400"))

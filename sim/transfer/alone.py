@@ -1,0 +1,115 @@
+"""One piece of work alone on the network: seconds of a collective or expert exchange, with algorithm and interval."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from functools import cache
+from math import exp
+from typing import Any
+
+from moesim.hwmodels.cluster import Cluster
+from moesim.hwmodels.collectives import choose, load_fabric_fit
+from moesim.hwmodels.exchange_kernels import exchange_s, remote_copies
+from moesim.hwmodels.facts import comm_records
+from moesim.hwmodels.profile import load_profile
+from moesim.hwmodels.work import Comm, ExpertExchange
+
+_MIB = 2.0**20
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CommPrediction:
+    """Seconds of one transfer alone on the network. Bandwidths as nccl-tests counts them."""
+
+    time_s: float
+    low_s: float
+    high_s: float
+    band: str
+    note: str
+    algorithm: str
+    size_bytes: float  # what one rank holds or sends
+    algbw_bytes_per_s: float
+    busbw_bytes_per_s: float
+
+    def to_dict(self) -> dict[str, Any]:
+        """Ready for JSON."""
+        names = ("time_s", "low_s", "high_s", "band", "note", "algorithm", "algbw_bytes_per_s", "busbw_bytes_per_s")
+        return {name: getattr(self, name) for name in names} | {"bytes_per_rank": self.size_bytes}
+
+
+def time_alone(work: Comm | ExpertExchange, cluster: Cluster) -> CommPrediction:
+    """The transfer alone on the cluster. FactError or NoFit for what cannot run there."""
+    generation = cluster.gpu.generation
+    if isinstance(work, Comm):
+        fit = load_profile(cluster.gpu.name).collectives
+        if work.group.ranks <= 1 or work.bytes <= 0:
+            algorithm, seconds = "none", 0.0
+        else:
+            algorithm, seconds = choose(work, cluster, fit, load_fabric_fit(generation))
+        size = work.bytes
+    else:
+        algorithm, seconds = work.kernel, exchange_s(work, cluster)
+        size = work.tokens * work.payload_bytes * (work.rank_copies if work.deduplicated else work.top_k)
+    key, half, note = _band(work, generation)
+    rate = size / seconds if seconds > 0 else 0.0
+    return CommPrediction(
+        time_s=seconds,
+        low_s=seconds * exp(-half),
+        high_s=seconds * exp(half),
+        band=key,
+        note=note,
+        algorithm=algorithm,
+        size_bytes=size,
+        algbw_bytes_per_s=rate,
+        busbw_bytes_per_s=rate * bus_factor(work),
+    )
+
+
+def stretched(found: CommPrediction, factor: float) -> CommPrediction:
+    """The same transfer where something makes it `factor` times as long."""
+    return replace(
+        found,
+        time_s=found.time_s * factor,
+        low_s=found.low_s * factor,
+        high_s=found.high_s * factor,
+        algbw_bytes_per_s=found.algbw_bytes_per_s / factor,
+        busbw_bytes_per_s=found.busbw_bytes_per_s / factor,
+    )
+
+
+def bus_factor(work: Comm | ExpertExchange) -> float:
+    """Bytes on the busiest wire per byte of buffer: nccl-tests' bus bandwidth over algorithm bandwidth."""
+    n = work.group.ranks
+    if n <= 1:
+        return 1.0
+    if isinstance(work, ExpertExchange):
+        copies = work.rank_copies if work.deduplicated else float(work.top_k)
+        return remote_copies(work) / copies if work.group.domains > 1 else 1.0 - 1.0 / n
+    return {"all_reduce": 2.0 * (n - 1) / n, "send": 1.0, "broadcast": 1.0}.get(work.kind, (n - 1) / n)
+
+
+def band_keys(work: Comm | ExpertExchange, generation: str) -> list[str]:
+    """Classes of a transfer, most specific first."""
+    if isinstance(work, Comm):
+        size = "large" if work.bytes > 64 * _MIB else "middle" if work.bytes >= _MIB else "small"
+        where = "across" if work.group.domains > 1 else "inside"
+        return [f"nccl,{size},{where},{generation}", f"nccl,{size},{where}", f"nccl,{size}", "nccl"]
+    where = "across" if work.group.domains > 1 else "inside"
+    return [f"{work.kernel},{where},{generation}", f"{work.kernel},{where}", work.kernel, "exchange"]
+
+
+@cache
+def _bands() -> dict[str, dict[str, Any]]:
+    return comm_records("bands")
+
+
+def _band(work: Comm | ExpertExchange, generation: str) -> tuple[str, float, str]:
+    keys = band_keys(work, generation)
+    bands = _bands()
+    key = next(k for k in keys if k in bands)
+    half = float(bands[key]["half_width"])
+    if key == keys[0]:
+        return key, half, ""
+    kin = [float(b["half_width"]) for name, b in bands.items() if f"{name},".startswith(f"{key},")]
+    wide = 2.0 * max(kin)  # assumed: borrowed from another generation or library, twice as unsure
+    return key, wide, f"nothing measured of class {keys[0]}: twice the widest band of {key}"

@@ -1,0 +1,67 @@
+"""predict_comm for Python users: mappings and records give one answer, what cannot be is refused in one line."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from moesim.sim.question.scenario import ScenarioError
+from moesim.sim.transfer.beside import parse_beside
+from moesim.sim.transfer.predict import predict_comm
+from moesim.sim.transfer.question import CommQuestion
+
+RING: dict[str, Any] = {"node": "dgx-h100", "op": "all_reduce", "ranks": 64, "size_bytes": "64MiB"}
+DISPATCH: dict[str, Any] = {
+    "node": "dgx-h100", "op": "moe_dispatch", "ranks": 16, "tokens": 1024, "hidden": 7168, "top_k": 8, "experts": 256,
+}  # fmt: skip
+
+
+def test_a_mapping_asks_what_a_record_asks() -> None:
+    record = CommQuestion(node="dgx-h100", op="all_reduce", ranks=64, size_bytes=64 * 2.0**20)
+    assert predict_comm(RING).to_dict() == predict_comm(record).to_dict()
+    assert predict_comm(RING).question == record
+    assert predict_comm(DISPATCH).to_dict() == predict_comm(CommQuestion(**DISPATCH)).to_dict()
+
+
+def test_neighbours_are_texts_or_records() -> None:
+    text = "reduce_scatter:1GiB:8:8"
+    assert (
+        predict_comm({**RING, "beside": [text]}).together
+        == predict_comm({**RING, "beside": (parse_beside(text),)}).together
+    )
+
+
+@pytest.mark.parametrize(
+    ("change", "match"),
+    [
+        ({"rank": 8}, "unknown key 'rank'; did you mean 'ranks'"),
+        ({3: 8}, "unknown key '3'"),
+        ({"node": None}, "node must be a text, not NoneType"),
+        ({"ranks": "eight"}, "ranks must be a whole number, not str"),
+        ({"ranks": True}, "ranks must be a whole number, not bool"),
+        ({"ranks": 1}, "ranks=1 must be between 2"),
+        ({"ecmp": 1}, "ecmp must be true or false, not int"),
+        ({"size_bytes": "64 metres"}, "size_bytes: '64 metres'"),
+        ({"size_bytes": [1]}, "size_bytes must be a number, not list"),
+        ({"oversubscription": "2:1"}, "oversubscription must be a number, not str"),
+        ({"beside": "all_reduce:1GiB:8"}, "beside must be a list of OP:BYTES:RANKS"),
+        ({"beside": [8]}, "one of them is of type int"),
+        ({"op": "all_reduc"}, "did you mean 'all_reduce'"),
+    ],
+)
+def test_bad_questions_are_refused_in_one_line(change: dict[Any, Any], match: str) -> None:
+    with pytest.raises(ScenarioError, match=match) as refusal:
+        predict_comm({**RING, **change})
+    assert "\n" not in str(refusal.value)
+
+
+@pytest.mark.parametrize("key", ["node", "op", "ranks"])
+def test_missing_keys_are_named(key: str) -> None:
+    with pytest.raises(ScenarioError, match=f"{key} is missing"):
+        predict_comm({k: v for k, v in RING.items() if k != key})
+
+
+def test_what_is_no_question_says_so() -> None:
+    with pytest.raises(ScenarioError, match="is a mapping or a CommQuestion, not str"):
+        predict_comm("all_reduce")  # type: ignore[arg-type]
