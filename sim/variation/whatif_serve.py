@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 
 from moesim.hwmodels.money import gpu_hours, usd_per_gpu_hour, usd_per_million_output_tokens
+from moesim.hwmodels.profile import NoFit
 from moesim.sim.question.refusals import DoesNotFit
 from moesim.sim.question.scenario import Asked, ScenarioError, scenario_of
 from moesim.sim.serve.accounts import decode_shares
@@ -113,7 +114,8 @@ def whatif_serve(scenario: Asked, share: float = 0.2) -> ServeWhatIf:
     run, rate = _served(asked)
     found, price = run.latencies(asked.workload.warmup), asked.price
     ttft, tpot = spread(found.ttft_s).mean, spread(found.tpot_s).mean
-    outcomes = [_outcome(knob, change, other, rate) for knob, change, other in serve_changes(asked, share)]
+    tried = [_outcome(knob, change, other, rate) for knob, change, other in serve_changes(asked, share)]
+    outcomes = [outcome for outcome in tried if outcome is not None]
     if price is not None:
         for factor in (1.0 - share, 1.0 + share):
             outcomes.append(ServeOutcome("price", f"{factor - 1.0:+.0%}", ttft, tpot, 1.0, True, factor))
@@ -132,11 +134,14 @@ def whatif_serve(scenario: Asked, share: float = 0.2) -> ServeWhatIf:
     )
 
 
-def _outcome(knob: str, change: str, other: ResolvedServe, rate: float) -> ServeOutcome:
+def _outcome(knob: str, change: str, other: ResolvedServe, rate: float) -> ServeOutcome | None:
+    """None for a precision that the kernels were not measured in: no change to offer."""
     try:
         run, own = _served(other)
     except DoesNotFit:
         return ServeOutcome(knob, change, 0.0, 0.0, 0.0, False)
+    except NoFit:
+        return None
     found = run.latencies(other.workload.warmup)
     return ServeOutcome(knob, change, spread(found.ttft_s).mean, spread(found.tpot_s).mean, own / rate, True)
 

@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from moesim.hwmodels.money import gpu_hours, usd_per_gpu_hour, usd_per_million
-from moesim.hwmodels.profile import Profile
+from moesim.hwmodels.profile import NoFit, Profile
 from moesim.sim.question.scenario import PRECISIONS, Asked, ScenarioError, scenario_of
 from moesim.sim.train.job import TrainJob
 from moesim.sim.train.memory import step_memory
@@ -177,8 +177,11 @@ def whatif_train(scenario: Asked, share: float = 0.2) -> WhatIf:
     rate = job.global_batch * job.seq_len / step_s
     outcomes = []
     for knob, change, (other, kernels) in _changes(job, profile, share):
-        prices = StepPrices(other, kernels, resolved.tuning())
-        seconds = simulate_step(prices, events=False).step_time_s
+        try:
+            prices = StepPrices(other, kernels, resolved.tuning())
+            seconds = simulate_step(prices, events=False).step_time_s
+        except NoFit:  # a precision that the kernels were not measured in: no change to offer
+            continue
         factor = other.global_batch * other.seq_len / seconds / rate
         fits = max(m.total for m in step_memory(prices)) <= other.cluster.gpu.usable_bytes
         outcomes.append(Outcome(knob, change, seconds, factor, fits))
