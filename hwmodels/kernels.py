@@ -13,7 +13,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from math import ceil, log2, sqrt
 
-from moesim.hwmodels.dtypes import bytes_per_element
+from moesim.hwmodels.gpu import bytes_per_element
 from moesim.hwmodels.kernel_fits import AttentionFit, GemmFit, GroupedGemmFit, StreamFit, Surface
 from moesim.hwmodels.work import Attention, Gemm, GroupedGemm, Stream
 

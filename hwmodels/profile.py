@@ -10,10 +10,9 @@ from importlib.resources import files
 from math import log
 from typing import Any, TypeVar
 
-from moesim.hwmodels.collective_fit import CollectiveFit
-from moesim.hwmodels.dtypes import PEAK_OF
+from moesim.hwmodels.collectives import CollectiveFit
 from moesim.hwmodels.facts import GpuRecord, checked
-from moesim.hwmodels.gpu import GpuSpec, load_gpu, spec_from_record
+from moesim.hwmodels.gpu import PEAK_OF, GpuSpec, load_gpu, spec_from_record
 from moesim.hwmodels.kernel_fits import AttentionFit, GemmFit, GroupedGemmFit, StreamFit, surface_from
 from moesim.refusal import Refusal
 

@@ -8,8 +8,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal, get_args
 
-from moesim.hwmodels.dtypes import bytes_per_element
-from moesim.hwmodels.gpu import GpuSpec
+from moesim.hwmodels.gpu import GpuSpec, bytes_per_element
 
 CommKind = Literal["all_reduce", "all_gather", "reduce_scatter", "all_to_all", "send", "broadcast"]
 COLLECTIVES: tuple[CommKind, ...] = get_args(CommKind)

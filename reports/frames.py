@@ -11,6 +11,7 @@ from moesim.sim.comparison.questions import SECTIONS
 from moesim.sim.plan.fleet.fleet import Fleet
 from moesim.sim.plan.serve.plan import ServePlan
 from moesim.sim.plan.train.plan import Plan
+from moesim.sim.serve.accounts import latencies_of
 from moesim.sim.serve.prediction import ServePrediction
 from moesim.sim.train.prediction import Prediction
 from moesim.sim.train.whole_run import TrainingRun
@@ -109,7 +110,7 @@ def run(found: TrainingRun) -> pd.Series[Any]:
 
 def serve(prediction: ServePrediction) -> pd.DataFrame:
     """One row per request, as the clients see it: arrival, tokens, seconds to the first and to the last token."""
-    log, seen = prediction.run.log, prediction.run.latencies()
+    log, seen = prediction.run.log, latencies_of(prediction.run)
     return _frame(
         {"arrival_s": a, "input_tokens": p, "output_tokens": o, "ttft_s": f, "e2e_s": e}
         for a, p, o, f, e in zip(log.arrival_s, log.prompt, log.output, seen.ttft_s, seen.e2e_s, strict=True)

@@ -13,8 +13,7 @@ from functools import lru_cache
 
 from moesim.calibrate.fit.formula import FitResult, Free, Sample, fit_coefficients, free_for, split
 from moesim.calibrate.fit.kernel_tables import TABLE_DTYPE, read_table, table_path
-from moesim.hwmodels.dtypes import bytes_per_element
-from moesim.hwmodels.gpu import GpuSpec
+from moesim.hwmodels.gpu import GpuSpec, bytes_per_element
 from moesim.hwmodels.kernel_fits import GroupedGemmFit
 from moesim.hwmodels.kernels import grouped_gemm_time_s
 from moesim.hwmodels.work import GroupedGemm

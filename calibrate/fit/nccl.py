@@ -9,7 +9,7 @@ from pathlib import Path
 
 from moesim.calibrate.fit.formula import FitResult, Free, Sample, fit_coefficients, split
 from moesim.calibrate.fit.kernel_tables import read_table, table_path
-from moesim.hwmodels.collective_fit import CollectiveFit, domain_collective_s
+from moesim.hwmodels.collectives import CollectiveFit, domain_collective_s
 from moesim.hwmodels.gpu import GpuSpec
 from moesim.hwmodels.units import MIB
 from moesim.hwmodels.work import CommKind

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from moesim.hwmodels.dtypes import bytes_per_element
+from moesim.hwmodels.gpu import bytes_per_element
 from moesim.hwmodels.work import Attention, Comm, CommKind, Gemm, Group, GroupedGemm, Stream, Work
 from moesim.sim.layers.blocks import loss_bytes
 from moesim.sim.layers.dense import PASSES

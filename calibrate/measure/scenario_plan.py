@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from moesim.calibrate.measure.asks import BACKWARD, Ask, ask, rows_text
-from moesim.hwmodels.dtypes import bytes_per_element
+from moesim.hwmodels.gpu import bytes_per_element
 from moesim.hwmodels.work import Attention, Gemm, GroupedGemm, Stream, Work
 from moesim.sim.layers.dense import PASSES
 from moesim.sim.model.arch import ModelArch

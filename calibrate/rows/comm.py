@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 
 from moesim.calibrate.rows.cells import Row, number_of, text_of, whole_of
 from moesim.hwmodels.cluster import Cluster, build_cluster, node_for_gpu
-from moesim.hwmodels.dtypes import token_dtypes
+from moesim.hwmodels.gpu import token_dtypes
 from moesim.hwmodels.work import COLLECTIVES, Comm, CommKind, ExpertExchange, Group
 from moesim.sim.layers.exchange import MEASURED, ExpertTokens, Stage, expert_exchange
 from moesim.sim.layout.placement import distinct_holders

@@ -9,8 +9,7 @@ from moesim.calibrate.rows.cells import Row, text_of, whole_of
 from moesim.calibrate.rows.serving import arrival_of, serving_row
 from moesim.sim.question.refusals import DoesNotFit
 from moesim.sim.question.scenario import parse_scenario
-from moesim.sim.serve.accounts import span_s
-from moesim.sim.serve.figures_of_merit import spread
+from moesim.sim.serve.accounts import latencies_of, span_s, spread
 from moesim.sim.serve.resolve import ResolvedServe, resolve_serve
 from moesim.sim.serve.simulate import PricedJobs, ServeRun, simulate
 from moesim.sim.software.stack import Tuning
@@ -58,7 +57,7 @@ def predict_serving_row(
 
 
 def _values(row: Row, run: ServeRun, gpus: int) -> dict[str, float]:
-    found = run.latencies()
+    found = latencies_of(run)
     ttft, tpot = float(found.ttft_s.mean()), spread(found.tpot_s).mean
     rate = sum(run.log.output) / span_s(run)
     values = {

@@ -11,6 +11,7 @@ from moesim.reports.failures import writing
 from moesim.reports.figures.palette import INK, LIMIT, PHASES
 from moesim.reports.figures.step import STYLE, check_format
 from moesim.reports.tables.serve import deployment_text
+from moesim.sim.serve.accounts import latencies_of
 from moesim.sim.serve.frontier import frontier
 
 if TYPE_CHECKING:
@@ -62,7 +63,7 @@ def _cumulative(ax: Axes, values: Any, colour: str, label: str) -> None:
 
 
 def _latencies(ax: Axes, p: ServePrediction) -> None:
-    found = p.run.latencies(p.resolved.workload.warmup)
+    found = latencies_of(p.run, p.resolved.workload.warmup)
     slo = p.resolved.ask.slo
     _cumulative(ax, found.ttft_s, _BLUE, f"first token, mean {p.ttft_s.mean * 1e3:.4g} ms")
     if len(found.tpot_s):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from moesim.hwmodels.power import JOULES_PER_KWH
+from moesim.hwmodels.power_and_money import JOULES_PER_KWH
 from moesim.reports.page.section import Section
 from moesim.reports.page.train_case import TrainCase
 from moesim.reports.text import count, gib, seconds, three

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from moesim.hwmodels.money import gpu_hours, usd_per_million_output_tokens
+from moesim.hwmodels.power_and_money import gpu_hours, usd_per_million_output_tokens
 from moesim.reports.figures.palette import MEMORY
 from moesim.reports.figures.serve import serve_figure
 from moesim.reports.page.section import Section
@@ -37,7 +37,7 @@ def tokens_at_most(p: ServePrediction) -> float:
 
 
 def usd_at_most(p: ServePrediction) -> float | None:
-    """Dollars per million output tokens at that rate; by the one definition of hwmodels/money.py."""
+    """Dollars per million output tokens at that rate; by the one definition of hwmodels/power_and_money.py."""
     hours = gpu_hours(p.resolved.deployment.paid_gpus, 1.0)
     return usd_per_million_output_tokens(p.resolved.price, hours, tokens_at_most(p))
 

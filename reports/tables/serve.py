@@ -8,7 +8,7 @@ from rich.table import Table
 from rich.text import Text
 
 from moesim.reports.text import gib, seconds, three
-from moesim.sim.serve.figures_of_merit import Spread
+from moesim.sim.serve.accounts import Spread
 from moesim.sim.serve.job import ServeJob
 from moesim.sim.serve.prediction import ServePrediction
 

@@ -9,7 +9,7 @@ from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from moesim.hwmodels.power import JOULES_PER_KWH
+from moesim.hwmodels.power_and_money import JOULES_PER_KWH
 from moesim.reports.text import gib, seconds, three
 from moesim.sim.train.memory import RankMemory
 from moesim.sim.train.prediction import Prediction

@@ -7,8 +7,7 @@ from dataclasses import asdict, dataclass
 from math import ceil
 from typing import Any
 
-from moesim.hwmodels.money import usd_per_gpu_hour
-from moesim.hwmodels.power import JOULES_PER_KWH
+from moesim.hwmodels.power_and_money import JOULES_PER_KWH, usd_per_gpu_hour
 from moesim.sim.question.refusals import DoesNotFit
 from moesim.sim.serve.predict import predict_serve
 from moesim.sim.serve.prediction import ServePrediction
@@ -82,7 +81,7 @@ class ServeSide:
     usd_per_gpu_hour: float | None
     gpu_hours_per_million_tokens: float  # prompts and outputs alike, GPUs beside pools included, here and below
     usd_per_million_tokens: float | None
-    usd_per_million_output_tokens: float | None  # of all that the GPUs cost, see hwmodels/money.py
+    usd_per_million_output_tokens: float | None  # of all that the GPUs cost, see hwmodels/power_and_money.py
     kwh_per_million_output_tokens: float  # of the GPUs alone
     bottleneck: str
     bottleneck_share: float

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 from moesim.hwmodels.cluster import Cluster
-from moesim.hwmodels.dtypes import bytes_per_element
+from moesim.hwmodels.gpu import bytes_per_element
 from moesim.hwmodels.work import Group
 from moesim.sim.layout.layout import Layout
 from moesim.sim.layout.placement import ExpertLoad

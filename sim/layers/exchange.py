@@ -24,8 +24,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import Literal
 
-from moesim.hwmodels.dtypes import bytes_per_element, token_bytes, token_dtypes
 from moesim.hwmodels.exchange_kernels import DEFAULT_SMS, sent_dtype
+from moesim.hwmodels.gpu import bytes_per_element, token_bytes, token_dtypes
 from moesim.hwmodels.work import ExpertExchange, Group
 
 Stage = Literal["prepare", "dispatch", "combine"]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 
-from moesim.hwmodels.dtypes import bytes_per_element
+from moesim.hwmodels.gpu import bytes_per_element
 from moesim.sim.model.arch import LayerKind, ModelArch
 from moesim.sim.model.params import (
     EXPERT_FFN,

@@ -11,7 +11,7 @@ from pathlib import Path
 from moesim.hwmodels.cluster import Cluster, build_cluster, node_for_gpu
 from moesim.hwmodels.gpu import load_gpu
 from moesim.hwmodels.machine import load_machine, machine_cluster
-from moesim.hwmodels.money import Price, price_of
+from moesim.hwmodels.power_and_money import Price, price_of
 from moesim.hwmodels.profile import Profile, is_profile_file, load_profile
 from moesim.sim.model.arch import ModelArch
 from moesim.sim.model.catalogue import load_model

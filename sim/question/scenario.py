@@ -8,123 +8,34 @@ from pathlib import Path
 from typing import Any, Literal
 
 import yaml
-from pydantic import BaseModel, Field, ValidationError, field_validator, model_validator
+from pydantic import BaseModel, Field, ValidationError, field_validator
 
 from moesim.hwmodels.facts import did_you_mean
-from moesim.hwmodels.units import UnitError, parse_quantity
+from moesim.hwmodels.units import UnitError
 from moesim.refusal import Refusal
-from moesim.sim.question.serve_section import (
+from moesim.sim.question.sections import (
     AdaptersAsk,
+    ClusterAsk,
+    LayoutAsk,
+    LoraAsk,
     OffloadAsk,
     PoolAsk,
     PoolsAsk,
     RequestsAsk,
+    RoutingAsk,
     ServeAsk,
     SloAsk,
     SpeculativeAsk,
+    Strict,
+    TrainAsk,
 )
-from moesim.sim.question.strict import Degree, Strict
 from moesim.sim.software.stack import parse_release
 
 MAX_BYTES = 1_000_000  # a scenario is a page of text; anything larger is a mistake or an attack
-PRECISIONS = ("bf16", "fp16", "fp32", "fp8", "fp8_block", "mxfp8", "nvfp4")
-RECOMPUTE_MODULES = (
-    "none", "selective", "full", "core_attention", "mlp", "mlp_act", "moe", "moe_act", "layernorm", "mla_up_proj",
-    "shared_experts", "ssm", "keep_collectives",
-)  # fmt: skip
 
 
 class ScenarioError(Refusal):
     """A scenario that cannot be; the message says what was asked, why it cannot be, what would do."""
-
-
-class ClusterAsk(Strict):
-    """Which machines: a catalogue node (or a GPU, whose usual node is taken), how many GPUs, which fabric."""
-
-    node: str | None = None
-    gpu: str | None = None
-    gpus: int = Field(ge=1, le=10_000_000)
-    fabric: str | None = None
-    nic_bytes_per_s: float | None = Field(default=None, gt=0)
-    oversubscription: float | None = Field(default=None, ge=1)
-
-    @field_validator("nic_bytes_per_s", mode="before")
-    @classmethod
-    def _rate(cls, value: Any) -> Any:
-        return value if value is None else parse_quantity(value, "B/s")
-
-
-class LayoutAsk(Strict):
-    """Degrees of parallelism; dp follows from the others and is only checked when given."""
-
-    tp: int = Degree
-    pp: int = Degree
-    vpp: int = Degree
-    cp: int = Degree
-    ep: int = Degree
-    etp: int = Degree
-    dp: int | None = Field(default=None, ge=1)
-    zero: int = Field(default=1, ge=0, le=3)
-    zero_group: int | None = Field(default=None, ge=1)
-    schedule: str | None = None
-    sequence_parallel: bool = True
-    duplicates: Literal["drop", "send"] = "drop"
-    stage_layers: tuple[int, ...] | None = None
-
-
-class LoraAsk(Strict):
-    """Low-rank adapters on frozen weights; `base_dtype` below 16 bits makes it QLoRA."""
-
-    rank: int = Field(ge=1, le=65536)
-    targets: Literal["attention", "all"] = "all"
-    base_dtype: Literal["bf16", "fp8", "nf4"] = "bf16"
-
-
-class TrainAsk(Strict):
-    """One optimizer step: global_batch sequences of seq_len tokens."""
-
-    global_batch: int = Field(ge=1, le=100_000_000)
-    micro_batch: int = Field(default=1, ge=1, le=1_000_000)
-    seq_len: int = Field(ge=1, le=100_000_000)
-    precision: str = "bf16"
-    recompute: tuple[str, ...] = ("none",)
-    capacity_factor: float | None = Field(default=None, gt=0, le=1000)
-    mtp: bool = True
-    lora: LoraAsk | None = None
-    offload_optimizer: bool = False
-    offload_activations: float = Field(default=0.0, ge=0, le=1)
-
-    @field_validator("recompute", mode="before")
-    @classmethod
-    def _modules(cls, value: Any) -> Any:
-        names = [value] if isinstance(value, str) else value
-        if not isinstance(names, (list, tuple)):
-            raise ValueError(f"must be a name or a list of names out of {', '.join(RECOMPUTE_MODULES)}")
-        for name in names:
-            if name not in RECOMPUTE_MODULES:
-                raise ValueError(f"{name!r} cannot be recomputed; {did_you_mean(str(name), list(RECOMPUTE_MODULES))}")
-        return names
-
-    @field_validator("precision")
-    @classmethod
-    def _precision(cls, value: str) -> str:
-        if value not in PRECISIONS:
-            raise ValueError(f"{value!r} is not a training precision; {did_you_mean(value, list(PRECISIONS))}")
-        return value
-
-
-class RoutingAsk(Strict):
-    """How tokens spread over experts: exactly one of balanced, lognormal (sigma) or counts (a file)."""
-
-    lognormal: float | None = Field(default=None, ge=0, le=5)
-    counts: str | None = None
-    seed: int = Field(default=0, ge=0)
-
-    @model_validator(mode="after")
-    def _one_kind(self) -> RoutingAsk:
-        if (self.lognormal is None) == (self.counts is None):
-            raise ValueError("give either lognormal (a sigma) or counts (a file)")
-        return self
 
 
 class Scenario(Strict):

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from moesim.sim.serve.accounts import span_s
-from moesim.sim.serve.figures_of_merit import spread
+from moesim.sim.serve.accounts import latencies_of, span_s, spread
 from moesim.sim.serve.resolve import ResolvedServe
 from moesim.sim.serve.simulate import PricedJobs, simulate
 from moesim.sim.serve.workload import Workload
@@ -35,7 +34,7 @@ def frontier(resolved: ResolvedServe, clients: tuple[int, ...] = CLIENTS) -> tup
         inputs, outputs = (tuple(column[i % len(asked)] for i in range(n)) for column in _lengths(asked))
         load = Workload(Requests((0.0,) * n, inputs, outputs, (0,) * n), count)
         run = simulate(deployment, load, tuning, priced)
-        seen = run.latencies()
+        seen = latencies_of(run)
         tpot = spread(seen.tpot_s).mean
         if tpot <= 0.0:  # single tokens have no pace
             continue

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from heapq import heapify, heappop, heappush
 
 from moesim.sim.serve.replica import Replica
-from moesim.sim.serve.requests import RequestLog
+from moesim.sim.serve.workload import RequestLog
 
 _FOREVER = float("inf")
 

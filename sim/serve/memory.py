@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 
-from moesim.hwmodels.dtypes import bytes_per_element
+from moesim.hwmodels.gpu import bytes_per_element
 from moesim.hwmodels.units import GIB
 from moesim.sim.layout.layout import BadLayout, check_layout
 from moesim.sim.model.params import embedding_params, expert_params, experts_in, head_params, layer_params, mtp_params
 from moesim.sim.question.refusals import DoesNotFit
-from moesim.sim.serve.adapters import adapter_bytes
 from moesim.sim.serve.job import ServeJob
 from moesim.sim.serve.kv_cache import KvCache, kv_cache
+from moesim.sim.serve.touched import adapter_bytes
 
 _DRIVER_BYTES = 1e9  # assumed: what TensorRT-LLM leaves to the driver beside its share
 

@@ -6,10 +6,9 @@ from dataclasses import replace
 from pathlib import Path
 
 from moesim.sim.question.scenario import Asked, scenario_of
-from moesim.sim.serve.accounts import costs_of, span_s, utilisation
+from moesim.sim.serve.accounts import costs_of, goodput_per_s, label_of, latencies_of, span_s, spread, utilisation
 from moesim.sim.serve.band import serve_band
 from moesim.sim.serve.capacity import drained_per_s
-from moesim.sim.serve.figures_of_merit import goodput_per_s, label_of, spread
 from moesim.sim.serve.prediction import Range, ServePrediction
 from moesim.sim.serve.resolve import ResolvedServe, resolve_serve
 from moesim.sim.serve.simulate import PricedJobs, ServeRun, simulate
@@ -44,7 +43,7 @@ def capacity_per_s(resolved: ResolvedServe, run: ServeRun, tuning: Tuning, price
 def assemble(resolved: ResolvedServe, run: ServeRun, tuning: Tuning, capacity: float) -> ServePrediction:
     """The answer from a finished run."""
     deployment, load, slo = resolved.deployment, resolved.workload, resolved.ask.slo
-    found = run.latencies(load.warmup)
+    found = latencies_of(run, load.warmup)
     span, gpus = span_s(run), deployment.gpus
     shares = utilisation(run)
     band = serve_band(deployment, load)

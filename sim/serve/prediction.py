@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any
 
-from moesim.sim.serve.figures_of_merit import Spread
+from moesim.sim.serve.accounts import Spread
 from moesim.sim.serve.resolve import ResolvedServe
 from moesim.sim.serve.simulate import ServeRun
 

@@ -13,9 +13,8 @@ from heapq import heapify, heappop, heappush
 from math import ceil, sqrt
 from typing import Protocol
 
-from moesim.sim.serve.blocks import Blocks
-from moesim.sim.serve.kv_cache import KvCache
-from moesim.sim.serve.requests import RequestLog
+from moesim.sim.serve.kv_cache import Blocks, KvCache
+from moesim.sim.serve.workload import RequestLog
 from moesim.sim.software.serving_engine import Engine
 
 _SAMPLES = 2048  # of the state over time; thinned to half when full

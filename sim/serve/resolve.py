@@ -6,12 +6,12 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from moesim.hwmodels.money import Price
+from moesim.hwmodels.power_and_money import Price
 from moesim.sim.layout.layout import BadLayout, Layout, check_layout
 from moesim.sim.model.arch import ModelArch
 from moesim.sim.question.lookup import LookUp, look_up, routing_of
 from moesim.sim.question.scenario import Scenario, ScenarioError
-from moesim.sim.question.serve_section import PoolAsk, ServeAsk
+from moesim.sim.question.sections import PoolAsk, ServeAsk
 from moesim.sim.serve.job import Adapters, Formats, Offload, ServeJob, Speculation, formats_of
 from moesim.sim.serve.workload import Workload, workload_of
 from moesim.sim.software.serving_engine import Engine, engine_asked, engine_tuning

@@ -5,17 +5,15 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 
 from moesim.hwmodels.cluster import link_bytes_per_s
-from moesim.sim.serve.figures_of_merit import Latencies, latencies
 from moesim.sim.serve.job import ServeJob
 from moesim.sim.serve.kv_cache import KvCache, token_bytes
 from moesim.sim.serve.loop import Front, Pools, run_balanced, run_closed, run_open, run_pools
 from moesim.sim.serve.memory import ServeMemory, fitted_cache
 from moesim.sim.serve.replica import Replica
-from moesim.sim.serve.requests import RequestLog, request_log
 from moesim.sim.serve.resolve import Deployment
 from moesim.sim.serve.step import StepCosts
 from moesim.sim.serve.step_parts import StepParts
-from moesim.sim.serve.workload import Workload
+from moesim.sim.serve.workload import RequestLog, Workload, request_log
 from moesim.sim.software.stack import Tuning
 
 
@@ -43,10 +41,6 @@ class ServeRun:
     prefill_machine: Machine | None = None
     prefill_replicas: list[Replica] | None = None
     stream_tokens: float = 1.0  # tokens that reach the client together at first
-
-    def latencies(self, warmup: float = 0.0) -> Latencies:
-        """Latencies as clients see them."""
-        return latencies(self.log, warmup, self.stream_tokens)
 
 
 class PricedJobs:

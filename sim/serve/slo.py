@@ -8,8 +8,8 @@ import numpy as np
 
 from moesim.hwmodels.facts import did_you_mean
 from moesim.sim.question.scenario import ScenarioError
-from moesim.sim.question.serve_section import SloAsk
-from moesim.sim.serve.figures_of_merit import Latencies
+from moesim.sim.question.sections import SloAsk
+from moesim.sim.serve.accounts import Latencies
 
 _UNITS = {"ms": 1e-3, "s": 1.0, "us": 1e-6, "min": 60.0}
 _NO_UNIT_S = 10.0  # from there on a number without a unit is taken for a slip: milliseconds were meant

@@ -14,11 +14,9 @@ from functools import cached_property
 from moesim.hwmodels.cost import KernelCostModel, Sustained
 from moesim.hwmodels.kernels import Legs
 from moesim.hwmodels.work import Comm, Gemm, GroupedGemm, Stream, Work, floor_s
-from moesim.sim.layers.graph import SegmentBuilder
-from moesim.sim.layers.steps import Step, forward
+from moesim.sim.layers.steps import SegmentBuilder, Step, forward
 from moesim.sim.model.arch import LayerKind
 from moesim.sim.model.params import EXPERT_FFN, SOFTMAX
-from moesim.sim.serve.adapters import adapter_work
 from moesim.sim.serve.attention import decode_work, prefill_work
 from moesim.sim.serve.job import ServeJob
 from moesim.sim.serve.layers import (
@@ -30,7 +28,7 @@ from moesim.sim.serve.layers import (
     router_steps,
     scan_steps,
 )
-from moesim.sim.serve.offloading import offload_bytes
+from moesim.sim.serve.touched import adapter_work, offload_bytes
 from moesim.sim.software.stack import Tuning
 
 Parts = dict[str, float]  # seconds by part

@@ -6,6 +6,9 @@ from functools import lru_cache
 
 import numpy as np
 
+from moesim.hwmodels.gpu import bytes_per_element
+from moesim.hwmodels.work import Stream
+from moesim.sim.model.params import expert_params, experts_in
 from moesim.sim.serve.job import ServeJob
 from moesim.traces.routing import Routing
 
@@ -45,3 +48,40 @@ def _rows(shares: tuple[float, ...], top_k: int, tokens: int, ep: int, slots: in
     kept = ordered[:count] * (expected.sum() / ordered[:count].sum())
     rows = np.maximum(1, np.rint(kept)).astype(int)
     return tuple(int(r) for r in rows), imbalance
+
+
+def expert_bytes(job: ServeJob) -> float:
+    """Bytes of one routed expert on one rank."""
+    return expert_params(job.arch) * bytes_per_element(job.formats.experts) / job.layout.etp
+
+
+def offload_bytes(job: ServeJob, tokens: int) -> float:
+    """Bytes of experts that one rank fetches in a step of `tokens` tokens: touched, and not found on the GPU."""
+    if job.offload is None or job.arch.moe is None:
+        return 0.0
+    touched = 0.0
+    for kind in job.arch.layers:
+        experts = experts_in(job.arch, kind)
+        if experts:
+            touched += len(expert_rows(job, experts, job.arch.moe.top_k, tokens)[0])
+    return touched * expert_bytes(job) * (1.0 - job.offload.hit_rate)
+
+
+_KERNELS = 2  # assumed: grouped kernels per layer, one down and one up (Punica, S-LoRA)
+
+
+def adapter_bytes(job: ServeJob) -> float:
+    """Bytes of all adapters on one GPU: two thin matrices beside every projection of attention, 16 bits."""
+    a = job.arch.attention
+    if job.adapters is None or a is None:
+        return 0.0
+    width = (a.heads + 2 * a.kv_heads) * a.head_dim + a.heads * a.v_head_dim + 3 * job.arch.hidden
+    return 2.0 * job.adapters.count * job.adapters.rank * width * job.arch.num_layers / job.layout.tp / job.layout.pp
+
+
+def adapter_work(job: ServeJob, tokens: int) -> Stream:
+    """Adapters that `tokens` tokens touch are read once each; which one a sequence asks for is even chance."""
+    assert job.adapters is not None
+    count = job.adapters.count
+    touched = count * (1.0 - (1.0 - 1.0 / count) ** tokens)
+    return Stream(adapter_bytes(job) / count * touched, "adapters", _KERNELS * job.arch.num_layers)

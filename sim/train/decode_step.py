@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from moesim.sim.layers.graph import SegmentBuilder
-from moesim.sim.layers.steps import Core, Step, forward
+from moesim.sim.layers.steps import Core, SegmentBuilder, Step, forward
 from moesim.sim.train.prices import StepPrices
 from moesim.sim.train.segment_time import SegmentTime, price
 

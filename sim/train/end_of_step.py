@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from math import log2
 
-from moesim.hwmodels.dtypes import bytes_per_element
+from moesim.hwmodels.gpu import bytes_per_element
 from moesim.hwmodels.work import Comm, CommKind
 from moesim.sim.train.memory import layer_bytes, rank_params
 from moesim.sim.train.prices import StepPrices

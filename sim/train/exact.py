@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from moesim.sim.clock.program import Dep, Lane, Program
+from moesim.sim.clock.engine import Dep, Lane, Program
 from moesim.sim.layers.graph import Segment
 
 if TYPE_CHECKING:

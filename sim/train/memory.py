@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache
 
-from moesim.hwmodels.dtypes import bytes_per_element
+from moesim.hwmodels.gpu import bytes_per_element
 from moesim.hwmodels.units import GIB
 from moesim.sim.layers.context import ExpertLoad
 from moesim.sim.layout.layout import BadLayout, check_layout, held_params

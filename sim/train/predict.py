@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from moesim.hwmodels.money import Price, gpu_hours, usd, usd_per_million
-from moesim.hwmodels.power import busy_w, energy_note, facility_factor
+from moesim.hwmodels.power_and_money import Price, busy_w, energy_note, facility_factor, gpu_hours, usd, usd_per_million
 from moesim.sim.model.flops import flops_per_token
 from moesim.sim.question.scenario import Asked, scenario_of
 from moesim.sim.train.band import interval

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from moesim.sim.clock.program import Dep, Lane, Program
+from moesim.sim.clock.engine import Dep, Lane, Program
 from moesim.sim.layout.pipeline import Slot, orders
 from moesim.sim.train.prices import StepPrices
 from moesim.sim.train.segment_time import SegmentTime

@@ -7,12 +7,13 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from moesim.hwmodels.cluster import Cluster
-from moesim.hwmodels.money import Price
+from moesim.hwmodels.power_and_money import Price
 from moesim.hwmodels.profile import Profile
 from moesim.sim.layout.layout import BadLayout, Layout, check_layout
 from moesim.sim.model.arch import ModelArch
 from moesim.sim.question.lookup import look_up, routing_of
-from moesim.sim.question.scenario import PRECISIONS, LayoutAsk, Scenario, ScenarioError, TrainAsk
+from moesim.sim.question.scenario import Scenario, ScenarioError
+from moesim.sim.question.sections import PRECISIONS, LayoutAsk, TrainAsk
 from moesim.sim.software.stack import Stack, Tuning, release_age, stack_asked
 from moesim.sim.train.corrections import Correction, deployment_of, load_corrections
 from moesim.sim.train.job import TrainJob

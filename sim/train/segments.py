@@ -5,13 +5,14 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
-from moesim.hwmodels.dtypes import bytes_per_element
+from moesim.hwmodels.gpu import bytes_per_element
 from moesim.hwmodels.work import Comm, CommKind
 from moesim.sim.layers.blocks import block_steps
 from moesim.sim.layers.context import ExpertLoad, LayerContext
-from moesim.sim.layers.graph import Op, Segment, SegmentBuilder
+from moesim.sim.layers.graph import Op, Segment
 from moesim.sim.layers.steps import (
     Linear,
+    SegmentBuilder,
     Step,
     backward,
     backward_input,

@@ -5,8 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from moesim.sim.clock.engine import recursion, run
-from moesim.sim.clock.program import Lane, Timeline
+from moesim.sim.clock.engine import Lane, Timeline, recursion, run
 from moesim.sim.layout.pipeline import Slot
 from moesim.sim.train.end_of_step import end_of_step_s
 from moesim.sim.train.exact import expand

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from moesim.hwmodels.facts import did_you_mean, read_yaml
-from moesim.hwmodels.power import facility_factor, power_records
+from moesim.hwmodels.power_and_money import facility_factor, power_records
 from moesim.sim.model.params import parameters
 from moesim.sim.question.scenario import ScenarioError
 from moesim.sim.train.job import TrainJob

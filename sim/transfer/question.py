@@ -7,8 +7,8 @@ from dataclasses import MISSING, dataclass, fields
 from numbers import Integral, Real
 from typing import Any
 
-from moesim.hwmodels.dtypes import token_dtypes
 from moesim.hwmodels.facts import did_you_mean
+from moesim.hwmodels.gpu import token_dtypes
 from moesim.hwmodels.units import UnitError, parse_quantity
 from moesim.hwmodels.work import COLLECTIVES
 from moesim.sim.question.scenario import ScenarioError

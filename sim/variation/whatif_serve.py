@@ -11,12 +11,11 @@ from typing import Any
 
 import numpy as np
 
-from moesim.hwmodels.money import gpu_hours, usd_per_gpu_hour, usd_per_million_output_tokens
+from moesim.hwmodels.power_and_money import gpu_hours, usd_per_gpu_hour, usd_per_million_output_tokens
 from moesim.hwmodels.profile import NoFit
 from moesim.sim.question.refusals import DoesNotFit
 from moesim.sim.question.scenario import Asked, ScenarioError, scenario_of
-from moesim.sim.serve.accounts import decode_shares
-from moesim.sim.serve.figures_of_merit import spread
+from moesim.sim.serve.accounts import decode_shares, latencies_of, spread
 from moesim.sim.serve.predict import capacity_per_s
 from moesim.sim.serve.resolve import ResolvedServe, resolve_serve
 from moesim.sim.serve.simulate import PricedJobs, ServeRun, simulate
@@ -112,7 +111,7 @@ def whatif_serve(scenario: Asked, share: float = 0.2) -> ServeWhatIf:
     scenario = scenario_of(scenario)
     asked = resolve_serve(scenario)
     run, rate = _served(asked)
-    found, price = run.latencies(asked.workload.warmup), asked.price
+    found, price = latencies_of(run, asked.workload.warmup), asked.price
     ttft, tpot = spread(found.ttft_s).mean, spread(found.tpot_s).mean
     tried = [_outcome(knob, change, other, rate) for knob, change, other in serve_changes(asked, share)]
     outcomes = [outcome for outcome in tried if outcome is not None]
@@ -142,7 +141,7 @@ def _outcome(knob: str, change: str, other: ResolvedServe, rate: float) -> Serve
         return ServeOutcome(knob, change, 0.0, 0.0, 0.0, False)
     except NoFit:
         return None
-    found = run.latencies(other.workload.warmup)
+    found = latencies_of(run, other.workload.warmup)
     return ServeOutcome(knob, change, spread(found.ttft_s).mean, spread(found.tpot_s).mean, own / rate, True)
 
 

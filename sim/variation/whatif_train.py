@@ -10,9 +10,10 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
-from moesim.hwmodels.money import gpu_hours, usd_per_gpu_hour, usd_per_million
+from moesim.hwmodels.power_and_money import gpu_hours, usd_per_gpu_hour, usd_per_million
 from moesim.hwmodels.profile import NoFit, Profile
-from moesim.sim.question.scenario import PRECISIONS, Asked, ScenarioError, scenario_of
+from moesim.sim.question.scenario import Asked, ScenarioError, scenario_of
+from moesim.sim.question.sections import PRECISIONS
 from moesim.sim.train.job import TrainJob
 from moesim.sim.train.memory import step_memory
 from moesim.sim.train.prices import StepPrices

@@ -6,8 +6,8 @@ import pytest
 
 from moesim.calibrate.rows.comm import algorithm_of, comm_row, kernel_of
 from moesim.calibrate.rows.predict_comm import family_of_comm, predict_comm_row
-from moesim.hwmodels.dtypes import token_bytes
 from moesim.hwmodels.facts import FactError
+from moesim.hwmodels.gpu import token_bytes
 from moesim.hwmodels.work import Comm, ExpertExchange
 from moesim.sim.question.scenario import ScenarioError
 

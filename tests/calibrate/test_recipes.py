@@ -10,7 +10,8 @@ from moesim.calibrate.rows.recipes import find_recipe
 from moesim.calibrate.rows.training import scenario_of
 from moesim.sim.layout.layout import Layout, check_layout
 from moesim.sim.model.catalogue import load_model
-from moesim.sim.question.scenario import RECOMPUTE_MODULES, parse_scenario
+from moesim.sim.question.scenario import parse_scenario
+from moesim.sim.question.sections import RECOMPUTE_MODULES
 from moesim.sim.train.resolve import resolve
 
 SHAPE = {"gpus": 256, "tp": 1, "pp": 16, "cp": 1, "ep": 8, "mbs": 1, "gbs": 2048}

@@ -9,8 +9,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from moesim.hwmodels.cluster import Cluster, build_cluster, slowdown
-from moesim.hwmodels.collective_fit import domain_collective_s, domain_ring_s, ring_steps, wire_bytes
-from moesim.hwmodels.collectives import collective_s, load_fabric_fit
+from moesim.hwmodels.collectives import (
+    collective_s,
+    domain_collective_s,
+    domain_ring_s,
+    load_fabric_fit,
+    ring_steps,
+    wire_bytes,
+)
 from moesim.hwmodels.profile import load_profile
 from moesim.hwmodels.topology import build_topology
 from moesim.hwmodels.traffic import exchange_loads, uniform

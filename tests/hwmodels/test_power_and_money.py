@@ -7,15 +7,20 @@ from dataclasses import replace
 import pytest
 
 from moesim.hwmodels.gpu import load_gpu
-from moesim.hwmodels.money import (
+from moesim.hwmodels.power_and_money import (
     Price,
+    busy_w,
+    energy_note,
+    facility_factor,
     gpu_hours,
+    idle_w,
+    power_records,
+    power_share,
     price_of,
     usd_per_gpu_hour,
     usd_per_million,
     usd_per_million_output_tokens,
 )
-from moesim.hwmodels.power import busy_w, energy_note, facility_factor, idle_w, power_records, power_share
 
 H100 = load_gpu("h100-sxm")
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from itertools import pairwise
 
-from moesim.sim.clock.program import Dep, Lane, Program
+from moesim.sim.clock.engine import Dep, Lane, Program
 from moesim.sim.layout.pipeline import Slot
 
 

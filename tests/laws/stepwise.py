@@ -6,7 +6,7 @@ from collections import deque
 from dataclasses import dataclass, field
 from typing import Protocol
 
-from moesim.sim.serve.requests import RequestLog
+from moesim.sim.serve.workload import RequestLog
 
 
 class StepTimes(Protocol):

@@ -10,8 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from oracles import constant_program, recursive_times
 
-from moesim.sim.clock.engine import recursion, run
-from moesim.sim.clock.program import Deadlock, Dep, Lane, Program
+from moesim.sim.clock.engine import Deadlock, Dep, Lane, Program, recursion, run
 from moesim.sim.layout.pipeline import orders
 
 SECONDS = st.one_of(st.just(0.0), st.floats(1e-9, 1e3), st.integers(1, 5).map(float))

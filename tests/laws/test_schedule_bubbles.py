@@ -9,8 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from oracles import bubble_gpipe, bubble_interleaved, constant_program
 
-from moesim.sim.clock.engine import recursion, run
-from moesim.sim.clock.program import Lane
+from moesim.sim.clock.engine import Lane, recursion, run
 from moesim.sim.layout.pipeline import Slot, in_flight, orders
 
 FORWARD, INPUT, WEIGHT = 1.0, 1.0, 1.0

@@ -14,19 +14,17 @@ import numpy as np
 import pytest
 from stepwise import serve_stepwise
 
-from moesim.hwmodels.dtypes import bytes_per_element
-from moesim.hwmodels.gpu import load_gpu
+from moesim.hwmodels.gpu import bytes_per_element, load_gpu
 from moesim.sim.model.catalogue import load_model
 from moesim.sim.model.params import active_parameters
 from moesim.sim.question.scenario import parse_scenario
-from moesim.sim.serve.accounts import span_s
-from moesim.sim.serve.figures_of_merit import latencies
+from moesim.sim.serve.accounts import latencies, span_s
 from moesim.sim.serve.kv_cache import KvCache
 from moesim.sim.serve.loop import Front, run_balanced, run_closed, run_open
 from moesim.sim.serve.replica import Replica, steps_until
-from moesim.sim.serve.requests import RequestLog, request_log
 from moesim.sim.serve.resolve import resolve_serve
 from moesim.sim.serve.simulate import PricedJobs, simulate
+from moesim.sim.serve.workload import RequestLog, request_log
 from moesim.sim.software.serving_engine import Engine, engine_tuning, load_engine
 from moesim.traces.requests import gamma_arrivals
 from moesim.traces.rng import stream

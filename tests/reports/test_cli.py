@@ -13,7 +13,8 @@ import pytest
 from moesim.reports.cli.app import run
 from moesim.reports.failures import guarded
 from moesim.reports.template import SCENARIO
-from moesim.sim.question.scenario import ClusterAsk, LayoutAsk, RoutingAsk, Scenario, TrainAsk
+from moesim.sim.question.scenario import Scenario
+from moesim.sim.question.sections import ClusterAsk, LayoutAsk, RoutingAsk, TrainAsk
 
 Capture = pytest.CaptureFixture[str]
 ON_H100 = "cluster: {gpu: H100, gpus: 8}"

@@ -9,7 +9,7 @@ import pytest
 from rich.console import Console
 
 from moesim.hwmodels.gpu import load_gpu
-from moesim.hwmodels.power import busy_w, idle_w
+from moesim.hwmodels.power_and_money import busy_w, idle_w
 from moesim.reports.page.serve_sections import tokens_at_most, usd_as_asked, usd_at_most
 from moesim.reports.tables.compare import compare_report
 from moesim.reports.tables.plan import plan_report

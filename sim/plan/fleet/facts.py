@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from moesim.hwmodels.facts import did_you_mean, read_yaml
-from moesim.hwmodels.power import power_records
+from moesim.hwmodels.power_and_money import power_records
 from moesim.sim.question.scenario import ScenarioError
 
 _FILE = Path(__file__).parent / "fleet.yaml"

@@ -12,7 +12,7 @@ from dataclasses import asdict, dataclass
 from math import ceil
 from typing import Any
 
-from moesim.hwmodels.power import facility_factor
+from moesim.hwmodels.power_and_money import facility_factor
 from moesim.hwmodels.servers import ServerSpec
 from moesim.sim.plan.fleet.facts import FleetFacts
 from moesim.sim.plan.serve.plan import ServePlan

@@ -8,8 +8,7 @@ from pathlib import Path
 
 from moesim.hwmodels.cluster import node_for_gpu
 from moesim.hwmodels.gpu import gpu_names
-from moesim.hwmodels.money import usd_per_gpu_hour
-from moesim.hwmodels.power import busy_w, idle_w
+from moesim.hwmodels.power_and_money import busy_w, idle_w, usd_per_gpu_hour
 from moesim.hwmodels.servers import load_server
 from moesim.sim.plan.fleet.facts import fact_sources, fleet_facts
 from moesim.sim.plan.fleet.fleet import Fleet, Group, Grown, check_growth, sized

@@ -7,16 +7,16 @@ from math import ceil, inf
 
 import numpy as np
 
-from moesim.hwmodels.money import gpu_hours, usd_per_million_output_tokens
+from moesim.hwmodels.power_and_money import gpu_hours, usd_per_million_output_tokens
 from moesim.hwmodels.units import GIB
 from moesim.sim.plan.serve.bound import Floors, LoadBounds, Pools, floors_of, load_bounds
 from moesim.sim.plan.serve.space import ServeCandidate, Shape
 from moesim.sim.question.lookup import check_used
 from moesim.sim.question.refusals import DoesNotFit
-from moesim.sim.question.scenario import LayoutAsk, Scenario
-from moesim.sim.serve.accounts import span_s, utilisation
+from moesim.sim.question.scenario import Scenario
+from moesim.sim.question.sections import LayoutAsk
+from moesim.sim.serve.accounts import goodput_per_s, label_of, latencies_of, span_s, spread, utilisation
 from moesim.sim.serve.capacity import drained_per_s
-from moesim.sim.serve.figures_of_merit import goodput_per_s, label_of, spread
 from moesim.sim.serve.job import ServeJob
 from moesim.sim.serve.memory import serve_memory
 from moesim.sim.serve.resolve import Deployment, ResolvedServe, replica_layout, resolve_serve
@@ -136,7 +136,7 @@ class ServeJudge:
     def simulate(self, c: ServeCandidate, bounds: LoadBounds | None = None) -> Served:
         """The asked load on a candidate. DoesNotFit where it has no room."""
         load, run = self.load, self.run(c, self.load)
-        found, span, shares = run.latencies(load.warmup), span_s(run), utilisation(run)
+        found, span, shares = latencies_of(run, load.warmup), span_s(run), utilisation(run)
         outputs = float(sum(run.log.output))
         ttft, tpot = spread(found.ttft_s), spread(found.tpot_s)
         usd = usd_per_million_output_tokens(self.price, gpu_hours(c.gpus, span), outputs)
@@ -167,7 +167,7 @@ class ServeJudge:
         if not asked or self.load.clients:
             return 0.0
         most = drained_per_s(self.deployment(c), self.load, self._tuning, self._priced)
-        now_s = float(self.run(c, self.load).latencies(self.load.warmup).e2e_s.mean())
+        now_s = float(latencies_of(self.run(c, self.load), self.load.warmup).e2e_s.mean())
         outputs = self.load.requests.output_tokens
         at_limits_s = self._slo.ttft_s + self._slo.tpot_s * sum(outputs) / len(outputs)
         settle_s = _SETTLED * max(now_s, min(at_limits_s, _SLOWEST * now_s))
@@ -191,7 +191,7 @@ class ServeJudge:
         """Whether the limits hold once the stream, so many times as fast, has come to a steady state."""
         load = faster(self.load, factor, settle_s)
         span = load.requests.arrival_s[-1] - load.requests.arrival_s[0]
-        found = self.run(c, load).latencies(min(0.5, settle_s / _SETTLED / span))
+        found = latencies_of(self.run(c, load), min(0.5, settle_s / _SETTLED / span))
         label = label_of(found, load.rate_per_s, inf, False)
         return self._slo.attained(found) >= self._slo.share and label == "stable"
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from math import inf
 from typing import Any
 
-from moesim.hwmodels.money import Price, usd, usd_per_gpu_hour
+from moesim.hwmodels.power_and_money import Price, usd, usd_per_gpu_hour
 from moesim.sim.plan.serve.front import FrontPoint, front
 from moesim.sim.plan.serve.judge import Served
 from moesim.sim.plan.serve.reasons import ServeVerdict, broken, compared, headroom, serve_verdicts

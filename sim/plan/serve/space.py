@@ -10,7 +10,7 @@ from moesim.sim.layout.layout import BadLayout
 from moesim.sim.model.arch import ModelArch
 from moesim.sim.plan.words import named_words
 from moesim.sim.question.scenario import ScenarioError
-from moesim.sim.question.serve_section import PoolAsk
+from moesim.sim.question.sections import PoolAsk
 from moesim.sim.serve.job import ServeJob
 from moesim.sim.serve.resolve import replica_layout
 

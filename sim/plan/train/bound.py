@@ -7,7 +7,7 @@ from math import log2
 
 import numpy as np
 
-from moesim.hwmodels.dtypes import bytes_per_element
+from moesim.hwmodels.gpu import bytes_per_element
 from moesim.sim.layout.layout import Layout
 from moesim.sim.plan.train.cell import Prices, Sizes
 from moesim.sim.plan.train.pipe import Floats, Pipe

@@ -7,11 +7,12 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from moesim.hwmodels.money import Price, gpu_hours, usd_per_gpu_hour, usd_per_million
+from moesim.hwmodels.power_and_money import Price, gpu_hours, usd_per_gpu_hour, usd_per_million
 from moesim.sim.plan.train.judge import Finalist, Judge
 from moesim.sim.plan.train.reasons import Verdict, costs_more, verdicts
 from moesim.sim.plan.train.search import Effort, Progress, Search, search
-from moesim.sim.question.scenario import Asked, LayoutAsk, Scenario, ScenarioError, scenario_of
+from moesim.sim.question.scenario import Asked, Scenario, ScenarioError, scenario_of
+from moesim.sim.question.sections import LayoutAsk
 from moesim.sim.train.whole_run import interruptions, run_facts
 
 OBJECTIVES = ("step_time", "cost", "tokens_per_dollar", "gpu_hours", "goodput")

@@ -1,0 +1,225 @@
+"""Sections of a scenario: machines, layout, training, routing, a deployment under a load; wrong values are refused."""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationInfo, field_validator, model_validator
+
+from moesim.hwmodels.facts import did_you_mean
+from moesim.hwmodels.units import parse_quantity
+
+
+class Strict(BaseModel):
+    """A section of a scenario: unknown keys, changes and numbers that are none are refused."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, str_strip_whitespace=True, allow_inf_nan=False)
+
+    @field_validator("*", mode="before")
+    @classmethod
+    def _no_switch_for_a_number(cls, value: Any, info: ValidationInfo) -> Any:
+        """YAML's true and yes would silently count as 1."""
+        wanted = cls.model_fields[info.field_name].annotation if info.field_name else None
+        if isinstance(value, bool) and wanted in (int, float, int | None, float | None):
+            raise ValueError("must be a number")
+        return value
+
+
+Degree = Field(default=1, ge=1, le=1_000_000)
+
+
+PRECISIONS = ("bf16", "fp16", "fp32", "fp8", "fp8_block", "mxfp8", "nvfp4")
+RECOMPUTE_MODULES = (
+    "none", "selective", "full", "core_attention", "mlp", "mlp_act", "moe", "moe_act", "layernorm", "mla_up_proj",
+    "shared_experts", "ssm", "keep_collectives",
+)  # fmt: skip
+
+
+class ClusterAsk(Strict):
+    """Which machines: a catalogue node (or a GPU, whose usual node is taken), how many GPUs, which fabric."""
+
+    node: str | None = None
+    gpu: str | None = None
+    gpus: int = Field(ge=1, le=10_000_000)
+    fabric: str | None = None
+    nic_bytes_per_s: float | None = Field(default=None, gt=0)
+    oversubscription: float | None = Field(default=None, ge=1)
+
+    @field_validator("nic_bytes_per_s", mode="before")
+    @classmethod
+    def _rate(cls, value: Any) -> Any:
+        return value if value is None else parse_quantity(value, "B/s")
+
+
+class LayoutAsk(Strict):
+    """Degrees of parallelism; dp follows from the others and is only checked when given."""
+
+    tp: int = Degree
+    pp: int = Degree
+    vpp: int = Degree
+    cp: int = Degree
+    ep: int = Degree
+    etp: int = Degree
+    dp: int | None = Field(default=None, ge=1)
+    zero: int = Field(default=1, ge=0, le=3)
+    zero_group: int | None = Field(default=None, ge=1)
+    schedule: str | None = None
+    sequence_parallel: bool = True
+    duplicates: Literal["drop", "send"] = "drop"
+    stage_layers: tuple[int, ...] | None = None
+
+
+class LoraAsk(Strict):
+    """Low-rank adapters on frozen weights; `base_dtype` below 16 bits makes it QLoRA."""
+
+    rank: int = Field(ge=1, le=65536)
+    targets: Literal["attention", "all"] = "all"
+    base_dtype: Literal["bf16", "fp8", "nf4"] = "bf16"
+
+
+class TrainAsk(Strict):
+    """One optimizer step: global_batch sequences of seq_len tokens."""
+
+    global_batch: int = Field(ge=1, le=100_000_000)
+    micro_batch: int = Field(default=1, ge=1, le=1_000_000)
+    seq_len: int = Field(ge=1, le=100_000_000)
+    precision: str = "bf16"
+    recompute: tuple[str, ...] = ("none",)
+    capacity_factor: float | None = Field(default=None, gt=0, le=1000)
+    mtp: bool = True
+    lora: LoraAsk | None = None
+    offload_optimizer: bool = False
+    offload_activations: float = Field(default=0.0, ge=0, le=1)
+
+    @field_validator("recompute", mode="before")
+    @classmethod
+    def _modules(cls, value: Any) -> Any:
+        names = [value] if isinstance(value, str) else value
+        if not isinstance(names, (list, tuple)):
+            raise ValueError(f"must be a name or a list of names out of {', '.join(RECOMPUTE_MODULES)}")
+        for name in names:
+            if name not in RECOMPUTE_MODULES:
+                raise ValueError(f"{name!r} cannot be recomputed; {did_you_mean(str(name), list(RECOMPUTE_MODULES))}")
+        return names
+
+    @field_validator("precision")
+    @classmethod
+    def _precision(cls, value: str) -> str:
+        if value not in PRECISIONS:
+            raise ValueError(f"{value!r} is not a training precision; {did_you_mean(value, list(PRECISIONS))}")
+        return value
+
+
+class RoutingAsk(Strict):
+    """How tokens spread over experts: exactly one of balanced, lognormal (sigma) or counts (a file)."""
+
+    lognormal: float | None = Field(default=None, ge=0, le=5)
+    counts: str | None = None
+    seed: int = Field(default=0, ge=0)
+
+    @model_validator(mode="after")
+    def _one_kind(self) -> RoutingAsk:
+        if (self.lognormal is None) == (self.counts is None):
+            raise ValueError("give either lognormal (a sigma) or counts (a file)")
+        return self
+
+
+RequestKind = Literal[
+    "closed", "offline", "poisson", "gamma", "trace", "azure-conversation", "azure-code", "mooncake-conversation"
+]
+MAX_REQUESTS = 2_000_000
+
+
+class RequestsAsk(Strict):
+    """Who asks, how often and for how much. Lengths are uniform in [(1 - jitter) n, n], or drawn like a trace's."""
+
+    kind: RequestKind = "poisson"
+    rate_per_s: float | None = Field(default=None, gt=0, le=1e7)
+    cv: float = Field(default=1.0, gt=0, le=100, description="of the gaps between arrivals, kind gamma")
+    concurrency: int | None = Field(default=None, ge=1, le=1_000_000)
+    count: int | None = Field(default=None, ge=1, le=MAX_REQUESTS)
+    input_tokens: int = Field(default=1024, ge=1, le=10_000_000)
+    output_tokens: int = Field(default=256, ge=1, le=10_000_000)
+    jitter: float = Field(default=0.0, ge=0, lt=1)
+    file: str | None = None
+    warmup: float = Field(default=0.0, ge=0, lt=1, description="share of the first requests left out of the figures")
+    seed: int = Field(default=0, ge=0)
+
+    @model_validator(mode="after")
+    def _complete(self) -> RequestsAsk:
+        if self.kind == "closed" and self.concurrency is None:
+            raise ValueError("kind closed needs concurrency: the number of clients")
+        if self.kind in ("poisson", "gamma") and self.rate_per_s is None:
+            raise ValueError(f"kind {self.kind} needs rate_per_s")
+        if self.kind == "trace" and self.file is None:
+            raise ValueError("kind trace needs file: a CSV of arrival_s,input_tokens,output_tokens[,prefix]")
+        return self
+
+
+class SloAsk(Strict):
+    """What counts as served well: first token within ttft_s, then a token every tpot_s."""
+
+    ttft_s: float = Field(default=1.0, gt=0)
+    tpot_s: float = Field(default=0.05, gt=0)
+
+
+class PoolAsk(Strict):
+    """Workers of one pool and the layout of each."""
+
+    workers: int = Field(default=1, ge=1, le=100_000)
+    tp: int = Degree
+    pp: int = Degree
+    ep: int = Degree
+    etp: int = Degree
+    attention_dp: int = Degree
+
+
+class PoolsAsk(Strict):
+    """Prompts and tokens on GPUs of their own."""
+
+    prefill: PoolAsk = PoolAsk()
+    decode: PoolAsk = PoolAsk()
+
+
+class SpeculativeAsk(Strict):
+    """Drafted tokens per step and the probability that one is accepted."""
+
+    tokens: int = Field(ge=1, le=64)
+    acceptance: float = Field(ge=0, le=1)
+
+
+class OffloadAsk(Strict):
+    """Experts in host memory; hit_rate: uses that find their expert on the GPU (default: the resident share).
+
+    host_memory_bytes_per_s: the host computes the missing ones, at the rate at which it reads its memory.
+    """
+
+    resident: float = Field(ge=0, le=1)
+    hit_rate: float | None = Field(default=None, ge=0, le=1)
+    host_memory_bytes_per_s: float | None = Field(default=None, gt=0)
+
+
+class AdaptersAsk(Strict):
+    """LoRA adapters served beside each other."""
+
+    count: int = Field(ge=1, le=100_000)
+    rank: int = Field(ge=1, le=65536)
+
+
+class ServeAsk(Strict):
+    """A deployment: replicas of one layout, or pools, under a load."""
+
+    engine: str | dict[str, Any] = "vllm"
+    precision: str = "bf16"
+    kv_dtype: Literal["bf16", "fp8"] | None = None
+    attention_dp: int = Degree
+    requests: RequestsAsk
+    slo: SloAsk = SloAsk()
+    router: Literal["round_robin", "least_loaded"] = "round_robin"
+    pools: PoolsAsk | None = None
+    speculative: SpeculativeAsk | None = None
+    offload: OffloadAsk | None = None
+    adapters: AdaptersAsk | None = None
+    two_batch_overlap: bool = False
+    expert_slots: int = Field(default=0, ge=0, le=100_000)
+    kv_blocks: int | None = Field(default=None, ge=1, le=1_000_000_000)
