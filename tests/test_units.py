@@ -63,6 +63,7 @@ PLAIN = {
     "mean_batch": "a count of sequences",
     "exposed_communication": "a fraction of the wall time",
     "rate_sigma": "of the logarithm, no unit",
+    "width": "of one element, bytes",
 }
 # records whose fields are all of one kind that the record's docstring names
 WHOLE_RECORDS = {
