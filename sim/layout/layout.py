@@ -6,7 +6,7 @@ GPUs: expert tensor (etp) fastest, then expert (ep), expert data (edp), pipeline
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from math import gcd
 
 from moesim.hwmodels.cluster import Cluster
@@ -39,37 +39,28 @@ class Layout:
     duplicates: str = "drop"  # copies of a token inside a tensor group without sequence parallelism: drop or send
     stage_layers: tuple[int, ...] | None = None  # layers per virtual stage, in model order (pp x vpp numbers)
 
-    @property
-    def dispatch_split(self) -> int:
-        """Parts into which a tensor group's tokens fall before their dispatch to experts."""
-        return self.tp if self.sequence_parallel or self.duplicates == "drop" else 1
+    dp: int = field(init=False)  # data-parallel replicas of the dense parts
+    edp: int = field(init=False)  # data-parallel replicas of the experts
+    chunks: int = field(init=False)  # virtual pipeline stages in all
+    dispatch_split: int = field(init=False)  # parts of a tensor group's tokens before their dispatch to experts
+    # GPUs over which ZeRO spreads one copy of the dense parts: all of dp x cp, or the sharding group (HSDP)
+    dense_shards: int = field(init=False)
+    expert_shards: int = field(init=False)  # the same of the experts; under HSDP those inside one sharding group
 
-    @property
-    def dp(self) -> int:
-        """Data-parallel replicas of the dense parts."""
-        return self.gpus // (self.tp * self.cp * self.pp)
-
-    @property
-    def edp(self) -> int:
-        """Data-parallel replicas of the experts."""
-        return self.gpus // (self.etp * self.ep * self.pp)
-
-    @property
-    def chunks(self) -> int:
-        """Virtual pipeline stages in all."""
-        return self.pp * self.vpp
-
-    @property
-    def dense_shards(self) -> int:
-        """GPUs over which ZeRO spreads one copy of the dense parts: all of dp x cp, or the sharding group (HSDP)."""
-        return self.zero_group or self.dp * self.cp
-
-    @property
-    def expert_shards(self) -> int:
-        """GPUs over which ZeRO spreads one copy of the experts; under HSDP those inside one sharding group."""
-        if not self.zero_group:
-            return self.edp
-        return gcd(self.edp, max(1, self.zero_group * self.tp // (self.ep * self.etp)))
+    def __post_init__(self) -> None:
+        dp = self.gpus // max(1, self.tp * self.cp * self.pp)  # degrees below 1 are refused by check_layout
+        edp = self.gpus // max(1, self.etp * self.ep * self.pp)
+        inside = max(1, (self.zero_group or 0) * self.tp // max(1, self.ep * self.etp))
+        derived = {
+            "dp": dp,
+            "edp": edp,
+            "chunks": self.pp * self.vpp,
+            "dispatch_split": self.tp if self.sequence_parallel or self.duplicates == "drop" else 1,
+            "dense_shards": self.zero_group or dp * self.cp,
+            "expert_shards": gcd(edp, inside) if self.zero_group else edp,
+        }
+        for name, value in derived.items():
+            object.__setattr__(self, name, value)
 
     def group(self, kind: str, cluster: Cluster) -> Group:
         """A communicator: tp, cp, ep, etp; dp and edp, over which dense and expert gradients are reduced and their
@@ -134,21 +125,21 @@ def _check_degrees(layout: Layout) -> None:
 
 
 def _check_model(layout: Layout, arch: ModelArch) -> None:
-    if layout.chunks > arch.num_layers + arch.mtp_layers + 2:
+    if layout.chunks > len(arch.layers) + arch.mtp_layers + 2:
         raise BadLayout(
             f"pp={layout.pp} x vpp={layout.vpp} asks for {layout.chunks} stages, but {arch.name} has "
-            f"{arch.num_layers} layers; lower pp or vpp"
+            f"{len(arch.layers)} layers; lower pp or vpp"
         )
     if layout.stage_layers and min(layout.stage_layers) < 0:
         raise BadLayout(
             f"stage_layers has a negative entry, {min(layout.stage_layers)}; use 0 for a stage without layers"
         )
     if layout.stage_layers and (
-        len(layout.stage_layers) != layout.chunks or sum(layout.stage_layers) != arch.num_layers
+        len(layout.stage_layers) != layout.chunks or sum(layout.stage_layers) != len(arch.layers)
     ):
         raise BadLayout(
             f"stage_layers has {len(layout.stage_layers)} entries that sum to {sum(layout.stage_layers)}; it needs "
-            f"pp x vpp = {layout.chunks} entries that sum to {arch.num_layers}"
+            f"pp x vpp = {layout.chunks} entries that sum to {len(arch.layers)}"
         )
     att = arch.attention
     if att is not None and att.heads % layout.tp:
@@ -215,13 +206,13 @@ def _chopped(arch: ModelArch, chunks: int, mtp: bool) -> list[int]:
     With MTP modules (Megatron-Bridge's DeepSeek-V3 layouts): full chunks, the rest beside MTP and loss. Without:
     embedding and loss count as one layer each of a row that is cut into equal pieces.
     """
-    full = -(-(arch.num_layers + (arch.mtp_layers if mtp else 0)) // chunks)
-    if arch.mtp_layers and full * (chunks - 1) <= arch.num_layers:
-        return [full] * (chunks - 1) + [arch.num_layers - full * (chunks - 1)]
-    items = ["e", *["t"] * arch.num_layers, *["m"] * arch.mtp_layers, "l"]
+    full = -(-(len(arch.layers) + (arch.mtp_layers if mtp else 0)) // chunks)
+    if arch.mtp_layers and full * (chunks - 1) <= len(arch.layers):
+        return [full] * (chunks - 1) + [len(arch.layers) - full * (chunks - 1)]
+    items = ["e", *["t"] * len(arch.layers), *["m"] * arch.mtp_layers, "l"]
     size = -(-len(items) // chunks)
     if size * (chunks - 1) >= len(items):  # equal pieces would leave stages empty: spread the remainder instead
-        base, extra = divmod(arch.num_layers, chunks)
+        base, extra = divmod(len(arch.layers), chunks)
         return [base + (1 if 0 < i <= extra else 0) for i in range(chunks)]
     return [items[i * size : (i + 1) * size].count("t") for i in range(chunks)]
 
@@ -231,8 +222,8 @@ def layers_per_chunk(arch: ModelArch, layout: Layout, mtp: bool = True) -> tuple
     if layout.stage_layers:
         return layout.stage_layers
     chunks = layout.chunks
-    if arch.num_layers % chunks == 0:
-        return (arch.num_layers // chunks,) * chunks
+    if len(arch.layers) % chunks == 0:
+        return (len(arch.layers) // chunks,) * chunks
     return tuple(_chopped(arch, chunks, mtp))
 
 

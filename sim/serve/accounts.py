@@ -7,6 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
+from moesim.hwmodels.gpu import GpuSpec
 from moesim.hwmodels.power_and_money import (
     Price,
     busy_w,
@@ -141,9 +142,9 @@ def costs_of(run: ServeRun, deployment: Deployment, price: Price | None) -> dict
     Of the split by steps, prompts pay for those that carry them, outputs for the rest; all other figures are of all.
     """
     gpu, span = run.machine.job.cluster.gpu, span_s(run)
-    hours = gpu_hours(deployment.paid_gpus, span)
     prompts, outputs = float(sum(run.log.prompt)), float(sum(run.log.output))
-    joules = _joules(run, deployment, span)
+    busy, with_prompts = _busy_gpu_s(run)
+    hours, joules = gpu_hours(deployment.paid_gpus, span), _joules(gpu, deployment.paid_gpus * span, busy)
     cost: dict[str, float | str] = {
         "gpu_hours": hours,
         "energy_joules": joules,
@@ -153,12 +154,12 @@ def costs_of(run: ServeRun, deployment: Deployment, price: Price | None) -> dict
         "energy_note": energy_note(gpu, "serving"),
     }
     if price is not None:
-        with_prompts = _prompt_share(run)
+        share = with_prompts / (busy or 1.0)
         each = {
             "usd_per_million_tokens": usd_per_million(price, hours, prompts + outputs),
             "usd_per_million_output_tokens": usd_per_million_output_tokens(price, hours, outputs),
-            "prompt_steps_usd_per_million_input_tokens": usd_per_million(price, hours * with_prompts, prompts),
-            "other_steps_usd_per_million_output_tokens": usd_per_million(price, hours * (1.0 - with_prompts), outputs),
+            "prompt_steps_usd_per_million_input_tokens": usd_per_million(price, hours * share, prompts),
+            "other_steps_usd_per_million_output_tokens": usd_per_million(price, hours * (1.0 - share), outputs),
         }
         cost |= {"usd_per_gpu_hour": price.usd_per_gpu_hour, "price_source": price.source}
         cost |= {name: value for name, value in each.items() if value is not None}
@@ -174,15 +175,7 @@ def _busy_gpu_s(run: ServeRun) -> tuple[float, float]:
     return busy, sum(machine.job.layout.gpus * r.prefill_busy_s for machine, every in pools for r in every)
 
 
-def _prompt_share(run: ServeRun) -> float:
-    """Share of the busy GPUs' time in steps that carry prompts."""
-    busy, with_prompts = _busy_gpu_s(run)
-    return with_prompts / (busy or 1.0)
-
-
-def _joules(run: ServeRun, deployment: Deployment, span: float) -> float:
+def _joules(gpu: GpuSpec, paid_gpu_s: float, busy_gpu_s: float) -> float:
     """Of the GPUs alone: busy ones and waiting ones draw different power."""
-    gpu = run.machine.job.cluster.gpu
-    whole = deployment.paid_gpus * span
-    busy = min(whole, _busy_gpu_s(run)[0])
-    return busy_w(gpu, "serving") * busy + idle_w(gpu) * (whole - busy)
+    busy = min(paid_gpu_s, busy_gpu_s)
+    return busy_w(gpu, "serving") * busy + idle_w(gpu) * (paid_gpu_s - busy)

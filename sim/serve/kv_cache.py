@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from moesim.hwmodels.gpu import bytes_per_element
 from moesim.sim.model.arch import LayerKind
 from moesim.sim.model.params import SOFTMAX, optional
-from moesim.sim.serve.attention import state_bytes
 from moesim.sim.serve.job import ServeJob
+from moesim.sim.serve.step_parts import state_bytes
 
 _HOST_LINK_SHARE = 0.8  # assumed: of its rate that copies of blocks reach
 

@@ -1,7 +1,7 @@
 """What one layer computes in an inference step: the builders of training, with the cores and exchanges of serving.
 
 A step works on `tokens` new tokens of one tensor group. Everything but the attention core depends on their number
-only; the core depends on what each sequence holds in its cache, and is priced apart (sim/serve/attention.py).
+only; the core depends on what each sequence holds in its cache, and is priced apart (sim/serve/step_parts.py).
 """
 
 from __future__ import annotations

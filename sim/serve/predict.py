@@ -43,11 +43,13 @@ def capacity_per_s(resolved: ResolvedServe, run: ServeRun, tuning: Tuning, price
 def assemble(resolved: ResolvedServe, run: ServeRun, tuning: Tuning, capacity: float) -> ServePrediction:
     """The answer from a finished run."""
     deployment, load, slo = resolved.deployment, resolved.workload, resolved.ask.slo
-    found = latencies_of(run, load.warmup)
-    span, gpus = span_s(run), deployment.gpus
-    shares = utilisation(run)
+    seen, span = latencies_of(run, load.warmup), span_s(run)
+    ttft, tpot, e2e = spread(seen.ttft_s), spread(seen.tpot_s), spread(seen.e2e_s)
+    goodput = goodput_per_s(seen, slo.ttft_s, slo.tpot_s)
+    label = label_of(seen, load.rate_per_s, capacity, bool(load.clients))
+    shares, gpus, cost = utilisation(run), deployment.gpus, costs_of(run, deployment, resolved.price)
     band = serve_band(deployment, load)
-    means = {"ttft_s": float(found.ttft_s.mean()), "tpot_s": spread(found.tpot_s).mean}
+    means = {"ttft_s": float(seen.ttft_s.mean()), "tpot_s": tpot.mean}
     means["output_tokens_per_s"] = sum(run.log.output) / span
     constants = [f"constant {c.key} = {c.value:g} (assumed)" for c in tuning.used.values() if c.kind == "assumed"]
     blocks = run.machine.cache
@@ -55,9 +57,9 @@ def assemble(resolved: ResolvedServe, run: ServeRun, tuning: Tuning, capacity: f
     counted = sum(sources.values()) or 1
     steps = sum(sum(r.steps_at.values()) for r in run.replicas) or 1
     return ServePrediction(
-        ttft_s=spread(found.ttft_s),
-        tpot_s=spread(found.tpot_s),
-        e2e_s=spread(found.e2e_s),
+        ttft_s=ttft,
+        tpot_s=tpot,
+        e2e_s=e2e,
         intervals={name: Range(*band.around(name, value)) for name, value in means.items()},
         band=band.key,
         requests=len(run.log),
@@ -65,8 +67,8 @@ def assemble(resolved: ResolvedServe, run: ServeRun, tuning: Tuning, capacity: f
         input_tokens_per_s=sum(run.log.prompt) / span,
         output_tokens_per_s=means["output_tokens_per_s"],
         output_tokens_per_s_per_gpu=means["output_tokens_per_s"] / gpus,
-        goodput_per_s=goodput_per_s(found, slo.ttft_s, slo.tpot_s),
-        label=label_of(found, load.rate_per_s, capacity, bool(load.clients)),
+        goodput_per_s=goodput,
+        label=label,
         capacity_requests_per_s=capacity,
         kv_blocks=blocks.blocks,
         kv_use=min(1.0, max(r.peak_cached for r in run.replicas) / max(1, blocks.blocks * blocks.block_tokens)),
@@ -75,7 +77,7 @@ def assemble(resolved: ResolvedServe, run: ServeRun, tuning: Tuning, capacity: f
         utilisation=shares,
         exposed_communication=sum(shares.get(name, 0.0) for name in _COMMUNICATION),
         memory=run.machine.memory.by_kind(),
-        cost=costs_of(run, deployment, resolved.price),
+        cost=cost,
         sources={name: count / counted for name, count in sources.most_common()},
         assumptions=(*resolved.assumptions, *([band.note] if band.note else []), *sorted(constants)),
         resolved=replace(resolved),

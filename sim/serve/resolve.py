@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from moesim.hwmodels.power_and_money import Price
@@ -31,16 +31,14 @@ class Deployment:
     kv_blocks: int | None = None
     idle_gpus: int = 0  # of the cluster, beside the pools
 
-    @property
-    def gpus(self) -> int:
-        """GPUs that serve, those of all replicas or of both pools."""
-        prompts = self.prefill_workers * self.prefill.layout.gpus if self.prefill else 0
-        return self.replicas * self.job.layout.gpus + prompts
+    gpus: int = field(init=False)  # that serve: those of all replicas or of both pools
+    paid_gpus: int = field(init=False)  # that cost money: those that serve, and those that idle beside pools
 
-    @property
-    def paid_gpus(self) -> int:
-        """GPUs that cost money: those that serve, and those that idle beside pools."""
-        return self.gpus + self.idle_gpus
+    def __post_init__(self) -> None:
+        prompts = self.prefill_workers * self.prefill.layout.gpus if self.prefill else 0
+        serving = self.replicas * self.job.layout.gpus + prompts
+        object.__setattr__(self, "gpus", serving)
+        object.__setattr__(self, "paid_gpus", serving + self.idle_gpus)
 
 
 @dataclass(frozen=True, slots=True)

@@ -65,8 +65,8 @@ def machine_of(
     job: ServeJob, workload: Workload, tuning: Tuning, blocks: int | None = None, priced: PricedJobs | None = None
 ) -> Machine:
     """Price a job for a load. DoesNotFit when the longest request has no room."""
-    memory, cache = fitted_cache(job, workload.longest, workload.mean_tokens, blocks)
     parts = (PricedJobs() if priced is None else priced).parts_of(job, tuning)
+    memory, cache = fitted_cache(job, workload.longest, workload.mean_tokens, blocks)
     return Machine(job, memory, cache, StepCosts(parts, tuning, workload.contexts))
 
 
@@ -85,6 +85,7 @@ def log_of(workload: Workload) -> RequestLog:
 def simulate(deployment: Deployment, workload: Workload, tuning: Tuning, priced: PricedJobs | None = None) -> ServeRun:
     """The whole load served."""
     log = log_of(workload)
+    count = len(log)
     machine = machine_of(deployment.job, workload, tuning, deployment.kv_blocks, priced)
     front = front_of(deployment.job, tuning)
     if deployment.prefill is not None:
@@ -95,7 +96,7 @@ def simulate(deployment: Deployment, workload: Workload, tuning: Tuning, priced:
         return ServeRun(log, machine, replicas, stream_tokens=deployment.job.engine.stream_tokens)
     busy = min(len(replicas), workload.clients or len(replicas))  # a replica without a client gets no request
     for n, replica in enumerate(replicas[:busy]):
-        mine = range(n, len(log), busy)
+        mine = range(n, count, busy)
         share = workload.clients // busy + (n < workload.clients % busy)
         if workload.clients:
             run_closed(log, replica, replace(front), share, mine)

@@ -27,28 +27,23 @@ class Workload:
     clients: int = 0
     warmup: float = 0.0
 
-    @property
-    def contexts(self) -> tuple[int, int]:
-        """Typical shortest and longest context of a running request."""
-        tokens = float(np.mean(self.requests.input_tokens))
-        return max(1, round(0.8 * tokens)), round(tokens + float(np.mean(self.requests.output_tokens))) + 1
+    contexts: tuple[int, int] = field(init=False)  # typical shortest and longest context of a running request
+    longest: int = field(init=False)  # tokens of the longest request at its end
+    mean_tokens: int = field(init=False)  # tokens of a mean request at its end
+    rate_per_s: float = field(init=False)  # mean arrivals of an open loop; 0 when all come at once
 
-    @property
-    def longest(self) -> int:
-        """Tokens of the longest request at its end."""
-        pairs = zip(self.requests.input_tokens, self.requests.output_tokens, strict=True)
-        return max(a + b for a, b in pairs)
-
-    @property
-    def mean_tokens(self) -> int:
-        """Tokens of a mean request at its end."""
-        return max(1, round(float(np.mean(self.requests.input_tokens) + np.mean(self.requests.output_tokens))))
-
-    @property
-    def rate_per_s(self) -> float:
-        """Mean arrivals per second of an open loop; 0 when all come at once."""
-        span = self.requests.arrival_s[-1] - self.requests.arrival_s[0]
-        return (len(self.requests) - 1) / span if span > 0 else 0.0
+    def __post_init__(self) -> None:
+        r = self.requests
+        prompt, output = float(np.mean(r.input_tokens)), float(np.mean(r.output_tokens))
+        span = r.arrival_s[-1] - r.arrival_s[0]
+        derived = {
+            "contexts": (max(1, round(0.8 * prompt)), round(prompt + output) + 1),
+            "longest": max(a + b for a, b in zip(r.input_tokens, r.output_tokens, strict=True)),
+            "mean_tokens": max(1, round(prompt + output)),
+            "rate_per_s": (len(r) - 1) / span if span > 0 else 0.0,
+        }
+        for name, value in derived.items():
+            object.__setattr__(self, name, value)
 
 
 def lengths(ask: RequestsAsk, count: int) -> tuple[tuple[int, ...], tuple[int, ...]]:
