@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from moesim.hwmodels.money import Price, gpu_hours, usd_per_million, usd_per_million_output_tokens
-from moesim.hwmodels.power import busy_w, energy_note, facility_factor, idle_w
+from moesim.hwmodels.power import at_the_meter, busy_w, energy_note, idle_w
 from moesim.sim.serve.replica import Replica
 from moesim.sim.serve.resolve import Deployment
 from moesim.sim.serve.simulate import Machine, ServeRun
@@ -54,9 +54,9 @@ def costs_of(run: ServeRun, deployment: Deployment, price: Price | None) -> dict
     cost: dict[str, float | str] = {
         "gpu_hours": hours,
         "energy_joules": joules,
-        "facility_energy_joules": joules * facility_factor(),
+        "facility_energy_joules": at_the_meter(joules),
         "joules_per_output_token": joules / outputs,
-        "facility_joules_per_output_token": joules * facility_factor() / outputs,
+        "facility_joules_per_output_token": at_the_meter(joules) / outputs,
         "energy_note": energy_note(gpu, "serving"),
     }
     if price is not None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 from moesim.hwmodels.money import Price, gpu_hours, usd, usd_per_million
-from moesim.hwmodels.power import busy_w, energy_note, facility_factor
+from moesim.hwmodels.power import at_the_meter, busy_w, energy_note
 from moesim.hwmodels.units import GIB
 from moesim.sim.layout.layout import BadLayout, check_layout
 from moesim.sim.model.params import flops_per_token
@@ -102,7 +102,7 @@ def _cost(job: TrainJob, step_s: float, tokens: float, price: Price | None) -> d
         "gpu_hours_per_step": hours,
         "gpu_hours_per_million_tokens": hours / tokens * 1e6,
         "energy_joules_per_step": joules,
-        "facility_energy_joules_per_step": joules * facility_factor(),
+        "facility_energy_joules_per_step": at_the_meter(joules),
         "energy_note": energy_note(gpu, "training"),
     }
     dollars, each = usd(price, hours), usd_per_million(price, hours, tokens)

@@ -15,7 +15,7 @@ from moesim.hwmodels.money import (
     usd_per_million,
     usd_per_million_output_tokens,
 )
-from moesim.hwmodels.power import busy_w, energy_note, facility_factor, idle_w, power_records, power_share
+from moesim.hwmodels.power import at_the_meter, busy_w, energy_note, idle_w, power_records, power_share
 
 H100 = load_gpu("h100-sxm")
 
@@ -32,8 +32,8 @@ def test_a_busy_gpu_draws_more_than_an_idle_one_and_no_more_than_it_may() -> Non
 
 
 def test_the_meter_sees_hosts_and_cooling() -> None:
-    assert facility_factor() == pytest.approx(1.25 * 1.2)
-    assert facility_factor(0.0, 1.0) == 1.0
+    assert at_the_meter(100.0) == pytest.approx(150.0)
+    assert at_the_meter(100.0, 0.0, 1.0) == 100.0
 
 
 def test_a_price_is_given_or_the_middle_of_the_catalogues_range() -> None:
