@@ -36,10 +36,10 @@ def idle_w(gpu: GpuSpec) -> float:
     return gpu.tdp_w * power_share("idle_share")
 
 
-def facility_factor(host_power_share: float | None = None, pue: float | None = None) -> float:
-    """What the meter sees over what the GPUs draw: hosts beside them, then cooling and losses of the building."""
+def at_the_meter(of_gpus: float, host_power_share: float | None = None, pue: float | None = None) -> float:
+    """What the meter sees of watts or joules of GPUs: hosts beside them, then cooling and losses of the building."""
     hosts = power_share("host_power_share") if host_power_share is None else host_power_share
-    return (1.0 + hosts) * (power_share("pue") if pue is None else pue)
+    return of_gpus * (1.0 + hosts) * (power_share("pue") if pue is None else pue)
 
 
 def energy_note(gpu: GpuSpec, work: Work) -> str:

@@ -65,7 +65,7 @@ _ROWS = (
     ("tokens/s per GPU", lambda p: f"{p.tokens_per_s_per_gpu:,.0f}"),
     ("MFU", lambda p: f"{p.mfu:.1%}"),
     ("dollars per million tokens", _money),
-    ("kWh of the GPUs per million tokens", _kwh),
+    ("kWh per million tokens, GPUs alone", _kwh),
     ("memory of the fullest GPU", _memory),
 )
 

@@ -73,7 +73,7 @@ def _train_rows(row: Row, found: Comparison) -> None:
     row("GPUs for the first's tokens/s", lambda c: _gpus(found, c, "train"))
     row("$ per GPU-hour", of(lambda s: _usd(s.usd_per_gpu_hour)))
     row("$ per million tokens", of(lambda s: _usd(s.usd_per_million_tokens)))
-    row("kWh of the GPUs per million tokens", of(lambda s: three(s.kwh_per_million_tokens)))
+    row("kWh per million tokens, GPUs alone", of(lambda s: three(s.kwh_per_million_tokens)))
     row(
         "most of the step", of(lambda s: f"{CATEGORY_TITLES.get(s.bottleneck, s.bottleneck)}, {s.bottleneck_share:.0%}")
     )
@@ -100,7 +100,7 @@ def _serve_rows(row: Row, found: Comparison) -> None:
     row("$ per GPU-hour", of(lambda s: _usd(s.usd_per_gpu_hour)))
     row("$ per million tokens, input and output alike", of(lambda s: _usd(s.usd_per_million_tokens)))
     row("$ per million output tokens, prompts paid by them", of(lambda s: _usd(s.usd_per_million_output_tokens)))
-    row("kWh of the GPUs per million output tokens", of(lambda s: three(s.kwh_per_million_output_tokens)))
+    row("kWh per million output tokens, GPUs alone", of(lambda s: three(s.kwh_per_million_output_tokens)))
     row("most of the time", of(lambda s: f"{PART_TITLES.get(s.bottleneck, s.bottleneck)}, {s.bottleneck_share:.0%}"))
 
 

@@ -123,8 +123,11 @@ def _memory_line(p: Prediction) -> str:
 def _cost_line(p: Prediction) -> str:
     c = p.cost
     parts = [f"{three(float(c['gpu_hours_per_million_tokens']))} GPU-hours and"]
-    per_token = float(c["energy_joules_per_step"]) / p.tokens_per_step
-    parts.append(f"{three(per_token * 1e6 / JOULES_PER_KWH)} kWh of the GPUs per million tokens")
+    gpus, facility = (
+        float(c[key]) / p.tokens_per_step * 1e6 / JOULES_PER_KWH
+        for key in ("energy_joules_per_step", "facility_energy_joules_per_step")
+    )
+    parts.append(f"{three(gpus)} kWh per million tokens ({three(facility)} with hosts and cooling)")
     if "usd_per_million_tokens" in c:
         parts.append(
             f"; ${three(float(c['usd_per_million_tokens']))} at ${three(float(c['usd_per_gpu_hour']))} per GPU-hour"

@@ -10,9 +10,9 @@ import numpy.typing as npt
 from moesim.hwmodels.gpu import GpuSpec
 from moesim.hwmodels.power_and_money import (
     Price,
+    at_the_meter,
     busy_w,
     energy_note,
-    facility_factor,
     gpu_hours,
     idle_w,
     usd_per_million,
@@ -148,9 +148,9 @@ def costs_of(run: ServeRun, deployment: Deployment, price: Price | None) -> dict
     cost: dict[str, float | str] = {
         "gpu_hours": hours,
         "energy_joules": joules,
-        "facility_energy_joules": joules * facility_factor(),
+        "facility_energy_joules": at_the_meter(joules),
         "joules_per_output_token": joules / outputs,
-        "facility_joules_per_output_token": joules * facility_factor() / outputs,
+        "facility_joules_per_output_token": at_the_meter(joules) / outputs,
         "energy_note": energy_note(gpu, "serving"),
     }
     if price is not None:

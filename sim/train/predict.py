@@ -2,7 +2,15 @@
 
 from __future__ import annotations
 
-from moesim.hwmodels.power_and_money import Price, busy_w, energy_note, facility_factor, gpu_hours, usd, usd_per_million
+from moesim.hwmodels.power_and_money import (
+    Price,
+    at_the_meter,
+    busy_w,
+    energy_note,
+    gpu_hours,
+    usd,
+    usd_per_million,
+)
 from moesim.sim.model.flops import flops_per_token
 from moesim.sim.question.scenario import Asked, scenario_of
 from moesim.sim.train.band import interval
@@ -96,7 +104,7 @@ def _cost(job: TrainJob, step_s: float, tokens: float, price: Price | None) -> d
         "gpu_hours_per_step": hours,
         "gpu_hours_per_million_tokens": hours / tokens * 1e6,
         "energy_joules_per_step": joules,
-        "facility_energy_joules_per_step": joules * facility_factor(),
+        "facility_energy_joules_per_step": at_the_meter(joules),
         "energy_note": energy_note(gpu, "training"),
     }
     dollars, each = usd(price, hours), usd_per_million(price, hours, tokens)

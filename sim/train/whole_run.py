@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from moesim.hwmodels.facts import did_you_mean, read_yaml
-from moesim.hwmodels.power_and_money import facility_factor, power_records
+from moesim.hwmodels.power_and_money import at_the_meter, power_records
 from moesim.sim.model.params import parameters
 from moesim.sim.question.scenario import ScenarioError
 from moesim.sim.train.job import TrainJob
@@ -158,8 +158,8 @@ def training_run(
     hours = (gpus + spares) * wall_s / _HOUR
     rate = price or prediction.cost.get("usd_per_gpu_hour")
     gpu_w = float(prediction.cost["energy_joules_per_step"]) / prediction.step_time_s / gpus
-    energy_mwh = gpu_w * (gpus + spares) * wall_s / _HOUR / 1e6
-    facility_mwh = energy_mwh * facility_factor(facts.host_power_share, facts.pue)
+    watts = gpu_w * (gpus + spares)
+    facility_mwh = at_the_meter(watts, facts.host_power_share, facts.pue) * wall_s / _HOUR / 1e6
     return TrainingRun(
         tokens=tokens,
         steps=steps,
@@ -176,7 +176,7 @@ def training_run(
         gpu_hours=hours,
         usd_per_gpu_hour=None if rate is None else float(rate),
         usd=None if rate is None else hours * float(rate),
-        energy_mwh=energy_mwh,
+        energy_mwh=watts * wall_s / _HOUR / 1e6,
         facility_energy_mwh=facility_mwh,
         co2_tonnes=facility_mwh * facts.co2_kg_per_kwh,
     )

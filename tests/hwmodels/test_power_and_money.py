@@ -9,9 +9,9 @@ import pytest
 from moesim.hwmodels.gpu import load_gpu
 from moesim.hwmodels.power_and_money import (
     Price,
+    at_the_meter,
     busy_w,
     energy_note,
-    facility_factor,
     gpu_hours,
     idle_w,
     power_records,
@@ -37,8 +37,8 @@ def test_a_busy_gpu_draws_more_than_an_idle_one_and_no_more_than_it_may() -> Non
 
 
 def test_the_meter_sees_hosts_and_cooling() -> None:
-    assert facility_factor() == pytest.approx(1.25 * 1.2)
-    assert facility_factor(0.0, 1.0) == 1.0
+    assert at_the_meter(100.0) == pytest.approx(150.0)
+    assert at_the_meter(100.0, 0.0, 1.0) == 100.0
 
 
 def test_a_price_is_given_or_the_middle_of_the_catalogues_range() -> None:

@@ -12,7 +12,7 @@ from dataclasses import asdict, dataclass
 from math import ceil
 from typing import Any
 
-from moesim.hwmodels.power_and_money import facility_factor
+from moesim.hwmodels.power_and_money import at_the_meter
 from moesim.hwmodels.servers import ServerSpec
 from moesim.sim.plan.fleet.facts import FleetFacts
 from moesim.sim.plan.serve.plan import ServePlan
@@ -134,7 +134,7 @@ def fleet_year(group: Group, day: Day, year: int, grown: Grown, facts: FleetFact
     busy = [min(1.0, rate / (n * own)) for (rate, own), n in zip(pairs, replicas, strict=True)]
     hours = scaled_hours(replicas, facts.start_s)
     energy_kwh = sum(_kwh(group, fixed, rate / (fixed * own)) for rate, own in pairs) * _DAYS
-    metered_kwh = energy_kwh * facility_factor(facts.host_power_share, facts.pue)
+    metered_kwh = at_the_meter(energy_kwh, facts.host_power_share, facts.pue)
     rent = group.usd_per_gpu_hour
     power = facts.power_usd_per_kwh
     own_usd = group.usd_own_a_year(servers, power_w, facts)
@@ -180,7 +180,7 @@ def _base(group: Group, replicas: Sequence[int], busy: Sequence[float], facts: F
         return 0, None
     hour = group.gpus * group.usd_per_gpu_hour
     mean = sum(busy) / len(busy)
-    metered_kwh = _kwh(group, 1, mean) * _HOURS * facility_factor(facts.host_power_share, facts.pue)
+    metered_kwh = at_the_meter(_kwh(group, 1, mean) * _HOURS, facts.host_power_share, facts.pue)
     energy = metered_kwh * facts.power_usd_per_kwh
     total, base = 0.0, 0
     for number in range(1, max(replicas) + 1):
