@@ -49,7 +49,7 @@ class Replica:
         self.done: list[int] = []  # finished since a driver last looked
         self.steps_at: dict[int, int] = {}  # decode steps by batch size
         self.busy_s = self.prefill_busy_s = self.cached_steps = 0.0
-        self.prefill_steps = self.prefill_tokens = self.peak_cached = 0
+        self.prefill_tokens = self.peak_cached = 0
         self.samples: list[tuple[float, int, int, int]] = []  # (time, running, cached tokens, waiting)
         self._stride, self._turns = 1, 0
         self.blocks = Blocks(cache.blocks, cache.block_tokens)
@@ -194,7 +194,6 @@ class Replica:
         self.now += seconds
         self.busy_s += seconds
         self.prefill_busy_s += seconds
-        self.prefill_steps += 1
         if decoding:
             self.step += 1
             self.cached += decoding

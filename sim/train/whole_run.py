@@ -17,8 +17,9 @@ from typing import Any
 from moesim.hwmodels.facts import did_you_mean, read_yaml
 from moesim.hwmodels.power_and_money import at_the_meter, power_records
 from moesim.sim.model.params import parameters
-from moesim.sim.question.scenario import ScenarioError
+from moesim.sim.question.scenario import Asked, ScenarioError
 from moesim.sim.train.job import TrainJob
+from moesim.sim.train.predict import predict_train
 from moesim.sim.train.prediction import Prediction
 from moesim.traces.rng import stream
 
@@ -185,3 +186,18 @@ def training_run(
 def sources() -> dict[str, str]:
     """Where every fact of a run comes from."""
     return {f.name: f"{_records()[f.name]['kind']}: {_records()[f.name]['source']}" for f in fields(RunFacts)}
+
+
+def run(scenario: Asked | Prediction, tokens: float, *, price_usd_per_gpu_hour: float | None = None) -> TrainingRun:
+    """A whole training run: days, dollars, energy, failures, checkpoints and spares, from one step.
+
+    scenario: a file's path, a mapping, a Scenario, or the Prediction of its step.
+    tokens: how many the run trains on, for example 14.8e12.
+    price_usd_per_gpu_hour: dollars per GPU-hour in place of the scenario's, or of the catalogue's.
+
+    Times in seconds, energies in MWh (the GPUs alone, and at the meter), money in US dollars. Checkpoints are written
+    as often as loses least at the assumed rate of failures (Young and Daly). Raises ScenarioError for no tokens, other
+    kinds of Refusal as predict_train does.
+    """
+    step = scenario if isinstance(scenario, Prediction) else predict_train(scenario)
+    return training_run(step, tokens, price=price_usd_per_gpu_hour)

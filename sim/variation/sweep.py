@@ -18,7 +18,7 @@ from typing import Any
 import yaml
 
 from moesim.refusal import Refusal
-from moesim.sim.question.scenario import ScenarioError
+from moesim.sim.question.scenario import Asked, Scenario, ScenarioError, read_mapping
 from moesim.sim.train.predict import predict_train
 
 TRAINED = (
@@ -221,8 +221,8 @@ def _on_dask(scenario: Mapping[str, Any], todo: Sequence[Point], address: str) -
             yield future.result()
 
 
-def run_sweep(
-    scenario: Mapping[str, Any],
+def sweep(
+    scenario: Asked,
     settings: Mapping[str, Sequence[Any]],
     *,
     journal: Journal | None = None,
@@ -230,16 +230,34 @@ def run_sweep(
     dask: str = "",
     progress: Progress | None = None,
 ) -> Sweep:
-    """Predict every combination, on this machine's cores or on a Dask cluster; `journal` keeps what is done."""
+    """Predict every combination of settings, on this machine's cores or on a Dask cluster.
+
+    scenario: a file's path, a mapping or a Scenario. One that only serves is served, any other trained.
+    settings: values by key, keys with dots: {"cluster.gpus": (64, 128), "train.precision": ("bf16", "fp8")}; the last
+        key changes fastest.
+    journal: keeps finished points on disk, so that a sweep that was killed goes on where it stopped.
+    workers: processes. dask: the address of a scheduler to run on instead. Same rows either way.
+
+    The answer's `rows` are mappings: settings, then results in SI units; a combination that cannot be predicted has
+    the reason in `error`. Raises ScenarioError for keys that lead nowhere and for more than a million combinations.
+    """
+    asked = _mapping(scenario)
     todo = points(settings)
     done = journal.done if journal is not None else {}
     rows = {i: done[key_of(s)] for i, s in enumerate(todo) if key_of(s) in done}
     left = [(i, s) for i, s in enumerate(todo) if i not in rows]
-    results = _on_dask(scenario, left, dask) if dask else _on_cores(scenario, left, workers)
+    results = _on_dask(asked, left, dask) if dask else _on_cores(asked, left, workers)
     for number, row in results if left else ():
         rows[number] = row
         if journal is not None:
             journal.add(key_of(todo[number]), row)
         if progress is not None:
             progress("predicting", len(rows), len(todo))
-    return Sweep(tuple(settings), results_of(scenario), tuple(rows[i] for i in range(len(todo))))
+    return Sweep(tuple(settings), results_of(asked), tuple(rows[i] for i in range(len(todo))))
+
+
+def _mapping(scenario: Asked) -> Mapping[str, Any]:
+    """The scenario as it is written, not checked: every point is checked with its settings."""
+    if isinstance(scenario, Scenario):
+        return scenario.model_dump(exclude_unset=True)
+    return read_mapping(scenario) if isinstance(scenario, (str, Path)) else scenario
