@@ -71,6 +71,10 @@ def test_a_record_a_mapping_and_a_file_are_one_question(tmp_path: Path) -> None:
 def test_plan_goes_by_what_is_asked() -> None:
     layouts = moesim.plan(JOB, given={"tp": (1, 2), "micro_batch": 1, "pp": 1}, effort=moesim.Effort(top=2))
     assert isinstance(layouts, moesim.Plan)
+    beside = moesim.Effort(top=2, workers=2)
+    assert (
+        moesim.plan(JOB, given={"tp": (1, 2), "micro_batch": 1, "pp": 1}, effort=beside).to_dict() == layouts.to_dict()
+    )
     fast = moesim.ServeEffort(top=1, most=4)
     deployments = moesim.plan(SERVED, given={"tp": 4, "pp": 1, "pools": "no"}, objective="tpot", effort=fast)
     assert isinstance(deployments, moesim.ServePlan)
@@ -111,3 +115,13 @@ def test_every_command_has_a_verb() -> None:
     others = {"report", "calibrate", "show", "init", "schema"}  # they write files, measure, or print what is shipped
     for command in commands - others:
         assert verbs.get(command, command) in moesim.__all__, command
+
+
+def test_a_checkout_without_symbolic_links_says_what_to_do(tmp_path: Path) -> None:
+    package = tmp_path / "moesim"
+    package.mkdir()
+    for name in ("__init__.py", "refusal.py"):
+        (package / name).write_bytes((Path(moesim.__file__).parent / name).read_bytes())
+    (package / "sim").write_text("../sim", encoding="utf-8")  # what git writes where links are switched off
+    said = subprocess.run([sys.executable, "-c", "import moesim"], cwd=tmp_path, capture_output=True, text=True)
+    assert said.returncode == 1 and "git config core.symlinks true" in said.stderr

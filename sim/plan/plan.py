@@ -37,8 +37,8 @@ def plan(
         default), cost, tokens_per_dollar, tokens_per_s_per_gpu, ttft or tpot.
     slo: limits of serving, "ttft=1s,tpot=50ms,share=0.9"; those of the scenario stand for what is not said.
     given: axes that are fixed, in the words of the command line: {"tp": (4, 8), "recompute": "none", "pools": "no"}.
-    effort: how many answers must be certain, how many candidates are simulated at most, and on how many processes
-        (more than one needs a script with `if __name__ == "__main__":`).
+    effort: how many answers must be certain, how many candidates are simulated at most, and on how many processes (of
+        a training search; all cores where it is not given).
     progress: called with what is being done, how much of it, of how much.
 
     The answer's `options` are the best first, with seconds, dollars and what they leave free; `to_dict()` is JSON.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
@@ -104,7 +105,7 @@ def plan_train(
     scenario = scenario_of(scenario)
     if objective not in OBJECTIVES:
         raise ScenarioError(f"objective={objective!r} is not known; use one of {', '.join(OBJECTIVES)}")
-    effort = effort or Effort()
+    effort = effort or Effort(workers=os.cpu_count() or 1)
     searches, notes = [], []
     for count in gpus or (scenario.cluster.gpus,):
         try:

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from concurrent.futures import ProcessPoolExecutor
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import lru_cache
 from heapq import nsmallest
-from multiprocessing import get_context
 
 from moesim.hwmodels.units import GIB
 from moesim.sim.plan.train.judge import Finalist, Judge
@@ -16,7 +16,7 @@ from moesim.sim.question.scenario import Scenario, ScenarioError
 Progress = Callable[[str, int, int], None]  # what is being done, how much of it, of how much
 
 Task = tuple[Candidate, float]  # with its bound
-_BATCH = 16  # candidates handed to a worker at once
+_BATCH = 32  # candidates simulated before the best so far is looked at again, whatever the number of workers
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,47 +107,37 @@ def _simulate(
     """Finalists in the order of their bounds, and the best bound that was left."""
     done: list[Finalist] = []
     number, last = 0, min(effort.most, len(ranked))
-    with _Crew(scenario, judge, effort.workers) as run:
+    with _crew(scenario, judge, effort.workers) as run:
         while number < last:
             best = nsmallest(effort.top, (f.step_time_s for f in done if f.fits))
             if len(best) == effort.top and ranked[number][1] >= best[-1]:
                 break
             if progress is not None:
                 progress("simulating finalists", number, last)
-            batch = ranked[number : min(last, number + _BATCH * effort.workers)]
+            batch = ranked[number : min(last, number + _BATCH)]
             done += run(batch)
             number += len(batch)
     return done, ranked[number][1] if number < len(ranked) else float("inf")
 
 
-_judge: Judge | None = None  # of a worker process
+@lru_cache(maxsize=2)
+def _judge_of(scenario: str) -> Judge:
+    """The judge of a worker process, made when its first candidate arrives."""
+    return Judge(Scenario.model_validate_json(scenario))
 
 
-def _start(scenario: Scenario) -> None:
-    global _judge
-    _judge = Judge(scenario)
+def _one(scenario: str, task: Task) -> Finalist:
+    return _judge_of(scenario).simulate(*task)
 
 
-def _one(task: Task) -> Finalist:
-    assert _judge is not None
-    return _judge.simulate(*task)
+@contextmanager
+def _crew(scenario: Scenario, judge: Judge, workers: int) -> Iterator[Callable[[Sequence[Task]], list[Finalist]]]:
+    """Simulates lists of candidates, here or in worker processes, which need no guard in the script that calls us."""
+    if workers == 1:
+        yield lambda tasks: [judge.simulate(*task) for task in tasks]
+        return
+    from joblib import Parallel, delayed
 
-
-class _Crew:
-    """Simulates lists of candidates, here or in worker processes."""
-
-    def __init__(self, scenario: Scenario, judge: Judge, workers: int) -> None:
-        self._judge = judge
-        self._pool = ProcessPoolExecutor(workers, get_context("spawn"), _start, (scenario,)) if workers > 1 else None
-
-    def __enter__(self) -> Callable[[Sequence[Task]], list[Finalist]]:
-        return self._run
-
-    def _run(self, tasks: Sequence[Task]) -> list[Finalist]:
-        if self._pool is None:
-            return [self._judge.simulate(*task) for task in tasks]
-        return list(self._pool.map(_one, tasks, chunksize=4))
-
-    def __exit__(self, *_: object) -> None:
-        if self._pool is not None:
-            self._pool.shutdown()
+    text = scenario.model_dump_json(exclude_unset=True)
+    with Parallel(n_jobs=workers, batch_size=2) as parallel:
+        yield lambda tasks: parallel(delayed(_one)(text, task) for task in tasks)
