@@ -59,7 +59,7 @@ class Comparison:
 
     def verdicts(self) -> list[str]:
         """One sentence per section: who is cheapest per token, and by how much."""
-        found = []
+        sentences = []
         for section, title in (("train", "training"), ("serve", "serving")):
             sides = [(getattr(c, section), c.name) for c in self.columns]
             costs = sorted((side.cost, name) for side, name in sides if side is not None)
@@ -70,18 +70,18 @@ class Comparison:
                     + (" (their intervals overlap)" if cost.low < least.high else "")
                     for cost, name in others
                 )
-                found.append(f"{title}: {best} is cheapest per token; {beside}")
+                sentences.append(f"{title}: {best} is cheapest per token; {beside}")
             if section == "serve":
-                found += self._when_full()
+                sentences += self._when_full()
             for q in self.quality_costs:
                 if q.section == section:
                     ends = [
                         f"{end:.2f} times" if end is not None else "does not fit"
                         for end in (q.lowest_ratio, q.highest_ratio)
                     ]
-                    found.append(f"{title}: over all sizes that scaling laws allow, dense against {q.model}: "
+                    sentences.append(f"{title}: over all sizes that scaling laws allow, dense against {q.model}: "
                                  f"{ends[0]} to {ends[1]}")  # fmt: skip
-        return found
+        return sentences
 
     def _when_full(self) -> list[str]:
         """Who is cheapest with a queue that is never empty, where the load asked leaves GPUs idle."""
@@ -184,15 +184,15 @@ def _require_answers(columns: Sequence[Column]) -> None:
 
 def _points(questions: Sequence[Question], columns: Sequence[Column]) -> list[BreakEven]:
     """Break-even points of the first column against each other one, in the sections that both have."""
-    found = []
+    points = []
     for section in SECTIONS:
         first = getattr(columns[0], section)
         for question, column in zip(questions[1:], columns[1:], strict=True):
             other = getattr(column, section)
             if first is not None and other is not None:
                 one, two = ((q.name, q.sections[section]) for q in (questions[0], question))
-                found += break_evens(one, two, _prices(first, other), section)
-    return found
+                points += break_evens(one, two, _prices(first, other), section)
+    return points
 
 
 def _times(ratio: float) -> str:
@@ -203,7 +203,7 @@ def _quality_costs(
     questions: Sequence[Question], columns: Sequence[Column], quality: Sequence[tuple[int, DenseEqual]]
 ) -> list[QualityCost]:
     """Both ends of the scaling laws' interval priced like the mixture itself."""
-    found = []
+    quality_costs = []
     for number, equal in quality:
         whole = {key: value for section in questions[number].sections.values() for key, value in section.items()}
         ends = [sections_of_size(whole, size) for size in (equal.low, equal.high)]
@@ -212,10 +212,10 @@ def _quality_costs(
             if own is not None:
                 costs = [_cost(section, end.get(section)) for end in ends]
                 low, high = (None if cost is None else cost / own.cost.value for cost in costs)
-                found.append(
+                quality_costs.append(
                     QualityCost(model=columns[number].name, section=section, lowest_ratio=low, highest_ratio=high)
                 )
-    return found
+    return quality_costs
 
 
 def _cost(section: str, scenario: Mapping[str, Any] | None) -> float | None:

@@ -179,10 +179,10 @@ def load_scenario(path: str | Path) -> Scenario:
 
 def read_mapping(path: str | Path) -> dict[str, Any]:
     """A scenario file as it is written, not checked yet. ScenarioError when it is missing or no mapping."""
-    found = _read(Path(path))
-    if not isinstance(found, dict):
-        raise ScenarioError(f"{str(path)[:200]}: a scenario is a mapping of keys, not {type(found).__name__}")
-    return found
+    mapping = _read(Path(path))
+    if not isinstance(mapping, dict):
+        raise ScenarioError(f"{str(path)[:200]}: a scenario is a mapping of keys, not {type(mapping).__name__}")
+    return mapping
 
 
 def _read(file: Path) -> Any:

@@ -1,4 +1,4 @@
-"""predict_serve: the verb that ties scenario, memory, steps, queue and money together."""
+"""predict_serve: the verb that ties scenario, memory, passes, queue and money together."""
 
 from __future__ import annotations
 

@@ -48,10 +48,10 @@ def _correction(scenario: Scenario, job: TrainJob) -> tuple[Correction | None, l
     if scenario.corrections is None:
         return None, []
     name = deployment_of(job)
-    found = load_corrections(scenario.corrections).get(name)
-    if found is None:
+    correction = load_corrections(scenario.corrections).get(name)
+    if correction is None:
         return None, [f"corrections: {scenario.corrections} knows no own runs of {name}: none applied"]
-    return found, [f"corrections: step x {found.factor:.3f}, from {found.rows} own runs of {name}"]
+    return correction, [f"corrections: step x {correction.factor:.3f}, from {correction.rows} own runs of {name}"]
 
 
 def _layout(ask: LayoutAsk, arch: ModelArch, gpus: int, stack: Stack) -> tuple[Layout, list[str]]:

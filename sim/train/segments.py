@@ -223,17 +223,17 @@ class SegmentFactory:
         op: CommKind = "all_reduce" if ctx.layout.zero == 0 else "reduce_scatter"
         width = bytes_per_element(ctx.stack.grad_dtype)
         dense, expert = (width * p for p in self._own_params(name, kind))
-        found = []
+        collectives = []
         for label, size, part, shards in (
             ("dense", dense, "dp", ctx.layout.dense_shards),
             ("expert", expert, "edp", ctx.layout.expert_shards),
         ):
             group, replicas = ctx.group(part), ctx.group(f"{part}_replicas")
             if size > 0 and group.ranks > 1:
-                found.append((f"{op}.{label}", Comm(op, size, group)))
+                collectives.append((f"{op}.{label}", Comm(op, size, group)))
             if size > 0 and replicas.ranks > 1:  # HSDP: shards summed over their replicas
-                found.append((f"all_reduce.{label}.replicas", Comm("all_reduce", size / shards, replicas)))
-        return found
+                collectives.append((f"all_reduce.{label}.replicas", Comm("all_reduce", size / shards, replicas)))
+        return collectives
 
     def _own_params(self, name: str, kind: LayerKind | None) -> tuple[float, float]:
         if name == "head" and self._ctx.arch.tied_embeddings and self._ctx.layout.pp == 1:

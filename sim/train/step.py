@@ -87,12 +87,12 @@ def _waits(timeline: Timeline, item: int, clock: float) -> dict[str, float]:
         ready = (timeline.start_s if dep.from_start else timeline.end_s)[dep.item] + dep.lag_s
         stream = program.lane_of[dep.item].stream
         until[stream] = max(until[stream], min(start, ready))
-    found, done = {}, clock
+    waits, done = {}, clock
     for stream, category in _WAITS.items():
-        found[category] = max(0.0, until[stream] - done)
+        waits[category] = max(0.0, until[stream] - done)
         done = max(done, until[stream])
-    found["host"] += start - done
-    return found
+    waits["host"] += start - done
+    return waits
 
 
 def _account_rank(

@@ -102,7 +102,7 @@ def expected_s(work_s: float, checkpoint_s: float, restart_s: float, mtbf_s: flo
 
 
 def simulate_s(intervals: int, work_s: float, checkpoint_s: float, restart_s: float, mtbf_s: float, seed: int) -> float:
-    """Seconds of one run of so many intervals with failures drawn at random."""
+    """Seconds of one run of `intervals` checkpoint intervals with failures drawn at random."""
     rng = stream(seed, "sim.run.failures")
     clock = 0.0
     failure = rng.exponential(mtbf_s)

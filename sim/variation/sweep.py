@@ -53,21 +53,21 @@ class Sweep:
 
 def read_settings(texts: Iterable[str]) -> dict[str, tuple[Any, ...]]:
     """'cluster.gpus=64,128' as {"cluster.gpus": (64, 128)}; values are YAML. ScenarioError for anything else."""
-    found: dict[str, tuple[Any, ...]] = {}
+    settings: dict[str, tuple[Any, ...]] = {}
     for text in texts:
         name, equals, values = text.partition("=")
         name = name.strip()
         if not equals or not name or not values.strip():
             raise ScenarioError(f"{text!r} sets nothing; write a key and its values, for example cluster.gpus=64,128")
-        if name in found:
+        if name in settings:
             raise ScenarioError(f"{name} is set twice; list all its values once: {name}=a,b")
         try:
-            found[name] = tuple(yaml.safe_load(f"[{values}]"))
+            settings[name] = tuple(yaml.safe_load(f"[{values}]"))
         except yaml.YAMLError:
             raise ScenarioError(f"{text!r}: the values are not YAML; quote those with commas or brackets") from None
-    if not found:
+    if not settings:
         raise ScenarioError("nothing is varied; give --set KEY=VALUE,VALUE at least once")
-    return found
+    return settings
 
 
 def points(settings: Mapping[str, Sequence[Any]]) -> list[Settings]:
@@ -83,16 +83,16 @@ def points(settings: Mapping[str, Sequence[Any]]) -> list[Settings]:
 
 def with_settings(scenario: Mapping[str, Any], settings: Settings) -> dict[str, Any]:
     """The scenario with some keys replaced; keys are paths with dots. ScenarioError for paths through a value."""
-    found = deepcopy(dict(scenario))
+    changed = deepcopy(dict(scenario))
     for path, value in settings.items():
         *parents, last = path.split(".")
-        here: Any = found
+        here: Any = changed
         for name in parents:
             here = here.setdefault(name, {})
             if not isinstance(here, dict):
                 raise ScenarioError(f"{path}: {name} holds {here!r}, not keys; set {name} as a whole")
         here[last] = value
-    return found
+    return changed
 
 
 def results_of(scenario: Mapping[str, Any]) -> tuple[str, ...]:

@@ -36,7 +36,7 @@ class Group:
     server: ServerSpec
 
     def usd_own_a_year(self, servers: float, power_w: float, facts: FleetFacts) -> float | None:
-        """Dollars a year of owning so many servers, their energy not counted; None where no price is known."""
+        """Dollars a year of owning `servers` servers, their energy not counted; None where no price is known."""
         price = facts.server_usd or self.server.usd
         if price is None:
             return None
@@ -167,7 +167,7 @@ def scaled_hours(replicas: Sequence[int], start_s: float) -> float:
 
 
 def _kwh(group: Group, replicas: int, busy: float) -> float:
-    """Energy of the GPUs in one hour of so many replicas that are busy for that share of the time."""
+    """Energy of the GPUs in one hour of `replicas` replicas that are busy for a share `busy` of the time."""
     watts = group.idle_w + (group.busy_w - group.idle_w) * min(1.0, busy)
     return replicas * group.gpus * watts / 1e3
 

@@ -83,7 +83,7 @@ def _node_name(gpu: str) -> str:
 
 
 def with_lengths(scenario: Scenario, hour: Hour) -> Scenario:
-    """The scenario with a slow stream of requests as long as those of an hour."""
+    """The scenario with requests that come slowly and are as long as those of an hour."""
     serve = scenario.serve
     if serve is None:
         raise ScenarioError("the scenario has no serve section; add serve: {engine: vllm, requests: {...}}")
@@ -103,7 +103,7 @@ def with_lengths(scenario: Scenario, hour: Hour) -> Scenario:
 
 def _best_group(scenario: Scenario, ask: FleetAsk, progress: Progress | None) -> tuple[ServePlan, ServeOption]:
     """The deployment that sustains most requests per GPU, over all sizes."""
-    found, refused = [], ""
+    plans, refused = [], ""
     for count in ask.gpus or (scenario.cluster.gpus,):
         try:
             plan = plan_serve(
@@ -113,10 +113,10 @@ def _best_group(scenario: Scenario, ask: FleetAsk, progress: Progress | None) ->
         except ScenarioError as refusal:
             refused = str(refusal)
             continue
-        found.append((plan, max(plan.options, key=lambda o: o.sustained_per_s or 0.0)))
-    if not found:
+        plans.append((plan, max(plan.options, key=lambda o: o.sustained_per_s or 0.0)))
+    if not plans:
         raise ScenarioError(refused)
-    return max(found, key=lambda pair: (pair[1].sustained_per_s or 0.0) / pair[1].served.candidate.gpus)
+    return max(plans, key=lambda pair: (pair[1].sustained_per_s or 0.0) / pair[1].served.candidate.gpus)
 
 
 def _sustained(scenario: Scenario, day: Day, plan: ServePlan, option: ServeOption) -> tuple[float, ...]:

@@ -75,12 +75,12 @@ class Judge:
         """The software with everything decided that depends on the layout."""
         base, layout = self.base, candidate.layout
         key = (candidate.dispatcher, layout.vpp > 1, layout.ep, layout.etp)
-        found = self._stacks.get(key)
-        if found is None:
-            stack = replace(self.open_stack, dispatcher=candidate.dispatcher)
+        stack = self._stacks.get(key)
+        if stack is None:
+            bare = replace(self.open_stack, dispatcher=candidate.dispatcher)
             age = release_age(base.release)
-            found = self._stacks[key] = decided(stack, base.arch, layout, base.cluster, base.precision, age)[0]
-        return found
+            stack = self._stacks[key] = decided(bare, base.arch, layout, base.cluster, base.precision, age)[0]
+        return stack
 
     def job(self, candidate: Candidate) -> TrainJob:
         """The training job of a candidate."""
@@ -92,22 +92,22 @@ class Judge:
 
     def model(self, job: TrainJob) -> CostModel:
         """The cost model of a stack on this cluster."""
-        found = self._models.get(job.stack)
-        if found is None:
+        model = self._models.get(job.stack)
+        if model is None:
             factors = sustained(self.tuning, job.cluster, job.stack, job.precision)
-            found = self._models[job.stack] = KernelCostModel(job.cluster, self.profile, factors)
-        return found
+            model = self._models[job.stack] = KernelCostModel(job.cluster, self.profile, factors)
+        return model
 
     def _cell(self, candidate: Candidate) -> Cell:
         """What all candidates share that have this one's widths, micro-batch, recompute and software."""
         lay = candidate.layout
         stack = (candidate.dispatcher, lay.vpp > 1, lay.schedule == "dualpipe")
         key = (lay.tp, lay.cp, lay.ep, lay.etp, candidate.micro_batch, candidate.recompute, stack)
-        found = self._cells.get(key)
-        if found is None:
+        cell = self._cells.get(key)
+        if cell is None:
             job = self.job(candidate)
-            found = self._cells[key] = Cell(job, self.profile, self.tuning, self.model(job))
-        return found
+            cell = self._cells[key] = Cell(job, self.profile, self.tuning, self.model(job))
+        return cell
 
     def _bounds(self, candidate: Candidate) -> Bounds:
         stack = self.stack(candidate)

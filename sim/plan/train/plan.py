@@ -134,22 +134,22 @@ def _answer(scenario: Scenario, objective: str, searches: list[Search], notes: l
         raise ScenarioError(f"{gpu.name} has no price; give price_usd_per_gpu_hour, or use objective gpu_hours")
     tokens = float(job.global_batch) * job.seq_len
     options, facts = [], run_facts()
-    for found in searches:
-        cluster = replace(job.cluster, gpus=found.gpus)
-        for f in found.finalists:
+    for searched in searches:
+        cluster = replace(job.cluster, gpus=searched.gpus)
+        for f in searched.finalists:
             kept = interruptions(replace(job, cluster=cluster), f.step_time_s, facts).share
-            hours = gpu_hours(found.gpus, f.step_time_s)
+            hours = gpu_hours(searched.gpus, f.step_time_s)
             options.append(
                 Option(
-                    gpus=found.gpus, finalist=f, tokens_per_s=tokens / f.step_time_s,
+                    gpus=searched.gpus, finalist=f, tokens_per_s=tokens / f.step_time_s,
                     gpu_hours_per_million_tokens=hours / tokens * 1e6,
                     usd_per_million_tokens=usd_per_million(price, hours, tokens), why="",
                     surviving_share=kept,
                 )
             )  # fmt: skip
-        if found.left_bound_s < found.finalists[min(top, len(found.finalists)) - 1].step_time_s:
-            notes.append(f"{found.gpus} GPUs: stopped before all that might win; the best of those takes at least "
-                         f"{found.left_bound_s:.3g} s")  # fmt: skip
+        if searched.left_bound_s < searched.finalists[min(top, len(searched.finalists)) - 1].step_time_s:
+            notes.append(f"{searched.gpus} GPUs: stopped before all that might win; the best of those takes at least "
+                         f"{searched.left_bound_s:.3g} s")  # fmt: skip
     if objective == "step_time":
         options.sort(key=lambda o: (o.finalist.step_time_s, o.gpus, o.finalist.candidate.title))
     elif objective == "goodput":

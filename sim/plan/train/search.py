@@ -53,14 +53,14 @@ def search(
     """
     judge = Judge(scenario)
     space = default_space(judge.base, judge.open_stack.dispatcher, given)
-    found = list(candidates(judge.base, space))
-    if not found:
+    layouts = list(candidates(judge.base, space))
+    if not layouts:
         raise ScenarioError(
             f"no layout of {judge.base.arch.name} divides {judge.base.cluster.gpus} GPUs and global_batch="
             f"{judge.base.global_batch}; change the GPUs, the batch or the axes that were fixed"
         )
-    judged = _judge_all(judge, found, progress)
-    ranked = sorted((c for c in found if judged[c][0] < float("inf")), key=lambda c: (judged[c][0], c.title))
+    judged = _judge_all(judge, layouts, progress)
+    ranked = sorted((c for c in layouts if judged[c][0] < float("inf")), key=lambda c: (judged[c][0], c.title))
     if not ranked:
         raise ScenarioError(_nothing_fits(judge, judged))
     simulated, left = _simulate(scenario, judge, [(c, judged[c][0]) for c in ranked], effort, progress)
@@ -69,7 +69,7 @@ def search(
         raise ScenarioError(_nothing_fits(judge, judged))
     return Search(
         gpus=judge.base.cluster.gpus,
-        looked_at=len(found),
+        looked_at=len(layouts),
         may_fit=len(ranked),
         finalists=tuple(fitting),
         too_large=tuple(f for f in simulated if not f.fits),
@@ -79,13 +79,13 @@ def search(
 
 
 def _judge_all(
-    judge: Judge, found: Sequence[Candidate], progress: Progress | None
+    judge: Judge, layouts: Sequence[Candidate], progress: Progress | None
 ) -> dict[Candidate, tuple[float, float]]:
     usable = judge.base.cluster.gpu.usable_bytes
     judged = {}
-    for number, candidate in enumerate(found):
+    for number, candidate in enumerate(layouts):
         if progress is not None and number % 250 == 0:
-            progress("judging layouts", number, len(found))
+            progress("judging layouts", number, len(layouts))
         size = judge.memory_bytes(candidate)
         judged[candidate] = (judge.bound_s(candidate) if size <= usable else float("inf"), size)
     return judged
