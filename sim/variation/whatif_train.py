@@ -174,13 +174,14 @@ def whatif_train(scenario: Asked, share: float = 0.2) -> WhatIf:
     asked = StepPrices(job, profile, resolved.tuning())
     usable = job.cluster.gpu.usable_bytes
     memory = max(m.total for m in step_memory(asked))
-    step_s = simulate_step(asked, events=False).step_time_s
+    own = resolved.correction.factor if resolved.correction else 1.0  # what own runs say of it, whatever is changed
+    step_s = own * simulate_step(asked, events=False).step_time_s
     rate = job.global_batch * job.seq_len / step_s
     outcomes = []
     for knob, change, (other, kernels) in _changes(job, profile, share):
         try:
             prices = StepPrices(other, kernels, resolved.tuning())
-            seconds = simulate_step(prices, events=False).step_time_s
+            seconds = own * simulate_step(prices, events=False).step_time_s
         except NoFit:  # a precision that the kernels were not measured in: no change to offer
             continue
         factor = other.global_batch * other.seq_len / seconds / rate

@@ -11,17 +11,18 @@ from moesim.sim.plan.train.bound import Beside, Bounds
 from moesim.sim.plan.train.cell import Cell
 from moesim.sim.plan.train.pipe import Pipes
 from moesim.sim.plan.train.space import Candidate, modules_of
-from moesim.sim.question.lookup import look_up
+from moesim.sim.question.lookup import look_up, training_of
 from moesim.sim.question.scenario import Scenario
 from moesim.sim.software.stack import Stack, Tuning, release_age, stack_asked
+from moesim.sim.train.corrections import corrected
 from moesim.sim.train.job import TrainJob
 from moesim.sim.train.memory import step_memory
 from moesim.sim.train.prices import StepPrices, sustained
 from moesim.sim.train.resolve import (
     check_precision,
+    correction_of,
     decided,
     train_job,
-    training_of,
 )
 from moesim.sim.train.segment_time import beside_slowdown
 from moesim.sim.train.step import simulate_step
@@ -55,6 +56,8 @@ class Judge:
             gpus=cluster.gpus, sequence_parallel=ask.sequence_parallel, duplicates=ask.duplicates, schedule="1f1b"
         )
         self.base = train_job(scenario, train, arch, cluster, layout, self.open_stack)
+        self.correction, self.from_runs = correction_of(scenario, self.base)
+        self._own = self.correction.factor if self.correction else 1.0
         self.profile = seen.kernels
         check_precision(train, cluster, self.profile)
         self.tuning = Tuning(dict(self.profile.constants))
@@ -126,7 +129,7 @@ class Judge:
         """Seconds that the step takes at least."""
         count, cell = self._micro_batches(candidate), self._cell(candidate)
         pipe = self._pipes.of(candidate.layout, count)
-        return self._bounds(candidate).step_s(candidate.layout, count, cell.sizes, cell.prices, pipe)
+        return self._own * self._bounds(candidate).step_s(candidate.layout, count, cell.sizes, cell.prices, pipe)
 
     def simulate(self, candidate: Candidate, bound_s: float) -> Finalist:
         """The step of a candidate, and whether it fits."""
@@ -134,5 +137,7 @@ class Judge:
         prices = StepPrices(job, self.profile, self.tuning, model=self.model(job))
         memory = max(m.total for m in step_memory(prices))
         step = simulate_step(prices, events=False)
+        if self.correction is not None:
+            step = corrected(step, self.correction)
         fits = memory <= job.cluster.gpu.usable_bytes
         return Finalist(candidate, bound_s, step.step_time_s, memory, fits, job.stack.dispatcher, step.breakdown_s)

@@ -133,6 +133,7 @@ def _answer(scenario: Scenario, objective: str, searches: list[Search], notes: l
     if objective in ("cost", "tokens_per_dollar") and price is None:
         raise ScenarioError(f"{gpu.name} has no price; give price_usd_per_gpu_hour, or use objective gpu_hours")
     tokens = float(job.global_batch) * job.seq_len
+    notes = [*judge.from_runs, *notes]
     options, facts = [], run_facts()
     for searched in searches:
         cluster = replace(job.cluster, gpus=searched.gpus)
