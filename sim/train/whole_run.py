@@ -2,7 +2,7 @@
 
 Failures come at random (exponential, all GPUs alike); each costs the work since the last checkpoint, the restart and
 the reload. The interval between checkpoints is Daly's (J. Daly, Future Generation Computer Systems 22, 2006); the
-expected time of one interval is the renewal value, checked by simulating runs (tests/sim/test_run.py).
+expected time of one interval is the renewal value, checked by simulating runs (tests/sim/train/test_run.py).
 """
 
 from __future__ import annotations
