@@ -12,9 +12,9 @@ from functools import lru_cache
 
 from moesim.hwmodels.gpu import bytes_per_element
 from moesim.hwmodels.units import GIB
-from moesim.sim.layers.context import ExpertLoad
 from moesim.sim.layout.layout import BadLayout, check_layout, held_params
 from moesim.sim.layout.pipeline import in_flight, orders
+from moesim.sim.layout.placement import ExpertLoad
 from moesim.sim.model.arch import AttentionArch, LayerKind, ModelArch
 from moesim.sim.question.refusals import DoesNotFit
 from moesim.sim.train.job import TrainJob

@@ -32,7 +32,6 @@ class Resolved:
     """A job ready to simulate, and what had to be assumed to get there."""
 
     job: TrainJob
-    profile: str
     kernels: Profile
     price: Price | None
     assumptions: tuple[str, ...]
@@ -194,4 +193,4 @@ def resolve(scenario: Scenario) -> Resolved:
     job = train_job(scenario, train, arch, cluster, layout, stack)
     correction, from_runs = correction_of(scenario, job)
     said = (*assumed, *from_layout, *from_stack, *from_rules, *from_runs)
-    return Resolved(job, seen.profile, seen.kernels, seen.price, said, correction)
+    return Resolved(job, seen.kernels, seen.price, said, correction)

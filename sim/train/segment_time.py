@@ -133,7 +133,6 @@ class SegmentTime:
     host_s: float
     by_category: dict[str, float]
     by_source: dict[str, float]
-    variance_s2: float
     background: tuple[BackgroundOp, ...] = ()
     op_times: tuple[tuple[float, float], ...] = field(default=(), repr=False)  # (start, end) of every op
     stalls: dict[int, float] = field(
@@ -158,7 +157,6 @@ def price(segment: Segment, model: CostModel, gap_s: float, slowdown: dict[str, 
     start, end = [0.0] * len(segment.ops), [0.0] * len(segment.ops)
     spent: dict[str, float] = {}
     sources: dict[str, float] = {}
-    variance = 0.0
     last_comm = ""
     block_of = {b.last: b for b in segment.blocks}
     stalls: dict[int, float] = {}
@@ -173,7 +171,6 @@ def price(segment: Segment, model: CostModel, gap_s: float, slowdown: dict[str, 
                 spent[waited] = spent.get(waited, 0.0) + begin - free["compute"]
             spent[op.category] = spent.get(op.category, 0.0) + seconds
             sources[cost.source] = sources.get(cost.source, 0.0) + seconds
-            variance += (cost.spread * seconds) ** 2
         elif op.stream == "comm":
             last_comm = op.category
         start[i], end[i] = begin, begin + seconds
@@ -193,7 +190,6 @@ def price(segment: Segment, model: CostModel, gap_s: float, slowdown: dict[str, 
         segment.host_s,
         spent,
         sources,
-        variance,
         _background(segment, start, end),
         tuple(zip(start, end, strict=True)),
         stalls,

@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from moesim.hwmodels.gpu import bytes_per_element
 from moesim.hwmodels.work import Comm, CommKind
 from moesim.sim.layers.blocks import block_steps
-from moesim.sim.layers.context import ExpertLoad, LayerContext
+from moesim.sim.layers.context import LayerContext
 from moesim.sim.layers.graph import Op, Segment
 from moesim.sim.layers.steps import (
     Linear,
@@ -21,6 +21,7 @@ from moesim.sim.layers.steps import (
     recomputed,
 )
 from moesim.sim.layout.layout import Chunk, held_params
+from moesim.sim.layout.placement import ExpertLoad
 from moesim.sim.model.arch import LayerKind
 from moesim.sim.model.params import EXPERT_FFN
 from moesim.sim.software.stack import Tuning, release_age

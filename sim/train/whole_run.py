@@ -2,7 +2,7 @@
 
 Failures come at random (exponential, all GPUs alike); each costs the work since the last checkpoint, the restart and
 the reload. The interval between checkpoints is Daly's (J. Daly, Future Generation Computer Systems 22, 2006); the
-expected time of one interval is the renewal value, checked by simulating runs (tests/sim/test_run.py).
+expected time of one interval is the renewal value, checked by simulating runs (tests/sim/train/test_run.py).
 """
 
 from __future__ import annotations
@@ -21,7 +21,6 @@ from moesim.sim.question.scenario import Asked, ScenarioError
 from moesim.sim.train.job import TrainJob
 from moesim.sim.train.predict import predict_train
 from moesim.sim.train.prediction import Prediction
-from moesim.traces.rng import stream
 
 _FACTS = Path(__file__).parent / "run.yaml"
 _HOUR, _DAY = 3600.0, 86400.0
@@ -101,23 +100,6 @@ def expected_s(work_s: float, checkpoint_s: float, restart_s: float, mtbf_s: flo
     return mtbf_s * exp(restart_s / mtbf_s) * expm1((work_s + checkpoint_s) / mtbf_s)
 
 
-def simulate_s(intervals: int, work_s: float, checkpoint_s: float, restart_s: float, mtbf_s: float, seed: int) -> float:
-    """Seconds of one run of `intervals` checkpoint intervals with failures drawn at random."""
-    rng = stream(seed, "sim.run.failures")
-    clock = 0.0
-    failure = rng.exponential(mtbf_s)
-    for _ in range(intervals):
-        while clock + work_s + checkpoint_s > failure:
-            clock = failure
-            failure = clock + rng.exponential(mtbf_s)
-            while clock + restart_s > failure:  # it fails again before it runs
-                clock = failure
-                failure = clock + rng.exponential(mtbf_s)
-            clock += restart_s
-        clock += work_s + checkpoint_s
-    return clock
-
-
 @dataclass(frozen=True, slots=True)
 class Interruptions:
     """What failures and checkpoints do to a job: seconds, and the share of the time that is left for training."""
@@ -125,7 +107,6 @@ class Interruptions:
     mtbf_s: float
     checkpoint_bytes: float
     write_s: float  # that training waits for
-    restart_s: float
     interval_s: float
     share: float
 
@@ -139,7 +120,7 @@ def interruptions(job: TrainJob, step_s: float, facts: RunFacts) -> Interruption
     interval_s = max(step_s, daly_interval_s(write_s, mtbf_s))
     restart_s = facts.restart_s + transfer_s
     share = interval_s / expected_s(interval_s, write_s, restart_s, mtbf_s)
-    return Interruptions(mtbf_s, size, write_s, restart_s, interval_s, share)
+    return Interruptions(mtbf_s, size, write_s, interval_s, share)
 
 
 def training_run(

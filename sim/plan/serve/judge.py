@@ -49,7 +49,6 @@ class Served:
     idle_share: float  # share of the GPUs' time
     communication_share: float
     preemptions: int
-    memory_bytes: float  # weights, adapters and work space of the fullest GPU
 
     def meets(self, slo: Slo) -> bool:
         """Whether enough requests are served well, and the queue does not grow."""
@@ -155,7 +154,6 @@ class ServeJudge:
             idle_share=shares["idle"],
             communication_share=sum(shares.get(name, 0.0) for name in ("tp_comm", "ep_comm", "pp_comm")),
             preemptions=run.log.preemptions,
-            memory_bytes=self.weight_bytes(c.shape),
         )
 
     def sustained_per_s(self, c: ServeCandidate) -> float:

@@ -69,11 +69,6 @@ class Judge:
         self._cells: dict[tuple[object, ...], Cell] = {}
         self._models: dict[Stack, CostModel] = {}
 
-    @property
-    def cells(self) -> int:
-        """How many combinations of widths, micro-batch, recompute and software have been sized."""
-        return len(self._cells)
-
     def stack(self, candidate: Candidate) -> Stack:
         """The software with everything decided that depends on the layout."""
         base, layout = self.base, candidate.layout
