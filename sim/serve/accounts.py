@@ -29,7 +29,7 @@ _LATE = 0.2  # assumed: an open loop whose last tenth waits that share of the ru
 
 @dataclass(frozen=True, slots=True)
 class Spread:
-    """Mean and quantiles of one latency, seconds."""
+    """Mean and quantiles (50, 90, 99 %) of one latency over the requests that count, seconds; zeros where none does."""
 
     mean: float
     p50: float

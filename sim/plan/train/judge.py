@@ -33,9 +33,9 @@ class Finalist:
     """A simulated candidate."""
 
     candidate: Candidate
-    bound_s: float
+    bound_s: float  # below which no schedule goes
     step_time_s: float
-    memory_bytes: float
+    memory_bytes: float  # of the fullest GPU
     fits: bool
     dispatcher: str  # what "auto" means for it
     breakdown_s: Mapping[str, float]
