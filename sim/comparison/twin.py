@@ -105,7 +105,7 @@ def as_mapping(arch: ModelArch) -> dict[str, Any]:
     record: dict[str, Any] = {
         name: value
         for name, value in asdict(replace(arch, layers=())).items()
-        if value is not None and name not in ("layers", "vocab")
+        if value is not None and name not in ("layers", "num_layers", "vocab")
     }
     for part in ("attention", "ffn", "moe", "ssm"):
         if part in record:
