@@ -40,13 +40,18 @@ class QualityCost:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Comparison:
-    """Columns in the order asked, twins behind their model; break-even points of the first against each other one."""
+    """Scenarios and dense twins side by side, and where the other one starts to win.
 
-    columns: tuple[Column, ...]
-    break_evens: tuple[BreakEven, ...]
-    quality: tuple[DenseEqual, ...]  # of iso-quality twins
-    quality_costs: tuple[QualityCost, ...]
-    upcycling: Upcycling | None
+    A column's `train` and `serve` hold seconds, tokens per second (of all GPUs unless the name says per GPU), bytes of
+    the fullest GPU, dollars and kWh per million tokens; None for a section that was not asked or does not fit (the
+    reason is in `refusals`). Cheapest means dollars per million tokens, GPU-hours where a GPU has no price.
+    """
+
+    columns: tuple[Column, ...]  # in the order asked, a twin behind its model
+    break_evens: tuple[BreakEven, ...]  # of the first column against each other one, values in the unit of the axis
+    quality: tuple[DenseEqual, ...]  # of iso-quality twins: parameters by published scaling laws (scaling.yaml)
+    quality_costs: tuple[QualityCost, ...]  # both ends of those laws' interval, over the mixture's cost per token
+    upcycling: Upcycling | None  # the run from a dense parent beside the run from scratch, where it was asked for
 
     def gpus_for_same_work(self, column: Column, section: str) -> int | None:
         """GPUs with which a column does the first's work: its tokens per second, or its requests per second."""
@@ -116,11 +121,17 @@ def compare(
     upcycled_from: str = "",
     break_even: bool = True,
 ) -> Comparison:
-    """Set scenarios side by side (records, mappings or files), and the dense twin of every MoE model among them.
+    """Set scenarios side by side, and the dense twin of every MoE model among them.
 
-    `twin`: iso-active, iso-total, iso-memory or iso-quality. `tokens`: also the whole training runs of so many, and
-    what scaling laws are asked at. `upcycled_from`: a dense model that the first scenario's model starts from.
-    ScenarioError where there is nothing to compare, and for everything that one scenario alone would be refused for.
+    scenarios: files' paths, mappings or Scenarios; each with a train section, a serve section, or both.
+    twin: iso-active, iso-total (parameters), iso-memory (bytes of the fullest GPU) or iso-quality (loss by published
+        scaling laws); the twin keeps cluster, batch and load, its layout is moved until it fits.
+    tokens: also the whole training runs over that many tokens, and the tokens at which scaling laws are asked.
+    upcycled_from: a dense model whose checkpoint the first scenario's model starts from; needs `tokens`.
+    break_even: search the batch, length, bandwidth, price and traffic at which the winner changes (seconds to minutes).
+
+    Raises ScenarioError where there is nothing to compare, DoesNotFit where no column fits, and ScenarioError with the
+    column's name for everything that one scenario alone would be refused for.
     """
     if tokens is not None and not 0.0 < tokens < inf:
         raise ScenarioError(f"tokens={tokens} must be above zero, for example 14.8e12")

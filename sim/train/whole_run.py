@@ -61,23 +61,27 @@ def run_facts(changes: Mapping[str, float] | None = None) -> RunFacts:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TrainingRun:
-    """A run of so many tokens. Money is None where the GPU has no price."""
+    """A run over `tokens` tokens, all of the whole job; `to_dict()` adds `days`. Money is None without a price.
+
+    Failures are exponential, checkpoints as far apart as loses least (Daly 2006), the time of an interval with failures
+    is its renewal value. Facts behind it (failures per GPU, restart, storage, spares, PUE): run.yaml, with sources.
+    """
 
     tokens: float
     steps: int
     compute_s: float  # the steps alone
-    wall_s: float  # with checkpoints and failures
-    goodput: float  # compute over wall
-    gpus: int
-    spare_gpus: int
-    mtbf_s: float  # of the whole job
-    failures: float  # expected
-    checkpoint_bytes: float
-    checkpoint_s: float
-    checkpoint_interval_s: float
+    wall_s: float  # with checkpoints, failures, restarts and work done twice
+    goodput: float  # compute over wall, between 0 and 1
+    gpus: int  # that train
+    spare_gpus: int  # that wait for failures, and are paid
+    mtbf_s: float  # between two failures of the whole job
+    failures: float  # expected in wall_s
+    checkpoint_bytes: float  # of the whole model: weights and optimizer
+    checkpoint_s: float  # that training waits for each one
+    checkpoint_interval_s: float  # of work between two
     gpu_hours: float  # spares included
     usd_per_gpu_hour: float | None
-    usd: float | None
+    usd: float | None  # of all GPU-hours
     energy_mwh: float  # of the GPUs alone, spares included: as a step's joules
     facility_energy_mwh: float  # with their hosts and the building's cooling
     co2_tonnes: float  # of the facility's energy

@@ -19,17 +19,17 @@ _MIB = 2.0**20
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CommPrediction:
-    """Seconds of one transfer alone on the network. Bandwidths as nccl-tests counts them."""
+    """One transfer alone on the network: seconds of the slowest rank, and bandwidths as nccl-tests counts them."""
 
     time_s: float
-    low_s: float
+    low_s: float  # 90 % interval, from the errors on measured transfers of the class `band`
     high_s: float
     band: str
-    note: str
-    algorithm: str
-    size_bytes: float  # what one rank holds or sends
-    algbw_bytes_per_s: float
-    busbw_bytes_per_s: float
+    note: str  # why the interval is wide; empty where it is not
+    algorithm: str  # of a collective; of an expert exchange its kernel
+    size_bytes: float  # what one rank holds (collective) or sends (exchange)
+    algbw_bytes_per_s: float  # size over time, of one rank
+    busbw_bytes_per_s: float  # times the bytes on the busiest wire per byte of buffer, 2 (n - 1) / n for all-reduce
 
     def to_dict(self) -> dict[str, Any]:
         """Ready for JSON."""

@@ -39,9 +39,13 @@ Progress = Callable[[str, int, int], None]
 
 @dataclass(frozen=True, slots=True)
 class Sweep:
-    """The varied settings, and one row per combination in their order: settings, then results."""
+    """One row per combination of settings: the settings by key, then results in SI units, named as in the predictions.
 
-    names: tuple[str, ...]
+    Latencies are means in seconds (or the 99 % quantile where the key says so), rates of all GPUs unless the key says
+    per GPU, memory_bytes of the fullest GPU. Results are None in a row with an `error`.
+    """
+
+    names: tuple[str, ...]  # keys that were varied, the last changing fastest
     results: tuple[str, ...]  # TRAINED or SERVED
     rows: tuple[dict[str, Any], ...]
 

@@ -16,8 +16,8 @@ from moesim.hwmodels.profile import NoFit
 from moesim.sim.question.refusals import DoesNotFit
 from moesim.sim.question.scenario import Asked, ScenarioError, scenario_of
 from moesim.sim.serve.accounts import decode_shares, latencies_of, spread
+from moesim.sim.serve.job import ResolvedServe, resolve_serve
 from moesim.sim.serve.predict import capacity_per_s
-from moesim.sim.serve.resolve import ResolvedServe, resolve_serve
 from moesim.sim.serve.simulate import PricedJobs, ServeRun, simulate
 from moesim.sim.variation.knobs_serve import serve_changes
 from moesim.sim.variation.outcome import by_knob, in_order
@@ -25,15 +25,15 @@ from moesim.sim.variation.outcome import by_knob, in_order
 
 @dataclass(frozen=True, slots=True)
 class ServeOutcome:
-    """One change. `speed_factor`: tokens per second over those of the deployment as asked; 0 where it does not fit."""
+    """One change, and what it does to latencies and to tokens per second; seconds are 0 where it does not fit."""
 
-    knob: str
-    change: str
-    ttft_s: float
+    knob: str  # what is changed, for example "HBM bandwidth"
+    change: str  # how, for example "+20%"
+    ttft_s: float  # means under the asked load
     tpot_s: float
-    speed_factor: float
-    fits: bool
-    usd_factor: float = 1.0
+    speed_factor: float  # output tokens per second over those of the deployment as asked; 0 where it does not fit
+    fits: bool  # whether memory is large enough
+    usd_factor: float = 1.0  # dollars per GPU-hour over those of the deployment as asked
 
     @property
     def value_factor(self) -> float:
@@ -56,16 +56,16 @@ class ServePart:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ServeWhatIf:
-    """The deployment as asked, every change, and how near its decode passes are to the data sheet."""
+    """A deployment with one thing changed at a time. Money is None where the GPU has no price."""
 
-    ttft_s: float
+    ttft_s: float  # means under the load as asked
     tpot_s: float
-    tokens_per_s: float  # at most, of an open loop
+    tokens_per_s: float  # output tokens of all replicas: what an open loop could serve at most, a closed one serves
     usd_per_hour: float | None  # of one GPU
     usd_per_million_output_tokens_at_most: float | None  # at that rate
-    outcomes: tuple[ServeOutcome, ...]
-    parts: tuple[ServePart, ...]
-    mean_batch: float
+    outcomes: tuple[ServeOutcome, ...]  # every change, the largest effect on tokens per dollar first
+    parts: tuple[ServePart, ...]  # of the decode passes: shares, and how near they are to the data sheet
+    mean_batch: float  # decoding sequences per decode pass of a replica
 
     @property
     def tokens_per_usd(self) -> float | None:

@@ -14,10 +14,9 @@ from moesim.hwmodels.power_and_money import gpu_hours, usd_per_gpu_hour, usd_per
 from moesim.hwmodels.profile import NoFit, Profile
 from moesim.sim.question.scenario import Asked, ScenarioError, scenario_of
 from moesim.sim.question.sections import PRECISIONS
-from moesim.sim.train.job import TrainJob
+from moesim.sim.train.job import TrainJob, resolve
 from moesim.sim.train.memory import step_memory
 from moesim.sim.train.prices import StepPrices
-from moesim.sim.train.resolve import resolve
 from moesim.sim.train.step import simulate_step
 from moesim.sim.variation.outcome import by_knob, in_order
 from moesim.sim.variation.roofline import PartOfRun, parts_of_run
@@ -31,13 +30,13 @@ Knob = Callable[[TrainJob, Profile, float], Changed]
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """One change: what it does to tokens per second, as a factor, and why it could not be had otherwise."""
+    """One change, and what it does to tokens per second."""
 
-    knob: str
-    change: str
+    knob: str  # what is changed, for example "HBM bandwidth"
+    change: str  # how, for example "+20%"
     step_time_s: float
     speed_factor: float  # tokens per second over those of the run as asked
-    fits: bool
+    fits: bool  # whether memory is large enough
     usd_factor: float = 1.0  # dollars per GPU-hour over those of the run as asked
 
     @property
@@ -48,14 +47,14 @@ class Outcome:
 
 @dataclass(frozen=True, slots=True)
 class WhatIf:
-    """The run as asked, every change, largest effect first, and where its seconds go."""
+    """A training job with one thing changed at a time. Money is None where the GPU has no price."""
 
-    step_time_s: float
-    tokens_per_s: float
-    usd_per_million_tokens: float | None
+    step_time_s: float  # as asked
+    tokens_per_s: float  # as asked, of all GPUs
+    usd_per_million_tokens: float | None  # as asked
     usd_per_hour: float | None  # of one GPU
-    outcomes: tuple[Outcome, ...]
-    parts: tuple[PartOfRun, ...]
+    outcomes: tuple[Outcome, ...]  # every change, the largest effect on tokens per dollar first
+    parts: tuple[PartOfRun, ...]  # seconds of a step by category, mean rank, and the share of the nearest limit
     free_bytes: float  # memory that the fullest GPU has left; below zero: lacks
 
     @property

@@ -29,7 +29,7 @@ class Group:
 
     deployment: str
     gpus: int
-    sustained_per_s: tuple[float, ...]
+    sustained_per_s: tuple[float, ...]  # requests per second within the limits, by hour
     busy_w: float  # of one GPU
     idle_w: float
     usd_per_gpu_hour: float | None
@@ -52,8 +52,8 @@ class Group:
 class FleetYear:
     """One year of a growing fleet. Money is None where no price is known."""
 
-    year: int
-    peak_per_s: float
+    year: int  # from 0
+    peak_per_s: float  # requests per second of the busiest hour
     replicas: tuple[int, ...]  # needed in every hour, spares included
     gpus: int  # of the fixed fleet
     servers: int
@@ -88,16 +88,16 @@ class FleetYear:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Fleet:
-    """The answer: what is replicated, every year, what it rests on."""
+    """A serving fleet for a day of traffic that grows: what is replicated, every year, what it rests on."""
 
-    group: Group
-    day: Day
-    growth: float
-    spare: int
-    years: tuple[FleetYear, ...]
-    usd: dict[str, float | None]  # of all years
-    sources: dict[str, str]
-    plan: ServePlan
+    group: Group  # the deployment that is replicated, its GPUs, and the requests per second it sustains by hour
+    day: Day  # 24 hours: mean requests per second, and tokens where the table says them
+    growth: float  # of the traffic a year: 0.2 is 20 %
+    spare: int  # replicas on top of those needed
+    years: tuple[FleetYear, ...]  # from year 0; replicas by hour, GPUs, servers, racks, watts, MWh and US dollars
+    usd: dict[str, float | None]  # US dollars of all years by CHOICES; None where no price is known
+    sources: dict[str, str]  # where prices, servers and facts come from
+    plan: ServePlan  # the search that chose the deployment
 
     def to_dict(self) -> dict[str, Any]:
         """Ready for JSON."""

@@ -58,17 +58,21 @@ class ServeOption:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ServePlan:
-    """The best deployments, best first, the front over loads, and how obvious choices fared."""
+    """The best deployments of a load, the front over loads, and how obvious choices fared.
 
-    objective: str
-    price: Price | None
-    slo: Slo
+    Every option was simulated under the scenario's load; what was not cannot beat its bound. Latencies in seconds,
+    rates per second of all GPUs of the option.
+    """
+
+    objective: str  # one of SERVE_OBJECTIVES
+    price: Price | None  # US dollars per GPU-hour and where they come from; None where none is known
+    slo: Slo  # seconds to the first token, seconds per token, share of the requests that must be within both
     must: bool  # whether the limits had to be met
-    options: tuple[ServeOption, ...]
-    front: tuple[FrontPoint, ...]
-    verdicts: tuple[ServeVerdict, ...]
-    searches: tuple[ServeSearch, ...]
-    notes: tuple[str, ...]
+    options: tuple[ServeOption, ...]  # best first, at most ServeEffort.top
+    front: tuple[FrontPoint, ...]  # tokens per second of a user against those of a GPU, with 1 to many clients
+    verdicts: tuple[ServeVerdict, ...]  # the best candidate of every obvious choice, and why it lost
+    searches: tuple[ServeSearch, ...]  # one per number of GPUs: candidates looked at, hopeless, simulated, left
+    notes: tuple[str, ...]  # sizes that were refused, searches that stopped early
 
     def first(self, count: int) -> ServePlan:
         """The same with the best `count` deployments only."""

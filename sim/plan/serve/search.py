@@ -19,10 +19,10 @@ SERVE_OBJECTIVES = ("goodput", "cost", "tokens_per_dollar", "tokens_per_s_per_gp
 
 @dataclass(frozen=True, slots=True)
 class ServeEffort:
-    """How far a search goes: until the `top` best are certain, or `most` are simulated on each size of the cluster."""
+    """How far a search of deployments goes: until the `top` best are certain, or `most` are simulated. One process."""
 
-    top: int = 5
-    most: int = 100
+    top: int = 5  # deployments that are answered
+    most: int = 100  # simulated at most, on each size of the cluster
 
 
 @dataclass(frozen=True, slots=True)

@@ -23,11 +23,11 @@ class Option:
     """One layout of the answer. Money is None where the GPU has no price."""
 
     gpus: int
-    finalist: Finalist
-    tokens_per_s: float
+    finalist: Finalist  # the layout, its seconds per step, and the bytes of its fullest GPU
+    tokens_per_s: float  # of all GPUs
     gpu_hours_per_million_tokens: float
     usd_per_million_tokens: float | None
-    why: str
+    why: str  # where it loses against the best
     surviving_share: float  # share of the time that failures and checkpoints leave
 
     def to_dict(self) -> dict[str, Any]:
@@ -54,15 +54,19 @@ class Option:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Plan:
-    """The best layouts, best first, what was searched, and how obvious choices fared."""
+    """The best layouts of a training job, what was searched, and how obvious choices fared.
 
-    objective: str
-    price: Price | None
-    options: tuple[Option, ...]
+    Every option was simulated; what was not cannot beat its bound (compute, transfers and memory that no schedule
+    avoids). Options share the model, batch and sequence length of the scenario.
+    """
+
+    objective: str  # one of OBJECTIVES
+    price: Price | None  # US dollars per GPU-hour and where they come from; None where none is known
+    options: tuple[Option, ...]  # best first, at most Effort.top
     pareto: tuple[Option, ...]  # none of the others is both faster and cheaper (or, on one cluster, smaller)
-    verdicts: tuple[Verdict, ...]
-    searches: tuple[Search, ...]
-    notes: tuple[str, ...]
+    verdicts: tuple[Verdict, ...]  # the best candidate of every obvious choice, and why it lost
+    searches: tuple[Search, ...]  # one per number of GPUs: candidates looked at, simulated, left
+    notes: tuple[str, ...]  # sizes that were refused, searches that stopped early
 
     def first(self, count: int) -> Plan:
         """The same with the best `count` layouts only."""

@@ -21,11 +21,11 @@ _BATCH = 32  # candidates simulated before the best so far is looked at again, w
 
 @dataclass(frozen=True, slots=True)
 class Effort:
-    """How far a search goes: until the `top` best are certain, or `most` are simulated, by `workers` processes."""
+    """How far a search of layouts goes: until the `top` best are certain, or `most` are simulated."""
 
-    top: int = 10
-    most: int = 1000
-    workers: int = 1
+    top: int = 10  # layouts that are answered
+    most: int = 1000  # simulated at most, on each size of the cluster
+    workers: int = 1  # processes
 
 
 @dataclass(frozen=True, slots=True)
