@@ -53,16 +53,16 @@ def markdown(titles: Sequence[str], rows: Iterable[Sequence[str]], left: Iterabl
     return "".join(f"| {' | '.join(line)} |\n" for line in (titles, marks, *rows))
 
 
-def ranks(found: Sequence[Choice]) -> str:
+def ranks(choices: Sequence[Choice]) -> str:
     """Per model how many are among the best ten, and every choice."""
     titles = ("model", "published choices", f"in our top {TOP} layouts", f"in our top {TOP} splits", "median loss %")
     lines = []
-    for name in dict.fromkeys(c.model for c in found):
-        own = [c for c in found if c.model == name]
+    for name in dict.fromkeys(c.model for c in choices):
+        own = [c for c in choices if c.model == name]
         loss = sorted(100.0 * max(0.0, c.predicted_s / c.best_s - 1.0) for c in own)[len(own) // 2]
         splits = sum(c.split_rank <= TOP for c in own)
         lines.append((name, str(len(own)), str(sum(c.in_top for c in own)), str(splits), f"{loss:.1f}"))
-    return markdown(titles, lines) + "\n" + markdown(CHOICES, (_line(c) for c in found), (0, 1, 2, 5, 10))
+    return markdown(titles, lines) + "\n" + markdown(CHOICES, (_line(c) for c in choices), (0, 1, 2, 5, 10))
 
 
 def _line(c: Choice) -> tuple[str, ...]:
@@ -71,10 +71,10 @@ def _line(c: Choice) -> tuple[str, ...]:
     return c.model, c.cluster, c.layout, *seconds, *places, "yes" if c.fits else "no"
 
 
-def pairs(found: Sequence[Order]) -> str:
+def pairs(counted: Sequence[Order]) -> str:
     """One line per kind of alternatives, all together, and the kind that is part of the one before."""
-    whole = Order("all", *(sum(getattr(o, key) for o in found[:-1]) for key in COUNTS))
-    return markdown(PAIRS, [_counted(o) for o in (*found[:-1], whole, found[-1])])
+    whole = Order("all", *(sum(getattr(o, key) for o in counted[:-1]) for key in COUNTS))
+    return markdown(PAIRS, [_counted(o) for o in (*counted[:-1], whole, counted[-1])])
 
 
 def _counted(o: Order) -> tuple[str, ...]:
@@ -91,8 +91,8 @@ def main() -> None:
     if asked.only:
         sys.stdout.write(ranks([choice(row, asked.workers) for row in candidates_of([asked.only])]))
         return
-    found = sorted((choice(row, asked.workers) for row in candidates_of()), key=lambda c: (c.model, c.layout_rank))
-    text = INTRO + ranks(found) + ORDER + pairs(orders(None, asked.workers)) + FINDINGS
+    choices = sorted((choice(row, asked.workers) for row in candidates_of()), key=lambda c: (c.model, c.layout_rank))
+    text = INTRO + ranks(choices) + ORDER + pairs(orders(None, asked.workers)) + FINDINGS
     PAGE.write_text(text, encoding="utf-8")
 
 

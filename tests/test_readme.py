@@ -1,9 +1,10 @@
-"""The README tells the truth: its Python runs, its commands and files exist, its picture is small."""
+"""The pages tell the truth: the README is short and runs, every file that a page names exists, decisions are whole."""
 
 from __future__ import annotations
 
 import re
 import shlex
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -13,11 +14,14 @@ from moesim.reports.cli.app import run
 
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
-PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+CONTRIBUTING = (ROOT / "CONTRIBUTING.md").read_text(encoding="utf-8")
+PAGES = [*sorted(ROOT.glob("*.md")), *sorted((ROOT / "docs").rglob("*.md")), *sorted(ROOT.glob("calibrate/**/*.md"))]
+DECISIONS = sorted((ROOT / "docs" / "decisions").glob("[0-9]*.md"))
+FOLDERS = "hwmodels|sim|traces|calibrate|reports|moesim|tests|docs|examples|benchmarks"
 
 
-def blocks(language: str) -> list[str]:
-    return re.findall(rf"```{language}\n(.*?)```", README, re.DOTALL)
+def blocks(language: str, page: str = README) -> list[str]:
+    return re.findall(rf"```{language}\n(.*?)```", page, re.DOTALL)
 
 
 def test_python_blocks_run_one_after_the_other(capsys: pytest.CaptureFixture[str]) -> None:
@@ -32,26 +36,61 @@ def test_python_blocks_run_one_after_the_other(capsys: pytest.CaptureFixture[str
     assert "dense twin" in capsys.readouterr().out
 
 
+def test_the_readme_is_two_screens() -> None:
+    assert len(README.splitlines()) <= 130
+
+
 def test_the_first_example_is_short() -> None:
     assert len(blocks("python")[0].strip().splitlines()) <= 13
 
 
-@pytest.mark.parametrize("page", PAGES, ids=lambda p: p.name)
+@pytest.mark.parametrize("page", PAGES, ids=lambda p: str(p.relative_to(ROOT)))
 def test_links_lead_to_files(page: Path) -> None:
     for target in re.findall(r"\]\(([^)#:]+)\)", page.read_text(encoding="utf-8")):
         assert (page.parent / target).exists(), target
 
 
-def test_paths_in_tables_exist() -> None:
-    paths = re.findall(r"`((?:hwmodels|sim|traces|calibrate|reports|tests|docs|examples)/[^`*<>]+)`", README)
-    assert len(paths) > 10
-    for path in paths:
-        assert (ROOT / path).exists(), path
+@pytest.mark.parametrize("page", PAGES, ids=lambda p: str(p.relative_to(ROOT)))
+def test_paths_lead_to_files(page: Path) -> None:
+    for path in re.findall(rf"(?<![\w/.-])(?:{FOLDERS})/[\w./*-]*", page.read_text(encoding="utf-8")):
+        file = path.rstrip(".")
+        assert "." not in file.rpartition("/")[2] or list(ROOT.glob(file)), path
+    for path in re.findall(rf"`((?:{FOLDERS})/[^`\s]*)`", page.read_text(encoding="utf-8")):
+        assert list(ROOT.glob(path.rstrip("/"))), path
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda p: str(p.relative_to(ROOT)))
+def test_modules_can_be_imported(page: Path) -> None:
+    text = page.read_text(encoding="utf-8")
+    for module in re.findall(r"(?:-m |from )(moesim\.[\w.]*\w)", text):
+        file = ROOT / module.removeprefix("moesim.").replace(".", "/")
+        assert file.with_suffix(".py").is_file() or (file / "__init__.py").is_file(), module
+
+
+def test_one_finds_where_to_add_what() -> None:
+    table = CONTRIBUTING.partition("## Where do I add")[2].partition("\n## ")[0]
+    rows = [line.split(" | ") for line in table.splitlines() if line.startswith("| ")]
+    for what in ("a GPU", "a schedule", "a serving engine", "a trace format", "a kind of layer"):
+        (row,) = [cells for cells in rows if cells[0].startswith(f"| **{what}**")]
+        assert re.search(rf"`(?:{FOLDERS})/", row[1]), what
+    for word in re.findall(r"`(_?[A-Z]\w+|\w+_\w+)` (?:in|of) `([\w./]+\.py)`", table):
+        assert re.search(rf"\b{word[0]}\b", (ROOT / word[1]).read_text(encoding="utf-8")), word
+
+
+def test_six_decisions_say_why_and_at_what_cost() -> None:
+    assert len(DECISIONS) == 6
+    index = (ROOT / "docs" / "decisions" / "README.md").read_text(encoding="utf-8")
+    for decision in DECISIONS:
+        text = decision.read_text(encoding="utf-8")
+        headings = re.findall(r"(?m)^## (.+)$", text)
+        assert headings == ["Context", "Decision", "Cost", "What would change our mind"], decision.name
+        assert "**Why.**" in text and f"({decision.name})" in index
+        assert len(text.splitlines()) <= 40, decision.name
 
 
 def test_commands_exist(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     makefile = (ROOT / "Makefile").read_text(encoding="utf-8")
-    for line in "\n".join(blocks("bash")).splitlines():
+    for line in "\n".join(blocks("bash") + blocks("bash", CONTRIBUTING)).replace("\\\n", " ").splitlines():
         words = shlex.split(line, comments=True)
         if words[:1] == ["make"]:
             assert f"\n{words[1]}:" in makefile, line
@@ -75,5 +114,14 @@ def test_the_picture_is_small_enough_to_keep() -> None:
     assert 10_000 < picture.stat().st_size < 300_000
 
 
-def test_the_accuracy_block_can_be_replaced() -> None:
+def test_the_accuracy_block_is_what_the_page_of_accuracy_says(monkeypatch: pytest.MonkeyPatch) -> None:
     assert README.count("<!-- accuracy:begin -->") == README.count("<!-- accuracy:end -->") == 1
+    monkeypatch.syspath_prepend(ROOT / "docs")
+    monkeypatch.setattr(sys, "dont_write_bytecode", True)
+    from write_accuracy import BLOCK, PAGE, headline, kept
+
+    block = BLOCK.search(README)
+    assert block is not None
+    tables, _ = kept(PAGE.read_text(encoding="utf-8"))
+    assert block[0] == f"{block[1]}{headline(tables)}{block[2]}"
+    assert len(headline(tables).splitlines()) == 14  # a sentence, a head and ten lines

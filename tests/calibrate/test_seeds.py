@@ -31,8 +31,7 @@ def test_the_claims_that_were_asked_for_are_there() -> None:
         assert claim in names
 
 
-@pytest.mark.parametrize("page", ["docs/seed_experiments.md", "README.md"])
-def test_pages_show_every_claim(page: str) -> None:
-    text = (ROOT / page).read_text(encoding="utf-8")
+def test_the_page_shows_every_claim() -> None:
+    text = (ROOT / "docs" / "seed_experiments.md").read_text(encoding="utf-8")
     for seed in TRAINING_SEEDS:
         assert f"| {seed.name} |" in text
