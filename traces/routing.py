@@ -93,13 +93,13 @@ def _read_table(path: Path) -> npt.NDArray[np.float64]:
             warnings.simplefilter("ignore")  # an empty file is refused by its shape
             return np.loadtxt(path, delimiter=",", ndmin=2)
     with path.open("rb") as file:  # opened here, so that it is closed whatever is inside
-        found = np.load(file, allow_pickle=False)
-        if isinstance(found, np.ndarray):
-            return np.asarray(found, dtype=np.float64)
-        names = [n for n in found.files if found[n].ndim in (2, 3)]
+        data = np.load(file, allow_pickle=False)
+        if isinstance(data, np.ndarray):
+            return np.asarray(data, dtype=np.float64)
+        names = [n for n in data.files if data[n].ndim in (2, 3)]
         if not names:
             raise BadTrace(f"{path} holds no array of shape [layers, experts] or [steps, layers, experts]")
-        return np.asarray(found["counts" if "counts" in names else names[0]], dtype=np.float64)
+        return np.asarray(data["counts" if "counts" in names else names[0]], dtype=np.float64)
 
 
 def _one_line(error: Exception) -> str:

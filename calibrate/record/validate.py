@@ -149,8 +149,8 @@ def _release_class(release: str) -> str:
 def family_of(model: str) -> str:
     """'llama' of llama-3.1-8b, 'gpt-oss' of gpt-oss-20b: the leading letters of a model's name."""
     name = Path(model.strip().lower()).stem if "/" in model else model.strip().lower()
-    found = re.match(r"gpt-oss|[a-z]+", name)
-    return found.group(0) if found else name or "unknown"
+    match = re.match(r"gpt-oss|[a-z]+", name)
+    return match.group(0) if match else name or "unknown"
 
 
 def source_of(text: str) -> str:

@@ -68,7 +68,7 @@ def _cluster(row: Row) -> Cluster:
         raise ScenarioError(f"column gpus: {gpus} GPUs are more than any cluster has")
     node = node_for_gpu(_GPUS.get(name, name))
     inter = text_of(row, "internode").lower()
-    fabric = next((found for word, found in _FABRICS if word in inter), None)
+    fabric = next((code for word, code in _FABRICS if word in inter), None)
     nic = number_of(row, "nic_gbps_per_gpu")
     cluster = build_cluster(node, gpus, fabric, nic * 1e9 / 8.0 if nic else None)
     per_node = _whole(row, "gpus_per_node", 0)
@@ -130,10 +130,10 @@ def kernel_of(library: str, algorithm: str) -> str:
 def _dtype(row: Row) -> str:
     """Our name of the format of token vectors; 16 bits where the cell is empty."""
     text = text_of(row, "dtype")
-    found = _DTYPES.get(text.lower()) if text else "bf16"
-    if found is None:
+    dtype = _DTYPES.get(text.lower()) if text else "bf16"
+    if dtype is None:
         raise ScenarioError(f"column dtype: {text!r} is not known; write one of {', '.join(token_dtypes())}")
-    return found
+    return dtype
 
 
 def _copies(row: Row, group: Group) -> tuple[float, float]:

@@ -28,20 +28,20 @@ def whatif(
         check_writable(figure)
         check_format(figure)
     asked, title = load_scenario(scenario), f"what if, for {scenario}"
-    found: WhatIf | ServeWhatIf
+    answer: WhatIf | ServeWhatIf
     if asked.serve is not None and asked.train is None:
-        found = whatif_serve(asked, share)
-        table = serve_whatif_report(found, title)
+        answer = whatif_serve(asked, share)
+        table = serve_whatif_report(answer, title)
     else:
-        found = whatif_train(asked, share)
-        table = whatif_report(found, title)
+        answer = whatif_train(asked, share)
+        table = whatif_report(answer, title)
     if json:
-        print_json(found.to_dict())
+        print_json(answer.to_dict())
     else:
         console().print(table)
     if figure is not None:
         from moesim.reports.figures.tornado import write_tornado
 
-        write_tornado(found, figure)
+        write_tornado(answer, figure)
         note(f"figure: {figure}")
     return 0
