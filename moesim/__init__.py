@@ -1,4 +1,31 @@
-"""What it costs to train and serve mixture-of-experts models on GPU clusters, and whether a dense one is cheaper."""
+"""What it costs to train and serve mixture-of-experts models on GPU clusters, and whether a dense one is cheaper.
+
+    import moesim
+
+    answer = moesim.predict_train("scenario.yaml")        # or a mapping, or a Scenario
+    print(answer.step_time_s, answer.low_s, answer.high_s, answer.mfu, answer.breakdown_s)
+
+Verbs. Each takes a scenario (a file's path, a mapping or a Scenario) and returns a frozen record with `to_dict()`:
+
+    predict_train    one training step: seconds with an interval, breakdown, memory, money
+    predict_serve    a deployment under a load: TTFT, TPOT, throughput, goodput, money, a label
+    predict_comm     one collective or expert exchange: algorithm, seconds, busiest link
+    compare          scenarios and dense twins side by side, and where the other one starts to win
+    plan             the best layout of a training job, or the best deployment of a load
+    plan_fleet       replicas, racks, power and dollars for a day of traffic, year after year
+    sweep            every combination of some settings, on all cores or a Dask cluster
+    whatif           one thing changed at a time, and what each change is worth
+    run              a whole training run: days, dollars, energy, failures, checkpoints
+    validate         predictions against measured runs: errors and coverage by family
+
+`frames` turns answers into pandas tables. SI units everywhere, in the name: `_s`, `_bytes`, `_bytes_per_s`, `_usd`.
+
+A question that cannot be answered raises a Refusal: its text says what was asked, why it cannot be, and what would do.
+Kinds: ScenarioError, BadLayout, DoesNotFit, ArchError, StackError, NoFit, FactError, UnitError, BadTrace, BadRows. Any
+other exception is a defect of moesim.
+
+Nothing is loaded before it is asked for. The command line is `moesim`, or `python -m moesim`.
+"""
 
 from __future__ import annotations
 
@@ -15,56 +42,138 @@ if not Path(__file__).with_name("sim").is_dir():
     )
 
 if TYPE_CHECKING:
+    from moesim.calibrate.record.summary import Summary
+    from moesim.calibrate.record.validate import Record
+    from moesim.calibrate.record.validation import Validation, validate
+    from moesim.calibrate.rows.files import BadRows
+    from moesim.hwmodels.facts import FactError
+    from moesim.hwmodels.profile import NoFit
+    from moesim.hwmodels.units import UnitError
     from moesim.reports import frames
     from moesim.sim.comparison.comparison import Comparison, compare
     from moesim.sim.layout.layout import BadLayout
     from moesim.sim.model.arch import ArchError, ModelArch
     from moesim.sim.model.catalogue import load_model, model_names
     from moesim.sim.model.params import active_parameters, parameters
+    from moesim.sim.plan.fleet.fleet import Fleet
+    from moesim.sim.plan.fleet.plan import FleetAsk, plan_fleet
+    from moesim.sim.plan.plan import plan
+    from moesim.sim.plan.serve.plan import ServePlan
+    from moesim.sim.plan.serve.search import ServeEffort
+    from moesim.sim.plan.train.plan import Plan
+    from moesim.sim.plan.train.search import Effort
     from moesim.sim.question.refusals import DoesNotFit
     from moesim.sim.question.scenario import Scenario, ScenarioError, load_scenario, parse_scenario
+    from moesim.sim.serve.accounts import Spread
     from moesim.sim.serve.predict import predict_serve
     from moesim.sim.serve.prediction import ServePrediction
     from moesim.sim.software.stack import StackError
+    from moesim.sim.train.memory import RankMemory
     from moesim.sim.train.predict import predict_train
     from moesim.sim.train.prediction import Prediction
+    from moesim.sim.train.whole_run import TrainingRun, run
+    from moesim.sim.transfer.alone import CommPrediction
+    from moesim.sim.transfer.predict import CommAnswer, predict_comm
+    from moesim.sim.transfer.question import CommQuestion
+    from moesim.sim.variation.sweep import Journal, Sweep, sweep
+    from moesim.sim.variation.whatif import whatif
+    from moesim.sim.variation.whatif_serve import ServeWhatIf
+    from moesim.sim.variation.whatif_train import WhatIf
+    from moesim.traces.routing import BadTrace
+
+    __version__: str
 
 # where each public name lives; loaded when first asked for, so that importing the package stays cheap
 _HOME = {
-    "frames": "moesim.reports",
-    "Comparison": "moesim.sim.comparison.comparison",
+    "predict_train": "moesim.sim.train.predict",
+    "predict_serve": "moesim.sim.serve.predict",
+    "predict_comm": "moesim.sim.transfer.predict",
     "compare": "moesim.sim.comparison.comparison",
-    "BadLayout": "moesim.sim.layout.layout",
+    "plan": "moesim.sim.plan.plan",
+    "plan_fleet": "moesim.sim.plan.fleet.plan",
+    "sweep": "moesim.sim.variation.sweep",
+    "whatif": "moesim.sim.variation.whatif",
+    "run": "moesim.sim.train.whole_run",
+    "validate": "moesim.calibrate.record.validation",
+    "Scenario": "moesim.sim.question.scenario",
+    "load_scenario": "moesim.sim.question.scenario",
+    "parse_scenario": "moesim.sim.question.scenario",
+    "CommQuestion": "moesim.sim.transfer.question",
+    "FleetAsk": "moesim.sim.plan.fleet.plan",
+    "Effort": "moesim.sim.plan.train.search",
+    "ServeEffort": "moesim.sim.plan.serve.search",
+    "Journal": "moesim.sim.variation.sweep",
+    "Prediction": "moesim.sim.train.prediction",
+    "RankMemory": "moesim.sim.train.memory",
+    "ServePrediction": "moesim.sim.serve.prediction",
+    "Spread": "moesim.sim.serve.accounts",
+    "CommAnswer": "moesim.sim.transfer.predict",
+    "CommPrediction": "moesim.sim.transfer.alone",
+    "Comparison": "moesim.sim.comparison.comparison",
+    "Plan": "moesim.sim.plan.train.plan",
+    "ServePlan": "moesim.sim.plan.serve.plan",
+    "Fleet": "moesim.sim.plan.fleet.fleet",
+    "Sweep": "moesim.sim.variation.sweep",
+    "WhatIf": "moesim.sim.variation.whatif_train",
+    "ServeWhatIf": "moesim.sim.variation.whatif_serve",
+    "TrainingRun": "moesim.sim.train.whole_run",
+    "Validation": "moesim.calibrate.record.validation",
+    "Record": "moesim.calibrate.record.validate",
+    "Summary": "moesim.calibrate.record.summary",
     "ModelArch": "moesim.sim.model.arch",
     "load_model": "moesim.sim.model.catalogue",
     "model_names": "moesim.sim.model.catalogue",
-    "ArchError": "moesim.sim.model.arch",
-    "active_parameters": "moesim.sim.model.params",
     "parameters": "moesim.sim.model.params",
-    "Scenario": "moesim.sim.question.scenario",
-    "ScenarioError": "moesim.sim.question.scenario",
-    "load_scenario": "moesim.sim.question.scenario",
-    "parse_scenario": "moesim.sim.question.scenario",
-    "predict_serve": "moesim.sim.serve.predict",
-    "ServePrediction": "moesim.sim.serve.prediction",
-    "StackError": "moesim.sim.software.stack",
+    "active_parameters": "moesim.sim.model.params",
+    "ArchError": "moesim.sim.model.arch",
+    "BadLayout": "moesim.sim.layout.layout",
+    "BadRows": "moesim.calibrate.rows.files",
+    "BadTrace": "moesim.traces.routing",
     "DoesNotFit": "moesim.sim.question.refusals",
-    "predict_train": "moesim.sim.train.predict",
-    "Prediction": "moesim.sim.train.prediction",
+    "FactError": "moesim.hwmodels.facts",
+    "NoFit": "moesim.hwmodels.profile",
+    "ScenarioError": "moesim.sim.question.scenario",
+    "StackError": "moesim.sim.software.stack",
+    "UnitError": "moesim.hwmodels.units",
 }
 
 __all__ = [
     "ArchError",
     "BadLayout",
+    "BadRows",
+    "BadTrace",
+    "CommAnswer",
+    "CommPrediction",
+    "CommQuestion",
     "Comparison",
     "DoesNotFit",
+    "Effort",
+    "FactError",
+    "Fleet",
+    "FleetAsk",
+    "Journal",
     "ModelArch",
+    "NoFit",
+    "Plan",
     "Prediction",
+    "RankMemory",
+    "Record",
     "Refusal",
     "Scenario",
     "ScenarioError",
+    "ServeEffort",
+    "ServePlan",
     "ServePrediction",
+    "ServeWhatIf",
+    "Spread",
     "StackError",
+    "Summary",
+    "Sweep",
+    "TrainingRun",
+    "UnitError",
+    "Validation",
+    "WhatIf",
+    "__version__",
     "active_parameters",
     "compare",
     "frames",
@@ -73,19 +182,30 @@ __all__ = [
     "model_names",
     "parameters",
     "parse_scenario",
+    "plan",
+    "plan_fleet",
+    "predict_comm",
     "predict_serve",
     "predict_train",
+    "run",
+    "sweep",
+    "validate",
+    "whatif",
 ]
 
 
 def __getattr__(name: str) -> Any:
-    if name not in _HOME:
+    if name == "__version__":
+        value: Any = import_module("importlib.metadata").version("moesim")
+    elif name == "frames":
+        value = import_module("moesim.reports.frames")
+    elif name in _HOME:
+        value = getattr(import_module(_HOME[name]), name)
+    else:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    home = _HOME[name]
-    value = import_module(f"{home}.{name}") if name == "frames" else getattr(import_module(home), name)
     globals()[name] = value
     return value
 
 
 def __dir__() -> list[str]:
-    return [*globals(), *_HOME]
+    return sorted({*globals(), *__all__})

@@ -7,7 +7,6 @@ from pathlib import Path
 
 import pytest
 
-from moesim.hwmodels.profile import load_profile
 from moesim.sim.layout.layout import BadLayout
 from moesim.sim.question.refusals import DoesNotFit
 from moesim.sim.question.scenario import load_scenario
@@ -30,7 +29,7 @@ def test_deepseek_v3_takes_about_as_long_as_measured() -> None:
 
 def test_engine_and_recursion_agree_on_it() -> None:
     resolved = resolve(load_scenario(DEEPSEEK))
-    prices = StepPrices(resolved.job, load_profile(resolved.profile), Tuning())
+    prices = StepPrices(resolved.job, resolved.kernels, Tuning())
     assert simulate_step(prices, events=True).timeline.end_s == simulate_step(prices, events=False).timeline.end_s
 
 

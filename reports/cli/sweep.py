@@ -26,7 +26,8 @@ def sweep(
     from moesim.reports.tables.sweep import check_table, sweep_report, write_table
     from moesim.reports.text import console, note, print_json
     from moesim.sim.question.scenario import read_mapping
-    from moesim.sim.variation.sweep import Journal, read_settings, run_sweep
+    from moesim.sim.variation.sweep import Journal, read_settings
+    from moesim.sim.variation.sweep import sweep as predict_all
 
     if out is not None:
         check_table(out)
@@ -35,7 +36,7 @@ def sweep(
     if journal is not None and journal.done:
         note(f"going on: {len(journal.done)} points are done already")
     with progress_bar() as show:
-        table = run_sweep(asked, varied, journal=journal, workers=workers or usable_cores(), dask=dask, progress=show)
+        table = predict_all(asked, varied, journal=journal, workers=workers or usable_cores(), dask=dask, progress=show)
     if json:
         print_json({"settings": list(table.names), "rows": list(table.rows)})
     else:

@@ -11,7 +11,6 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from moesim.calibrate.record.validate import Record
-    from moesim.calibrate.rows.files import RowFile
 
 
 def validate(
@@ -24,41 +23,31 @@ def validate(
     markdown: Annotated[bool, typer.Option("--markdown", help="Print the accuracy tables as Markdown.")] = False,
 ) -> int:
     """Compare predictions with measured runs. Measured values are optional and never read by a prediction."""
-    from moesim.calibrate.record.ranking import ranking
-    from moesim.calibrate.record.summary import summarise
-    from moesim.calibrate.rows.files import load_rows, published_rows
+    from moesim.calibrate.record.validation import validate as predict_and_compare
+    from moesim.calibrate.rows.outcomes import usable_cores
     from moesim.reports.failures import check_writable
+    from moesim.reports.progress import progress_bar
     from moesim.reports.tables.accuracy import accuracy_markdown, accuracy_report
     from moesim.reports.text import console, note, print_json
 
-    files = published_rows() if rows is None else (load_rows(rows),)
-    for file in files:
-        if file.unknown:
-            note(f"note: {file.name}: columns not read: {', '.join(file.unknown)}")
     if out is not None:
         check_writable(out)
-    records = _predict(files)
-    if out is not None:
-        _write(records, out)
-        note(f"predictions: {out}")
-    summary, order = summarise(records), ranking(records)
-    if json:
-        print_json({**summary.to_dict(), "ranking": order.to_dict() if order else None})
-    elif markdown:
-        typer.echo(accuracy_markdown(summary, order), nl=False)
-    else:
-        console().print(accuracy_report(summary, order))
-    return 0
-
-
-def _predict(files: Sequence[RowFile]) -> list[Record]:
-    """All records, with a progress bar on stderr where a person looks at it."""
-    from moesim.calibrate.record.validate import validate_files
-    from moesim.calibrate.rows.outcomes import usable_cores
-    from moesim.reports.progress import progress_bar
-
     with progress_bar() as show:
-        return validate_files(files, usable_cores(), lambda done, total: show("predicting", done, total))
+        validation = predict_and_compare(
+            rows, workers=usable_cores(), progress=lambda done, total: show("predicting", done, total)
+        )
+    for name, columns in validation.unread.items():
+        note(f"note: {name}: columns not read: {', '.join(columns)}")
+    if out is not None:
+        _write(validation.records, out)
+        note(f"predictions: {out}")
+    if json:
+        print_json(validation.to_dict())
+    elif markdown:
+        typer.echo(accuracy_markdown(validation.summary, validation.ranking), nl=False)
+    else:
+        console().print(accuracy_report(validation.summary, validation.ranking))
+    return 0
 
 
 def _write(records: Sequence[Record], path: Path) -> None:

@@ -18,26 +18,19 @@ def whatif(
     from moesim.reports.failures import check_writable
     from moesim.reports.tables.whatif import serve_whatif_report, whatif_report
     from moesim.reports.text import console, note, print_json
-    from moesim.sim.question.scenario import load_scenario
-    from moesim.sim.variation.whatif_serve import ServeWhatIf, whatif_serve
-    from moesim.sim.variation.whatif_train import WhatIf, whatif_train
+    from moesim.sim.variation.whatif import whatif as change_one_by_one
+    from moesim.sim.variation.whatif_train import WhatIf
 
     if figure is not None:
         from moesim.reports.figures.step import check_format
 
         check_writable(figure)
         check_format(figure)
-    asked, title = load_scenario(scenario), f"what if, for {scenario}"
-    answer: WhatIf | ServeWhatIf
-    if asked.serve is not None and asked.train is None:
-        answer = whatif_serve(asked, share)
-        table = serve_whatif_report(answer, title)
-    else:
-        answer = whatif_train(asked, share)
-        table = whatif_report(answer, title)
+    answer, title = change_one_by_one(scenario, share), f"what if, for {scenario}"
     if json:
         print_json(answer.to_dict())
     else:
+        table = whatif_report(answer, title) if isinstance(answer, WhatIf) else serve_whatif_report(answer, title)
         console().print(table)
     if figure is not None:
         from moesim.reports.figures.tornado import write_tornado

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 from collections.abc import Generator
 from dataclasses import dataclass, field
-from itertools import pairwise
 from typing import NamedTuple
 
 import simpy
@@ -78,25 +77,9 @@ class Timeline:
         items = self.program.lanes.get(lane)
         return self.end_s[items[-1]] if items else 0.0
 
-    def busy_s(self, lane: Lane) -> float:
-        """Seconds in which the lane runs an item."""
-        return sum(self.end_s[i] - self.start_s[i] for i in self.program.lanes.get(lane, []))
-
     def ranks(self) -> list[int]:
         """Ranks that run anything, in order."""
         return sorted({lane.rank for lane in self.program.lanes})
-
-    def check(self) -> None:
-        """ValueError when a lane overlaps itself or an item began before what it waits for."""
-        for lane, items in self.program.lanes.items():
-            for before, after in pairwise(items):
-                if self.start_s[after] < self.end_s[before]:
-                    raise ValueError(f"{lane}: {self.program.labels[after]} began before its predecessor ended")
-        for item, deps in enumerate(self.program.deps):
-            for dep in deps:
-                ready = (self.start_s if dep.from_start else self.end_s)[dep.item] + dep.lag_s
-                if self.start_s[item] < ready:
-                    raise ValueError(f"{self.program.labels[item]} began before {self.program.labels[dep.item]}")
 
 
 class Deadlock(Refusal):

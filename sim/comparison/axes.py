@@ -39,7 +39,7 @@ def _doubling(first: float, last: float, by: float = 2.0) -> tuple[float, ...]:
 
 
 def _with_micro_batch(scenario: Mapping[str, Any], value: float) -> dict[str, Any]:
-    """So many sequences per pass, and the nearest larger global batch that they divide."""
+    """`value` sequences per micro-batch, and the nearest larger global batch that they divide."""
     job = resolve(scenario_of(with_settings(scenario, {"train.micro_batch": 1}))).job
     each = round(value) * job.layout.dp * (2 if job.layout.schedule == "dualpipe" else 1)
     least = 2 * job.layout.pp * round(value) * job.layout.dp if job.layout.schedule == "dualpipe" else each
@@ -48,7 +48,7 @@ def _with_micro_batch(scenario: Mapping[str, Any], value: float) -> dict[str, An
 
 
 def _with_length(scenario: Mapping[str, Any], value: float) -> dict[str, Any]:
-    """Sequences of so many tokens, a multiple of what context and tensor parallelism split."""
+    """Sequences of about `value` tokens, a multiple of what context and tensor parallelism split."""
     layout = scenario.get("layout", {})
     each = 2 * layout.get("cp", 1) * layout.get("tp", 1)
     return with_settings(scenario, {"train.seq_len": max(each, round(value / each) * each)})
@@ -66,7 +66,7 @@ def train_axes(scenario: Mapping[str, Any]) -> list[Axis]:
     """What is varied about training; NICs only where the scenario has several scale-up domains."""
     job = resolve(scenario_of(scenario)).job
     shared: Any = {"section": "train"}
-    found = [
+    axes = [
         Axis(name="micro-batch", unit="sequences", grid=_doubling(1, 16), whole=True,
              hours=lambda s, v: train_hours(_with_micro_batch(s, v)), note=_RECOMPUTED, **shared),
         Axis(name="sequence length", unit="tokens", grid=_doubling(512, 131072), whole=True,
@@ -76,10 +76,8 @@ def train_axes(scenario: Mapping[str, Any]) -> list[Axis]:
     ]  # fmt: skip
     if job.cluster.domains > 1:
         grid = _doubling(0.0625, 16, 4)
-        found.append(
-            Axis(name="NIC bandwidth", unit="x of the node's", grid=grid, whole=False, hours=_on_nic, **shared)
-        )
-    return found
+        axes.append(Axis(name="NIC bandwidth", unit="x of the node's", grid=grid, whole=False, hours=_on_nic, **shared))
+    return axes
 
 
 def _clients(scenario: Mapping[str, Any], value: float) -> float:
@@ -97,7 +95,7 @@ def serve_axes(scenario: Mapping[str, Any]) -> list[Axis]:
     """What is varied about serving, under loads that keep the deployment busy."""
     deployment = resolve_serve(scenario_of(scenario)).deployment
     shared: Any = {"section": "serve"}
-    found = [
+    axes = [
         Axis(name="clients at once", unit="", grid=_doubling(1, 4096, 4), whole=True,
              hours=lambda s, v: _clients(saturating(s), v), **shared),
         Axis(name="prompt length", unit="tokens", grid=_doubling(128, 32768, 4), whole=True,
@@ -107,11 +105,11 @@ def serve_axes(scenario: Mapping[str, Any]) -> list[Axis]:
     ]  # fmt: skip
     if deployment.job.layout.gpus > deployment.job.cluster.domain or deployment.prefill is not None:
         grid = _doubling(0.0625, 16, 4)
-        found.append(
+        axes.append(
             Axis(name="NIC bandwidth", unit="x of the node's", grid=grid, whole=False,
                  hours=lambda s, v: serve_hours(saturating(s), Hardware(nic=v)), **shared)
         )  # fmt: skip
-    return found
+    return axes
 
 
 def hours_as_asked(section: str, scenario: Mapping[str, Any]) -> float:

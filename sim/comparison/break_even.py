@@ -92,7 +92,7 @@ def break_evens(
     """Every axis of one section for two named scenarios. `prices`: dollars per GPU-hour of both, or one and one."""
     names, scenarios = (first[0], other[0]), (first[1], other[1])
     ratio = prices[0] / prices[1]
-    found = []
+    points = []
     for axis in (train_axes if section == "train" else serve_axes)(scenarios[0]):
 
         def margin(value: float, axis: Axis = axis) -> float | None:
@@ -102,11 +102,11 @@ def break_evens(
                 return None
             return log(own / others * ratio)
 
-        found.append(_along(axis, margin, names))
-    found.append(_price(section, scenarios, names, prices))
+        points.append(_along(axis, margin, names))
+    points.append(_price(section, scenarios, names, prices))
     if section == "serve":
-        found.append(_traffic(scenarios, names, prices))
-    return found
+        points.append(_traffic(scenarios, names, prices))
+    return points
 
 
 def _along(axis: Axis, margin: Margin, names: tuple[str, str]) -> BreakEven:

@@ -40,13 +40,18 @@ class QualityCost:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Comparison:
-    """Columns in the order asked, twins behind their model; break-even points of the first against each other one."""
+    """Scenarios and dense twins side by side, and where the other one starts to win.
 
-    columns: tuple[Column, ...]
-    break_evens: tuple[BreakEven, ...]
-    quality: tuple[DenseEqual, ...]  # of iso-quality twins
-    quality_costs: tuple[QualityCost, ...]
-    upcycling: Upcycling | None
+    A column's `train` and `serve` hold seconds, tokens per second (of all GPUs unless the name says per GPU), bytes of
+    the fullest GPU, dollars and kWh per million tokens; None for a section that was not asked or does not fit (the
+    reason is in `refusals`). Cheapest means dollars per million tokens, GPU-hours where a GPU has no price.
+    """
+
+    columns: tuple[Column, ...]  # in the order asked, a twin behind its model
+    break_evens: tuple[BreakEven, ...]  # of the first column against each other one, values in the unit of the axis
+    quality: tuple[DenseEqual, ...]  # of iso-quality twins: parameters by published scaling laws (scaling.yaml)
+    quality_costs: tuple[QualityCost, ...]  # both ends of those laws' interval, over the mixture's cost per token
+    upcycling: Upcycling | None  # the run from a dense parent beside the run from scratch, where it was asked for
 
     def gpus_for_same_work(self, column: Column, section: str) -> int | None:
         """GPUs with which a column does the first's work: its tokens per second, or its requests per second."""
@@ -59,7 +64,7 @@ class Comparison:
 
     def verdicts(self) -> list[str]:
         """One sentence per section: who is cheapest per token, and by how much."""
-        found = []
+        sentences = []
         for section, title in (("train", "training"), ("serve", "serving")):
             sides = [(getattr(c, section), c.name) for c in self.columns]
             costs = sorted((side.cost, name) for side, name in sides if side is not None)
@@ -70,18 +75,18 @@ class Comparison:
                     + (" (their intervals overlap)" if cost.low < least.high else "")
                     for cost, name in others
                 )
-                found.append(f"{title}: {best} is cheapest per token; {beside}")
+                sentences.append(f"{title}: {best} is cheapest per token; {beside}")
             if section == "serve":
-                found += self._when_full()
+                sentences += self._when_full()
             for q in self.quality_costs:
                 if q.section == section:
                     ends = [
                         f"{end:.2f} times" if end is not None else "does not fit"
                         for end in (q.lowest_ratio, q.highest_ratio)
                     ]
-                    found.append(f"{title}: over all sizes that scaling laws allow, dense against {q.model}: "
+                    sentences.append(f"{title}: over all sizes that scaling laws allow, dense against {q.model}: "
                                  f"{ends[0]} to {ends[1]}")  # fmt: skip
-        return found
+        return sentences
 
     def _when_full(self) -> list[str]:
         """Who is cheapest with a queue that is never empty, where the load asked leaves GPUs idle."""
@@ -116,11 +121,17 @@ def compare(
     upcycled_from: str = "",
     break_even: bool = True,
 ) -> Comparison:
-    """Set scenarios side by side (records, mappings or files), and the dense twin of every MoE model among them.
+    """Set scenarios side by side, and the dense twin of every MoE model among them.
 
-    `twin`: iso-active, iso-total, iso-memory or iso-quality. `tokens`: also the whole training runs of so many, and
-    what scaling laws are asked at. `upcycled_from`: a dense model that the first scenario's model starts from.
-    ScenarioError where there is nothing to compare, and for everything that one scenario alone would be refused for.
+    scenarios: files' paths, mappings or Scenarios; each with a train section, a serve section, or both.
+    twin: iso-active, iso-total (parameters), iso-memory (bytes of the fullest GPU) or iso-quality (loss by published
+        scaling laws); the twin keeps cluster, batch and load, its layout is moved until it fits.
+    tokens: also the whole training runs over that many tokens, and the tokens at which scaling laws are asked.
+    upcycled_from: a dense model whose checkpoint the first scenario's model starts from; needs `tokens`.
+    break_even: search the batch, length, bandwidth, price and traffic at which the winner changes (seconds to minutes).
+
+    Raises ScenarioError where there is nothing to compare, DoesNotFit where no column fits, and ScenarioError with the
+    column's name for everything that one scenario alone would be refused for.
     """
     if tokens is not None and not 0.0 < tokens < inf:
         raise ScenarioError(f"tokens={tokens} must be above zero, for example 14.8e12")
@@ -184,15 +195,15 @@ def _require_answers(columns: Sequence[Column]) -> None:
 
 def _points(questions: Sequence[Question], columns: Sequence[Column]) -> list[BreakEven]:
     """Break-even points of the first column against each other one, in the sections that both have."""
-    found = []
+    points = []
     for section in SECTIONS:
         first = getattr(columns[0], section)
         for question, column in zip(questions[1:], columns[1:], strict=True):
             other = getattr(column, section)
             if first is not None and other is not None:
                 one, two = ((q.name, q.sections[section]) for q in (questions[0], question))
-                found += break_evens(one, two, _prices(first, other), section)
-    return found
+                points += break_evens(one, two, _prices(first, other), section)
+    return points
 
 
 def _times(ratio: float) -> str:
@@ -203,7 +214,7 @@ def _quality_costs(
     questions: Sequence[Question], columns: Sequence[Column], quality: Sequence[tuple[int, DenseEqual]]
 ) -> list[QualityCost]:
     """Both ends of the scaling laws' interval priced like the mixture itself."""
-    found = []
+    quality_costs = []
     for number, equal in quality:
         whole = {key: value for section in questions[number].sections.values() for key, value in section.items()}
         ends = [sections_of_size(whole, size) for size in (equal.low, equal.high)]
@@ -212,10 +223,10 @@ def _quality_costs(
             if own is not None:
                 costs = [_cost(section, end.get(section)) for end in ends]
                 low, high = (None if cost is None else cost / own.cost.value for cost in costs)
-                found.append(
+                quality_costs.append(
                     QualityCost(model=columns[number].name, section=section, lowest_ratio=low, highest_ratio=high)
                 )
-    return found
+    return quality_costs
 
 
 def _cost(section: str, scenario: Mapping[str, Any] | None) -> float | None:

@@ -103,12 +103,12 @@ def saturating(scenario: Mapping[str, Any]) -> dict[str, Any]:
     load = scenario["serve"]["requests"]
     if load.get("kind") in ("closed", "offline"):
         return dict(scenario)
-    found = resolve_serve(scenario_of(scenario)).workload.requests
-    count = min(len(found), 500)
+    requests = resolve_serve(scenario_of(scenario)).workload.requests
+    count = min(len(requests), 500)
     queued = {
         "kind": "offline",
         "count": count,
-        "input_tokens": round(sum(found.input_tokens) / len(found)),
-        "output_tokens": round(sum(found.output_tokens) / len(found)),
+        "input_tokens": round(sum(requests.input_tokens) / len(requests)),
+        "output_tokens": round(sum(requests.output_tokens) / len(requests)),
     }
     return {**scenario, "serve": {**scenario["serve"], "requests": queued}}

@@ -59,7 +59,7 @@ def fitting_train(scenario: Mapping[str, Any]) -> tuple[Question, str]:
 
     DoesNotFit when none of them does.
     """
-    found: list[tuple[float, Question, str]] = []
+    fitting: list[tuple[float, Question, str]] = []
     least = float("inf")
     for candidate, said in _train_layouts(scenario):
         try:
@@ -70,15 +70,15 @@ def fitting_train(scenario: Mapping[str, Any]) -> tuple[Question, str]:
         if size <= usable:
             if not said:
                 return candidate, ""
-            found.append((_step_s(candidate), candidate, said))
-            if len(found) == _TRIES:
+            fitting.append((_step_s(candidate), candidate, said))
+            if len(fitting) == _TRIES:
                 break
-    if not found:
+    if not fitting:
         raise DoesNotFit(
             f"does not fit on {scenario['cluster'].get('gpus')} GPUs: the most that tensor and pipeline parallelism "
             f"and recompute save leaves {least:.1f} times a GPU's memory; use more or larger GPUs"
         )
-    _, best, said = min(found, key=lambda f: f[0])
+    _, best, said = min(fitting, key=lambda f: f[0])
     return best, said
 
 

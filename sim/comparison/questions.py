@@ -28,13 +28,13 @@ class Question:
 
 def read_scenarios(scenarios: Sequence[Asked]) -> list[tuple[str, dict[str, Any]]]:
     """(name, mapping) of every scenario, checked; names are file stems or models and unique."""
-    found: list[tuple[str, dict[str, Any]]] = []
+    named: list[tuple[str, dict[str, Any]]] = []
     for scenario in scenarios:
         checked = scenario_of(scenario)
         name = Path(scenario).stem if isinstance(scenario, str | Path) else load_model(checked.model).name
         mapping = {k: v for k, v in checked.model_dump(exclude_unset=True).items() if v is not None}
-        found.append((_unique(name, [other for other, _ in found]), mapping))
-    return found
+        named.append((_unique(name, [other for other, _ in named]), mapping))
+    return named
 
 
 def _unique(name: str, taken: Sequence[str]) -> str:
@@ -58,13 +58,13 @@ def questions_of(
             raise ScenarioError(f"{name} has neither a train nor a serve section: nothing comparable")
         questions.append(Question(name=name, model=mapping["model"], sections=sections, refusals={}, notes=()))
         if twin and load_model(mapping["model"]).is_moe:
-            found = twin_of(twin, mapping, tokens)
-            if found.quality is not None:
-                quality.append((len(questions) - 1, found.quality))
+            dense = twin_of(twin, mapping, tokens)
+            if dense.quality is not None:
+                quality.append((len(questions) - 1, dense.quality))
             questions.append(
                 Question(
-                    name=_unique(found.name, [q.name for q in questions]), model=found.model, sections=found.sections,
-                    refusals=found.refusals, notes=found.notes,
+                    name=_unique(dense.name, [q.name for q in questions]), model=dense.model, sections=dense.sections,
+                    refusals=dense.refusals, notes=dense.notes,
                 )
             )  # fmt: skip
     return questions, quality

@@ -120,8 +120,8 @@ _FORMS: dict[str, Callable[[Mapping[str, float], Mixture, float], float]] = {
 
 @cache
 def _records() -> dict[str, dict[str, Any]]:
-    found: dict[str, dict[str, Any]] = read_yaml(_LAWS)
-    return found
+    records: dict[str, dict[str, Any]] = read_yaml(_LAWS)
+    return records
 
 
 def law_value(name: str, mixture: Mixture) -> LawValue | None:

@@ -54,7 +54,7 @@ class TrainSide:
         return Cost(middle, middle * self.low_s / self.step_time_s, middle * self.high_s / self.step_time_s)
 
     def gpus_for(self, tokens_per_s: float) -> int:
-        """GPUs that train so many tokens a second at this rate per GPU: scaling without loss."""
+        """GPUs that train `tokens_per_s` at this rate per GPU: scaling without loss."""
         return ceil(round(tokens_per_s / self.tokens_per_s_per_gpu, 6))
 
 

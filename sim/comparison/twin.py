@@ -132,21 +132,21 @@ def twin_scenario(scenario: Mapping[str, Any], arch: ModelArch, twin: ModelArch 
     `twin`: the dense model; left out, that of equal active parameters. In serving the GPUs of a replica that held
     requests of their own (attention data parallelism) become one tensor group, as experts did over them.
     """
-    found = {key: value for key, value in scenario.items() if key != "routing"}
+    question = {key: value for key, value in scenario.items() if key != "routing"}
     layout = {**scenario.get("layout", {}), "ep": 1, "etp": 1}
-    found["model"] = as_mapping(twin or dense_twin(arch))
+    question["model"] = as_mapping(twin or dense_twin(arch))
     if twin is not None and twin.num_layers != arch.num_layers:
         layout.pop("stage_layers", None)
     if "train" in scenario or "serve" not in scenario:
         train = scenario.get("train", {})
-        found["train"] = {key: value for key, value in train.items() if key != "capacity_factor"}
+        question["train"] = {key: value for key, value in train.items() if key != "capacity_factor"}
     if "serve" in scenario:
         serve = scenario["serve"]
         layout["tp"] = layout.get("tp", 1) * serve.get("attention_dp", 1)
-        found["serve"] = {k: v for k, v in serve.items() if k not in ("attention_dp", "expert_slots", "offload")}
+        question["serve"] = {k: v for k, v in serve.items() if k not in ("attention_dp", "expert_slots", "offload")}
         if serve.get("pools"):
-            found["serve"]["pools"] = {name: _one_group(pool) for name, pool in serve["pools"].items()}
-    return {**found, "layout": layout}
+            question["serve"]["pools"] = {name: _one_group(pool) for name, pool in serve["pools"].items()}
+    return {**question, "layout": layout}
 
 
 def _one_group(pool: Mapping[str, Any]) -> dict[str, Any]:

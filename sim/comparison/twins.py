@@ -57,9 +57,10 @@ def twin_of(kind: str, scenario: Mapping[str, Any], tokens: float | None = None)
     name = f"{arch.name} {kind} twin"
     twin = dense_twin(arch) if kind == "iso-active" else dense_of_size(arch, size, name.replace(" ", "-"))
     question = twin_scenario(scenario, arch, twin)
-    found, refusals, moved = _with_room(question)
+    sections, refusals, moved = _with_room(question)
     return Twin(
-        name=name, model=question["model"], sections=found, refusals=refusals, notes=(*notes, *moved), quality=quality
+        name=name, model=question["model"], sections=sections, refusals=refusals, notes=(*notes, *moved),
+        quality=quality,
     )  # fmt: skip
 
 
@@ -71,18 +72,18 @@ def sections_of_size(scenario: Mapping[str, Any], size: float) -> Mapping[str, d
 
 def _with_room(question: dict[str, Any]) -> tuple[dict[str, dict[str, Any]], dict[str, str], list[str]]:
     """The question per section, with layouts that fit; why some fit nowhere; what was changed."""
-    found: dict[str, dict[str, Any]] = {}
+    sections: dict[str, dict[str, Any]] = {}
     refusals: dict[str, str] = {}
     notes: list[str] = []
     for section, fit in (("train", fitting_train), ("serve", fitting_serve)):
         if section in question:
             try:
-                found[section], said = fit(only(question, section))
+                sections[section], said = fit(only(question, section))
                 if said:
                     notes.append(f"{section}: does not fit laid out as asked; laid out with {said}")
             except DoesNotFit as refusal:
                 refusals[section] = str(refusal)
-    return found, refusals, notes
+    return sections, refusals, notes
 
 
 def only(question: Mapping[str, Any], section: str) -> dict[str, Any]:

@@ -64,6 +64,3 @@ class LayerContext:
     def group(self, kind: str) -> Group:
         """The layout's communicator of this kind."""
         return self.layout.group(kind, self.cluster)
-
-
-__all__ = ["ExpertLoad", "LayerContext"]  # builders take both from here

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from moesim.hwmodels.work import Comm, ExpertExchange
-from moesim.sim.layers.context import ExpertLoad, LayerContext
+from moesim.sim.layers.context import LayerContext
 from moesim.sim.layers.dense import (
     PASSES,
     cast_bytes,
@@ -18,6 +18,7 @@ from moesim.sim.layers.dense import (
 )
 from moesim.sim.layers.exchange import STAGES, TRAINING, ExpertTokens, expert_exchange
 from moesim.sim.layers.steps import Exchange, GroupedLinear, Linear, Pointwise, Step
+from moesim.sim.layout.placement import ExpertLoad
 from moesim.sim.model.arch import LayerKind, MoeArch
 
 _SCORE_BYTES = 4.0  # routers score in fp32

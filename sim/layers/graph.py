@@ -45,11 +45,3 @@ class Segment:
     ops: tuple[Op, ...]
     host_s: float = 0.0  # what the CPU needs to issue it, running ahead of the GPU
     blocks: tuple[HostBlock, ...] = ()  # or: stretches after which CPU and GPU wait for each other
-
-    def check(self) -> None:
-        """ValueError when an op waits for itself or for a later one (a deadlock on real streams)."""
-        for i, op in enumerate(self.ops):
-            if op.stream not in STREAMS:
-                raise ValueError(f"{self.name}: {op.name} runs on unknown stream {op.stream!r}")
-            if any(j >= i or j < 0 for j in op.after):
-                raise ValueError(f"{self.name}: {op.name} waits for an op that does not precede it")

@@ -78,6 +78,3 @@ def ssm_steps(ctx: LayerContext, kind: str) -> list[Step]:
     steps.append(linear(ctx, "ssm.out", t, h, inner))
     steps += [*leave_tensor_parallel(ctx, "ssm.leave"), residual(ctx, "ssm.residual")]
     return steps
-
-
-__all__ = ["ssm_steps"]

@@ -113,23 +113,26 @@ class LayerKind:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ModelArch:
-    """A whole model. `layers` lists every layer in order; MTP modules come on top of it."""
+    """A whole model: widths in elements, lengths in tokens, nothing per GPU. MTP modules come on top of `layers`.
+
+    `attention`, `ffn`, `moe` and `ssm` hold the sizes that all layers of that kind share; None where none is of it.
+    """
 
     name: str
-    hidden: int
-    layers: tuple[LayerKind, ...]
+    hidden: int  # width of the residual stream
+    layers: tuple[LayerKind, ...]  # every layer in order, an encoder's first
     attention: AttentionArch | None
     ffn: FfnArch | None
     moe: MoeArch | None
     ssm: SsmArch | None
-    vocab: int
-    tied_embeddings: bool
-    max_context: int
+    vocab: int  # rows of the embedding
+    tied_embeddings: bool  # the output head is the embedding
+    max_context: int  # tokens of the longest sequence
     bias: bool = False  # biases in every linear layer
     layernorm: bool = False  # norms with bias instead of RMSNorm
     norms_per_layer: int = 2
-    learned_positions: int = 0
-    mtp_layers: int = 0
+    learned_positions: int = 0  # rows of a position table; 0: none (rotary)
+    mtp_layers: int = 0  # modules that predict further tokens
     fp8_blocks: bool = False  # its published 8-bit checkpoint scales blocks of 128 x 128 weights, not whole matrices
     source: str = ""
     notes: str = ""

@@ -58,10 +58,10 @@ def load_model(model: str | Path | Mapping[Any, Any]) -> ModelArch:
 
 def model_record(name: str) -> Mapping[str, Any]:
     """The catalogue file of a model (name or alias) as it is written, with aliases, source and notes."""
-    found = _canonical(name)
-    if found is None:
+    canonical = _canonical(name)
+    if canonical is None:
         raise ArchError(f"unknown model {short(name)}; {did_you_mean(name, list(model_names()))}")
-    record: Mapping[str, Any] = _read(_ARCHS / f"{found}.yaml")
+    record: Mapping[str, Any] = _read(_ARCHS / f"{canonical}.yaml")
     return record
 
 

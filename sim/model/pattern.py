@@ -103,9 +103,9 @@ class _Parser:
     def _take(self, mark: str) -> bool:
         while self._text[self._at : self._at + 1].isspace():
             self._at += 1
-        found = self._text.startswith(mark, self._at)
-        self._at += len(mark) if found else 0
-        return found
+        taken = self._text.startswith(mark, self._at)
+        self._at += len(mark) if taken else 0
+        return taken
 
     def _limit(self, layers: int) -> None:
         if layers > MAX_LAYERS:

@@ -30,10 +30,10 @@ def sizes(text: str) -> tuple[int, ...]:
         return tuple(dict.fromkeys(numbers))
     if numbers[1] < numbers[0]:
         raise ScenarioError(f"gpus={text!r} counts down; write the smaller number first")
-    found = [numbers[0]]
-    while found[-1] * 2 <= numbers[1]:
-        found.append(found[-1] * 2)
-    return tuple(found)
+    doubled = [numbers[0]]
+    while doubled[-1] * 2 <= numbers[1]:
+        doubled.append(doubled[-1] * 2)
+    return tuple(doubled)
 
 
 def token_count(text: str) -> float | None:
@@ -48,12 +48,12 @@ def token_count(text: str) -> float | None:
 
 def axes(texts: Iterable[str]) -> dict[str, tuple[object, ...]]:
     """'tp=4,8' as {"tp": (4, 8)}. ScenarioError for axes or values that do not exist."""
-    found: dict[str, tuple[object, ...]] = {}
+    values: dict[str, tuple[object, ...]] = {}
     for name, words in named_words(texts, "train"):
         if name not in AXES:
             raise ScenarioError(f"{name!r} is not searched; {did_you_mean(name, list(AXES))}")
-        found[name] = tuple(_value(name, word) for word in words)
-    return found
+        values[name] = tuple(_value(name, word) for word in words)
+    return values
 
 
 def named_words(texts: Iterable[str], section: str) -> Iterator[tuple[str, tuple[str, ...]]]:

@@ -16,6 +16,7 @@ from moesim.hwmodels.profile import Profile, is_profile_file, load_profile
 from moesim.sim.model.arch import ModelArch
 from moesim.sim.model.catalogue import load_model
 from moesim.sim.question.scenario import Scenario, ScenarioError
+from moesim.sim.question.sections import TrainAsk
 from moesim.traces.routing import Routing, load_counts
 
 
@@ -139,3 +140,10 @@ def without_training(scenario: dict[str, object]) -> dict[str, object]:
     kept = {key: value for key, value in layout.items() if key not in _LAYOUT_OF_TRAINING}
     rest = {key: value for key, value in scenario.items() if key not in ("train", "layout", *_OF_TRAINING)}
     return rest | ({"layout": kept} if layout else {})
+
+
+def training_of(scenario: Scenario) -> TrainAsk:
+    """The training section. ScenarioError where there is none."""
+    if scenario.train is None:
+        raise ScenarioError("the scenario has no train section; add train: {global_batch: ..., seq_len: ...}")
+    return scenario.train

@@ -39,7 +39,20 @@ class ScenarioError(Refusal):
 
 
 class Scenario(Strict):
-    """A whole question."""
+    """A whole question: a model, machines, a layout, and a training step, a deployment under a load, or both.
+
+    model: a catalogue name, a path to a Hugging Face config.json, or a mapping of sizes.
+    cluster: gpus (how many in all) and node or gpu (a catalogue name); rates in bytes/s, or text as "400 Gb/s".
+    layout: degrees of parallelism (tp, pp, vpp, cp, ep, etp); data parallelism follows. In serving: of one replica.
+    train: global_batch (sequences per step of the whole job), micro_batch (per GPU group), seq_len (tokens), precision.
+    serve: engine, precision, requests (the load, in tokens and requests per second), slo (seconds).
+    routing: how tokens spread over experts: balanced, {lognormal: sigma} or {counts: file}.
+    stack: the training software, a name or a mapping of name and settings. release: its 'YY.MM'.
+    profile: a GPU or file whose measured kernels are used. corrections: a file of own runs, for training.
+    price_usd_per_gpu_hour: US dollars, in place of the catalogue's.
+
+    A value that cannot be raises ScenarioError in parse_scenario, in load_scenario and in every verb.
+    """
 
     model: str | dict[str, Any]
     cluster: ClusterAsk
@@ -179,10 +192,10 @@ def load_scenario(path: str | Path) -> Scenario:
 
 def read_mapping(path: str | Path) -> dict[str, Any]:
     """A scenario file as it is written, not checked yet. ScenarioError when it is missing or no mapping."""
-    found = _read(Path(path))
-    if not isinstance(found, dict):
-        raise ScenarioError(f"{str(path)[:200]}: a scenario is a mapping of keys, not {type(found).__name__}")
-    return found
+    mapping = _read(Path(path))
+    if not isinstance(mapping, dict):
+        raise ScenarioError(f"{str(path)[:200]}: a scenario is a mapping of keys, not {type(mapping).__name__}")
+    return mapping
 
 
 def _read(file: Path) -> Any:

@@ -182,7 +182,7 @@ class PoolsAsk(Strict):
 
 
 class SpeculativeAsk(Strict):
-    """Drafted tokens per step and the probability that one is accepted."""
+    """Drafted tokens per pass and the probability that one is accepted."""
 
     tokens: int = Field(ge=1, le=64)
     acceptance: float = Field(ge=0, le=1)

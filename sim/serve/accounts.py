@@ -29,7 +29,7 @@ _LATE = 0.2  # assumed: an open loop whose last tenth waits that share of the ru
 
 @dataclass(frozen=True, slots=True)
 class Spread:
-    """Mean and quantiles of one latency, seconds."""
+    """Mean and quantiles (50, 90, 99 %) of one latency over the requests that count, seconds; zeros where none does."""
 
     mean: float
     p50: float
@@ -80,26 +80,26 @@ def latencies_of(run: ServeRun, warmup: float = 0.0) -> Latencies:
     return latencies(run.log, warmup, run.stream_tokens)
 
 
-def goodput_per_s(found: Latencies, ttft_s: float, tpot_s: float) -> float:
+def goodput_per_s(timings: Latencies, ttft_s: float, tpot_s: float) -> float:
     """Requests per second that met both limits; a single token needs no second one."""
-    if not len(found.e2e_s):
+    if not len(timings.e2e_s):
         return 0.0
-    ends = found.arrival_s + found.e2e_s
-    span = float(ends.max() - found.arrival_s.min())
-    each = (found.e2e_s - found.ttft_s) / np.maximum(1.0, found.tokens - 1.0)
-    good = (found.ttft_s <= ttft_s) & (each <= tpot_s)
+    ends = timings.arrival_s + timings.e2e_s
+    span = float(ends.max() - timings.arrival_s.min())
+    each = (timings.e2e_s - timings.ttft_s) / np.maximum(1.0, timings.tokens - 1.0)
+    good = (timings.ttft_s <= ttft_s) & (each <= tpot_s)
     return float(good.sum()) / span if span > 0 else 0.0
 
 
-def label_of(found: Latencies, rate_per_s: float, capacity_per_s: float, closed: bool) -> str:
+def label_of(timings: Latencies, rate_per_s: float, capacity_per_s: float, closed: bool) -> str:
     """stable, backlogged (the queue grew during the run) or overloaded (more comes than can ever be served)."""
     if closed or rate_per_s <= 0.0:
         return "stable"
     if rate_per_s > capacity_per_s:
         return "overloaded"
-    tenth = max(1, len(found.ttft_s) // 10)
-    span = float(found.arrival_s[-1] - found.arrival_s[0])
-    grown = float(found.ttft_s[-tenth:].mean() - found.ttft_s[:tenth].mean())
+    tenth = max(1, len(timings.ttft_s) // 10)
+    span = float(timings.arrival_s[-1] - timings.arrival_s[0])
+    grown = float(timings.ttft_s[-tenth:].mean() - timings.ttft_s[:tenth].mean())
     return "backlogged" if span > 0 and grown > _LATE * span else "stable"
 
 
@@ -109,7 +109,7 @@ def span_s(run: ServeRun) -> float:
 
 
 def decode_shares(machine: Machine, replica: Replica) -> dict[str, float]:
-    """Seconds of the decode steps of a replica by part."""
+    """Seconds of the decode passes of a replica by part."""
     total: dict[str, float] = {}
     for batch, steps in replica.steps_at.items():
         cached = replica.cached_steps / max(1, sum(replica.steps_at.values()))
@@ -125,21 +125,21 @@ def utilisation(run: ServeRun) -> dict[str, float]:
     if run.prefill_machine is not None and run.prefill_replicas is not None:
         pools += [(run.prefill_machine, r) for r in run.prefill_replicas]
     whole = span * len(pools)
-    found: dict[str, float] = {}
+    shares: dict[str, float] = {}
     for machine, replica in pools:
         parts = decode_shares(machine, replica)
         scale = (replica.busy_s - replica.prefill_busy_s) / (sum(parts.values()) or 1.0)
         parts = {name: seconds * scale for name, seconds in parts.items()} | {"prefill": replica.prefill_busy_s}
         for name, seconds in parts.items():
-            found[name] = found.get(name, 0.0) + seconds / whole
-    found = dict(sorted(found.items(), key=lambda item: -item[1]))
-    return found | {"idle": max(0.0, 1.0 - sum(found.values()))}
+            shares[name] = shares.get(name, 0.0) + seconds / whole
+    shares = dict(sorted(shares.items(), key=lambda item: -item[1]))
+    return shares | {"idle": max(0.0, 1.0 - sum(shares.values()))}
 
 
 def costs_of(run: ServeRun, deployment: Deployment, price: Price | None) -> dict[str, float | str]:
     """Dollars and joules of a run. Workers of pools weigh as much as they have GPUs; GPUs beside the pools idle.
 
-    Of the split by steps, prompts pay for those that carry them, outputs for the rest; all other figures are of all.
+    Of the split by passes, prompts pay for those that carry them, outputs for the rest; all other figures are of all.
     """
     gpu, span = run.machine.job.cluster.gpu, span_s(run)
     prompts, outputs = float(sum(run.log.prompt)), float(sum(run.log.output))
@@ -167,7 +167,7 @@ def costs_of(run: ServeRun, deployment: Deployment, price: Price | None) -> dict
 
 
 def _busy_gpu_s(run: ServeRun) -> tuple[float, float]:
-    """GPU-seconds of all steps, and of those that carry prompts, of workers by their GPUs."""
+    """GPU-seconds of all passes, and of those that carry prompts, of workers by their GPUs."""
     pools = [(run.machine, run.replicas)]
     if run.prefill_machine is not None and run.prefill_replicas is not None:
         pools.append((run.prefill_machine, run.prefill_replicas))

@@ -26,7 +26,7 @@ def drained_per_s(deployment: Deployment, load: Workload, tuning: Tuning, priced
 
 
 def _queued(r: Requests, count: int) -> Requests:
-    """So many requests, all there at once, lengths again from the start where there are fewer."""
+    """`count` requests, all there at once, lengths again from the start where there are fewer."""
     times = -(-count // len(r))
     return Requests(
         (0.0,) * count, (r.input_tokens * times)[:count], (r.output_tokens * times)[:count], (r.prefix * times)[:count]

@@ -28,7 +28,7 @@ def frontier(resolved: ResolvedServe, clients: tuple[int, ...] = CLIENTS) -> tup
     """A point per number of clients; lengths are those of the resolved load, again from the start when they run out."""
     tuning, priced = resolved.tuning(), PricedJobs()
     deployment, asked = resolved.deployment, resolved.workload.requests
-    found = []
+    points = []
     for count in clients:
         n = max(_PER_CLIENT * count, 8)
         inputs, outputs = (tuple(column[i % len(asked)] for i in range(n)) for column in _lengths(asked))
@@ -39,8 +39,8 @@ def frontier(resolved: ResolvedServe, clients: tuple[int, ...] = CLIENTS) -> tup
         if tpot <= 0.0:  # single tokens have no pace
             continue
         rate = sum(run.log.output) / span_s(run) / deployment.gpus
-        found.append(FrontierPoint(count, float(seen.ttft_s.mean()), tpot, rate))
-    return tuple(found)
+        points.append(FrontierPoint(count, float(seen.ttft_s.mean()), tpot, rate))
+    return tuple(points)
 
 
 def _lengths(requests: Requests) -> tuple[tuple[int, ...], tuple[int, ...]]:

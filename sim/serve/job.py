@@ -1,4 +1,4 @@
-"""ServeJob: everything that decides the steps of one replica, resolved; and the number formats of its parts."""
+"""ServeJob: everything that decides the passes of one replica, resolved; and the number formats of its parts."""
 
 from __future__ import annotations
 
@@ -29,14 +29,14 @@ class Formats:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Speculation:
-    """Draft `tokens` per step with the model's own prediction modules; each is accepted with this probability."""
+    """Draft `tokens` per pass with the model's own prediction modules; each is accepted with this probability."""
 
     tokens: int
     acceptance: float
 
     @property
     def tokens_per_step(self) -> float:
-        """Mean tokens that one step yields: 1 + a + a^2 + ... (drafts after a rejection are lost)."""
+        """Mean tokens that one pass yields: 1 + a + a^2 + ... (drafts after a rejection are lost)."""
         return sum(self.acceptance**i for i in range(self.tokens + 1))
 
 
@@ -62,14 +62,14 @@ class Adapters:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ServeJob:
-    """Everything that decides what one step of one replica costs and what its GPUs hold."""
+    """Everything that decides what one pass of one replica costs and what its GPUs hold."""
 
     arch: ModelArch
     cluster: Cluster
     layout: Layout  # of one replica; its dp is the attention data parallelism
     engine: Engine
     formats: Formats
-    kernels: Profile = field(repr=False)  # fits that its steps are priced with
+    kernels: Profile = field(repr=False)  # fits that its passes are priced with
     routing: Routing = field(default_factory=Routing)
     speculation: Speculation | None = None
     offload: Offload | None = None

@@ -80,7 +80,7 @@ class Blocks:
         self._phase = [0] * size
 
     def of(self, tokens: int) -> int:
-        """Blocks that so many tokens of one sequence fill."""
+        """Blocks that `tokens` tokens of one sequence fill."""
         return -(-tokens // self.size)
 
     def grow(self, tokens: int, step: int, count: int = 1) -> None:
@@ -98,7 +98,7 @@ class Blocks:
         return (cached + batch * (self.size - 1)) // self.size + self.held > self.total
 
     def steps_that_fit(self, k: int, cached: int, batch: int, step: int) -> int:
-        """The most of k steps for which there are blocks."""
+        """The most of k passes for which there are blocks."""
         low, high = 0, k
         while low < high:
             middle = (low + high + 1) // 2

@@ -1,6 +1,6 @@
-"""What one layer computes in an inference step: the builders of training, with the cores and exchanges of serving.
+"""What one layer computes in an inference pass: the builders of training, with the cores and exchanges of serving.
 
-A step works on `tokens` new tokens of one tensor group. Everything but the attention core depends on their number
+A pass works on `tokens` new tokens of one tensor group. Everything but the attention core depends on their number
 only; the core depends on what each sequence holds in its cache, and is priced apart (sim/serve/step_parts.py).
 """
 
@@ -34,7 +34,7 @@ from moesim.sim.software.stack import Tuning
 
 
 def context(job: ServeJob, tuning: Tuning, tokens: int) -> LayerContext:
-    """What the layer builders need to know for a step of `tokens` tokens per tensor group."""
+    """What the layer builders need to know for a pass of `tokens` tokens per tensor group."""
     return LayerContext(
         arch=job.arch,
         layout=job.layout,

@@ -1,4 +1,4 @@
-"""predict_serve: the verb that ties scenario, memory, steps, queue and money together."""
+"""predict_serve: the verb that ties scenario, memory, passes, queue and money together."""
 
 from __future__ import annotations
 
@@ -18,10 +18,18 @@ _COMMUNICATION = ("tp_comm", "ep_comm", "pp_comm")
 
 
 def predict_serve(scenario: Asked, *, requests: str | Path | None = None) -> ServePrediction:
-    """Predict how a deployment serves a load (record, mapping or file; `requests`: a trace instead of its load).
+    """Predict how a deployment serves a load: latencies, throughput, goodput, memory per GPU, energy and money.
 
-    Raises ScenarioError, BadLayout, BadTrace, ArchError, FactError, StackError or NoFit for questions that cannot be
-    answered, and DoesNotFit when weights or the longest request have no room.
+    scenario: a file's path, a mapping or a Scenario, with a serve section.
+    requests: a CSV of arrival_s,input_tokens,output_tokens[,prefix] in place of the scenario's load.
+
+    Every request is simulated: continuous batching with paged caches as the named engine does it, kernels priced by
+    fits of measured ones, the engine's own time by constants that are fitted on published runs or assumed
+    (software/engines/constants.yaml says which).
+
+    Raises ScenarioError for a wrong or missing key, BadLayout for degrees or GPUs that cannot be, BadTrace for an
+    unreadable trace, ArchError, FactError and StackError for a model, machine or engine that does not exist, NoFit for
+    kernels nobody measured, DoesNotFit when weights or the longest request have no room.
     """
     scenario = scenario_of(scenario)
     resolved = resolve_serve(scenario, requests)

@@ -20,33 +20,41 @@ class Range:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ServePrediction:
-    """Latencies in seconds, rates per second of the whole deployment unless the name says per GPU."""
+    """A deployment under a load: latencies in seconds, rates per second of all replicas unless the name says per GPU.
 
-    ttft_s: Spread
-    tpot_s: Spread
-    e2e_s: Spread
-    intervals: dict[str, Range]  # of ttft_s and tpot_s (means) and output_tokens_per_s
-    band: str
+    Latencies are of the requests after the warm-up, as clients see them; rates, money and utilisation are of the whole
+    run. `cost` holds gpu_hours, energy_joules, joules_per_output_token (the GPUs alone), facility_energy_joules,
+    facility_joules_per_output_token (at the meter) and energy_note; where the GPU has a price also usd_per_gpu_hour,
+    price_source, usd_per_million_tokens (prompts and outputs alike), usd_per_million_output_tokens (all that the GPUs
+    cost over the outputs), and the same split by passes: prompt_steps_usd_per_million_input_tokens,
+    other_steps_usd_per_million_output_tokens. GPUs that idle beside pools are paid.
+    """
+
+    ttft_s: Spread  # from arrival to the first token
+    tpot_s: Spread  # between two tokens after the first; requests of one token left out
+    e2e_s: Spread  # from arrival to the last token
+    intervals: dict[str, Range]  # 90 %, of ttft_s and tpot_s (means) and output_tokens_per_s
+    band: str  # the class of published runs whose errors gave them
     requests: int
     requests_per_s: float
     input_tokens_per_s: float
     output_tokens_per_s: float
-    output_tokens_per_s_per_gpu: float
-    goodput_per_s: float
-    label: str
-    capacity_requests_per_s: float
+    output_tokens_per_s_per_gpu: float  # of the GPUs that serve
+    goodput_per_s: float  # requests within both limits of serve.slo
+    label: str  # stable, backlogged (the queue grew) or overloaded (more comes than can be served)
+    capacity_requests_per_s: float  # with a queue that is never empty
     kv_blocks: int  # of one replica
     kv_use: float  # largest share of the blocks in use
     preemptions: int
-    mean_batch: float
-    utilisation: dict[str, float]  # share of the wall time by part, all replicas; "idle" is the rest
-    exposed_communication: float
-    memory: dict[str, float]
+    mean_batch: float  # decoding sequences per decode pass of a replica
+    utilisation: dict[str, float]  # share of the wall time by part, mean over replicas; "idle" is the rest, sums to 1
+    exposed_communication: float  # of those shares: tp_comm, ep_comm and pp_comm
+    memory: dict[str, float]  # bytes of the fullest GPU: weights, adapters, work, cache_bytes (for keys and values)
     cost: dict[str, float | str]
-    sources: dict[str, float]
-    assumptions: tuple[str, ...]
-    resolved: ResolvedServe = field(repr=False)
-    run: ServeRun = field(repr=False)
+    sources: dict[str, float]  # share of the priced kernels by evidence; sums to 1
+    assumptions: tuple[str, ...]  # what the scenario did not say, and constants that were not measured
+    resolved: ResolvedServe = field(repr=False)  # the deployment and its load with everything decided
+    run: ServeRun = field(repr=False)  # what happened to every request, and every replica's counters
 
     def to_dict(self) -> dict[str, Any]:
         """Ready for JSON."""

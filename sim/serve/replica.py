@@ -1,8 +1,8 @@
-"""Replica: one serving engine at work, turn by turn: prefill chunks as steps, decode steps in closed-form jumps.
+"""Replica: one serving engine at work, turn by turn: prefill chunks as passes, decode passes in closed-form jumps.
 
-A turn is either one step that carries prompt tokens, or k decode steps at once. All running sequences gain one token
-per step, so that a step counter, the number of sequences and the sum of their cached tokens are the whole state, and
-one heap entry per request says at which step it finishes. With step times a + b K, k steps of B sequences that hold K
+A turn is either one pass that carries prompt tokens, or k decode passes at once. All running sequences gain one token
+per pass, so that a pass counter, the number of sequences and the sum of their cached tokens are the whole state, and
+one heap entry per request says at which pass it finishes. With pass times a + b K, k passes of B sequences that hold K
 tokens take k a + b (k K + B k (k - 1) / 2).
 """
 
@@ -25,11 +25,11 @@ class Costs(Protocol):
     """What the loop needs to know about seconds (see sim/serve/step.py)."""
 
     def decode(self, batch: int) -> tuple[float, float]:
-        """(a, b) of a decode step."""
+        """(a, b) of a decode pass."""
         ...
 
     def mixed(self, chunks: list[tuple[int, int]], batch: int, cached: float) -> float:
-        """Seconds of a step that carries prompt chunks."""
+        """Seconds of a pass that carries prompt chunks."""
         ...
 
 
@@ -42,14 +42,14 @@ class Replica:
         """`ready`: requests arrive with their prompt in the cache (the decode pool of a disaggregated system)."""
         self.log, self.costs, self.engine = log, costs, engine
         self.now = 0.0
-        self.step = 0
+        self.step = 0  # passes so far in which every running sequence gained a token
         self.batch = 0  # decoding sequences
         self.cached = 0  # tokens that they hold
         self.waiting: deque[int] = deque()
         self.done: list[int] = []  # finished since a driver last looked
-        self.steps_at: dict[int, int] = {}  # decode steps by batch size
+        self.steps_at: dict[int, int] = {}  # decode passes by batch size
         self.busy_s = self.prefill_busy_s = self.cached_steps = 0.0
-        self.prefill_steps = self.prefill_tokens = self.peak_cached = 0
+        self.prefill_tokens = self.peak_cached = 0
         self.samples: list[tuple[float, int, int, int]] = []  # (time, running, cached tokens, waiting)
         self._stride, self._turns = 1, 0
         self.blocks = Blocks(cache.blocks, cache.block_tokens)
@@ -58,12 +58,12 @@ class Replica:
         self._exclusive = engine.scheduling == "prefill_first"
         self._swap_token_s = cache.swap_token_s if engine.preemption == "swap" else 0.0
         self._swap = engine.preemption == "swap"
-        self._swapped = 0  # tokens that the next step fetches back from the host
+        self._swapped = 0  # tokens that the next pass fetches back from the host
         self._use_prefix = engine.prefix_cache
         self._heap: list[tuple[int, int]] = []
-        self._ends = 0  # sum of the steps at which running requests finish
+        self._ends = 0  # sum of the passes at which running requests finish
         self._partial: deque[list[int]] = deque()  # [request, tokens still to compute, tokens in the cache]
-        self._finish_at: dict[int, int] = {}  # step at which each running request finishes
+        self._finish_at: dict[int, int] = {}  # pass at which each running request finishes
         self._order: list[int] = []  # running requests, oldest first; holds finished ones until cleaned
         self._grown: dict[int, tuple[int, int]] = {}  # preempted: (tokens to recompute, outputs still to come)
         self._blocked = False
@@ -160,7 +160,7 @@ class Replica:
         return int(_HEADROOM * (self._ends - self.batch * self.step) / self.blocks.size)
 
     def _compose(self) -> list[tuple[int, int]]:
-        """Chunks (new, cached) of the next step within the budget; requests in work first, then the queue in order."""
+        """Chunks (new, cached) of the next pass within the budget; requests in work first, then the queue in order."""
         budget = self._budget - (0 if self._exclusive else self.batch)
         chunks: list[tuple[int, int]] = []
         for entry in self._partial:
@@ -194,7 +194,6 @@ class Replica:
         self.now += seconds
         self.busy_s += seconds
         self.prefill_busy_s += seconds
-        self.prefill_steps += 1
         if decoding:
             self.step += 1
             self.cached += decoding
@@ -214,7 +213,7 @@ class Replica:
         self._sample()
 
     def _join(self, request: int) -> None:
-        """A prompt is complete: its first token leaves, and the request decodes from the next step on."""
+        """A prompt is complete: its first token leaves, and the request decodes from the next pass on."""
         tokens, outputs = self._tokens_of(request)
         if request in self._grown:
             del self._grown[request]
@@ -292,7 +291,7 @@ class Replica:
     # ---- pressure
 
     def _relieve(self) -> None:
-        """After a step that decoded beside prompts: preempt until what is held fits."""
+        """After a pass that decoded beside prompts: preempt until what is held fits."""
         if self._reserve:
             return
         while self.batch > 1 and self.blocks.may_exceed(self.cached, self.batch):
@@ -326,7 +325,7 @@ class Replica:
 
 
 def steps_until(a: float, b: float, batch: int, cached: int, seconds: float) -> int:
-    """The fewest steps, at least one, that take `seconds` or more: k a + b (k K + B k (k - 1) / 2) >= seconds."""
+    """The fewest passes, at least one, that take `seconds` or more: k a + b (k K + B k (k - 1) / 2) >= seconds."""
     square, linear = b * batch / 2.0, a + b * cached - b * batch / 2.0
     if square <= linear * 1e-12:
         k = seconds / linear

@@ -53,7 +53,7 @@ class ResolvedServe:
     assumptions: tuple[str, ...]
 
     def tuning(self, overrides: Mapping[str, float] | None = None) -> Tuning:
-        """Constants of the steps: the profile's own before the engine's; `overrides` before both."""
+        """Constants of the passes: the profile's own before the engine's; `overrides` before both."""
         return engine_tuning({**self.deployment.job.kernels.constants, **(overrides or {})})
 
 
@@ -117,15 +117,15 @@ def _deployment(scenario: Scenario, ask: ServeAsk, job: ServeJob) -> tuple[Deplo
         _check_gpus(scenario, used)
         return Deployment(job, scenario.cluster.gpus // used, router=ask.router, kv_blocks=ask.kv_blocks), []
     prefill, decode = (_pool_job(job, job.arch, pool) for pool in (ask.pools.prefill, ask.pools.decode))
-    found = Deployment(
+    deployment = Deployment(
         decode, ask.pools.decode.workers, replace(prefill, speculation=None), ask.pools.prefill.workers,
         kv_blocks=ask.kv_blocks,
     )  # fmt: skip
-    idle = scenario.cluster.gpus - found.gpus
+    idle = scenario.cluster.gpus - deployment.gpus
     if idle < 0:
-        raise BadLayout(f"the pools take {found.gpus} GPUs, more than cluster.gpus={scenario.cluster.gpus}")
+        raise BadLayout(f"the pools take {deployment.gpus} GPUs, more than cluster.gpus={scenario.cluster.gpus}")
     said = [f"{idle:,} of {scenario.cluster.gpus:,} GPUs belong to no pool: idle, and paid for"] if idle else []
-    return replace(found, idle_gpus=idle), said
+    return replace(deployment, idle_gpus=idle), said
 
 
 def resolve_serve(scenario: Scenario, requests: str | Path | None = None) -> ResolvedServe:

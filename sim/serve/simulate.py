@@ -19,7 +19,7 @@ from moesim.sim.software.stack import Tuning
 
 @dataclass(frozen=True, slots=True)
 class Machine:
-    """One job priced: its memory, its cache and what its steps cost."""
+    """One job priced: its memory, its cache and what its passes cost."""
 
     job: ServeJob
     memory: ServeMemory

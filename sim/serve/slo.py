@@ -24,12 +24,12 @@ class Slo:
     tpot_s: float
     share: float = _SHARE  # of the requests that must be
 
-    def attained(self, found: Latencies) -> float:
+    def attained(self, latencies: Latencies) -> float:
         """Share of the requests that were served well."""
-        if not len(found.e2e_s):
+        if not len(latencies.e2e_s):
             return 0.0
-        each = (found.e2e_s - found.ttft_s) / np.maximum(1.0, found.tokens - 1.0)
-        return float(((found.ttft_s <= self.ttft_s) & (each <= self.tpot_s)).mean())
+        each = (latencies.e2e_s - latencies.ttft_s) / np.maximum(1.0, latencies.tokens - 1.0)
+        return float(((latencies.ttft_s <= self.ttft_s) & (each <= self.tpot_s)).mean())
 
     @property
     def text(self) -> str:
@@ -40,20 +40,20 @@ class Slo:
 
 def slo_of(text: str, ask: SloAsk) -> Slo:
     """The scenario's limits with those of `text` in their place. ScenarioError for anything else."""
-    found = Slo(ask.ttft_s, ask.tpot_s)
+    slo = Slo(ask.ttft_s, ask.tpot_s)
     for part in filter(None, (p.strip() for p in text.split(","))):
         name, equals, value = (w.strip() for w in part.partition("="))
         if not equals:
             raise ScenarioError(f"slo={part!r} sets nothing; write for example ttft=1s,tpot=50ms")
         if name == "ttft":
-            found = replace(found, ttft_s=_seconds(name, value))
+            slo = replace(slo, ttft_s=_seconds(name, value))
         elif name == "tpot":
-            found = replace(found, tpot_s=_seconds(name, value))
+            slo = replace(slo, tpot_s=_seconds(name, value))
         elif name == "share":
-            found = replace(found, share=_share(value))
+            slo = replace(slo, share=_share(value))
         else:
             raise ScenarioError(f"slo: {name!r} is no limit; {did_you_mean(name, ['ttft', 'tpot', 'share'])}")
-    return found
+    return slo
 
 
 def _seconds(name: str, text: str) -> float:

@@ -1,6 +1,6 @@
-"""StepCosts: seconds of an inference step, from kernel parts and an engine's constants, as the event loop needs them.
+"""StepCosts: seconds of an inference pass, from kernel parts and an engine's constants, as the event loop needs them.
 
-A decode step of B sequences that hold K tokens together takes a(B) + b(B) K. A step that carries prompt tokens takes
+A decode pass of B sequences that hold K tokens together takes a(B) + b(B) K. A pass that carries prompt tokens takes
 the longer of what the GPU needs and what the host needs to launch it without a graph.
 """
 
@@ -35,7 +35,7 @@ class _Line:
 
 
 class StepCosts:
-    """Step times of one job for sequences of about `contexts` (shortest, longest) tokens."""
+    """Pass times of one job for sequences of about `contexts` (shortest, longest) tokens."""
 
     def __init__(self, parts: StepParts, tuning: Tuning, contexts: tuple[int, int]) -> None:
         self.parts, self.tuning = parts, tuning
@@ -67,7 +67,7 @@ class StepCosts:
         return self._job.arch.attention is not None and self._job.arch.attention.is_mla
 
     def _constants(self) -> None:
-        """Seconds per step that no kernel table holds."""
+        """Seconds per pass that no kernel table holds."""
         get, engine, family = self.tuning.get, self._engine, self._family
         layers, kinds = self._job.arch.num_layers, self.parts.kinds
         moe, ssm = layer_count(kinds, "moe"), layer_count(kinds, "ssm")
@@ -92,7 +92,7 @@ class StepCosts:
     def _leg_factors(self) -> dict[str, tuple[float, float, float]]:
         """Factors of (fixed, arithmetic, traffic) of matrix kernels by part."""
         get, formats, family, engine = self.tuning.get, self._job.formats, self._family, self._engine
-        found = {
+        factors = {
             "gemm": (
                 get("gemm_fixed_factor", engine, family),
                 get("gemm_flops_factor", formats.attention, engine, family),
@@ -100,12 +100,12 @@ class StepCosts:
             )
         }
         if self._moe:
-            found["experts"] = (
+            factors["experts"] = (
                 get("expert_fixed_factor", engine, family),
                 get("expert_flops_factor", formats.experts, engine, family),
                 get("expert_bytes_factor", formats.experts, engine, family),
             )
-        return found
+        return factors
 
     def _line(self, table: Table) -> _Line:
         return _Line(table.grid, tuple(self._weighted(self._parts_of(point)) for point in table.points))
@@ -119,7 +119,7 @@ class StepCosts:
         return parts
 
     def _weighted(self, parts: Parts) -> float:
-        """Seconds of a step's parts."""
+        """Seconds of a pass's parts."""
         return sum(seconds * self._factors.get(name, 1.0) for name, seconds in parts.items())
 
     def _expert_s(self, tokens: float, prefill: bool) -> float:
@@ -162,21 +162,21 @@ class StepCosts:
 
     def _attention_line(self, batch: int) -> tuple[float, float]:
         """(seconds, seconds per cached token of one rank) of the cores: a chord between two contexts."""
-        found = self._decode.get(batch)
-        if found is None:
+        line = self._decode.get(batch)
+        if line is None:
             low, high = (self._weighted(self.parts.decode_attention(batch, c)) for c in self._contexts)
             slope = max(0.0, (high - low) / (self._contexts[1] - self._contexts[0]))
-            found = self._decode[batch] = (max(0.0, low - slope * self._contexts[0]), slope / batch)
-        return found
+            line = self._decode[batch] = (max(0.0, low - slope * self._contexts[0]), slope / batch)
+        return line
 
     def per_rank(self, batch: int) -> int:
         """Sequences of the fullest rank (and pipeline micro-batch)."""
         return -(-batch // self._ranks)
 
     def decode(self, batch: int) -> tuple[float, float]:
-        """(a, b): a decode step of `batch` sequences with K cached tokens takes a + b K seconds per token gained."""
-        found = self._ab.get(batch)
-        if found is None:
+        """(a, b): a decode pass of `batch` sequences with K cached tokens takes a + b K seconds per token gained."""
+        line = self._ab.get(batch)
+        if line is None:
             mine = self.per_rank(batch)
             fixed, slope = self._attention_line(_rounded(mine))
             tokens = mine * self._width
@@ -184,11 +184,11 @@ class StepCosts:
             a += self._head.at(tokens) + self._expert_s(tokens * self._job.attention_dp, False)
             a -= self._hidden_s(a, tokens * self._job.attention_dp, False)
             a += self._draft_s(mine)
-            found = self._ab[batch] = (a / self.yields, slope / self._ranks / self.yields)
-        return found
+            line = self._ab[batch] = (a / self.yields, slope / self._ranks / self.yields)
+        return line
 
     def decode_parts(self, batch: int, cached: float) -> Parts:
-        """Seconds by part of a decode step of `batch` sequences that hold `cached` tokens together; sums to a + b K."""
+        """Seconds by part of a decode pass of `batch` sequences that hold `cached` tokens together; sums to a + b K."""
         a, b = self.decode(batch)
         mine = self.per_rank(batch)
         fixed, slope = self._attention_line(_rounded(mine))
@@ -213,14 +213,14 @@ class StepCosts:
         tables = [(self.parts.rank, tokens), (self.parts.head, tokens)]
         if self._moe:
             tables.append((self.parts.experts(False), tokens * self._job.attention_dp))
-        found: Parts = {}
+        floors: Parts = {}
         for table, count in tables:
             point = table.points[max(0, bisect_right(table.grid, count) - 1)]
             for kernel in point.kernels:
-                found[kernel.part] = found.get(kernel.part, 0.0) + kernel.times * kernel.floor_s / self.yields
+                floors[kernel.part] = floors.get(kernel.part, 0.0) + kernel.times * kernel.floor_s / self.yields
         kept = token_bytes(self._job) * cached / self._ranks
-        found["attention"] = kept / self._job.cluster.gpu.hbm_bytes_per_s / self.yields
-        return found
+        floors["attention"] = kept / self._job.cluster.gpu.hbm_bytes_per_s / self.yields
+        return floors
 
     def _nearest(self, table: Table, count: float) -> Parts:
         """Parts at `count`, in proportion between the two points of the grid around it."""
@@ -241,7 +241,7 @@ class StepCosts:
         return speculation.tokens * (one + self._head.at(batch))
 
     def mixed(self, chunks: Sequence[tuple[int, int]], batch: int, cached: float) -> float:
-        """Seconds of a step with prompt chunks of (new, already cached) tokens beside `batch` decoding sequences."""
+        """Seconds of a pass with prompt chunks of (new, already cached) tokens beside `batch` decoding sequences."""
         total = sum(new for new, _ in chunks)
         mine = self.per_rank(batch)
         dp, pp = self._job.attention_dp, self._job.layout.pp

@@ -1,4 +1,4 @@
-"""Kernel seconds of an inference step by part, on a grid of token counts; an engine's constants come later (step.py).
+"""Kernel seconds of an inference pass by part, on a grid of token counts; an engine's constants come later (step.py).
 
 Three tables, because three different numbers decide: tokens of one tensor group (projections, norms, dense blocks,
 tensor-parallel transfers), tokens of the whole replica (experts and their exchange), sequences (head).
@@ -77,7 +77,7 @@ def decode_work(job: ServeJob, kind: LayerKind, batch: int, kv_len: int) -> list
 
 
 def _state_work(job: ServeJob, kind: LayerKind, batch: int) -> list[Work]:
-    """A recurrent layer reads and writes its state, fp32, once per sequence and step."""
+    """A recurrent layer reads and writes its state, fp32, once per sequence and pass."""
     s = job.arch.ssm
     if kind.mixer == "none" or s is None:
         return []
@@ -202,16 +202,16 @@ class StepParts:
         """A list of steps, `times` over."""
         builder = SegmentBuilder("step")
         forward(builder, steps)
-        found = Priced()
+        priced = Priced()
         for op in builder.ops:
             part = _PART_OF.get(op.category, "elementwise")
             if isinstance(op.work, Gemm | GroupedGemm):
                 floor = floor_s(op.work, self.job.cluster.gpu)
-                found.kernels.append(Kernel(part, times * op.scale, self._model.legs(op.work), floor))
+                priced.kernels.append(Kernel(part, times * op.scale, self._model.legs(op.work), floor))
                 self.sources[self._model.cost(op.work).source] += 1
             else:
-                found.add(part, times * self.seconds(op.work) * op.scale)
-        return found
+                priced.add(part, times * self.seconds(op.work) * op.scale)
+        return priced
 
     @cached_property
     def rank(self) -> Table:
@@ -221,19 +221,19 @@ class StepParts:
 
     def _rank_point(self, tokens: int) -> Priced:
         ctx = context(self.job, self._tuning, tokens)
-        found = Priced()
+        point = Priced()
         for kind, count in self.kinds.items():
-            found.extend(self.price(mixer_steps(ctx, kind), count))
+            point.extend(self.price(mixer_steps(ctx, kind), count))
             if kind.ffn == "dense":
-                found.extend(self.price(dense_steps(ctx), count))
+                point.extend(self.price(dense_steps(ctx), count))
             elif kind.ffn in EXPERT_FFN:
-                found.extend(self.price(router_steps(ctx, kind), count))
+                point.extend(self.price(router_steps(ctx, kind), count))
         if self.job.adapters is not None:
-            found.add("adapters", self.seconds(adapter_work(self.job, tokens)))
+            point.add("adapters", self.seconds(adapter_work(self.job, tokens)))
         if self.job.layout.pp > 1:
             hop = Comm("send", 2.0 * tokens * ctx.arch.hidden, self.job.cluster.group(2, self._stage_gpus))
-            found.add("pp_comm", (self.job.layout.pp - 1) * self.seconds(hop))
-        return found
+            point.add("pp_comm", (self.job.layout.pp - 1) * self.seconds(hop))
+        return point
 
     @property
     def _stage_gpus(self) -> int:
@@ -258,14 +258,14 @@ class StepParts:
 
     def _expert_point(self, tokens: int, prefill: bool) -> Priced:
         ctx = context(self.job, self._tuning, max(1, tokens // self.job.attention_dp))
-        found = Priced()
+        point = Priced()
         for kind, count in self.kinds.items():
             if kind.ffn in EXPERT_FFN:
-                found.extend(self.price(routed_steps(ctx, self.job, kind, tokens, prefill), count))
+                point.extend(self.price(routed_steps(ctx, self.job, kind, tokens, prefill), count))
         missing = offload_bytes(self.job, tokens)
         if missing:
-            found.add("offload", missing / self._offload_bytes_per_s())
-        return found
+            point.add("offload", missing / self._offload_bytes_per_s())
+        return point
 
     def _offload_bytes_per_s(self) -> float:
         """Rate at which experts reach the GPU, or at which the host reads those that it computes itself."""
@@ -282,21 +282,21 @@ class StepParts:
 
     def decode_attention(self, batch: int, kv_len: int) -> Parts:
         """Cores of all layers for one token of `batch` sequences of one rank, each with `kv_len` tokens cached."""
-        found = Priced()
+        cores = Priced()
         for kind, count in self.kinds.items():
             for work in decode_work(self.job, kind, batch, kv_len):
                 part = "ssm" if isinstance(work, Stream) and work.kind == "ssm" else "attention"
-                found.add(part, count * self.seconds(work))
-        return found.parts
+                cores.add(part, count * self.seconds(work))
+        return cores.parts
 
     def prefill_attention(self, chunk: int, cached: int) -> float:
         """Cores of all layers for a chunk of a prompt behind `cached` tokens, seconds; both rounded to 32 tokens."""
         key = (max(1, round(chunk / 32)), round(cached / 32)) if chunk >= 32 else (0, round(cached / 32))
-        found = self._prefill.get(key)
-        if found is None:
-            found = self._prefill_seconds(key[0] * 32 if key[0] else chunk, key[1] * 32)
-            self._prefill[key] = found
-        return found
+        seconds = self._prefill.get(key)
+        if seconds is None:
+            seconds = self._prefill_seconds(key[0] * 32 if key[0] else chunk, key[1] * 32)
+            self._prefill[key] = seconds
+        return seconds
 
     def _prefill_seconds(self, chunk: int, cached: int) -> float:
         total = 0.0

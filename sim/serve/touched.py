@@ -1,4 +1,4 @@
-"""Which experts a step touches, and how many rows each local expert gets, from the shares that routing gives them."""
+"""Which experts a pass touches, and how many rows each local expert gets, from the shares that routing gives them."""
 
 from __future__ import annotations
 
@@ -56,7 +56,7 @@ def expert_bytes(job: ServeJob) -> float:
 
 
 def offload_bytes(job: ServeJob, tokens: int) -> float:
-    """Bytes of experts that one rank fetches in a step of `tokens` tokens: touched, and not found on the GPU."""
+    """Bytes of experts that one rank fetches in a pass of `tokens` tokens: touched, and not found on the GPU."""
     if job.offload is None or job.arch.moe is None:
         return 0.0
     touched = 0.0

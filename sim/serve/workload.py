@@ -57,9 +57,9 @@ def workload_of(ask: RequestsAsk, arch: ModelArch, trace: str | Path | None = No
     """The requests that are asked for, or those of a trace; and what had to be assumed about them."""
     said: list[str] = []
     if trace is not None or ask.kind == "trace":
-        found = load_requests(trace if trace is not None else str(ask.file))
-        found = _first(found, ask.count)
-        workload = Workload(found, warmup=ask.warmup)
+        requests = load_requests(trace if trace is not None else str(ask.file))
+        requests = _first(requests, ask.count)
+        workload = Workload(requests, warmup=ask.warmup)
     elif ask.kind in GENERATORS:
         workload = Workload(
             generate(ask.kind, ask.count or _DEFAULT_COUNT, ask.seed, ask.rate_per_s), warmup=ask.warmup

@@ -35,22 +35,22 @@ _RANGES: dict[str, tuple[float, float]] = {
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Engine:
-    """How an engine schedules steps, admits requests and stores their keys and values."""
+    """How an engine schedules passes, admits requests and stores their keys and values."""
 
     name: str
     title: str
     scheduling: str  # mixed | prefill_first | decode_first
     admission: str  # present (use now) | reserve (input and output) | share (input and a share of the output)
     preemption: str  # recompute | swap (to host memory)
-    token_budget: int  # tokens of one step and rank
+    token_budget: int  # tokens of one pass and rank
     max_batch: int  # running sequences of one rank
     block_tokens: int  # tokens of one KV block
     kv_fraction: float
     work_bytes: float
     kv_of: str  # kv_fraction counts of the total memory, or of what weights and work space leave free
     prefix_cache: bool
-    poll_steps: int  # decode steps between two looks at the queue
-    stream_tokens: int  # tokens that reach the client together: it sees its first one when so many are there
+    poll_steps: int  # decode passes between two looks at the queue
+    stream_tokens: int  # tokens that reach the client together: it sees its first one when all of them are there
     exchange: str  # how tokens travel to experts under attention data parallelism, see sim/serve/layers.py
     kv_dtype: dict[str, str]
     source: str

@@ -22,9 +22,9 @@ from moesim.refusal import Refusal
 
 def parse_release(text: str) -> str:
     """'YY.MM' of a release ('Megatron-Bridge 26.04.01' -> '26.04'), or '' when the text names no month."""
-    found = re.search(r"(?<![\d.])(2\d)\.(0[1-9]|1[0-2])(?!\d)", text)
-    if found:
-        return f"{found.group(1)}.{found.group(2)}"
+    month = re.search(r"(?<![\d.])(2\d)\.(0[1-9]|1[0-2])(?!\d)", text)
+    if month:
+        return f"{month.group(1)}.{month.group(2)}"
     if re.search(r"\bdev\b", text):
         return "25.01"  # a development container, from before the first release of its line
     half = re.search(r"20(\d\d)H([12])", text)
@@ -141,9 +141,9 @@ def load_stack(name: str, cluster: Cluster, overrides: dict[str, Any] | None = N
     wrong = set(record) ^ {f.name for f in fields(Stack) if f.name != "name"}
     if wrong:
         raise StackError(f"sim/software/stacks/stacks.yaml: {name}: missing or unknown: {', '.join(sorted(wrong))}")
-    kin = record["constants_of"]
-    if kin not in records:
-        raise StackError(f"sim/software/stacks/stacks.yaml: {name}: constants_of names no stack: {kin!r}")
+    relative = record["constants_of"]
+    if relative not in records:
+        raise StackError(f"sim/software/stacks/stacks.yaml: {name}: constants_of names no stack: {relative!r}")
     assumed = []
     for key, value in (overrides or {}).items():
         if key not in setting_names():
@@ -219,12 +219,12 @@ class Tuning:
 
     def get(self, name: str, *qualifiers: str) -> float:
         """The value of constant `name` for these qualifiers, most specific key first."""
-        found = self._cache.get((name, qualifiers))
-        if found is None:
-            found = self._find(name, qualifiers)
-            self._cache[(name, qualifiers)] = found
-            self.used[found.key] = found
-        return found.value
+        constant = self._cache.get((name, qualifiers))
+        if constant is None:
+            constant = self._find(name, qualifiers)
+            self._cache[(name, qualifiers)] = constant
+            self.used[constant.key] = constant
+        return constant.value
 
     def _find(self, name: str, qualifiers: tuple[str, ...]) -> Constant:
         for candidate in _candidates(qualifiers, self._generation_of):

@@ -16,7 +16,7 @@ from moesim.sim.train.step import StepResult
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Correction:
-    """`factor` on the predicted step of one deployment, learned from so many rows; 90 % of them within the band."""
+    """`factor` on the predicted step of one deployment, learned from `rows` rows; 90 % of them within the band."""
 
     deployment: str
     factor: float
@@ -39,12 +39,12 @@ def load_corrections(path: str) -> dict[str, Correction]:
     """Corrections by deployment. ScenarioError for a file that is none."""
     try:
         raw = json.loads(Path(path).read_text(encoding="utf-8"))
-        found = [Correction(**each) for each in raw["corrections"]]
+        corrections = [Correction(**each) for each in raw["corrections"]]
     except OSError as error:
         raise ScenarioError(f"cannot read corrections {path}: {error.strerror}") from None
     except (ValueError, KeyError, TypeError):
         raise ScenarioError(f"{path} holds no corrections; `moesim calibrate --from rows` writes them") from None
-    return {c.deployment: c for c in found}
+    return {c.deployment: c for c in corrections}
 
 
 def corrected(step: StepResult, correction: Correction) -> StepResult:

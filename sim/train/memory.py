@@ -12,9 +12,9 @@ from functools import lru_cache
 
 from moesim.hwmodels.gpu import bytes_per_element
 from moesim.hwmodels.units import GIB
-from moesim.sim.layers.context import ExpertLoad
 from moesim.sim.layout.layout import BadLayout, check_layout, held_params
 from moesim.sim.layout.pipeline import in_flight, orders
+from moesim.sim.layout.placement import ExpertLoad
 from moesim.sim.model.arch import AttentionArch, LayerKind, ModelArch
 from moesim.sim.question.refusals import DoesNotFit
 from moesim.sim.train.job import TrainJob
@@ -26,16 +26,20 @@ _RESERVE_BYTES = 2.0 * GIB  # CUDA context, NCCL channels, fragmentation: seen b
 
 @dataclass(frozen=True, slots=True)
 class RankMemory:
-    """Bytes by kind on one pipeline rank at its peak."""
+    """Bytes by kind on one GPU of a pipeline rank at its peak; the fullest GPU where experts are loaded unevenly.
 
-    rank: int
+    Shards are counted as this GPU holds them, after tp, ep, pp and ZeRO. Activations follow what Transformer Engine
+    keeps for the backward pass, of all micro-batches in flight.
+    """
+
+    rank: int  # of the pipeline, from 0
     weights: float
     gradients: float
     optimizer: float
     activations: float
     logits: float
-    buffers: float
-    reserve: float
+    buffers: float  # the output head's gradient, shared gradient buffers, the allocator's slack
+    reserve: float  # CUDA context, NCCL channels, fragmentation: seen by the driver, not by the framework
 
     @property
     def allocated(self) -> float:

@@ -31,12 +31,19 @@ def predict_train(
     exact: bool = False,
     events: bool = True,
 ) -> Prediction:
-    """Predict one training step of a scenario (record, mapping or file).
+    """Predict one training step: seconds with an interval, where they go, memory per GPU, energy and money.
 
-    Raises ScenarioError, BadLayout, ArchError, FactError or NoFit for questions that cannot be answered and
-    DoesNotFit when a stage needs more memory than its GPU has (unless `check_memory` is off). `exact` runs every
-    op as an event of its own instead of replaying each distinct segment; without `events` the recursion runs in the
-    engine's place. The answer is the same.
+    scenario: a file's path, a mapping or a Scenario, with a train section.
+    check_memory: refuse what does not fit; if off, the answer says `memory_fits`.
+    exact: every operation is an event of its own, instead of replaying each distinct segment; slower, same answer.
+    events: the event engine runs the step; if off, a recursion that gives the same bits.
+
+    Kernels are priced by fits of measured ones (hwmodels), collectives and exchanges by fits of nccl-tests and DeepEP;
+    the interval comes from the errors on published runs of the same class.
+
+    Raises ScenarioError for a wrong or missing key, BadLayout for degrees that cannot be, ArchError, FactError and
+    StackError for a model, machine or stack that does not exist, BadTrace for unreadable expert counts, NoFit for
+    kernels nobody measured, DoesNotFit when a stage needs more memory than its GPU has.
     """
     scenario = scenario_of(scenario)
     resolved = resolve(scenario)

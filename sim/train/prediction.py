@@ -19,28 +19,34 @@ CATEGORIES = (
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Prediction:
-    """Seconds with an interval, what they were spent on (sums to step_time_s), memory, money, and how it is known."""
+    """One training step: seconds with an interval, what they were spent on, memory, money, and how it is known.
+
+    Seconds are wall time of the whole job. Rates and money are of all GPUs unless the name says per GPU; memory is of
+    one GPU. `cost` holds gpu_hours_per_step, gpu_hours_per_million_tokens, energy_joules_per_step (the GPUs alone),
+    facility_energy_joules_per_step (at the meter) and energy_note (how they were counted); where the GPU has a price
+    also usd_per_gpu_hour, usd_per_step, usd_per_million_tokens and price_source.
+    """
 
     step_time_s: float
-    low_s: float
+    low_s: float  # 90 % interval, from the errors on runs of the class `band`: published ones, or one's own
     high_s: float
-    band: str
-    tokens_per_step: float
+    band: str  # for example "moe,megatron-tuned,hopper"
+    tokens_per_step: float  # global batch x sequence length
     tokens_per_s: float
     tokens_per_s_per_gpu: float
-    model_flops_per_s_per_gpu: float
-    mfu: float  # of the 16-bit peak, causal attention, no recompute
-    breakdown_s: dict[str, float]
-    memory: tuple[RankMemory, ...]
+    model_flops_per_s_per_gpu: float  # 3 x the forward of the active weights, causal attention, nothing recomputed
+    mfu: float  # those over the GPU's 16-bit peak, whatever the precision
+    breakdown_s: dict[str, float]  # by CATEGORIES, mean over pipeline ranks; sums to step_time_s
+    memory: tuple[RankMemory, ...]  # one GPU of every pipeline rank, in order
     memory_fits: bool
-    usable_bytes: float
+    usable_bytes: float  # of one GPU
     cost: dict[str, float | str]
-    sources: dict[str, float]  # share of the busy seconds by evidence; sums to 1
-    assumptions: tuple[str, ...]
-    lower_bounds_s: dict[str, float]
-    dropped_share: float
-    resolved: Resolved
-    step: StepResult
+    sources: dict[str, float]  # share of the busy seconds by evidence (which fit, which assumption); sums to 1
+    assumptions: tuple[str, ...]  # what the scenario did not say, and constants that were not measured
+    lower_bounds_s: dict[str, float]  # flops, hbm, nic: what the step cannot beat by the data sheet, busiest rank
+    dropped_share: float  # of the tokens' copies, mean over MoE layers; 0 without capacity_factor
+    resolved: Resolved  # the job with everything decided
+    step: StepResult  # with the timeline of all pipeline ranks
 
     def to_dict(self) -> dict[str, Any]:
         """Everything but the timeline, ready for JSON."""

@@ -10,11 +10,10 @@ from moesim.hwmodels.cost import CostModel, KernelCostModel, Sustained
 from moesim.hwmodels.exchange_kernels import ExchangeFit
 from moesim.hwmodels.profile import Profile
 from moesim.hwmodels.work import Comm
-from moesim.sim.layers.context import ExpertLoad
 from moesim.sim.layers.graph import Segment
 from moesim.sim.layout.layout import plan_chunks
 from moesim.sim.layout.pipeline import Slot
-from moesim.sim.layout.placement import expert_loads
+from moesim.sim.layout.placement import ExpertLoad, expert_loads
 from moesim.sim.software.stack import Stack, Tuning
 from moesim.sim.train.job import TrainJob
 from moesim.sim.train.segment_time import SegmentTime, beside_slowdown, merge, price

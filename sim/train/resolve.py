@@ -11,7 +11,7 @@ from moesim.hwmodels.power_and_money import Price
 from moesim.hwmodels.profile import Profile
 from moesim.sim.layout.layout import BadLayout, Layout, check_layout
 from moesim.sim.model.arch import ModelArch
-from moesim.sim.question.lookup import look_up, routing_of
+from moesim.sim.question.lookup import look_up, routing_of, training_of
 from moesim.sim.question.scenario import Scenario, ScenarioError
 from moesim.sim.question.sections import PRECISIONS, LayoutAsk, TrainAsk
 from moesim.sim.software.stack import Stack, Tuning, release_age, stack_asked
@@ -32,7 +32,6 @@ class Resolved:
     """A job ready to simulate, and what had to be assumed to get there."""
 
     job: TrainJob
-    profile: str
     kernels: Profile
     price: Price | None
     assumptions: tuple[str, ...]
@@ -43,15 +42,15 @@ class Resolved:
         return Tuning({**self.kernels.constants, **(overrides or {})})
 
 
-def _correction(scenario: Scenario, job: TrainJob) -> tuple[Correction | None, list[str]]:
+def correction_of(scenario: Scenario, job: TrainJob) -> tuple[Correction | None, list[str]]:
     """What own runs of this very deployment say; of any other they say nothing."""
     if scenario.corrections is None:
         return None, []
     name = deployment_of(job)
-    found = load_corrections(scenario.corrections).get(name)
-    if found is None:
+    correction = load_corrections(scenario.corrections).get(name)
+    if correction is None:
         return None, [f"corrections: {scenario.corrections} knows no own runs of {name}: none applied"]
-    return found, [f"corrections: step x {found.factor:.3f}, from {found.rows} own runs of {name}"]
+    return correction, [f"corrections: step x {correction.factor:.3f}, from {correction.rows} own runs of {name}"]
 
 
 def _layout(ask: LayoutAsk, arch: ModelArch, gpus: int, stack: Stack) -> tuple[Layout, list[str]]:
@@ -171,13 +170,6 @@ def train_job(
     )
 
 
-def training_of(scenario: Scenario) -> TrainAsk:
-    """The training section. ScenarioError where there is none."""
-    if scenario.train is None:
-        raise ScenarioError("the scenario has no train section; add train: {global_batch: ..., seq_len: ...}")
-    return scenario.train
-
-
 def check_precision(train: TrainAsk, cluster: Cluster, kernels: Profile) -> None:
     """ScenarioError for a precision that the GPU has no tensor path for, or that nobody measured (fp32)."""
     if not cluster.gpu.supports(train.precision):
@@ -199,6 +191,6 @@ def resolve(scenario: Scenario) -> Resolved:
     if scenario.release is None:
         assumed.append("release = unknown (software of the published rows' middle age)")
     job = train_job(scenario, train, arch, cluster, layout, stack)
-    correction, from_runs = _correction(scenario, job)
+    correction, from_runs = correction_of(scenario, job)
     said = (*assumed, *from_layout, *from_stack, *from_rules, *from_runs)
-    return Resolved(job, seen.profile, seen.kernels, seen.price, said, correction)
+    return Resolved(job, seen.kernels, seen.price, said, correction)

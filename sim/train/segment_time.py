@@ -38,9 +38,9 @@ def meet(segment: Segment) -> bool:
     """True when transfers of two parties may run on one wire at the same time."""
     parties: dict[str, set[str]] = {}
     for op in segment.ops:
-        found = flows_on_wire(op)
-        if found is not None:
-            parties.setdefault(found[0], set()).add(_party(op.stream))
+        use = flows_on_wire(op)
+        if use is not None:
+            parties.setdefault(use[0], set()).add(_party(op.stream))
     return any(len(p) > 1 for p in parties.values())
 
 
@@ -72,15 +72,15 @@ class _Clock:
         """Progress per second of every running op: its flows over those of all parties on its wire."""
         using = {s: flows_on_wire(self.segment.ops[i]) for s, i in self.running.items()}
         most: dict[tuple[str, str], int] = {}
-        for stream, found in using.items():
-            if found is not None:
-                key = (found[0], _party(stream))
-                most[key] = max(most.get(key, 0), found[1])
+        for stream, use in using.items():
+            if use is not None:
+                key = (use[0], _party(stream))
+                most[key] = max(most.get(key, 0), use[1])
         rates = dict.fromkeys(using, 1.0)
-        for stream, found in using.items():
-            if found is not None:
-                others = sum(n for (wire, p), n in most.items() if wire == found[0] and p != _party(stream))
-                rates[stream] = found[1] / (found[1] + others)
+        for stream, use in using.items():
+            if use is not None:
+                others = sum(n for (wire, p), n in most.items() if wire == use[0] and p != _party(stream))
+                rates[stream] = use[1] / (use[1] + others)
         return rates
 
     def advance(self, blocks: dict[int, HostBlock]) -> None:
@@ -133,7 +133,6 @@ class SegmentTime:
     host_s: float
     by_category: dict[str, float]
     by_source: dict[str, float]
-    variance_s2: float
     background: tuple[BackgroundOp, ...] = ()
     op_times: tuple[tuple[float, float], ...] = field(default=(), repr=False)  # (start, end) of every op
     stalls: dict[int, float] = field(
@@ -158,7 +157,6 @@ def price(segment: Segment, model: CostModel, gap_s: float, slowdown: dict[str, 
     start, end = [0.0] * len(segment.ops), [0.0] * len(segment.ops)
     spent: dict[str, float] = {}
     sources: dict[str, float] = {}
-    variance = 0.0
     last_comm = ""
     block_of = {b.last: b for b in segment.blocks}
     stalls: dict[int, float] = {}
@@ -173,7 +171,6 @@ def price(segment: Segment, model: CostModel, gap_s: float, slowdown: dict[str, 
                 spent[waited] = spent.get(waited, 0.0) + begin - free["compute"]
             spent[op.category] = spent.get(op.category, 0.0) + seconds
             sources[cost.source] = sources.get(cost.source, 0.0) + seconds
-            variance += (cost.spread * seconds) ** 2
         elif op.stream == "comm":
             last_comm = op.category
         start[i], end[i] = begin, begin + seconds
@@ -193,7 +190,6 @@ def price(segment: Segment, model: CostModel, gap_s: float, slowdown: dict[str, 
         segment.host_s,
         spent,
         sources,
-        variance,
         _background(segment, start, end),
         tuple(zip(start, end, strict=True)),
         stalls,
@@ -202,12 +198,12 @@ def price(segment: Segment, model: CostModel, gap_s: float, slowdown: dict[str, 
 
 def _background(segment: Segment, start: list[float], end: list[float]) -> tuple[BackgroundOp, ...]:
     """Reductions on the dp stream; everything else is waited for inside the segment."""
-    found = []
+    reductions = []
     for i, op in enumerate(segment.ops):
         if op.stream == "dp":
             ready = max((end[j] for j in op.after), default=0.0)
-            found.append(BackgroundOp(op.name, ready, end[i] - start[i]))
-    return tuple(found)
+            reductions.append(BackgroundOp(op.name, ready, end[i] - start[i]))
+    return tuple(reductions)
 
 
 def merge(forward: Segment, backward: Segment) -> Segment:

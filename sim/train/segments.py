@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from moesim.hwmodels.gpu import bytes_per_element
 from moesim.hwmodels.work import Comm, CommKind
 from moesim.sim.layers.blocks import block_steps
-from moesim.sim.layers.context import ExpertLoad, LayerContext
+from moesim.sim.layers.context import LayerContext
 from moesim.sim.layers.graph import Op, Segment
 from moesim.sim.layers.steps import (
     Linear,
@@ -21,6 +21,7 @@ from moesim.sim.layers.steps import (
     recomputed,
 )
 from moesim.sim.layout.layout import Chunk, held_params
+from moesim.sim.layout.placement import ExpertLoad
 from moesim.sim.model.arch import LayerKind
 from moesim.sim.model.params import EXPERT_FFN
 from moesim.sim.software.stack import Tuning, release_age
@@ -223,17 +224,17 @@ class SegmentFactory:
         op: CommKind = "all_reduce" if ctx.layout.zero == 0 else "reduce_scatter"
         width = bytes_per_element(ctx.stack.grad_dtype)
         dense, expert = (width * p for p in self._own_params(name, kind))
-        found = []
+        collectives = []
         for label, size, part, shards in (
             ("dense", dense, "dp", ctx.layout.dense_shards),
             ("expert", expert, "edp", ctx.layout.expert_shards),
         ):
             group, replicas = ctx.group(part), ctx.group(f"{part}_replicas")
             if size > 0 and group.ranks > 1:
-                found.append((f"{op}.{label}", Comm(op, size, group)))
+                collectives.append((f"{op}.{label}", Comm(op, size, group)))
             if size > 0 and replicas.ranks > 1:  # HSDP: shards summed over their replicas
-                found.append((f"all_reduce.{label}.replicas", Comm("all_reduce", size / shards, replicas)))
-        return found
+                collectives.append((f"all_reduce.{label}.replicas", Comm("all_reduce", size / shards, replicas)))
+        return collectives
 
     def _own_params(self, name: str, kind: LayerKind | None) -> tuple[float, float]:
         if name == "head" and self._ctx.arch.tied_embeddings and self._ctx.layout.pp == 1:

@@ -21,10 +21,8 @@ class StepResult:
     step_time_s: float
     breakdown_s: dict[str, float]
     by_source: dict[str, float]
-    variance_s2: float
     timeline: Timeline
     slots: dict[int, Slot]
-    segment_times: dict[str, SegmentTime]
 
 
 def simulate_step(prices: StepPrices, events: bool = True) -> StepResult:
@@ -46,8 +44,7 @@ def simulate_exact(prices: StepPrices) -> StepResult:
 
 
 def _booked(prices: StepPrices, step: StepProgram, timeline: Timeline) -> StepResult:
-    named = {f"{key[0]}{i}": time for i, (key, time) in enumerate(prices.times.items())}
-    return account(timeline, step.slots, step.times, end_of_step_s(prices, timeline.makespan_s), named)
+    return account(timeline, step.slots, step.times, end_of_step_s(prices, timeline.makespan_s))
 
 
 def account(
@@ -55,12 +52,10 @@ def account(
     slots: dict[int, Slot],
     times: dict[int, SegmentTime],
     tail_s: Mapping[str, float],
-    named: dict[str, SegmentTime],
 ) -> StepResult:
     """Book every second of every rank, average over ranks, add the end of the step (`tail_s`, by category)."""
     spent: dict[str, float] = {}
     sources: dict[str, float] = {}
-    variance = 0.0
     ranks = timeline.ranks()
     share = 1.0 / len(ranks)
     for rank in ranks:
@@ -68,12 +63,11 @@ def account(
         for item in timeline.program.lanes[Lane(rank, "compute")]:
             for source, seconds in times[item].by_source.items():
                 sources[source] = sources.get(source, 0.0) + seconds * share
-            variance += times[item].variance_s2 * share
     for key, seconds in tail_s.items():
         spent[key] = spent.get(key, 0.0) + seconds
         sources["assumed: step overheads"] = sources.get("assumed: step overheads", 0.0) + seconds
     step = timeline.makespan_s + sum(tail_s.values())
-    return StepResult(step, spent, sources, variance, timeline, slots, named)
+    return StepResult(step, spent, sources, timeline, slots)
 
 
 _WAITS = {"compute": "bubble", "dp": "dp_comm", "host": "host"}  # what an idle compute lane waited for, by lane
@@ -87,12 +81,12 @@ def _waits(timeline: Timeline, item: int, clock: float) -> dict[str, float]:
         ready = (timeline.start_s if dep.from_start else timeline.end_s)[dep.item] + dep.lag_s
         stream = program.lane_of[dep.item].stream
         until[stream] = max(until[stream], min(start, ready))
-    found, done = {}, clock
+    waits, done = {}, clock
     for stream, category in _WAITS.items():
-        found[category] = max(0.0, until[stream] - done)
+        waits[category] = max(0.0, until[stream] - done)
         done = max(done, until[stream])
-    found["host"] += start - done
-    return found
+    waits["host"] += start - done
+    return waits
 
 
 def _account_rank(

@@ -2,7 +2,7 @@
 
 Failures come at random (exponential, all GPUs alike); each costs the work since the last checkpoint, the restart and
 the reload. The interval between checkpoints is Daly's (J. Daly, Future Generation Computer Systems 22, 2006); the
-expected time of one interval is the renewal value, checked by simulating runs (tests/sim/test_run.py).
+expected time of one interval is the renewal value, checked by simulating runs (tests/sim/train/test_run.py).
 """
 
 from __future__ import annotations
@@ -17,10 +17,10 @@ from typing import Any
 from moesim.hwmodels.facts import did_you_mean, read_yaml
 from moesim.hwmodels.power_and_money import at_the_meter, power_records
 from moesim.sim.model.params import parameters
-from moesim.sim.question.scenario import ScenarioError
+from moesim.sim.question.scenario import Asked, ScenarioError
 from moesim.sim.train.job import TrainJob
+from moesim.sim.train.predict import predict_train
 from moesim.sim.train.prediction import Prediction
-from moesim.traces.rng import stream
 
 _FACTS = Path(__file__).parent / "run.yaml"
 _HOUR, _DAY = 3600.0, 86400.0
@@ -61,23 +61,27 @@ def run_facts(changes: Mapping[str, float] | None = None) -> RunFacts:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TrainingRun:
-    """A run of so many tokens. Money is None where the GPU has no price."""
+    """A run over `tokens` tokens, all of the whole job; `to_dict()` adds `days`. Money is None without a price.
+
+    Failures are exponential, checkpoints as far apart as loses least (Daly 2006), the time of an interval with failures
+    is its renewal value. Facts behind it (failures per GPU, restart, storage, spares, PUE): run.yaml, with sources.
+    """
 
     tokens: float
     steps: int
     compute_s: float  # the steps alone
-    wall_s: float  # with checkpoints and failures
-    goodput: float  # compute over wall
-    gpus: int
-    spare_gpus: int
-    mtbf_s: float  # of the whole job
-    failures: float  # expected
-    checkpoint_bytes: float
-    checkpoint_s: float
-    checkpoint_interval_s: float
+    wall_s: float  # with checkpoints, failures, restarts and work done twice
+    goodput: float  # compute over wall, between 0 and 1
+    gpus: int  # that train
+    spare_gpus: int  # that wait for failures, and are paid
+    mtbf_s: float  # between two failures of the whole job
+    failures: float  # expected in wall_s
+    checkpoint_bytes: float  # of the whole model: weights and optimizer
+    checkpoint_s: float  # that training waits for each one
+    checkpoint_interval_s: float  # of work between two
     gpu_hours: float  # spares included
     usd_per_gpu_hour: float | None
-    usd: float | None
+    usd: float | None  # of all GPU-hours
     energy_mwh: float  # of the GPUs alone, spares included: as a step's joules
     facility_energy_mwh: float  # with their hosts and the building's cooling
     co2_tonnes: float  # of the facility's energy
@@ -100,23 +104,6 @@ def expected_s(work_s: float, checkpoint_s: float, restart_s: float, mtbf_s: flo
     return mtbf_s * exp(restart_s / mtbf_s) * expm1((work_s + checkpoint_s) / mtbf_s)
 
 
-def simulate_s(intervals: int, work_s: float, checkpoint_s: float, restart_s: float, mtbf_s: float, seed: int) -> float:
-    """Seconds of one run of so many intervals with failures drawn at random."""
-    rng = stream(seed, "sim.run.failures")
-    clock = 0.0
-    failure = rng.exponential(mtbf_s)
-    for _ in range(intervals):
-        while clock + work_s + checkpoint_s > failure:
-            clock = failure
-            failure = clock + rng.exponential(mtbf_s)
-            while clock + restart_s > failure:  # it fails again before it runs
-                clock = failure
-                failure = clock + rng.exponential(mtbf_s)
-            clock += restart_s
-        clock += work_s + checkpoint_s
-    return clock
-
-
 @dataclass(frozen=True, slots=True)
 class Interruptions:
     """What failures and checkpoints do to a job: seconds, and the share of the time that is left for training."""
@@ -124,7 +111,6 @@ class Interruptions:
     mtbf_s: float
     checkpoint_bytes: float
     write_s: float  # that training waits for
-    restart_s: float
     interval_s: float
     share: float
 
@@ -138,7 +124,7 @@ def interruptions(job: TrainJob, step_s: float, facts: RunFacts) -> Interruption
     interval_s = max(step_s, daly_interval_s(write_s, mtbf_s))
     restart_s = facts.restart_s + transfer_s
     share = interval_s / expected_s(interval_s, write_s, restart_s, mtbf_s)
-    return Interruptions(mtbf_s, size, write_s, restart_s, interval_s, share)
+    return Interruptions(mtbf_s, size, write_s, interval_s, share)
 
 
 def training_run(
@@ -185,3 +171,18 @@ def training_run(
 def sources() -> dict[str, str]:
     """Where every fact of a run comes from."""
     return {f.name: f"{_records()[f.name]['kind']}: {_records()[f.name]['source']}" for f in fields(RunFacts)}
+
+
+def run(scenario: Asked | Prediction, tokens: float, *, price_usd_per_gpu_hour: float | None = None) -> TrainingRun:
+    """A whole training run: days, dollars, energy, failures, checkpoints and spares, from one step.
+
+    scenario: a file's path, a mapping, a Scenario, or the Prediction of its step.
+    tokens: how many the run trains on, for example 14.8e12.
+    price_usd_per_gpu_hour: dollars per GPU-hour in place of the scenario's, or of the catalogue's.
+
+    Times in seconds, energies in MWh (the GPUs alone, and at the meter), money in US dollars. Checkpoints are written
+    as often as loses least at the assumed rate of failures (Young and Daly). Raises ScenarioError for no tokens, other
+    kinds of Refusal as predict_train does.
+    """
+    step = scenario if isinstance(scenario, Prediction) else predict_train(scenario)
+    return training_run(step, tokens, price=price_usd_per_gpu_hour)

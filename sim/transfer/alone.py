@@ -19,17 +19,17 @@ _MIB = 2.0**20
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CommPrediction:
-    """Seconds of one transfer alone on the network. Bandwidths as nccl-tests counts them."""
+    """One transfer alone on the network: seconds of the slowest rank, and bandwidths as nccl-tests counts them."""
 
     time_s: float
-    low_s: float
+    low_s: float  # 90 % interval, from the errors on measured transfers of the class `band`
     high_s: float
     band: str
-    note: str
-    algorithm: str
-    size_bytes: float  # what one rank holds or sends
-    algbw_bytes_per_s: float
-    busbw_bytes_per_s: float
+    note: str  # why the interval is wide; empty where it is not
+    algorithm: str  # of a collective; of an expert exchange its kernel
+    size_bytes: float  # what one rank holds (collective) or sends (exchange)
+    algbw_bytes_per_s: float  # size over time, of one rank
+    busbw_bytes_per_s: float  # times the bytes on the busiest wire per byte of buffer, 2 (n - 1) / n for all-reduce
 
     def to_dict(self) -> dict[str, Any]:
         """Ready for JSON."""
@@ -65,15 +65,15 @@ def time_alone(work: Comm | ExpertExchange, cluster: Cluster) -> CommPrediction:
     )
 
 
-def stretched(found: CommPrediction, factor: float) -> CommPrediction:
+def stretched(transfer: CommPrediction, factor: float) -> CommPrediction:
     """The same transfer where something makes it `factor` times as long."""
     return replace(
-        found,
-        time_s=found.time_s * factor,
-        low_s=found.low_s * factor,
-        high_s=found.high_s * factor,
-        algbw_bytes_per_s=found.algbw_bytes_per_s / factor,
-        busbw_bytes_per_s=found.busbw_bytes_per_s / factor,
+        transfer,
+        time_s=transfer.time_s * factor,
+        low_s=transfer.low_s * factor,
+        high_s=transfer.high_s * factor,
+        algbw_bytes_per_s=transfer.algbw_bytes_per_s / factor,
+        busbw_bytes_per_s=transfer.busbw_bytes_per_s / factor,
     )
 
 
@@ -110,6 +110,6 @@ def _band(work: Comm | ExpertExchange, generation: str) -> tuple[str, float, str
     half = float(bands[key]["half_width"])
     if key == keys[0]:
         return key, half, ""
-    kin = [float(b["half_width"]) for name, b in bands.items() if f"{name},".startswith(f"{key},")]
-    wide = 2.0 * max(kin)  # assumed: borrowed from another generation or library, twice as unsure
+    nearest = [float(b["half_width"]) for name, b in bands.items() if f"{name},".startswith(f"{key},")]
+    wide = 2.0 * max(nearest)  # assumed: borrowed from another generation or library, twice as unsure
     return key, wide, f"nothing measured of class {keys[0]}: twice the widest band of {key}"

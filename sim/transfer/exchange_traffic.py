@@ -88,6 +88,6 @@ def _draw(share: npt.NDArray[np.float64], ask: Exchange, rng: Generator) -> npt.
     drawn *= np.sqrt(np.maximum(mean * (1.0 - share), 0.0)).astype(np.float32)
     drawn += mean.astype(np.float32)
     np.clip(np.rint(drawn, out=drawn), 0.0, ask.tokens, out=drawn)
-    found = drawn.astype(np.float64)
-    found *= ask.payload_bytes
-    return found
+    sent = drawn.astype(np.float64)
+    sent *= ask.payload_bytes
+    return sent

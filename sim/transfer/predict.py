@@ -28,13 +28,13 @@ _TOP_GROUPS = 4  # of DeepSeek-V3, for routers with groups that do not say
 
 @dataclass(frozen=True, slots=True)
 class CommAnswer:
-    """The prediction, and what every kind of link carries."""
+    """One transfer: the prediction, what every kind of link carries, and what it loses beside others."""
 
     question: CommQuestion
     cluster: Cluster
-    prediction: CommPrediction
-    loads: Loads
-    traffic: ExchangeTraffic | None
+    prediction: CommPrediction  # seconds and bytes per second, alone on the network
+    loads: Loads  # bytes on every link by class; its `seconds` are those of the busiest at its rate
+    traffic: ExchangeTraffic | None  # of an exchange, bytes: to_ranks (ranks x ranks), to_domains (ranks x domains)
     imbalance: float = 1.0  # of the busiest link, by which the exchange was stretched
     together: tuple[Together, ...] = ()  # this transfer and those asked for beside it
 

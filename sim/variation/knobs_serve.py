@@ -141,12 +141,12 @@ def _in_other_formats(asked: ResolvedServe) -> Iterator[tuple[str, str, Resolved
     seen = {job.formats}
     for precision in SERVE_PRECISIONS:
         try:
-            found = formats_of(precision, asked.ask.kv_dtype, job.arch, job.cluster.gpu, job.engine)
+            formats = formats_of(precision, asked.ask.kv_dtype, job.arch, job.cluster.gpu, job.engine)
         except ScenarioError:  # this GPU has no such path: no change to offer
             continue
-        if found not in seen and precision != "fp16":
-            seen.add(found)
-            yield "precision", precision, _formatted(asked, found)
+        if formats not in seen and precision != "fp16":
+            seen.add(formats)
+            yield "precision", precision, _formatted(asked, formats)
 
 
 def _formatted(asked: ResolvedServe, formats: Formats) -> ResolvedServe:

@@ -35,10 +35,10 @@ C = TypeVar("C", bound=Change)
 
 def by_knob(outcomes: Iterable[C]) -> list[tuple[str, list[C]]]:
     """Outcomes of every knob together, the one that matters most first."""
-    found: dict[str, list[C]] = {}
+    together: dict[str, list[C]] = {}
     for outcome in outcomes:
-        found.setdefault(outcome.knob, []).append(outcome)
-    return sorted(found.items(), key=lambda kv: (-max(abs(o.value_factor - 1.0) for o in kv[1]), kv[0]))
+        together.setdefault(outcome.knob, []).append(outcome)
+    return sorted(together.items(), key=lambda kv: (-max(abs(o.value_factor - 1.0) for o in kv[1]), kv[0]))
 
 
 def in_order(outcomes: Iterable[C]) -> tuple[C, ...]:

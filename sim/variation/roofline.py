@@ -53,9 +53,9 @@ def parts_of_run(prices: StepPrices) -> list[PartOfRun]:
                 total[3] += max(arithmetic, size / gpu.hbm_bytes_per_s)
             near = bounds.setdefault(op.category, {})
             near[cost.bound] = near.get(cost.bound, 0.0) + seconds
-    found = []
+    parts = []
     for name, (seconds, flops, size, floor_s) in totals.items():
         nearest = max(sorted(bounds[name]), key=bounds[name].__getitem__)
         share = min(1.0, floor_s / seconds) if seconds else 0.0
-        found.append(PartOfRun(name, seconds, flops, size, share, nearest))
-    return sorted(found, key=lambda p: (-p.busy_s, p.category))
+        parts.append(PartOfRun(name, seconds, flops, size, share, nearest))
+    return sorted(parts, key=lambda p: (-p.busy_s, p.category))

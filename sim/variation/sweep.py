@@ -18,7 +18,7 @@ from typing import Any
 import yaml
 
 from moesim.refusal import Refusal
-from moesim.sim.question.scenario import ScenarioError
+from moesim.sim.question.scenario import Asked, Scenario, ScenarioError, read_mapping
 from moesim.sim.train.predict import predict_train
 
 TRAINED = (
@@ -39,9 +39,13 @@ Progress = Callable[[str, int, int], None]
 
 @dataclass(frozen=True, slots=True)
 class Sweep:
-    """The varied settings, and one row per combination in their order: settings, then results."""
+    """One row per combination of settings: the settings by key, then results in SI units, named as in the predictions.
 
-    names: tuple[str, ...]
+    Latencies are means in seconds (or the 99 % quantile where the key says so), rates of all GPUs unless the key says
+    per GPU, memory_bytes of the fullest GPU. Results are None in a row with an `error`.
+    """
+
+    names: tuple[str, ...]  # keys that were varied, the last changing fastest
     results: tuple[str, ...]  # TRAINED or SERVED
     rows: tuple[dict[str, Any], ...]
 
@@ -53,21 +57,21 @@ class Sweep:
 
 def read_settings(texts: Iterable[str]) -> dict[str, tuple[Any, ...]]:
     """'cluster.gpus=64,128' as {"cluster.gpus": (64, 128)}; values are YAML. ScenarioError for anything else."""
-    found: dict[str, tuple[Any, ...]] = {}
+    settings: dict[str, tuple[Any, ...]] = {}
     for text in texts:
         name, equals, values = text.partition("=")
         name = name.strip()
         if not equals or not name or not values.strip():
             raise ScenarioError(f"{text!r} sets nothing; write a key and its values, for example cluster.gpus=64,128")
-        if name in found:
+        if name in settings:
             raise ScenarioError(f"{name} is set twice; list all its values once: {name}=a,b")
         try:
-            found[name] = tuple(yaml.safe_load(f"[{values}]"))
+            settings[name] = tuple(yaml.safe_load(f"[{values}]"))
         except yaml.YAMLError:
             raise ScenarioError(f"{text!r}: the values are not YAML; quote those with commas or brackets") from None
-    if not found:
+    if not settings:
         raise ScenarioError("nothing is varied; give --set KEY=VALUE,VALUE at least once")
-    return found
+    return settings
 
 
 def points(settings: Mapping[str, Sequence[Any]]) -> list[Settings]:
@@ -83,16 +87,16 @@ def points(settings: Mapping[str, Sequence[Any]]) -> list[Settings]:
 
 def with_settings(scenario: Mapping[str, Any], settings: Settings) -> dict[str, Any]:
     """The scenario with some keys replaced; keys are paths with dots. ScenarioError for paths through a value."""
-    found = deepcopy(dict(scenario))
+    changed = deepcopy(dict(scenario))
     for path, value in settings.items():
         *parents, last = path.split(".")
-        here: Any = found
+        here: Any = changed
         for name in parents:
             here = here.setdefault(name, {})
             if not isinstance(here, dict):
                 raise ScenarioError(f"{path}: {name} holds {here!r}, not keys; set {name} as a whole")
         here[last] = value
-    return found
+    return changed
 
 
 def results_of(scenario: Mapping[str, Any]) -> tuple[str, ...]:
@@ -221,8 +225,8 @@ def _on_dask(scenario: Mapping[str, Any], todo: Sequence[Point], address: str) -
             yield future.result()
 
 
-def run_sweep(
-    scenario: Mapping[str, Any],
+def sweep(
+    scenario: Asked,
     settings: Mapping[str, Sequence[Any]],
     *,
     journal: Journal | None = None,
@@ -230,16 +234,34 @@ def run_sweep(
     dask: str = "",
     progress: Progress | None = None,
 ) -> Sweep:
-    """Predict every combination, on this machine's cores or on a Dask cluster; `journal` keeps what is done."""
+    """Predict every combination of settings, on this machine's cores or on a Dask cluster.
+
+    scenario: a file's path, a mapping or a Scenario. One that only serves is served, any other trained.
+    settings: values by key, keys with dots: {"cluster.gpus": (64, 128), "train.precision": ("bf16", "fp8")}; the last
+        key changes fastest.
+    journal: keeps finished points on disk, so that a sweep that was killed goes on where it stopped.
+    workers: processes. dask: the address of a scheduler to run on instead. Same rows either way.
+
+    The answer's `rows` are mappings: settings, then results in SI units; a combination that cannot be predicted has
+    the reason in `error`. Raises ScenarioError for keys that lead nowhere and for more than a million combinations.
+    """
+    asked = _mapping(scenario)
     todo = points(settings)
     done = journal.done if journal is not None else {}
     rows = {i: done[key_of(s)] for i, s in enumerate(todo) if key_of(s) in done}
     left = [(i, s) for i, s in enumerate(todo) if i not in rows]
-    results = _on_dask(scenario, left, dask) if dask else _on_cores(scenario, left, workers)
+    results = _on_dask(asked, left, dask) if dask else _on_cores(asked, left, workers)
     for number, row in results if left else ():
         rows[number] = row
         if journal is not None:
             journal.add(key_of(todo[number]), row)
         if progress is not None:
             progress("predicting", len(rows), len(todo))
-    return Sweep(tuple(settings), results_of(scenario), tuple(rows[i] for i in range(len(todo))))
+    return Sweep(tuple(settings), results_of(asked), tuple(rows[i] for i in range(len(todo))))
+
+
+def _mapping(scenario: Asked) -> Mapping[str, Any]:
+    """The scenario as it is written, not checked: every point is checked with its settings."""
+    if isinstance(scenario, Scenario):
+        return scenario.model_dump(exclude_unset=True)
+    return read_mapping(scenario) if isinstance(scenario, (str, Path)) else scenario

@@ -25,15 +25,15 @@ from moesim.sim.variation.outcome import by_knob, in_order
 
 @dataclass(frozen=True, slots=True)
 class ServeOutcome:
-    """One change. `speed_factor`: tokens per second over those of the deployment as asked; 0 where it does not fit."""
+    """One change, and what it does to latencies and to tokens per second; seconds are 0 where it does not fit."""
 
-    knob: str
-    change: str
-    ttft_s: float
+    knob: str  # what is changed, for example "HBM bandwidth"
+    change: str  # how, for example "+20%"
+    ttft_s: float  # means under the asked load
     tpot_s: float
-    speed_factor: float
-    fits: bool
-    usd_factor: float = 1.0
+    speed_factor: float  # output tokens per second over those of the deployment as asked; 0 where it does not fit
+    fits: bool  # whether memory is large enough
+    usd_factor: float = 1.0  # dollars per GPU-hour over those of the deployment as asked
 
     @property
     def value_factor(self) -> float:
@@ -43,7 +43,7 @@ class ServeOutcome:
 
 @dataclass(frozen=True, slots=True)
 class ServePart:
-    """One part of the decode steps: its share of them, and the share of the data sheet's limits that it reaches."""
+    """One part of the decode passes: its share of them, and the share of the data sheet's limits that it reaches."""
 
     part: str
     share: float
@@ -56,16 +56,16 @@ class ServePart:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ServeWhatIf:
-    """The deployment as asked, every change, and how near its decode steps are to the data sheet."""
+    """A deployment with one thing changed at a time. Money is None where the GPU has no price."""
 
-    ttft_s: float
+    ttft_s: float  # means under the load as asked
     tpot_s: float
-    tokens_per_s: float  # at most, of an open loop
+    tokens_per_s: float  # output tokens of all replicas: what an open loop could serve at most, a closed one serves
     usd_per_hour: float | None  # of one GPU
     usd_per_million_output_tokens_at_most: float | None  # at that rate
-    outcomes: tuple[ServeOutcome, ...]
-    parts: tuple[ServePart, ...]
-    mean_batch: float
+    outcomes: tuple[ServeOutcome, ...]  # every change, the largest effect on tokens per dollar first
+    parts: tuple[ServePart, ...]  # of the decode passes: shares, and how near they are to the data sheet
+    mean_batch: float  # decoding sequences per decode pass of a replica
 
     @property
     def tokens_per_usd(self) -> float | None:
@@ -111,8 +111,8 @@ def whatif_serve(scenario: Asked, share: float = 0.2) -> ServeWhatIf:
     scenario = scenario_of(scenario)
     asked = resolve_serve(scenario)
     run, rate = _served(asked)
-    found, price = latencies_of(run, asked.workload.warmup), asked.price
-    ttft, tpot = spread(found.ttft_s).mean, spread(found.tpot_s).mean
+    latencies, price = latencies_of(run, asked.workload.warmup), asked.price
+    ttft, tpot = spread(latencies.ttft_s).mean, spread(latencies.tpot_s).mean
     tried = [_outcome(knob, change, other, rate) for knob, change, other in serve_changes(asked, share)]
     outcomes = [outcome for outcome in tried if outcome is not None]
     if price is not None:
@@ -141,12 +141,12 @@ def _outcome(knob: str, change: str, other: ResolvedServe, rate: float) -> Serve
         return ServeOutcome(knob, change, 0.0, 0.0, 0.0, False)
     except NoFit:
         return None
-    found = latencies_of(run, other.workload.warmup)
-    return ServeOutcome(knob, change, spread(found.ttft_s).mean, spread(found.tpot_s).mean, own / rate, True)
+    latencies = latencies_of(run, other.workload.warmup)
+    return ServeOutcome(knob, change, spread(latencies.ttft_s).mean, spread(latencies.tpot_s).mean, own / rate, True)
 
 
 def _parts(run: ServeRun) -> list[ServePart]:
-    """Decode steps of all replicas by part, and the floors under them."""
+    """Decode passes of all replicas by part, and the floors under them."""
     seconds: dict[str, float] = {}
     floors: dict[str, float] = {}
     for replica in run.replicas:
@@ -157,5 +157,5 @@ def _parts(run: ServeRun) -> list[ServePart]:
             for part, floor in run.machine.costs.decode_floors(batch, mean).items():
                 floors[part] = floors.get(part, 0.0) + steps * floor
     total = sum(seconds.values()) or 1.0
-    found = [ServePart(p, s / total, min(1.0, floors.get(p, 0.0) / s) if s else 0.0) for p, s in seconds.items()]
-    return sorted(found, key=lambda p: (-p.share, p.part))
+    parts = [ServePart(p, s / total, min(1.0, floors.get(p, 0.0) / s) if s else 0.0) for p, s in seconds.items()]
+    return sorted(parts, key=lambda p: (-p.share, p.part))

@@ -31,13 +31,13 @@ Knob = Callable[[TrainJob, Profile, float], Changed]
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """One change: what it does to tokens per second, as a factor, and why it could not be had otherwise."""
+    """One change, and what it does to tokens per second."""
 
-    knob: str
-    change: str
+    knob: str  # what is changed, for example "HBM bandwidth"
+    change: str  # how, for example "+20%"
     step_time_s: float
     speed_factor: float  # tokens per second over those of the run as asked
-    fits: bool
+    fits: bool  # whether memory is large enough
     usd_factor: float = 1.0  # dollars per GPU-hour over those of the run as asked
 
     @property
@@ -48,14 +48,14 @@ class Outcome:
 
 @dataclass(frozen=True, slots=True)
 class WhatIf:
-    """The run as asked, every change, largest effect first, and where its seconds go."""
+    """A training job with one thing changed at a time. Money is None where the GPU has no price."""
 
-    step_time_s: float
-    tokens_per_s: float
-    usd_per_million_tokens: float | None
+    step_time_s: float  # as asked
+    tokens_per_s: float  # as asked, of all GPUs
+    usd_per_million_tokens: float | None  # as asked
     usd_per_hour: float | None  # of one GPU
-    outcomes: tuple[Outcome, ...]
-    parts: tuple[PartOfRun, ...]
+    outcomes: tuple[Outcome, ...]  # every change, the largest effect on tokens per dollar first
+    parts: tuple[PartOfRun, ...]  # seconds of a step by category, mean rank, and the share of the nearest limit
     free_bytes: float  # memory that the fullest GPU has left; below zero: lacks
 
     @property
@@ -174,13 +174,14 @@ def whatif_train(scenario: Asked, share: float = 0.2) -> WhatIf:
     asked = StepPrices(job, profile, resolved.tuning())
     usable = job.cluster.gpu.usable_bytes
     memory = max(m.total for m in step_memory(asked))
-    step_s = simulate_step(asked, events=False).step_time_s
+    own = resolved.correction.factor if resolved.correction else 1.0  # what own runs say of it, whatever is changed
+    step_s = own * simulate_step(asked, events=False).step_time_s
     rate = job.global_batch * job.seq_len / step_s
     outcomes = []
     for knob, change, (other, kernels) in _changes(job, profile, share):
         try:
             prices = StepPrices(other, kernels, resolved.tuning())
-            seconds = simulate_step(prices, events=False).step_time_s
+            seconds = own * simulate_step(prices, events=False).step_time_s
         except NoFit:  # a precision that the kernels were not measured in: no change to offer
             continue
         factor = other.global_batch * other.seq_len / seconds / rate

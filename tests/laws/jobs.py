@@ -5,7 +5,6 @@ from __future__ import annotations
 from copy import deepcopy
 from typing import Any
 
-from moesim.hwmodels.profile import load_profile
 from moesim.sim.question.scenario import parse_scenario
 from moesim.sim.software.stack import Tuning
 from moesim.sim.train.prices import StepPrices
@@ -58,4 +57,4 @@ JOBS: dict[str, dict[str, Any]] = {
 def prices_of(scenario: dict[str, Any], tuning: Tuning | None = None) -> StepPrices:
     """The scenario's step, ready to run."""
     resolved = resolve(parse_scenario(scenario))
-    return StepPrices(resolved.job, load_profile(resolved.profile), tuning or Tuning())
+    return StepPrices(resolved.job, resolved.kernels, tuning or Tuning())

@@ -13,7 +13,7 @@ from jobs import DENSE, JOBS, MOE, job, prices_of
 
 from moesim.hwmodels.collectives import load_fabric_fit
 from moesim.hwmodels.exchange_kernels import load_exchange_fit
-from moesim.hwmodels.profile import load_profile
+from moesim.hwmodels.profile import Profile
 from moesim.hwmodels.work import Comm, ExpertExchange, Gemm, GroupedGemm
 from moesim.sim.question.scenario import parse_scenario
 from moesim.sim.software.stack import Tuning, constants
@@ -74,13 +74,12 @@ def test_one_gpu_sends_nothing() -> None:
     assert not COMMUNICATION & {k for k, v in simulate_step(prices).breakdown_s.items() if v > 0.0}
 
 
-def _free_network(job_: TrainJob, profile_name: str) -> StepPrices:
+def _free_network(job_: TrainJob, profile: Profile) -> StepPrices:
     """The job on a network of infinite rate and no latency, whose kernels copy in no time."""
     cluster = job_.cluster
     gpu = replace(cluster.gpu, scale_up_bytes_per_s=inf, pcie_bytes_per_s=inf)
     cluster = replace(cluster, gpu=gpu, nic_bytes_per_s=inf, fabric_latency_s=0.0)
     floors = ("base_s", "hop_s", "a2a_base_s", "a2a_chunk_s", "nvls_base_s", "nvls_fill_s", "fill_hop_s")
-    profile = load_profile(profile_name)
     profile = replace(profile, collective_fit=replace(profile.collectives, **dict.fromkeys(floors, 0.0)))
     fabric = replace(load_fabric_fit(), ring_hop_s=0.0, tree_hop_s=0.0, peer_message_s=0.0, send_message_s=0.0)
     fit = load_exchange_fit(cluster.gpu.generation)
@@ -95,7 +94,7 @@ def _free_network(job_: TrainJob, profile_name: str) -> StepPrices:
 @pytest.mark.parametrize("name", JOBS)
 def test_an_infinitely_fast_network_leaves_compute(name: str) -> None:
     resolved = resolve(parse_scenario(JOBS[name]))
-    step = simulate_step(_free_network(resolved.job, resolved.profile))
+    step = simulate_step(_free_network(resolved.job, resolved.kernels))
     sent = {k: v for k, v in step.breakdown_s.items() if k in COMMUNICATION and v > 0.0}
     assert not sent or max(sent.values()) < 1e-12 * step.step_time_s, sent
     slower = simulate_step(prices_of(JOBS[name]))

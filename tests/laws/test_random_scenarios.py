@@ -6,6 +6,7 @@ import json
 from math import isfinite
 from typing import Any
 
+from checks import check_timeline
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -134,7 +135,7 @@ def check_prediction(p: Prediction) -> None:
     assert all(min(m.by_kind().values()) >= 0.0 for m in p.memory)
     assert len(p.memory) == p.resolved.job.layout.pp
     assert 0.0 <= p.dropped_share < 1.0
-    p.step.timeline.check()
+    check_timeline(p.step.timeline)
     json.dumps(p.to_dict(), allow_nan=False)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pytest
+from checks import check_timeline
 from jobs import JOBS, prices_of
 
 from moesim.sim.train.program import step_program
@@ -26,7 +27,7 @@ def test_events_equal_recursion_bit_for_bit(name: str) -> None:
     assert events.step_time_s == recursion.step_time_s
     assert events.timeline.start_s == recursion.timeline.start_s
     assert events.timeline.end_s == recursion.timeline.end_s
-    events.timeline.check()
+    check_timeline(events.timeline)
 
 
 @pytest.mark.parametrize("name", JOBS)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter
 
 import pytest
+from checks import busy_s, check_timeline
 from hypothesis import given
 from hypothesis import strategies as st
 from oracles import bubble_gpipe, bubble_interleaved, constant_program
@@ -25,7 +26,7 @@ def _makespan(schedule: str, pp: int, vpp: int, micro_batches: int) -> float:
     plan = orders(schedule, pp, vpp, micro_batches)
     program = constant_program(plan, pp * vpp, _duration)
     timeline = run(program)
-    timeline.check()
+    check_timeline(timeline)
     assert timeline.end_s == recursion(program).end_s
     return timeline.makespan_s
 
@@ -109,6 +110,6 @@ def test_makespan_lies_between_busiest_rank_and_serial_run(schedule: str) -> Non
     plan = orders(schedule, 4, 1, 12)
     program = constant_program(plan, 4, lambda s: _duration(s, 0.1 + 0.01 * s.stage), send_s=0.05)
     timeline = run(program)
-    busiest = max(timeline.busy_s(Lane(rank, "compute")) for rank in range(4))
+    busiest = max(busy_s(timeline, Lane(rank, "compute")) for rank in range(4))
     lags = 0.05 * sum(len(deps) for deps in program.deps)
     assert busiest <= timeline.makespan_s <= sum(program.durations_s) + lags

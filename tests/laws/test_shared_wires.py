@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pytest
+from checks import check_segment
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -22,7 +23,7 @@ GEMM = Gemm(4096, 4096, 4096)
 
 def _segment(*ops: Op) -> Segment:
     segment = Segment("B0", ops)
-    segment.check()
+    check_segment(segment)
     return segment
 
 

@@ -75,7 +75,7 @@ def slow_tuning() -> Tuning:
 @pytest.mark.parametrize("name", JOBS)
 def test_a_step_on_fourfold_slower_hardware_takes_exactly_four_times_as_long(name: str) -> None:
     resolved = resolve(parse_scenario(JOBS[name]))
-    profile, job = load_profile(resolved.profile), resolved.job
+    profile, job = resolved.kernels, resolved.job
     slow_job = replace(job, cluster=slow_cluster(job.cluster))
     before = simulate_step(prices_of(JOBS[name]))
     exchange = slow_record(load_exchange_fit(job.cluster.gpu.generation))

@@ -15,7 +15,7 @@ from moesim.sim.plan.train.search import Effort
 from moesim.sim.serve.predict import predict_serve
 from moesim.sim.train.predict import predict_train
 from moesim.sim.train.whole_run import training_run
-from moesim.sim.variation.sweep import run_sweep
+from moesim.sim.variation.sweep import sweep
 from moesim.sim.variation.whatif_serve import whatif_serve
 from moesim.sim.variation.whatif_train import whatif_train
 from moesim.traces.day import Hour
@@ -40,7 +40,7 @@ def test_a_plan_has_a_row_per_layout_best_first() -> None:
 
 
 def test_a_sweep_keeps_failing_points() -> None:
-    found = run_sweep(JOB, {"layout.ep": (2, 3, 4)})
+    found = sweep(JOB, {"layout.ep": (2, 3, 4)})
     frame = frames.sweep(found)
     assert list(frame["layout.ep"]) == [2, 3, 4] and list(frame["error"].notna()) == [False, True, False]
     assert list(frame.columns) == [*found.names, *found.results]

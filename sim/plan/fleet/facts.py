@@ -61,16 +61,16 @@ def fleet_facts(changes: Mapping[str, float] | None = None) -> FleetFacts:
 
 def read_facts(texts: Iterable[str]) -> dict[str, float]:
     """'power_usd_per_kwh=0.12' as numbers by name. ScenarioError for anything else."""
-    found = {}
+    facts = {}
     for text in texts:
         name, equals, value = (part.strip() for part in text.partition("="))
         try:
-            found[name] = float(value)
+            facts[name] = float(value)
         except ValueError:
             raise ScenarioError(f"{text!r} is no fact; write for example power_usd_per_kwh=0.12") from None
         if not equals:
             raise ScenarioError(f"{text!r} is no fact; write for example power_usd_per_kwh=0.12")
-    return found
+    return facts
 
 
 def fact_sources(changes: Mapping[str, float]) -> dict[str, str]:

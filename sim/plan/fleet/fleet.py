@@ -29,14 +29,14 @@ class Group:
 
     deployment: str
     gpus: int
-    sustained_per_s: tuple[float, ...]
+    sustained_per_s: tuple[float, ...]  # requests per second within the limits, by hour
     busy_w: float  # of one GPU
     idle_w: float
     usd_per_gpu_hour: float | None
     server: ServerSpec
 
     def usd_own_a_year(self, servers: float, power_w: float, facts: FleetFacts) -> float | None:
-        """Dollars a year of owning so many servers, their energy not counted; None where no price is known."""
+        """Dollars a year of owning `servers` servers, their energy not counted; None where no price is known."""
         price = facts.server_usd or self.server.usd
         if price is None:
             return None
@@ -52,8 +52,8 @@ class Group:
 class FleetYear:
     """One year of a growing fleet. Money is None where no price is known."""
 
-    year: int
-    peak_per_s: float
+    year: int  # from 0
+    peak_per_s: float  # requests per second of the busiest hour
     replicas: tuple[int, ...]  # needed in every hour, spares included
     gpus: int  # of the fixed fleet
     servers: int
@@ -88,16 +88,16 @@ class FleetYear:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Fleet:
-    """The answer: what is replicated, every year, what it rests on."""
+    """A serving fleet for a day of traffic that grows: what is replicated, every year, what it rests on."""
 
-    group: Group
-    day: Day
-    growth: float
-    spare: int
-    years: tuple[FleetYear, ...]
-    usd: dict[str, float | None]  # of all years
-    sources: dict[str, str]
-    plan: ServePlan
+    group: Group  # the deployment that is replicated, its GPUs, and the requests per second it sustains by hour
+    day: Day  # 24 hours: mean requests per second, and tokens where the table says them
+    growth: float  # of the traffic a year: 0.2 is 20 %
+    spare: int  # replicas on top of those needed
+    years: tuple[FleetYear, ...]  # from year 0; replicas by hour, GPUs, servers, racks, watts, MWh and US dollars
+    usd: dict[str, float | None]  # US dollars of all years by CHOICES; None where no price is known
+    sources: dict[str, str]  # where prices, servers and facts come from
+    plan: ServePlan  # the search that chose the deployment
 
     def to_dict(self) -> dict[str, Any]:
         """Ready for JSON."""
@@ -167,7 +167,7 @@ def scaled_hours(replicas: Sequence[int], start_s: float) -> float:
 
 
 def _kwh(group: Group, replicas: int, busy: float) -> float:
-    """Energy of the GPUs in one hour of so many replicas that are busy for that share of the time."""
+    """Energy of the GPUs in one hour of `replicas` replicas that are busy for a share `busy` of the time."""
     watts = group.idle_w + (group.busy_w - group.idle_w) * min(1.0, busy)
     return replicas * group.gpus * watts / 1e3
 

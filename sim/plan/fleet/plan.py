@@ -27,14 +27,14 @@ _COUNT = 500
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class FleetAsk:
-    """What is asked beside scenario and traffic."""
+    """What is asked of a fleet beside scenario and traffic."""
 
-    growth: float = 0.0  # of the traffic a year
+    growth: float = 0.0  # of the traffic a year, from -0.9 to 10: 0.2 is 20 %
     spare: int = 1  # replicas on top of those needed
     gpus: tuple[int, ...] = ()  # sizes of a replica group to try instead of the scenario's cluster
-    slo: str = ""
-    given: Given = field(default_factory=dict)
-    facts: Mapping[str, float] = field(default_factory=dict)
+    slo: str = ""  # limits like "ttft=1s,tpot=50ms,share=0.9"; the scenario's stand for what is not said
+    given: Given = field(default_factory=dict)  # axes that are fixed: {"tp": (4, 8), "pools": ("no",)}
+    facts: Mapping[str, float] = field(default_factory=dict)  # in place of those in fleet.yaml: {"years": 5}
     effort: ServeEffort | None = None
 
 
@@ -44,9 +44,18 @@ def plan_fleet(
     ask: FleetAsk | None = None,
     progress: Progress | None = None,
 ) -> Fleet:
-    """Replicas, racks, power and dollars for `traffic` (a CSV, or 24 hours) that grows year by year.
+    """Size a serving fleet for a day of traffic: replicas by hour, racks, power and dollars, rented or owned, by year.
 
-    ScenarioError or BadTrace for questions that cannot be answered.
+    scenario: a file's path, a mapping or a Scenario with a serve section; its cluster is one replica group.
+    traffic: a CSV of hour,requests_per_s[,input_tokens,output_tokens], or 24 hours.
+    ask: growth, spares, limits, what is fixed and facts of one's own.
+    progress: called with what is being done, how much of it, of how much.
+
+    A group is the deployment that sustains most requests per GPU within the limits, found by simulation for the lengths
+    of every hour. Money in US dollars a year; facts with sources are in fleet.yaml and hwmodels/specs.
+
+    Raises ScenarioError for facts, growth or limits that cannot be and where nothing meets the limits, BadTrace for an
+    unreadable table, other kinds of Refusal as predict_serve does.
     """
     ask = ask or FleetAsk()
     scenario = scenario_of(scenario)
@@ -83,7 +92,7 @@ def _node_name(gpu: str) -> str:
 
 
 def with_lengths(scenario: Scenario, hour: Hour) -> Scenario:
-    """The scenario with a slow stream of requests as long as those of an hour."""
+    """The scenario with requests that come slowly and are as long as those of an hour."""
     serve = scenario.serve
     if serve is None:
         raise ScenarioError("the scenario has no serve section; add serve: {engine: vllm, requests: {...}}")
@@ -96,14 +105,14 @@ def with_lengths(scenario: Scenario, hour: Hour) -> Scenario:
     if lengths and said.kind in GENERATORS:
         raise ScenarioError(f"kind {said.kind} brings its own lengths; leave them out of the traffic table")
     kind = said.kind if drawn else "poisson"
-    stream = {"kind": kind, "rate_per_s": _RATE, "concurrency": None, "count": said.count or _COUNT, "file": None}
-    requests = said.model_copy(update={**stream, **lengths})
+    slow = {"kind": kind, "rate_per_s": _RATE, "concurrency": None, "count": said.count or _COUNT, "file": None}
+    requests = said.model_copy(update={**slow, **lengths})
     return scenario.model_copy(update={"serve": serve.model_copy(update={"requests": requests})})
 
 
 def _best_group(scenario: Scenario, ask: FleetAsk, progress: Progress | None) -> tuple[ServePlan, ServeOption]:
     """The deployment that sustains most requests per GPU, over all sizes."""
-    found, refused = [], ""
+    plans, refused = [], ""
     for count in ask.gpus or (scenario.cluster.gpus,):
         try:
             plan = plan_serve(
@@ -113,10 +122,10 @@ def _best_group(scenario: Scenario, ask: FleetAsk, progress: Progress | None) ->
         except ScenarioError as refusal:
             refused = str(refusal)
             continue
-        found.append((plan, max(plan.options, key=lambda o: o.sustained_per_s or 0.0)))
-    if not found:
+        plans.append((plan, max(plan.options, key=lambda o: o.sustained_per_s or 0.0)))
+    if not plans:
         raise ScenarioError(refused)
-    return max(found, key=lambda pair: (pair[1].sustained_per_s or 0.0) / pair[1].served.candidate.gpus)
+    return max(plans, key=lambda pair: (pair[1].sustained_per_s or 0.0) / pair[1].served.candidate.gpus)
 
 
 def _sustained(scenario: Scenario, day: Day, plan: ServePlan, option: ServeOption) -> tuple[float, ...]:

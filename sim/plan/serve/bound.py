@@ -1,7 +1,7 @@
 """What a served load cannot beat on a priced job: seconds to the first token, per further token, and of all work.
 
-Step costs are sums of lines over token counts (sim/serve/step.py). The lowest point of a line, and the lowest ratio of
-its seconds to its tokens, are below every step that a replica may ever compose.
+Pass costs are sums of lines over token counts (sim/serve/step.py). The lowest point of a line, and the lowest ratio of
+its seconds to its tokens, are below every pass that a replica may ever compose.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from moesim.sim.serve.workload import Workload
 class Floors:
     """Of one replica or worker; seconds."""
 
-    prompt_s: float  # of a step that carries any prompt, whatever else it holds
+    prompt_s: float  # of a pass that carries any prompt, whatever else it holds
     prompt_token_s: float  # per prompt token of one request
     prompt_share_s: float  # per prompt token, all ranks working side by side
     token_s: float  # between two tokens of a sequence
@@ -31,7 +31,7 @@ def floors_of(costs: StepCosts) -> Floors:
     """Floors of a priced job."""
     job = costs.parts.job
     dp, pp = job.attention_dp, job.layout.pp
-    kept = 0.5 if job.two_batch and job.arch.is_moe else 1.0  # overlap hides at most half of a step
+    kept = 0.5 if job.two_batch and job.arch.is_moe else 1.0  # overlap hides at most half of a pass
     base, head = costs.fixed_s + costs.lowest("rank"), costs.lowest("head")
     decode = kept * (base + head + costs.host_s + costs.sequence_s + costs.lowest("experts"))
     mixed = kept * (base + head + costs.lowest("prefill experts"))

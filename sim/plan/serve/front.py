@@ -17,7 +17,7 @@ _MOST = 12  # deployments whose front is drawn
 
 @dataclass(frozen=True, slots=True)
 class FrontPoint:
-    """One deployment under so many clients that ask again as soon as they are answered."""
+    """One deployment under `clients` clients that ask again as soon as they are answered."""
 
     gpus: int
     deployment: str
@@ -57,9 +57,9 @@ def _varied(served: Sequence[Served]) -> list[ServeCandidate]:
 
 def _points(judge: ServeJudge, c: ServeCandidate) -> list[FrontPoint]:
     try:
-        found = frontier(judge.resolved(c), _CLIENTS)
+        points = frontier(judge.resolved(c), _CLIENTS)
     except DoesNotFit:
         return []
     return [
-        FrontPoint(c.gpus, c.title, p.clients, 1.0 / p.tpot_s, p.output_tokens_per_s_per_gpu, p.ttft_s) for p in found
+        FrontPoint(c.gpus, c.title, p.clients, 1.0 / p.tpot_s, p.output_tokens_per_s_per_gpu, p.ttft_s) for p in points
     ]

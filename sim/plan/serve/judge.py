@@ -26,9 +26,9 @@ from moesim.sim.serve.workload import Workload
 from moesim.traces.requests import Requests
 
 _DOUBLINGS, _HALVINGS = 12, 7  # of the search for the rate that a deployment sustains: far, then within 1 %
-_SETTLED = 4.0  # a stream lasts so many times a request at the limits (assumed)
+_SETTLED = 4.0  # the requests of a trial last this many times one request at the limits (assumed)
 _SLOWEST = 10.0  # but limits that are that much looser than the load asked say nothing about it
-_MOST = 20_000  # requests of a repeated stream
+_MOST = 20_000  # requests of a repeated load
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,7 +49,6 @@ class Served:
     idle_share: float  # share of the GPUs' time
     communication_share: float
     preemptions: int
-    memory_bytes: float  # weights, adapters and work space of the fullest GPU
 
     def meets(self, slo: Slo) -> bool:
         """Whether enough requests are served well, and the queue does not grow."""
@@ -79,8 +78,8 @@ class ServeJudge:
 
     def fits(self, shape: Shape) -> DoesNotFit | None:
         """None when weights and the longest request have room; else why not."""
-        found = self._machine(shape, self.base.engine.max_batch)
-        return found if isinstance(found, DoesNotFit) else None
+        machine = self._machine(shape, self.base.engine.max_batch)
+        return machine if isinstance(machine, DoesNotFit) else None
 
     def weight_bytes(self, shape: Shape) -> float:
         """Weights, adapters and work space of the fullest GPU."""
@@ -89,23 +88,23 @@ class ServeJudge:
 
     def _machine(self, shape: Shape, max_batch: int, prefill: bool = False) -> Machine | DoesNotFit:
         key = (shape, max_batch, prefill)
-        found = self._machines.get(key)
-        if found is None:
+        machine = self._machines.get(key)
+        if machine is None:
             try:
-                found = machine_of(self.job(shape, max_batch, prefill), self.load, self._tuning, priced=self._priced)
+                machine = machine_of(self.job(shape, max_batch, prefill), self.load, self._tuning, priced=self._priced)
             except DoesNotFit as refusal:
-                found = refusal
-            self._machines[key] = found
-        return found
+                machine = refusal
+            self._machines[key] = machine
+        return machine
 
     def _floor(self, shape: Shape, max_batch: int, prefill: bool = False) -> Floors:
         key = (shape, max_batch, prefill)
-        found = self._floors.get(key)
-        if found is None:
+        floors = self._floors.get(key)
+        if floors is None:
             machine = self._machine(shape, max_batch, prefill)
             assert isinstance(machine, Machine)  # only shapes that fit are judged
-            found = self._floors[key] = floors_of(machine.costs)
-        return found
+            floors = self._floors[key] = floors_of(machine.costs)
+        return floors
 
     def bounds(self, c: ServeCandidate) -> LoadBounds:
         """What the load takes at least on a candidate."""
@@ -136,9 +135,9 @@ class ServeJudge:
     def simulate(self, c: ServeCandidate, bounds: LoadBounds | None = None) -> Served:
         """The asked load on a candidate. DoesNotFit where it has no room."""
         load, run = self.load, self.run(c, self.load)
-        found, span, shares = latencies_of(run, load.warmup), span_s(run), utilisation(run)
+        latencies, span, shares = latencies_of(run, load.warmup), span_s(run), utilisation(run)
         outputs = float(sum(run.log.output))
-        ttft, tpot = spread(found.ttft_s), spread(found.tpot_s)
+        ttft, tpot = spread(latencies.ttft_s), spread(latencies.tpot_s)
         usd = usd_per_million_output_tokens(self.price, gpu_hours(c.gpus, span), outputs)
         return Served(
             candidate=c,
@@ -147,21 +146,20 @@ class ServeJudge:
             tpot_s=tpot.mean,
             ttft_p90_s=ttft.p90,
             tpot_p90_s=tpot.p90,
-            attained_share=self._slo.attained(found),
-            goodput_per_s=goodput_per_s(found, self._slo.ttft_s, self._slo.tpot_s),
+            attained_share=self._slo.attained(latencies),
+            goodput_per_s=goodput_per_s(latencies, self._slo.ttft_s, self._slo.tpot_s),
             output_tokens_per_s=outputs / span,
             usd_per_million_output_tokens=usd,
-            label=label_of(found, load.rate_per_s, inf, bool(load.clients)),
+            label=label_of(latencies, load.rate_per_s, inf, bool(load.clients)),
             idle_share=shares["idle"],
             communication_share=sum(shares.get(name, 0.0) for name in ("tp_comm", "ep_comm", "pp_comm")),
             preemptions=run.log.preemptions,
-            memory_bytes=self.weight_bytes(c.shape),
         )
 
     def sustained_per_s(self, c: ServeCandidate) -> float:
-        """The largest rate of the asked stream at which the limits still hold, within 1 %; 0 where there is none.
+        """The largest rate of the asked requests at which the limits still hold, within 1 %; 0 where there is none.
 
-        Never more than what drains a full queue: a short stream could pass as one burst.
+        Never more than what drains a full queue: a short load could be served as one burst.
         """
         asked = self.load.rate_per_s
         if not asked or self.load.clients:
@@ -188,16 +186,16 @@ class ServeJudge:
         return low
 
     def _holds(self, c: ServeCandidate, factor: float, settle_s: float) -> bool:
-        """Whether the limits hold once the stream, so many times as fast, has come to a steady state."""
+        """Whether the limits hold once the requests, coming `factor` times as fast, have come to a steady state."""
         load = faster(self.load, factor, settle_s)
         span = load.requests.arrival_s[-1] - load.requests.arrival_s[0]
-        found = latencies_of(self.run(c, load), min(0.5, settle_s / _SETTLED / span))
-        label = label_of(found, load.rate_per_s, inf, False)
-        return self._slo.attained(found) >= self._slo.share and label == "stable"
+        latencies = latencies_of(self.run(c, load), min(0.5, settle_s / _SETTLED / span))
+        label = label_of(latencies, load.rate_per_s, inf, False)
+        return self._slo.attained(latencies) >= self._slo.share and label == "stable"
 
 
 def faster(load: Workload, factor: float, least_s: float) -> Workload:
-    """The stream so many times as fast, again from the start until it lasts `least_s` seconds or is very long."""
+    """The requests `factor` times as fast, again from the start until they last `least_s` seconds or are very many."""
     r = load.requests
     arrivals = (np.array(r.arrival_s) - r.arrival_s[0]) / factor
     span = float(arrivals[-1]) * len(r) / max(1, len(r) - 1)  # up to the first request of the next round

@@ -58,17 +58,21 @@ class ServeOption:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ServePlan:
-    """The best deployments, best first, the front over loads, and how obvious choices fared."""
+    """The best deployments of a load, the front over loads, and how obvious choices fared.
 
-    objective: str
-    price: Price | None
-    slo: Slo
+    Every option was simulated under the scenario's load; what was not cannot beat its bound. Latencies in seconds,
+    rates per second of all GPUs of the option.
+    """
+
+    objective: str  # one of SERVE_OBJECTIVES
+    price: Price | None  # US dollars per GPU-hour and where they come from; None where none is known
+    slo: Slo  # seconds to the first token, seconds per token, share of the requests that must be within both
     must: bool  # whether the limits had to be met
-    options: tuple[ServeOption, ...]
-    front: tuple[FrontPoint, ...]
-    verdicts: tuple[ServeVerdict, ...]
-    searches: tuple[ServeSearch, ...]
-    notes: tuple[str, ...]
+    options: tuple[ServeOption, ...]  # best first, at most ServeEffort.top
+    front: tuple[FrontPoint, ...]  # tokens per second of a user against those of a GPU, with 1 to many clients
+    verdicts: tuple[ServeVerdict, ...]  # the best candidate of every obvious choice, and why it lost
+    searches: tuple[ServeSearch, ...]  # one per number of GPUs: candidates looked at, hopeless, simulated, left
+    notes: tuple[str, ...]  # sizes that were refused, searches that stopped early
 
     def first(self, count: int) -> ServePlan:
         """The same with the best `count` deployments only."""
@@ -144,7 +148,7 @@ def _on(scenario: Scenario, gpus: int) -> Scenario:
 def _answer(
     objective: str, slo: Slo, must: bool, searches: list[ServeSearch], notes: list[str], effort: ServeEffort
 ) -> ServePlan:
-    every = [(found, s) for found in searches for s in found.served]
+    every = [(search, s) for search in searches for s in search.served]
     good = [pair for pair in every if pair[1].meets(slo) or not must]
     if not good:
         raise ScenarioError(_nothing_meets(searches, slo))
@@ -167,10 +171,10 @@ def _answer(
     options = [
         ServeOption(
             served=s, sustained_per_s=sustained.get(s.candidate),
-            usd_per_hour=usd(found.judge.price, s.candidate.gpus),
+            usd_per_hour=usd(search.judge.price, s.candidate.gpus),
             why=_why(s, best, slo, must),
         )
-        for found, s in good[:effort.top]
+        for search, s in good[:effort.top]
     ]  # fmt: skip
     return ServePlan(
         objective=objective,
@@ -178,7 +182,7 @@ def _answer(
         slo=slo,
         must=must,
         options=tuple(options),
-        front=front(((found.judge, found.served) for found in searches), slo.ttft_s if must else inf),
+        front=front(((search.judge, search.served) for search in searches), slo.ttft_s if must else inf),
         verdicts=tuple(serve_verdicts(best_search, ordered, slo, must)),
         searches=tuple(searches),
         notes=(*notes, *(f"{f.gpus} GPUs: {f.left} deployments that may be as good were not simulated" for f in searches
@@ -208,11 +212,11 @@ def _sustained(
         *sorted(tied, key=lambda pair: (-pair[1].idle_share, pair[1].candidate.title))[:top],
         *good[:top],
     ]
-    found: dict[ServeCandidate, float] = {}
+    rates: dict[ServeCandidate, float] = {}
     for search, s in chosen:
-        if s.candidate not in found and search.judge.load.rate_per_s and not search.judge.load.clients:
-            found[s.candidate] = search.judge.sustained_per_s(s.candidate)
-    return found
+        if s.candidate not in rates and search.judge.load.rate_per_s and not search.judge.load.clients:
+            rates[s.candidate] = search.judge.sustained_per_s(s.candidate)
+    return rates
 
 
 def _why(s: Served, best: Served, slo: Slo, must: bool) -> str:
@@ -225,9 +229,9 @@ def _why(s: Served, best: Served, slo: Slo, must: bool) -> str:
 
 def _nothing_meets(searches: list[ServeSearch], slo: Slo) -> str:
     """One line with the best that was found."""
-    every = [s for found in searches for s in found.served]
+    every = [s for search in searches for s in search.served]
     best = max(every, key=lambda s: (s.attained_share, headroom(s, slo), -s.candidate.gpus))
-    most = max(found.gpus for found in searches)
+    most = max(search.gpus for search in searches)
     return (
         f"nothing on up to {most} GPUs meets {slo.text}; the best found, {best.candidate.title} on "
         f"{best.candidate.gpus} GPUs, has {broken(best, slo)}; loosen the limits, "

@@ -28,7 +28,7 @@ Test = Callable[[ServeCandidate], bool]
 def _choices(gpus: int, domain: int, experts: bool) -> list[tuple[str, Test]]:
     """What people would try first."""
     wide = min(gpus, domain)
-    found: list[tuple[str, Test]] = [
+    obvious: list[tuple[str, Test]] = [
         ("one replica over all GPUs", lambda c: c.prefill is None and c.replicas == 1),
         ("a replica per GPU", lambda c: c.prefill is None and c.shape.gpus == 1),
         ("tensor parallel over a node", lambda c: c.prefill is None and c.shape.tp == wide),
@@ -37,40 +37,40 @@ def _choices(gpus: int, domain: int, experts: bool) -> list[tuple[str, Test]]:
         ("prefill and decode apart", lambda c: c.prefill is not None),
     ]
     if experts:
-        found += [
+        obvious += [
             ("attention data parallel, experts spread", lambda c: c.prefill is None and c.shape.attention_dp > 1),
             ("experts spread (ep)", lambda c: c.prefill is None and c.shape.ep > 1),
             ("experts split (no ep)", lambda c: c.prefill is None and c.shape.ep == 1),
         ]
-    return found
+    return obvious
 
 
-def serve_verdicts(found: ServeSearch, ordered: list[Served], slo: Slo, must: bool) -> list[ServeVerdict]:
+def serve_verdicts(search: ServeSearch, ordered: list[Served], slo: Slo, must: bool) -> list[ServeVerdict]:
     """One line per obvious choice that some candidate makes; `ordered`: simulated ones, best first."""
-    job, best = found.judge.base, ordered[0]
+    job, best = search.judge.base, ordered[0]
     lines = []
-    for title, made_by in _choices(found.gpus, job.cluster.domain, job.arch.is_moe):
+    for title, made_by in _choices(search.gpus, job.cluster.domain, job.arch.is_moe):
         own = next((s for s in ordered if made_by(s.candidate)), None)
         if own is not None:
             why = "the best of all" if own is best else compared(own, best, slo, must)
             lines.append(ServeVerdict(title, own.candidate.title, own.meets(slo), why))
             continue
-        lost = _not_simulated(found, made_by, slo)
+        lost = _not_simulated(search, made_by, slo)
         if lost is not None:
             lines.append(ServeVerdict(title, lost[0], None, lost[1]))
     return lines
 
 
-def _not_simulated(found: ServeSearch, made_by: Test, slo: Slo) -> tuple[str, str] | None:
-    judge = found.judge
-    hopeless = [c for c in found.hopeless if made_by(c)]
+def _not_simulated(search: ServeSearch, made_by: Test, slo: Slo) -> tuple[str, str] | None:
+    judge = search.judge
+    hopeless = [c for c in search.hopeless if made_by(c)]
     if hopeless:
         c = min(hopeless, key=lambda c: (judge.bounds(c).tpot_s, c.title))
         b = judge.bounds(c)
         at_least = f"takes at least {b.ttft_s:.3g} s to the first token and {b.tpot_s * 1e3:.3g} ms a token"
         return c.title, f"{at_least}: at most {b.attainable_share:.0%} of the requests within the limits"
     own = judge.base.engine.max_batch
-    large = [s for s in found.too_large if made_by(ServeCandidate(s, found.gpus // s.gpus, own))]
+    large = [s for s in search.too_large if made_by(ServeCandidate(s, search.gpus // s.gpus, own))]
     if large:
         shape: Shape = min(large, key=lambda s: (judge.weight_bytes(s), s.title))
         needs, usable = judge.weight_bytes(shape) / GIB, judge.base.cluster.gpu.usable_bytes / GIB

@@ -19,10 +19,10 @@ SERVE_OBJECTIVES = ("goodput", "cost", "tokens_per_dollar", "tokens_per_s_per_gp
 
 @dataclass(frozen=True, slots=True)
 class ServeEffort:
-    """How far a search goes: until the `top` best are certain, or `most` are simulated on each size of the cluster."""
+    """How far a search of deployments goes: until the `top` best are certain, or `most` are simulated. One process."""
 
-    top: int = 5
-    most: int = 100
+    top: int = 5  # deployments that are answered
+    most: int = 100  # simulated at most, on each size of the cluster
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,14 +96,14 @@ def search_serving(
     fitting = [s for s in every if s not in refused]
     if not fitting:
         raise ScenarioError(too_large(judge, refused))
-    found = list(deployments(judge.base, gpus, fitting, wanted.given))
-    if not found:
+    candidates = list(deployments(judge.base, gpus, fitting, wanted.given))
+    if not candidates:
         raise ScenarioError(
             f"no deployment of {arch.name} uses all {gpus} GPUs with the axes that were fixed; free one"
         )
-    bounds = {c: judge.bounds(c) for c in found}
-    hopeless = [c for c in found if must and bounds[c].attainable_share < slo.share]
-    ranked = [(best_score(objective, c, bounds[c], judge), c) for c in found if c not in set(hopeless)]
+    bounds = {c: judge.bounds(c) for c in candidates}
+    hopeless = [c for c in candidates if must and bounds[c].attainable_share < slo.share]
+    ranked = [(best_score(objective, c, bounds[c], judge), c) for c in candidates if c not in set(hopeless)]
     ranked.sort(key=lambda pair: (-pair[0], _promise(bounds[pair[1]], slo, judge), pair[1].title, -pair[1].max_batch))
     served: list[Served] = []
     score = score_of(objective)
@@ -118,7 +118,7 @@ def search_serving(
     if not served:  # nothing can meet the limits: the nearest ones say by how much
         nearest = sorted(hopeless, key=lambda c: (_excess(bounds[c], slo), c.title))[: effort.top]
         served = [judge.simulate(c, bounds[c]) for c in nearest]
-    return ServeSearch(gpus, judge, len(found), refused, tuple(hopeless), tuple(served), len(ranked) - len(served))
+    return ServeSearch(gpus, judge, len(candidates), refused, tuple(hopeless), tuple(served), len(ranked) - len(served))
 
 
 def _promise(b: LoadBounds, slo: Slo, judge: ServeJudge) -> float:

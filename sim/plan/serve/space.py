@@ -95,7 +95,7 @@ class ServeCandidate:
 
 def shapes(arch: ModelArch, gpus: int, domain: int, given: Given) -> list[Shape]:
     """Every layout of a replica on at most `gpus` GPUs that the model allows, narrowest first."""
-    found = []
+    possible = []
     for width in (w for w in range(1, min(gpus, _WIDEST) + 1) if gpus % w == 0):
         for pp, tp in product(_axis(given, "pp", _PP), _axis(given, "tp", _powers(min(_MOST_TP, domain)))):
             ranks, rest = divmod(width, pp)
@@ -106,8 +106,8 @@ def shapes(arch: ModelArch, gpus: int, domain: int, given: Given) -> list[Shape]
             for ep in dict.fromkeys(_axis(given, "ep", experts)):
                 shape = Shape(tp, pp, ep, dp)
                 if dp in _axis(given, "attention_dp", (dp,)) and _possible(shape, arch):
-                    found.append(shape)
-    return found
+                    possible.append(shape)
+    return possible
 
 
 def _axis(given: Given, name: str, default: tuple[int, ...]) -> tuple[int, ...]:
@@ -147,7 +147,7 @@ def deployments(base: ServeJob, gpus: int, fitting: list[Shape], given: Given) -
 
 def serve_axes(texts: Iterable[str]) -> dict[str, tuple[object, ...]]:
     """'tp=4,8' as {"tp": (4, 8)}; pools=yes or no. ScenarioError for axes or values that do not exist."""
-    found: dict[str, tuple[object, ...]] = {}
+    values: dict[str, tuple[object, ...]] = {}
     for name, words in named_words(texts, "serve"):
         if name not in SERVE_AXES:
             raise ScenarioError(f"{name!r} is not searched for serving; use one of {', '.join(SERVE_AXES)}")
@@ -156,5 +156,5 @@ def serve_axes(texts: Iterable[str]) -> dict[str, tuple[object, ...]]:
                 raise ScenarioError(f"pools={','.join(words)!r} is not known; use yes, no or yes,no")
         elif not all(w.isdecimal() and 0 < int(w) <= 1_000_000 for w in words):
             raise ScenarioError(f"{name}={','.join(words)!r} is not a list of whole numbers of at least 1")
-        found[name] = words
-    return found
+        values[name] = words
+    return values

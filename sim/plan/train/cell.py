@@ -102,15 +102,15 @@ class Cell:
     def _spent(self, chunk: Chunk) -> Spent:
         """Seconds of one part of the model, given as a chunk that holds nothing else."""
         key = self._step_prices.factory.signature(chunk)
-        found = self._seen.get(key)
-        if found is None:
+        spent = self._seen.get(key)
+        if spent is None:
             forward = self._step_prices.factory.segment("F", chunk, own_comm=self._own)
             backward = self._step_prices.factory.segment("B", chunk, own_comm=self._own)
             compute = self._busy_s(forward, "compute"), self._busy_s(backward, "compute")
             sent = (self._busy_s(forward, "comm"), self._busy_s(backward, "comm")) if self._own else (0.0, 0.0)
-            found = (*compute, *sent)
-            self._seen[key] = found
-        return found
+            spent = (*compute, *sent)
+            self._seen[key] = spent
+        return spent
 
     def _busy_s(self, segment: Segment, stream: str) -> float:
         """Seconds that a stream cannot do without: nothing to wait for, no CPU in the way."""

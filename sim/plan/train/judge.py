@@ -11,17 +11,18 @@ from moesim.sim.plan.train.bound import Beside, Bounds
 from moesim.sim.plan.train.cell import Cell
 from moesim.sim.plan.train.pipe import Pipes
 from moesim.sim.plan.train.space import Candidate, modules_of
-from moesim.sim.question.lookup import look_up
+from moesim.sim.question.lookup import look_up, training_of
 from moesim.sim.question.scenario import Scenario
 from moesim.sim.software.stack import Stack, Tuning, release_age, stack_asked
+from moesim.sim.train.corrections import corrected
 from moesim.sim.train.job import TrainJob
 from moesim.sim.train.memory import step_memory
 from moesim.sim.train.prices import StepPrices, sustained
 from moesim.sim.train.resolve import (
     check_precision,
+    correction_of,
     decided,
     train_job,
-    training_of,
 )
 from moesim.sim.train.segment_time import beside_slowdown
 from moesim.sim.train.step import simulate_step
@@ -32,9 +33,9 @@ class Finalist:
     """A simulated candidate."""
 
     candidate: Candidate
-    bound_s: float
+    bound_s: float  # below which no schedule goes
     step_time_s: float
-    memory_bytes: float
+    memory_bytes: float  # of the fullest GPU
     fits: bool
     dispatcher: str  # what "auto" means for it
     breakdown_s: Mapping[str, float]
@@ -55,6 +56,8 @@ class Judge:
             gpus=cluster.gpus, sequence_parallel=ask.sequence_parallel, duplicates=ask.duplicates, schedule="1f1b"
         )
         self.base = train_job(scenario, train, arch, cluster, layout, self.open_stack)
+        self.correction, self.from_runs = correction_of(scenario, self.base)
+        self._own = self.correction.factor if self.correction else 1.0
         self.profile = seen.kernels
         check_precision(train, cluster, self.profile)
         self.tuning = Tuning(dict(self.profile.constants))
@@ -66,21 +69,16 @@ class Judge:
         self._cells: dict[tuple[object, ...], Cell] = {}
         self._models: dict[Stack, CostModel] = {}
 
-    @property
-    def cells(self) -> int:
-        """How many combinations of widths, micro-batch, recompute and software have been sized."""
-        return len(self._cells)
-
     def stack(self, candidate: Candidate) -> Stack:
         """The software with everything decided that depends on the layout."""
         base, layout = self.base, candidate.layout
         key = (candidate.dispatcher, layout.vpp > 1, layout.ep, layout.etp)
-        found = self._stacks.get(key)
-        if found is None:
-            stack = replace(self.open_stack, dispatcher=candidate.dispatcher)
+        stack = self._stacks.get(key)
+        if stack is None:
+            bare = replace(self.open_stack, dispatcher=candidate.dispatcher)
             age = release_age(base.release)
-            found = self._stacks[key] = decided(stack, base.arch, layout, base.cluster, base.precision, age)[0]
-        return found
+            stack = self._stacks[key] = decided(bare, base.arch, layout, base.cluster, base.precision, age)[0]
+        return stack
 
     def job(self, candidate: Candidate) -> TrainJob:
         """The training job of a candidate."""
@@ -92,22 +90,22 @@ class Judge:
 
     def model(self, job: TrainJob) -> CostModel:
         """The cost model of a stack on this cluster."""
-        found = self._models.get(job.stack)
-        if found is None:
+        model = self._models.get(job.stack)
+        if model is None:
             factors = sustained(self.tuning, job.cluster, job.stack, job.precision)
-            found = self._models[job.stack] = KernelCostModel(job.cluster, self.profile, factors)
-        return found
+            model = self._models[job.stack] = KernelCostModel(job.cluster, self.profile, factors)
+        return model
 
     def _cell(self, candidate: Candidate) -> Cell:
         """What all candidates share that have this one's widths, micro-batch, recompute and software."""
         lay = candidate.layout
         stack = (candidate.dispatcher, lay.vpp > 1, lay.schedule == "dualpipe")
         key = (lay.tp, lay.cp, lay.ep, lay.etp, candidate.micro_batch, candidate.recompute, stack)
-        found = self._cells.get(key)
-        if found is None:
+        cell = self._cells.get(key)
+        if cell is None:
             job = self.job(candidate)
-            found = self._cells[key] = Cell(job, self.profile, self.tuning, self.model(job))
-        return found
+            cell = self._cells[key] = Cell(job, self.profile, self.tuning, self.model(job))
+        return cell
 
     def _bounds(self, candidate: Candidate) -> Bounds:
         stack = self.stack(candidate)
@@ -126,7 +124,7 @@ class Judge:
         """Seconds that the step takes at least."""
         count, cell = self._micro_batches(candidate), self._cell(candidate)
         pipe = self._pipes.of(candidate.layout, count)
-        return self._bounds(candidate).step_s(candidate.layout, count, cell.sizes, cell.prices, pipe)
+        return self._own * self._bounds(candidate).step_s(candidate.layout, count, cell.sizes, cell.prices, pipe)
 
     def simulate(self, candidate: Candidate, bound_s: float) -> Finalist:
         """The step of a candidate, and whether it fits."""
@@ -134,5 +132,7 @@ class Judge:
         prices = StepPrices(job, self.profile, self.tuning, model=self.model(job))
         memory = max(m.total for m in step_memory(prices))
         step = simulate_step(prices, events=False)
+        if self.correction is not None:
+            step = corrected(step, self.correction)
         fits = memory <= job.cluster.gpu.usable_bytes
         return Finalist(candidate, bound_s, step.step_time_s, memory, fits, job.stack.dispatcher, step.breakdown_s)

@@ -35,14 +35,14 @@ class Pipes:
         self._seen: dict[tuple[str, int, int, int], Pipe] = {}
 
     def of(self, layout: Layout, micro_batches: int) -> Pipe:
-        """The pipeline of a layout that runs so many micro-batches."""
+        """The pipeline of a layout that runs `micro_batches` of them."""
         paired = layout.schedule == "dualpipe"  # whose pairs are counted; elsewhere a few turns show all there is
         count = micro_batches if paired else min(micro_batches, _TURNS * layout.pp * layout.vpp)
         key = (layout.schedule, layout.pp, layout.vpp, count)
-        found = self._seen.get(key)
-        if found is None:
-            found = self._seen[key] = self._build(layout, count)
-        return found
+        pipe = self._seen.get(key)
+        if pipe is None:
+            pipe = self._seen[key] = self._build(layout, count)
+        return pipe
 
     def _build(self, layout: Layout, micro_batches: int) -> Pipe:
         starts = np.cumsum([0, *layers_per_chunk(self._arch, layout, self._mtp)])

@@ -23,11 +23,11 @@ class Option:
     """One layout of the answer. Money is None where the GPU has no price."""
 
     gpus: int
-    finalist: Finalist
-    tokens_per_s: float
+    finalist: Finalist  # the layout, its seconds per step, and the bytes of its fullest GPU
+    tokens_per_s: float  # of all GPUs
     gpu_hours_per_million_tokens: float
     usd_per_million_tokens: float | None
-    why: str
+    why: str  # where it loses against the best
     surviving_share: float  # share of the time that failures and checkpoints leave
 
     def to_dict(self) -> dict[str, Any]:
@@ -54,15 +54,19 @@ class Option:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Plan:
-    """The best layouts, best first, what was searched, and how obvious choices fared."""
+    """The best layouts of a training job, what was searched, and how obvious choices fared.
 
-    objective: str
-    price: Price | None
-    options: tuple[Option, ...]
+    Every option was simulated; what was not cannot beat its bound (compute, transfers and memory that no schedule
+    avoids). Options share the model, batch and sequence length of the scenario.
+    """
+
+    objective: str  # one of OBJECTIVES
+    price: Price | None  # US dollars per GPU-hour and where they come from; None where none is known
+    options: tuple[Option, ...]  # best first, at most Effort.top
     pareto: tuple[Option, ...]  # none of the others is both faster and cheaper (or, on one cluster, smaller)
-    verdicts: tuple[Verdict, ...]
-    searches: tuple[Search, ...]
-    notes: tuple[str, ...]
+    verdicts: tuple[Verdict, ...]  # the best candidate of every obvious choice, and why it lost
+    searches: tuple[Search, ...]  # one per number of GPUs: candidates looked at, simulated, left
+    notes: tuple[str, ...]  # sizes that were refused, searches that stopped early
 
     def first(self, count: int) -> Plan:
         """The same with the best `count` layouts only."""
@@ -133,23 +137,24 @@ def _answer(scenario: Scenario, objective: str, searches: list[Search], notes: l
     if objective in ("cost", "tokens_per_dollar") and price is None:
         raise ScenarioError(f"{gpu.name} has no price; give price_usd_per_gpu_hour, or use objective gpu_hours")
     tokens = float(job.global_batch) * job.seq_len
+    notes = [*judge.from_runs, *notes]
     options, facts = [], run_facts()
-    for found in searches:
-        cluster = replace(job.cluster, gpus=found.gpus)
-        for f in found.finalists:
+    for searched in searches:
+        cluster = replace(job.cluster, gpus=searched.gpus)
+        for f in searched.finalists:
             kept = interruptions(replace(job, cluster=cluster), f.step_time_s, facts).share
-            hours = gpu_hours(found.gpus, f.step_time_s)
+            hours = gpu_hours(searched.gpus, f.step_time_s)
             options.append(
                 Option(
-                    gpus=found.gpus, finalist=f, tokens_per_s=tokens / f.step_time_s,
+                    gpus=searched.gpus, finalist=f, tokens_per_s=tokens / f.step_time_s,
                     gpu_hours_per_million_tokens=hours / tokens * 1e6,
                     usd_per_million_tokens=usd_per_million(price, hours, tokens), why="",
                     surviving_share=kept,
                 )
             )  # fmt: skip
-        if found.left_bound_s < found.finalists[min(top, len(found.finalists)) - 1].step_time_s:
-            notes.append(f"{found.gpus} GPUs: stopped before all that might win; the best of those takes at least "
-                         f"{found.left_bound_s:.3g} s")  # fmt: skip
+        if searched.left_bound_s < searched.finalists[min(top, len(searched.finalists)) - 1].step_time_s:
+            notes.append(f"{searched.gpus} GPUs: stopped before all that might win; the best of those takes at least "
+                         f"{searched.left_bound_s:.3g} s")  # fmt: skip
     if objective == "step_time":
         options.sort(key=lambda o: (o.finalist.step_time_s, o.gpus, o.finalist.candidate.title))
     elif objective == "goodput":

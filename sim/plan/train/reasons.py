@@ -40,7 +40,7 @@ def choices(cluster: Cluster, experts: bool) -> list[Choice]:
     def of(title: str, test: Callable[[Layout], bool]) -> Choice:
         return Choice(title, lambda c: test(c.layout))
 
-    found = [
+    obvious = [
         of("no pipeline", lambda lay: lay.pp == 1),
         of("no tensor parallelism", lambda lay: lay.tp == 1),
         of("tensor parallel over a whole node", lambda lay: lay.tp == min(8, domain)),
@@ -50,37 +50,37 @@ def choices(cluster: Cluster, experts: bool) -> list[Choice]:
         Choice("everything recomputed", lambda c: c.recompute == "full"),
     ]
     if experts:
-        found += [
+        obvious += [
             of("no expert parallelism", lambda lay: lay.ep == 1),
             of("experts inside one scale-up domain", lambda lay: 1 < lay.ep * lay.etp <= domain),
             of("experts over several domains", lambda lay: lay.ep * lay.etp > domain),
             of("experts split like attention", lambda lay: lay.etp > 1),
         ]
-    return found
+    return obvious
 
 
-def verdicts(found: Search, cluster: Cluster, experts: bool, usable_bytes: float) -> list[Verdict]:
+def verdicts(search: Search, cluster: Cluster, experts: bool, usable_bytes: float) -> list[Verdict]:
     """One line per obvious choice that some candidate makes."""
-    best = found.finalists[0]
+    best = search.finalists[0]
     lines = []
     for choice in choices(cluster, experts):
-        members = [c for c in found.judged if choice.made_by(c)]
+        members = [c for c in search.judged if choice.made_by(c)]
         if members:
-            lines.append(_verdict(choice, members, found, best, usable_bytes))
+            lines.append(_verdict(choice, members, search, best, usable_bytes))
     return lines
 
 
-def _verdict(choice: Choice, members: list[Candidate], found: Search, best: Finalist, usable_bytes: float) -> Verdict:
-    own = next((f for f in found.finalists if choice.made_by(f.candidate)), None)
+def _verdict(choice: Choice, members: list[Candidate], search: Search, best: Finalist, usable_bytes: float) -> Verdict:
+    own = next((f for f in search.finalists if choice.made_by(f.candidate)), None)
     if own is best:
         return Verdict(choice.title, own.candidate.title, own.step_time_s, "the best of all")
-    nearest = min(members, key=lambda c: (found.judged[c], c.title))
-    bound, size = found.judged[nearest]
+    nearest = min(members, key=lambda c: (search.judged[c], c.title))
+    bound, size = search.judged[nearest]
     if bound == float("inf"):
         why = f"does not fit: at least {size / GIB:.0f} of {usable_bytes / GIB:.0f} GiB"
         return Verdict(choice.title, nearest.title, None, why)
     if own is None:
-        large = next((f for f in found.too_large if choice.made_by(f.candidate)), None)
+        large = next((f for f in search.too_large if choice.made_by(f.candidate)), None)
         if large is not None and large.bound_s <= bound:
             why = f"does not fit: {large.memory_bytes / GIB:.0f} of {usable_bytes / GIB:.0f} GiB"
             return Verdict(choice.title, large.candidate.title, None, why)

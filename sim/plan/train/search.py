@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from concurrent.futures import ProcessPoolExecutor
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import lru_cache
 from heapq import nsmallest
-from multiprocessing import get_context
 
 from moesim.hwmodels.units import GIB
 from moesim.sim.plan.train.judge import Finalist, Judge
@@ -16,16 +16,16 @@ from moesim.sim.question.scenario import Scenario, ScenarioError
 Progress = Callable[[str, int, int], None]  # what is being done, how much of it, of how much
 
 Task = tuple[Candidate, float]  # with its bound
-_BATCH = 16  # candidates handed to a worker at once
+_BATCH = 32  # candidates simulated before the best so far is looked at again, whatever the number of workers
 
 
 @dataclass(frozen=True, slots=True)
 class Effort:
-    """How far a search goes: until the `top` best are certain, or `most` are simulated, by `workers` processes."""
+    """How far a search of layouts goes: until the `top` best are certain, or `most` are simulated."""
 
-    top: int = 10
-    most: int = 1000
-    workers: int = 1
+    top: int = 10  # layouts that are answered
+    most: int = 1000  # simulated at most, on each size of the cluster
+    workers: int = 1  # processes
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,14 +53,14 @@ def search(
     """
     judge = Judge(scenario)
     space = default_space(judge.base, judge.open_stack.dispatcher, given)
-    found = list(candidates(judge.base, space))
-    if not found:
+    layouts = list(candidates(judge.base, space))
+    if not layouts:
         raise ScenarioError(
             f"no layout of {judge.base.arch.name} divides {judge.base.cluster.gpus} GPUs and global_batch="
             f"{judge.base.global_batch}; change the GPUs, the batch or the axes that were fixed"
         )
-    judged = _judge_all(judge, found, progress)
-    ranked = sorted((c for c in found if judged[c][0] < float("inf")), key=lambda c: (judged[c][0], c.title))
+    judged = _judge_all(judge, layouts, progress)
+    ranked = sorted((c for c in layouts if judged[c][0] < float("inf")), key=lambda c: (judged[c][0], c.title))
     if not ranked:
         raise ScenarioError(_nothing_fits(judge, judged))
     simulated, left = _simulate(scenario, judge, [(c, judged[c][0]) for c in ranked], effort, progress)
@@ -69,7 +69,7 @@ def search(
         raise ScenarioError(_nothing_fits(judge, judged))
     return Search(
         gpus=judge.base.cluster.gpus,
-        looked_at=len(found),
+        looked_at=len(layouts),
         may_fit=len(ranked),
         finalists=tuple(fitting),
         too_large=tuple(f for f in simulated if not f.fits),
@@ -79,13 +79,13 @@ def search(
 
 
 def _judge_all(
-    judge: Judge, found: Sequence[Candidate], progress: Progress | None
+    judge: Judge, layouts: Sequence[Candidate], progress: Progress | None
 ) -> dict[Candidate, tuple[float, float]]:
     usable = judge.base.cluster.gpu.usable_bytes
     judged = {}
-    for number, candidate in enumerate(found):
+    for number, candidate in enumerate(layouts):
         if progress is not None and number % 250 == 0:
-            progress("judging layouts", number, len(found))
+            progress("judging layouts", number, len(layouts))
         size = judge.memory_bytes(candidate)
         judged[candidate] = (judge.bound_s(candidate) if size <= usable else float("inf"), size)
     return judged
@@ -107,47 +107,37 @@ def _simulate(
     """Finalists in the order of their bounds, and the best bound that was left."""
     done: list[Finalist] = []
     number, last = 0, min(effort.most, len(ranked))
-    with _Crew(scenario, judge, effort.workers) as run:
+    with _crew(scenario, judge, effort.workers) as run:
         while number < last:
             best = nsmallest(effort.top, (f.step_time_s for f in done if f.fits))
             if len(best) == effort.top and ranked[number][1] >= best[-1]:
                 break
             if progress is not None:
                 progress("simulating finalists", number, last)
-            batch = ranked[number : min(last, number + _BATCH * effort.workers)]
+            batch = ranked[number : min(last, number + _BATCH)]
             done += run(batch)
             number += len(batch)
     return done, ranked[number][1] if number < len(ranked) else float("inf")
 
 
-_judge: Judge | None = None  # of a worker process
+@lru_cache(maxsize=2)
+def _judge_of(scenario: str) -> Judge:
+    """The judge of a worker process, made when its first candidate arrives."""
+    return Judge(Scenario.model_validate_json(scenario))
 
 
-def _start(scenario: Scenario) -> None:
-    global _judge
-    _judge = Judge(scenario)
+def _one(scenario: str, task: Task) -> Finalist:
+    return _judge_of(scenario).simulate(*task)
 
 
-def _one(task: Task) -> Finalist:
-    assert _judge is not None
-    return _judge.simulate(*task)
+@contextmanager
+def _crew(scenario: Scenario, judge: Judge, workers: int) -> Iterator[Callable[[Sequence[Task]], list[Finalist]]]:
+    """Simulates lists of candidates, here or in worker processes, which need no guard in the script that calls us."""
+    if workers == 1:
+        yield lambda tasks: [judge.simulate(*task) for task in tasks]
+        return
+    from joblib import Parallel, delayed
 
-
-class _Crew:
-    """Simulates lists of candidates, here or in worker processes."""
-
-    def __init__(self, scenario: Scenario, judge: Judge, workers: int) -> None:
-        self._judge = judge
-        self._pool = ProcessPoolExecutor(workers, get_context("spawn"), _start, (scenario,)) if workers > 1 else None
-
-    def __enter__(self) -> Callable[[Sequence[Task]], list[Finalist]]:
-        return self._run
-
-    def _run(self, tasks: Sequence[Task]) -> list[Finalist]:
-        if self._pool is None:
-            return [self._judge.simulate(*task) for task in tasks]
-        return list(self._pool.map(_one, tasks, chunksize=4))
-
-    def __exit__(self, *_: object) -> None:
-        if self._pool is not None:
-            self._pool.shutdown()
+    text = scenario.model_dump_json(exclude_unset=True)
+    with Parallel(n_jobs=workers, batch_size=2) as parallel:
+        yield lambda tasks: parallel(delayed(_one)(text, task) for task in tasks)

@@ -73,7 +73,7 @@ def default_space(job: TrainJob, stack_dispatcher: str, given: Mapping[str, Iter
         raise ScenarioError(f"{unknown[0]} is not searched; axes are {', '.join(AXES)}")
     arch, cluster = job.arch, job.cluster
     experts = arch.moe.experts if arch.moe is not None else 1
-    found: dict[str, tuple[object, ...]] = {
+    axes: dict[str, tuple[object, ...]] = {
         "tp": _powers(min(_MOST_TP, cluster.domain)),
         "pp": tuple(d for d in _divisors(cluster.gpus) if d <= arch.num_layers),
         "vpp": tuple(range(1, _MOST_VPP + 1)),
@@ -86,8 +86,8 @@ def default_space(job: TrainJob, stack_dispatcher: str, given: Mapping[str, Iter
         "schedule": ("dualpipe", "1f1b") if job.stack.ep_overlap == "dualpipe" else ("interleaved", "1f1b"),
         "dispatcher": ("auto", "alltoall") if stack_dispatcher == "auto" and arch.is_moe else (stack_dispatcher,),
     }
-    found |= {name: tuple(values) for name, values in given.items()}
-    return Space(**found)  # type: ignore[arg-type]  # values of every axis were read for that axis
+    axes |= {name: tuple(values) for name, values in given.items()}
+    return Space(**axes)  # type: ignore[arg-type]  # values of every axis were read for that axis
 
 
 def modules_of(recompute: str, arch: ModelArch, stack_attention: str) -> frozenset[str]:

@@ -12,7 +12,7 @@ import pytest
 from moesim.reports.cli.app import run
 from moesim.sim.question.scenario import ScenarioError
 from moesim.sim.train.predict import predict_train
-from moesim.sim.variation.sweep import Journal, evaluate, key_of, points, read_settings, run_sweep, with_settings
+from moesim.sim.variation.sweep import Journal, evaluate, key_of, points, read_settings, sweep, with_settings
 
 JOB: dict[str, Any] = {
     "model": "mixtral-8x7b",
@@ -24,7 +24,7 @@ VARIED = {"cluster.gpus": (32, 64), "train.precision": ("bf16", "fp7")}
 
 
 def test_points_are_what_predict_train_says_and_failures_are_rows() -> None:
-    found = run_sweep(JOB, VARIED)
+    found = sweep(JOB, VARIED)
     assert [(r["cluster.gpus"], r["train.precision"]) for r in found.rows] == [
         (32, "bf16"), (32, "fp7"), (64, "bf16"), (64, "fp7")
     ]  # fmt: skip
@@ -33,7 +33,7 @@ def test_points_are_what_predict_train_says_and_failures_are_rows() -> None:
 
 
 def test_cores_give_the_same_table() -> None:
-    assert run_sweep(JOB, VARIED, workers=2) == run_sweep(JOB, VARIED)
+    assert sweep(JOB, VARIED, workers=2) == sweep(JOB, VARIED)
 
 
 def test_a_dask_cluster_gives_the_same_table() -> None:
@@ -41,19 +41,19 @@ def test_a_dask_cluster_gives_the_same_table() -> None:
     with distributed.LocalCluster(
         n_workers=2, threads_per_worker=1, processes=False, dashboard_address=None
     ) as cluster:
-        found = run_sweep(JOB, VARIED, dask=cluster.scheduler_address)
-    assert found == run_sweep(JOB, VARIED)
+        found = sweep(JOB, VARIED, dask=cluster.scheduler_address)
+    assert found == sweep(JOB, VARIED)
 
 
 def test_nobody_answers_for_an_unknown_dask_address() -> None:
     pytest.importorskip("distributed", reason="the extra 'dask' is not installed")
     with pytest.raises(ScenarioError, match="no Dask scheduler answers"):
-        run_sweep(JOB, VARIED, dask="tcp://127.0.0.1:9")
+        sweep(JOB, VARIED, dask="tcp://127.0.0.1:9")
 
 
 def test_a_killed_sweep_goes_on(tmp_path: Path) -> None:
     path = tmp_path / "t.csv.part"
-    whole = run_sweep(JOB, VARIED)
+    whole = sweep(JOB, VARIED)
     first = Journal(path, JOB)
     first.add(key_of(points(VARIED)[0]), whole.rows[0])
     first.add(key_of(points(VARIED)[3]), {**whole.rows[3], "error": "kept from before"})
@@ -61,7 +61,7 @@ def test_a_killed_sweep_goes_on(tmp_path: Path) -> None:
         handle.write('{"key": "half a li')  # killed while it wrote
     again = Journal(path, JOB)
     assert len(again.done) == 2
-    found = run_sweep(JOB, VARIED, journal=again)
+    found = sweep(JOB, VARIED, journal=again)
     assert found.rows[:3] == whole.rows[:3] and found.rows[3]["error"] == "kept from before"  # not predicted again
     assert len(Journal(path, JOB).done) == 4
     with pytest.raises(ScenarioError, match="belongs to another scenario"):
@@ -105,7 +105,7 @@ def test_serving_is_swept_too(tmp_path: Path, capsys: pytest.CaptureFixture[str]
         "serve": {"engine": "vllm", "requests": {"kind": "closed", "concurrency": 8, "input_tokens": 512,
                                                  "output_tokens": 64}},
     }  # fmt: skip
-    found = run_sweep(scenario, {"serve.requests.concurrency": (4, 16), "layout.tp": (2, 3)})
+    found = sweep(scenario, {"serve.requests.concurrency": (4, 16), "layout.tp": (2, 3)})
     few, wrong, many, _ = found.rows
     assert many["output_tokens_per_s_per_gpu"] > few["output_tokens_per_s_per_gpu"]
     assert many["tpot_s"] > few["tpot_s"] and wrong["error"]

@@ -89,7 +89,7 @@ IDS = [f"{'serve' if q is SERVED else 'train'}: {name}" for q, name, _ in VERBS]
 
 
 def _file(folder: Path, gpu: str, slower: float) -> str:
-    """A profile file: the shipped one of an H100 under another name, all launches so many times as slow."""
+    """A profile file: the shipped one of an H100 under another name, all launches `slower` times as slow."""
     raw = json.loads(files("moesim.hwmodels").joinpath("profiles", "h100-sxm.json").read_text(encoding="utf-8"))
     for fit in raw["gemm"].values():
         fit["launch_s"] *= slower

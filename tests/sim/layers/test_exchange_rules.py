@@ -22,7 +22,7 @@ from moesim.sim.layers.exchange import (
     payload_bytes,
 )
 
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[3]
 RULES = {"training": TRAINING, "serving": SERVING, "one transfer": ONE_TRANSFER, "measured": MEASURED}
 SENT = ExpertTokens(
     tokens=4096.0, top_k=8, experts=256, width=7168, dtype="bf16", group=Group(64, 8), kernel="normal",

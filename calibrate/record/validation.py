@@ -1,0 +1,50 @@
+"""validate: the verb that predicts measured runs and says how wrong the predictions are."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from moesim.calibrate.record.ranking import Ranking, ranking
+from moesim.calibrate.record.summary import Summary, summarise
+from moesim.calibrate.record.validate import Record, validate_files
+from moesim.calibrate.rows.files import load_rows, published_rows
+from moesim.calibrate.rows.outcomes import Progress
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Validation:
+    """One record per row and metric, errors by split and family, and the order of alternatives where rows compare."""
+
+    records: tuple[Record, ...]
+    summary: Summary
+    ranking: Ranking | None
+    unread: dict[str, tuple[str, ...]]  # file -> columns that no prediction reads
+
+    def to_dict(self) -> dict[str, Any]:
+        """Ready for JSON: the summary, as `moesim validate --json` prints it."""
+        return {**self.summary.to_dict(), "ranking": self.ranking.to_dict() if self.ranking else None}
+
+
+def validate(rows: str | Path | None = None, *, workers: int = 1, progress: Progress | None = None) -> Validation:
+    """Predict measured runs, published ones or your own, and compare. No prediction reads a measured value.
+
+    rows: a CSV with the columns of calibrate/published/README.md (training, collectives or serving); the published
+        rows that ship with moesim where none is given (minutes).
+    workers: processes; the same bytes whatever their number.
+    progress: called with rows done and rows in all.
+
+    Errors are in percent of the measured value, biases above zero where the prediction is too high; `coverage_pct` is
+    the share of measured values inside the 90 % interval. A row that cannot be predicted is counted with its reason.
+
+    Raises BadRows for a file that is no table of measured runs.
+    """
+    files = published_rows() if rows is None else (load_rows(rows),)
+    records = validate_files(files, workers, progress)
+    return Validation(
+        records=tuple(records),
+        summary=summarise(records),
+        ranking=ranking(records),
+        unread={file.name: file.unknown for file in files if file.unknown},
+    )
