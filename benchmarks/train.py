@@ -20,9 +20,9 @@ from rich.table import Table
 from timing import timed
 
 from moesim.sim.question.scenario import load_scenario, parse_scenario
+from moesim.sim.train.job import resolve
 from moesim.sim.train.prices import StepPrices
 from moesim.sim.train.program import step_program
-from moesim.sim.train.resolve import resolve
 from moesim.sim.train.segments import Variant
 from moesim.sim.train.step import simulate_exact, simulate_step
 

@@ -5,7 +5,7 @@ Nothing here knows a transformer or a second. All sizes are per GPU unless the f
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Literal, get_args
 
 from moesim.hwmodels.gpu import GpuSpec, bytes_per_element
@@ -164,16 +164,13 @@ class Group:
 
     ranks: int
     per_domain: int
+    domains: int = field(init=False, repr=False, compare=False)  # scale-up domains that the group touches
+    fewest: int = field(init=False, repr=False, compare=False)  # ranks in the domain that holds the fewest
 
-    @property
-    def domains(self) -> int:
-        """Scale-up domains that the group touches."""
-        return -(-self.ranks // self.per_domain)
-
-    @property
-    def fewest(self) -> int:
-        """Ranks in the domain that holds the fewest."""
-        return self.ranks - (self.domains - 1) * self.per_domain
+    def __post_init__(self) -> None:
+        domains = -(-self.ranks // self.per_domain)
+        object.__setattr__(self, "domains", domains)
+        object.__setattr__(self, "fewest", self.ranks - (domains - 1) * self.per_domain)
 
 
 @dataclass(frozen=True, slots=True)

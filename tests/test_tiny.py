@@ -11,9 +11,9 @@ from moesim.sim.layout.layout import BadLayout
 from moesim.sim.question.refusals import DoesNotFit
 from moesim.sim.question.scenario import load_scenario
 from moesim.sim.software.stack import Tuning
+from moesim.sim.train.job import resolve
 from moesim.sim.train.predict import predict_train
 from moesim.sim.train.prices import StepPrices
-from moesim.sim.train.resolve import resolve
 from moesim.sim.train.step import simulate_step
 
 DEEPSEEK = Path(__file__).parents[1] / "examples" / "deepseek-v3-h800.yaml"

@@ -12,9 +12,9 @@ from moesim.sim.layers.dense import PASSES
 from moesim.sim.model.arch import ModelArch
 from moesim.sim.question.scenario import load_scenario
 from moesim.sim.software.stack import Tuning
+from moesim.sim.train.job import resolve
 from moesim.sim.train.prices import StepPrices
 from moesim.sim.train.program import step_program
-from moesim.sim.train.resolve import resolve
 from moesim.sim.train.segments import Variant
 
 _MEASURED = ("fp32", "bf16", "fp16", "fp8")

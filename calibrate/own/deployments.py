@@ -12,7 +12,7 @@ from moesim.calibrate.rows.files import RowFile, blinded, measured
 from moesim.calibrate.rows.kinds import TRAINING
 from moesim.calibrate.rows.predict_training import simulate_row
 from moesim.refusal import Refusal
-from moesim.sim.train.corrections import Correction, deployment_of
+from moesim.sim.train.job import Correction, deployment_of
 
 FEWEST = 3  # runs of a deployment: with fewer there is nothing left to judge a band by
 

@@ -15,9 +15,9 @@ from moesim.calibrate.measure.workers import Crew, run_crew, start_rank
 from moesim.calibrate.prove.cases import Case
 from moesim.sim.question.scenario import parse_scenario
 from moesim.sim.train.decode_step import decode_step
+from moesim.sim.train.job import resolve
 from moesim.sim.train.predict import predict_train
 from moesim.sim.train.prices import StepPrices
-from moesim.sim.train.resolve import resolve
 
 ROUNDS = 3
 _EACH_S = 0.5  # of one program and round

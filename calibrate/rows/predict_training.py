@@ -7,9 +7,9 @@ from dataclasses import dataclass, replace
 from moesim.calibrate.rows.cells import Row
 from moesim.calibrate.rows.training import scenario_of
 from moesim.sim.question.scenario import parse_scenario
+from moesim.sim.train.job import Resolved, resolve
 from moesim.sim.train.memory import step_memory
 from moesim.sim.train.prices import StepPrices
-from moesim.sim.train.resolve import Resolved, resolve
 from moesim.sim.train.step import StepResult, simulate_step
 
 # modules that vendors' MoE recipes recompute, in the order in which they give memory back for little time

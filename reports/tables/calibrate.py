@@ -13,7 +13,7 @@ from moesim.reports.text import seconds, si
 
 if TYPE_CHECKING:
     from moesim.calibrate.prove.proof import Proof
-    from moesim.sim.train.corrections import Correction
+    from moesim.sim.train.job import Correction
 
 
 def profile_summary(made: Mapping[str, Any]) -> dict[str, Any]:

@@ -14,12 +14,11 @@ from moesim.sim.question.refusals import DoesNotFit
 from moesim.sim.question.scenario import scenario_of
 from moesim.sim.serve.accounts import span_s
 from moesim.sim.serve.capacity import drained_per_s
-from moesim.sim.serve.resolve import Deployment, resolve_serve
+from moesim.sim.serve.job import Deployment, resolve_serve
 from moesim.sim.serve.simulate import PricedJobs, simulate
-from moesim.sim.train.job import TrainJob
+from moesim.sim.train.job import Resolved, TrainJob, resolve
 from moesim.sim.train.memory import step_memory
 from moesim.sim.train.prices import StepPrices
-from moesim.sim.train.resolve import Resolved, resolve
 from moesim.sim.train.step import simulate_step
 
 _STEADY = {"dualpipe": 4}  # micro-batches per virtual stage after which a pipeline repeats itself; tested

@@ -125,21 +125,21 @@ def _check_degrees(layout: Layout) -> None:
 
 
 def _check_model(layout: Layout, arch: ModelArch) -> None:
-    if layout.chunks > len(arch.layers) + arch.mtp_layers + 2:
+    if layout.chunks > arch.num_layers + arch.mtp_layers + 2:
         raise BadLayout(
             f"pp={layout.pp} x vpp={layout.vpp} asks for {layout.chunks} stages, but {arch.name} has "
-            f"{len(arch.layers)} layers; lower pp or vpp"
+            f"{arch.num_layers} layers; lower pp or vpp"
         )
     if layout.stage_layers and min(layout.stage_layers) < 0:
         raise BadLayout(
             f"stage_layers has a negative entry, {min(layout.stage_layers)}; use 0 for a stage without layers"
         )
     if layout.stage_layers and (
-        len(layout.stage_layers) != layout.chunks or sum(layout.stage_layers) != len(arch.layers)
+        len(layout.stage_layers) != layout.chunks or sum(layout.stage_layers) != arch.num_layers
     ):
         raise BadLayout(
             f"stage_layers has {len(layout.stage_layers)} entries that sum to {sum(layout.stage_layers)}; it needs "
-            f"pp x vpp = {layout.chunks} entries that sum to {len(arch.layers)}"
+            f"pp x vpp = {layout.chunks} entries that sum to {arch.num_layers}"
         )
     att = arch.attention
     if att is not None and att.heads % layout.tp:
@@ -206,13 +206,13 @@ def _chopped(arch: ModelArch, chunks: int, mtp: bool) -> list[int]:
     With MTP modules (Megatron-Bridge's DeepSeek-V3 layouts): full chunks, the rest beside MTP and loss. Without:
     embedding and loss count as one layer each of a row that is cut into equal pieces.
     """
-    full = -(-(len(arch.layers) + (arch.mtp_layers if mtp else 0)) // chunks)
-    if arch.mtp_layers and full * (chunks - 1) <= len(arch.layers):
-        return [full] * (chunks - 1) + [len(arch.layers) - full * (chunks - 1)]
-    items = ["e", *["t"] * len(arch.layers), *["m"] * arch.mtp_layers, "l"]
+    full = -(-(arch.num_layers + (arch.mtp_layers if mtp else 0)) // chunks)
+    if arch.mtp_layers and full * (chunks - 1) <= arch.num_layers:
+        return [full] * (chunks - 1) + [arch.num_layers - full * (chunks - 1)]
+    items = ["e", *["t"] * arch.num_layers, *["m"] * arch.mtp_layers, "l"]
     size = -(-len(items) // chunks)
     if size * (chunks - 1) >= len(items):  # equal pieces would leave stages empty: spread the remainder instead
-        base, extra = divmod(len(arch.layers), chunks)
+        base, extra = divmod(arch.num_layers, chunks)
         return [base + (1 if 0 < i <= extra else 0) for i in range(chunks)]
     return [items[i * size : (i + 1) * size].count("t") for i in range(chunks)]
 
@@ -222,8 +222,8 @@ def layers_per_chunk(arch: ModelArch, layout: Layout, mtp: bool = True) -> tuple
     if layout.stage_layers:
         return layout.stage_layers
     chunks = layout.chunks
-    if len(arch.layers) % chunks == 0:
-        return (len(arch.layers) // chunks,) * chunks
+    if arch.num_layers % chunks == 0:
+        return (arch.num_layers // chunks,) * chunks
     return tuple(_chopped(arch, chunks, mtp))
 
 

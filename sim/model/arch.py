@@ -6,7 +6,7 @@ transforms each token. Either may be "none", so hybrid stacks that interleave si
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from reprlib import Repr
 from typing import Literal
 
@@ -136,11 +136,10 @@ class ModelArch:
     fp8_blocks: bool = False  # its published 8-bit checkpoint scales blocks of 128 x 128 weights, not whole matrices
     source: str = ""
     notes: str = ""
+    num_layers: int = field(init=False, repr=False, compare=False)  # MTP modules not counted
 
-    @property
-    def num_layers(self) -> int:
-        """Number of layers, MTP modules not counted."""
-        return len(self.layers)
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "num_layers", len(self.layers))
 
     @property
     def is_moe(self) -> bool:

@@ -18,8 +18,8 @@ from moesim.hwmodels.power_and_money import (
     usd_per_million,
     usd_per_million_output_tokens,
 )
+from moesim.sim.serve.job import Deployment
 from moesim.sim.serve.replica import Replica
-from moesim.sim.serve.resolve import Deployment
 from moesim.sim.serve.simulate import Machine, ServeRun
 from moesim.sim.serve.workload import RequestLog
 
@@ -144,7 +144,8 @@ def costs_of(run: ServeRun, deployment: Deployment, price: Price | None) -> dict
     gpu, span = run.machine.job.cluster.gpu, span_s(run)
     prompts, outputs = float(sum(run.log.prompt)), float(sum(run.log.output))
     busy, with_prompts = _busy_gpu_s(run)
-    hours, joules = gpu_hours(deployment.paid_gpus, span), _joules(gpu, deployment.paid_gpus * span, busy)
+    joules = _joules(gpu, deployment.paid_gpus * span, busy)
+    hours = gpu_hours(deployment.paid_gpus, span)
     cost: dict[str, float | str] = {
         "gpu_hours": hours,
         "energy_joules": joules,

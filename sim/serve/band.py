@@ -9,8 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from moesim.hwmodels.facts import read_yaml
-from moesim.sim.serve.job import ServeJob
-from moesim.sim.serve.resolve import Deployment
+from moesim.sim.serve.job import Deployment, ServeJob
 from moesim.sim.serve.workload import Workload
 
 _BANDS = Path(__file__).parents[1] / "software" / "engines" / "bands.yaml"

@@ -6,7 +6,7 @@ from dataclasses import replace
 
 import numpy as np
 
-from moesim.sim.serve.resolve import Deployment
+from moesim.sim.serve.job import Deployment
 from moesim.sim.serve.simulate import PricedJobs, ServeRun, simulate
 from moesim.sim.serve.workload import Workload
 from moesim.sim.software.stack import Tuning

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from moesim.sim.serve.accounts import latencies_of, span_s, spread
-from moesim.sim.serve.resolve import ResolvedServe
+from moesim.sim.serve.job import ResolvedServe
 from moesim.sim.serve.simulate import PricedJobs, simulate
 from moesim.sim.serve.workload import Workload
 from moesim.traces.requests import Requests

@@ -1,16 +1,23 @@
-"""ServeJob: everything that decides the passes of one replica, resolved; and the number formats of its parts."""
+"""ServeJob: what decides the passes of one replica; Deployment: replicas or pools; and how a scenario becomes one."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from pathlib import Path
 
 from moesim.hwmodels.cluster import Cluster
 from moesim.hwmodels.gpu import GpuSpec
+from moesim.hwmodels.power_and_money import Price
 from moesim.hwmodels.profile import Profile
-from moesim.sim.layout.layout import Layout
+from moesim.sim.layout.layout import BadLayout, Layout, check_layout
 from moesim.sim.model.arch import ModelArch
-from moesim.sim.question.scenario import ScenarioError
-from moesim.sim.software.serving_engine import Engine
+from moesim.sim.question.lookup import LookUp, look_up, routing_of
+from moesim.sim.question.scenario import Scenario, ScenarioError
+from moesim.sim.question.sections import PoolAsk, ServeAsk
+from moesim.sim.serve.workload import Workload, workload_of
+from moesim.sim.software.serving_engine import Engine, engine_asked, engine_tuning
+from moesim.sim.software.stack import Tuning
 from moesim.traces.routing import Routing
 
 SERVE_PRECISIONS = ("bf16", "fp16", "fp8", "fp8_block", "fp4", "nvfp4", "int4")
@@ -77,10 +84,10 @@ class ServeJob:
     two_batch: bool = False
     expert_slots: int = 0  # expert copies beyond one each (EPLB), over the whole replica
 
-    @property
-    def attention_dp(self) -> int:
-        """Ranks (tensor groups) that hold requests of their own."""
-        return self.layout.dp
+    attention_dp: int = field(init=False)  # ranks (tensor groups) that hold requests of their own
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "attention_dp", self.layout.dp)
 
 
 def formats_of(precision: str, kv: str | None, arch: ModelArch, gpu: GpuSpec, engine: Engine) -> Formats:
@@ -104,3 +111,166 @@ def formats_of(precision: str, kv: str | None, arch: ModelArch, gpu: GpuSpec, en
     if cache == "fp8" and not gpu.supports("fp8"):
         cache = half
     return Formats(attention, experts, half, half if cache == "bf16" else cache)
+
+
+@dataclass(frozen=True, slots=True)
+class Deployment:
+    """What serves: replicas of one job, or a prefill and a decode pool of several workers each."""
+
+    job: ServeJob  # of a replica, or of a decode worker
+    replicas: int
+    prefill: ServeJob | None = None
+    prefill_workers: int = 0
+    router: str = "round_robin"
+    kv_blocks: int | None = None
+    idle_gpus: int = 0  # of the cluster, beside the pools
+
+    gpus: int = field(init=False)  # that serve: those of all replicas or of both pools
+    paid_gpus: int = field(init=False)  # that cost money: those that serve, and those that idle beside pools
+
+    def __post_init__(self) -> None:
+        prompts = self.prefill_workers * self.prefill.layout.gpus if self.prefill else 0
+        serving = self.replicas * self.job.layout.gpus + prompts
+        object.__setattr__(self, "gpus", serving)
+        object.__setattr__(self, "paid_gpus", serving + self.idle_gpus)
+
+
+@dataclass(frozen=True, slots=True)
+class ResolvedServe:
+    """A deployment and its load, ready to run, and what had to be assumed to get there."""
+
+    deployment: Deployment
+    workload: Workload
+    ask: ServeAsk
+    profile: str
+    price: Price | None
+    assumptions: tuple[str, ...]
+
+    def tuning(self, overrides: Mapping[str, float] | None = None) -> Tuning:
+        """Constants of the passes: the profile's own before the engine's; `overrides` before both."""
+        return engine_tuning({**self.deployment.job.kernels.constants, **(overrides or {})})
+
+
+def replica_layout(arch: ModelArch, pool: PoolAsk) -> Layout:
+    """Layout of one replica; experts not split by ep are split over the remaining ranks (etp)."""
+    ranks = pool.tp * pool.attention_dp
+    etp = pool.etp
+    if arch.is_moe and etp == 1 and ranks % pool.ep == 0:
+        etp = ranks // pool.ep
+    elif not arch.is_moe and pool.attention_dp > 1:
+        raise BadLayout(f"attention_dp={pool.attention_dp} needs experts; {arch.name} is dense: run more replicas")
+    if arch.is_moe and pool.ep * etp != ranks:
+        raise BadLayout(
+            f"ep={pool.ep} x etp={etp} must be tp x attention_dp = {pool.tp} x {pool.attention_dp} = {ranks} GPUs"
+        )
+    gpus = ranks * pool.pp
+    layout = Layout(gpus=gpus, tp=pool.tp, pp=pool.pp, ep=pool.ep, etp=etp, sequence_parallel=False, schedule="1f1b")
+    return check_layout(layout, arch)
+
+
+def _routing(scenario: Scenario, arch: ModelArch) -> tuple[Routing, list[str]]:
+    """What the scenario says; where it says nothing, the spread of popularity that real routers show."""
+    if not arch.is_moe or "routing" in scenario.model_fields_set:
+        return routing_of(scenario), []
+    sigma = engine_tuning().get("routing_sigma")
+    return routing_of(scenario, Routing(kind="lognormal", sigma=sigma)), [f"routing = lognormal {sigma:g} (not stated)"]
+
+
+def _experts_in_host(ask: ServeAsk, arch: ModelArch) -> tuple[Offload | None, list[str]]:
+    if ask.offload is None:
+        return None, []
+    if not arch.is_moe:
+        raise ScenarioError(f"serve.offload moves experts to host memory; {arch.name} has none")
+    rate = ask.offload.hit_rate
+    said = (
+        [] if rate is not None else [f"offload.hit_rate = {ask.offload.resident:g} (the resident share: no locality)"]
+    )
+    offload = Offload(
+        resident=ask.offload.resident,
+        hit_rate=ask.offload.resident if rate is None else rate,
+        host_memory_bytes_per_s=ask.offload.host_memory_bytes_per_s,
+    )
+    return offload, said
+
+
+def _check_gpus(scenario: Scenario, used: int) -> None:
+    if used > scenario.cluster.gpus or scenario.cluster.gpus % used:
+        raise BadLayout(
+            f"the layout takes {used} GPUs, which does not divide cluster.gpus={scenario.cluster.gpus}; "
+            f"use {used} or a multiple of it"
+        )
+
+
+def _pool_job(job: ServeJob, arch: ModelArch, pool: PoolAsk) -> ServeJob:
+    return replace(job, layout=replica_layout(arch, pool))
+
+
+def _deployment(scenario: Scenario, ask: ServeAsk, job: ServeJob) -> tuple[Deployment, list[str]]:
+    if ask.pools is None:
+        used = job.layout.gpus
+        _check_gpus(scenario, used)
+        return Deployment(job, scenario.cluster.gpus // used, router=ask.router, kv_blocks=ask.kv_blocks), []
+    prefill, decode = (_pool_job(job, job.arch, pool) for pool in (ask.pools.prefill, ask.pools.decode))
+    deployment = Deployment(
+        decode, ask.pools.decode.workers, replace(prefill, speculation=None), ask.pools.prefill.workers,
+        kv_blocks=ask.kv_blocks,
+    )  # fmt: skip
+    idle = scenario.cluster.gpus - deployment.gpus
+    if idle < 0:
+        raise BadLayout(f"the pools take {deployment.gpus} GPUs, more than cluster.gpus={scenario.cluster.gpus}")
+    said = [f"{idle:,} of {scenario.cluster.gpus:,} GPUs belong to no pool: idle, and paid for"] if idle else []
+    return replace(deployment, idle_gpus=idle), said
+
+
+def resolve_serve(scenario: Scenario, requests: str | Path | None = None) -> ResolvedServe:
+    """Everything looked up and checked; `requests` names a trace that replaces the scenario's requests."""
+    ask = scenario.serve
+    if ask is None:
+        raise ScenarioError("the scenario has no serve section; add serve: {engine: vllm, requests: {...}}")
+    seen = look_up(scenario)
+    arch, cluster = seen.arch, seen.cluster
+    engine = engine_asked(ask.engine)
+    formats = formats_of(ask.precision, ask.kv_dtype, arch, cluster.gpu, engine)
+    offload, from_offload = _experts_in_host(ask, arch)
+    routing, from_routing = _routing(scenario, arch)
+    job = _job(scenario, ask, seen, engine, formats)
+    job = replace(job, offload=offload, routing=routing)
+    workload, from_load = workload_of(ask.requests, arch, requests)
+    deployment, from_pools = _deployment(scenario, ask, job)
+    said = (*seen.assumptions, *_said(ask, engine, formats), *from_routing, *from_offload, *from_load, *from_pools)
+    return ResolvedServe(deployment, workload, ask, seen.profile, seen.price, said)
+
+
+def _job(scenario: Scenario, ask: ServeAsk, seen: LookUp, engine: Engine, formats: Formats) -> ServeJob:
+    arch, lay = seen.arch, scenario.layout
+    if lay.cp > 1 or lay.vpp > 1:
+        raise BadLayout("cp and vpp are for training; a serving replica is laid out by tp, pp, ep, etp, attention_dp")
+    pool = PoolAsk(tp=lay.tp, pp=lay.pp, ep=lay.ep, etp=lay.etp, attention_dp=ask.attention_dp)
+    spec, lora = ask.speculative, ask.adapters
+    layout = replica_layout(arch, pool) if ask.pools is None else replica_layout(arch, ask.pools.decode)
+    if ask.expert_slots and arch.moe is None:
+        raise ScenarioError(f"serve.expert_slots copies experts; {arch.name} has none")
+    return ServeJob(
+        arch=arch,
+        cluster=seen.cluster,
+        layout=layout,
+        engine=engine,
+        formats=formats,
+        kernels=seen.kernels,
+        speculation=Speculation(tokens=spec.tokens, acceptance=spec.acceptance) if spec else None,
+        adapters=Adapters(count=lora.count, rank=lora.rank) if lora else None,
+        two_batch=ask.two_batch_overlap,
+        expert_slots=ask.expert_slots,
+    )
+
+
+def _said(ask: ServeAsk, engine: Engine, formats: Formats) -> list[str]:
+    said = [
+        f"{key} = {getattr(engine, key)} (default of {engine.name})"
+        for key in ("scheduling", "admission", "token_budget", "max_batch", "kv_fraction")
+        if isinstance(ask.engine, str) or key not in ask.engine
+    ]
+    if ask.kv_dtype is None:
+        said.append(f"kv_dtype = {formats.kv} (rule of {engine.name})")
+    said.append(f"weights: attention {formats.attention}, experts {formats.experts}, head {formats.head}")
+    return said

@@ -11,7 +11,7 @@ from moesim.sim.model.params import embedding_params, expert_params, experts_in,
 from moesim.sim.question.refusals import DoesNotFit
 from moesim.sim.serve.job import ServeJob
 from moesim.sim.serve.kv_cache import KvCache, kv_cache
-from moesim.sim.serve.touched import adapter_bytes
+from moesim.sim.serve.layers import adapter_bytes
 
 _DRIVER_BYTES = 1e9  # assumed: what TensorRT-LLM leaves to the driver beside its share
 
@@ -37,18 +37,19 @@ def weight_bytes(job: ServeJob) -> tuple[float, float]:
     """(all, routed experts) bytes of weights on the fullest GPU; embedding and head stay in 16 bits."""
     arch, lay, formats = job.arch, job.layout, job.formats
     dense = experts = 0.0
+    dense_bytes, expert_bytes = bytes_per_element(formats.attention), bytes_per_element(formats.experts)
     for kind in arch.layers:
         layer = layer_params(arch, kind)
         rest = layer.total - layer.experts
-        dense += rest * bytes_per_element(formats.attention) / lay.tp
+        dense += rest * dense_bytes / lay.tp
         if layer.experts:
             copies = experts_in(arch, kind) / lay.ep + (job.expert_slots / lay.ep if job.expert_slots else 0.0)
-            experts += copies * expert_params(arch) * bytes_per_element(formats.experts) / lay.etp
+            experts += copies * expert_params(arch) * expert_bytes / lay.etp
     if job.offload is not None:
         experts *= job.offload.resident
     ends = (embedding_params(arch) + head_params(arch)) * bytes_per_element(formats.head) / lay.tp
     if job.speculation is not None and arch.mtp_layers:
-        dense += mtp_params(arch) / arch.mtp_layers * bytes_per_element(formats.attention) / lay.gpus
+        dense += mtp_params(arch) / arch.mtp_layers * dense_bytes / lay.gpus
     return (dense + experts) / lay.pp + ends, experts / lay.pp
 
 

@@ -9,8 +9,8 @@ from moesim.sim.question.scenario import Asked, scenario_of
 from moesim.sim.serve.accounts import costs_of, goodput_per_s, label_of, latencies_of, span_s, spread, utilisation
 from moesim.sim.serve.band import serve_band
 from moesim.sim.serve.capacity import drained_per_s
+from moesim.sim.serve.job import ResolvedServe, resolve_serve
 from moesim.sim.serve.prediction import Range, ServePrediction
-from moesim.sim.serve.resolve import ResolvedServe, resolve_serve
 from moesim.sim.serve.simulate import PricedJobs, ServeRun, simulate
 from moesim.sim.software.stack import Tuning
 

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from moesim.sim.serve.accounts import Spread
-from moesim.sim.serve.resolve import ResolvedServe
+from moesim.sim.serve.job import ResolvedServe
 from moesim.sim.serve.simulate import ServeRun
 
 

@@ -19,15 +19,16 @@ from moesim.sim.model.arch import AttentionArch, LayerKind
 from moesim.sim.model.params import EXPERT_FFN, SOFTMAX
 from moesim.sim.serve.job import ServeJob
 from moesim.sim.serve.layers import (
+    adapter_work,
     context,
     dense_steps,
     head_steps,
     mixer_steps,
+    offload_bytes,
     routed_steps,
     router_steps,
     scan_steps,
 )
-from moesim.sim.serve.touched import adapter_work, offload_bytes
 from moesim.sim.software.stack import Tuning
 
 _INDEX_DTYPE = "fp8"  # assumed: sparse attention keeps its index keys in 8 bits (DeepSeek-V3.2, GLM-5)

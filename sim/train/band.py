@@ -10,7 +10,7 @@ from typing import Any
 
 from moesim.hwmodels.facts import read_yaml
 from moesim.sim.software.stack import release_age
-from moesim.sim.train.job import TrainJob
+from moesim.sim.train.job import Correction, TrainJob
 
 _BANDS = Path(__file__).parents[1] / "software" / "stacks" / "bands.yaml"
 
@@ -63,3 +63,10 @@ def interval(job: TrainJob, step_time_s: float) -> Interval:
         if age in _WIDER:
             notes.append(f"interval widened {_WIDER[age]:g}x: {age} release of an MoE stack (assumed)")
     return Interval(step_time_s * exp(-half), step_time_s * exp(half), key, "; ".join(notes))
+
+
+def corrected_interval(step_time_s: float, correction: Correction) -> Interval:
+    """The band that the deployment's own rows left."""
+    half = correction.half_width
+    name = f"own runs: {correction.deployment}"
+    return Interval(step_time_s * exp(-half), step_time_s * exp(half), name, "")

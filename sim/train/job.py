@@ -1,13 +1,25 @@
-"""TrainJob: everything that decides one training step, resolved; no None is left to guess."""
+"""TrainJob: everything that decides one training step, resolved; and how a scenario becomes one.
+
+Look-ups, defaults for what was not said, a list of those, and what own runs say of this very deployment.
+"""
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
 
 from moesim.hwmodels.cluster import Cluster
-from moesim.sim.layout.layout import Layout
+from moesim.hwmodels.power_and_money import Price
+from moesim.hwmodels.profile import Profile
+from moesim.sim.layout.layout import BadLayout, Layout, check_layout
 from moesim.sim.model.arch import ModelArch
-from moesim.sim.software.stack import Stack
+from moesim.sim.question.lookup import look_up, routing_of, training_of
+from moesim.sim.question.scenario import Scenario, ScenarioError
+from moesim.sim.question.sections import PRECISIONS, LayoutAsk, TrainAsk
+from moesim.sim.software.stack import Stack, Tuning, release_age, stack_asked
 from moesim.traces.routing import Routing
 
 
@@ -40,3 +52,214 @@ class TrainJob:
     def __post_init__(self) -> None:
         object.__setattr__(self, "width_bytes", 4.0 if self.precision == "fp32" else 2.0)
         object.__setattr__(self, "micro_batches", self.global_batch // (self.micro_batch * self.layout.dp))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Correction:
+    """`factor` on the predicted step of one deployment, learned from `rows` rows; 90 % of them within the band."""
+
+    deployment: str
+    factor: float
+    half_width: float  # of the logarithm
+    rows: int
+
+    def to_dict(self) -> dict[str, Any]:
+        """Ready for JSON."""
+        return {
+            "deployment": self.deployment, "factor": self.factor, "half_width": self.half_width, "rows": self.rows,
+        }  # fmt: skip
+
+
+def deployment_of(job: TrainJob) -> str:
+    """What a correction is learned for: one model on one kind of GPU, with one stack in one precision."""
+    return f"{job.arch.name} on {job.cluster.gpu.name}, {job.stack.name}, {job.precision}"
+
+
+def load_corrections(path: str) -> dict[str, Correction]:
+    """Corrections by deployment. ScenarioError for a file that is none."""
+    try:
+        raw = json.loads(Path(path).read_text(encoding="utf-8"))
+        corrections = [Correction(**each) for each in raw["corrections"]]
+    except OSError as error:
+        raise ScenarioError(f"cannot read corrections {path}: {error.strerror}") from None
+    except (ValueError, KeyError, TypeError):
+        raise ScenarioError(f"{path} holds no corrections; `moesim calibrate --from rows` writes them") from None
+    return {c.deployment: c for c in corrections}
+
+
+# what "selective" means: keep everything but what attention can redo cheaply (Korthikanti et al. 2022)
+_SELECTIVE = frozenset({"core_attention"})
+# bytes per frozen weight under LoRA; nf4 carries one scale per 64 weights, itself quantised (QLoRA)
+_BASE_BYTES = {"bf16": 2.0, "fp8": 1.0, "nf4": 0.516}
+
+
+MAX_SLOTS = 400_000  # forward passes of one pipeline and step; a few seconds of simulation
+
+
+@dataclass(frozen=True, slots=True)
+class Resolved:
+    """A job ready to simulate, and what had to be assumed to get there."""
+
+    job: TrainJob
+    kernels: Profile
+    price: Price | None
+    assumptions: tuple[str, ...]
+    correction: Correction | None = None  # of this very deployment, where the scenario names a file of them
+
+    def tuning(self, overrides: Mapping[str, float] | None = None) -> Tuning:
+        """Constants of the step: the profile's own before the stack's; `overrides` before both."""
+        return Tuning({**self.kernels.constants, **(overrides or {})})
+
+
+def correction_of(scenario: Scenario, job: TrainJob) -> tuple[Correction | None, list[str]]:
+    """What own runs of this very deployment say; of any other they say nothing."""
+    if scenario.corrections is None:
+        return None, []
+    name = deployment_of(job)
+    correction = load_corrections(scenario.corrections).get(name)
+    if correction is None:
+        return None, [f"corrections: {scenario.corrections} knows no own runs of {name}: none applied"]
+    return correction, [f"corrections: step x {correction.factor:.3f}, from {correction.rows} own runs of {name}"]
+
+
+def _layout(ask: LayoutAsk, arch: ModelArch, gpus: int, stack: Stack) -> tuple[Layout, list[str]]:
+    assumed = []
+    schedule = ask.schedule
+    if schedule is None:
+        schedule = (
+            "dualpipe" if stack.ep_overlap == "dualpipe" and ask.pp > 1 else "interleaved" if ask.vpp > 1 else "1f1b"
+        )
+        if ask.pp > 1:
+            assumed.append(f"layout.schedule = {schedule} (not stated)")
+    layout = Layout(
+        gpus=gpus,
+        schedule=schedule,
+        **ask.model_dump(exclude={"dp", "schedule"}),
+    )
+    check_layout(layout, arch)
+    if ask.dp is not None and ask.dp != layout.dp:
+        raise BadLayout(
+            f"dp={ask.dp} does not fit: {gpus} GPUs / (tp={ask.tp} x cp={ask.cp} x pp={ask.pp}) = {layout.dp}; "
+            f"leave dp out or use {ask.dp * ask.tp * ask.cp * ask.pp} GPUs"
+        )
+    return layout, assumed
+
+
+def decided(
+    stack: Stack, arch: ModelArch, layout: Layout, cluster: Cluster, precision: str, age: str
+) -> tuple[Stack, list[str]]:
+    """The stack with every setting that is "auto" decided from the job, and what was chosen.
+
+    Rules of tuned recipes (compiled from NVIDIA Megatron-Bridge's performance configurations): dense models overlap
+    tensor-parallel transfers, MoE models do not. Exchanges hide behind another micro-batch's compute where they cross
+    scale-up domains and there are virtual stages, releases before 26.02 excepted. Tokens travel by Hybrid-EP on NVL72,
+    by DeepEP on x86 hosts, there by NCCL before 26.02; in plain PyTorch by NCCL. From 26.06 on gated experts run as
+    fused kernels in MXFP8 on Blackwell.
+    """
+    plain = stack.constants_of == "torch-eager"
+    young, gated = age == "young", arch.moe is not None and arch.moe.gated
+    crosses = layout.ep > 1 and layout.group("ep", cluster).domains > 1
+    fusable = precision in ("mxfp8", "nvfp4") and cluster.gpu.generation == "blackwell"
+    kernels = "hybridep" if cluster.domain > 8 else "deepep"
+    rules: dict[str, Any] = {
+        "tp_overlap": not arch.is_moe,
+        "ep_overlap": "hidden" if layout.vpp > 1 and crosses and not young else "none",
+        "dispatcher": "alltoall" if plain or (young and cluster.host_cpu == "x86") else kernels,
+        "fused_experts": age == "late" and gated and fusable,
+    }
+    chosen = {key: value for key, value in rules.items() if getattr(stack, key) == "auto"}
+    shown = ("tp_overlap",) if not arch.is_moe else tuple(rules)
+    said = [f"{key} = {chosen[key]} (what auto means for this job)" for key in shown if key in chosen]
+    return replace(stack, **chosen), said
+
+
+def _check_batch(train: TrainAsk, layout: Layout) -> None:
+    per_pass = train.micro_batch * layout.dp
+    if train.global_batch % per_pass:
+        lower = max(per_pass, train.global_batch // per_pass * per_pass)
+        raise ScenarioError(
+            f"global_batch={train.global_batch} is not a multiple of micro_batch x dp = {train.micro_batch} x "
+            f"{layout.dp} "
+            f"= {per_pass}; use {lower} or {lower + per_pass}"
+        )
+    slots = train.global_batch // per_pass * layout.chunks
+    if slots > MAX_SLOTS:
+        raise ScenarioError(
+            f"global_batch={train.global_batch} gives {train.global_batch // per_pass:,} micro-batches on "
+            f"{layout.chunks} "
+            f"virtual stages; at most {MAX_SLOTS:,} forward passes per pipeline are simulated: raise micro_batch or dp"
+        )
+    if train.seq_len % layout.cp:
+        raise ScenarioError(f"cp={layout.cp} does not divide seq_len={train.seq_len}")
+    if layout.schedule == "dualpipe":
+        count = train.global_batch // per_pass
+        if count % 2 or count < 2 * layout.pp:
+            raise ScenarioError(
+                f"dualpipe needs an even number of micro-batches of at least {2 * layout.pp}; global_batch="
+                f"{train.global_batch} gives {count}; use {2 * layout.pp * per_pass} or more, or schedule=1f1b"
+            )
+
+
+def recompute_modules(names: tuple[str, ...]) -> frozenset[str]:
+    """Modules to run again in the backward, from a scenario's names. ScenarioError when nothing runs again."""
+    modules: set[str] = set()
+    for name in names:
+        if name == "selective":
+            modules |= _SELECTIVE
+        elif name != "none":
+            modules.add(name)
+    if modules == {"keep_collectives"}:
+        raise ScenarioError("recompute: keep_collectives keeps transfers of what runs again; add full or a module")
+    return frozenset(modules)
+
+
+def train_job(
+    scenario: Scenario, train: TrainAsk, arch: ModelArch, cluster: Cluster, layout: Layout, stack: Stack
+) -> TrainJob:
+    """The job of a training scenario on these machines, laid out like this."""
+    return TrainJob(
+        arch=arch,
+        cluster=cluster,
+        layout=layout,
+        stack=stack,
+        global_batch=train.global_batch,
+        micro_batch=train.micro_batch,
+        seq_len=train.seq_len,
+        precision=train.precision,
+        recompute=recompute_modules(train.recompute),
+        routing=routing_of(scenario),
+        capacity_factor=train.capacity_factor,
+        mtp=train.mtp,
+        lora_rank=train.lora.rank if train.lora else 0,
+        lora_attention_only=bool(train.lora and train.lora.targets == "attention"),
+        base_bytes=_BASE_BYTES[train.lora.base_dtype] if train.lora else 2.0,
+        offload_optimizer=train.offload_optimizer,
+        offload_activations=train.offload_activations,
+        release=scenario.release or "",
+    )
+
+
+def check_precision(train: TrainAsk, cluster: Cluster, kernels: Profile) -> None:
+    """ScenarioError for a precision that the GPU has no tensor path for, or that nobody measured (fp32)."""
+    if not cluster.gpu.supports(train.precision):
+        able = (p for p in PRECISIONS if cluster.gpu.supports(p) and (p != "fp32" or p in kernels.gemms))
+        have = ", ".join(able)
+        raise ScenarioError(f"precision={train.precision} has no tensor path on {cluster.gpu.name}; use one of {have}")
+
+
+def resolve(scenario: Scenario) -> Resolved:
+    """Everything looked up and checked. ScenarioError, BadLayout, ArchError or FactError say what is wrong."""
+    train = training_of(scenario)
+    seen = look_up(scenario)
+    arch, cluster, assumed = seen.arch, seen.cluster, [*seen.assumptions]
+    stack, from_stack = stack_asked(scenario.stack, cluster)
+    layout, from_layout = _layout(scenario.layout, arch, cluster.gpus, stack)
+    stack, from_rules = decided(stack, arch, layout, cluster, train.precision, release_age(scenario.release or ""))
+    _check_batch(train, layout)
+    check_precision(train, cluster, seen.kernels)
+    if scenario.release is None:
+        assumed.append("release = unknown (software of the published rows' middle age)")
+    job = train_job(scenario, train, arch, cluster, layout, stack)
+    correction, from_runs = correction_of(scenario, job)
+    said = (*assumed, *from_layout, *from_stack, *from_rules, *from_runs)
+    return Resolved(job, seen.kernels, seen.price, said, correction)

@@ -13,15 +13,12 @@ from moesim.hwmodels.power_and_money import (
 )
 from moesim.sim.model.flops import flops_per_token
 from moesim.sim.question.scenario import Asked, scenario_of
-from moesim.sim.train.band import interval
-from moesim.sim.train.bounds import lower_bounds_s
-from moesim.sim.train.corrections import corrected, corrected_interval
-from moesim.sim.train.job import TrainJob
+from moesim.sim.train.band import corrected_interval, interval
+from moesim.sim.train.job import Resolved, TrainJob, resolve
 from moesim.sim.train.memory import RankMemory, require_memory, step_memory
 from moesim.sim.train.prediction import CATEGORIES, Prediction
 from moesim.sim.train.prices import StepPrices
-from moesim.sim.train.resolve import Resolved, resolve
-from moesim.sim.train.step import StepResult, simulate_exact, simulate_step
+from moesim.sim.train.step import StepResult, corrected, lower_bounds_s, simulate_exact, simulate_step
 
 
 def predict_train(

@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
+from moesim.sim.train.job import Resolved
 from moesim.sim.train.memory import RankMemory
-from moesim.sim.train.resolve import Resolved
 from moesim.sim.train.step import StepResult
 
 # the order in which people read a breakdown: useful work first, then communication, then what is lost

@@ -1,14 +1,19 @@
-"""The run of a step: its program through the clock, what follows the pipeline, and every second booked."""
+"""The run of a step: its program through the clock, what follows it, every second booked; and what no step beats."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from math import log2
 
+from moesim.hwmodels.exchange_kernels import exchange_lower_bound_s
+from moesim.hwmodels.gpu import bytes_per_element
+from moesim.hwmodels.work import Comm, CommKind, ExpertExchange, Gemm, GroupedGemm, Stream
 from moesim.sim.clock.engine import Lane, Timeline, recursion, run
+from moesim.sim.layers.graph import Segment
 from moesim.sim.layout.pipeline import Slot
-from moesim.sim.train.end_of_step import end_of_step_s
 from moesim.sim.train.exact import expand
+from moesim.sim.train.job import Correction
+from moesim.sim.train.memory import layer_bytes, rank_params
 from moesim.sim.train.prices import StepPrices
 from moesim.sim.train.program import StepProgram, step_program
 from moesim.sim.train.segment_time import SegmentTime
@@ -43,31 +48,30 @@ def simulate_exact(prices: StepPrices) -> StepResult:
     return _booked(prices, step, Timeline(step.program, start, end))
 
 
+def corrected(step: StepResult, correction: Correction) -> StepResult:
+    """The step times the factor; the difference is booked as a category of its own, below zero where it got faster."""
+    extra = (correction.factor - 1.0) * step.step_time_s
+    sources = step.by_source | {"own runs of this deployment": abs(extra)}
+    breakdown = step.breakdown_s | {"correction": extra}
+    return replace(step, step_time_s=step.step_time_s + extra, breakdown_s=breakdown, by_source=sources)
+
+
 def _booked(prices: StepPrices, step: StepProgram, timeline: Timeline) -> StepResult:
-    return account(timeline, step.slots, step.times, end_of_step_s(prices, timeline.makespan_s))
-
-
-def account(
-    timeline: Timeline,
-    slots: dict[int, Slot],
-    times: dict[int, SegmentTime],
-    tail_s: Mapping[str, float],
-) -> StepResult:
-    """Book every second of every rank, average over ranks, add the end of the step (`tail_s`, by category)."""
+    """Book every second of every rank, average over ranks, add the end of the step."""
     spent: dict[str, float] = {}
     sources: dict[str, float] = {}
     ranks = timeline.ranks()
     share = 1.0 / len(ranks)
     for rank in ranks:
-        _account_rank(timeline, rank, times, spent, share)
+        _account_rank(timeline, rank, step.times, spent, share)
         for item in timeline.program.lanes[Lane(rank, "compute")]:
-            for source, seconds in times[item].by_source.items():
+            for source, seconds in step.times[item].by_source.items():
                 sources[source] = sources.get(source, 0.0) + seconds * share
-    for key, seconds in tail_s.items():
+    tail = end_of_step_s(prices, timeline.makespan_s)
+    for key, seconds in tail.items():
         spent[key] = spent.get(key, 0.0) + seconds
         sources["assumed: step overheads"] = sources.get("assumed: step overheads", 0.0) + seconds
-    step = timeline.makespan_s + sum(tail_s.values())
-    return StepResult(step, spent, sources, timeline, slots)
+    return StepResult(timeline.makespan_s + sum(tail.values()), spent, sources, timeline, step.slots)
 
 
 _WAITS = {"compute": "bubble", "dp": "dp_comm", "host": "host"}  # what an idle compute lane waited for, by lane
@@ -110,3 +114,116 @@ def _account_rank(
         ("bubble", timeline.makespan_s - dp_end),
     ):
         spent[category] = spent.get(category, 0.0) + seconds * share
+
+
+def end_of_step_s(prices: StepPrices, body_s: float) -> dict[str, float]:
+    """Seconds by category that follow the pipeline, on the slowest rank each; `body_s` is the pipeline's own time."""
+    job, ranks = prices.job, range(prices.job.layout.pp)
+    tail = {
+        "dp_comm": max(serial_gradients_s(prices, r) for r in ranks),
+        "optimizer": 0.0 if job.offload_optimizer else max(optimizer_s(prices, r) for r in ranks),
+        "offload": max(optimizer_offload_s(prices, r) for r in ranks) + activation_offload_excess_s(prices, body_s),
+        "step_constant": prices.tuning.get("step_constant_s", job.stack.constants_of),
+    }
+    doublings = max(0.0, log2(job.cluster.gpus / 8.0))
+    per_doubling = prices.tuning.get("straggler_per_doubling", job.stack.constants_of)
+    tail["straggler"] = (body_s + sum(tail.values())) * per_doubling * doublings
+    return tail
+
+
+def _owned_params(prices: StepPrices, rank: int) -> float:
+    """Parameters whose optimizer state one GPU keeps."""
+    dense, expert = rank_params(prices, rank)
+    lay = prices.job.layout
+    if lay.zero >= 1:
+        dense, expert = dense / lay.dense_shards, expert / lay.expert_shards
+    return dense + expert
+
+
+def optimizer_seconds_per_param(prices: StepPrices) -> float:
+    """The update of one parameter, bound by HBM."""
+    name = prices.job.stack.constants_of
+    per_param = prices.tuning.get("optimizer_bytes_per_param", name)
+    return per_param / (prices.job.cluster.gpu.hbm_bytes_per_s * prices.tuning.get("optimizer_bandwidth", name))
+
+
+def optimizer_s(prices: StepPrices, rank: int) -> float:
+    """Optimizer step: every GPU updates the parameters it owns."""
+    return _owned_params(prices, rank) * optimizer_seconds_per_param(prices)
+
+
+def optimizer_offload_s(prices: StepPrices, rank: int) -> float:
+    """An optimizer in host memory: gradients down, the update at host bandwidth, weights up."""
+    job = prices.job
+    if not job.offload_optimizer:
+        return 0.0
+    own = _owned_params(prices, rank)
+    link = job.cluster.gpu.host_link_bytes_per_s * prices.tuning.get("host_link_share")
+    update = prices.tuning.get("host_optimizer_bytes_per_param") / prices.tuning.get("host_bytes_per_s")
+    return own * ((bytes_per_element(job.stack.grad_dtype) + 2.0) / link + update)
+
+
+def activation_offload_excess_s(prices: StepPrices, body_s: float) -> float:
+    """Seconds by which moving activations out and back outlasts the step's own compute on the host link."""
+    job = prices.job
+    if job.offload_activations <= 0.0:
+        return 0.0
+    kept = max(_kept_activation_bytes(prices, r) for r in range(job.layout.pp))
+    link = job.cluster.gpu.host_link_bytes_per_s * prices.tuning.get("host_link_share")
+    return max(0.0, 2.0 * kept * job.offload_activations * job.micro_batches / link - body_s)
+
+
+def _kept_activation_bytes(prices: StepPrices, rank: int) -> float:
+    """Bytes that one micro-batch leaves behind for its backward on one rank."""
+    chunks = prices.job.layout.chunks_of(rank)
+    return sum(layer_bytes(prices.job, prices.loads, i) for c in chunks for i in prices.chunks[c].layers)
+
+
+def serial_gradients_s(prices: StepPrices, rank: int) -> float:
+    """Gradient reduction and parameter gather when nothing overlaps them."""
+    job = prices.job
+    if job.stack.dp_overlap or job.layout.zero >= 3:
+        return 0.0
+    width = bytes_per_element(job.stack.grad_dtype)
+    kinds: tuple[tuple[CommKind, float], ...] = (("reduce_scatter", width), ("all_gather", job.width_bytes))
+    if job.layout.zero == 0:
+        kinds = (("all_reduce", width),)
+    total = 0.0
+    groups = (job.layout.group("dp", job.cluster), job.layout.group("edp", job.cluster))
+    for params, group in zip(rank_params(prices, rank), groups, strict=True):
+        for kind, size in kinds:
+            total += prices.model.cost(Comm(kind, params * size, group)).time_s
+    return total
+
+
+KINDS = ("flops", "hbm", "nic")
+
+
+def _floors(prices: StepPrices, segment: Segment) -> tuple[float, float, float]:
+    """Seconds of one segment by kind of bound."""
+    gpu = prices.job.cluster.gpu
+    flops = hbm = nic = 0.0
+    for op in segment.ops:
+        if isinstance(op.work, (Gemm, GroupedGemm)):
+            hbm += op.work.bytes / gpu.hbm_bytes_per_s * op.scale  # fused neighbours keep rows on the chip
+        if isinstance(op.work, ExpertExchange):
+            nic += exchange_lower_bound_s(op.work, prices.job.cluster) * op.scale
+        elif op.work.flops > 0 and not isinstance(op.work, Stream):
+            flops += op.work.flops / gpu.peak(op.work.dtype)  # type: ignore[union-attr]  # only compute has flops
+    return flops, hbm, nic
+
+
+def lower_bounds_s(prices: StepPrices) -> dict[str, float]:
+    """Seconds per step below which nothing goes, on the busiest rank, by kind: flops, hbm, nic."""
+    best = dict.fromkeys(KINDS, 0.0)
+    lay = prices.job.layout
+    per_stage = {}
+    for chunk in prices.chunks:
+        forward = _floors(prices, prices.segment(Slot("F", 0, chunk.index)))
+        backward = _floors(prices, prices.segment(Slot("B", 0, chunk.index)))
+        per_stage[chunk.index] = [f + b for f, b in zip(forward, backward, strict=True)]
+    runs = prices.job.micro_batches / (2 if lay.schedule == "dualpipe" else 1)
+    for rank in range(lay.pp):
+        for i, kind in enumerate(KINDS):
+            best[kind] = max(best[kind], runs * sum(per_stage[c][i] for c in lay.chunks_of(rank)))
+    return best

@@ -9,8 +9,7 @@ import numpy as np
 
 from moesim.hwmodels.gpu import GpuSpec
 from moesim.sim.question.scenario import ScenarioError
-from moesim.sim.serve.job import SERVE_PRECISIONS, Formats, ServeJob, formats_of
-from moesim.sim.serve.resolve import Deployment, ResolvedServe
+from moesim.sim.serve.job import SERVE_PRECISIONS, Deployment, Formats, ResolvedServe, ServeJob, formats_of
 from moesim.traces.requests import Requests
 from moesim.traces.routing import Routing
 

@@ -14,10 +14,9 @@ from moesim.hwmodels.power_and_money import gpu_hours, usd_per_gpu_hour, usd_per
 from moesim.hwmodels.profile import NoFit, Profile
 from moesim.sim.question.scenario import Asked, ScenarioError, scenario_of
 from moesim.sim.question.sections import PRECISIONS
-from moesim.sim.train.job import TrainJob
+from moesim.sim.train.job import TrainJob, resolve
 from moesim.sim.train.memory import step_memory
 from moesim.sim.train.prices import StepPrices
-from moesim.sim.train.resolve import resolve
 from moesim.sim.train.step import simulate_step
 from moesim.sim.variation.outcome import by_knob, in_order
 from moesim.sim.variation.roofline import PartOfRun, parts_of_run

@@ -12,7 +12,7 @@ from moesim.sim.layout.layout import Layout, check_layout
 from moesim.sim.model.catalogue import load_model
 from moesim.sim.question.scenario import parse_scenario
 from moesim.sim.question.sections import RECOMPUTE_MODULES
-from moesim.sim.train.resolve import resolve
+from moesim.sim.train.job import resolve
 
 SHAPE = {"gpus": 256, "tp": 1, "pp": 16, "cp": 1, "ep": 8, "mbs": 1, "gbs": 2048}
 ROW = {

@@ -7,8 +7,8 @@ from typing import Any
 
 from moesim.sim.question.scenario import parse_scenario
 from moesim.sim.software.stack import Tuning
+from moesim.sim.train.job import resolve
 from moesim.sim.train.prices import StepPrices
-from moesim.sim.train.resolve import resolve
 
 DENSE: dict[str, Any] = {
     "layers": 8, "hidden": 1024, "heads": 16, "kv_heads": 8, "vocab": 32000, "gated": True, "intermediate": 2816,

@@ -11,9 +11,8 @@ from pathlib import Path
 import pytest
 from jobs import DENSE, JOBS, job, prices_of
 
-from moesim.sim.train.bounds import lower_bounds_s
 from moesim.sim.train.predict import predict_train
-from moesim.sim.train.step import simulate_step
+from moesim.sim.train.step import lower_bounds_s, simulate_step
 
 _SCRIPT = """
 import json, sys

@@ -17,9 +17,8 @@ from moesim.hwmodels.profile import Profile
 from moesim.hwmodels.work import Comm, ExpertExchange, Gemm, GroupedGemm
 from moesim.sim.question.scenario import parse_scenario
 from moesim.sim.software.stack import Tuning, constants
-from moesim.sim.train.job import TrainJob
+from moesim.sim.train.job import TrainJob, resolve
 from moesim.sim.train.prices import StepPrices
-from moesim.sim.train.resolve import resolve
 from moesim.sim.train.step import simulate_step
 
 COMMUNICATION = {"tp_comm", "cp_comm", "ep_comm", "dp_comm"}

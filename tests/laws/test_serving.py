@@ -19,11 +19,10 @@ from moesim.sim.model.catalogue import load_model
 from moesim.sim.model.params import active_parameters
 from moesim.sim.question.scenario import parse_scenario
 from moesim.sim.serve.accounts import latencies, span_s
+from moesim.sim.serve.job import resolve_serve
 from moesim.sim.serve.kv_cache import KvCache
-from moesim.sim.serve.loop import Front, run_balanced, run_closed, run_open
 from moesim.sim.serve.replica import Replica, steps_until
-from moesim.sim.serve.resolve import resolve_serve
-from moesim.sim.serve.simulate import PricedJobs, simulate
+from moesim.sim.serve.simulate import Front, PricedJobs, run_balanced, run_closed, run_open, simulate
 from moesim.sim.serve.workload import RequestLog, request_log
 from moesim.sim.software.serving_engine import Engine, engine_tuning, load_engine
 from moesim.traces.requests import gamma_arrivals

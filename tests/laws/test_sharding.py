@@ -9,9 +9,9 @@ from jobs import DENSE, MOE, job, prices_of
 
 from moesim.hwmodels.work import Comm
 from moesim.sim.layout.pipeline import Slot
-from moesim.sim.train.end_of_step import optimizer_s
 from moesim.sim.train.memory import rank_memory
 from moesim.sim.train.segments import Variant
+from moesim.sim.train.step import optimizer_s
 
 
 def _gathered(scenario: dict[str, Any], phase: str = "F") -> float:

@@ -17,8 +17,8 @@ from moesim.hwmodels.profile import Profile, load_profile
 from moesim.hwmodels.work import Comm, CommKind, ExpertExchange, Group
 from moesim.sim.question.scenario import parse_scenario
 from moesim.sim.software.stack import Tuning, constants
+from moesim.sim.train.job import resolve
 from moesim.sim.train.prices import StepPrices
-from moesim.sim.train.resolve import resolve
 from moesim.sim.train.step import simulate_step
 
 SLOWER = 4.0

@@ -11,8 +11,7 @@ from moesim.sim.model.arch import ModelArch
 from moesim.sim.plan.words import named_words
 from moesim.sim.question.scenario import ScenarioError
 from moesim.sim.question.sections import PoolAsk
-from moesim.sim.serve.job import ServeJob
-from moesim.sim.serve.resolve import replica_layout
+from moesim.sim.serve.job import ServeJob, replica_layout
 
 SERVE_AXES = ("tp", "pp", "ep", "attention_dp", "max_batch", "pools")
 _WIDEST = 128  # assumed: GPUs of the widest replica; published deployments of DeepSeek-V3 take up to 144

@@ -7,25 +7,22 @@ from dataclasses import dataclass, replace
 
 from moesim.hwmodels.cost import CostModel, KernelCostModel
 from moesim.sim.layout.layout import Layout
-from moesim.sim.plan.train.bound import Beside, Bounds
-from moesim.sim.plan.train.cell import Cell
-from moesim.sim.plan.train.pipe import Pipes
+from moesim.sim.plan.train.bound import Beside, Bounds, Cell, Pipes
 from moesim.sim.plan.train.space import Candidate, modules_of
 from moesim.sim.question.lookup import look_up, training_of
 from moesim.sim.question.scenario import Scenario
 from moesim.sim.software.stack import Stack, Tuning, release_age, stack_asked
-from moesim.sim.train.corrections import corrected
-from moesim.sim.train.job import TrainJob
-from moesim.sim.train.memory import step_memory
-from moesim.sim.train.prices import StepPrices, sustained
-from moesim.sim.train.resolve import (
+from moesim.sim.train.job import (
+    TrainJob,
     check_precision,
     correction_of,
     decided,
     train_job,
 )
+from moesim.sim.train.memory import step_memory
+from moesim.sim.train.prices import StepPrices, sustained
 from moesim.sim.train.segment_time import beside_slowdown
-from moesim.sim.train.step import simulate_step
+from moesim.sim.train.step import corrected, simulate_step
 
 
 @dataclass(frozen=True, slots=True)

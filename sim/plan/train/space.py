@@ -9,8 +9,7 @@ from itertools import product
 from moesim.sim.layout.layout import BadLayout, Layout, check_layout
 from moesim.sim.model.arch import ModelArch
 from moesim.sim.question.scenario import ScenarioError
-from moesim.sim.train.job import TrainJob
-from moesim.sim.train.resolve import MAX_SLOTS, recompute_modules
+from moesim.sim.train.job import MAX_SLOTS, TrainJob, recompute_modules
 
 RECOMPUTE = ("none", "light", "full")  # light: what costs little to run again
 _CP_TOKENS = 4096  # assumed: shorter pieces of a sequence are not worth an exchange in every layer

@@ -19,8 +19,8 @@ from moesim.sim.model.params import active_parameters, parameters
 from moesim.sim.question.refusals import DoesNotFit
 from moesim.sim.question.scenario import ScenarioError, parse_scenario
 from moesim.sim.serve.predict import predict_serve
+from moesim.sim.train.job import resolve
 from moesim.sim.train.prices import StepPrices
-from moesim.sim.train.resolve import resolve
 from moesim.sim.train.step import simulate_step
 
 TRAIN: dict[str, Any] = {

@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 
 from moesim.sim.question.scenario import MAX_BYTES, Scenario, ScenarioError, load_scenario, parse_scenario
+from moesim.sim.train.job import resolve
 from moesim.sim.train.predict import predict_train
-from moesim.sim.train.resolve import resolve
 
 GOOD: dict[str, Any] = {
     "model": "mixtral-8x7b",

@@ -8,8 +8,8 @@ import pytest
 
 from moesim.sim.question.scenario import parse_scenario
 from moesim.sim.train.decode_step import decode_step
+from moesim.sim.train.job import resolve
 from moesim.sim.train.prices import StepPrices
-from moesim.sim.train.resolve import resolve
 
 
 def prices_of(batch: int = 4, seq_len: int = 1, **more: Any) -> StepPrices:

@@ -9,10 +9,9 @@ from typing import Any
 import pytest
 
 import moesim
-from moesim.sim.train.corrections import deployment_of
+from moesim.sim.train.job import deployment_of, resolve
 from moesim.sim.train.memory import step_memory
 from moesim.sim.train.prices import StepPrices
-from moesim.sim.train.resolve import resolve
 from moesim.sim.train.segments import SegmentFactory
 
 JOB: dict[str, Any] = {
