@@ -82,11 +82,6 @@ def save_counts(counts: npt.NDArray[np.int64], path: Path) -> None:
         np.savez_compressed(file, counts=counts)
 
 
-def busiest_over_mean(counts: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
-    """Imbalance of every layer of counts [layers, experts]: tokens of the busiest expert over the mean."""
-    return np.asarray(counts.max(axis=1) / counts.mean(axis=1), dtype=np.float64)
-
-
 def _read_table(path: Path) -> npt.NDArray[np.float64]:
     if path.suffix not in (".npz", ".npy"):
         with warnings.catch_warnings():

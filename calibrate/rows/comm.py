@@ -39,7 +39,6 @@ class CommRow:
 
     work: Comm | ExpertExchange
     cluster: Cluster
-    library: str
     logical_bytes: float  # what its bandwidth column divides by the time
 
 
@@ -110,7 +109,7 @@ def _collective(row: Row, kind: CommKind, cluster: Cluster) -> CommRow:
     work = Comm(kind, size, cluster.group(ranks), algorithm)
     share = (ranks - 1) / ranks * (2.0 if kind == "all_reduce" else 1.0) if ranks > 1 else 1.0
     busbw = text_of(row, "bandwidth_kind") == "busbw"
-    return CommRow(work, cluster, text_of(row, "library"), size * share if busbw else size)
+    return CommRow(work, cluster, size * share if busbw else size)
 
 
 def kernel_of(library: str, algorithm: str) -> str:
@@ -172,4 +171,4 @@ def _exchange(row: Row, op: str, cluster: Cluster) -> CommRow:
     )
     work = expert_exchange(MEASURED, _STAGES[op], sent)
     copies = nodes if "rdma" in kind else ranks
-    return CommRow(work, cluster, text_of(row, "library"), tokens * work.payload_bytes * copies)
+    return CommRow(work, cluster, tokens * work.payload_bytes * copies)
