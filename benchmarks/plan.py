@@ -28,16 +28,16 @@ NAMES = ("deepseek-v3-h800", "mixtral-8x7b-h100", "llama-3.1-70b-h100")
 def judged_per_second(name: str) -> tuple[int, float, float]:
     """Layouts, and how many of them are judged in a second on one core: first time, and with every cell priced."""
     judge = Judge(load_scenario(EXAMPLES / f"{name}.yaml"))
-    found = list(candidates(judge.base, default_space(judge.base, judge.open_stack.dispatcher, {})))
+    layouts = list(candidates(judge.base, default_space(judge.base, judge.open_stack.dispatcher, {})))
     usable = judge.base.cluster.gpu.usable_bytes
     rates = []
     for _ in range(2):
         begin = perf_counter()
-        for candidate in found:
+        for candidate in layouts:
             if judge.memory_bytes(candidate) <= usable:
                 judge.bound_s(candidate)
-        rates.append(len(found) / (perf_counter() - begin))
-    return len(found), rates[0], rates[1]
+        rates.append(len(layouts) / (perf_counter() - begin))
+    return len(layouts), rates[0], rates[1]
 
 
 def main() -> None:
@@ -81,19 +81,19 @@ def serving() -> Table:
         judge = ServeJudge(scenario, slo_of("", scenario.serve.slo if scenario.serve else SloAsk()))
         base = judge.base
         fitting = [s for s in shapes(base.arch, base.cluster.gpus, base.cluster.domain, {}) if judge.fits(s) is None]
-        found = list(deployments(base, base.cluster.gpus, fitting, {}))
+        choices = list(deployments(base, base.cluster.gpus, fitting, {}))
         rates = []
         for _ in range(2):
             begin = perf_counter()
-            for candidate in found:
+            for candidate in choices:
                 judge.bounds(candidate)
-            rates.append(len(found) / (perf_counter() - begin))
+            rates.append(len(choices) / (perf_counter() - begin))
         begin = perf_counter()
         plan = plan_serve(scenario)
         run = sum(len(s.served) for s in plan.searches)
         seconds = perf_counter() - begin
         best = plan.options[0].served.candidate.title
-        table.add_row(name, f"{len(found):,}", *(f"{r:,.0f}" for r in rates), f"{seconds:.1f}", f"{run:,}", best)
+        table.add_row(name, f"{len(choices):,}", *(f"{r:,.0f}" for r in rates), f"{seconds:.1f}", f"{run:,}", best)
     return table
 
 

@@ -52,8 +52,8 @@ def prepared(scenario: dict, trace: Path | None = None) -> Callable[[], ServeRun
 
     def run() -> ServeRun:
         done = simulate(resolved.deployment, resolved.workload, tuning, priced)
-        found = latencies(done.log)
-        for values in (found.ttft_s, found.tpot_s, found.e2e_s):
+        latency = latencies(done.log)
+        for values in (latency.ttft_s, latency.tpot_s, latency.e2e_s):
             spread(values)
         return done
 

@@ -118,7 +118,7 @@ Pattern = Literal["neighbours", "everyone"]
 
 def gpus_below_leaf(cluster: Cluster) -> int:
     """GPUs that reach each other (on their rail, where there are rails) without a spine."""
-    if cluster.topology in RAILED:  # every leaf takes one NIC of each of so many hosts
+    if cluster.topology in RAILED:  # a leaf takes one NIC of each of its hosts
         return LEAF_PORTS * cluster.gpus_per_host
     return max(1, LEAF_PORTS // cluster.gpus_per_host) * cluster.gpus_per_host
 

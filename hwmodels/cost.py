@@ -91,11 +91,11 @@ class KernelCostModel:
 
     def cost(self, work: Work) -> Cost:
         """Seconds of `work` alone on this cluster's GPU or links."""
-        found = self._memo.get(work)
-        if found is None:
-            found = self._price(work)
-            self._memo[work] = found
-        return found
+        price = self._memo.get(work)
+        if price is None:
+            price = self._price(work)
+            self._memo[work] = price
+        return price
 
     def legs(self, work: Gemm | GroupedGemm) -> Legs:
         """A matrix kernel's fit taken apart, without sustained factors and without the roofline floor."""

@@ -163,10 +163,10 @@ def comm_records(name: str) -> dict[str, dict[str, Any]]:
 
 def load_constants(cls: type[T], name: str, generation: str) -> T:
     """`cls` with every field from the file: `field[generation]` where there is one, else `field`."""
-    records, found = comm_records(name), {}
+    records, values = comm_records(name), {}
     for field in fields(cls):  # type: ignore[arg-type]  # only dataclasses are passed
         record = records.get(f"{field.name}[{generation}]") or records.get(field.name)
         if record is None:
             raise FactError(f"profiles/comm/{name}.yaml lacks {field.name}")
-        found[field.name] = float(record["value"])
-    return cls(**found)
+        values[field.name] = float(record["value"])
+    return cls(**values)

@@ -1,4 +1,5 @@
-"""Exact max-min fair rates of flows on shared links, by progressive filling: the oracle, and for small user topologies.
+"""Exact max-min fair rates of flows on shared links, by progressive filling: what the closed forms of
+traffic.py are compared with.
 
 Every round finds the share each link still gives to each of its flows, and fixes all flows whose own smallest share is
 the smallest of every link they cross (Bertsekas and Gallager, Data Networks, section 6.5).
@@ -48,20 +49,3 @@ def max_min_rates(paths: Paths, capacity: Rates) -> Rates:
         left[links] = np.inf
         waiting, hops = waiting[~final], hops[:, ~final]
     return rates
-
-
-def finish_s(paths: Paths, sizes_bytes: Rates, capacity: Rates) -> Rates:
-    """When each flow is done if all start together: rates are solved again at every finish."""
-    remaining, done = sizes_bytes.astype(float).copy(), np.zeros(len(sizes_bytes))
-    clock = 0.0
-    active = remaining > 0
-    while active.any():
-        rates = np.zeros(len(remaining))
-        rates[active] = max_min_rates(paths[active], capacity)
-        step = float((remaining[active] / rates[active]).min())
-        clock += step
-        remaining[active] -= rates[active] * step
-        finished = active & (remaining <= 1e-9 * sizes_bytes)
-        done[finished] = clock
-        active &= ~finished
-    return done

@@ -62,11 +62,6 @@ def token_bytes(hidden: float, dtype: str) -> float:
     return hidden * _BYTES[_TOKEN[dtype]]
 
 
-def known_dtypes() -> tuple[str, ...]:
-    """All names that `bytes_per_element` accepts."""
-    return tuple(_BYTES)
-
-
 @dataclass(frozen=True, slots=True, kw_only=True)
 class GpuSpec:
     """Peaks are dense (no structured sparsity); bandwidths per direction."""

@@ -43,13 +43,13 @@ class Surface:
 
     def corners(self, position: tuple[float, ...]) -> list[tuple[int, float]]:
         """Indices of the nodes around `position` and their weights, which add up to one: what a fit solves for."""
-        found, stride = [(0, 1.0)], len(self.per_mille)
+        cells, stride = [(0, 1.0)], len(self.per_mille)
         for nodes, x in zip(self.nodes, position, strict=True):
             stride //= len(nodes)
             i, weight = _between(nodes, x)
-            low = [(at + i * stride, held * (1.0 - weight)) for at, held in found]
-            found = low + [(at + (i + 1) * stride, held * weight) for at, held in found] if weight > 0.0 else low
-        return found
+            low = [(at + i * stride, held * (1.0 - weight)) for at, held in cells]
+            cells = low + [(at + (i + 1) * stride, held * weight) for at, held in cells] if weight > 0.0 else low
+        return cells
 
 
 def _between(nodes: tuple[float, ...], x: float) -> tuple[int, float]:

@@ -27,19 +27,19 @@ _NUMBERS = re.compile(r"\[\s+(-?[\d.e+-]+(?:,\s+-?[\d.e+-]+)*)\s+\]")
 def profile_text(raw: Mapping[str, Any]) -> str:
     """The text of a profile file: JSON with sorted keys, and every list of numbers on a line of its own."""
     text = json.dumps(raw, indent=1, sort_keys=True, allow_nan=False)
-    return _NUMBERS.sub(lambda found: f"[{', '.join(found.group(1).replace(',', ' ').split())}]", text) + "\n"
+    return _NUMBERS.sub(lambda match: f"[{', '.join(match.group(1).replace(',', ' ').split())}]", text) + "\n"
 
 
 def read_profile_file(path: str) -> dict[str, Any]:
     """The parsed file. NoFit when it is missing, broken, or of another schema."""
     try:
-        found = Path(path).stat()
+        status = Path(path).stat()
     except (OSError, ValueError) as error:
         why = getattr(error, "strerror", None) or error
         raise NoFit(f"cannot read profile {path}: {why}; `moesim calibrate --out {path}` writes one") from None
-    if found.st_size > MAX_BYTES:
+    if status.st_size > MAX_BYTES:
         raise NoFit(f"{path} is too large for a profile; `moesim calibrate --out {path}` writes one")
-    return _parsed(path, found.st_mtime_ns, found.st_size)
+    return _parsed(path, status.st_mtime_ns, status.st_size)
 
 
 @lru_cache(maxsize=8)
@@ -60,7 +60,7 @@ def _parsed(path: str, changed_ns: int, size_bytes: int) -> dict[str, Any]:
 
 
 def _body(raw: Mapping[str, Any], ranks: int, path: str) -> Mapping[str, Any]:
-    """The part of the file that was measured with so many ranks on the device."""
+    """The part of the file that was measured with `ranks` ranks on the device."""
     if ranks == 1 or raw.get("machine", {}).get("device") != "cpu":
         return raw
     beside: Mapping[str, Mapping[str, Any]] = raw.get("beside", {})

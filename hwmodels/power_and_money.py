@@ -84,7 +84,7 @@ def gpu_hours(gpus: float, seconds: float) -> float:
 
 
 def usd(price: Price | None, hours: float) -> float | None:
-    """Dollars of so many GPU-hours."""
+    """Dollars of a number of GPU-hours."""
     return None if price is None else hours * price.usd_per_gpu_hour
 
 

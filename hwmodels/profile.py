@@ -1,4 +1,4 @@
-"""Profile: fitted coefficients of one GPU and their provenance; borrowed from kin where not measured."""
+"""Profile: fitted coefficients of one GPU (or of the nearest one measured) and their provenance."""
 
 from __future__ import annotations
 
@@ -132,8 +132,8 @@ def _nearest(gpu: GpuSpec, measured: tuple[str, ...]) -> tuple[str, str]:
 
     def distance(name: str) -> tuple[int, float]:
         other = load_gpu(name)
-        kin = 0 if other.arch.split()[0] == gpu.arch.split()[0] else 1
-        return kin, abs(log(_peak16(other) / _peak16(gpu)))
+        other_arch = 0 if other.arch.split()[0] == gpu.arch.split()[0] else 1
+        return other_arch, abs(log(_peak16(other) / _peak16(gpu)))
 
     name = min(measured, key=distance)
     return name, f"nothing measured on {gpu.name}, nearest in the catalogue: {_SAME}"

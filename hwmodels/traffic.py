@@ -68,17 +68,17 @@ class Loads:
 
     def summary(self) -> dict[str, dict[str, float]]:
         """Per class: busiest and mean load in bytes, rate, and seconds."""
-        found = {}
+        loads = {}
         for c in self.classes:
             if c.load_bytes.size:
                 worst = int(c.busy_s.argmax())
-                found[c.name] = {
+                loads[c.name] = {
                     "busiest_bytes": float(c.load_bytes[worst]),
                     "mean_bytes": float(c.load_bytes.mean()),
                     "link_bytes_per_s": float(c.rate_bytes_per_s[worst]),
                     "busy_s": c.seconds,
                 }
-        return found
+        return loads
 
 
 def uniform(ranks: int, bytes_per_rank: float) -> Bytes:

@@ -53,11 +53,11 @@ def parse_quantity(value: float | int | str, unit: str) -> float:
             raise UnitError(f"{shown!r} is not a quantity; write a number or text such as '400 Gb/s'")
         number = float(match.group(1).replace("_", ""))
         if match.group(2) or match.group(3):
-            found = _factor(match.group(2))
+            factor = _factor(match.group(2))
             rate = "/s" if match.group(3) else ""
-            if found is None or found[1] + rate != unit:
+            if factor is None or factor[1] + rate != unit:
                 raise UnitError(f"{value!r} is not in {unit}; write for example {_EXAMPLE.get(unit, unit)!r}")
-            number *= found[0]
+            number *= factor[0]
     if not math.isfinite(number):
         raise UnitError(f"{value!r} is not a finite number")
     return number

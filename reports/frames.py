@@ -29,48 +29,48 @@ def _frame(rows: Iterable[Mapping[str, Any]]) -> pd.DataFrame:
     return pd.DataFrame(list(rows))
 
 
-def plan(found: Plan | ServePlan) -> pd.DataFrame:
+def plan(plan: Plan | ServePlan) -> pd.DataFrame:
     """Layouts or deployments of a search, best first: degrees, seconds, rates, dollars."""
-    return _frame(option.to_dict() for option in found.options)
+    return _frame(option.to_dict() for option in plan.options)
 
 
-def sweep(found: Sweep) -> pd.DataFrame:
+def sweep(sweep: Sweep) -> pd.DataFrame:
     """One row per point: settings, then results."""
-    return _frame(found.rows).reindex(columns=[*found.names, *found.results])
+    return _frame(sweep.rows).reindex(columns=[*sweep.names, *sweep.results])
 
 
-def front(found: ServePlan) -> pd.DataFrame:
+def front(plan: ServePlan) -> pd.DataFrame:
     """Deployments and numbers of clients that nothing beats in tokens/s of a user and of a GPU."""
-    return _frame(point.to_dict() for point in found.front)
+    return _frame(point.to_dict() for point in plan.front)
 
 
-def fleet(found: Fleet) -> pd.DataFrame:
+def fleet(fleet: Fleet) -> pd.DataFrame:
     """One row per year: replicas, GPUs, racks, kW, and dollars by choice."""
     rows = []
-    for year in found.years:
+    for year in fleet.years:
         record = year.to_dict()
         usd = {f"usd.{choice}": value for choice, value in record.pop("usd").items()}
         rows.append({key: value for key, value in record.items() if key != "replicas"} | usd)
     return _frame(rows)
 
 
-def whatif(found: WhatIf | ServeWhatIf) -> pd.DataFrame:
+def whatif(answer: WhatIf | ServeWhatIf) -> pd.DataFrame:
     """One row per change, the one that matters most first."""
-    return _frame(found.to_dict()["outcomes"])
+    return _frame(answer.to_dict()["outcomes"])
 
 
-def compare(found: Comparison) -> pd.DataFrame:
+def compare(comparison: Comparison) -> pd.DataFrame:
     """One column per model; rows are figures of training and serving, named section.figure."""
     import pandas as pd
 
     columns = {}
-    for column in found.columns:
+    for column in comparison.columns:
         record = {key: getattr(column, key) for key in ("model", "parameters", "active_parameters", "cluster")}
         for section in SECTIONS:
             side = getattr(column, section)
             if side is not None:
                 record |= _flat(section, asdict(side))
-                record[f"{section}.gpus_for_same_work"] = found.gpus_for_same_work(column, section)
+                record[f"{section}.gpus_for_same_work"] = comparison.gpus_for_same_work(column, section)
             elif section in column.refusals:
                 record[f"{section}.refusal"] = column.refusals[section]
         columns[column.name] = record
@@ -79,18 +79,18 @@ def compare(found: Comparison) -> pd.DataFrame:
 
 def _flat(prefix: str, record: Mapping[str, Any]) -> dict[str, Any]:
     """{'run': {'usd': 1}} under 'train' as {'train.run.usd': 1}."""
-    found: dict[str, Any] = {}
+    flat: dict[str, Any] = {}
     for key, value in record.items():
-        found |= _flat(f"{prefix}.{key}", value) if isinstance(value, dict) else {f"{prefix}.{key}": value}
-    return found
+        flat |= _flat(f"{prefix}.{key}", value) if isinstance(value, dict) else {f"{prefix}.{key}": value}
+    return flat
 
 
-def break_evens(found: Comparison) -> pd.DataFrame:
+def break_evens(comparison: Comparison) -> pd.DataFrame:
     """One row per axis: range searched, values where the winner changes, and the answer as a sentence."""
     keys = ("section", "axis", "unit", "first", "other", "low", "high", "answer", "note")
     return _frame(
         {**{key: getattr(b, key) for key in keys}, "crossings": [c.value for c in b.crossings]}
-        for b in found.break_evens
+        for b in comparison.break_evens
     )
 
 
@@ -101,11 +101,11 @@ def train(prediction: Prediction) -> pd.Series[float]:
     return pd.Series(prediction.breakdown_s, name="seconds")
 
 
-def run(found: TrainingRun) -> pd.Series[Any]:
+def run(run: TrainingRun) -> pd.Series[Any]:
     """A whole training run: days, dollars, energy, failures."""
     import pandas as pd
 
-    return pd.Series(found.to_dict(), name="run")
+    return pd.Series(run.to_dict(), name="run")
 
 
 def serve(prediction: ServePrediction) -> pd.DataFrame:

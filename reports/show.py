@@ -166,13 +166,13 @@ def _engine(name: str) -> Entry:
     settings["kv_dtype"] = ", ".join(f"{gpu}: {dtype}" for gpu, dtype in settings["kv_dtype"].items())
     del settings["name"]
     others = set(engine_names()) - {name}
-    found = {
+    constants = {
         key: dict(record)
         for key, record in engine_constants().items()
         if not others & set(key.partition("[")[2].rstrip("]").split(","))
     }
     return {
-        "kind": "engine", "name": name, "title": title, "settings": settings, "source": source, "constants": found,
+        "kind": "engine", "name": name, "title": title, "settings": settings, "source": source, "constants": constants,
     }  # fmt: skip
 
 
@@ -184,7 +184,7 @@ def _constants_of(stack: str, settings: Entry) -> dict[str, Entry]:
         "attention_factor": (settings["attention_kernel"], "*"),
         "loss_bytes_per_logit": ("fused" if settings["fused_loss"] else "plain", "*"),
     }
-    found: dict[str, Entry] = {}
+    entries: dict[str, Entry] = {}
     for key, record in constants().items():
         name, _, inside = key.partition("[")
         qualifiers = inside.rstrip("]").split(",")
@@ -194,9 +194,9 @@ def _constants_of(stack: str, settings: Entry) -> dict[str, Entry]:
             continue
         if name == "ep_exposed" and settings["ep_overlap"] not in qualifiers:
             continue
-        found[key] = dict(record)
-    general = {k for k in found if "*" in k and any(k.replace("*", o, 1) in found for o in own)}
-    return {k: v for k, v in found.items() if k not in general}
+        entries[key] = dict(record)
+    general = {k for k in entries if "*" in k and any(k.replace("*", o, 1) in entries for o in own)}
+    return {k: v for k, v in entries.items() if k not in general}
 
 
 def _profile(name: str) -> Entry:

@@ -15,9 +15,9 @@ _WIDTH = 110  # widest table; also used when the output is not a terminal
 
 def console() -> Console:
     """The console for results: stdout, at most 110 columns, no colour codes when it is not a terminal."""
-    found = Console(file=sys.stdout, highlight=False, markup=False, emoji=False)
-    found.width = min(found.width, _WIDTH) if found.is_terminal else _WIDTH
-    return found
+    terminal = Console(file=sys.stdout, highlight=False, markup=False, emoji=False)
+    terminal.width = min(terminal.width, _WIDTH) if terminal.is_terminal else _WIDTH
+    return terminal
 
 
 def print_json(value: Any) -> None:

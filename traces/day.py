@@ -53,7 +53,7 @@ def _day(rows: list[list[str]], name: str) -> Day:
         )
     if sum(column in header for column in _LENGTHS) == 1:
         raise BadTrace(f"{name}: give both of {', '.join(_LENGTHS)}, or none")
-    found: dict[int, Hour] = {}
+    hours: dict[int, Hour] = {}
     for number, cells in enumerate(rows[1:], start=2):
         if not any(cells):
             continue
@@ -62,16 +62,16 @@ def _day(rows: list[list[str]], name: str) -> Day:
             raise BadTrace(f"{place}: {len(cells)} cells under {len(header)} columns")
         row = dict(zip(header, cells, strict=True))
         hour = _number(row["hour"], place, "hour", 0, HOURS - 1)
-        if hour != int(hour) or int(hour) in found:
+        if hour != int(hour) or int(hour) in hours:
             raise BadTrace(f"{place}: hour {row['hour'][:20]} is not whole, or comes twice; hours are 0 to {HOURS - 1}")
         lengths = [int(_number(row[c], place, c, 1, 1e7)) if c in row else None for c in _LENGTHS]
-        found[int(hour)] = Hour(_number(row["requests_per_s"], place, "requests_per_s", 0, 1e7), *lengths)
-    left = [str(h) for h in range(HOURS) if h not in found]
+        hours[int(hour)] = Hour(_number(row["requests_per_s"], place, "requests_per_s", 0, 1e7), *lengths)
+    left = [str(h) for h in range(HOURS) if h not in hours]
     if left:
         raise BadTrace(f"{name} lacks hour {', '.join(left[:5])}{', ...' if len(left) > 5 else ''}; a day has 0 to 23")
-    if not any(h.requests_per_s for h in found.values()):
+    if not any(h.requests_per_s for h in hours.values()):
         raise BadTrace(f"{name} asks for nothing: every requests_per_s is 0")
-    return tuple(found[h] for h in range(HOURS))
+    return tuple(hours[h] for h in range(HOURS))
 
 
 def _number(text: str, place: str, column: str, least: float, most: float) -> float:

@@ -82,24 +82,19 @@ def save_counts(counts: npt.NDArray[np.int64], path: Path) -> None:
         np.savez_compressed(file, counts=counts)
 
 
-def busiest_over_mean(counts: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
-    """Imbalance of every layer of counts [layers, experts]: tokens of the busiest expert over the mean."""
-    return np.asarray(counts.max(axis=1) / counts.mean(axis=1), dtype=np.float64)
-
-
 def _read_table(path: Path) -> npt.NDArray[np.float64]:
     if path.suffix not in (".npz", ".npy"):
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # an empty file is refused by its shape
             return np.loadtxt(path, delimiter=",", ndmin=2)
     with path.open("rb") as file:  # opened here, so that it is closed whatever is inside
-        found = np.load(file, allow_pickle=False)
-        if isinstance(found, np.ndarray):
-            return np.asarray(found, dtype=np.float64)
-        names = [n for n in found.files if found[n].ndim in (2, 3)]
+        data = np.load(file, allow_pickle=False)
+        if isinstance(data, np.ndarray):
+            return np.asarray(data, dtype=np.float64)
+        names = [n for n in data.files if data[n].ndim in (2, 3)]
         if not names:
             raise BadTrace(f"{path} holds no array of shape [layers, experts] or [steps, layers, experts]")
-        return np.asarray(found["counts" if "counts" in names else names[0]], dtype=np.float64)
+        return np.asarray(data["counts" if "counts" in names else names[0]], dtype=np.float64)
 
 
 def _one_line(error: Exception) -> str:

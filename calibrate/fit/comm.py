@@ -41,7 +41,7 @@ class Sample:
 
 def load_samples(path: Path) -> list[Sample]:
     """Rows marked fit, whose time is printed or follows from a bandwidth."""
-    found = []
+    samples = []
     with path.open(newline="", encoding="utf-8") as handle:
         for row in csv.DictReader(handle):
             if row["split"] != "fit":
@@ -51,8 +51,8 @@ def load_samples(path: Path) -> list[Sample]:
                 seconds = float(row["time_us"]) * 1e-6
             else:
                 seconds = question.logical_bytes / (float(row["bandwidth_gbs"]) * 1e9)
-            found.append(Sample(question, log(seconds)))
-    return found
+            samples.append(Sample(question, log(seconds)))
+    return samples
 
 
 class Constants:
@@ -64,11 +64,11 @@ class Constants:
 
     def of(self, cls: type, generation: str) -> Any:
         """A FabricFit or ExchangeFit for this generation."""
-        found = self._fits.get((cls, generation))
-        if found is None:
+        constants = self._fits.get((cls, generation))
+        if constants is None:
             pick = {f.name: self._values.get(f"{f.name}[{generation}]", self._values.get(f.name)) for f in fields(cls)}
-            found = self._fits[(cls, generation)] = cls(**pick)
-        return found
+            constants = self._fits[(cls, generation)] = cls(**pick)
+        return constants
 
 
 def predicted(question: CommRow, constants: Constants) -> float:
@@ -109,8 +109,8 @@ def fit(samples: Sequence[Sample], names: Sequence[str]) -> dict[str, dict[str, 
             return np.concatenate([np.array(errors), 0.05 * x / spread])
 
         limit = np.full(len(free), 1.5)
-        found = least_squares(residual, np.zeros(len(free)), bounds=(-limit, limit), loss="soft_l1", f_scale=0.05)
-        fitted[name] = fixed | dict(zip(free, (prior * np.exp(found.x)).tolist(), strict=True))
+        solution = least_squares(residual, np.zeros(len(free)), bounds=(-limit, limit), loss="soft_l1", f_scale=0.05)
+        fitted[name] = fixed | dict(zip(free, (prior * np.exp(solution.x)).tolist(), strict=True))
     return fitted
 
 
@@ -123,14 +123,14 @@ def errors(samples: Sequence[Sample], fitted: Mapping[str, Mapping[str, float]])
 
 def left_out(samples: Sequence[Sample], names: Sequence[str]) -> list[float]:
     """Log error of every sample by constants fitted without its fifth of the rows."""
-    found = [0.0] * len(samples)
+    unseen = [0.0] * len(samples)
     for fold in range(_FOLDS):
         inside = [s for i, s in enumerate(samples) if i % _FOLDS != fold]
         outside = [i for i in range(len(samples)) if i % _FOLDS == fold]
         fitted = fit(inside, names)
         for i, error in zip(outside, errors([samples[i] for i in outside], fitted), strict=True):
-            found[i] = error
-    return found
+            unseen[i] = error
+    return unseen
 
 
 def bands(samples: Sequence[Sample], unseen: Sequence[float]) -> dict[str, tuple[float, int]]:
@@ -139,12 +139,12 @@ def bands(samples: Sequence[Sample], unseen: Sequence[float]) -> dict[str, tuple
     for s, error in zip(samples, unseen, strict=True):
         for key in band_keys(s.question.work, s.question.cluster.gpu.generation):
             members.setdefault(key, []).append(abs(error))
-    found = {}
+    widths = {}
     for key, sizes in sorted(members.items()):
         if len(sizes) >= _ROWS or "," not in key:
             median = weighted_quantile([(e, 1.0) for e in sizes], 0.5)
-            found[key] = (max(_NOISE, _OTHER_SHAPES * _MEDIAN_TO_90 * median), len(sizes))
-    return found
+            widths[key] = (max(_NOISE, _OTHER_SHAPES * _MEDIAN_TO_90 * median), len(sizes))
+    return widths
 
 
 def _write(name: str, values: Mapping[str, float], note: str) -> None:
@@ -183,8 +183,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
             "# Log 90 % half-widths of predicted transfers by class: library or kernel, size or reach, GPU generation.",
             f"# Written by calibrate/fit/comm.py from left-out errors: {note}.",
         ]
-        found = bands(samples, unseen)
-        lines += [f'"{k}": {{half_width: {w:.3f}, kind: fitted, rows: {n}}}' for k, (w, n) in found.items()]
+        widths = bands(samples, unseen)
+        lines += [f'"{k}": {{half_width: {w:.3f}, kind: fitted, rows: {n}}}' for k, (w, n) in widths.items()]
         (_FOLDER / "bands.yaml").write_text("\n".join(lines) + "\n", encoding="utf-8")
 
 

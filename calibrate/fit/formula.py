@@ -103,9 +103,9 @@ def fit_coefficients(
     start = np.array([free[n].start for n in names]) / scale
     low = np.array([free[n].low for n in names]) / scale
     high = np.array([free[n].high for n in names]) / scale
-    found = least_squares(residual, start, bounds=(low, high), loss="soft_l1", f_scale=0.08, max_nfev=60)
-    values = {**held, **dict(zip(names, (found.x * scale).tolist(), strict=True))}
-    return judge(predict, values, seen, unseen, float(found.cost))
+    solution = least_squares(residual, start, bounds=(low, high), loss="soft_l1", f_scale=0.08, max_nfev=60)
+    values = {**held, **dict(zip(names, (solution.x * scale).tolist(), strict=True))}
+    return judge(predict, values, seen, unseen, float(solution.cost))
 
 
 def judge(

@@ -55,7 +55,7 @@ STREAM_FREE = {
 
 def wider(free: Mapping[str, Free], slow: float = 100.0) -> dict[str, Free]:
     """The bounds of GPU kernels opened for machines that are slower to start and have caches that lift the rate."""
-    found = {}
+    freer = {}
     for name, each in free.items():
         low, high = each.low, each.high
         if name.endswith("_s") or "_s_per_" in name:
@@ -64,8 +64,8 @@ def wider(free: Mapping[str, Free], slow: float = 100.0) -> dict[str, Free]:
             low, high = 0.01, 8.0
         elif name.endswith("_efficiency"):
             low = 0.005
-        found[name] = Free(each.start, low, high)
-    return found
+        freer[name] = Free(each.start, low, high)
+    return freer
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -115,12 +115,12 @@ def _attention_plane(samples: Sequence[Sample[Attention]]) -> Plane[Attention]:
 
 def _between_extremes(positions: Sequence[tuple[float, ...]]) -> tuple[tuple[float, ...], ...]:
     """Three nodes along every axis that spans more than two doublings, two where it spans less, one where nothing."""
-    found = []
+    axes = []
     for axis in zip(*positions, strict=True):
         low, high = min(axis), max(axis)
         wide = (low, (low + high) / 2.0, high) if high - low > _WIDE_AXIS else (low, high)
-        found.append(wide if high > low else (low,))
-    return tuple(found)
+        axes.append(wide if high > low else (low,))
+    return tuple(axes)
 
 
 def fit_gemms(samples: Sequence[Sample[Gemm]], peak: float, rates: Rates) -> tuple[GemmFit, Fitted]:
@@ -136,8 +136,8 @@ def fit_gemms(samples: Sequence[Sample[Gemm]], peak: float, rates: Rates) -> tup
 
     losses = {t: fit_coefficients(predictor(t), free, samples, samples, 1.0).loss for t in _TILES}
     tile = min(losses, key=lambda t: losses[t])
-    found = cross_fit(predictor(tile), free, samples, gemm_plane(samples))
-    return GemmFit(tile_m=tile, tile_n=tile, **found.values), found
+    fitted = cross_fit(predictor(tile), free, samples, gemm_plane(samples))
+    return GemmFit(tile_m=tile, tile_n=tile, **fitted.values), fitted
 
 
 def fit_grouped(samples: Sequence[Sample[GroupedGemm]], peak: float, rates: Rates) -> tuple[GroupedGemmFit, Fitted]:
@@ -156,8 +156,8 @@ def fit_grouped(samples: Sequence[Sample[GroupedGemm]], peak: float, rates: Rate
 
     losses = {t: fit_coefficients(predictor(t), free, samples, samples, 1.0).loss for t in _TILES}
     tile = min(losses, key=lambda t: losses[t])
-    found = cross_fit(predictor(tile), free, samples)
-    return record(found.values, tile), found
+    fitted = cross_fit(predictor(tile), free, samples)
+    return record(fitted.values, tile), fitted
 
 
 def fit_attention(
@@ -194,8 +194,8 @@ def fit_stream(samples: Sequence[Sample[Stream]], rates: Rates) -> tuple[StreamF
     def predict(v: Mapping[str, Any], work: Stream) -> float:
         return stream_time_s(work, rates.memory_bytes_per_s, StreamFit(**v))
 
-    found = cross_fit(predict, STREAM_FREE, samples, _stream_plane(samples))
-    return StreamFit(**found.values), found
+    fitted = cross_fit(predict, STREAM_FREE, samples, _stream_plane(samples))
+    return StreamFit(**fitted.values), fitted
 
 
 def _stream_plane(samples: Sequence[Sample[Stream]]) -> Plane[Stream]:
@@ -221,8 +221,8 @@ def fit_transfers(samples: Sequence[Sample[Comm]], rates: Rates) -> tuple[Collec
     def predict(v: Mapping[str, float], work: Comm) -> float:
         return domain_collective_s(work.kind, work.group.ranks, work.bytes, rates.link_bytes_per_s, record(v))
 
-    found = cross_fit(predict, free, samples)
-    return record(found.values), found
+    fitted = cross_fit(predict, free, samples)
+    return record(fitted.values), fitted
 
 
 def shape_ranges(works: Iterable[Any], names: Sequence[str]) -> dict[str, list[float]]:

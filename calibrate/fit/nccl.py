@@ -130,8 +130,8 @@ def fit_collectives(
         return fit_coefficients(predict, free | (PROTOCOL_FREE if switch else {}), seen, unseen, long_weight=1.0)
 
     plain = fit_at(0.0)
-    found = [(fit_at(switch), switch) for switch in SWITCHES]
-    result, switch = min(found, key=lambda each: each[0].loss)  # of the rows seen; those left out only judge
+    fits = [(fit_at(switch), switch) for switch in SWITCHES]
+    result, switch = min(fits, key=lambda each: each[0].loss)  # of the rows seen; those left out only judge
     if result.loss > WORTH * plain.loss:
         result, switch = plain, 0.0
     return fitted(result.values, switch), result, samples, dropped

@@ -115,12 +115,12 @@ def left_out(problem: Problem, records: Records, fitted: Fitted) -> list[float]:
     weight = np.array(family_weights(problem.families)) / (1.0 + (error / scale) ** 2) / scale**2
     jac = fitted.jacobian
     inverse = np.linalg.inv((jac * weight[:, None]).T @ jac + np.diag(1.0 / spread**2))
-    found = error.copy()
+    unseen = error.copy()
     for family in set(problem.families):
         rows = [i for i, name in enumerate(problem.families) if name == family]
         hat = jac[rows] @ inverse @ (jac[rows] * weight[rows, None]).T
-        found[rows] = np.linalg.solve(np.eye(len(rows)) - hat, error[rows])
-    return [float(e) for e in found]
+        unseen[rows] = np.linalg.solve(np.eye(len(rows)) - hat, error[rows])
+    return [float(e) for e in unseen]
 
 
 def write_constants(

@@ -82,7 +82,7 @@ class Problem:
         self.scales = [1.0] * len(self.samples)
         self.uses = [set(p[1]) for _, p in kept]
         self.classes = [p[2] for _, p in kept]
-        self.held: dict[str, float] = {}  # constants that too few rows can feel, at their priors
+        self.held: dict[str, float] = {}  # constants that too few rows depend on, at their priors
         self.keys = [k for k in keys if any(k in u for u in self.uses)]
         felt = (abs(self.jacobian(start, [p[0] for _, p in kept])) > _FELT).sum(axis=0) >= FEWEST
         self.held = {k: prior_of(constants()[k]) for k, moves in zip(self.keys, felt, strict=True) if not moves}
@@ -106,9 +106,9 @@ class Problem:
                     tasks.append((self.samples[i].row, moved))
                     where.append((i, j))
         matrix = np.zeros((len(self.samples), len(self.keys)))
-        for (i, j), found in zip(where, self._pool.map(_predict, tasks, chunksize=16), strict=True):
-            if found is not None:
-                matrix[i, j] = (found[0] - base[i]) / STEP
+        for (i, j), prediction in zip(where, self._pool.map(_predict, tasks, chunksize=16), strict=True):
+            if prediction is not None:
+                matrix[i, j] = (prediction[0] - base[i]) / STEP
         return matrix
 
 

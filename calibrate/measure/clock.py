@@ -16,7 +16,7 @@ from typing import Any, Literal
 
 Call = Callable[[int], Any]  # told how often it has run, so that it can rotate its buffers
 
-DISTURBED = 1.25  # a repeat that takes so many times the quartile was disturbed
+DISTURBED = 1.25  # a repeat longer than the quartile times this was disturbed
 _SHORTEST_S = 4e-4  # a repeat runs the call as often as it takes to last this long
 _MOST_REPEATS = 60
 _RUNNING_SHARE = 0.05  # of a repeat that surely ran: a wait may have begun before it
@@ -64,13 +64,13 @@ def _quantile(values: Sequence[float], share: float) -> float:
 
 def waits_s() -> dict[str, float]:
     """Seconds that each thread of this process has stood in a run queue so far; empty where the system does not say."""
-    found = {}
+    waits = {}
     try:
         for task in _TASKS.iterdir():
-            found[task.name] = int((task / "schedstat").read_text().split()[1]) * 1e-9
+            waits[task.name] = int((task / "schedstat").read_text().split()[1]) * 1e-9
     except (OSError, IndexError, ValueError):  # a thread that just ended, or a system without these files
-        return found
-    return found
+        return waits
+    return waits
 
 
 def longest_wait_s(before: Mapping[str, float], after: Mapping[str, float]) -> float:

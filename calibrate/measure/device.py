@@ -107,14 +107,14 @@ def _cuda(number: int, version: str) -> Machine:
     """Never run in this repository's own CI, which has no GPU."""
     import torch
 
-    found = torch.cuda.get_device_properties(number)
+    properties = torch.cuda.get_device_properties(number)
     return Machine(
         device="cuda",
-        name=_catalogue_name(str(found.name)),
-        described=str(found.name),
-        cores=int(found.multi_processor_count),
-        cache_bytes=float(found.L2_cache_size),
-        memory_bytes=float(found.total_memory),
+        name=_catalogue_name(str(properties.name)),
+        described=str(properties.name),
+        cores=int(properties.multi_processor_count),
+        cache_bytes=float(properties.L2_cache_size),
+        memory_bytes=float(properties.total_memory),
         torch=f"{version}, CUDA {torch.version.cuda}",
         system=platform.platform(terse=True),
         power_and_clocks=_nvidia_smi(number),

@@ -200,7 +200,7 @@ def _in_turn(groups: Sequence[Sequence[Ask]]) -> list[Ask]:
 
 
 def thinned(asks: Sequence[Ask], every: int) -> list[Ask]:
-    """Every so many-th ask, of a group in which neighbours are alike."""
+    """One ask in `every`, of a group in which neighbours are alike."""
     return list(asks[::every])
 
 

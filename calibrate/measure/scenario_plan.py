@@ -46,18 +46,18 @@ def scenario_asks(path: Path, most_flops: float) -> tuple[list[Ask], list[str]]:
 
 def _asks(works: Iterable[Work], arch: ModelArch) -> Iterable[tuple[Ask, float]]:
     for work in works:
-        found = None
+        question = None
         if isinstance(work, Gemm):
-            found = ask("gemm", "forward", _format(work.dtype), m=work.m, n=work.n, k=work.k)
+            question = ask("gemm", "forward", _format(work.dtype), m=work.m, n=work.n, k=work.k)
         elif isinstance(work, GroupedGemm):
             phase = "wgrad" if work.weight_gradient else "forward"
-            found = ask("grouped_gemm", phase, _format(work.dtype), rows=rows_text(work.rows), n=work.n, k=work.k)
+            question = ask("grouped_gemm", phase, _format(work.dtype), rows=rows_text(work.rows), n=work.n, k=work.k)
         elif isinstance(work, Attention) and work.qk_dim == work.v_dim and work.window is None:
-            found = _attention(work)
+            question = _attention(work)
         elif isinstance(work, Stream):
-            found = _stream(work, arch)
-        if found is not None:
-            yield found, work.flops
+            question = _stream(work, arch)
+        if question is not None:
+            yield question, work.flops
 
 
 def _format(dtype: str) -> str:

@@ -43,17 +43,17 @@ def known_samples(table: Path, machine: Machine) -> list[Measured]:
     if not table.exists() or table.stat().st_size == 0:
         return []
     try:
-        found = load_samples(table)
+        samples = load_samples(table)
     except BadSamples as error:
         if "holds a header and no samples" in str(error):
             return []
         raise
-    others = {s.machine for s in found} - {machine.name}
+    others = {s.machine for s in samples} - {machine.name}
     if others:
         raise BadSamples(
             f"{table} holds samples of {', '.join(sorted(others))}, this machine is {machine.name}; give another --out"
         )
-    return found
+    return samples
 
 
 def measure(
@@ -66,8 +66,8 @@ def measure(
     progress: Progress | None = None,
 ) -> Outcome:
     """Measure the plan of every number of ranks; rows go to `table` as they come, and what it holds is not redone."""
-    found = known_samples(table, machine)
-    outcome = Outcome(found, resumed=len(found))
+    known = known_samples(table, machine)
+    outcome = Outcome(known, resumed=len(known))
     turns = [(number, ranks) for number in range(1, rounds + 1) for ranks in plans]
     total = sum(len(_left(outcome, plans[ranks], ranks, number)) for number, ranks in turns[-len(plans) :])
     begin, seen = perf_counter(), 0

@@ -95,10 +95,10 @@ def _time(a: Ask, ready: Prepared, budget_s: float, bench: Bench) -> Timing:
     from moesim.calibrate.measure.collectives import time_together
 
     if a.op in _TOGETHER:
-        found = time_together(ready.call, budget_s, bench.cuda)
+        timing = time_together(ready.call, budget_s, bench.cuda)
     else:
-        found = (time_cuda if bench.cuda and a.op != "launch" else time_cpu)(ready.call, budget_s)
-    return Timing(found.seconds / ready.units, found.spread, found.repeats, found.disturbed_share)
+        timing = (time_cuda if bench.cuda and a.op != "launch" else time_cpu)(ready.call, budget_s)
+    return Timing(timing.seconds / ready.units, timing.spread, timing.repeats, timing.disturbed_share)
 
 
 def _measure(a: Ask, budget_s: float, crew: Crew, bench: Bench) -> Answer:
@@ -188,7 +188,7 @@ def _listen(out: Any, workers: Sequence[Any]) -> Iterator[Any]:
     last = perf_counter()
     while True:
         try:
-            found = out.get(timeout=0.5)
+            message = out.get(timeout=0.5)
         except queue.Empty:
             broken = [w.exitcode for w in workers if w.exitcode not in (None, 0)]
             if broken:
@@ -197,9 +197,9 @@ def _listen(out: Any, workers: Sequence[Any]) -> Iterator[Any]:
                 raise CrewFailed(f"the measuring processes said nothing for {_SILENT_S:.0f} s") from None
             continue
         last = perf_counter()
-        if found is None:
+        if message is None:
             return
-        yield found
+        yield message
 
 
 def measure_asks(asks: Sequence[Ask], crew: Crew, budget_s: float) -> Iterator[Answer]:

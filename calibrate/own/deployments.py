@@ -37,12 +37,12 @@ def learn(file: RowFile) -> list[Correction]:
         result = simulate_row(blinded(row))
         ratio = log(value / result.step.step_time_s)
         logs.setdefault(deployment_of(result.resolved.job), []).append(ratio)
-    found = [_correction(name, ratios) for name, ratios in sorted(logs.items()) if len(ratios) >= FEWEST]
-    if not found:
+    corrections = [_correction(name, ratios) for name, ratios in sorted(logs.items()) if len(ratios) >= FEWEST]
+    if not corrections:
         most = max((len(ratios) for ratios in logs.values()), default=0)
         what = "deployment (model, GPU, stack, precision)"
         raise BadDeployment(f"{file.name}: no {what} has {FEWEST} measured runs, the fullest has {most}")
-    return found
+    return corrections
 
 
 def _correction(name: str, ratios: Sequence[float]) -> Correction:
@@ -50,7 +50,7 @@ def _correction(name: str, ratios: Sequence[float]) -> Correction:
     return Correction(deployment=name, factor=exp(median(ratios)), half_width=max(astray), rows=len(ratios))
 
 
-def write_corrections(found: Sequence[Correction], path: Path) -> None:
+def write_corrections(corrections: Sequence[Correction], path: Path) -> None:
     """Corrections as JSON, for `corrections:` in a scenario."""
-    text = json.dumps({"corrections": [c.to_dict() for c in found]}, indent=1, sort_keys=True)
+    text = json.dumps({"corrections": [c.to_dict() for c in corrections]}, indent=1, sort_keys=True)
     path.write_text(text + "\n", encoding="utf-8")

@@ -51,12 +51,12 @@ class Pool:
 
     def of(self, kind: type[Any], dtype: str = "", phase: str = "") -> list[Sample[Any]]:
         """Samples whose work is of one kind; a family is one shape."""
-        found = []
+        samples = []
         for number, work in self.works.items():
             s = self.measured[number]
             if isinstance(work, kind) and (not dtype or s.ask.dtype == dtype) and (not phase or s.ask.phase == phase):
-                found.append(Sample(work, s.seconds, (s.ask.sizes,)))
-        return found
+                samples.append(Sample(work, s.seconds, (s.ask.sizes,)))
+        return samples
 
     def dtypes(self, op: str) -> list[str]:
         """Formats an op was measured in."""
@@ -64,10 +64,10 @@ class Pool:
 
 
 def pool(samples: Sequence[Measured], ranks: int) -> Pool:
-    """The calmest sample of every question that so many ranks answered."""
+    """The calmest sample of every question measured with `ranks` ranks."""
     own = tuple(s for s in calmest(samples) if s.ranks == ranks)
-    found = {number: work_of(s.ask) for number, s in enumerate(own)}
-    return Pool(ranks, own, {number: work for number, work in found.items() if work is not None})
+    works = {number: work_of(s.ask) for number, s in enumerate(own)}
+    return Pool(ranks, own, {number: work for number, work in works.items() if work is not None})
 
 
 class _Body:
@@ -161,19 +161,19 @@ class _Body:
         """Constants of a training step that were measured, or that timing kernels on the machine itself makes one."""
         record = self.raw["device"]
         family, generation = record["family"], record["generation"]
-        found = {f"clock_factor[{family}]": 1.0, f"attention_factor[fused,{family}]": 1.0}
+        constants = {f"clock_factor[{family}]": 1.0, f"attention_factor[fused,{family}]": 1.0}
         for dtype in ("fp32", "bf16", "fp16"):
-            found[f"gemm_factor[{dtype},{generation}]"] = 1.0
-            found[f"grouped_factor[{dtype},{generation},{STACK}]"] = 1.0
+            constants[f"gemm_factor[{dtype},{generation}]"] = 1.0
+            constants[f"grouped_factor[{dtype},{generation},{STACK}]"] = 1.0
         steps = [s for s in self.pool.measured if s.ask.op == "optimizer"]
         if steps:
             each = Tuning().get("optimizer_bytes_per_param", STACK)
             moved = [each * s.ask.number("tensors") * s.ask.number("each") / s.seconds for s in steps]
-            found[f"optimizer_bandwidth[{STACK}]"] = median(moved) / record["hbm_bytes_per_s"]
+            constants[f"optimizer_bandwidth[{STACK}]"] = median(moved) / record["hbm_bytes_per_s"]
         if self.machine.device != "cpu":
             launches = [s.seconds for s in self.pool.measured if s.ask.op == "launch" and s.ask.phase == "eager"]
-            found |= {f"host_launch_s[{STACK}]": median(launches)} if launches else {}
-        return found | self._overlap()
+            constants |= {f"host_launch_s[{STACK}]": median(launches)} if launches else {}
+        return constants | self._overlap()
 
     def _overlap(self) -> dict[str, float]:
         alone = {s.ask.phase: s.seconds for s in self.pool.measured if s.ask.op == "overlap"}
@@ -244,8 +244,8 @@ def make_own_profile(samples: Sequence[Measured], machine: Machine, table: Path)
         **first,
         "beside": {str(ranks): body for ranks, body in bodies.items()},
     }
-    found: dict[str, Any] = rounded(whole)
-    return found
+    profile: dict[str, Any] = rounded(whole)
+    return profile
 
 
 def write_profile(profile: Mapping[str, Any], path: Path) -> None:

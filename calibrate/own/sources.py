@@ -81,7 +81,7 @@ def read_nccl_log(path: Path) -> list[tuple[Comm, float]]:
         raise BadSource(f"cannot read {path}: {error.strerror}") from None
     told = re.search(r"(all_reduce|all_gather|reduce_scatter|alltoall|sendrecv|broadcast)(?:_perf)?", text + path.name)
     ranks = len(re.findall(r"^#\s+Rank\s+\d+\s", text, re.MULTILINE))
-    lines = [found for found in map(_LINE.match, text.splitlines()) if found]
+    lines = [match for match in map(_LINE.match, text.splitlines()) if match]
     if told is None or ranks < 2 or not lines:
         lacks = "which test it is" if told is None else "two ranks or more" if ranks < 2 else "any line of times"
         raise BadSource(f"{path} does not say {lacks}; give the whole output of an nccl-tests program")
@@ -98,8 +98,8 @@ def from_nccl_logs(paths: Sequence[Path], system: str) -> dict[str, Any]:
     from moesim.calibrate.fit.machine import FEWEST, Rates, fit_transfers, shape_ranges
 
     raw, gpu = _shipped(system), load_gpu(system_name(system))
-    found = [pair for path in paths for pair in read_nccl_log(path)]
-    samples = [Sample(work, seconds, (work.bytes,)) for work, seconds in found]
+    transfers = [pair for path in paths for pair in read_nccl_log(path)]
+    samples = [Sample(work, seconds, (work.bytes,)) for work, seconds in transfers]
     if len(samples) < FEWEST:
         raise BadSource(f"{len(samples)} measured sizes are too few to fit; {FEWEST} or more are needed")
     rates = Rates(
@@ -151,11 +151,11 @@ def read_trace(path: Path) -> list[tuple[Gemm, float]]:
         if e.get("cat") == "kernel":
             number = e.get("args", {}).get("External id", -1)
             kernels[number] = kernels.get(number, 0.0) + float(e["dur"]) * 1e-6
-    found = [pair for e in events if e.get("name") in _GEMMS for pair in _gemm_of(e, kernels)]
-    if not found:
+    gemms = [pair for e in events if e.get("name") in _GEMMS for pair in _gemm_of(e, kernels)]
+    if not gemms:
         how = "record with activities=[CPU, CUDA] and record_shapes=True"
         raise BadSource(f"{path} holds no GPU kernels of GEMMs with shapes; {how}")
-    return found
+    return gemms
 
 
 def _gemm_of(event: dict[str, Any], kernels: dict[int, float]) -> list[tuple[Gemm, float]]:

@@ -52,7 +52,7 @@ class Case:
     def model(self) -> dict[str, Any]:
         """The architecture as a scenario says it."""
         head_dim = self.hidden // self.heads
-        found: dict[str, Any] = {
+        arch: dict[str, Any] = {
             "name": self.name,
             "hidden": self.hidden,
             "layers": self.layers,
@@ -63,13 +63,13 @@ class Case:
             "max_context": max(self.seq_len, self.kv_len),
         }
         if self.experts:
-            found["moe"] = {
+            arch["moe"] = {
                 "experts": self.experts, "top_k": self.top_k, "expert_intermediate": self.inner, "gated": True,
                 "router": "topk",
             }  # fmt: skip
         else:
-            found["ffn"] = {"intermediate": self.inner, "gated": True}
-        return found
+            arch["ffn"] = {"intermediate": self.inner, "gated": True}
+        return arch
 
     def picks(self, rank: int) -> Picks:
         """The experts of each token of a rank, [tokens, top_k]: drawn once, the same in every layer and step."""
@@ -147,12 +147,12 @@ class Scale:
 
 def cases(scale: Scale, quick: bool = False) -> list[Case]:
     """All programs for one number of ranks."""
-    found = [_case("dense-train", number, scale, sizes, _DENSE) for number, sizes in enumerate(_DENSE_TRAIN)]
-    found += [_case("moe-train", n, scale, s, _EXPERTS[n]) for n, s in enumerate(_MOE_TRAIN)]
+    programs = [_case("dense-train", number, scale, sizes, _DENSE) for number, sizes in enumerate(_DENSE_TRAIN)]
+    programs += [_case("moe-train", n, scale, s, _EXPERTS[n]) for n, s in enumerate(_MOE_TRAIN)]
     for number, sizes in enumerate(_DECODE):
-        found.append(_case("dense-decode", number, scale, sizes, _DENSE))
-        found.append(_case("moe-decode", number, scale, sizes, _EXPERTS[number]))
-    return found[::5] if quick else found
+        programs.append(_case("dense-decode", number, scale, sizes, _DENSE))
+        programs.append(_case("moe-decode", number, scale, sizes, _EXPERTS[number]))
+    return programs[::5] if quick else programs
 
 
 def _case(label: str, number: int, scale: Scale, sizes: tuple[int, ...], moe: tuple[int, int, float]) -> Case:

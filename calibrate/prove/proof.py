@@ -100,13 +100,13 @@ def run_programs(
     cases: Sequence[Case], crew: Crew, rounds: int, progress: Progress | None = None
 ) -> list[list[Timing]]:
     """Timings of every case, one a round."""
-    found: list[list[Timing]] = [[] for _ in cases]
+    timings: list[list[Timing]] = [[] for _ in cases]
     answers: Iterator[tuple[int, Timing]] = run_crew(_work, crew, list(cases), rounds)
     for done, (number, timing) in enumerate(answers, start=1):
-        found[number].append(timing)
+        timings[number].append(timing)
         if progress is not None:
             progress(done, rounds * len(cases), cases[number].name)
-    return found
+    return timings
 
 
 def predict_case(case: Case, profile: str) -> tuple[float, dict[str, float]]:

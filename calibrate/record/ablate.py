@@ -51,10 +51,10 @@ def family(job: TrainJob) -> str:
 def _evaluate(task: tuple[Row, Mapping[str, float]]) -> tuple[str, float] | None:
     row, overrides = task
     try:
-        found = simulate_row(row, dict(overrides))
+        result = simulate_row(row, dict(overrides))
     except ValueError:
         return None
-    return family(found.resolved.job), abs(found.step.step_time_s / float(row["step_time_s"]) - 1.0)
+    return family(result.resolved.job), abs(result.step.step_time_s / float(row["step_time_s"]) - 1.0)
 
 
 def _overrides(term: str) -> dict[str, float]:
@@ -67,11 +67,11 @@ def published_rows(every: int = 4) -> list[Row]:
     rows: list[Row] = []
     for name in ("training.csv", "training_sweeps.csv"):
         text = files("moesim.calibrate").joinpath("published", name).read_text(encoding="utf-8")
-        found = [r for r in DictReader(text.splitlines()) if r.get("step_time_s")]
+        shipped = [r for r in DictReader(text.splitlines()) if r.get("step_time_s")]
         rows += (
-            found
+            shipped
             if name == "training.csv"
-            else [r for i, r in enumerate(found) if r["model"] != "gpt" or i % every == 0]
+            else [r for i, r in enumerate(shipped) if r["model"] != "gpt" or i % every == 0]
         )
     return rows
 
@@ -84,9 +84,9 @@ def table(rows: Sequence[Row]) -> str:
         for term in ["whole model", *TERMS]:
             overrides = {} if term == "whole model" else _overrides(term)
             errors: dict[str, list[float]] = {}
-            for found in pool.map(_evaluate, [(row, overrides) for row in rows], chunksize=16):
-                if found is not None:
-                    errors.setdefault(found[0], []).append(found[1])
+            for judged in pool.map(_evaluate, [(row, overrides) for row in rows], chunksize=16):
+                if judged is not None:
+                    errors.setdefault(judged[0], []).append(judged[1])
             if not columns:
                 columns = sorted(errors)
                 lines.append("| | " + " | ".join(f"{c} ({len(errors[c])})" for c in columns) + " |")

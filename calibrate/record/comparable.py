@@ -30,10 +30,10 @@ class Alike:
 
 @dataclass(frozen=True, slots=True)
 class Comparable:
-    """Records of the rows that were found, and in which words they are alike."""
+    """How rows most like a question came out, and in which words they are alike."""
 
     rule: str
-    found: int  # rows of that class; at most MOST of them are predicted
+    rows: int  # rows of that class; at most MOST of them are predicted
     records: tuple[Record, ...]
 
 
@@ -92,10 +92,10 @@ def _comparable(alike: Alike, table: Table) -> Comparable:
     rows_of = [file for file in published_rows() if file.table is table]
     for words, test in _RULES:
         kept = [replace(f, rows=tuple(r for r in f.rows if test(r, alike))) for f in rows_of]
-        found = sum(len(f.rows) for f in kept)
-        if found >= ENOUGH or (found and (words, test) == _RULES[-1]):
+        rows = sum(len(f.rows) for f in kept)
+        if rows >= ENOUGH or (rows and (words, test) == _RULES[-1]):
             files = _nearest(kept, alike.gpus)
-            return Comparable(words, found, tuple(r for r in validate_files(files) if r.measured is not None))
+            return Comparable(words, rows, tuple(r for r in validate_files(files) if r.measured is not None))
     return Comparable("none", 0, ())
 
 

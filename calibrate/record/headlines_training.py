@@ -87,7 +87,7 @@ def _tpu_samples(model: str, capacity: float = 0.0, top_k: int = 0) -> float:
 
 @cache
 def _gshard_core_years(experts: int, chips: int, batch: int) -> float:
-    """TPU v3 core-years for 1e12 tokens of the 36-layer model with so many experts."""
+    """TPU v3 core-years for 1e12 tokens of the 36-layer model with `experts` experts."""
     arch = load_model("gshard-600b")
     assert arch.moe is not None
     model = as_mapping(replace(arch, name=f"gshard-{experts}", moe=replace(arch.moe, experts=experts)))

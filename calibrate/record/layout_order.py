@@ -82,28 +82,28 @@ def order_of(kind: str, groups: Iterable[Sequence[Alternative]], noise: float = 
 
 def orders(progress: Progress | None = None, workers: int = 1) -> list[Order]:
     """Alternatives in the published training and serving rows; the last kind is part of the one before."""
-    found = []
+    orders = []
     training, sweeps, _, serving = published_rows()
     for title, file in (("training runs", training), ("training sweeps", sweeps)):
         groups = groups_of(file.rows, TRAINING_KEYS)
-        found.append(order_of(title, answered(groups, "step_time_s", workers, progress)))
+        orders.append(order_of(title, answered(groups, "step_time_s", workers, progress)))
     spread = groups_of(serving.rows, SERVING_KEYS, per_gpu=True)
-    found.append(order_of("serving, same users per GPU, replicas of any size", _served(spread, workers, progress)))
+    orders.append(order_of("serving, same users per GPU, replicas of any size", _served(spread, workers, progress)))
     same = groups_of(serving.rows, (*SERVING_KEYS, "gpus", "concurrency"))
-    found.append(order_of("serving, same GPUs and users", _served(same, workers, progress)))
-    return found
+    orders.append(order_of("serving, same GPUs and users", _served(same, workers, progress)))
+    return orders
 
 
 def groups_of(rows: Iterable[Row], keys: Sequence[str], per_gpu: bool = False) -> list[list[Row]]:
     """Rows that agree in these cells (and in users per GPU), where there are two or more."""
-    found: dict[str, list[Row]] = {}
+    groups: dict[str, list[Row]] = {}
     for row in rows:
         parts = [text_of(row, key) for key in keys]
         if per_gpu:
             users = text_of(row, "concurrency")  # a number, or max where all requests are queued
             parts.append(f"{float(users) / float(row['gpus']):.6g}" if users.isdecimal() else users)
-        found.setdefault("/".join(parts), []).append(row)
-    return [group for group in found.values() if len({_layout(row) for row in group}) > 1]
+        groups.setdefault("/".join(parts), []).append(row)
+    return [group for group in groups.values() if len({_layout(row) for row in group}) > 1]
 
 
 def _layout(row: Row) -> tuple[str, ...]:
@@ -126,13 +126,13 @@ def answered(
 
 def _served(groups: Sequence[Sequence[Row]], workers: int, progress: Progress | None) -> list[list[Alternative]]:
     """Tokens per second and GPU; a group is judged by the first rate that all of its rows have, or not at all."""
-    found = []
+    alternatives = []
     outcomes = iter(predict_rows([row for group in groups for row in group], workers, progress))
     for group in groups:
         own = [(row, next(outcomes)) for row in group]
         metric = next((m for m in _RATES if all(measured(row, m)[0] for row in group)), "")
-        found.append([a for row, o in own if (a := _alternative(row, metric, o)) is not None])
-    return found
+        alternatives.append([a for row, o in own if (a := _alternative(row, metric, o)) is not None])
+    return alternatives
 
 
 def _alternative(row: Row, metric: str, outcome: Outcome) -> Alternative | None:

@@ -25,7 +25,7 @@ from moesim.sim.train.memory import step_memory
 MODELS = ("qwen3-235b-a22b", "llama-3.1-405b", "gpt-175b", "deepseek-v3")
 TOP = 10
 _MOST_GPUS = 2048  # assumed: larger searches only repeat these, with more data parallelism
-_CERTAIN = 40  # the search goes on until so many of the best candidates are certain: ranks up to there are exact
+_CERTAIN = 40  # best candidates that the search makes certain before it stops: ranks up to this one are exact
 _MOST_SIMULATED = 1000
 _NEEDED = ("tp", "pp", "vpp")  # a choice is only judged where it is printed
 
@@ -56,14 +56,14 @@ class Choice:
 def candidates_of(models: Iterable[str] = MODELS) -> list[Row]:
     """Published rows of these models whose choice is printed, one per job and layout."""
     wanted = set(models)
-    found: dict[str, Row] = {}
+    distinct: dict[str, Row] = {}
     for file in published_rows()[:1]:
         for row in file.rows:
             printed = all(text_of(row, key) for key in _NEEDED) or "dualpipe" in _software(row)
             if text_of(row, "model") in wanted and printed and int(row["gpus"]) <= _MOST_GPUS:
                 keys = ("model", "gpu", "gpus", "gbs", "seq_len", "precision", "tp", "pp", "vpp", "cp", "ep", "mbs")
-                found.setdefault("/".join(text_of(row, k) for k in keys), row)
-    return list(found.values())
+                distinct.setdefault("/".join(text_of(row, k) for k in keys), row)
+    return list(distinct.values())
 
 
 def _software(row: Row) -> str:

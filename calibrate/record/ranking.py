@@ -39,10 +39,10 @@ def spearman(first: Sequence[float], second: Sequence[float]) -> float:
 
 def _ranks(values: Sequence[float]) -> list[int]:
     order = sorted(range(len(values)), key=lambda i: values[i])
-    found = [0] * len(values)
+    ranks = [0] * len(values)
     for rank, index in enumerate(order):
-        found[index] = rank
-    return found
+        ranks[index] = rank
+    return ranks
 
 
 def _pairs_right(groups: Iterable[list[tuple[float, float]]]) -> tuple[int, int]:

@@ -130,7 +130,7 @@ def _lines(metric: str, dimension: str, groups: dict[str, list[Record]], splits:
     lines = []
     for value, records in groups.items():
         for split in splits:
-            found = accuracy(r for r in records if r.split == split)
-            if found is not None:
-                lines.append(Line(metric=metric, dimension=dimension, value=value, split=split, accuracy=found))
+            errors = accuracy(r for r in records if r.split == split)
+            if errors is not None:
+                lines.append(Line(metric=metric, dimension=dimension, value=value, split=split, accuracy=errors))
     return lines

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TextIO
 
-from moesim.calibrate.rows.files import RowFile, load_rows, measured, published_rows
+from moesim.calibrate.rows.files import RowFile, measured
 from moesim.calibrate.rows.kinds import COMM, SERVING, table_of
 from moesim.calibrate.rows.outcomes import Outcome, Progress, predict_rows
 from moesim.calibrate.rows.training import stack_of
@@ -67,11 +67,6 @@ def validate_files(row_files: Sequence[RowFile], workers: int = 1, progress: Pro
             first = next((m for m in file.metrics if m in outcome.estimates), file.metrics[0])
             records += [_record(row, number, metric, outcome, first=metric == first) for metric in file.metrics]
     return records
-
-
-def validate_rows(path: str | Path | None = None, workers: int = 1, progress: Progress | None = None) -> list[Record]:
-    """Records of a file's rows, or of the published rows that ship with us. BadRows for a bad file."""
-    return validate_files(published_rows() if path is None else (load_rows(path),), workers, progress)
 
 
 def _record(row: dict[str, str], number: int, metric: str, outcome: Outcome, first: bool = True) -> Record:
@@ -149,8 +144,8 @@ def _release_class(release: str) -> str:
 def family_of(model: str) -> str:
     """'llama' of llama-3.1-8b, 'gpt-oss' of gpt-oss-20b: the leading letters of a model's name."""
     name = Path(model.strip().lower()).stem if "/" in model else model.strip().lower()
-    found = re.match(r"gpt-oss|[a-z]+", name)
-    return found.group(0) if found else name or "unknown"
+    match = re.match(r"gpt-oss|[a-z]+", name)
+    return match.group(0) if match else name or "unknown"
 
 
 def source_of(text: str) -> str:

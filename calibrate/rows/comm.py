@@ -39,7 +39,6 @@ class CommRow:
 
     work: Comm | ExpertExchange
     cluster: Cluster
-    library: str
     logical_bytes: float  # what its bandwidth column divides by the time
 
 
@@ -68,7 +67,7 @@ def _cluster(row: Row) -> Cluster:
         raise ScenarioError(f"column gpus: {gpus} GPUs are more than any cluster has")
     node = node_for_gpu(_GPUS.get(name, name))
     inter = text_of(row, "internode").lower()
-    fabric = next((found for word, found in _FABRICS if word in inter), None)
+    fabric = next((code for word, code in _FABRICS if word in inter), None)
     nic = number_of(row, "nic_gbps_per_gpu")
     cluster = build_cluster(node, gpus, fabric, nic * 1e9 / 8.0 if nic else None)
     per_node = _whole(row, "gpus_per_node", 0)
@@ -110,7 +109,7 @@ def _collective(row: Row, kind: CommKind, cluster: Cluster) -> CommRow:
     work = Comm(kind, size, cluster.group(ranks), algorithm)
     share = (ranks - 1) / ranks * (2.0 if kind == "all_reduce" else 1.0) if ranks > 1 else 1.0
     busbw = text_of(row, "bandwidth_kind") == "busbw"
-    return CommRow(work, cluster, text_of(row, "library"), size * share if busbw else size)
+    return CommRow(work, cluster, size * share if busbw else size)
 
 
 def kernel_of(library: str, algorithm: str) -> str:
@@ -130,10 +129,10 @@ def kernel_of(library: str, algorithm: str) -> str:
 def _dtype(row: Row) -> str:
     """Our name of the format of token vectors; 16 bits where the cell is empty."""
     text = text_of(row, "dtype")
-    found = _DTYPES.get(text.lower()) if text else "bf16"
-    if found is None:
+    dtype = _DTYPES.get(text.lower()) if text else "bf16"
+    if dtype is None:
         raise ScenarioError(f"column dtype: {text!r} is not known; write one of {', '.join(token_dtypes())}")
-    return found
+    return dtype
 
 
 def _copies(row: Row, group: Group) -> tuple[float, float]:
@@ -172,4 +171,4 @@ def _exchange(row: Row, op: str, cluster: Cluster) -> CommRow:
     )
     work = expert_exchange(MEASURED, _STAGES[op], sent)
     copies = nodes if "rdma" in kind else ranks
-    return CommRow(work, cluster, text_of(row, "library"), tokens * work.payload_bytes * copies)
+    return CommRow(work, cluster, tokens * work.payload_bytes * copies)

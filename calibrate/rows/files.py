@@ -48,11 +48,11 @@ def load_rows(path: str | Path) -> RowFile:
 
 def published_rows() -> tuple[RowFile, ...]:
     """The rows that ship with the package (see calibrate/published/README.md)."""
-    found = []
+    published = []
     for name in PUBLISHED:
         text = files("moesim.calibrate").joinpath("published", name).read_text(encoding="utf-8")
-        found.append(_parse(io.StringIO(text, newline=""), name))
-    return tuple(found)
+        published.append(_parse(io.StringIO(text, newline=""), name))
+    return tuple(published)
 
 
 def _parse(lines: Iterable[str], name: str) -> RowFile:

@@ -64,9 +64,9 @@ def _predict_serving(row: dict[str, str]) -> Outcome:
     deployment = result.resolved.deployment
     band = serve_band(deployment, result.resolved.workload)
     gpu, moe = deployment.job.cluster.gpu, deployment.job.arch.is_moe
-    found = {m: Estimate(v, *band.around(BAND_OF[m], v)) for m, v in result.values.items()}
+    estimates = {m: Estimate(v, *band.around(BAND_OF[m], v)) for m, v in result.values.items()}
     kind = "MoE" if moe else "dense"
-    return Outcome(found, family_of_serving(row, moe), gpu.name, gpu.generation, kind)
+    return Outcome(estimates, family_of_serving(row, moe), gpu.name, gpu.generation, kind)
 
 
 def _predict_comm(row: dict[str, str]) -> Outcome:
@@ -75,11 +75,13 @@ def _predict_comm(row: dict[str, str]) -> Outcome:
     except Refusal as error:
         return Outcome({}, refusal=" ".join(str(error).split()))
     p, rate = result.prediction, result.bandwidth_bytes_per_s
-    found = {"time_us": Estimate(p.time_s * 1e6, p.low_s * 1e6, p.high_s * 1e6)}
+    estimates = {"time_us": Estimate(p.time_s * 1e6, p.low_s * 1e6, p.high_s * 1e6)}
     if rate is not None:
-        found["bandwidth_gbs"] = Estimate(rate / 1e9, rate * p.time_s / p.high_s / 1e9, rate * p.time_s / p.low_s / 1e9)
+        estimates["bandwidth_gbs"] = Estimate(
+            rate / 1e9, rate * p.time_s / p.high_s / 1e9, rate * p.time_s / p.low_s / 1e9
+        )
     gpu = result.question.cluster.gpu
-    return Outcome(found, family_of_comm(result.question), gpu.name, gpu.generation, "transfer")
+    return Outcome(estimates, family_of_comm(result.question), gpu.name, gpu.generation, "transfer")
 
 
 def _predict_training(row: dict[str, str]) -> Outcome:
@@ -98,21 +100,21 @@ def _predict_training(row: dict[str, str]) -> Outcome:
     )
     kind = "MoE" if job.arch.is_moe else "dense"
     gpu = job.cluster.gpu
-    found = dict(zip(TRAINING.metrics, estimates, strict=True))
-    return Outcome(found, "", gpu.name, gpu.generation, kind, job.release)
+    by_metric = dict(zip(TRAINING.metrics, estimates, strict=True))
+    return Outcome(by_metric, "", gpu.name, gpu.generation, kind, job.release)
 
 
 def predict_rows(rows: Sequence[dict[str, str]], workers: int = 1, progress: Progress | None = None) -> list[Outcome]:
     """Outcomes in the order of `rows`. Workers are spawned only when there are many distinct workloads."""
     keys = [_key(blinded(row)) for row in rows]
     distinct = {key: blinded(row) for key, row in zip(keys, rows, strict=True)}
-    found: dict[str, Outcome] = {}
+    outcomes: dict[str, Outcome] = {}
     workers = workers if len(distinct) > _PARALLEL_FROM else 1
     for key, outcome in zip(distinct, _predict(list(distinct.values()), workers), strict=True):
-        found[key] = outcome
+        outcomes[key] = outcome
         if progress is not None:
-            progress(len(found), len(distinct))
-    return [found[key] for key in keys]
+            progress(len(outcomes), len(distinct))
+    return [outcomes[key] for key in keys]
 
 
 def usable_cores() -> int:

@@ -52,13 +52,13 @@ def predict_serving_row(
         assumed = [*assumed, f"{', '.join(f'{k} = {v:g}' for k, v in _TIGHT.items())} (needed to fit)"]
         resolved = resolve_serve(parse_scenario(raw))
         run = simulate(resolved.deployment, resolved.workload, tuning, priced)
-    found = replace(resolved, assumptions=(*assumed, *resolved.assumptions))
-    return ServingRowResult(found, run, tuning, _values(row, run, resolved.deployment.gpus))
+    stated = replace(resolved, assumptions=(*assumed, *resolved.assumptions))
+    return ServingRowResult(stated, run, tuning, _values(row, run, resolved.deployment.gpus))
 
 
 def _values(row: Row, run: ServeRun, gpus: int) -> dict[str, float]:
-    found = latencies_of(run)
-    ttft, tpot = float(found.ttft_s.mean()), spread(found.tpot_s).mean
+    latency = latencies_of(run)
+    ttft, tpot = float(latency.ttft_s.mean()), spread(latency.tpot_s).mean
     rate = sum(run.log.output) / span_s(run)
     values = {
         "ttft_ms": ttft * 1e3,

@@ -54,11 +54,11 @@ def _read(line: Mapping[str, str]) -> Recipe:
 def _recipes() -> dict[tuple[str, str, str], list[Recipe]]:
     """Recipes by (model, GPU, precision), oldest first."""
     text = files("moesim.calibrate").joinpath("published", "recipes.csv").read_text(encoding="utf-8")
-    found: dict[tuple[str, str, str], list[Recipe]] = {}
+    table: dict[tuple[str, str, str], list[Recipe]] = {}
     for line in csv.DictReader(io.StringIO(text)):
         key = (line["model"], load_gpu(line["gpu"]).name, line["precision"])
-        found.setdefault(key, []).append(_read(line))
-    return {key: sorted(recipes, key=lambda r: r.release) for key, recipes in found.items()}
+        table.setdefault(key, []).append(_read(line))
+    return {key: sorted(recipes, key=lambda r: r.release) for key, recipes in table.items()}
 
 
 def find_recipe(model: Any, gpu: str, precision: str, release: str, layout: Mapping[str, int]) -> Recipe | None:

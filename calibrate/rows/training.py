@@ -29,7 +29,7 @@ def _whole(row: Row, key: str, default: int | None = None) -> int | None:
 
 
 def precision_of(text: str) -> str:
-    """Our name of a published precision: BF16, amp_bf16, FP16 mixed, FP8, MXFP8, FP8-block, NVFP4 and their kin."""
+    """Our name of a published precision: BF16, amp_bf16, FP16 mixed, FP8, MXFP8, FP8-block, NVFP4 and variants."""
     t = text.lower()
     if "nvfp4" in t or t == "fp4":
         return "nvfp4"
@@ -146,10 +146,10 @@ def _cluster(row: Row) -> dict[str, Any]:
     if is_profile_file(text_of(row, "gpu")):  # a machine of one's own, as its profile describes it
         return {"gpus": _whole(row, "gpus")}
     cluster: dict[str, Any] = {"gpu": text_of(row, "gpu"), "gpus": _whole(row, "gpus")}
-    found = re.search(r"(\d+(?:\.\d+)?)\s*Gb/s\s+per\s+(node|GPU)", text_of(row, "internode"))
-    if found:
-        rate = float(found.group(1)) * 1e9 / 8.0
-        cluster["nic_bytes_per_s"] = rate / (8 if found.group(2) == "node" else 1)
+    match = re.search(r"(\d+(?:\.\d+)?)\s*Gb/s\s+per\s+(node|GPU)", text_of(row, "internode"))
+    if match:
+        rate = float(match.group(1)) * 1e9 / 8.0
+        cluster["nic_bytes_per_s"] = rate / (8 if match.group(2) == "node" else 1)
     else:
         nic = re.search(r"(\d+)G NICs", text_of(row, "internode"))
         if nic:
@@ -276,21 +276,21 @@ def scenario_of(row: Row) -> tuple[dict[str, Any], list[str]]:
 
 def _own_machine(row: Row) -> dict[str, Any]:
     """What rows of one's own machine say besides: its profile in place of a GPU, a file of counted routing."""
-    found: dict[str, Any] = {}
+    own: dict[str, Any] = {}
     if is_profile_file(text_of(row, "gpu")):
-        found["profile"] = text_of(row, "gpu")
+        own["profile"] = text_of(row, "gpu")
     counted = re.fullmatch(r"counts (\S.*)", text_of(row, "routing"))
     if counted:
-        found["routing"] = {"counts": counted.group(1)}
-    return found
+        own["routing"] = {"counts": counted.group(1)}
+    return own
 
 
 def _capacity(row: Row, train: dict[str, Any]) -> None:
     text = text_of(row, "capacity_factor").lower()
     routed = text_of(row, "routing").lower()
-    found = re.search(r"capacity\s*(\d+(?:\.\d+)?)", routed)
-    if found:
-        train["capacity_factor"] = float(found.group(1))
+    match = re.search(r"capacity\s*(\d+(?:\.\d+)?)", routed)
+    if match:
+        train["capacity_factor"] = float(match.group(1))
     elif "drop" in text and "dropless" not in text:
         train["capacity_factor"] = 1.0
     else:

@@ -69,7 +69,7 @@ def _measure(device: str, plan: Path | None, budget_s: float, out: Path, ranks: 
     plans = {n: default_plan(machine.device, n, quick or plan is not None) for n in dict.fromkeys(counts)}
     if plan is not None:
         asks, large = scenario_asks(plan, (CPU if machine.device == "cpu" else CUDA).most_flops)
-        plans = {n: [*found, *asks] for n, found in plans.items()}
+        plans = {n: [*planned, *asks] for n, planned in plans.items()}
         for line in large:
             note(f"skipped: {line}")
     table = out.with_suffix(".samples.csv")
@@ -139,13 +139,13 @@ def _corrections(path: Path, out: Path, json: bool) -> int:
     from moesim.reports.tables.calibrate import corrections_report
     from moesim.reports.text import console, note, print_json
 
-    found = learn(load_rows(path))
+    corrections = learn(load_rows(path))
     with writing(out):
-        write_corrections(found, out)
+        write_corrections(corrections, out)
     if json:
-        print_json({"corrections": [c.to_dict() for c in found], "file": str(out)})
+        print_json({"corrections": [c.to_dict() for c in corrections], "file": str(out)})
     else:
-        console().print(corrections_report(found))
+        console().print(corrections_report(corrections))
     note(f"corrections: {out}; use them as `corrections: {out}` in a scenario")
     return 0
 

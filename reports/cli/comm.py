@@ -73,18 +73,18 @@ def _show(question: CommQuestion, sweep: bool, json: bool, figure: Path | None) 
 
         check_writable(figure)
         check_format(figure)
-    found = predict_comm(question)
+    answer = predict_comm(question)
     table = _sweep(question) if sweep or figure is not None else {}
     if json:
-        print_json(found.to_dict() | ({"sweep": {k: dict(v) for k, v in table.items()}} if sweep else {}))
+        print_json(answer.to_dict() | ({"sweep": {k: dict(v) for k, v in table.items()}} if sweep else {}))
     else:
-        console().print(comm_report(found))
+        console().print(comm_report(answer))
         if sweep:
             console().print(sweep_report(question, table))
     if figure is not None:
         from moesim.reports.figures.comm import write_comm_figure
 
-        write_comm_figure(found, table, figure)
+        write_comm_figure(answer, table, figure)
         note(f"figure: {figure}")
     return 0
 
@@ -95,10 +95,10 @@ def _sweep(question: CommQuestion) -> dict[str, list[tuple[float, float]]]:
 
     from moesim.sim.transfer.predict import forced, predict_comm
 
-    found: dict[str, list[tuple[float, float]]] = {}
+    curves: dict[str, list[tuple[float, float]]] = {}
     sizes = [2.0**i for i in range(12, 33, 2)]
     for name in forced(question):
-        line = found.setdefault(name, [])
+        line = curves.setdefault(name, [])
         if question.routed:
             for tokens in (1, 8, 32, 128, 512, 2048, 8192):
                 asked = replace(question, tokens=tokens, algorithm=name, beside=())
@@ -107,4 +107,4 @@ def _sweep(question: CommQuestion) -> dict[str, list[tuple[float, float]]]:
             for size in sizes:
                 asked = replace(question, size_bytes=size, algorithm=name, beside=())
                 line.append((size, predict_comm(asked).prediction.time_s))
-    return found
+    return curves

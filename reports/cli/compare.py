@@ -17,7 +17,7 @@ def compare(
         typer.Option(help="Also the dense twin of every MoE model: iso-active, iso-total, iso-memory or iso-quality."),
     ] = "",
     tokens: Annotated[
-        str, typer.Option(help="Also whole training runs of so many tokens, for example 14.8e12: days, dollars, MWh.")
+        str, typer.Option(help="Also whole training runs of this many tokens, for example 14.8e12: days, dollars, MWh.")
     ] = "",
     upcycled_from: Annotated[
         str, typer.Option(help="A dense model whose checkpoint the first model starts from; needs --tokens.")
@@ -33,7 +33,7 @@ def compare(
     from moesim.sim.comparison.comparison import compare as compared
     from moesim.sim.plan.words import token_count
 
-    found = compared(
+    comparison = compared(
         list(scenarios),
         twin=twin,
         tokens=token_count(tokens),
@@ -41,7 +41,7 @@ def compare(
         break_even=break_even,
     )
     if json:
-        print_json(found.to_dict())
+        print_json(comparison.to_dict())
     else:
-        console().print(compare_report(found))
+        console().print(compare_report(comparison))
     return 0

@@ -47,7 +47,9 @@ def plan(  # noqa: PLR0913  # one argument per option of the command
         list[str] | None, typer.Option(help="Another fact of the fleet, for example power_usd_per_kwh=0.12.")
     ] = None,
     top: Annotated[int, typer.Option(help="How many answers to show.", min=1, max=1000)] = 5,
-    most: Annotated[int, typer.Option(help="Simulate at most so many per cluster (0: 1000; serving 100).", min=0)] = 0,
+    most: Annotated[
+        int, typer.Option(help="Candidates to simulate per cluster at most (0: 1000; serving 100).", min=0)
+    ] = 0,
     workers: Annotated[int, typer.Option(help="Processes of a training search; 0: one per core.", min=0)] = 0,
     json: Annotated[bool, typer.Option("--json", help="Print as JSON.")] = False,
     figure: Annotated[Path | None, typer.Option(help="Draw the front (.png, .svg or .pdf).")] = None,
@@ -64,13 +66,13 @@ def plan(  # noqa: PLR0913  # one argument per option of the command
     title = f"plan for {name} ({scenario})"
     question = _Question(asked, title, gpus, objective, slo, tuple(fix or ()), top, most, workers, day)
     with progress_bar() as show:
-        found, table = _answered(question, show)
+        answer, table = _answered(question, show)
     if json:
-        print_json(found.to_dict())
+        print_json(answer.to_dict())
     else:
         console().print(table)
     if figure is not None:
-        _draw(found, figure)
+        _draw(answer, figure)
     return 0
 
 
@@ -91,12 +93,12 @@ def _answered(q: _Question, show: Progress) -> _Answer:
     return _serving(q, show) if serving else _training(q, show)
 
 
-def _draw(found: Plan | ServePlan | Fleet, figure: Path) -> None:
+def _draw(answer: Plan | ServePlan | Fleet, figure: Path) -> None:
     from moesim.reports.figures.plan import write_plan_figure
     from moesim.reports.text import note
     from moesim.sim.plan.fleet.fleet import Fleet
 
-    write_plan_figure(found.plan if isinstance(found, Fleet) else found, figure)
+    write_plan_figure(answer.plan if isinstance(answer, Fleet) else answer, figure)
     note(f"figure: {figure}")
 
 
@@ -140,7 +142,7 @@ def _training(q: _Question, show: Progress) -> _Answer:
     if q.slo:
         raise ScenarioError("--slo is about serving; this scenario has no serve section")
     effort = Effort(max(q.top, 10), q.most or _TRAINED, q.workers or usable_cores())
-    found = plan_train(
+    plan = plan_train(
         q.scenario,
         gpus=sizes(q.gpus),
         objective=q.objective or "step_time",
@@ -148,7 +150,7 @@ def _training(q: _Question, show: Progress) -> _Answer:
         effort=effort,
         progress=show,
     ).first(q.top)
-    return found, plan_report(found, q.title)
+    return plan, plan_report(plan, q.title)
 
 
 def _serving(q: _Question, show: Progress) -> _Answer:
@@ -159,7 +161,7 @@ def _serving(q: _Question, show: Progress) -> _Answer:
     from moesim.sim.plan.words import sizes
 
     effort = ServeEffort(q.top, q.most or _SERVED)
-    found = plan_serve(
+    plan = plan_serve(
         q.scenario,
         gpus=sizes(q.gpus),
         slo=q.slo,
@@ -168,7 +170,7 @@ def _serving(q: _Question, show: Progress) -> _Answer:
         effort=effort,
         progress=show,
     ).first(q.top)
-    return found, serve_plan_report(found, q.title)
+    return plan, serve_plan_report(plan, q.title)
 
 
 def _fleet(q: _Question, show: Progress) -> _Answer:
@@ -189,5 +191,5 @@ def _fleet(q: _Question, show: Progress) -> _Answer:
         facts=read_facts(q.day.facts),
         effort=ServeEffort(q.top, q.most or _SERVED),
     )
-    found = plan_fleet(q.scenario, q.day.traffic, ask, show)
-    return found, fleet_report(found, q.title)
+    fleet = plan_fleet(q.scenario, q.day.traffic, ask, show)
+    return fleet, fleet_report(fleet, q.title)

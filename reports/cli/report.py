@@ -12,7 +12,7 @@ def report(
     scenarios: Annotated[list[Path], typer.Argument(help="Scenario files in YAML.", show_default=False)],
     out: Annotated[Path, typer.Option(help="The page.")] = Path("report.html"),
     plan: Annotated[str, typer.Option(help="Search layouts near the asked ones, full, or none.")] = "near",
-    tokens: Annotated[str, typer.Option(help="Also whole training runs of so many tokens, for example 1e12.")] = "",
+    tokens: Annotated[str, typer.Option(help="Also whole training runs of this many tokens, for example 1e12.")] = "",
     json: Annotated[
         bool, typer.Option("--json", help="Print what the page says as JSON; --out is not written.")
     ] = False,

@@ -36,15 +36,15 @@ def sweep(
     if journal is not None and journal.done:
         note(f"going on: {len(journal.done)} points are done already")
     with progress_bar() as show:
-        found = predict_all(asked, varied, journal=journal, workers=workers or usable_cores(), dask=dask, progress=show)
+        table = predict_all(asked, varied, journal=journal, workers=workers or usable_cores(), dask=dask, progress=show)
     if json:
-        print_json({"settings": list(found.names), "rows": list(found.rows)})
+        print_json({"settings": list(table.names), "rows": list(table.rows)})
     else:
-        console().print(sweep_report(found))
+        console().print(sweep_report(table))
     if out is not None and journal is not None:
-        write_table(found, out)
+        write_table(table, out)
         journal.close()
         note(f"table: {out}")
-    if found.failed:
-        note(f"note: {found.failed} of {len(found.rows)} points could not be predicted; see their column `error`")
+    if table.failed:
+        note(f"note: {table.failed} of {len(table.rows)} points could not be predicted; see their column `error`")
     return 0

@@ -28,7 +28,7 @@ def train(
     tokens: Annotated[
         str,
         typer.Option(
-            help="Also the whole run of so many tokens, for example 14.8e12: days, dollars, energy, failures."
+            help="Also the whole run of this many tokens, for example 14.8e12: days, dollars, energy, failures."
         ),
     ] = "",
     no_memory_check: Annotated[

@@ -40,7 +40,7 @@ def _blank(width: float, height: float) -> Figure:
     return figure
 
 
-def write_comm_figure(found: CommAnswer, table: Mapping[str, Sequence[tuple[float, float]]], path: str | Path) -> None:
+def write_comm_figure(answer: CommAnswer, table: Mapping[str, Sequence[tuple[float, float]]], path: str | Path) -> None:
     """Times over sizes for every algorithm, and how busy the kinds of links are. OutputError for a bad file name."""
     from matplotlib import rc_context
 
@@ -48,24 +48,24 @@ def write_comm_figure(found: CommAnswer, table: Mapping[str, Sequence[tuple[floa
     with rc_context(_STYLE):
         figure = _blank(12.0, 4.6)
         left, right = figure.subplots(1, 2, width_ratios=(1.5, 1.0))
-        _curves(left, found, table)
-        _bars(right, found)
-        q = found.question
+        _curves(left, answer, table)
+        _bars(right, answer)
+        q = answer.question
         figure.suptitle(
-            f"{q.op} on {q.ranks} x {found.cluster.gpu.name} ({q.node}, {found.cluster.fabric}): "
-            f"{seconds(found.prediction.time_s)} with {found.prediction.algorithm}",
+            f"{q.op} on {q.ranks} x {answer.cluster.gpu.name} ({q.node}, {answer.cluster.fabric}): "
+            f"{seconds(answer.prediction.time_s)} with {answer.prediction.algorithm}",
             fontweight="bold", x=0.01, ha="left",
         )  # fmt: skip
         _save(figure, Path(path))
 
 
-def _curves(axes: Axes, found: CommAnswer, table: Mapping[str, Sequence[tuple[float, float]]]) -> None:
-    q = found.question
+def _curves(axes: Axes, answer: CommAnswer, table: Mapping[str, Sequence[tuple[float, float]]]) -> None:
+    q = answer.question
     for colour, (name, line) in zip(_COLOURS, table.items(), strict=False):
-        thick = 2.6 if name == found.prediction.algorithm else 1.3
+        thick = 2.6 if name == answer.prediction.algorithm else 1.3
         axes.plot([x for x, _ in line], [t * 1e6 for _, t in line], color=colour, linewidth=thick, label=name)
     x = float(q.tokens) if q.routed else q.size_bytes
-    p = found.prediction
+    p = answer.prediction
     axes.errorbar(
         [x], [p.time_s * 1e6], [[(p.time_s - p.low_s) * 1e6], [(p.high_s - p.time_s) * 1e6]],
         fmt="o", color=INK, capsize=4, label="asked, 90 % interval",
@@ -82,9 +82,9 @@ def _curves(axes: Axes, found: CommAnswer, table: Mapping[str, Sequence[tuple[fl
     axes.set_title("time by algorithm (the chosen one thick)", loc="left")
 
 
-def _bars(axes: Axes, found: CommAnswer) -> None:
+def _bars(axes: Axes, answer: CommAnswer) -> None:
     axes.set_title("how long each kind of link is busy", loc="left")
-    loads = found.loads.summary()
+    loads = answer.loads.summary()
     names = list(loads)[::-1]
     busiest = [loads[n]["busy_s"] * 1e6 for n in names]
     mean = [loads[n]["mean_bytes"] / loads[n]["link_bytes_per_s"] * 1e6 for n in names]

@@ -40,7 +40,7 @@ class Window:
         return (low, high - low) if high > low else None
 
     def wide(self, time_s: float) -> float:
-        """Inches of so many seconds."""
+        """Inches that a number of seconds takes."""
         return time_s / (self.end_s - self.start_s) * self.inches
 
 
@@ -152,11 +152,11 @@ def _paint(axes: Axes, boxes: Boxes, window: Window) -> list[tuple[str, Any]]:
 
     drawn = []
     for kind, (label, colour) in _kinds().items():
-        found = boxes.get(kind)
-        if not found:
+        rectangles = boxes.get(kind)
+        if not rectangles:
             continue
-        corners = [((x, y), (x + w, y), (x + w, y + h), (x, y + h)) for x, y, w, h in found]
-        mean = sum(box[2] for box in found) / len(found)
+        corners = [((x, y), (x + w, y), (x + w, y + h), (x, y + h)) for x, y, w, h in rectangles]
+        mean = sum(box[2] for box in rectangles) / len(rectangles)
         line = 0.0 if kind in ("bubble", "dp", "host", "end") else min(0.4, 6.0 * window.wide(mean))
         axes.add_collection(PolyCollection(corners, facecolors=colour, edgecolors="white", linewidths=line))
         if not label.endswith("other chunk"):

@@ -43,9 +43,9 @@ def plan_figure(plan: Plan) -> Figure:
     with rc_context(STYLE):
         other = "cheaper" if several else "smaller"
         figure, axes = _blank(f"simulated layouts; the line: nothing is both faster and {other}")
-        for found, colour in zip(plan.searches, _COLOURS * len(plan.searches), strict=False):
-            x = [found.gpus if several else f.memory_bytes / GIB for f in found.finalists]
-            axes.scatter(x, [f.step_time_s for f in found.finalists], s=16, alpha=0.55, color=colour, linewidths=0)
+        for search, colour in zip(plan.searches, _COLOURS * len(plan.searches), strict=False):
+            x = [search.gpus if several else f.memory_bytes / GIB for f in search.finalists]
+            axes.scatter(x, [f.step_time_s for f in search.finalists], s=16, alpha=0.55, color=colour, linewidths=0)
         front = sorted(plan.pareto, key=lambda o: o.gpus if several else o.finalist.memory_bytes)
         xs = [o.gpus if several else o.finalist.memory_bytes / GIB for o in front]
         axes.plot(xs, [o.finalist.step_time_s for o in front], color=INK, marker="o", markersize=4, linewidth=1.2)

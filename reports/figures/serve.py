@@ -63,11 +63,11 @@ def _cumulative(ax: Axes, values: Any, colour: str, label: str) -> None:
 
 
 def _latencies(ax: Axes, p: ServePrediction) -> None:
-    found = latencies_of(p.run, p.resolved.workload.warmup)
+    latency = latencies_of(p.run, p.resolved.workload.warmup)
     slo = p.resolved.ask.slo
-    _cumulative(ax, found.ttft_s, _BLUE, f"first token, mean {p.ttft_s.mean * 1e3:.4g} ms")
-    if len(found.tpot_s):
-        _cumulative(ax, found.tpot_s, _ORANGE, f"each further token, mean {p.tpot_s.mean * 1e3:.4g} ms")
+    _cumulative(ax, latency.ttft_s, _BLUE, f"first token, mean {p.ttft_s.mean * 1e3:.4g} ms")
+    if len(latency.tpot_s):
+        _cumulative(ax, latency.tpot_s, _ORANGE, f"each further token, mean {p.tpot_s.mean * 1e3:.4g} ms")
     ax.axvline(slo.ttft_s * 1e3, color=_BLUE, linestyle=":", linewidth=1.0, label="limits of the SLO")
     ax.axvline(slo.tpot_s * 1e3, color=_ORANGE, linestyle=":", linewidth=1.0)
     ax.set_xscale("log")

@@ -19,13 +19,13 @@ if TYPE_CHECKING:
 _STYLE: Any = {"font.size": 9.0, "axes.edgecolor": "#888888", "text.color": INK, "svg.hashsalt": "moesim"}
 
 
-def tornado(found: WhatIf | ServeWhatIf) -> Figure:
+def tornado(answer: WhatIf | ServeWhatIf) -> Figure:
     """Change of tokens per dollar by knob, in percent; pale bars would not fit into memory."""
     import matplotlib as mpl
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
-    knobs: Sequence[tuple[str, Sequence[Change]]] = found.by_knob()[::-1]
+    knobs: Sequence[tuple[str, Sequence[Change]]] = answer.by_knob()[::-1]
     with mpl.rc_context(_STYLE):
         figure = Figure(figsize=(8.0, 1.2 + 0.45 * len(knobs)), layout="constrained")
         FigureCanvasAgg(figure)
@@ -42,7 +42,7 @@ def tornado(found: WhatIf | ServeWhatIf) -> Figure:
         axes.axvline(0.0, color=INK, linewidth=0.8)
         axes.margins(x=0.18)
         axes.set_xlabel("change of tokens per dollar, %")
-        axes.set_title(f"what matters for this run ({found.tokens_per_s:,.0f} tokens/s as asked)", loc="left")
+        axes.set_title(f"what matters for this run ({answer.tokens_per_s:,.0f} tokens/s as asked)", loc="left")
         axes.spines[["top", "right"]].set_visible(False)
     return figure
 
@@ -59,8 +59,8 @@ def _label(axes: Any, row: int, outcomes: Sequence[Change], side: int, alone: bo
                   ha="left" if away > 0 else "right", fontsize=8.0)  # fmt: skip
 
 
-def write_tornado(found: WhatIf | ServeWhatIf, path: Path) -> None:
+def write_tornado(answer: WhatIf | ServeWhatIf, path: Path) -> None:
     """Draw it into a file."""
     metadata = {".svg": {"Date": None}, ".pdf": {"CreationDate": None}}.get(path.suffix.lower())
     with writing(path):
-        tornado(found).savefig(path, dpi=150, metadata=metadata)
+        tornado(answer).savefig(path, dpi=150, metadata=metadata)

@@ -19,11 +19,11 @@ _COLUMNS = ("what was claimed", "published", "predicted", "error", "source")
 @cache
 def claims_section() -> Section:
     """Every headline experiment: published, predicted, and how far apart; those of training, then those of serving."""
-    found: list[dict[str, Any]] = []
+    claims: list[dict[str, Any]] = []
     for seed in (*TRAINING_SEEDS, *SEEDS):
         value = seed.predict()
         published = three(seed.low) if seed.low == seed.high else f"{three(seed.low)} to {three(seed.high)}"
-        found.append(
+        claims.append(
             {
                 "claim": seed.name,
                 "published": f"{published} {seed.unit}",
@@ -32,10 +32,10 @@ def claims_section() -> Section:
                 "source": seed.source,
             }
         )
-    near = sum(abs(row["error"]) <= NEAR for row in found)
+    near = sum(abs(row["error"]) <= NEAR for row in claims)
     lead = (
-        f"{near} of {len(found)} headline results of published systems come out within {NEAR:.0%}, no constant "
+        f"{near} of {len(claims)} headline results of published systems come out within {NEAR:.0%}, no constant "
         "fitted to them; the others stay visible."
     )
-    rows = [(r["claim"], r["published"], r["predicted"], f"{r['error']:+.0%}", r["source"]) for r in found]
-    return Section("claims", "Claims that people know", lead, {"claims": found}, {"columns": _COLUMNS, "rows": rows})
+    rows = [(r["claim"], r["published"], r["predicted"], f"{r['error']:+.0%}", r["source"]) for r in claims]
+    return Section("claims", "Claims that people know", lead, {"claims": claims}, {"columns": _COLUMNS, "rows": rows})

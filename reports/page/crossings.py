@@ -19,10 +19,10 @@ def compared(file: Path) -> Comparison:
 
 def crossings(file: Path, section: str) -> Section:
     """One line per axis of a section of the scenario: "train" or "serve"."""
-    found = compared(file)
-    points = [b for b in found.break_evens if b.section == section]
+    comparison = compared(file)
+    points = [b for b in comparison.break_evens if b.section == section]
     rows = [[_axis(b), _answer(b), _range(b)] for b in points]
-    data = {"break_even": [b.to_dict() for b in points], "verdicts": found.verdicts()}
+    data = {"break_even": [b.to_dict() for b in points], "verdicts": comparison.verdicts()}
     notes = sorted({b.note for b in points if b.note and not b.note.startswith("now ")})
     shown = {"columns": ["along", "who is cheaper per token", "looked at"], "rows": rows, "note": "; ".join(notes)}
     return Section("crossings", "Where the answer flips", _lead(points), data, shown)

@@ -20,7 +20,7 @@ Progress = Callable[[str, int, int], None]
 def make_page(
     files: Sequence[Path], *, search: str = "near", tokens: float = 0.0, progress: Progress | None = None
 ) -> Page:
-    """A chapter per scenario file. ScenarioError and its kin for questions that cannot be answered."""
+    """A chapter per scenario file. Refusal (ScenarioError, DoesNotFit, ...) for a question that cannot be answered."""
     if search not in SEARCHES:
         raise ScenarioError(f"plan={search!r} is not known; use one of {', '.join(SEARCHES)}")
     chapters: list[Chapter] = []
@@ -37,9 +37,9 @@ def _chapters(file: Path, search: str, tokens: float, before: int) -> list[Chapt
     scenario, raw = load_scenario(file), read_mapping(file)
     if scenario.train is None and scenario.serve is None:
         raise ScenarioError(f"{file}: has neither a train nor a serve section; add one of them")
-    found: list[Chapter] = []
+    chapters: list[Chapter] = []
     if scenario.train is not None:
-        found.append(train_chapter(train_case(file, raw, scenario, search, tokens), f"c{before + 1}"))
+        chapters.append(train_chapter(train_case(file, raw, scenario, search, tokens), f"c{before + 1}"))
     if scenario.serve is not None:
-        found.append(serve_chapter(serve_case(raw, scenario, search), file, f"c{before + len(found) + 1}"))
-    return found
+        chapters.append(serve_chapter(serve_case(raw, scenario, search), file, f"c{before + len(chapters) + 1}"))
+    return chapters

@@ -13,29 +13,29 @@ from moesim.sim.variation.whatif_serve import ServeWhatIf
 from moesim.sim.variation.whatif_train import WhatIf
 
 
-def matters(found: WhatIf | ServeWhatIf) -> Section:
+def matters(answer: WhatIf | ServeWhatIf) -> Section:
     """Diverging bars, largest effect on top, and what each change is worth."""
-    groups: Sequence[tuple[str, Sequence[Change]]] = found.by_knob()
-    widest = max(abs(o.value_factor - 1.0) for o in found.outcomes)
-    rows = [_row(knob, outcomes, widest, found) for knob, outcomes in groups]
+    groups: Sequence[tuple[str, Sequence[Change]]] = answer.by_knob()
+    widest = max(abs(o.value_factor - 1.0) for o in answer.outcomes)
+    rows = [_row(knob, outcomes, widest, answer) for knob, outcomes in groups]
     return Section(
         "matters",
         "What would change the answer",
-        lead(found),
-        found.to_dict(),
+        lead(answer),
+        answer.to_dict(),
         {"rows": rows, "unit": "tokens per dollar"},
     )
 
 
-def lead(found: WhatIf | ServeWhatIf) -> str:
+def lead(answer: WhatIf | ServeWhatIf) -> str:
     """The change that gains most and the one that costs most."""
-    fitting: list[Change] = [o for o in found.outcomes if o.fits and o.knob != "price"]
+    fitting: list[Change] = [o for o in answer.outcomes if o.fits and o.knob != "price"]
     best, worst = max(fitting, key=lambda o: o.value_factor), min(fitting, key=lambda o: o.value_factor)
     up = f"{best.knob} {best.change} gains most ({best.value_factor - 1.0:+.0%} tokens per dollar)"
     return f"Of single changes {up}; {worst.knob} {worst.change} costs most ({worst.value_factor - 1.0:+.0%})."
 
 
-def _row(knob: str, outcomes: Sequence[Change], widest: float, found: WhatIf | ServeWhatIf) -> dict[str, Any]:
+def _row(knob: str, outcomes: Sequence[Change], widest: float, answer: WhatIf | ServeWhatIf) -> dict[str, Any]:
     """Bars of one knob: the longest to each side, with the words of all."""
     sides = {}
     for name, up in (("loss", False), ("gain", True)):
@@ -47,8 +47,8 @@ def _row(knob: str, outcomes: Sequence[Change], widest: float, found: WhatIf | S
         }
     best = max(outcomes, key=lambda o: o.value_factor)
     worth = ""
-    if found.usd_per_hour is not None and knob not in NOT_BOUGHT and best.value_factor > 1.0 + 5e-4 and best.fits:
-        worth = f"{best.change} is worth up to ${three(found.usd_per_hour * best.value_factor)} a GPU-hour"
+    if answer.usd_per_hour is not None and knob not in NOT_BOUGHT and best.value_factor > 1.0 + 5e-4 and best.fits:
+        worth = f"{best.change} is worth up to ${three(answer.usd_per_hour * best.value_factor)} a GPU-hour"
     return {"title": knob, **sides, "worth": worth}
 
 

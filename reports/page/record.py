@@ -17,14 +17,14 @@ _SHOWN = 12  # rows listed one by one
 _REACH = 0.5  # half of the strip, as a relative error
 
 
-def record_section(found: Comparable, metrics: tuple[str, ...]) -> Section:
+def record_section(comparable: Comparable, metrics: tuple[str, ...]) -> Section:
     """Errors by split, and a strip of single rows."""
-    of = [r for r in found.records if r.metric in metrics]
+    of = [r for r in comparable.records if r.metric in metrics]
     answered = [r for r in of if r.error_pct is not None]
     if not answered:
         lead = "No published measurement is comparable; the interval is that of the nearest class of runs."
         return Section(
-            "record", "How wrong it was before", lead, {"rule": found.rule, "rows": 0}, {"strips": [], "table": []}
+            "record", "How wrong it was before", lead, {"rule": comparable.rule, "rows": 0}, {"strips": [], "table": []}
         )
     strips = [
         {"title": METRIC_TITLES.get(m, m), "dots": _dots([r for r in answered if r.metric == m])} for m in metrics
@@ -35,41 +35,41 @@ def record_section(found: Comparable, metrics: tuple[str, ...]) -> Section:
         "table": [_line(r) for r in _first(answered)],
         "left_out": max(0, len(answered) - _SHOWN),
         "reach": f"{_REACH:.0%}",
-        "limited": found.found > MOST,
+        "limited": comparable.rows > MOST,
     }
-    data = {"rule": found.rule, "rows": found.found, "accuracy": _accuracy(answered, metrics),
+    data = {"rule": comparable.rule, "rows": comparable.rows, "accuracy": _accuracy(answered, metrics),
             "records": [_record(r) for r in answered]}  # fmt: skip
-    return Section("record", "How wrong it was before", _lead(found, answered, metrics[0]), data, shown)
+    return Section("record", "How wrong it was before", _lead(comparable, answered, metrics[0]), data, shown)
 
 
 def _accuracy(answered: list[Record], metrics: tuple[str, ...]) -> dict[str, Any]:
-    found: dict[str, Any] = {}
+    table: dict[str, Any] = {}
     for metric in metrics:
         for split in _SPLITS:
             a = accuracy(r for r in answered if (r.metric, r.split) == (metric, split))
             if a is not None:
-                found[f"{metric}, {split}"] = {
+                table[f"{metric}, {split}"] = {
                     "rows": a.rows,
                     "median_abs_pct": a.median_abs_pct,
                     "mean_abs_pct": a.mean_abs_pct,
                     "median_bias_pct": a.median_bias_pct,
                     "in_interval_pct": a.coverage_pct,
                 }
-    return found
+    return table
 
 
-def _lead(found: Comparable, answered: list[Record], metric: str) -> str:
+def _lead(comparable: Comparable, answered: list[Record], metric: str) -> str:
     own = [r for r in answered if r.metric == metric] or answered
     test = accuracy(r for r in own if r.split == "test")
     every = accuracy(own)
     assert every is not None  # `own` holds answered rows
     if test is None:
         return (
-            f"{every.rows} published measurements ({found.rule}): median error {every.median_abs_pct:.1f} %, all from "
-            "rows that constants were fitted on."
+            f"{every.rows} published measurements ({comparable.rule}): median error {every.median_abs_pct:.1f} %, "
+            "all from rows that constants were fitted on."
         )
     return (
-        f"{test.rows} published measurements that nothing was fitted on ({found.rule}): median error "
+        f"{test.rows} published measurements that nothing was fitted on ({comparable.rule}): median error "
         f"{test.median_abs_pct:.1f} %, {test.coverage_pct:.0f} % of them inside the interval."
     )
 

@@ -50,7 +50,7 @@ class ServeCase:
 
 
 def serve_case(raw: Mapping[str, Any], scenario: Scenario, search: str) -> ServeCase:
-    """Predict everything about a serving scenario. ScenarioError and its kin as `predict_serve`."""
+    """Predict everything about a serving scenario. Refusals as of `predict_serve`."""
     asked = predict_serve(scenario)
     twin, twin_note = served_twin(raw, load_model(scenario.model), asked.resolved.deployment.gpus)
     plan, plan_note = _plan(scenario, search)

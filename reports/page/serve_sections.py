@@ -83,10 +83,6 @@ def against_served(case: ServeCase) -> Section:
     return Section("against", "Against a dense model", against_lead(case), data, shown)
 
 
-def _active(p: ServePrediction) -> int:
-    return active_parameters(p.resolved.deployment.job.arch).with_input_embedding
-
-
 def _numbers(p: ServePrediction) -> dict[str, float | None]:
     arch = p.resolved.deployment.job.arch
     return {

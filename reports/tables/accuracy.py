@@ -73,13 +73,13 @@ def accuracy_markdown(summary: Summary, order: Ranking | None = None) -> str:
         ]
         lines += _markdown("", summary.of("all", metric), with_value=False)
         for dimension in summary.dimensions():
-            found = _counted(summary.of(dimension, metric))
-            if found:
+            counted = _counted(summary.of(dimension, metric))
+            if counted:
                 lines += [
                     "",
                     f"#### {_title(metric).capitalize()} by {dimension}",
                     "",
-                    *_markdown(dimension, found),
+                    *_markdown(dimension, counted),
                 ]
     return "\n".join(lines).replace("\n\n\n", "\n\n").strip() + "\n"
 

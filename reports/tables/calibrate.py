@@ -78,11 +78,11 @@ def proof_report(proof: Proof) -> Group:
     return Group(table, Text(line))
 
 
-def corrections_report(found: Sequence[Correction]) -> Table:
+def corrections_report(corrections: Sequence[Correction]) -> Table:
     """Factor and band of every deployment."""
     table = Table(title="corrections learned from own runs", title_justify="left")
     for name in ("deployment", "rows", "factor", "band %"):
         table.add_column(name, justify="left" if name == "deployment" else "right")
-    for c in found:
+    for c in corrections:
         table.add_row(c.deployment, str(c.rows), f"{c.factor:.3f}", f"{100.0 * c.half_width:.1f}")
     return table

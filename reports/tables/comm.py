@@ -16,25 +16,25 @@ from moesim.sim.transfer.predict import LOW_LATENCY_TOKENS, CommAnswer
 from moesim.sim.transfer.question import CommQuestion
 
 
-def comm_report(found: CommAnswer) -> RenderableType:
+def comm_report(answer: CommAnswer) -> RenderableType:
     """Time with its interval, algorithm, bandwidths, and what every kind of link carries."""
-    q, p = found.question, found.prediction
-    what = f"{q.op} of {_amount(q)} on {q.ranks} x {found.cluster.gpu.name} ({q.node}, {found.cluster.fabric})"
+    q, p = answer.question, answer.prediction
+    what = f"{q.op} of {_amount(q)} on {q.ranks} x {answer.cluster.gpu.name} ({q.node}, {answer.cluster.fabric})"
     table = Table(box=box.ROUNDED, show_header=False)
     table.add_row("time", f"{seconds(p.time_s)}   (90 % interval {seconds(p.low_s)} to {seconds(p.high_s)})")
     table.add_row("algorithm", p.algorithm + _why(q))
     table.add_row("algorithm bandwidth", f"{p.algbw_bytes_per_s / 1e9:.1f} GB/s")
     table.add_row("bus bandwidth", f"{p.busbw_bytes_per_s / 1e9:.1f} GB/s")
-    if found.traffic is not None:
-        t = found.traffic
+    if answer.traffic is not None:
+        t = answer.traffic
         table.add_row("copies per token", f"{t.node_copies:.2f} domains, {t.rank_copies:.2f} ranks")
         table.add_row("rows of the busiest rank", f"{t.imbalance:.2f} x the mean")
-        table.add_row("stretched by hot experts", f"{found.imbalance:.2f} x (the busiest link)")
-    name, carried = found.loads.bottleneck()
-    table.add_row("busiest link", f"{name}: {carried / MIB:.1f} MiB, {seconds(found.loads.seconds)} at its rate")
-    parts: list[RenderableType] = [Text(what, style="bold"), table, _loads(found)]
-    if found.together:
-        parts.append(_together(found.together))
+        table.add_row("stretched by hot experts", f"{answer.imbalance:.2f} x (the busiest link)")
+    name, carried = answer.loads.bottleneck()
+    table.add_row("busiest link", f"{name}: {carried / MIB:.1f} MiB, {seconds(answer.loads.seconds)} at its rate")
+    parts: list[RenderableType] = [Text(what, style="bold"), table, _loads(answer)]
+    if answer.together:
+        parts.append(_together(answer.together))
     if p.note:
         parts.append(Text(f"- {p.note}"))
     return Group(*parts)
@@ -54,11 +54,11 @@ def _amount(q: CommQuestion) -> str:
     return binary(q.size_bytes)
 
 
-def _loads(found: CommAnswer) -> Table:
+def _loads(answer: CommAnswer) -> Table:
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
     for i, title in enumerate(("links", "busiest", "mean", "rate", "busy")):
         table.add_column(title, justify="left" if i == 0 else "right")
-    for name, load in found.loads.summary().items():
+    for name, load in answer.loads.summary().items():
         table.add_row(
             name,
             f"{load['busiest_bytes'] / MIB:,.1f} MiB",

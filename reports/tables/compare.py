@@ -21,45 +21,45 @@ from moesim.sim.train.whole_run import TrainingRun
 _DAY = 86400.0
 
 
-def compare_report(found: Comparison) -> RenderableType:
+def compare_report(comparison: Comparison) -> RenderableType:
     """Everything a person asks about two models."""
-    parts: list[RenderableType] = [*(Text(line, style="bold") for line in found.verdicts()), _columns(found)]
-    if found.break_evens:
-        parts.append(_break_evens(found.break_evens))
-    if found.upcycling is not None:
-        parts.append(_upcycling(found.upcycling))
-    for column in found.columns:
+    parts: list[RenderableType] = [*(Text(line, style="bold") for line in comparison.verdicts()), _columns(comparison)]
+    if comparison.break_evens:
+        parts.append(_break_evens(comparison.break_evens))
+    if comparison.upcycling is not None:
+        parts.append(_upcycling(comparison.upcycling))
+    for column in comparison.columns:
         parts += [Text(f"- {column.name}: {note}") for note in column.notes]
         parts += [Text(f"- {column.name}, {section}: {why}") for section, why in column.refusals.items()]
     return Group(*parts)
 
 
-def _columns(found: Comparison) -> Table:
+def _columns(comparison: Comparison) -> Table:
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
     table.add_column("")
-    for column in found.columns:
+    for column in comparison.columns:
         table.add_column(column.name, justify="right", overflow="fold")
 
     def row(title: str, cell: Callable[[Column], str]) -> None:
-        cells = [cell(c) for c in found.columns]
+        cells = [cell(c) for c in comparison.columns]
         if any(cells):
             table.add_row(title, *cells)
 
     row("parameters", lambda c: count(float(c.parameters)))
     row("active per token", lambda c: count(float(c.active_parameters)))
     row("cluster", lambda c: c.cluster)
-    if any(c.train or "train" in c.refusals for c in found.columns):
-        _train_rows(row, found)
+    if any(c.train or "train" in c.refusals for c in comparison.columns):
+        _train_rows(row, comparison)
         table.add_section()
-    if any(c.serve or "serve" in c.refusals for c in found.columns):
-        _serve_rows(row, found)
+    if any(c.serve or "serve" in c.refusals for c in comparison.columns):
+        _serve_rows(row, comparison)
     return table
 
 
 Row = Callable[[str, Callable[[Column], str]], None]
 
 
-def _train_rows(row: Row, found: Comparison) -> None:
+def _train_rows(row: Row, comparison: Comparison) -> None:
     def of(cell: Callable[[TrainSide], str]) -> Callable[[Column], str]:
         return lambda c: cell(c.train) if c.train else "does not fit" if "train" in c.refusals else ""
 
@@ -70,7 +70,7 @@ def _train_rows(row: Row, found: Comparison) -> None:
     row("tokens/s", of(lambda s: f"{s.tokens_per_s:,.0f}"))
     row("MFU", of(lambda s: f"{s.mfu:.1%}"))
     row("memory per GPU", of(lambda s: f"{gib(s.memory_bytes)} of {gib(s.usable_bytes)} GiB"))
-    row("GPUs for the first's tokens/s", lambda c: _gpus(found, c, "train"))
+    row("GPUs for the first's tokens/s", lambda c: _gpus(comparison, c, "train"))
     row("$ per GPU-hour", of(lambda s: _usd(s.usd_per_gpu_hour)))
     row("$ per million tokens", of(lambda s: _usd(s.usd_per_million_tokens)))
     row("kWh per million tokens, GPUs alone", of(lambda s: three(s.kwh_per_million_tokens)))
@@ -83,7 +83,7 @@ def _train_rows(row: Row, found: Comparison) -> None:
     row("whole run, MWh with hosts and cooling", of_run(lambda r: three(r.facility_energy_mwh)))
 
 
-def _serve_rows(row: Row, found: Comparison) -> None:
+def _serve_rows(row: Row, comparison: Comparison) -> None:
     def of(cell: Callable[[ServeSide], str]) -> Callable[[Column], str]:
         return lambda c: cell(c.serve) if c.serve else "does not fit" if "serve" in c.refusals else ""
 
@@ -96,7 +96,7 @@ def _serve_rows(row: Row, found: Comparison) -> None:
         "weights, KV used per GPU",
         of(lambda s: f"{gib(s.weights_bytes)}, {gib(s.kv_bytes)} of {gib(s.usable_bytes)} GiB"),
     )
-    row("GPUs for the first's requests/s", lambda c: _gpus(found, c, "serve"))
+    row("GPUs for the first's requests/s", lambda c: _gpus(comparison, c, "serve"))
     row("$ per GPU-hour", of(lambda s: _usd(s.usd_per_gpu_hour)))
     row("$ per million tokens, input and output alike", of(lambda s: _usd(s.usd_per_million_tokens)))
     row("$ per million output tokens, prompts paid by them", of(lambda s: _usd(s.usd_per_million_output_tokens)))
@@ -104,8 +104,8 @@ def _serve_rows(row: Row, found: Comparison) -> None:
     row("most of the time", of(lambda s: f"{PART_TITLES.get(s.bottleneck, s.bottleneck)}, {s.bottleneck_share:.0%}"))
 
 
-def _gpus(found: Comparison, column: Column, section: str) -> str:
-    needed = found.gpus_for_same_work(column, section)
+def _gpus(comparison: Comparison, column: Column, section: str) -> str:
+    needed = comparison.gpus_for_same_work(column, section)
     return "" if needed is None else f"{needed:,}"
 
 
@@ -133,18 +133,18 @@ def _number(value: float) -> str:
     return f"{value:,.0f}" if value >= 100 else f"{value:.3g}"
 
 
-def _upcycling(found: Upcycling) -> Table:
-    title = f"{found.model} from scratch, and upcycled from {found.parent}"
+def _upcycling(upcycling: Upcycling) -> Table:
+    title = f"{upcycling.model} from scratch, and upcycled from {upcycling.parent}"
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False, title=title, title_justify="left")
     for name in ("", "tokens", "days", "$", "MWh with hosts and cooling"):
         table.add_column(name, justify="right" if name else "left")
     rows = (
-        ("from scratch", found.scratch),
-        ("upcycled, the parent being there", found.upcycled),
-        ("the parent, were it not", found.parent_run),
+        ("from scratch", upcycling.scratch),
+        ("upcycled, the parent being there", upcycling.upcycled),
+        ("the parent, were it not", upcycling.parent_run),
     )
     for name, run in rows:
         table.add_row(name, count(run.tokens), three(run.wall_s / _DAY), _usd(run.usd), three(run.facility_energy_mwh))
-    table.caption = f"{count(found.tokens_saved)} tokens saved: {found.note}"
+    table.caption = f"{count(upcycling.tokens_saved)} tokens saved: {upcycling.note}"
     table.caption_justify = "left"
     return table

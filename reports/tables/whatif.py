@@ -16,35 +16,37 @@ from moesim.sim.variation.whatif_train import WhatIf
 NOT_BOUGHT = ("price", "request rate", "clients", "prompt length", "global batch", "expert imbalance")
 
 
-def whatif_report(found: WhatIf, title: str) -> RenderableType:
+def whatif_report(answer: WhatIf, title: str) -> RenderableType:
     """The run as asked, every change, the roofline."""
-    each = found.usd_per_million_tokens
-    usd = "" if each is None else f", ${three(each)} per million tokens{_at(found.usd_per_hour)}"
-    memory = f"{gib(found.free_bytes)} GiB free" if found.free_bytes >= 0 else f"{gib(-found.free_bytes)} GiB too large"
-    head = f"step {seconds(found.step_time_s)}, {found.tokens_per_s:,.0f} tokens/s{usd}, {memory}"
-    return Group(Text(title, style="bold"), Text(head), _changes(found), _roofline(found))
+    each = answer.usd_per_million_tokens
+    usd = "" if each is None else f", ${three(each)} per million tokens{_at(answer.usd_per_hour)}"
+    memory = (
+        f"{gib(answer.free_bytes)} GiB free" if answer.free_bytes >= 0 else f"{gib(-answer.free_bytes)} GiB too large"
+    )
+    head = f"step {seconds(answer.step_time_s)}, {answer.tokens_per_s:,.0f} tokens/s{usd}, {memory}"
+    return Group(Text(title, style="bold"), Text(head), _changes(answer), _roofline(answer))
 
 
-def _changes(found: WhatIf) -> Table:
+def _changes(answer: WhatIf) -> Table:
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False, title="one thing changed at a time", title_justify="left")
     for name in ("what", "change", "step", "tokens/s", "tokens/$", "worth it up to", ""):
         table.add_column(name, justify="left" if name in ("what", "") else "right")
-    for knob, outcomes in found.by_knob():
+    for knob, outcomes in answer.by_knob():
         for i, o in enumerate(outcomes):
             cells = [knob if i == 0 else "", o.change, seconds(o.step_time_s), f"{o.speed_factor - 1.0:+.1%}"]
             cells.append(f"{o.value_factor - 1.0:+.1%}")
-            worth = _worth(found.usd_per_hour, o.speed_factor, knob)
+            worth = _worth(answer.usd_per_hour, o.speed_factor, knob)
             table.add_row(*cells, worth, "" if o.fits else "does not fit")
         table.add_section()
     return table
 
 
-def _roofline(found: WhatIf) -> Table:
+def _roofline(answer: WhatIf) -> Table:
     title = "roofline: where the seconds go, and what the data sheet alone would take"
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False, title=title, title_justify="left")
     for name in ("work", "busy", "FLOP/s", "HBM", "of its limit", "bound by"):
         table.add_column(name, justify="left" if name in ("work", "bound by") else "right")
-    for p in found.parts:
+    for p in answer.parts:
         if p.busy_s > 0.0:
             rates = [si(p.flops / p.busy_s, "FLOP/s") if p.flops else "", si(p.hbm_bytes / p.busy_s, "B/s")]
             limit = f"{p.floor_share:.0%}" if p.hbm_bytes else ""
@@ -61,23 +63,23 @@ def _worth(usd_per_hour: float | None, speed_factor: float, knob: str) -> str:
     return "" if usd_per_hour is None or knob in NOT_BOUGHT else f"${usd_per_hour * speed_factor:.2f} a GPU-hour"
 
 
-def serve_whatif_report(found: ServeWhatIf, title: str) -> RenderableType:
+def serve_whatif_report(answer: ServeWhatIf, title: str) -> RenderableType:
     """The deployment as asked, every change, the roofline of its decode steps."""
-    each = found.usd_per_million_output_tokens_at_most
-    usd = "" if each is None else f", ${three(each)} per million of them{_at(found.usd_per_hour)}"
+    each = answer.usd_per_million_output_tokens_at_most
+    usd = "" if each is None else f", ${three(each)} per million of them{_at(answer.usd_per_hour)}"
     head = (
-        f"first token {seconds(found.ttft_s)}, then {seconds(found.tpot_s)} a token; at most "
-        f"{three(found.tokens_per_s)} output tokens/s{usd}"
+        f"first token {seconds(answer.ttft_s)}, then {seconds(answer.tpot_s)} a token; at most "
+        f"{three(answer.tokens_per_s)} output tokens/s{usd}"
     )
-    return Group(Text(title, style="bold"), Text(head), _serve_changes(found), _serve_roofline(found))
+    return Group(Text(title, style="bold"), Text(head), _serve_changes(answer), _serve_roofline(answer))
 
 
-def _serve_changes(found: ServeWhatIf) -> Table:
+def _serve_changes(answer: ServeWhatIf) -> Table:
     title = "one thing changed at a time; latencies are those of the asked load, tokens/s what can be served at most"
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False, title=title, title_justify="left")
     for name in ("what", "change", "TTFT", "TPOT", "tokens/s", "tokens/$", "worth it up to"):
         table.add_column(name, justify="left" if name == "what" else "right")
-    for knob, outcomes in found.by_knob():
+    for knob, outcomes in answer.by_knob():
         for i, o in enumerate(outcomes):
             name = knob if i == 0 else ""
             if not o.fits:
@@ -89,17 +91,17 @@ def _serve_changes(found: ServeWhatIf) -> Table:
                 f"{o.speed_factor - 1.0:+.1%}",
                 f"{o.value_factor - 1.0:+.1%}",
             ]
-            table.add_row(name, o.change, *cells, _worth(found.usd_per_hour, o.speed_factor, knob))
+            table.add_row(name, o.change, *cells, _worth(answer.usd_per_hour, o.speed_factor, knob))
         table.add_section()
     return table
 
 
-def _serve_roofline(found: ServeWhatIf) -> Table:
-    title = f"roofline of the decode steps ({found.mean_batch:.0f} sequences in the mean)"
+def _serve_roofline(answer: ServeWhatIf) -> Table:
+    title = f"roofline of the decode steps ({answer.mean_batch:.0f} sequences in the mean)"
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False, title=title, title_justify="left")
     for name in ("work", "share of the step", "of the data sheet's limit"):
         table.add_column(name, justify="left" if name == "work" else "right")
-    for p in found.parts:
+    for p in answer.parts:
         if p.share >= 0.001:
             table.add_row(
                 PART_TITLES.get(p.part, p.part), f"{p.share:.1%}", f"{p.floor_share:.0%}" if p.floor_share else ""

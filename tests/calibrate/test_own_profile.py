@@ -132,8 +132,8 @@ def test_few_samples_are_named_not_fitted() -> None:
     from moesim.calibrate.own.profile import make_own_profile
 
     kept = [s for s in samples(1) if s.ask.op != "attention"][:60]
-    found = make_own_profile(kept, MACHINE, Path("s.csv"))
-    assert found["attention"] == {} and found["not_fitted"]
+    profile = make_own_profile(kept, MACHINE, Path("s.csv"))
+    assert profile["attention"] == {} and profile["not_fitted"]
 
 
 def test_proof_compares_what_was_measured_with_what_was_said_before(profile: str) -> None:
@@ -156,7 +156,7 @@ def test_proof_compares_what_was_measured_with_what_was_said_before(profile: str
 def test_proved_rows_are_read_by_validate(profile: str, tmp_path: Path) -> None:
     from moesim.calibrate.prove.proof import Proof, Proved
     from moesim.calibrate.prove.proved_rows import write_proved_rows
-    from moesim.calibrate.record.validate import validate_rows
+    from moesim.calibrate.record.validation import validate
 
     programs = cases(Scale(2))
     proved = []
@@ -170,7 +170,7 @@ def test_proved_rows_are_read_by_validate(profile: str, tmp_path: Path) -> None:
         )  # fmt: skip
     rows = tmp_path / "rows.csv"
     write_proved_rows(programs, Proof(tuple(proved)), profile, rows)
-    records = validate_rows(rows)
+    records = validate(rows).records
     assert len(records) == sum(case.mode == "train" for case in programs)
     for record in records:  # the same question, asked through the rows
         assert record.error_pct == pytest.approx(0.0, abs=1e-3), record.reason

@@ -145,22 +145,22 @@ HEADER = "model,gpu,gpus,seq_len,gbs,mbs,tp,pp,cp,stack,release,step_time_s"
 
 def own_rows(path: Path, factors: list[float]) -> Path:
     """Runs of one deployment that take `factors` times what is predicted."""
-    from moesim.calibrate.record.validate import validate_rows
+    from moesim.calibrate.record.validation import validate
 
     path.write_text(f"{HEADER}\n{ROW},\n")
-    predicted = validate_rows(path)[0].predicted
+    predicted = validate(path).records[0].predicted
     assert predicted is not None
     path.write_text("\n".join([HEADER, *(f"{ROW},{predicted * f}" for f in factors)]) + "\n")
     return path
 
 
 def test_own_rows_correct_their_deployment_and_no_other(tmp_path: Path) -> None:
-    found = learn(load_rows(own_rows(tmp_path / "mine.csv", [1.2, 1.25, 1.3])))
-    assert [c.rows for c in found] == [3]
-    assert found[0].factor == pytest.approx(1.25, rel=1e-6)
-    assert 0.0 < found[0].half_width < 0.1  # a band of its own, from its own runs
+    corrections = learn(load_rows(own_rows(tmp_path / "mine.csv", [1.2, 1.25, 1.3])))
+    assert [c.rows for c in corrections] == [3]
+    assert corrections[0].factor == pytest.approx(1.25, rel=1e-6)
+    assert 0.0 < corrections[0].half_width < 0.1  # a band of its own, from its own runs
     file = tmp_path / "corrections.json"
-    write_corrections(found, file)
+    write_corrections(corrections, file)
     job: dict[str, Any] = {
         "model": "llama-3.1-8b", "cluster": {"gpu": "H100", "gpus": 8}, "stack": "megatron-tuned",
         "train": {"global_batch": 64, "seq_len": 8192},

@@ -10,13 +10,13 @@ from moesim.calibrate.rows.files import published_rows
 
 
 @pytest.fixture(scope="module")
-def found() -> list[int]:
+def ranks() -> list[int]:
     """Layout ranks of the published choices for Llama 3.1 405B."""
     return [choice(row).layout_rank for row in candidates_of(["llama-3.1-405b"])]
 
 
-def test_the_published_layouts_of_llama_405b_are_among_our_best_ten(found: list[int]) -> None:
-    assert len(found) >= 2 and max(found) <= 10
+def test_the_published_layouts_of_llama_405b_are_among_our_best_ten(ranks: list[int]) -> None:
+    assert len(ranks) >= 2 and max(ranks) <= 10
 
 
 def test_a_choice_says_what_it_was_compared_with() -> None:
@@ -36,13 +36,13 @@ def test_choices_are_taken_by_rule() -> None:
 def test_pairs_are_counted_once_and_noise_apart() -> None:
     group = [Alternative(1.0, 2.0, ("a",)), Alternative(2.0, 1.0, ("b",)), Alternative(2.01, 4.0, ("c",))]
     same = [Alternative(1.0, 1.0, ("a",)), Alternative(3.0, 2.0, ("a",))]
-    found = order_of("x", [group, same])
-    assert (found.groups, found.pairs, found.right, found.close_pairs, found.close_right) == (1, 2, 1, 1, 1)
-    assert found.right_pct == 50.0 and found.close_right_pct == 100.0
+    order = order_of("x", [group, same])
+    assert (order.groups, order.pairs, order.right, order.close_pairs, order.close_right) == (1, 2, 1, 1, 1)
+    assert order.right_pct == 50.0 and order.close_right_pct == 100.0
 
 
 def test_training_runs_of_one_job_come_in_the_measured_order() -> None:
     """The small file; the sweeps take a minute and stand in the page."""
     groups = groups_of(published_rows()[0].rows, TRAINING_KEYS)
-    found = order_of("runs", answered(groups, "step_time_s"))
-    assert found.pairs >= 2 and found.right == found.pairs
+    order = order_of("runs", answered(groups, "step_time_s"))
+    assert order.pairs >= 2 and order.right == order.pairs

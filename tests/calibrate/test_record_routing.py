@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from moesim.traces.routing import BadTrace, Routing, busiest_over_mean, load_counts
+from moesim.traces.routing import BadTrace, Routing, load_counts
 
 torch = pytest.importorskip("torch", reason="the recorder watches torch models")
 
@@ -28,12 +28,12 @@ def text() -> bytes:
     import subprocess
     import unittest.case
 
-    found = []
+    docstrings = []
     for module in (argparse, asyncio.events, collections, datetime, decimal, pathlib, subprocess, unittest.case):
         for node in ast.walk(ast.parse(inspect.getsource(module))):
             if isinstance(node, ast.ClassDef | ast.FunctionDef):
-                found.append(ast.get_docstring(node) or "")
-    return "\n".join(found).encode("ascii", "ignore")
+                docstrings.append(ast.get_docstring(node) or "")
+    return "\n".join(docstrings).encode("ascii", "ignore")
 
 
 class ExpertBlock(torch.nn.Module):  # type: ignore[misc]  # torch is not read by mypy
@@ -109,7 +109,7 @@ def test_a_balancing_loss_shows_in_what_is_recorded(tmp_path: Path) -> None:
         counts = recorded(model, windows, tmp_path / "routing.npz")
         assert loss < 3.0  # nats per byte; guessing takes log(128) = 4.9
         assert (counts.sum(axis=1) == len(windows) * TOP_K).all()  # every pair of every token was seen
-        imbalance[balance] = float(busiest_over_mean(counts).mean())
+        imbalance[balance] = float((counts.max(axis=1) / counts.mean(axis=1)).mean())  # busiest expert over the mean
     assert imbalance[0.1] < 0.8 * imbalance[0.0]
     assert 1.0 <= imbalance[0.1] < 1.6
 

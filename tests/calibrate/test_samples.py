@@ -112,7 +112,7 @@ def test_every_kind_of_work_that_layers_count_is_measured() -> None:
     for device in ("cpu", "cuda"):
         works = [work_of(a) for a in default_plan(device, 1, quick=False) if a.op == "stream"]
         seen = {(w.kind, w.backward) for w in works if isinstance(w, Stream)}
-        kinds = (set(PASSES) | {"router", "loss"}) - {"act"}  # without a gate: only GPT-2 and its kin
+        kinds = (set(PASSES) | {"router", "loss"}) - {"act"}  # without a gate: only GPT-2 and models like it
         assert seen == {(kind, back) for kind in kinds for back in (False, True)}
 
 

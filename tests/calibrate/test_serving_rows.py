@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from moesim.calibrate.record.summary import summarise
-from moesim.calibrate.record.validate import validate_rows
+from moesim.calibrate.record.validation import validate
 from moesim.calibrate.rows.files import blinded, load_rows, published_rows
 from moesim.calibrate.rows.kinds import HIDDEN, SERVING
 from moesim.calibrate.rows.predict_serving import predict_serving_row
@@ -76,7 +76,7 @@ def test_validate_takes_a_file_of_serving_rows(tmp_path: Path) -> None:
     lines = [",".join(columns)] + [",".join(row[c] for c in columns) for row in (good, bad)]
     path.write_text("\n".join(lines) + "\n")
     assert load_rows(path).metrics == ("tpot_ms", "ttft_ms")
-    records = validate_rows(path)
+    records = validate(path).records
     assert [(r.id, r.metric, r.status) for r in records] == [
         ("a", "tpot_ms", "ok"), ("a", "ttft_ms", "ok"), ("b", "tpot_ms", "refused"), ("b", "ttft_ms", "refused"),
     ]  # fmt: skip

@@ -73,15 +73,16 @@ def test_two_ranks_measure_collectives_together(tmp_path: Path) -> None:
     asks = [ask("collective", kind, "fp32", bytes=4096, ranks=2) for kind in kinds]
     asks += [ask("overlap", phase, "fp32", side=32, gemms=2, bytes=4096, ranks=2) for phase in ("comm", "both")]
     asks.append(TINY[1])
-    found = measure(machine(), {2: asks}, 60.0, tmp_path / "s.csv", rounds=1)
-    assert not found.failures
-    assert {s.ask for s in found.samples} | {a for a in asks if f"{a.op}/{a.phase}" in str(found.skipped)} == set(asks)
-    assert all(s.ranks == 2 for s in found.samples) and len(found.samples) >= 5
+    outcome = measure(machine(), {2: asks}, 60.0, tmp_path / "s.csv", rounds=1)
+    assert not outcome.failures
+    skipped = {a for a in asks if f"{a.op}/{a.phase}" in str(outcome.skipped)}
+    assert {s.ask for s in outcome.samples} | skipped == set(asks)
+    assert all(s.ranks == 2 for s in outcome.samples) and len(outcome.samples) >= 5
 
 
 def test_a_budget_that_is_spent_leaves_the_rest_for_next_time(tmp_path: Path) -> None:
-    found = measure(machine(), {1: TINY}, 1e-9, tmp_path / "s.csv", rounds=1)
-    assert found.samples == [] and found.not_reached == len(TINY)
+    outcome = measure(machine(), {1: TINY}, 1e-9, tmp_path / "s.csv", rounds=1)
+    assert outcome.samples == [] and outcome.not_reached == len(TINY)
 
 
 def test_a_killed_calibration_goes_on_where_it_was(tmp_path: Path) -> None:
@@ -98,9 +99,9 @@ def test_a_killed_calibration_goes_on_where_it_was(tmp_path: Path) -> None:
     kept = table.read_bytes()
     kept = kept[: kept.rfind(b"\n") + 1]
     done = [s.ask for s in load_samples(table)] if kept == table.read_bytes() else []
-    found = measure(machine(), {1: TINY[:3]}, 30.0, table, rounds=1)
+    outcome = measure(machine(), {1: TINY[:3]}, 30.0, table, rounds=1)
     assert table.read_bytes().startswith(kept)
-    assert found.resumed >= 4 and (not done or found.samples[0].ask == done[0])
+    assert outcome.resumed >= 4 and (not done or outcome.samples[0].ask == done[0])
 
 
 def _forward(rank: int, crew: Crew, rendezvous: str, case: Case, out: Any) -> None:
@@ -149,6 +150,6 @@ def test_experts_on_two_ranks_give_what_one_rank_gives() -> None:
 
 def test_asks_that_no_rank_can_run_are_listed_not_raised(tmp_path: Path) -> None:
     impossible: list[Ask] = [ask("gemm", "forward", "fp32", m=2**20, n=2**20, k=2**20), TINY[1]]
-    found = measure(machine(), {1: impossible}, 30.0, tmp_path / "s.csv", rounds=1)
-    assert list(found.skipped) == ["gemm/forward/fp32 with 1 ranks"] and not found.failures
-    assert [s.ask for s in found.samples] == [TINY[1]]
+    outcome = measure(machine(), {1: impossible}, 30.0, tmp_path / "s.csv", rounds=1)
+    assert list(outcome.skipped) == ["gemm/forward/fp32 with 1 ranks"] and not outcome.failures
+    assert [s.ask for s in outcome.samples] == [TINY[1]]

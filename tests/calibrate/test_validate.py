@@ -5,13 +5,15 @@ from __future__ import annotations
 import csv
 import io
 import re
+from collections.abc import Sequence
 from importlib.resources import files
 from pathlib import Path
 
 import pytest
 
 from moesim.calibrate.record.summary import accuracy, summarise
-from moesim.calibrate.record.validate import Record, family_of, source_of, validate_files, validate_rows, write_records
+from moesim.calibrate.record.validate import Record, family_of, source_of, validate_files, write_records
+from moesim.calibrate.record.validation import validate
 from moesim.calibrate.rows import outcomes as predicting
 from moesim.calibrate.rows.files import BadRows, blinded, load_rows, measured, published_rows
 from moesim.calibrate.rows.kinds import HIDDEN, SERVING, TABLES, TRAINING
@@ -34,14 +36,14 @@ def own_file(tmp_path: Path) -> Path:
     return path
 
 
-def written(records: list[Record]) -> list[dict[str, str]]:
+def written(records: Sequence[Record]) -> list[dict[str, str]]:
     handle = io.StringIO()
     write_records(records, handle)
     return list(csv.DictReader(io.StringIO(handle.getvalue())))
 
 
 def test_one_line_per_row_and_metric_in_order(own_file: Path) -> None:
-    lines = written(validate_rows(own_file))
+    lines = written(validate(own_file).records)
     assert [line["id"] for line in lines] == ["a", "a", "b", "b", "c", "c", "d", "d", "5", "5"]
     assert [line["metric"] for line in lines] == list(TRAINING.metrics) * 5
     assert [line["split"] for line in lines[::2]] == ["fit", "test", "stress", "test", "own"]
@@ -58,7 +60,7 @@ def test_one_line_per_row_and_metric_in_order(own_file: Path) -> None:
 
 
 def test_memory_has_its_assumed_band(own_file: Path) -> None:
-    line = written(validate_rows(own_file))[1]
+    line = written(validate(own_file).records)[1]
     assert float(line["high"]) / float(line["predicted"]) == pytest.approx(1 + MEMORY_BAND)
 
 
@@ -75,7 +77,7 @@ def test_predictions_are_blind(tmp_path: Path) -> None:
                 writer = csv.DictWriter(handle, list(file.rows[0]))
                 writer.writeheader()
                 writer.writerows(rows)
-        seen, blind = (written(validate_rows(p)) for p in paths)
+        seen, blind = (written(validate(p).records) for p in paths)
         assert [[line[c] for c in columns] for line in seen] == [[line[c] for c in columns] for line in blind]
 
 
@@ -94,15 +96,15 @@ def test_equal_questions_are_predicted_once(own_file: Path, monkeypatch: pytest.
         return original(row)
 
     monkeypatch.setattr(predicting, "predict_workload", counting)
-    validate_rows(own_file)
+    validate(own_file)
     assert len(asked) == 4
 
 
 def test_two_processes_give_the_same_bytes_as_one(own_file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    alone = written(validate_rows(own_file))
+    alone = written(validate(own_file).records)
     monkeypatch.setattr(predicting, "_PARALLEL_FROM", 0)
     steps: list[tuple[int, int]] = []
-    together = written(validate_rows(own_file, workers=2, progress=lambda done, total: steps.append((done, total))))
+    together = written(validate(own_file, workers=2, progress=lambda *done: steps.append(done)).records)
     assert together == alone
     assert steps == [(1, 4), (2, 4), (3, 4), (4, 4)]
 
@@ -138,7 +140,7 @@ def test_bad_files(text: str, part: str, tmp_path: Path) -> None:
 def test_a_file_without_metric_columns_is_predicted(tmp_path: Path) -> None:
     path = tmp_path / "own.csv"
     path.write_text("\ufeffmodel,gpu,gpus,seq_len,gbs,dp\r\nmistral-7b,H100,8,4096,64,8\r\n\r\n", encoding="utf-8")
-    (record,) = validate_rows(path)
+    (record,) = validate(path).records
     assert (record.id, record.split, record.metric, record.status) == ("1", "own", "step_time_s", "ok")
     assert summarise([record]).lines == ()
 
@@ -154,8 +156,8 @@ def test_a_file_without_metric_columns_is_predicted(tmp_path: Path) -> None:
     ],
 )
 def test_measured(text: str, value: float | None, note: str) -> None:
-    found, why = measured({"step_time_s": text}, "step_time_s")
-    assert found == value
+    number, why = measured({"step_time_s": text}, "step_time_s")
+    assert number == value
     assert note in why and bool(note) == bool(why)
 
 
@@ -169,15 +171,15 @@ def record(predicted: float | None, value: float | None, split: str = "fit", **g
 
 
 def test_statistics_by_hand() -> None:
-    found = accuracy([record(1.1, 1.0), record(0.8, 1.0), record(1.0, 1.0), record(1.0, None), record(None, 1.0)])
-    assert found is not None
-    assert found.rows == 3
-    assert found.median_abs_pct == pytest.approx(10.0)
-    assert found.mean_abs_pct == pytest.approx(10.0)
-    assert found.p90_abs_pct == pytest.approx(18.0)  # linear between 10 and 20
-    assert found.median_bias_pct == pytest.approx(0.0)
-    assert found.mean_bias_pct == pytest.approx(-10.0 / 3)
-    assert found.coverage_pct == pytest.approx(200.0 / 3)
+    errors = accuracy([record(1.1, 1.0), record(0.8, 1.0), record(1.0, 1.0), record(1.0, None), record(None, 1.0)])
+    assert errors is not None
+    assert errors.rows == 3
+    assert errors.median_abs_pct == pytest.approx(10.0)
+    assert errors.mean_abs_pct == pytest.approx(10.0)
+    assert errors.p90_abs_pct == pytest.approx(18.0)  # linear between 10 and 20
+    assert errors.median_bias_pct == pytest.approx(0.0)
+    assert errors.mean_bias_pct == pytest.approx(-10.0 / 3)
+    assert errors.coverage_pct == pytest.approx(200.0 / 3)
     assert accuracy([record(1.0, None)]) is None
 
 
@@ -237,4 +239,4 @@ def test_published_files_name_no_workplace() -> None:
 
 
 def test_own_files_and_published_files_take_the_same_way(own_file: Path) -> None:
-    assert written(validate_files((load_rows(own_file),))) == written(validate_rows(own_file))
+    assert written(validate_files((load_rows(own_file),))) == written(validate(own_file).records)

@@ -18,7 +18,7 @@ _OPTIONS = (
 # reports from inside the page: how wide it is, what sticks out of it, and what it says
 _PROBE = """<script>
 addEventListener("load", () => {
-  const found = {};
+  const seen = {};
   for (const frame of document.querySelectorAll("iframe")) {
     const doc = frame.contentDocument, root = doc.documentElement, out = [];
     for (const e of doc.querySelectorAll("body *")) {
@@ -26,9 +26,9 @@ addEventListener("load", () => {
       if (box.width && box.right > root.clientWidth + 1 && !scrolls) out.push(e.className + ": " + e.textContent.trim().slice(0, 60));
     }
     const pictures = [...doc.images].every(i => i.complete && i.naturalWidth > 0);
-    found[frame.id] = {width: root.scrollWidth, room: root.clientWidth, height: root.scrollHeight, out: out.slice(0, 5), pictures, text: doc.body.innerText};
+    seen[frame.id] = {width: root.scrollWidth, room: root.clientWidth, height: root.scrollHeight, out: out.slice(0, 5), pictures, text: doc.body.innerText};
   }
-  document.getElementById("found").textContent = JSON.stringify(found);
+  document.getElementById("seen").textContent = JSON.stringify(seen);
 });
 </script>"""  # noqa: E501  # JavaScript
 
@@ -57,11 +57,11 @@ def look(page: str, widths: tuple[int, ...], folder: Path) -> tuple[dict[int, Lo
         for w in widths
     )
     probe = folder / "probe.html"
-    probe.write_text(f'<!DOCTYPE html>{_PROBE}<pre id="found"></pre>{frames}', encoding="utf-8")
+    probe.write_text(f'<!DOCTYPE html>{_PROBE}<pre id="seen"></pre>{frames}', encoding="utf-8")
     said = _run(folder, "--dump-dom", probe.as_uri())
-    found = re.search(r'<pre id="found">(.*?)</pre>', said.stdout, re.DOTALL)
-    assert found is not None, said.stderr[-2000:]
-    seen = json.loads(html.unescape(found[1]))
+    match = re.search(r'<pre id="seen">(.*?)</pre>', said.stdout, re.DOTALL)
+    assert match is not None, said.stderr[-2000:]
+    seen = json.loads(html.unescape(match[1]))
     looks = {
         w: Look(v["width"], v["room"], v["height"], v["out"], v["pictures"], v["text"])
         for w in widths

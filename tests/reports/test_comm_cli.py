@@ -17,24 +17,24 @@ MOE = [*BASE, "--op", "moe_dispatch", "--tokens", "4096", "--hidden", "7168", "-
 
 def _json(capsys: pytest.CaptureFixture[str], arguments: list[str]) -> dict[str, Any]:
     assert run([*arguments, "--json"]) == 0
-    found: dict[str, Any] = json.loads(capsys.readouterr().out)
-    return found
+    answer: dict[str, Any] = json.loads(capsys.readouterr().out)
+    return answer
 
 
 def test_json_has_what_scripts_need(capsys: pytest.CaptureFixture[str]) -> None:
-    found = _json(capsys, [*BASE, "--op", "all_to_all", "--bytes", "64MiB"])
+    answer = _json(capsys, [*BASE, "--op", "all_to_all", "--bytes", "64MiB"])
     for key in ("time_s", "low_s", "high_s", "algorithm", "algbw_bytes_per_s", "busbw_bytes_per_s", "bytes_per_rank"):
-        assert found[key]
-    assert found["bottleneck_link"].endswith("nic0")
-    assert found["fluid_s"] == pytest.approx(1.174e-3, rel=1e-3)
-    assert found["time_s"] >= found["fluid_s"]
-    assert found["link_load"]["NIC out"]["busy_s"] == pytest.approx(found["fluid_s"])
+        assert answer[key]
+    assert answer["bottleneck_link"].endswith("nic0")
+    assert answer["fluid_s"] == pytest.approx(1.174e-3, rel=1e-3)
+    assert answer["time_s"] >= answer["fluid_s"]
+    assert answer["link_load"]["NIC out"]["busy_s"] == pytest.approx(answer["fluid_s"])
 
 
 def test_every_collective_names_its_busiest_link(capsys: pytest.CaptureFixture[str]) -> None:
     for op in ("all_reduce", "all_gather", "reduce_scatter", "broadcast", "send"):
-        found = _json(capsys, [*BASE, "--op", op, "--bytes", "1GiB"])
-        assert found["bottleneck_link"] and found["link_load"]["NIC out"]["busy_s"] > 0.0, op
+        answer = _json(capsys, [*BASE, "--op", op, "--bytes", "1GiB"])
+        assert answer["bottleneck_link"] and answer["link_load"]["NIC out"]["busy_s"] > 0.0, op
     ring = _json(capsys, ["comm", "--cluster", "dgx-a100", "--ranks", "8", "--op", "all_reduce", "--bytes", "1GiB"])
     assert ring["algorithm"] == "ring" and ring["time_s"] >= ring["fluid_s"]
     assert ring["fluid_s"] == pytest.approx(2.0 * 7 / 8 * 2**30 / 300e9)
@@ -107,8 +107,8 @@ def test_results_come_back_the_way_tokens_went(capsys: pytest.CaptureFixture[str
 @pytest.mark.parametrize("seed", ["0", "7", "22"])
 def test_few_tokens_and_hot_experts_divide_by_nothing(capsys: pytest.CaptureFixture[str], seed: str) -> None:
     tiny = ["comm", "--cluster", "hgx-h800", "--op", "moe_dispatch", "--ranks", "2", "--tokens", "1", "--hidden", "8"]
-    found = _json(capsys, [*tiny, "--top-k", "1", "--experts", "2", "--skew", "1", "--seed", seed])
-    assert 0.0 < found["time_s"] < 1e-3
+    answer = _json(capsys, [*tiny, "--top-k", "1", "--experts", "2", "--skew", "1", "--seed", seed])
+    assert 0.0 < answer["time_s"] < 1e-3
 
 
 @pytest.mark.parametrize(

@@ -39,12 +39,17 @@ def test_json_is_complete_and_the_same_twice(capsys: pytest.CaptureFixture[str],
         assert run(["compare", str(served), "--twin", "iso-quality", "--json"]) == 0
         answers.append(capsys.readouterr().out)
     assert answers[0] == answers[1]
-    found = json.loads(answers[0])
-    assert [c["serve"]["gpus"] for c in found["columns"]] == [2, 2]
-    assert found["quality"][0]["low"] < found["quality"][0]["parameters"] < found["quality"][0]["high"]
-    for point in found["break_even"]:
+    comparison = json.loads(answers[0])
+    assert [c["serve"]["gpus"] for c in comparison["columns"]] == [2, 2]
+    assert comparison["quality"][0]["low"] < comparison["quality"][0]["parameters"] < comparison["quality"][0]["high"]
+    for point in comparison["break_even"]:
         assert point["answer"] and point["low"] <= point["high"]
-    assert {p["axis"] for p in found["break_even"]} >= {"clients at once", "prompt length", "HBM bandwidth", "traffic"}
+    assert {p["axis"] for p in comparison["break_even"]} >= {
+        "clients at once",
+        "prompt length",
+        "HBM bandwidth",
+        "traffic",
+    }
 
 
 def test_the_table_of_a_deployment_says_where_the_other_wins(capsys: pytest.CaptureFixture[str], served: Path) -> None:

@@ -76,9 +76,9 @@ JOB = {
 @pytest.mark.parametrize("gpus", [(8,), (8, 16)])
 def test_the_front_of_a_plan_is_drawn_the_same_every_time(gpus: tuple[int, ...], tmp_path: Path) -> None:
     given = {"tp": (1,), "vpp": (1,), "micro_batch": (1, 2), "recompute": ("none",), "etp": (1,)}
-    found = plan_train(JOB, gpus=gpus, given=given, effort=Effort(top=3))
+    plan = plan_train(JOB, gpus=gpus, given=given, effort=Effort(top=3))
     pictures = []
     for name in ("a.svg", "b.svg"):
-        write_plan_figure(found, tmp_path / name)
+        write_plan_figure(plan, tmp_path / name)
         pictures.append((tmp_path / name).read_bytes())
     assert pictures[0] == pictures[1] and len(pictures[0]) > 5_000

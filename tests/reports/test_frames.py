@@ -33,23 +33,23 @@ SERVED: dict[str, Any] = {
 
 
 def test_a_plan_has_a_row_per_layout_best_first() -> None:
-    found = plan_train(JOB, given={"tp": (1,), "cp": (1,), "micro_batch": (1,)}, effort=Effort(4))
-    frame = frames.plan(found)
-    assert len(frame) == len(found.options) >= 4
+    plan = plan_train(JOB, given={"tp": (1,), "cp": (1,), "micro_batch": (1,)}, effort=Effort(4))
+    frame = frames.plan(plan)
+    assert len(frame) == len(plan.options) >= 4
     assert frame["step_time_s"].is_monotonic_increasing and frame["why"][0].startswith("best")
 
 
 def test_a_sweep_keeps_failing_points() -> None:
-    found = sweep(JOB, {"layout.ep": (2, 3, 4)})
-    frame = frames.sweep(found)
+    points = sweep(JOB, {"layout.ep": (2, 3, 4)})
+    frame = frames.sweep(points)
     assert list(frame["layout.ep"]) == [2, 3, 4] and list(frame["error"].notna()) == [False, True, False]
-    assert list(frame.columns) == [*found.names, *found.results]
+    assert list(frame.columns) == [*points.names, *points.results]
 
 
 def test_what_if_and_step_and_run() -> None:
-    found = whatif_train(JOB)
-    frame = frames.whatif(found)
-    assert len(frame) == len(found.outcomes) and frame["tokens_per_s_factor"][0] == found.outcomes[0].speed_factor
+    answer = whatif_train(JOB)
+    frame = frames.whatif(answer)
+    assert len(frame) == len(answer.outcomes) and frame["tokens_per_s_factor"][0] == answer.outcomes[0].speed_factor
     p = predict_train(JOB)
     assert frames.train(p).sum() == pytest.approx(p.step_time_s)
     run = training_run(p, 1e11)
@@ -57,14 +57,14 @@ def test_what_if_and_step_and_run() -> None:
 
 
 def test_a_comparison_has_a_column_per_model() -> None:
-    found = compare([{**JOB, **{"serve": SERVED["serve"], "layout": {"tp": 2, "ep": 2}}}], twin="iso-active")
-    frame = frames.compare(found)
-    assert list(frame.columns) == [c.name for c in found.columns]
-    first = found.columns[0]
+    comparison = compare([{**JOB, **{"serve": SERVED["serve"], "layout": {"tp": 2, "ep": 2}}}], twin="iso-active")
+    frame = frames.compare(comparison)
+    assert list(frame.columns) == [c.name for c in comparison.columns]
+    first = comparison.columns[0]
     assert first.train is not None and first.serve is not None
     assert frame.loc["train.step_time_s", first.name] == first.train.step_time_s
     assert frame.loc["serve.gpus_for_same_work", first.name] == first.serve.gpus
-    points = frames.break_evens(found)
+    points = frames.break_evens(comparison)
     assert set(points["section"]) == {"train", "serve"} and points["answer"].str.len().min() > 10
 
 
@@ -79,9 +79,9 @@ def test_serving_plans_and_fleets_are_tables_too() -> None:
     requests = {"kind": "poisson", "rate_per_s": 5, "count": 100, "input_tokens": 500, "output_tokens": 60}
     job = {"model": "mixtral-8x7b", "cluster": {"node": "dgx-h100", "gpus": 2}, "layout": {"tp": 2},
            "serve": {"engine": "vllm", "requests": requests}}  # fmt: skip
-    found = plan_serve(job, given={"pools": ("no",), "pp": (1,)})
-    assert list(frames.plan(found)["gpus"]) == [2] * len(found.options)
-    assert frames.front(found)["tokens_per_s_per_user"].is_monotonic_increasing
+    plan = plan_serve(job, given={"pools": ("no",), "pp": (1,)})
+    assert list(frames.plan(plan)["gpus"]) == [2] * len(plan.options)
+    assert frames.front(plan)["tokens_per_s_per_user"].is_monotonic_increasing
     sized = frames.fleet(plan_fleet(job, (Hour(20.0),) * 24, FleetAsk(given={"tp": (2,), "pools": ("no",)})))
     assert (sized["usd.rent, autoscaled"] <= sized["usd.rent, fixed"]).all()
     assert {"tpot_s", "tokens_per_usd"} <= set(frames.whatif(whatif_serve(job)))

@@ -27,11 +27,11 @@ def served(tmp_path: Path) -> Path:
 
 def test_json_has_what_scripts_need(capsys: pytest.CaptureFixture[str], served: Path) -> None:
     assert run(["serve", str(served), "--json"]) == 0
-    found = json.loads(capsys.readouterr().out)
-    assert found["ttft_s"]["mean"] > 0 and found["tpot_s"]["p99"] >= found["tpot_s"]["p50"] > 0
-    assert found["label"] == "stable" and found["kv_blocks"] > 0
-    assert found["cost"]["usd_per_million_output_tokens"] > 0
-    times = found["over_time"]["time_s"]
+    answer = json.loads(capsys.readouterr().out)
+    assert answer["ttft_s"]["mean"] > 0 and answer["tpot_s"]["p99"] >= answer["tpot_s"]["p50"] > 0
+    assert answer["label"] == "stable" and answer["kv_blocks"] > 0
+    assert answer["cost"]["usd_per_million_output_tokens"] > 0
+    times = answer["over_time"]["time_s"]
     assert times == sorted(times)
 
 

@@ -9,12 +9,29 @@ from hypothesis import strategies as st
 
 from moesim.hwmodels.cluster import build_cluster
 from moesim.hwmodels.facts import FactError
-from moesim.hwmodels.fairshare import finish_s, max_min_rates
+from moesim.hwmodels.fairshare import Paths, Rates, max_min_rates
 from moesim.hwmodels.topology import build_topology
 from moesim.hwmodels.traffic import exchange_loads, uniform
 from moesim.sim.clock.flows import Transfer, run_transfers
 
 MIB64 = 64.0 * 2**20
+
+
+def finish_s(paths: Paths, sizes_bytes: Rates, capacity: Rates) -> Rates:
+    """When each flow is done if all start together: rates are solved again at every finish."""
+    remaining, done = sizes_bytes.astype(float).copy(), np.zeros(len(sizes_bytes))
+    clock = 0.0
+    active = remaining > 0
+    while active.any():
+        rates = np.zeros(len(remaining))
+        rates[active] = max_min_rates(paths[active], capacity)
+        step = float((remaining[active] / rates[active]).min())
+        clock += step
+        remaining[active] -= rates[active] * step
+        finished = active & (remaining <= 1e-9 * sizes_bytes)
+        done[finished] = clock
+        active &= ~finished
+    return done
 
 
 def test_a_lone_flow_takes_latency_plus_bytes_over_bandwidth() -> None:
