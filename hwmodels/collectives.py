@@ -55,7 +55,10 @@ def ring_steps(kind: CommKind, ranks: int) -> int:
 
 
 def wire_bytes(kind: CommKind, ranks: int, size_bytes: float) -> float:
-    """Bytes that one rank sends; `size_bytes` is the buffer of the whole operation, as in `work.Comm`."""
+    """Bytes that one rank sends; `size_bytes` is the buffer of the whole operation, as in `work.Comm`.
+
+    The factors of nccl-tests (doc/PERFORMANCE.md): 2 (n-1)/n for an all-reduce, (n-1)/n for gathers and all-to-all.
+    """
     if kind in ("send", "broadcast"):
         return size_bytes
     share = (ranks - 1) / ranks
@@ -93,7 +96,7 @@ def _messages_s(kind: CommKind, ranks: int, size_bytes: float, link_bytes_per_s:
 
 
 def domain_nvls_s(ranks: int, size_bytes: float, link_bytes_per_s: float, fit: CollectiveFit) -> float:
-    """Seconds of an all-reduce in the switches: S (1 + 1/n) bytes on every GPU's link."""
+    """Seconds of an all-reduce in the switches (NVLink SHARP): S (1 + 1/n) bytes on every GPU's link; 0 as the ring."""
     if ranks <= 1 or size_bytes <= 0.0:
         return 0.0
     wire_s = size_bytes * (1.0 + 1.0 / ranks) / (link_bytes_per_s * fit.nvls_efficiency)

@@ -90,7 +90,10 @@ def load_exchange_fit(generation: str) -> ExchangeFit:
 
 
 def exchange_s(work: ExpertExchange, cluster: Cluster, fit: ExchangeFit | None = None) -> float:
-    """Seconds of one dispatch, combine or prepare on its own; 0 for one rank or no tokens."""
+    """Seconds of one dispatch, combine or prepare on its own; 0 for one rank or no tokens.
+
+    FactError for a kernel that we do not know, or several domains without NICs.
+    """
     if work.group.ranks <= 1 or work.tokens <= 0:
         return 0.0
     kernel = _KERNELS.get(work.kernel)

@@ -1,4 +1,8 @@
-"""Answers as pandas objects, for notebooks and scripts: one row per alternative, SI units in the names."""
+"""Answers as pandas objects, for notebooks and scripts: one row per alternative, units in the names.
+
+_s seconds, _bytes bytes, _w watts, _mwh megawatt-hours, usd US dollars; rates per second. Dollars are None where no
+price is known. Nothing is predicted again: each function lays out an answer that a verb gave.
+"""
 
 from __future__ import annotations
 
@@ -30,22 +34,36 @@ def _frame(rows: Iterable[Mapping[str, Any]]) -> pd.DataFrame:
 
 
 def plan(plan: Plan | ServePlan) -> pd.DataFrame:
-    """Layouts or deployments of a search, best first: degrees, seconds, rates, dollars."""
+    """Layouts or deployments of a search, one row each, best first by the plan's objective.
+
+    Training: gpus, degrees of parallelism, micro_batch, recompute, step_time_s, bound_s (no schedule is faster),
+    memory_bytes of the fullest GPU, tokens_per_s of all GPUs, dollars. Serving: gpus, shape of a replica, mean and 90 %
+    ttft_s and tpot_s, goodput_per_s (requests within the limits), dollars. `why`: what it loses by against the best.
+    """
     return _frame(option.to_dict() for option in plan.options)
 
 
 def sweep(sweep: Sweep) -> pd.DataFrame:
-    """One row per point: settings, then results."""
+    """One row per combination of settings, in the sweep's order: a column per setting, then one per result.
+
+    A point that could not be predicted has no results; its column `error` says why.
+    """
     return _frame(sweep.rows).reindex(columns=[*sweep.names, *sweep.results])
 
 
 def front(plan: ServePlan) -> pd.DataFrame:
-    """Deployments and numbers of clients that nothing beats in tokens/s of a user and of a GPU."""
+    """Deployments and numbers of clients that nothing beats in both tokens_per_s_per_user and tokens_per_s_per_gpu.
+
+    One row each: gpus, deployment, clients, both rates in output tokens per second, mean ttft_s.
+    """
     return _frame(point.to_dict() for point in plan.front)
 
 
 def fleet(fleet: Fleet) -> pd.DataFrame:
-    """One row per year: replicas, GPUs, racks, kW, and dollars by choice."""
+    """One row per year from year 0: peak_per_s (requests), fixed_replicas, gpus, servers, racks, power_w, MWh.
+
+    Dollars of the year by way of paying stand in columns `usd.<choice>`. Replicas by hour are in the record alone.
+    """
     rows = []
     for year in fleet.years:
         record = year.to_dict()
@@ -55,12 +73,20 @@ def fleet(fleet: Fleet) -> pd.DataFrame:
 
 
 def whatif(answer: WhatIf | ServeWhatIf) -> pd.DataFrame:
-    """One row per change, the one that matters most first."""
+    """One row per change, the one that matters most for tokens per dollar first.
+
+    knob and change; with the change step_time_s (serving: mean ttft_s and tpot_s) and tokens_per_usd; whether it fits
+    into memory; tokens_per_s_factor over the run as asked.
+    """
     return _frame(answer.to_dict()["outcomes"])
 
 
 def compare(comparison: Comparison) -> pd.DataFrame:
-    """One column per model; rows are figures of training and serving, named section.figure."""
+    """One column per model; rows are figures of training and serving, named section.figure (train.step_time_s).
+
+    A section that could not be predicted has a row section.refusal that says why, and no others. `gpus_for_same_work`:
+    GPUs of this model that do the work of the first one's.
+    """
     import pandas as pd
 
     columns = {}
@@ -86,7 +112,10 @@ def _flat(prefix: str, record: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def break_evens(comparison: Comparison) -> pd.DataFrame:
-    """One row per axis: range searched, values where the winner changes, and the answer as a sentence."""
+    """One row per pair of models and axis: where the winner changes.
+
+    low and high bound what was searched, crossings lists the values, all in the axis's `unit`; `answer` is a sentence.
+    """
     keys = ("section", "axis", "unit", "first", "other", "low", "high", "answer", "note")
     return _frame(
         {**{key: getattr(b, key) for key in keys}, "crossings": [c.value for c in b.crossings]}
@@ -95,21 +124,28 @@ def break_evens(comparison: Comparison) -> pd.DataFrame:
 
 
 def train(prediction: Prediction) -> pd.Series[float]:
-    """Where a step goes: seconds by category; they sum to the step."""
+    """Seconds of one step by category (gemm, ep_comm, bubble, ...), of the mean rank; they sum to step_time_s."""
     import pandas as pd
 
     return pd.Series(prediction.breakdown_s, name="seconds")
 
 
 def run(run: TrainingRun) -> pd.Series[Any]:
-    """A whole training run: days, dollars, energy, failures."""
+    """A whole training run as one column: tokens, steps, days and wall_s, gpu_hours, usd, MWh, co2_tonnes, failures.
+
+    goodput is the share of wall_s that trains, between 0 and 1; failures are those expected.
+    """
     import pandas as pd
 
     return pd.Series(run.to_dict(), name="run")
 
 
 def serve(prediction: ServePrediction) -> pd.DataFrame:
-    """One row per request, as the clients see it: arrival, tokens, seconds to the first and to the last token."""
+    """One row per simulated request in order of arrival, those of the warm-up included, as the clients see it.
+
+    arrival_s since the start; input_tokens and output_tokens; ttft_s and e2e_s: seconds from arrival to the first and
+    to the last token.
+    """
     log, seen = prediction.run.log, latencies_of(prediction.run)
     return _frame(
         {"arrival_s": a, "input_tokens": p, "output_tokens": o, "ttft_s": f, "e2e_s": e}

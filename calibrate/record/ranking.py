@@ -31,7 +31,7 @@ class Ranking:
 
 
 def spearman(first: Sequence[float], second: Sequence[float]) -> float:
-    """Rank correlation of two equally long sequences; ties rank by order of appearance."""
+    """Spearman's rank correlation of two equally long sequences, -1 to 1; ties rank by order of appearance."""
     a, b = _ranks(first), _ranks(second)
     n = len(a)
     return 1.0 - 6.0 * sum((x - y) ** 2 for x, y in zip(a, b, strict=True)) / (n * (n * n - 1)) if n > 1 else 1.0

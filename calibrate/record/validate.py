@@ -20,17 +20,17 @@ _NEW_MOE = "26.02"  # release from which vendors' MoE stacks are no longer young
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Record:
-    """One row and metric. None where there is no such number; `groups` classify it for the summary."""
+    """One row and metric. None where there is no such number; numbers in the unit that the metric's name ends in."""
 
-    id: str
-    split: str
+    id: str  # the row's own, or its number in the file from 1
+    split: str  # fit: constants were fitted on it; test: they were not; stress: shown, not counted; own: yours
     metric: str
     measured: float | None
     predicted: float | None
-    low: float | None
+    low: float | None  # the 90 % interval
     high: float | None
-    reason: str
-    groups: dict[str, str]
+    reason: str  # why there is no prediction, or why the measured value does not count
+    groups: dict[str, str]  # breakdown -> class, for the summary: GPU, model family, source, ...
     counts_row: bool = True  # False for the second and further metrics of a row
     task: str = ""  # equal for rows that do the same work on as many GPUs: their order is a ranking of layouts
     release: str = ""
@@ -56,7 +56,11 @@ class Record:
 
 
 def validate_files(row_files: Sequence[RowFile], workers: int = 1, progress: Progress | None = None) -> list[Record]:
-    """Records of all rows in their order."""
+    """One record per row and metric, in the order of the rows; no prediction reads a measured value.
+
+    `workers` processes give the same records as one. `progress` is called with distinct workloads done and in all.
+    A row that cannot be predicted is a record with its reason, never an exception.
+    """
     rows = [row for file in row_files for row in file.rows]
     outcomes = iter(predict_rows(rows, workers, progress))
     records = []
@@ -156,7 +160,10 @@ def source_of(text: str) -> str:
 
 
 def write_records(records: Sequence[Record], handle: TextIO) -> None:
-    """The records as CSV in long form, nine significant digits."""
+    """Write the records to an open text file as CSV: COLUMNS, one line per record, nine significant digits.
+
+    Empty cells where there is no number; errors in percent of the measured value, above zero for predicted too large.
+    """
     writer = csv.writer(handle, lineterminator="\n")
     writer.writerow(COLUMNS)
     for r in records:
