@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+from functools import cache
+from pathlib import Path
+from typing import Any
+
 from moesim.calibrate.measure.asks import Ask, work_of
 from moesim.calibrate.measure.device import Machine
 from moesim.calibrate.measure.plan import default_plan
@@ -51,3 +55,11 @@ def samples(ranks: int, quick: bool = False) -> list[Measured]:
     """The whole plan, as this machine would answer it."""
     plan = default_plan("cpu", ranks, quick)
     return [sample(a, ranks) for a in plan if a.op not in ("launch", "host_link")]
+
+
+@cache
+def made() -> dict[str, Any]:
+    """The profile of the synthetic machine, by one and by two ranks."""
+    from moesim.calibrate.own.profile import make_own_profile
+
+    return make_own_profile([*samples(1), *samples(2)], MACHINE, Path("law.samples.csv"))

@@ -239,7 +239,7 @@ def test_the_package_hands_on_its_public_names_without_torch() -> None:
 
 @pytest.mark.parametrize("room", ["sim", "hwmodels", "traces", "calibrate", "reports"])
 def test_a_room_imported_out_of_the_checkout_says_what_to_write(room: str) -> None:
-    root = Path(__file__).parents[2]
+    root = Path(__file__).parents[3]
     said = subprocess.run([sys.executable, "-c", f"import {room}"], cwd=root, capture_output=True, text=True)
     assert said.returncode == 1 and "write `from moesim import" in said.stderr
 

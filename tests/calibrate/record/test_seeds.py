@@ -8,7 +8,7 @@ import pytest
 
 from moesim.calibrate.record.headlines_training import TRAINING_SEEDS, TrainingSeed
 
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[3]
 NEAR = 0.2
 
 

@@ -1,4 +1,4 @@
-"""Measuring for real on the CPU: samples arrive, a killed session goes on, ranks agree, programs are right."""
+"""Measuring for real on the CPU: samples arrive, a killed session goes on, ranks agree."""
 
 from __future__ import annotations
 
@@ -7,7 +7,6 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,9 +14,7 @@ import pytest
 
 from moesim.calibrate.measure.asks import Ask, ask
 from moesim.calibrate.measure.samples import load_samples
-from moesim.calibrate.measure.session import crew_of, measure
-from moesim.calibrate.measure.workers import Crew, run_crew, start_rank
-from moesim.calibrate.prove.cases import Case
+from moesim.calibrate.measure.session import measure
 
 pytest.importorskip("torch", reason="measures with torch")
 
@@ -102,50 +99,6 @@ def test_a_killed_calibration_goes_on_where_it_was(tmp_path: Path) -> None:
     outcome = measure(machine(), {1: TINY[:3]}, 30.0, table, rounds=1)
     assert table.read_bytes().startswith(kept)
     assert outcome.resumed >= 4 and (not done or outcome.samples[0].ask == done[0])
-
-
-def _forward(rank: int, crew: Crew, rendezvous: str, case: Case, out: Any) -> None:
-    """A program's answer on each rank, put out by rank 0 as one list."""
-    import torch
-    import torch.distributed as dist
-
-    from moesim.calibrate.prove.programs import Program
-
-    start_rank(rank, crew, rendezvous)
-    program = Program(case, rank, "cpu")
-    if crew.ranks > 1:  # every rank's experts are those of the whole model
-        per = case.experts // crew.ranks
-        for layer in program.layers:
-            for name in ("up", "down"):
-                layer[name] = [w * (1.0 + rank * per + i) for i, w in enumerate(layer[name])]
-    else:
-        for layer in program.layers:
-            for name in ("up", "down"):
-                layer[name] = [w * (1.0 + i) for i, w in enumerate(layer[name])]
-    logits = program.logits().detach()
-    if rank == 0:
-        out.put(logits.double().sum(dim=1).tolist())
-        out.put(None)
-    if crew.ranks > 1:
-        dist.barrier()
-        dist.destroy_process_group()
-    assert torch.isfinite(logits).all()
-
-
-def answers(case: Case, ranks: int) -> Sequence[float]:
-    crew = crew_of(machine(), ranks)
-    return next(iter(run_crew(_forward, crew, case)))
-
-
-def test_experts_on_two_ranks_give_what_one_rank_gives() -> None:
-    """Rows go to their experts' rank and back: nothing is lost, swapped or added twice."""
-    sizes: dict[str, Any] = {
-        "layers": 2, "hidden": 32, "heads": 4, "kv_heads": 2, "inner": 16, "vocab": 64, "batch": 2, "seq_len": 8,
-        "experts": 4, "top_k": 2, "sigma": 1.0,
-    }  # fmt: skip
-    alone = answers(Case(name="one", ranks=1, **sizes), 1)
-    shared = answers(Case(name="two", ranks=2, **sizes), 2)
-    assert shared == pytest.approx(alone, rel=1e-4, abs=1e-6)
 
 
 def test_asks_that_no_rank_can_run_are_listed_not_raised(tmp_path: Path) -> None:
