@@ -17,10 +17,10 @@ from moesim.hwmodels.work import Gemm
 
 FILE = "gemm_perf.parquet"
 _CUBLAS = ("vllm/0.24.0", "sglang/0.5.14", "trtllm/1.3.0rc20")
-# bf16 pools the engines: all call the vendor's library, on different machines, so that the fit is of the
-# typical machine. GB200 leaves out vLLM: its rows from m = 16384 run at 0.44-0.56 of peak where two other
-# engines see 0.67. fp8, fp8_block and nvfp4 use SGLang: its rows time the bare kernel (scaled_mm, DeepGEMM,
-# CuTe DSL), without the quantisation of the input that other engines' rows include.
+# bf16 pools the serving engines: all call the vendor's library, on different machines, so that the fit is of
+# the typical machine. GB200 leaves out vLLM: its rows from m = 16384 run at 0.44-0.56 of peak where the two
+# others see 0.67. fp8, fp8_block and nvfp4 use SGLang: its rows time the bare kernel (scaled_mm, DeepGEMM,
+# CuTe DSL), without the quantisation of the input that the others' rows include.
 _LOW_PRECISION = ("sglang/0.5.14",)
 _BF16_SOURCES = {
     "a100-sxm-80gb": ("sglang/0.5.10", "vllm/0.14.0", "trtllm/1.0.0"),

@@ -143,7 +143,7 @@ def fit_gemms(samples: Sequence[Sample[Gemm]], peak: float, rates: Rates) -> tup
 def fit_grouped(samples: Sequence[Sample[GroupedGemm]], peak: float, rates: Rates) -> tuple[GroupedGemmFit, Fitted]:
     """Grouped GEMMs over distributions of rows, forward and both gradients."""
     free = free_for({**wider(GROUPED_FREE), "launch_s": Free(1e-5, 1e-7, 5e-3)}, rates.sm_count)
-    del free["op_overhead_s"]  # of an engine's whole MoE op; here every kernel is timed by itself
+    del free["op_overhead_s"]  # of a serving engine's whole MoE op; here every kernel is timed by itself
 
     def record(v: Mapping[str, float], tile: int) -> GroupedGemmFit:
         return GroupedGemmFit(tile_rows=tile, tile_n=tile, op_overhead_s=0.0, stream_bandwidth_efficiency=1.0, **v)

@@ -15,7 +15,7 @@ from typing import Any, Protocol
 from moesim.calibrate.fit.bands import family_weights
 
 STEP = 0.02  # log step of the finite differences
-FEWEST = 2  # samples that must feel a constant before it may move: none is fitted to a single one
+FEWEST = 2  # samples that must depend on a constant before it may move: none is fitted to a single one
 _LAST_FIT = "# Last fit: "
 _REWEIGHTED = 8  # solutions of the robust problem per Jacobian
 _SCALE = 0.05  # Cauchy loss: a sample that is 20 % off for every model pulls like one that is 1 % off

@@ -26,7 +26,7 @@ from moesim.calibrate.rows.training import stack_of
 from moesim.sim.software.stack import constants
 from moesim.sim.train.band import band_keys
 
-_FELT = 1e-6  # a step time that moves less than this per unit of log constant does not feel it
+_MOVES = 1e-6  # a step time that moves less than this per unit of log constant does not depend on it
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,8 +84,8 @@ class Problem:
         self.classes = [p[2] for _, p in kept]
         self.held: dict[str, float] = {}  # constants that too few rows depend on, at their priors
         self.keys = [k for k in keys if any(k in u for u in self.uses)]
-        felt = (abs(self.jacobian(start, [p[0] for _, p in kept])) > _FELT).sum(axis=0) >= FEWEST
-        self.held = {k: prior_of(constants()[k]) for k, moves in zip(self.keys, felt, strict=True) if not moves}
+        used = (abs(self.jacobian(start, [p[0] for _, p in kept])) > _MOVES).sum(axis=0) >= FEWEST
+        self.held = {k: prior_of(constants()[k]) for k, moves in zip(self.keys, used, strict=True) if not moves}
         self.keys = [k for k in self.keys if k not in self.held]
 
     def predict(self, values: Mapping[str, float]) -> list[float]:
@@ -132,7 +132,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         fitted = fit(problem, constants(), options.rounds, _say)
         unseen = left_out(problem, constants(), fitted) if options.bands else []
     for key, value in problem.held.items():
-        sys.stdout.write(f"{key}: stays at {value:.4g}, fewer than {FEWEST} rows feel it\n")
+        sys.stdout.write(f"{key}: stays at {value:.4g}, fewer than {FEWEST} rows depend on it\n")
     for key in problem.keys:
         sys.stdout.write(f"{key}: {constants()[key]['value']} -> {fitted.values[key]:.4g}\n")
     note = f"{len(problem.samples)} published fit rows"

@@ -19,7 +19,7 @@ _PUBLIC_LENGTHS = (1024, 8192)  # of the public benchmark harness, which draws l
 _PUBLIC_JITTER = 0.2
 _PER_CLIENT = 10  # requests per client of a closed loop, as the harness of the public tables runs it
 _EARLY_STREAM, _LATE_STREAM = 40, 15  # tokens per group: read off fit rows of several models, see _stream_tokens
-_LEAST_BUDGET = 1024  # prompt tokens of a step in the vendor's sweeps, at least; read off the same rows
+_LEAST_BUDGET = 1024  # prompt tokens of a pass in the vendor's sweeps, at least; read off the same rows
 _WIDE = 16  # assumed: from that many expert-parallel ranks on deployments replicate busy experts
 _MOST_CLOSED = 20_000  # requests simulated of a closed loop; at least three per client
 _ENGINES = {"vllm": "vllm", "sglang": "sglang", "trtllm": "trtllm", "tensorrt-llm": "trtllm"}
@@ -125,7 +125,7 @@ def serving_row(row: Row) -> tuple[dict[str, Any], list[str]]:
     budget = _token_budget(row)
     if budget is not None:
         settings["token_budget"] = budget
-        said.append(f"token_budget = {budget} (one prompt per step in the vendor's sweeps)")
+        said.append(f"token_budget = {budget} (one prompt per pass in the vendor's sweeps)")
     ask["engine"] = settings
     gpus = _whole(row, "gpus")
     layout = {"tp": _whole(row, "tp"), "pp": _whole(row, "pp"), "ep": _whole(row, "ep")}

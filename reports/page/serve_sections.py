@@ -20,7 +20,7 @@ _COLOURS = {
 }  # fmt: skip
 _LEGEND = (
     ("decode: tensor-core work", "#0072B2"), ("decode: memory-bound work", "#56B4E9"),
-    ("communication", "#D55E00"), ("steps with prompts", "#009E73"), ("host and rest", "#3C3C3C"), ("idle", "#BDBDBD"),
+    ("communication", "#D55E00"), ("passes with prompts", "#009E73"), ("host and rest", "#3C3C3C"), ("idle", "#BDBDBD"),
 )  # fmt: skip
 _KINDS = {
     "weights": MEMORY["weights"],

@@ -45,7 +45,7 @@ def _why(q: CommQuestion) -> str:
         return " (forced)"
     if not q.routed:
         return " (chosen: the fastest a library would take by itself)"
-    return f" (chosen: engines take low_latency below {LOW_LATENCY_TOKENS} tokens per rank, normal above)"
+    return f" (chosen: serving engines take low_latency below {LOW_LATENCY_TOKENS} tokens per rank, normal above)"
 
 
 def _amount(q: CommQuestion) -> str:

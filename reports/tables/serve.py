@@ -26,7 +26,7 @@ PART_TITLES = {
     "adapters": "LoRA adapters",
     "offload": "experts from host memory",
     "host and gaps": "host, launches, gaps",
-    "prefill": "steps that carry prompts",
+    "prefill": "passes that carry prompts",
     "idle": "idle",
 }
 _LABELS = {

@@ -64,7 +64,7 @@ def _worth(usd_per_hour: float | None, speed_factor: float, knob: str) -> str:
 
 
 def serve_whatif_report(answer: ServeWhatIf, title: str) -> RenderableType:
-    """The deployment as asked, every change, the roofline of its decode steps."""
+    """The deployment as asked, every change, the roofline of its decode passes."""
     each = answer.usd_per_million_output_tokens_at_most
     usd = "" if each is None else f", ${three(each)} per million of them{_at(answer.usd_per_hour)}"
     head = (
@@ -97,7 +97,7 @@ def _serve_changes(answer: ServeWhatIf) -> Table:
 
 
 def _serve_roofline(answer: ServeWhatIf) -> Table:
-    title = f"roofline of the decode steps ({answer.mean_batch:.0f} sequences in the mean)"
+    title = f"roofline of the decode passes ({answer.mean_batch:.0f} sequences in the mean)"
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False, title=title, title_justify="left")
     for name in ("work", "share of the step", "of the data sheet's limit"):
         table.add_column(name, justify="left" if name == "work" else "right")
