@@ -37,7 +37,7 @@ lint: $(TESTABLE) ## ruff, mypy and the import rules
 
 unit: $(TESTABLE) ## the tiny test first, then all tests on two cores
 	$(BIN)/python -m pytest -q tests/test_tiny.py
-	$(BIN)/python -m pytest -q -n 2
+	$(BIN)/python -m pytest -q -n 2 --dist worksteal
 
 validate: $(INSTALLED) ## predictions against published measurements
 	$(BIN)/moesim validate
