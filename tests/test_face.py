@@ -125,3 +125,40 @@ def test_a_checkout_without_symbolic_links_says_what_to_do(tmp_path: Path) -> No
     (package / "sim").write_text("../sim", encoding="utf-8")  # what git writes where links are switched off
     said = subprocess.run([sys.executable, "-c", "import moesim"], cwd=tmp_path, capture_output=True, text=True)
     assert said.returncode == 1 and "git config core.symlinks true" in said.stderr
+
+
+WRONG: list[tuple[str, Any]] = [
+    ("tokens that are text", lambda: moesim.run(JOB, "1e12")),  # type: ignore[arg-type]
+    ("no tokens", lambda: moesim.run(JOB, float("nan"))),
+    ("more tokens than there are", lambda: moesim.run(JOB, 1e300)),
+    ("a price below zero", lambda: moesim.run(JOB, 1e12, price_usd_per_gpu_hour=-1.0)),
+    ("a share that is text", lambda: moesim.whatif(JOB, "0.2")),  # type: ignore[arg-type]
+    ("a share above one", lambda: moesim.whatif(SERVED, 2.0)),
+    ("a twin that is a number", lambda: moesim.compare([JOB], twin=5)),  # type: ignore[arg-type]
+    ("one scenario in place of a list", lambda: moesim.compare(JOB)),  # type: ignore[arg-type]
+    ("tokens of a comparison", lambda: moesim.compare([JOB], twin="iso-active", tokens="1e12")),  # type: ignore[arg-type]
+    ("nothing to vary", lambda: moesim.sweep(JOB, {})),
+    ("text in place of values", lambda: moesim.sweep(JOB, {"cluster.gpus": "64"})),
+    ("a scenario that is none", lambda: moesim.sweep(5, {"cluster.gpus": (8,)})),  # type: ignore[arg-type]
+    ("axes that are text", lambda: moesim.plan(JOB, given="tp=1")),  # type: ignore[arg-type]
+    ("GPUs that are text", lambda: moesim.plan(JOB, gpus="64")),
+    ("GPUs beyond any cluster", lambda: moesim.plan(JOB, gpus=(10**12,))),
+    ("an effort of nothing", lambda: moesim.Effort(top=0)),
+    ("a serving effort of nothing", lambda: moesim.ServeEffort(most=0)),
+    ("an axis of fleets", lambda: moesim.plan_fleet(SERVED, (), moesim.FleetAsk(given={"nope": (1,)}))),
+    ("a fleet's effort", lambda: moesim.plan_fleet(SERVED, (), moesim.FleetAsk(effort=moesim.Effort()))),  # type: ignore[arg-type]
+]
+
+
+@pytest.mark.parametrize(("what", "call"), WRONG, ids=[what for what, _ in WRONG])
+def test_wrong_arguments_are_refused_in_one_line(what: str, call: Any) -> None:
+    with pytest.raises(moesim.Refusal) as refusal:
+        call()
+    assert "\n" not in str(refusal.value) and len(str(refusal.value)) < 300, what
+
+
+def test_a_layout_beside_pools_is_said_to_be_unused() -> None:
+    pools = {"prefill": {"tp": 2}, "decode": {"tp": 2}}
+    asked = {**SERVED, "serve": {**SERVED["serve"], "pools": pools}}
+    said = moesim.predict_serve(asked).assumptions
+    assert "layout.tp: not used, pools lay out their own workers" in said

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
-from math import inf
+from pathlib import Path
 from typing import Any
 
 from moesim.refusal import Refusal
@@ -17,7 +17,7 @@ from moesim.sim.comparison.upcycling import Upcycling, upcycling
 from moesim.sim.model.catalogue import load_model
 from moesim.sim.model.params import active_parameters, parameters
 from moesim.sim.question.refusals import DoesNotFit
-from moesim.sim.question.scenario import Asked, ScenarioError
+from moesim.sim.question.scenario import Asked, ScenarioError, number_asked
 
 _ALIKE = 1.005  # costs that near are called the same
 
@@ -133,8 +133,10 @@ def compare(
     Raises ScenarioError where there is nothing to compare, DoesNotFit where no column fits, and ScenarioError with the
     column's name for everything that one scenario alone would be refused for.
     """
-    if tokens is not None and not 0.0 < tokens < inf:
-        raise ScenarioError(f"tokens={tokens} must be above zero, for example 14.8e12")
+    if tokens is not None:
+        number_asked("tokens", tokens, 0.0, 1e18, "14.8e12")
+    if not isinstance(twin, str) or isinstance(scenarios, (str, Path, Mapping)) or not isinstance(scenarios, Sequence):
+        raise ScenarioError("compare takes a list of scenarios, and a twin by name, for example iso-active")
     asked = read_scenarios(scenarios)
     questions, quality = questions_of(asked, twin, tokens)
     if len(questions) < 2 and not upcycled_from:

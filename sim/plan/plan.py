@@ -9,7 +9,7 @@ from moesim.sim.plan.serve.search import ServeEffort
 from moesim.sim.plan.serve.space import serve_axes
 from moesim.sim.plan.train.plan import Plan, plan_train
 from moesim.sim.plan.train.search import Effort, Progress
-from moesim.sim.plan.words import axes
+from moesim.sim.plan.words import MOST_GPUS, axes
 from moesim.sim.question.scenario import Asked, Scenario, ScenarioError, scenario_of
 
 
@@ -48,7 +48,7 @@ def plan(
     kinds of Refusal as the predictions do.
     """
     asked = scenario_of(scenario)
-    words = [f"{axis}={_spelled(values)}" for axis, values in (given or {}).items()]
+    words, gpus = fixed_axes(given), checked_sizes(gpus)
     if about_serving(asked, slo):
         if isinstance(effort, Effort):
             raise ScenarioError("effort: a deployment is planned with ServeEffort(top, most), in one process")
@@ -61,6 +61,23 @@ def plan(
         raise ScenarioError("effort: a training job is planned with Effort(top, most, workers)")
     objective = objective or "step_time"
     return plan_train(asked, gpus=gpus, objective=objective, given=axes(words), effort=effort, progress=progress)
+
+
+def fixed_axes(given: object) -> list[str]:
+    """Axes and values as the command line writes them, 'tp=4,8'. ScenarioError for what is no mapping."""
+    if given is not None and not isinstance(given, Mapping):
+        raise ScenarioError(f'given is {type(given).__name__}; write axes and values, for example {{"tp": (4, 8)}}')
+    return [f"{axis}={_spelled(values)}" for axis, values in (given or {}).items()]
+
+
+def checked_sizes(gpus: object) -> tuple[int, ...]:
+    """Sizes of the cluster. ScenarioError for anything but a list of whole numbers that a cluster may have."""
+    if not isinstance(gpus, Sequence) or isinstance(gpus, (str, bytes)):
+        raise ScenarioError(f"gpus={gpus!r} is not a list of numbers; write for example (64, 128)")
+    for count in gpus:
+        if isinstance(count, bool) or not isinstance(count, int) or not 1 <= count <= MOST_GPUS:
+            raise ScenarioError(f"gpus: {count!r} is not a number of GPUs from 1 to {MOST_GPUS:,}")
+    return tuple(gpus)
 
 
 def _spelled(values: Iterable[object] | object) -> str:

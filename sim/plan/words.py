@@ -14,7 +14,7 @@ _WORDS = {
     "schedule": SCHEDULES,
     "dispatcher": ("auto", "alltoall", "deepep", "hybridep"),
 }
-_MOST = 10_000_000
+MOST_GPUS = 10_000_000
 
 
 def sizes(text: str) -> tuple[int, ...]:
@@ -23,7 +23,7 @@ def sizes(text: str) -> tuple[int, ...]:
         return ()
     first, dots, last = text.partition("..")
     parts = [first, last] if dots else text.split(",")
-    if not all(p.strip().isdecimal() and 0 < int(p) <= _MOST for p in parts):
+    if not all(p.strip().isdecimal() and 0 < int(p) <= MOST_GPUS for p in parts):
         raise ScenarioError(f"gpus={text!r} is not a list of numbers; write 64,128 or 64..512")
     numbers = [int(p) for p in parts]
     if not dots:
@@ -72,6 +72,6 @@ def _value(name: str, text: str) -> object:
             raise ScenarioError(f"{name}={text!r} is not known; use one of {', '.join(_WORDS[name])}")
         return text
     least = 0 if name in ("etp", "zero") else 1
-    if not text.isdecimal() or not least <= int(text) <= _MOST:
+    if not text.isdecimal() or not least <= int(text) <= MOST_GPUS:
         raise ScenarioError(f"{name}={text!r} is not a whole number of at least {least}")
     return int(text)

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal
 
+import numpy as np
 import yaml
 from pydantic import BaseModel, Field, ValidationError, field_validator
 
@@ -154,6 +155,17 @@ def parse_scenario(raw: Any) -> Scenario:
         raise ScenarioError(_describe(error)) from None
     except UnitError as error:
         raise ScenarioError(str(error)) from None
+
+
+def number_asked(name: str, value: object, above: float, most: float, example: str) -> float:
+    """A number that a verb was given beside its scenario. ScenarioError for anything else, and out of (above, most]."""
+    if isinstance(value, bool) or not isinstance(value, (int, float, np.number)):
+        raise ScenarioError(f"{name}={_short(value)} is not a number; write for example {example}")
+    if not above < value <= most:
+        raise ScenarioError(
+            f"{name}={_short(value)} must be above {above:g} and at most {most:g}, for example {example}"
+        )
+    return float(value)
 
 
 def scenario_of(asked: Asked) -> Scenario:

@@ -219,6 +219,9 @@ def _deployment(scenario: Scenario, ask: ServeAsk, job: ServeJob) -> tuple[Deplo
     if idle < 0:
         raise BadLayout(f"the pools take {deployment.gpus} GPUs, more than cluster.gpus={scenario.cluster.gpus}")
     said = [f"{idle:,} of {scenario.cluster.gpus:,} GPUs belong to no pool: idle, and paid for"] if idle else []
+    unused = sorted({"tp", "pp", "ep", "etp"} & scenario.layout.model_fields_set)
+    if unused and scenario.train is None:
+        said.append(f"layout.{', layout.'.join(unused)}: not used, pools lay out their own workers")
     return replace(deployment, idle_gpus=idle), said
 
 

@@ -17,11 +17,12 @@ from typing import Any
 from moesim.hwmodels.facts import did_you_mean, read_yaml
 from moesim.hwmodels.power_and_money import at_the_meter, power_records
 from moesim.sim.model.params import parameters
-from moesim.sim.question.scenario import Asked, ScenarioError
+from moesim.sim.question.scenario import Asked, ScenarioError, number_asked
 from moesim.sim.train.job import TrainJob
 from moesim.sim.train.predict import predict_train
 from moesim.sim.train.prediction import Prediction
 
+MOST_TOKENS = 1e18  # a thousand times what anybody has trained on
 _FACTS = Path(__file__).parent / "run.yaml"
 _HOUR, _DAY = 3600.0, 86400.0
 
@@ -131,8 +132,7 @@ def training_run(
     prediction: Prediction, tokens: float, facts: RunFacts | None = None, price: float | None = None
 ) -> TrainingRun:
     """The whole run. `price`: dollars per GPU-hour in place of the prediction's. ScenarioError for no tokens."""
-    if not 0 < tokens < float("inf"):
-        raise ScenarioError(f"tokens={tokens} must be above zero, for example 14.8e12")
+    tokens = number_asked("tokens", tokens, 0.0, MOST_TOKENS, "14.8e12")
     facts = facts or run_facts()
     job = prediction.resolved.job
     gpus = job.cluster.gpus
@@ -184,5 +184,8 @@ def run(scenario: Asked | Prediction, tokens: float, *, price_usd_per_gpu_hour: 
     as often as loses least at the assumed rate of failures (Young and Daly). Raises ScenarioError for no tokens, other
     kinds of Refusal as predict_train does.
     """
+    tokens = number_asked("tokens", tokens, 0.0, MOST_TOKENS, "14.8e12")
+    if price_usd_per_gpu_hour is not None:
+        number_asked("price_usd_per_gpu_hour", price_usd_per_gpu_hour, 0.0, 10_000.0, "2.5")
     step = scenario if isinstance(scenario, Prediction) else predict_train(scenario)
     return training_run(step, tokens, price=price_usd_per_gpu_hour)

@@ -245,8 +245,8 @@ def sweep(
     The answer's `rows` are mappings: settings, then results in SI units; a combination that cannot be predicted has
     the reason in `error`. Raises ScenarioError for keys that lead nowhere and for more than a million combinations.
     """
-    asked = _mapping(scenario)
-    todo = points(settings)
+    asked, varied = _mapping(scenario), _checked(settings)
+    todo = points(varied)
     done = journal.done if journal is not None else {}
     rows = {i: done[key_of(s)] for i, s in enumerate(todo) if key_of(s) in done}
     left = [(i, s) for i, s in enumerate(todo) if i not in rows]
@@ -264,4 +264,16 @@ def _mapping(scenario: Asked) -> Mapping[str, Any]:
     """The scenario as it is written, not checked: every point is checked with its settings."""
     if isinstance(scenario, Scenario):
         return scenario.model_dump(exclude_unset=True)
+    if not isinstance(scenario, (str, Path, Mapping)):
+        raise ScenarioError(f"a scenario is a file's path, a mapping or a Scenario, not {type(scenario).__name__}")
     return read_mapping(scenario) if isinstance(scenario, (str, Path)) else scenario
+
+
+def _checked(settings: object) -> Mapping[str, Sequence[Any]]:
+    """The settings, when they are lists of values by key. ScenarioError otherwise."""
+    if not isinstance(settings, Mapping) or not settings:
+        raise ScenarioError('nothing is varied; settings are values by key, for example {"cluster.gpus": (64, 128)}')
+    for key, values in settings.items():
+        if not isinstance(key, str) or not isinstance(values, (list, tuple)) or not values:
+            raise ScenarioError(f"settings of {key!r} are {type(values).__name__}; give a list of values, at least one")
+    return settings

@@ -14,7 +14,7 @@ import numpy as np
 from moesim.hwmodels.power_and_money import gpu_hours, usd_per_gpu_hour, usd_per_million_output_tokens
 from moesim.hwmodels.profile import NoFit
 from moesim.sim.question.refusals import DoesNotFit
-from moesim.sim.question.scenario import Asked, ScenarioError, scenario_of
+from moesim.sim.question.scenario import Asked, number_asked, scenario_of
 from moesim.sim.serve.accounts import decode_shares, latencies_of, spread
 from moesim.sim.serve.job import ResolvedServe, resolve_serve
 from moesim.sim.serve.predict import capacity_per_s
@@ -106,8 +106,7 @@ def _served(asked: ResolvedServe) -> tuple[ServeRun, float]:
 
 def whatif_serve(scenario: Asked, share: float = 0.2) -> ServeWhatIf:
     """Change one thing at a time, hardware by plus and minus `share`. ScenarioError for shares out of (0, 0.9]."""
-    if not 0.0 < share <= 0.9:
-        raise ScenarioError(f"share={share:g} must be above 0 and at most 0.9, for example 0.2 for plus and minus 20 %")
+    share = number_asked("share", share, 0.0, 0.9, "0.2 for plus and minus 20 %")
     scenario = scenario_of(scenario)
     asked = resolve_serve(scenario)
     run, rate = _served(asked)

@@ -12,7 +12,7 @@ from typing import Any
 
 from moesim.hwmodels.power_and_money import gpu_hours, usd_per_gpu_hour, usd_per_million
 from moesim.hwmodels.profile import NoFit, Profile
-from moesim.sim.question.scenario import Asked, ScenarioError, scenario_of
+from moesim.sim.question.scenario import Asked, number_asked, scenario_of
 from moesim.sim.question.sections import PRECISIONS
 from moesim.sim.train.job import TrainJob, resolve
 from moesim.sim.train.memory import step_memory
@@ -165,8 +165,7 @@ def _skewed(job: TrainJob, profile: Profile) -> Iterator[tuple[str, str, Changed
 
 def whatif_train(scenario: Asked, share: float = 0.2) -> WhatIf:
     """Change one thing at a time, hardware by plus and minus `share`. ScenarioError for shares out of (0, 0.9]."""
-    if not 0.0 < share <= 0.9:
-        raise ScenarioError(f"share={share:g} must be above 0 and at most 0.9, for example 0.2 for plus and minus 20 %")
+    share = number_asked("share", share, 0.0, 0.9, "0.2 for plus and minus 20 %")
     scenario = scenario_of(scenario)
     resolved = resolve(scenario)
     job, profile = resolved.job, resolved.kernels

@@ -12,10 +12,11 @@ from moesim.hwmodels.power_and_money import busy_w, idle_w, usd_per_gpu_hour
 from moesim.hwmodels.servers import load_server
 from moesim.sim.plan.fleet.facts import fact_sources, fleet_facts
 from moesim.sim.plan.fleet.fleet import Fleet, Group, Grown, check_growth, sized
+from moesim.sim.plan.plan import checked_sizes, fixed_axes
 from moesim.sim.plan.serve.judge import ServeJudge
 from moesim.sim.plan.serve.plan import ServeOption, ServePlan, plan_serve
 from moesim.sim.plan.serve.search import ServeEffort
-from moesim.sim.plan.serve.space import Given
+from moesim.sim.plan.serve.space import Given, serve_axes
 from moesim.sim.plan.train.search import Progress
 from moesim.sim.question.scenario import Asked, Scenario, ScenarioError, scenario_of
 from moesim.traces.day import Day, Hour, load_day
@@ -58,6 +59,9 @@ def plan_fleet(
     unreadable table, other kinds of Refusal as predict_serve does.
     """
     ask = ask or FleetAsk()
+    ask = replace(ask, given=serve_axes(fixed_axes(ask.given)), gpus=checked_sizes(ask.gpus))
+    if ask.effort is not None and not isinstance(ask.effort, ServeEffort):
+        raise ScenarioError("effort: a fleet is planned with ServeEffort(top, most)")
     scenario = scenario_of(scenario)
     facts = fleet_facts(ask.facts)
     check_growth(ask.growth, ask.spare)

@@ -24,6 +24,12 @@ class ServeEffort:
     top: int = 5  # deployments that are answered
     most: int = 100  # simulated at most, on each size of the cluster
 
+    def __post_init__(self) -> None:
+        for name in ("top", "most"):
+            value = getattr(self, name)
+            if isinstance(value, bool) or not isinstance(value, int) or value < 1:
+                raise ScenarioError(f"effort: {name}={value!r} must be a whole number of at least 1")
+
 
 @dataclass(frozen=True, slots=True)
 class ServeSearch:

@@ -27,6 +27,12 @@ class Effort:
     most: int = 1000  # simulated at most, on each size of the cluster
     workers: int = 1  # processes
 
+    def __post_init__(self) -> None:
+        for name in ("top", "most", "workers"):
+            value = getattr(self, name)
+            if isinstance(value, bool) or not isinstance(value, int) or value < 1:
+                raise ScenarioError(f"effort: {name}={value!r} must be a whole number of at least 1")
+
 
 @dataclass(frozen=True, slots=True)
 class Search:

@@ -193,7 +193,7 @@ def test_one_column_that_does_not_fit_is_a_line_of_the_answer() -> None:
         ([{**TRAIN, "model": "llama-2-7b", "layout": {}}], {"twin": "iso-total"}, "llama-2-7b is dense"),
         ([TRAIN, SERVE], {}, "nothing comparable"),
         ([{k: v for k, v in TRAIN.items() if k != "train"}], {"twin": "iso-total"}, "neither a train nor a serve"),
-        ([TRAIN], {"twin": "iso-active", "tokens": -1.0}, "above zero"),
+        ([TRAIN], {"twin": "iso-active", "tokens": -1.0}, "above 0"),
         ([TRAIN], {"upcycled_from": "mistral-7b"}, "give tokens"),
         ([TRAIN], {"upcycled_from": "llama-2-70b", "tokens": 1e12}, "cannot be copied"),
         ([TRAIN], {"upcycled_from": "mixtral-8x7b", "tokens": 1e12}, "has experts already"),
