@@ -80,7 +80,7 @@ def test_plan_goes_by_what_is_asked() -> None:
     assert isinstance(deployments, moesim.ServePlan)
     for wrong in ({"effort": fast}, {"slo": "ttft=1s"}, {"objective": "beauty"}, {"given": {"colour": "red"}}):
         with pytest.raises(moesim.ScenarioError):
-            moesim.plan(JOB, **wrong)  # type: ignore[arg-type]  # wrong on purpose
+            moesim.plan(JOB, **wrong)  # wrong on purpose
     with pytest.raises(moesim.ScenarioError, match="ServeEffort"):
         moesim.plan(SERVED, effort=moesim.Effort())
 
@@ -128,25 +128,25 @@ def test_a_checkout_without_symbolic_links_says_what_to_do(tmp_path: Path) -> No
 
 
 WRONG: list[tuple[str, Any]] = [
-    ("tokens that are text", lambda: moesim.run(JOB, "1e12")),  # type: ignore[arg-type]
+    ("tokens that are text", lambda: moesim.run(JOB, "1e12")),
     ("no tokens", lambda: moesim.run(JOB, float("nan"))),
     ("more tokens than there are", lambda: moesim.run(JOB, 1e300)),
     ("a price below zero", lambda: moesim.run(JOB, 1e12, price_usd_per_gpu_hour=-1.0)),
-    ("a share that is text", lambda: moesim.whatif(JOB, "0.2")),  # type: ignore[arg-type]
+    ("a share that is text", lambda: moesim.whatif(JOB, "0.2")),
     ("a share above one", lambda: moesim.whatif(SERVED, 2.0)),
-    ("a twin that is a number", lambda: moesim.compare([JOB], twin=5)),  # type: ignore[arg-type]
-    ("one scenario in place of a list", lambda: moesim.compare(JOB)),  # type: ignore[arg-type]
-    ("tokens of a comparison", lambda: moesim.compare([JOB], twin="iso-active", tokens="1e12")),  # type: ignore[arg-type]
+    ("a twin that is a number", lambda: moesim.compare([JOB], twin=5)),
+    ("one scenario in place of a list", lambda: moesim.compare(JOB)),
+    ("tokens of a comparison", lambda: moesim.compare([JOB], twin="iso-active", tokens="1e12")),
     ("nothing to vary", lambda: moesim.sweep(JOB, {})),
     ("text in place of values", lambda: moesim.sweep(JOB, {"cluster.gpus": "64"})),
-    ("a scenario that is none", lambda: moesim.sweep(5, {"cluster.gpus": (8,)})),  # type: ignore[arg-type]
-    ("axes that are text", lambda: moesim.plan(JOB, given="tp=1")),  # type: ignore[arg-type]
+    ("a scenario that is none", lambda: moesim.sweep(5, {"cluster.gpus": (8,)})),
+    ("axes that are text", lambda: moesim.plan(JOB, given="tp=1")),
     ("GPUs that are text", lambda: moesim.plan(JOB, gpus="64")),
     ("GPUs beyond any cluster", lambda: moesim.plan(JOB, gpus=(10**12,))),
     ("an effort of nothing", lambda: moesim.Effort(top=0)),
     ("a serving effort of nothing", lambda: moesim.ServeEffort(most=0)),
     ("an axis of fleets", lambda: moesim.plan_fleet(SERVED, (), moesim.FleetAsk(given={"nope": (1,)}))),
-    ("a fleet's effort", lambda: moesim.plan_fleet(SERVED, (), moesim.FleetAsk(effort=moesim.Effort()))),  # type: ignore[arg-type]
+    ("a fleet's effort", lambda: moesim.plan_fleet(SERVED, (), moesim.FleetAsk(effort=moesim.Effort()))),
 ]
 
 

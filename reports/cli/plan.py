@@ -89,8 +89,9 @@ def _check(figure: Path | None) -> None:
 def _answered(q: _Question, show: Progress) -> _Answer:
     if q.day is not None:
         return _fleet(q, show)
-    serving = q.scenario.serve is not None and (q.scenario.train is None or bool(q.slo))
-    return _serving(q, show) if serving else _training(q, show)
+    from moesim.sim.plan.plan import about_serving
+
+    return _serving(q, show) if about_serving(q.scenario, q.slo) else _training(q, show)
 
 
 def _draw(answer: Plan | ServePlan | Fleet, figure: Path) -> None:

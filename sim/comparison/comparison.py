@@ -18,6 +18,7 @@ from moesim.sim.model.catalogue import load_model
 from moesim.sim.model.params import active_parameters, parameters
 from moesim.sim.question.refusals import DoesNotFit
 from moesim.sim.question.scenario import Asked, ScenarioError, number_asked
+from moesim.sim.train.whole_run import MOST_TOKENS
 
 _ALIKE = 1.005  # costs that near are called the same
 
@@ -134,7 +135,7 @@ def compare(
     column's name for everything that one scenario alone would be refused for.
     """
     if tokens is not None:
-        number_asked("tokens", tokens, 0.0, 1e18, "14.8e12")
+        number_asked("tokens", tokens, 0.0, MOST_TOKENS, "14.8e12")
     if not isinstance(twin, str) or isinstance(scenarios, (str, Path, Mapping)) or not isinstance(scenarios, Sequence):
         raise ScenarioError("compare takes a list of scenarios, and a twin by name, for example iso-active")
     asked = read_scenarios(scenarios)

@@ -64,4 +64,4 @@ def test_missing_keys_are_named(key: str) -> None:
 
 def test_what_is_no_question_says_so() -> None:
     with pytest.raises(ScenarioError, match="is a mapping or a CommQuestion, not str"):
-        predict_comm("all_reduce")  # type: ignore[arg-type]
+        predict_comm("all_reduce")
