@@ -80,7 +80,6 @@ def _exchange(
     """(before, after) the experts: what one way sends forward, the other sends backward."""
     if ctx.layout.ep == 1:
         return [], []
-    exposed = ctx.tuning.get("ep_exposed", ctx.stack.constants_of, ctx.stack.ep_overlap)
     sent = ExpertTokens(
         tokens=ctx.dispatched_tokens,
         top_k=moe.top_k,
@@ -98,9 +97,7 @@ def _exchange(
     dispatch, combine = (expert_exchange(TRAINING, stage, sent) for stage in STAGES)
 
     def step(name: str, forward: ExpertExchange, backward: ExpertExchange) -> list[Step]:
-        return [
-            Exchange(name=name, forward=forward, backward=backward, category="ep_comm", module="moe", exposed=exposed)
-        ]
+        return [Exchange(name=name, forward=forward, backward=backward, category="ep_comm", module="moe")]
 
     return step("moe.dispatch", dispatch, combine), step("moe.combine", combine, dispatch)
 

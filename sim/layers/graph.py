@@ -26,6 +26,7 @@ class Op:
     scale: float = 1.0
     kernels: int = 1  # one after the other on the stream: a gap each, and a launch each for the host
     side_launches: int = 0  # launches beside those, on streams of their own: the host pays for them, the GPU does not
+    block: int = -1  # of the stage, in forward order: the layer that it belongs to
 
 
 @dataclass(frozen=True, slots=True)

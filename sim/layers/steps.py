@@ -115,7 +115,8 @@ class SegmentBuilder:
     ops: list[Op] = field(default_factory=list)
     host_s: float = 0.0
     blocks: list[HostBlock] = field(default_factory=list)
-    own_comm: bool = False  # transfers run on the comm stream, so that another micro-batch can compute beside them
+    own_comm: bool = False  # exchanges run on the comm stream, so that another micro-batch can compute beside them
+    block: int = -1  # of the stage, in forward order: what is appended now belongs to it
     _last_compute: int | None = None
     _pending: tuple[int, ...] = ()
 
@@ -123,7 +124,7 @@ class SegmentBuilder:
         self, name: str, work: Work, category: str, kernels: int = 1, scale: float = 1.0, side_launches: int = 0
     ) -> int:
         """Append work on the compute stream, after every transfer that blocks it."""
-        self.ops.append(Op(name, work, category, "compute", self._pending, scale, kernels, side_launches))
+        self.ops.append(Op(name, work, category, "compute", self._pending, scale, kernels, side_launches, self.block))
         self._pending = ()
         self._last_compute = len(self.ops) - 1
         return self._last_compute
@@ -131,27 +132,28 @@ class SegmentBuilder:
     def transfer(self, name: str, work: Work, category: str, exposed: float = 1.0) -> None:
         """Append a transfer whose `exposed` share blocks the next compute; the rest runs beside compute."""
         after = () if self._last_compute is None else (self._last_compute,)
-        if self.own_comm:
-            self.ops.append(Op(name, work, category, "comm", after, 1.0, 1))
+        if self.own_comm and category == "ep_comm":
+            self.ops.append(Op(name, work, category, "comm", after, 1.0, 1, block=self.block))
             self._pending = (*self._pending, len(self.ops) - 1)
             return
-        if exposed < 1.0:
-            self.ops.append(Op(name + ".hidden", work, category, "comm", after, 1.0 - exposed, 0))
         if exposed > 0.0:
-            # the blocking share rides on the compute stream: it must not queue behind the hidden one
-            self.ops.append(Op(name, work, category, "compute", self._pending, exposed, 1))
+            # the blocking share rides on the compute stream: it must not queue behind the hidden one of another
+            self.ops.append(Op(name, work, category, "compute", self._pending, exposed, 1, block=self.block))
             self._pending = ()
             self._last_compute = len(self.ops) - 1
+            after = (self._last_compute,)
+        if exposed < 1.0:  # the rest of the same bytes: one transfer never uses its wire twice at once
+            self.ops.append(Op(name + ".hidden", work, category, "comm", after, 1.0 - exposed, 0, block=self.block))
 
     def gather(self, name: str, work: Work, category: str) -> int:
         """Append a prefetch on the gather stream, as soon as that is free; returns its number for `wait`."""
-        self.ops.append(Op(name, work, category, "gather", (), 1.0, 0))
+        self.ops.append(Op(name, work, category, "gather", (), 1.0, 0, block=self.block))
         return len(self.ops) - 1
 
     def reduce(self, name: str, work: Work, category: str) -> None:
         """Append a reduction on the dp stream, after the last compute op; nothing in the segment waits for it."""
         after = () if self._last_compute is None else (self._last_compute,)
-        self.ops.append(Op(name, work, category, "dp", after, 1.0, 0))
+        self.ops.append(Op(name, work, category, "dp", after, 1.0, 0, block=self.block))
 
     def wait(self, index: int) -> None:
         """Make the next compute op wait for op `index`."""

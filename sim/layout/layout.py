@@ -87,9 +87,12 @@ class Layout:
         ranks = {rank, self.pp - 1 - rank} if self.schedule == "dualpipe" else {rank}
         return tuple(c for c in range(self.chunks) if self.rank_of(c) in ranks)
 
-    def pipeline_crosses(self, cluster: Cluster) -> bool:
-        """True when neighbouring stages lie in different scale-up domains."""
-        return self.gpus // self.pp >= cluster.domain or cluster.domain % (self.gpus // self.pp) != 0
+    def hop_crosses(self, cluster: Cluster, a: int, b: int) -> bool:
+        """True when some GPU of pipeline rank `a` and its counterpart in rank `b` lie in different scale-up domains."""
+        each, domain = self.gpus // self.pp, cluster.domain
+        if each % domain and domain % each:
+            return True  # stages lie across the borders of domains: some GPU always crosses
+        return a != b and (each >= domain or a * each // domain != b * each // domain)
 
 
 def _positive(layout: Layout) -> None:

@@ -194,6 +194,28 @@ def orders(schedule: str, pp: int, vpp: int, micro_batches: int) -> list[list[Sl
     return _SCHEDULES[schedule](pp, vpp, micro_batches)
 
 
+def paired(plain: list[list[Slot]], one_chunk: bool) -> list[list[Slot]]:
+    """1F1B in which a forward and a backward of other micro-batches run beside each other, so that one computes while
+    the other's tokens travel.
+
+    A pair cannot hold a micro-batch's own forward: every rank warms up with one forward more (as Megatron-Core does for
+    overlap_moe_expert_parallel_comm). Without virtual stages a rank's backward waits for its neighbour's pair and that
+    for this rank's forward: the warm-up takes another forward per following rank.
+    """
+    paired_orders = []
+    for rank, order in enumerate(plain):
+        forward = [slot for slot in order if slot.phase == "F"]
+        backward = [slot for slot in order if slot.phase == "B"]
+        warm = next((i for i, slot in enumerate(order) if slot.phase == "B"), len(order))
+        warm = min(len(forward), warm + (len(plain) - rank - 1 if one_chunk else 0))
+        pairs = [
+            Slot("FB", f.micro_batch, f.stage, b.micro_batch, b.stage)
+            for f, b in zip(forward[warm:], backward, strict=False)
+        ]
+        paired_orders.append([*forward[:warm], *pairs, *backward[len(pairs) :]])
+    return paired_orders
+
+
 def in_flight(order: list[Slot]) -> dict[int, int]:
     """Largest number of micro-batches whose activations a rank holds at once, per virtual stage at that moment."""
     held: dict[int, int] = {}

@@ -18,7 +18,7 @@ from moesim.sim.train.job import Resolved, TrainJob, resolve
 from moesim.sim.train.memory import RankMemory, require_memory, step_memory
 from moesim.sim.train.prediction import CATEGORIES, Prediction
 from moesim.sim.train.prices import StepPrices
-from moesim.sim.train.step import StepResult, corrected, lower_bounds_s, simulate_exact, simulate_step
+from moesim.sim.train.step import StepResult, corrected, lower_bounds_s, simulate_step
 
 
 def predict_train(
@@ -48,7 +48,7 @@ def predict_train(
     memory = tuple(step_memory(prices))
     if check_memory:
         require_memory(prices, memory)
-    step = simulate_exact(prices) if exact else simulate_step(prices, events)
+    step = simulate_step(prices, events, exact)
     if resolved.correction is not None:
         step = corrected(step, resolved.correction)
     return assemble(resolved, prices, step, memory)

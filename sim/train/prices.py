@@ -2,24 +2,39 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Sequence
 
 from moesim.hwmodels.cluster import Cluster
 from moesim.hwmodels.collectives import FabricFit
 from moesim.hwmodels.cost import CostModel, KernelCostModel, Sustained
 from moesim.hwmodels.exchange_kernels import ExchangeFit
 from moesim.hwmodels.profile import Profile
+from moesim.hwmodels.wires import Wire, wire_seconds
 from moesim.hwmodels.work import Comm
-from moesim.sim.layers.graph import Segment
-from moesim.sim.layout.layout import plan_chunks
+from moesim.sim.clock.script import Script
+from moesim.sim.layers.graph import Op, Segment
+from moesim.sim.layout.layout import Layout, plan_chunks
 from moesim.sim.layout.pipeline import Slot
 from moesim.sim.layout.placement import ExpertLoad, expert_loads
 from moesim.sim.software.stack import Stack, Tuning
 from moesim.sim.train.job import TrainJob
-from moesim.sim.train.segment_time import SegmentTime, beside_slowdown, merge, price
+from moesim.sim.train.scripts import Rules, compile_script, segment_wires
+from moesim.sim.train.segment_time import SegmentTime, beside_slowdown, merge, price, sms_share
 from moesim.sim.train.segments import PLAIN, SegmentFactory, Variant
 
 _Key = tuple[object, ...]
+Apart = Callable[[Op], bool]
+
+
+def barrier_of(op: Op, layout: Layout) -> int:
+    """How many neighbouring GPUs of a stage a transfer joins; -1: all of them."""
+    if op.category == "ep_comm":
+        return layout.ep * layout.etp
+    if op.category == "tp_comm":
+        return layout.etp if "etp" in op.name else layout.tp
+    if op.category == "cp_comm":
+        return layout.tp * layout.cp
+    return -1  # parameters and gradients: every replica takes part
 
 
 def sustained(tuning: Tuning, cluster: Cluster, stack: Stack, precision: str) -> Sustained:
@@ -80,39 +95,62 @@ class StepPrices:
             chunk = self.chunks[slot.stage]
             if slot.phase == "FB":
                 ahead = self.factory.segment("F", chunk, Variant(gather=variant.gather), own_comm=True)
-                segment = merge(ahead, self.factory.segment("B", self.chunks[slot.stage_b], variant, own_comm=True))
+                back = self.factory.segment("B", self.chunks[slot.stage_b], variant, own_comm=True)
+                segment = merge(ahead, back, len(chunk.blocks(self.job.arch)))
             else:
                 segment = self.factory.segment(slot.phase, chunk, variant)
             self._segments[key] = segment
         return segment
 
-    def segment_times(self, slots: Iterable[tuple[Slot, Variant]]) -> list[SegmentTime]:
-        """Priced segments of these slots, in their order."""
-        keys: list[_Key] = []
-        for slot, variant in slots:
-            self.segment(slot, variant)
-            keys.append(self._key(slot, variant))
-        for key in keys:
-            if key not in self.times:
-                beside = beside_slowdown(self.tuning, self.job.stack, self.job.cluster) if key[0] == "FB" else None
-                slow = beside and {"compute": beside["compute_factor"], "comm": beside["transfers_factor"]}
-                self.times[key] = price(self._segments[key], self.model, self.gap_s, slow)
-        return [self.times[key] for key in keys]
+    def rules(self, phase: str, members: bool = False) -> Rules:
+        """How operations of a slot of this phase become pieces; `members`: ranks of a stage are told apart."""
+        job, tuning = self.job, self.tuning
+        slowdown = {"comm": beside_slowdown(tuning, job.stack)} if phase == "FB" else {}
+        return Rules(
+            self.model,
+            job.cluster,
+            self.gap_s,
+            lambda op: sms_share(op, tuning, job.stack, job.cluster),
+            (lambda op: barrier_of(op, job.layout)) if members else (lambda op: 0),
+            slowdown,
+            by_layer=members,
+        )
 
-    def send_s(self) -> float:
-        """Seconds to hand one micro-batch's activations to the next pipeline rank."""
+    def script(self, slot: Slot, variant: Variant, apart: Apart, members: bool = False) -> Script:
+        """The pieces of one slot; `apart`: which operations of its compute stream may meet others."""
+        return compile_script(self.segment(slot, variant), self.rules(slot.phase, members), apart)
+
+    def segment_time(self, slot: Slot, variant: Variant = PLAIN) -> SegmentTime:
+        """A slot alone on its rank."""
+        key = self._key(slot, variant)
+        time = self.times.get(key)
+        if time is None:
+            segment = self.segment(slot, variant)
+            script = compile_script(segment, self.rules(slot.phase))
+            time = self.times[key] = price(script, segment.host_s)
+        return time
+
+    def key(self, slot: Slot, variant: Variant) -> _Key:
+        """Equal for slots whose pieces are identical."""
+        return self._key(slot, variant)
+
+    def wires(self, slot: Slot, variant: Variant, streams: tuple[str, ...]) -> frozenset[Wire]:
+        """Wires that the slot's transfers on these streams use."""
+        return segment_wires(self.segment(slot, variant), self.job.cluster, streams)
+
+    def send(self, crosses: bool) -> tuple[float, float, dict[Wire, float]]:
+        """Handing one micro-batch's activations to the next pipeline rank: the CPU's seconds before it, the transfer's
+        alone, and the shares of the wires that it fills; `crosses` into another scale-up domain."""
         job = self.job
-        if job.layout.pp == 1:
-            return 0.0
         tokens = job.micro_batch * job.seq_len / job.layout.cp / (job.layout.tp if job.layout.sequence_parallel else 1)
-        crosses = job.layout.pipeline_crosses(job.cluster) and job.cluster.nic_bytes_per_s > 0
+        crosses = crosses and job.cluster.nic_bytes_per_s > 0
         group = job.cluster.group(2, job.cluster.domain if crosses else 1)
         message = Comm("send", tokens * job.arch.hidden * job.width_bytes, group)
         host = self.tuning.get("host_pipeline_s", job.stack.constants_of) if job.stack.host_sync else 0.0
-        return host + self.model.cost(message).time_s
+        seconds = self.model.cost(message).time_s
+        return host, seconds, {w: min(1.0, s / seconds) for w, s in wire_seconds(message, job.cluster).items()}
 
-    def gather_s(self, stage: int) -> float:
-        """Seconds to gather the updated parameters of one virtual stage over its data-parallel group."""
+    def gathers(self, stage: int) -> list[Comm]:
+        """What gathers the updated parameters of one virtual stage over its data-parallel group."""
         blocks = self.chunks[stage].blocks(self.job.arch)
-        comms = [comm for name, kind in blocks for _, comm in self.factory.gathers(name, kind)]
-        return sum(self.model.cost(comm).time_s for comm in comms)
+        return [comm for name, kind in blocks for _, comm in self.factory.gathers(name, kind)]

@@ -1,44 +1,57 @@
-"""The program of a step: slot orders become timed items, with dependencies along the pipeline, gathers, reductions."""
+"""The program of a step: slot orders become items of a plan, with dependencies along the pipeline, gathers, sends."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from math import inf
 
-from moesim.sim.clock.engine import Dep, Lane, Program
-from moesim.sim.layout.pipeline import Slot, orders
+from moesim.hwmodels.wires import WIRES, Wire, wire_seconds
+from moesim.hwmodels.work import Comm
+from moesim.sim.clock.plan import Hold, Lane, Plan, Send
+from moesim.sim.clock.plan import Slot as Ran
+from moesim.sim.clock.script import Piece, Script
+from moesim.sim.layout.pipeline import Slot, orders, paired
+from moesim.sim.train.job import TrainJob
+from moesim.sim.train.members import Members
 from moesim.sim.train.prices import StepPrices
-from moesim.sim.train.segment_time import SegmentTime
+from moesim.sim.train.scripts import shared_wires, wires_of
+from moesim.sim.train.segment_time import SegmentTime, add_tail
 from moesim.sim.train.segments import Variant
 
 
 @dataclass(frozen=True, slots=True)
 class StepProgram:
-    """A step ready for the clock, and what each of its compute items stands for, by item number."""
+    """A step ready for the walker, and what each of its slots stands for, by item number."""
 
-    program: Program
+    plan: Plan
     slots: dict[int, Slot]
-    times: dict[int, SegmentTime]
     variants: dict[int, Variant]
+    members: Members | None = None  # where the ranks of a stage differ
 
 
-def step_program(prices: StepPrices) -> StepProgram:
-    """The step of these prices: one item per slot on every rank's compute lane, plus host and dp lanes."""
-    return _Builder(prices).build()
+def step_program(prices: StepPrices, exact: bool = False, members: Members | None = None) -> StepProgram:
+    """The step of these prices: one item per slot on every rank's compute lane, transfers between slots, hosts.
+
+    exact: every operation is a piece of its own. members: what sets the ranks of a stage apart.
+    """
+    return _Builder(prices, exact, members).build()
 
 
 class _Builder:
-    """Turns slot orders into a program: dependencies along the pipeline, variants for gathers and reductions."""
+    """Turns slot orders into a plan: dependencies along the pipeline, variants for gathers and reductions."""
 
-    def __init__(self, prices: StepPrices) -> None:
-        self.prices = prices
+    def __init__(self, prices: StepPrices, exact: bool, members: Members | None) -> None:
+        self.prices, self.exact, self.members = prices, exact, members
         job = self.job = prices.job
-        self.program = Program()
+        self.plan = Plan()
         self.slots: dict[int, Slot] = {}
-        self.times: dict[int, SegmentTime] = {}
         self.variants: dict[int, Variant] = {}
         self.gathered: dict[tuple[int, int], int] = {}  # (rank, stage) -> dp item its first forward waits for
         self.done: dict[tuple[str, int, int], tuple[int, ...]] = {}  # items that end a phase: compute, host
-        self.orders = orders(job.layout.schedule, job.layout.pp, job.layout.vpp, job.micro_batches)
+        self.orders = slot_orders(job)
+        self._scripts: dict[object, Script] = {}
+        self._sends: dict[tuple[int, int], Send] = {}
+        self.sent: dict[tuple[str, int, int], tuple[int, ...]] = {}  # items with which a stage's data is there
 
     def _variant(self, slot: Slot, first: set[Slot], last: set[Slot]) -> Variant:
         lay, stack = self.job.layout, self.job.stack
@@ -56,84 +69,177 @@ class _Builder:
         lay, stack = self.job.layout, self.job.stack
         if lay.pp == 1 or not stack.dp_overlap or lay.zero not in (1, 2):
             return
+        sms = self.prices.tuning.get("collective_sms", stack.constants_of) / (self.job.cluster.gpu.sm_count or inf)
         for rank, order in enumerate(self.orders):
-            seen: list[int] = []
-            for slot in order:
-                if slot.phase in ("F", "FB") and slot.stage not in seen:
-                    seen.append(slot.stage)
-            for stage in seen:
-                seconds = self.prices.gather_s(stage)
-                if seconds > 0.0:
-                    self.gathered[(rank, stage)] = self.program.add(Lane(rank, "dp"), f"gather {stage}", seconds)
+            stages = dict.fromkeys(slot.stage for slot in order if slot.phase in ("F", "FB"))
+            for stage in stages:
+                for comm in self.prices.gathers(stage):
+                    send = self._collective(comm, rank, sms)
+                    item = self.plan.add(Lane(rank, "dp"), f"gather {stage}", send, "dp_comm")
+                    self.gathered[(rank, stage)] = item
+
+    def _collective(self, comm: Comm, rank: int, sms: float) -> Send:
+        seconds = self.prices.model.cost(comm).time_s
+        wires = wire_seconds(comm, self.job.cluster)
+        loads = tuple((_link(rank, w), min(1.0, s / seconds)) for w, s in wires.items()) if seconds > 0.0 else ()
+        return Send(seconds, loads, sms=sms)
 
     def build(self) -> StepProgram:
+        """The finished program."""
         self._prefetch()
         asked: list[tuple[int, Slot, Variant]] = []
         for rank, order in enumerate(self.orders):
             first, last = _edges(order)
             asked += [(rank, slot, self._variant(slot, first, last)) for slot in order]
-        times = self.prices.segment_times((slot, variant) for _, slot, variant in asked)
-        self.send_s = self.prices.send_s()
-        placed = [(*place, time) for place, time in zip(asked, times, strict=True)]
-        host = any(p[3].host_s > p[3].duration_s for p in placed)
+        shared = self._shared_wires(asked)
+        host = self._host(asked)
         previous_host: dict[int, int] = {}
-        for rank, slot, variant, time in placed:
-            item = self.program.add(Lane(rank, "compute"), _label(slot), time.duration_s)
-            self.slots[item], self.times[item] = slot, time
-            self.variants[item] = variant
+        for rank, slot, variant in asked:
+            script = self._script(slot, variant, shared)
+            seconds = self.members.seconds(rank, slot, script) if self.members else None
+            item = self.plan.add(Lane(rank, "compute"), _label(slot), Ran(script, seconds), "bubble")
+            self.slots[item], self.variants[item] = slot, variant
             ends: tuple[int, ...] = (item,)
-            if host:
-                issue = self.program.add(Lane(rank, "host"), "issue " + _label(slot), time.host_s)
+            if host is not None:
+                hold = Hold(host[self.prices.key(slot, variant)])
+                issue = self.plan.add(Lane(rank, "host"), "issue " + _label(slot), hold, "host")
                 ends = (item, issue)
                 if rank in previous_host:
-                    self.program.set_deps(item, (Dep(previous_host[rank]),))
+                    self.plan.wait(item, (previous_host[rank],))
                 previous_host[rank] = issue
             gather = self.gathered.pop((rank, slot.stage), None) if slot.phase in ("F", "FB") else None
             if gather is not None:
-                self.program.set_deps(item, (*self.program.deps[item], Dep(gather)))
+                self.plan.wait(item, (gather,))
             self._finish(slot, ends)
-            for op in time.background:
-                self.program.add(Lane(rank, "dp"), op.name, op.duration_s, (Dep(item, op.ready_s, True),))
+            add_tail(self.plan, item, script, rank, tuple(_link(rank, w) for w in WIRES))
+        self._send_all()
         for item, slot in self.slots.items():
-            self._link(item, slot)
-        return StepProgram(self.program, self.slots, self.times, self.variants)
+            self._receive_all(item, slot)
+        return StepProgram(self.plan, self.slots, self.variants, self.members)
+
+    # -- scripts ----------------------------------------------------------------------------------------------
+
+    def _shared_wires(self, asked: list[tuple[int, Slot, Variant]]) -> frozenset[Wire]:
+        """Wires on which a transfer may meet one of another slot: those of sends, gathers and reductions."""
+        used: set[Wire] = set()
+        lay, cluster = self.job.layout, self.job.cluster
+        for a in range(lay.pp if lay.pp > 1 else 0):
+            used |= self.prices.send(lay.hop_crosses(cluster, a, (a + 1) % lay.pp))[2].keys()
+        if self.gathered:
+            gathers = [comm for chunk in range(lay.chunks) for comm in self.prices.gathers(chunk)]
+            used |= {wire for comm in gathers for wire in wire_seconds(comm, cluster)}
+        seen: set[object] = set()
+        for _, slot, variant in asked:
+            key = self.prices.key(slot, variant)
+            if variant.reduce and key not in seen:
+                seen.add(key)
+                used |= self.prices.wires(slot, variant, ("dp",))
+        return frozenset(used)
+
+    def _script(self, slot: Slot, variant: Variant, shared: frozenset[Wire]) -> Script:
+        """A slot's pieces: one, where no transfer of it can meet another slot's, else every transfer apart."""
+        key = self.prices.key(slot, variant)
+        script = self._scripts.get(key)
+        if script is None:
+            cluster = self.job.cluster
+            inside = self.prices.wires(slot, variant, ("compute", "comm", "gather"))
+            if self.exact:
+                script = self.prices.script(slot, variant, lambda op: True)
+            elif self.members is not None:
+                script = self.prices.script(slot, variant, self.members.apart, members=True)
+            elif inside & shared or variant.reduce or variant.gather:
+                own = shared | shared_wires(self.prices.segment(slot, variant), cluster)
+                script = self.prices.script(slot, variant, lambda op: bool(own & wires_of(op, cluster).keys()))
+            else:
+                script = _folded(self.prices.segment(slot, variant).name, self.prices.segment_time(slot, variant))
+            self._scripts[key] = script
+        return script
+
+    def _host(self, asked: list[tuple[int, Slot, Variant]]) -> dict[object, float] | None:
+        """The CPU's seconds to issue every kind of slot, where one of them takes longer than the slot itself."""
+        host: dict[object, float] = {}
+        binds = False
+        for _, slot, variant in asked:
+            key = self.prices.key(slot, variant)
+            if key not in host:
+                host[key] = self.prices.segment(slot, variant).host_s
+                binds = binds or host[key] > self.prices.segment_time(slot, variant).duration_s
+        return host if binds else None
+
+    # -- who waits for whom -----------------------------------------------------------------------------------
 
     def _finish(self, slot: Slot, ends: tuple[int, ...]) -> None:
-        if slot.phase in ("F", "FB"):
-            self.done[("F", slot.micro_batch, slot.stage)] = ends
-        if slot.phase in ("B", "I"):
-            self.done[("B", slot.micro_batch, slot.stage)] = ends
-        elif slot.phase == "FB":
-            self.done[("B", slot.micro_batch_b, slot.stage_b)] = ends
+        for phase, micro_batch, stage in _made(slot):
+            self.done[(phase, micro_batch, stage)] = ends
 
-    def _inputs(self, slot: Slot) -> list[Dep]:
-        """What the slot's data comes from: the stage before (forward) or after (backward), and its own forward."""
-        deps: list[Dep] = []
+    def _send_all(self) -> None:
+        """Transfers to the stages that come next, in the order in which their senders get there."""
         last = len(self.prices.chunks) - 1
+        for slot in self.slots.values():
+            for phase, micro_batch, stage in _made(slot):
+                target = stage + 1 if phase == "F" else stage - 1
+                if not 0 <= target <= last:
+                    continue
+                ends, taker = self.done[(phase, micro_batch, stage)], self.done[(phase, micro_batch, target)][0]
+                a, b = self.plan.lanes[ends[0]].rank, self.plan.lanes[taker].rank
+                if a == b:
+                    self.sent[(phase, micro_batch, stage)] = ends
+                    continue
+                if (a, b) not in self._sends:
+                    self._sends[(a, b)] = self._hop(a, b)
+                label = f"{phase}{micro_batch}.{stage} to {b}"
+                item = self.plan.add(Lane(a, f"send.{b}"), label, self._sends[(a, b)], "pp_comm", ends)
+                self.sent[(phase, micro_batch, stage)] = (item,)
+
+    def _receive_all(self, item: int, slot: Slot) -> None:
+        """What the slot's data comes from: the stage before (forward) or after (backward), and its own forward."""
+        last = len(self.prices.chunks) - 1
+        needs = []
         if slot.phase in ("F", "FB") and slot.stage > 0:
-            deps += self._deps("F", slot.micro_batch, slot.stage - 1, self._lag(slot.stage - 1, slot.stage))
-        back = None
-        if slot.phase in ("B", "I"):
-            back = (slot.micro_batch, slot.stage)
-        elif slot.phase == "FB":
-            back = (slot.micro_batch_b, slot.stage_b)
-        if back is not None:
-            if back[1] < last:
-                deps += self._deps("B", back[0], back[1] + 1, self._lag(back[1] + 1, back[1]))
-            else:
-                deps += self._deps("F", back[0], back[1], 0.0)
-        return deps
+            needs.append(self.sent[("F", slot.micro_batch, slot.stage - 1)])
+        back = (slot.micro_batch, slot.stage) if slot.phase in ("B", "I") else (slot.micro_batch_b, slot.stage_b)
+        if slot.phase in ("B", "I", "FB"):
+            own = self.done[("F", *back)]
+            needs.append(self.sent[("B", back[0], back[1] + 1)] if back[1] < last else own)
+        for ends in needs:
+            self.plan.wait(item, [i for i in ends if i != item])
 
-    def _lag(self, source: int, target: int) -> float:
-        lay = self.job.layout
-        return self.send_s if lay.rank_of(source) != lay.rank_of(target) else 0.0
+    def _hop(self, a: int, b: int) -> Send:
+        """The transfer from one pipeline rank to another, over the sender's and the receiver's wire."""
+        host, seconds, shares = self.prices.send(self.job.layout.hop_crosses(self.job.cluster, a, b))
+        loads = tuple((_link(rank, wire), share) for wire, share in shares.items() for rank in (a, b))
+        return Send(seconds, loads, before_s=host)
 
-    def _deps(self, phase: str, micro_batch: int, stage: int, lag: float) -> list[Dep]:
-        return [Dep(item, lag) for item in self.done[(phase, micro_batch, stage)]]
 
-    def _link(self, item: int, slot: Slot) -> None:
-        inputs = tuple(d for d in self._inputs(slot) if d.item != item)
-        self.program.set_deps(item, (*self.program.deps[item], *inputs))
+def _made(slot: Slot) -> list[tuple[str, int, int]]:
+    """What a slot brings about: (F or B, micro-batch, stage)."""
+    made = [("F", slot.micro_batch, slot.stage)] if slot.phase in ("F", "FB") else []
+    if slot.phase in ("B", "I"):
+        made.append(("B", slot.micro_batch, slot.stage))
+    elif slot.phase == "FB":
+        made.append(("B", slot.micro_batch_b, slot.stage_b))
+    return made
+
+
+def _link(rank: int, wire: Wire) -> int:
+    """The number of one wire of the GPUs of a pipeline rank."""
+    return rank * len(WIRES) + WIRES.index(wire)
+
+
+def _folded(name: str, time: SegmentTime) -> Script:
+    """A slot whose transfers meet no other slot's, as one piece."""
+    longest = max(time.by_category, key=lambda category: time.by_category[category], default="bubble")
+    spent, sources = tuple(time.by_category.items()), tuple(time.by_source.items())
+    return Script(name, (Piece(name, "compute", "compute", time.duration_s, longest, spent=spent, sources=sources),))
+
+
+def slot_orders(job: TrainJob) -> list[list[Slot]]:
+    """Slots of every pipeline rank; where exchanges hide behind another micro-batch's compute, forward and backward
+    run beside each other."""
+    lay = job.layout
+    if job.stack.ep_overlap == "hidden" and lay.ep > 1 and lay.schedule in ("1f1b", "interleaved"):
+        return paired(orders(lay.schedule, lay.pp, lay.vpp, job.micro_batches), lay.schedule == "1f1b")
+    return orders(lay.schedule, lay.pp, lay.vpp, job.micro_batches)
 
 
 def _label(slot: Slot) -> str:

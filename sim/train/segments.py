@@ -112,6 +112,7 @@ class SegmentFactory:
         gathers = self._gathers(builder, blocks) if variant.gather and part.gathers else {}
         stretches: list[_Stretch] = []
         for i, (name, steps, kind) in enumerate(blocks):
+            builder.block = len(blocks) - 1 - i if part.backward else i
             if i in gathers:
                 builder.wait(gathers[i])
             first = len(builder.ops)
@@ -193,20 +194,14 @@ class SegmentFactory:
     ) -> dict[int, int]:
         """Parameter all-gathers on their own stream, in the order the blocks need them."""
         waits: dict[int, int] = {}
-        exposed = self._ctx.tuning.get("dp_interference", self._ctx.stack.constants_of)
         for i, (name, _, kind) in enumerate(blocks):
             for label, comm in self.gathers(name, kind):
                 waits[i] = builder.gather(f"{name}.{label}", comm, "dp_comm")
-                if i > 0 and exposed > 0:
-                    builder.compute(f"{name}.{label}.interference", comm, "dp_comm", kernels=0, scale=exposed)
         return waits
 
     def _reduce(self, builder: SegmentBuilder, name: str, kind: LayerKind | None) -> None:
-        exposed = self._ctx.tuning.get("dp_interference", self._ctx.stack.constants_of)
         for label, comm in self.reductions(name, kind):
             builder.reduce(f"{name}.{label}", comm, "dp_comm")
-            if exposed > 0:
-                builder.compute(f"{name}.{label}.interference", comm, "dp_comm", kernels=0, scale=exposed)
 
     def gathers(self, name: str, kind: LayerKind | None) -> list[tuple[str, Comm]]:
         """All-gathers of a block's parameters: what was trained; under ZeRO-3 also what is frozen but sharded."""

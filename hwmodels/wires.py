@@ -1,0 +1,66 @@
+"""What a transfer puts on the wires of one GPU: seconds at full rate on its NIC and on its scale-up link.
+
+Bytes in and bytes out are alike for collectives and exchanges, so one number stands for both directions of a wire. No
+schedule beats these seconds; a transfer alone fills that share of a wire which they are of its own time.
+"""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from moesim.hwmodels.cluster import Cluster, link_bytes_per_s
+from moesim.hwmodels.exchange_kernels import exchange_lower_bound_s
+from moesim.hwmodels.work import Comm, ExpertExchange, Transfer
+
+Wire = Literal["nic", "link"]
+WIRES: tuple[Wire, ...] = ("nic", "link")
+
+
+def _crossing_bytes(comm: Comm) -> tuple[float, float]:
+    """(bytes through one GPU's NIC, bytes through its scale-up link) that the result cannot do without."""
+    group = comm.group
+    near, domains = min(group.ranks, group.per_domain), group.domains
+    size = comm.bytes
+    if comm.kind == "send":
+        return (size, 0.0) if domains > 1 else (0.0, size)
+    if comm.kind == "all_to_all":
+        return size * (group.ranks - near) / group.ranks, size * (near - 1) / group.ranks
+    if comm.kind == "broadcast":  # the domain shares what comes in, and hands it on inside
+        return (size / near if domains > 1 else 0.0), size * (near - 1) / near
+    # every domain lacks all but its own part of the buffer; its NICs bring the rest between them
+    far = size * (domains - 1) / domains / near
+    inside = size * (near - 1) / near
+    passes = 2.0 if comm.kind == "all_reduce" else 1.0
+    if comm.kind == "all_reduce" and domains == 1:  # switches that reduce in the network halve what a port carries
+        passes = 1.0
+    return passes * far, passes * inside
+
+
+def wire_seconds(work: Transfer, cluster: Cluster) -> dict[Wire, float]:
+    """Seconds at full rate on each wire that `work` uses; empty for a group of one."""
+    if work.group.ranks <= 1:
+        return {}
+    if isinstance(work, ExpertExchange):
+        far = exchange_lower_bound_s(work, cluster)
+        copies = work.rank_copies if work.deduplicated else float(work.top_k)
+        near = min(work.group.per_domain, work.group.ranks)
+        inside = work.tokens * work.payload_bytes * copies * (1.0 - 1.0 / near) / link_bytes_per_s(cluster)
+        return {wire: seconds for wire, seconds in (("nic", far), ("link", inside)) if seconds > 0.0}
+    far_bytes, near_bytes = _crossing_bytes(work)
+    seconds: dict[Wire, float] = {}
+    if far_bytes > 0.0 and cluster.nic_bytes_per_s > 0.0:
+        seconds["nic"] = far_bytes / cluster.nic_bytes_per_s
+    if near_bytes > 0.0:
+        seconds["link"] = near_bytes / link_bytes_per_s(cluster)
+    return seconds
+
+
+def flows(work: Transfer) -> int:
+    """How many flows a transfer is on a wire that it shares: one per peer of an exchange, one for a ring or a message."""
+    group = work.group
+    far = group.domains > 1
+    if isinstance(work, ExpertExchange) and work.deduplicated and far:
+        return max(1, group.domains - 1)
+    if isinstance(work, ExpertExchange) or work.kind == "all_to_all":
+        return max(1, group.ranks - (group.fewest if far else 1))
+    return 1

@@ -1,0 +1,60 @@
+"""Books: where every second of every rank went, by category and by evidence."""
+
+from __future__ import annotations
+
+from moesim.sim.clock.script import Piece
+from moesim.sim.clock.values import Seconds, latest, mean
+
+_SAME = 1.0 + 1e-9  # longer than alone, beyond rounding
+
+
+class Books:
+    """Seconds by category and by source of every rank, the members' mean; `free`: booked up to here."""
+
+    def __init__(self, ranks: int) -> None:
+        self.free: list[Seconds] = [0.0] * ranks
+        self.spent: list[dict[str, float]] = [{} for _ in range(ranks)]
+        self.sources: list[dict[str, float]] = [{} for _ in range(ranks)]
+        self._met: list[dict[str, float]] = [{} for _ in range(ranks)]
+
+    def meet(self, rank: int, stream: str, waited_s: float) -> None:
+        """Members of a group waited this long, on average, for their latest: to be told from the transfer itself."""
+        if waited_s > 0.0:
+            met = self._met[rank]
+            met[stream] = met.get(stream, 0.0) + waited_s
+
+    def wait(self, rank: int, until: Seconds, shares: tuple[tuple[str, float], ...]) -> None:
+        """Book the idle time up to `until` by these shares; of a wait for a transfer, first what its members waited."""
+        free = self.free[rank]
+        gap = mean(until) - mean(free)
+        if gap > 0.0:
+            spent = self.spent[rank]
+            for name, share in shares or (("bubble", 1.0),):
+                seconds = gap * share
+                if name.endswith("_comm") and self._met[rank]:
+                    seconds -= self._imbalance(rank, seconds)
+                spent[name] = spent.get(name, 0.0) + seconds
+        self.free[rank] = latest(free, until)
+
+    def _imbalance(self, rank: int, most_s: float) -> float:
+        met = self._met[rank]
+        seconds = min(most_s, sum(met.values()))
+        met.clear()
+        spent = self.spent[rank]
+        spent["imbalance"] = spent.get("imbalance", 0.0) + seconds
+        return seconds
+
+    def spend(self, rank: int, piece: Piece, busy_s: float, alone_s: float) -> None:
+        """Book a piece of the compute stream: its own categories, and what transfers beside it took from it."""
+        spent, sources = self.spent[rank], self.sources[rank]
+        if busy_s > alone_s * _SAME and piece.kind == "compute":
+            spent["overlap"] = spent.get("overlap", 0.0) + busy_s - alone_s
+            busy_s = alone_s
+        total = sum(seconds for _, seconds in piece.spent)
+        factor = busy_s / total if total > 0.0 else 0.0
+        for name, seconds in piece.spent:
+            spent[name] = spent.get(name, 0.0) + seconds * factor
+        if total <= 0.0:
+            spent[piece.category] = spent.get(piece.category, 0.0) + busy_s
+        for name, seconds in piece.sources:
+            sources[name] = sources.get(name, 0.0) + seconds * factor

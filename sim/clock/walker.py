@@ -1,0 +1,333 @@
+"""The walker: runs a plan on a clock, with transfers that share wires and hold multiprocessors beside compute.
+
+Every rank runs its slots one after the other; inside a slot the streams run their pieces in order. A piece or item
+starts when all that it waits for has ended. Transfers are flows of one network; while they hold multiprocessors, the
+compute of their rank runs on the rest. Where the members of a stage differ, their seconds are arrays that travel with
+the events: a barrier waits for its latest member, and what contention adds is added to all of them alike. Every second
+of a rank is booked as it passes; the books of a rank sum to the makespan.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from moesim.refusal import Refusal
+from moesim.sim.clock.books import Books
+from moesim.sim.clock.events import Clock
+from moesim.sim.clock.network import Flow, Loads, Network
+from moesim.sim.clock.plan import Hold, Item, Plan, Send, Slot
+from moesim.sim.clock.script import Piece, Script
+from moesim.sim.clock.values import Seconds, gathered, last, latest, mean
+
+_LEAST_SPEED = 0.2  # of compute beside transfers, however many multiprocessors they ask for (assumed)
+
+
+class Deadlock(Refusal):
+    """Items wait for each other, as streams that disagree on the order of collectives do."""
+
+
+class _Open:
+    """A slot under way."""
+
+    __slots__ = ("ends", "item", "left", "open", "script", "seconds", "starts")
+
+    def __init__(self, item: int, slot: Slot) -> None:
+        script = slot.script
+        self.item, self.script = item, script
+        self.seconds = slot.seconds
+        self.left = [len(p) for p in script.preds]
+        self.starts: list[Seconds] = [0.0] * len(self.left)
+        self.ends: list[Seconds] = [0.0] * len(self.left)
+        self.open = len(script.blocking)
+
+
+class _Running:
+    """Compute under way on a rank: what is left at full speed, and its speed."""
+
+    __slots__ = ("alone_end", "due_s", "left_s", "number", "rate", "since_s", "slot", "version")
+
+    def __init__(self, slot: _Open, number: int, alone_end: Seconds) -> None:
+        self.slot, self.number, self.alone_end = slot, number, alone_end
+        self.left_s = self.rate = self.since_s = self.due_s = 0.0
+        self.version = 0
+
+
+@dataclass(frozen=True)
+class Walked:
+    """When every item began and ended (the latest member's seconds), and the books of every rank.
+
+    `pieces`: (item, piece, start, end) of all pieces, where they were asked for.
+    """
+
+    start_s: list[float]
+    end_s: list[float]
+    books: Books
+    makespan_s: float
+    solves: int
+    pieces: list[tuple[int, int, float, float]] = field(default_factory=list)
+
+
+class Walker:
+    """One run of a plan. `wires` links per rank; `capacity` of links that are not whole; `members` of a group."""
+
+    def __init__(
+        self,
+        plan: Plan,
+        clock: Clock,
+        ranks: int,
+        wires: int,
+        members: int = 1,
+        capacity: dict[int, float] | None = None,
+        record: bool = False,
+    ) -> None:
+        self._plan, self._clock, self._members, self._wires = plan, clock, members, wires
+        count = len(plan)
+        self._network = Network(clock, capacity)
+        self._left = [len(p) + (1 if q >= 0 else 0) for p, q in zip(plan.preds, plan.queue, strict=True)]
+        self._follow: list[list[int]] = [[] for _ in range(count)]
+        for item, preds in enumerate(plan.preds):
+            for pred in preds:
+                self._follow[pred].append(item)
+            if plan.queue[item] >= 0:
+                self._follow[plan.queue[item]].append(item)
+        for followers in plan.pieces.values():
+            for item in followers:
+                self._left[item] += 1
+        self._at: list[Seconds] = [0.0] * count  # when an item may start, as far as is known
+        self._start: list[float] = [-1.0] * count
+        self._end: list[Seconds] = [-1.0] * count
+        self._held = [0.0] * ranks  # share of the multiprocessors that transfers hold
+        self._running: list[_Running | None] = [None] * ranks
+        self._record: list[tuple[int, int, float, float]] | None = [] if record else None
+        self.books = Books(ranks)
+
+    def run(self, close: bool = True) -> Walked:
+        """Until all items have ended; `close`: book what ranks wait for at the end. Deadlock when some cannot start."""
+        for item, left in enumerate(self._left):
+            if left == 0:
+                self._begin(item)
+        self._clock.run()
+        undone = [self._plan.labels[i] for i, t in enumerate(self._end) if isinstance(t, float) and t < 0.0]
+        if undone:
+            raise Deadlock(f"{len(undone)} items never ran, the first: {', '.join(undone[:5])}")
+        ends = [last(e) for e in self._end]
+        makespan = max(ends, default=0.0)
+        if close:
+            self._close(makespan)
+        return Walked(self._start, ends, self.books, makespan, self._network.solves, self._record or [])
+
+    # -- items ------------------------------------------------------------------------------------------------
+
+    def _begin(self, number: int) -> None:
+        item, at, rank = self._plan.items[number], self._at[number], self._plan.lanes[number].rank
+        self._start[number] = last(at)
+        if isinstance(item, Slot):
+            self.books.wait(rank, at, self._waits(number, rank, at))
+            slot = _Open(number, item)
+            for head in item.script.heads:
+                self._piece(slot, head, at)
+            if not item.script.pieces:
+                self._over(number, at)
+        elif isinstance(item, Send):
+            self._send(number, item, rank, at)
+        else:
+            end = at + item.seconds
+            self._clock.at(last(end), lambda: self._over(number, end))
+
+    def _send(self, number: int, item: Send, rank: int, at: Seconds) -> None:
+        ready = at + item.before_s if item.before_s else at
+
+        def go() -> None:
+            end = ready + item.seconds
+            self._start[number] = last(ready)
+            self._fly(item.seconds, end, last(ready), item.loads, item.weight, item.sms, rank, lambda e: self._over(number, e))
+
+        if item.before_s:
+            self._clock.at(last(ready), go)
+        else:
+            go()
+
+    def _over(self, number: int, end: Seconds) -> None:
+        self._end[number] = end
+        self._tell(self._follow[number], end)
+
+    def _tell(self, items: list[int], end: Seconds) -> None:
+        for item in items:
+            self._at[item] = latest(self._at[item], end)
+            self._left[item] -= 1
+            if self._left[item] == 0:
+                self._begin(item)
+
+    # -- pieces -----------------------------------------------------------------------------------------------
+
+    def _piece(self, slot: _Open, number: int, at: Seconds) -> None:
+        piece = slot.script.pieces[number]
+        seconds = piece.seconds if slot.seconds is None else slot.seconds[number]
+        slot.starts[number] = at
+        rank = self._plan.lanes[slot.item].rank
+        if piece.kind == "compute":
+            self._compute(slot, number, at + seconds, last(at), rank)
+        elif piece.kind == "transfer":
+            start = gathered(at, piece.barrier, self._members)
+            loads = tuple((rank * self._wires + wire, share) for wire, share in piece.loads)
+            slot.starts[number] = start
+            waited = 0.0 if start is at else mean(start) - mean(at)
+            self.books.meet(rank, piece.stream, waited)
+            sms = piece.sms if piece.stream != "compute" else 0.0
+            self._fly(
+                seconds, start + seconds, last(start), loads, piece.weight, sms, rank,
+                lambda end: self._done(slot, number, end),
+            )  # fmt: skip
+        else:
+            end = at + seconds if piece.kind == "delay" else latest(at, slot.starts[piece.since] + seconds)
+            self._clock.at(last(end), lambda: self._done(slot, number, end))
+
+    def _compute(self, slot: _Open, number: int, alone_end: Seconds, now_s: float, rank: int) -> None:
+        run = _Running(slot, number, alone_end)
+        run.since_s, run.left_s = now_s, last(alone_end) - now_s
+        self._running[rank] = run
+        held = self._held[rank]
+        if held > 0.0:
+            self._pace(run, rank, max(_LEAST_SPEED, 1.0 - held), now_s)
+            return
+        run.rate, run.due_s = 1.0, last(alone_end)
+        self._clock.at(run.due_s, lambda: self._computed(run, rank, 0))
+
+    def _pace(self, run: _Running, rank: int, rate: float, now_s: float) -> None:
+        """Let running compute go on at another speed."""
+        run.left_s = max(0.0, run.left_s - (now_s - run.since_s) * run.rate)
+        run.since_s, run.rate = now_s, rate
+        run.version += 1
+        version = run.version
+        run.due_s = now_s + run.left_s / rate
+        self._clock.at(run.due_s, lambda: self._computed(run, rank, version))
+
+    def _computed(self, run: _Running, rank: int, version: int) -> None:
+        if version != run.version:
+            return
+        self._running[rank] = None
+        end = run.alone_end if version == 0 else run.alone_end + (run.due_s - last(run.alone_end))
+        self._done(run.slot, run.number, end)
+
+    def _fly(
+        self, seconds: Seconds, alone_end: Seconds, now_s: float, loads: Loads, weight: float, sms: float, rank: int, done
+    ) -> None:
+        """Start a transfer; `done` is called with its end, later than alone by what contention cost."""
+        due = last(alone_end)
+        if sms > 0.0:
+            self._hold(rank, sms, now_s)
+
+        def landed(end_s: float, shift: bool) -> None:
+            if sms > 0.0:
+                self._hold(rank, -sms, end_s)
+            done(alone_end + (end_s - due) if shift else alone_end)
+
+        if not loads or due <= now_s:
+            self._clock.at(due, lambda: landed(due, False))
+            return
+        alone_s = due - now_s
+        flow = Flow(alone_s, loads, weight, lambda end_s: landed(end_s, flow.slowed))
+        self._network.start(flow, now_s)
+
+    def _hold(self, rank: int, sms: float, now_s: float) -> None:
+        held = self._held[rank] + sms
+        self._held[rank] = held if held > 1e-12 else 0.0
+        run = self._running[rank]
+        if run is not None:
+            self._pace(run, rank, max(_LEAST_SPEED, 1.0 - self._held[rank]), now_s)
+
+    def _done(self, slot: _Open, number: int, end: Seconds) -> None:
+        slot.ends[number] = end
+        script, item = slot.script, slot.item
+        piece, rank = script.pieces[number], self._plan.lanes[item].rank
+        if piece.stream == "compute":
+            self._book(slot, number, piece, rank, end)
+        if self._record is not None:
+            self._record.append((item, number, last(slot.starts[number]), last(end)))
+        followers = self._plan.pieces.get((item, number))
+        if followers:
+            self._tell(followers, end)
+        ready = []
+        for other in script.succs[number]:
+            slot.left[other] -= 1
+            if slot.left[other] == 0:
+                ready.append(other)
+        for other in ready:
+            preds = script.preds[other]
+            at = end
+            if len(preds) > 1:
+                for pred in preds:
+                    at = latest(at, slot.ends[pred])
+            self._piece(slot, other, at)
+        if number in script.blocking:
+            slot.open -= 1
+            if slot.open == 0:
+                self._leave(slot, rank)
+
+    def _leave(self, slot: _Open, rank: int) -> None:
+        """A slot is over when the last piece of every stream is."""
+        end: Seconds = self.books.free[rank]
+        longest = ""
+        for number in slot.script.lasts:
+            if last(slot.ends[number]) > last(end):
+                longest = slot.script.pieces[number].category
+            end = latest(end, slot.ends[number])
+        if longest:
+            self.books.wait(rank, end, ((longest, 1.0),))
+        self._over(slot.item, end)
+
+    # -- books ------------------------------------------------------------------------------------------------
+
+    def _book(self, slot: _Open, number: int, piece: Piece, rank: int, end: Seconds) -> None:
+        """Book a piece of the compute stream: what it waited for, then its own seconds."""
+        start = slot.starts[number]
+        books = self.books
+        if piece.kind == "host":
+            books.wait(rank, end, (("host", 1.0),))
+            return
+        preds = slot.script.preds[number]
+        blocker, until = "", last(books.free[rank])
+        for pred in preds:
+            if last(slot.ends[pred]) > until:
+                blocker, until = slot.script.pieces[pred].category, last(slot.ends[pred])
+        books.wait(rank, start, ((blocker or piece.category, 1.0),))
+        busy = mean(end) - mean(start)
+        alone = piece.seconds if slot.seconds is None else mean(slot.seconds[number])
+        books.spend(rank, piece, busy, alone)
+        books.free[rank] = end
+
+    def _waits(self, number: int, rank: int, start: Seconds) -> tuple[tuple[str, float], ...]:
+        """What an idle rank waited for before a slot: shares of the gap, neighbours first, then their transfers."""
+        plan, clock, until = self._plan, last(self.books.free[rank]), last(start)
+        if until <= clock:
+            return ()
+        marks: dict[str, float] = {"bubble": clock}
+        for pred in plan.preds[number]:
+            end = min(until, last(self._end[pred]))
+            if isinstance(plan.items[pred], Send) and plan.categories[pred] != "dp_comm":
+                begun = max((last(self._end[p]) for p in plan.preds[pred]), default=0.0)
+                marks["bubble"] = max(marks["bubble"], min(until, begun))
+            name = plan.categories[pred]
+            marks[name] = max(marks.get(name, clock), end)
+        waits, done = [], clock
+        for name in ("bubble", "pp_comm", "dp_comm", "host"):
+            upto = marks.get(name, clock)
+            if upto > done:
+                waits.append((name, upto - done))
+                done = upto
+        if until > done:
+            waits.append(("host", until - done))
+        total = sum(w for _, w in waits)
+        return tuple((name, w / total) for name, w in waits)
+
+    def _close(self, makespan: float) -> None:
+        """Book what a rank waits for after its last slot: its host, its reductions, the other ranks."""
+        for lane, items in self._plan.by_lane.items():
+            if lane.stream != "compute":
+                continue
+            for stream, name in (("host", "host"), ("dp", "dp_comm")):
+                row = self._plan.by_lane.get(lane._replace(stream=stream))
+                if row:
+                    end = latest(self.books.free[lane.rank], self._end[row[-1]])
+                    self.books.wait(lane.rank, end, ((name, 1.0),))
+            self.books.wait(lane.rank, makespan, (("bubble", 1.0),))
