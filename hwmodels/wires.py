@@ -45,18 +45,19 @@ def wire_seconds(work: Transfer, cluster: Cluster) -> dict[Wire, float]:
         copies = work.rank_copies if work.deduplicated else float(work.top_k)
         near = min(work.group.per_domain, work.group.ranks)
         inside = work.tokens * work.payload_bytes * copies * (1.0 - 1.0 / near) / link_bytes_per_s(cluster)
-        return {wire: seconds for wire, seconds in (("nic", far), ("link", inside)) if seconds > 0.0}
+        return _used(far, inside)
     far_bytes, near_bytes = _crossing_bytes(work)
-    seconds: dict[Wire, float] = {}
-    if far_bytes > 0.0 and cluster.nic_bytes_per_s > 0.0:
-        seconds["nic"] = far_bytes / cluster.nic_bytes_per_s
-    if near_bytes > 0.0:
-        seconds["link"] = near_bytes / link_bytes_per_s(cluster)
-    return seconds
+    nic = cluster.nic_bytes_per_s
+    return _used(far_bytes / nic if nic > 0.0 else 0.0, near_bytes / link_bytes_per_s(cluster))
+
+
+def _used(nic_s: float, link_s: float) -> dict[Wire, float]:
+    seconds: dict[Wire, float] = {"nic": nic_s, "link": link_s}
+    return {wire: s for wire, s in seconds.items() if s > 0.0}
 
 
 def flows(work: Transfer) -> int:
-    """How many flows a transfer is on a wire that it shares: one per peer of an exchange, one for a ring or a message."""
+    """Flows of a transfer on a wire that it shares: one per peer of an exchange, one for a ring or a message."""
     group = work.group
     far = group.domains > 1
     if isinstance(work, ExpertExchange) and work.deduplicated and far:

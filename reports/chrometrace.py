@@ -14,6 +14,7 @@ from moesim.sim.train.prediction import Prediction
 _US = 1e6  # the format counts microseconds
 _THREADS = {"compute": 1, "comm": 2, "host": 3, "dp": 4}
 _END = 5  # the thread of what follows the pipeline: optimizer and fixed costs
+_SENDS = 100  # and more: one thread per rank that is sent to
 PHASE_TITLES = {
     "F": "forward",
     "B": "backward",
@@ -32,7 +33,7 @@ def write_chrome_trace(p: Prediction, path: str | Path) -> None:
 
 
 def chrome_trace(p: Prediction) -> dict[str, Any]:
-    """The trace: one process per pipeline rank, threads compute, host and dp, times in microseconds."""
+    """The trace, in microseconds: a process per pipeline rank; threads compute, host, dp, one per rank it sends to."""
     job = p.resolved.job
     return {
         "traceEvents": [*_names(p), *_slices(p), *_tail(p)],
@@ -68,7 +69,8 @@ def _names(p: Prediction) -> Iterator[dict[str, Any]]:
 
 
 def _thread(stream: str) -> int:
-    return _THREADS.get(stream, len(_THREADS) + 2)
+    kind, _, target = stream.partition(".")
+    return _SENDS + int(target) if kind == "send" else _THREADS.get(stream, len(_THREADS) + 2)
 
 
 def slot_args(slot: Slot) -> dict[str, int | str]:

@@ -35,7 +35,7 @@ def parsed(path: Path) -> ast.Module:
 def allowed(room: str, path: Path, library: str) -> bool:
     """Whether this file may import this library."""
     owners = {
-        "simpy": room == "sim" and path.name in ("engine.py", "flows.py"),
+        "simpy": room == "sim" and path.name in ("events.py", "flows.py"),
         "networkx": room == "hwmodels" and path.name == "topology.py",
         "torch": room == "calibrate",
         "aiconfigurator_core": room == "calibrate",

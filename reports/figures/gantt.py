@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 from moesim.reports.figures.palette import BACKGROUND, BUBBLE, END, HOST, INK, PHASE_LABELS, PHASES
 from moesim.reports.text import seconds
-from moesim.sim.clock.engine import Lane, Timeline
+from moesim.sim.clock.plan import Lane
+from moesim.sim.clock.timeline import Timeline
 from moesim.sim.layout.pipeline import Slot
 
 Box = tuple[float, float, float, float]  # seconds, row, seconds, height

@@ -40,13 +40,17 @@ CLASS_OF = {
     "tp_comm": "communication (exposed)",
     "cp_comm": "communication (exposed)",
     "ep_comm": "communication (exposed)",
+    "pp_comm": "communication (exposed)",
     "dp_comm": "communication (exposed)",
+    "overlap": "communication (exposed)",
     "offload": "communication (exposed)",
     "optimizer": "optimizer, fixed costs",
     "step_constant": "optimizer, fixed costs",
     "correction": "optimizer, fixed costs",
     "host": "waiting",
     "bubble": "waiting",
+    "imbalance": "waiting",
+    "slow_gpu": "waiting",
     "straggler": "waiting",
 }
 MEMORY = {

@@ -1,10 +1,10 @@
 """One network of links shared by transfers: progress of each, max-min fair, solved only where and when something binds.
 
-A transfer is (seconds alone, the share of every link that it fills when alone, a weight). It moves at a rate of at most
-1: at rate 1 it takes exactly its seconds alone, so a transfer that meets nobody takes its closed form's time to the last
-bit. On every link the rates times the shares sum to at most its capacity (1 when whole); links that all transfers
-together cannot fill bind nobody and are never looked at. Where links bind, rates grow together in proportion to the
-weights (one per flow that a transfer consists of), until a link is full or a rate is 1: weighted max-min fairness.
+A transfer is (seconds alone, the share of every link that it fills when alone, a weight). It moves at a rate of at
+most 1: at rate 1 it takes exactly its seconds alone, so a transfer that meets nobody takes its closed form's time to
+the last bit. On every link the rates times the shares sum to at most its capacity (1 when whole); links that all
+transfers together cannot fill bind nobody and are never looked at. Where links bind, rates grow together in proportion
+to the weights (one per flow that a transfer consists of) until a link is full or a rate is 1: weighted max-min.
 """
 
 from __future__ import annotations
@@ -98,7 +98,9 @@ class Network:
     def _solve(self, flows: Sequence[Flow], now_s: float) -> None:
         self.solves += 1
         links = {k: self._capacity.get(k, 1.0) for f in flows for k, _ in f.loads if self._load[k] > self._limit(k)}
-        for flow, rate in zip(flows, fair_rates([f.loads for f in flows], [f.weight for f in flows], links), strict=True):
+        for flow, rate in zip(
+            flows, fair_rates([f.loads for f in flows], [f.weight for f in flows], links), strict=True
+        ):
             if rate == flow.rate and flow.version:
                 continue  # nothing changes: its event stands
             flow.left_s = max(0.0, flow.left_s - (now_s - flow.since_s) * flow.rate)

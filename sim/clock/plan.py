@@ -31,8 +31,8 @@ class Send:
 
     seconds: Seconds
     loads: tuple[tuple[int, float], ...]
-    weight: float = 1.0
-    sms: float = 0.0  # of its lane's rank, while it runs
+    flow_weight: float = 1.0
+    sms_share: float = 0.0  # of its lane's rank, while it runs
     before_s: float = 0.0  # what the host needs before it starts
 
 
@@ -52,22 +52,22 @@ class Plan:
 
     items: list[Item] = field(default_factory=list)
     labels: list[str] = field(default_factory=list)
-    lanes: list[Lane] = field(default_factory=list)
+    lane_of: list[Lane] = field(default_factory=list)
     categories: list[str] = field(default_factory=list)
     preds: list[list[int]] = field(default_factory=list)  # items that must have ended
     queue: list[int] = field(default_factory=list)  # the item before on the lane, -1 for the first
     pieces: dict[tuple[int, int], list[int]] = field(default_factory=dict)  # (slot, piece): items that follow it
-    by_lane: dict[Lane, list[int]] = field(default_factory=dict)
+    lanes: dict[Lane, list[int]] = field(default_factory=dict)
 
     def add(self, lane: Lane, label: str, item: Item, category: str, after: Sequence[int] = ()) -> int:
         """Append an item to `lane`; returns its number. It also waits for `after` and for the item before it."""
         number = len(self.items)
         self.items.append(item)
         self.labels.append(label)
-        self.lanes.append(lane)
+        self.lane_of.append(lane)
         self.categories.append(category)
         self.preds.append(list(after))
-        row = self.by_lane.setdefault(lane, [])
+        row = self.lanes.setdefault(lane, [])
         self.queue.append(row[-1] if row else -1)
         row.append(number)
         return number
@@ -87,4 +87,4 @@ class Plan:
 def piece_send(piece: Piece, links: Sequence[int]) -> Send:
     """A transfer of a script's tail as an item of its own; `links` translates its wires to links."""
     loads = tuple((links[wire], share) for wire, share in piece.loads)
-    return Send(piece.seconds, loads, piece.weight, piece.sms)
+    return Send(piece.seconds, loads, piece.flow_weight, piece.sms_share)

@@ -1,7 +1,7 @@
 """Scripts: the pieces that one rank runs in one slot, on its streams, and what each must wait for.
 
-A piece is a stretch of compute, a transfer over wires, a wait for the host, or a delay. Seconds may be one number, or an
-array [groups, members] where the ranks of a stage differ; the walker (sim/clock/walker.py) runs both alike.
+A piece is a stretch of compute, a transfer over wires, a wait for the host, or a delay. Seconds may be one number, or
+an array [groups, members] where the ranks of a stage differ; the walker (sim/clock/walker.py) runs both alike.
 """
 
 from __future__ import annotations
@@ -17,10 +17,12 @@ Kind = Literal["compute", "transfer", "host", "delay"]
 class Piece:
     """One stretch on one stream.
 
-    `seconds` alone; `after` pieces of the script that must have ended; `loads` the share of each wire (by number) that a
-    transfer fills alone and `weight` its flows there; `sms` the share of the multiprocessors that it holds while it
-    runs; `barrier` how many neighbouring members start together (0: each for itself); a host piece ends `seconds` after
-    piece `since` began, or at once. `spent` and `sources` say what its seconds are booked as, and sum to them.
+    `seconds` alone; `after` pieces of the script that must have ended; `loads` the share of each wire (by number) that
+    a transfer fills alone and `flow_weight` its flows there; `sms_share` the multiprocessors that it holds while it
+    runs; `barrier` how many neighbouring members start together (0: each for itself). A host piece ends `seconds` after
+    piece `since` began and host piece `behind` ended (there is one CPU thread), or at once. `spent` and `sources` say
+    what its seconds are booked as, and sum to them; `ops` are the operations of the segment that it consists of,
+    `layer` the block of the stage (in order) whose rows its seconds follow.
     """
 
     name: str
@@ -30,22 +32,23 @@ class Piece:
     category: str
     after: tuple[int, ...] = ()
     loads: tuple[tuple[int, float], ...] = ()
-    weight: float = 1.0
-    sms: float = 0.0
+    flow_weight: float = 1.0
+    sms_share: float = 0.0
     barrier: int = 0
     since: int = -1
+    behind: int = -1
     spent: tuple[tuple[str, float], ...] = ()
     sources: tuple[tuple[str, float], ...] = ()
-    ops: tuple[int, ...] = ()  # which operations of the segment it consists of
-    layer: int = -1  # the expert layer of the stage (in order) whose rows its seconds follow; -1: none
+    ops: tuple[int, ...] = ()
+    layer: int = -1
 
 
 @dataclass(frozen=True)
 class Script:
     """Pieces in program order; on every stream they run in this order. The slot is over when `blocking` are done.
 
-    `tail`: transfers that may outlast the slot, one after the other on a lane of their rank; each starts after the piece
-    `after` names.
+    `tail`: transfers that may outlast the slot, one after the other on a lane of their rank; each starts after the
+    piece that `after` names.
     """
 
     name: str
@@ -80,4 +83,3 @@ class Script:
         }
         for name, value in derived.items():
             object.__setattr__(self, name, value)
-

@@ -22,9 +22,9 @@ class Timeline:
 
     def lane_end_s(self, lane: Lane) -> float:
         """When the lane's last item ended; 0 for an unused lane."""
-        items = self.program.by_lane.get(lane)
+        items = self.program.lanes.get(lane)
         return self.end_s[items[-1]] if items else 0.0
 
     def ranks(self) -> list[int]:
         """Ranks that run anything, in order."""
-        return sorted({lane.rank for lane in self.program.by_lane})
+        return sorted({lane.rank for lane in self.program.lanes})

@@ -1,6 +1,6 @@
 """Seconds of one rank that stands for all, or of every member of a stage: one arithmetic for both.
 
-An array has the shape [groups, members]; a barrier leaves [groups, 1]. Balanced members give the bits of the one number.
+An array has the shape [groups, members]; a barrier leaves [groups, 1]. Balanced members give the bits of one number.
 """
 
 from __future__ import annotations

@@ -9,16 +9,18 @@ of a rank is booked as it passes; the books of a rank sum to the makespan.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from moesim.refusal import Refusal
 from moesim.sim.clock.books import Books
 from moesim.sim.clock.events import Clock
 from moesim.sim.clock.network import Flow, Loads, Network
-from moesim.sim.clock.plan import Hold, Item, Plan, Send, Slot
-from moesim.sim.clock.script import Piece, Script
+from moesim.sim.clock.plan import Plan, Send, Slot
+from moesim.sim.clock.script import Piece
 from moesim.sim.clock.values import Seconds, gathered, last, latest, mean
 
+Done = Callable[[Seconds], None]
 _LEAST_SPEED = 0.2  # of compute beside transfers, however many multiprocessors they ask for (assumed)
 
 
@@ -119,7 +121,7 @@ class Walker:
     # -- items ------------------------------------------------------------------------------------------------
 
     def _begin(self, number: int) -> None:
-        item, at, rank = self._plan.items[number], self._at[number], self._plan.lanes[number].rank
+        item, at, rank = self._plan.items[number], self._at[number], self._plan.lane_of[number].rank
         self._start[number] = last(at)
         if isinstance(item, Slot):
             self.books.wait(rank, at, self._waits(number, rank, at))
@@ -138,9 +140,8 @@ class Walker:
         ready = at + item.before_s if item.before_s else at
 
         def go() -> None:
-            end = ready + item.seconds
             self._start[number] = last(ready)
-            self._fly(item.seconds, end, last(ready), item.loads, item.weight, item.sms, rank, lambda e: self._over(number, e))
+            self._fly(item, item.loads, ready + item.seconds, last(ready), rank, lambda end: self._over(number, end))
 
         if item.before_s:
             self._clock.at(last(ready), go)
@@ -164,7 +165,7 @@ class Walker:
         piece = slot.script.pieces[number]
         seconds = piece.seconds if slot.seconds is None else slot.seconds[number]
         slot.starts[number] = at
-        rank = self._plan.lanes[slot.item].rank
+        rank = self._plan.lane_of[slot.item].rank
         if piece.kind == "compute":
             self._compute(slot, number, at + seconds, last(at), rank)
         elif piece.kind == "transfer":
@@ -173,14 +174,15 @@ class Walker:
             slot.starts[number] = start
             waited = 0.0 if start is at else mean(start) - mean(at)
             self.books.meet(rank, piece.stream, waited)
-            sms = piece.sms if piece.stream != "compute" else 0.0
-            self._fly(
-                seconds, start + seconds, last(start), loads, piece.weight, sms, rank,
-                lambda end: self._done(slot, number, end),
-            )  # fmt: skip
+            self._fly(piece, loads, start + seconds, last(start), rank, lambda end: self._done(slot, number, end))
         else:
-            end = at + seconds if piece.kind == "delay" else latest(at, slot.starts[piece.since] + seconds)
+            end = at + seconds if piece.kind == "delay" else latest(at, self._issued(slot, piece) + seconds)
             self._clock.at(last(end), lambda: self._done(slot, number, end))
+
+    def _issued(self, slot: _Open, piece: Piece) -> Seconds:
+        """When the CPU could begin to issue the stretch that a host piece ends."""
+        begun = slot.starts[piece.since]
+        return latest(begun, slot.ends[piece.behind]) if piece.behind >= 0 else begun
 
     def _compute(self, slot: _Open, number: int, alone_end: Seconds, now_s: float, rank: int) -> None:
         run = _Running(slot, number, alone_end)
@@ -209,10 +211,9 @@ class Walker:
         end = run.alone_end if version == 0 else run.alone_end + (run.due_s - last(run.alone_end))
         self._done(run.slot, run.number, end)
 
-    def _fly(
-        self, seconds: Seconds, alone_end: Seconds, now_s: float, loads: Loads, weight: float, sms: float, rank: int, done
-    ) -> None:
+    def _fly(self, what: Send | Piece, loads: Loads, alone_end: Seconds, now_s: float, rank: int, done: Done) -> None:
         """Start a transfer; `done` is called with its end, later than alone by what contention cost."""
+        sms = what.sms_share
         due = last(alone_end)
         if sms > 0.0:
             self._hold(rank, sms, now_s)
@@ -226,7 +227,7 @@ class Walker:
             self._clock.at(due, lambda: landed(due, False))
             return
         alone_s = due - now_s
-        flow = Flow(alone_s, loads, weight, lambda end_s: landed(end_s, flow.slowed))
+        flow = Flow(alone_s, loads, what.flow_weight, lambda end_s: landed(end_s, flow.slowed))
         self._network.start(flow, now_s)
 
     def _hold(self, rank: int, sms: float, now_s: float) -> None:
@@ -239,7 +240,7 @@ class Walker:
     def _done(self, slot: _Open, number: int, end: Seconds) -> None:
         slot.ends[number] = end
         script, item = slot.script, slot.item
-        piece, rank = script.pieces[number], self._plan.lanes[item].rank
+        piece, rank = script.pieces[number], self._plan.lane_of[item].rank
         if piece.stream == "compute":
             self._book(slot, number, piece, rank, end)
         if self._record is not None:
@@ -322,11 +323,11 @@ class Walker:
 
     def _close(self, makespan: float) -> None:
         """Book what a rank waits for after its last slot: its host, its reductions, the other ranks."""
-        for lane, items in self._plan.by_lane.items():
+        for lane in self._plan.lanes:
             if lane.stream != "compute":
                 continue
             for stream, name in (("host", "host"), ("dp", "dp_comm")):
-                row = self._plan.by_lane.get(lane._replace(stream=stream))
+                row = self._plan.lanes.get(lane._replace(stream=stream))
                 if row:
                     end = latest(self.books.free[lane.rank], self._end[row[-1]])
                     self.books.wait(lane.rank, end, ((name, 1.0),))

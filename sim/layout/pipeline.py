@@ -187,11 +187,16 @@ _SCHEDULES: dict[str, Callable[[int, int, int], list[list[Slot]]]] = {
     "dualpipe": lambda pp, vpp, micro_batches: dualpipe(pp, micro_batches),
 }
 SCHEDULES = tuple(_SCHEDULES)
+PAIRABLE = ("1f1b", "interleaved")  # can run a forward beside a backward of another micro-batch
 
 
-def orders(schedule: str, pp: int, vpp: int, micro_batches: int) -> list[list[Slot]]:
-    """Slots of every pipeline rank in program order. KeyError for a schedule that is not in SCHEDULES."""
-    return _SCHEDULES[schedule](pp, vpp, micro_batches)
+def orders(schedule: str, pp: int, vpp: int, micro_batches: int, hidden: bool = False) -> list[list[Slot]]:
+    """Slots of every pipeline rank in program order. KeyError for a schedule that is not in SCHEDULES.
+
+    hidden: exchanges hide behind another micro-batch's compute, where the schedule does not see to that itself.
+    """
+    plain = _SCHEDULES[schedule](pp, vpp, micro_batches)
+    return paired(plain, schedule == "1f1b") if hidden and schedule in PAIRABLE else plain
 
 
 def paired(plain: list[list[Slot]], one_chunk: bool) -> list[list[Slot]]:
@@ -216,18 +221,24 @@ def paired(plain: list[list[Slot]], one_chunk: bool) -> list[list[Slot]]:
     return paired_orders
 
 
-def in_flight(order: list[Slot]) -> dict[int, int]:
-    """Largest number of micro-batches whose activations a rank holds at once, per virtual stage at that moment."""
+def in_flight(order: list[Slot], layer_by_layer: bool = False) -> dict[int, int]:
+    """Largest number of micro-batches whose activations a rank holds at once, per virtual stage at that moment.
+
+    layer_by_layer: in pairs the backward frees a layer as the forward fills one (Megatron-Core), so that they count as
+    one; otherwise the forward is there before the backward has gone (DualPipe: pp + 1).
+    """
     held: dict[int, int] = {}
     peak: dict[int, int] = {}
     best = 0
     for slot in order:
+        if slot.phase == "FB" and layer_by_layer:
+            held[slot.stage_b] -= 1
         if slot.phase in ("F", "FB"):
             held[slot.stage] = held.get(slot.stage, 0) + 1
         if sum(held.values()) > best:
             best, peak = sum(held.values()), dict(held)
         if slot.phase in ("B", "I"):
             held[slot.stage] -= 1
-        elif slot.phase == "FB":
+        elif slot.phase == "FB" and not layer_by_layer:
             held[slot.stage_b] -= 1
     return peak

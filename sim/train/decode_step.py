@@ -6,6 +6,7 @@ from dataclasses import replace
 
 from moesim.sim.layers.steps import Core, SegmentBuilder, Step, forward
 from moesim.sim.train.prices import StepPrices
+from moesim.sim.train.scripts import compile_script
 from moesim.sim.train.segment_time import SegmentTime, price
 
 
@@ -22,8 +23,7 @@ def decode_step(prices: StepPrices, kv_len: int) -> SegmentTime:
         # prediction modules are run as training runs them, their loss included
         kept = [step for step in steps if step.part != "loss"] if name == "head" else steps
         forward(builder, [_against_cache(step, kv_len) for step in kept])
-    gap_s = prices.tuning.get("kernel_gap_s", job.stack.constants_of)
-    return price(builder.build(), prices.model, gap_s)
+    return price(compile_script(builder.build(), prices.rules("F")))
 
 
 def _against_cache(step: Step, kv_len: int) -> Step:

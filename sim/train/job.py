@@ -15,6 +15,7 @@ from moesim.hwmodels.cluster import Cluster
 from moesim.hwmodels.power_and_money import Price
 from moesim.hwmodels.profile import Profile
 from moesim.sim.layout.layout import BadLayout, Layout, check_layout
+from moesim.sim.layout.pipeline import PAIRABLE
 from moesim.sim.model.arch import ModelArch
 from moesim.sim.question.lookup import look_up, routing_of, training_of
 from moesim.sim.question.scenario import Scenario, ScenarioError
@@ -48,9 +49,13 @@ class TrainJob:
 
     width_bytes: float = field(init=False)  # bytes of one weight or activation that is not quantised
     micro_batches: int = field(init=False)  # per data-parallel replica and step
+    hides_exchanges: bool = field(init=False)  # behind another micro-batch's compute
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "width_bytes", 4.0 if self.precision == "fp32" else 2.0)
+        lay = self.layout
+        hidden = lay.ep > 1 and (lay.schedule == "dualpipe" or self.stack.ep_overlap == "hidden")
+        object.__setattr__(self, "hides_exchanges", hidden and lay.schedule in ("dualpipe", *PAIRABLE))
         object.__setattr__(self, "micro_batches", self.global_batch // (self.micro_batch * self.layout.dp))
 
 

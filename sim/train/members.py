@@ -1,22 +1,204 @@
-"""Members: what sets the ranks of one pipeline stage apart from each other (routing, slow GPUs), as seconds per piece."""
+"""Members: what sets the GPUs of one pipeline stage apart (drawn routing, slow GPUs, jitter), as seconds per piece.
+
+The GPUs of a stage are [groups, members]: neighbours that meet inside a step are members of one group, and groups meet
+only when gradients are summed. How long an expert layer takes on a member follows the rows that its rank was sent, from
+a table per operation over rows; balanced rows give the folded seconds to the last bit.
+"""
 
 from __future__ import annotations
 
-from typing import Protocol
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+from math import lcm
 
+import numpy as np
+import numpy.typing as npt
+
+from moesim.hwmodels.work import Comm, ExpertExchange
 from moesim.sim.clock.script import Script
 from moesim.sim.clock.values import Seconds
 from moesim.sim.layers.graph import Op
+from moesim.sim.layout.layout import Chunk
 from moesim.sim.layout.pipeline import Slot
+from moesim.sim.layout.placement import ExpertLoad
+from moesim.sim.layout.routed_rows import RoutedRows
+from moesim.sim.model.arch import LayerKind
+from moesim.sim.train.prices import StepPrices
+from moesim.sim.train.segments import SegmentFactory
+from moesim.traces.rng import stream
+
+Floats = npt.NDArray[np.float64]
+
+# rows over their mean at which operations are priced; balanced rows lie on the grid, beyond its end lines go on
+_STEPS_PER_MEAN, _MOST_MEANS = 8, 5
+_GRID = np.arange(_MOST_MEANS * _STEPS_PER_MEAN + 1) / _STEPS_PER_MEAN
+_LEAST_FACTOR = 0.5  # of a piece's seconds under jitter: a normal draw is cut there
 
 
-class Members(Protocol):
-    """Seconds of the pieces of a slot for every member of its stage, as arrays [groups, members]."""
+@dataclass(frozen=True, slots=True)
+class Unlike:
+    """GPUs that are not alike: `slow_factor` by [rank, groups, members] of their compute time, 1 where a GPU is whole;
+    `jitter_share`: standard deviation of every stretch of compute over its mean."""
+
+    slow_factor: Floats | None = None
+    jitter_share: float = 0.0
+    seed: int = 0
+
+
+def shape_of(prices: StepPrices) -> tuple[int, int]:
+    """(groups, members) of a stage: GPUs that tensor, context or expert parallel transfers join are in one group."""
+    lay = prices.job.layout
+    stage = lay.gpus // lay.pp
+    members = lcm(lay.tp * lay.cp, lay.ep * lay.etp)
+    return (stage // members, members) if stage % members == 0 else (1, stage)
+
+
+@dataclass
+class RowTables:
+    """How the seconds of operations of one expert layer follow its rows: by phase and kind of layer, as differences
+    from the balanced seconds at every point of the grid; operations that do not follow them are left out."""
+
+    prices: StepPrices
+    factories: list[SegmentFactory] = field(init=False)
+    _seen: dict[tuple[str, object], dict[int, Floats]] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        """One factory of segments per point of the grid."""
+        loads = self.prices.balanced
+        job, tuning = self.prices.job, self.prices.tuning
+        self.factories = [SegmentFactory(job, tuning, [_at(load, s) for load in loads]) for s in _GRID]
+
+    def of(self, phase: str, place: int) -> dict[int, Floats]:
+        """Seconds by operation (its number in its layer) over the grid, balanced seconds taken off."""
+        arch = self.prices.job.arch
+        key = (phase, (arch.layers[place], self.prices.balanced[place]))
+        found = self._seen.get(key)
+        if found is None:
+            found = self._seen[key] = self._priced(phase, place, arch.layers[place])
+        return found
+
+    def _priced(self, phase: str, place: int, kind: LayerKind) -> dict[int, Floats]:
+        chunk, cost = Chunk(0, (place,), False, False), self.prices.model.cost
+        segments = [factory.segment(phase, chunk) for factory in self.factories]
+        middle = segments[_STEPS_PER_MEAN].ops
+        table = {}
+        for number, op in enumerate(middle):
+            works = [segment.ops[number].work for segment in segments]
+            if any(work != op.work for work in works):
+                seconds = np.array([cost(work).time_s * op.scale for work in works])
+                table[number] = seconds - seconds[_STEPS_PER_MEAN]
+        return table
+
+
+def _at(load: ExpertLoad | None, share: float) -> ExpertLoad | None:
+    """The load of a rank that gets this share of the mean rows."""
+    if load is None or share == 1.0:
+        return load
+    rows = tuple(round(r * share) for r in load.rows)
+    return replace(load, rows=rows, rank_rows=(sum(rows),), imbalance=max(1.0, share))
+
+
+class StageMembers:
+    """Seconds of every piece of a slot for all members of its stage, in one step."""
+
+    def __init__(self, prices: StepPrices, rows: RoutedRows | None, unlike: Unlike, tables: RowTables | None) -> None:
+        self.prices, self.unlike, self.tables = prices, unlike, tables
+        self.shape = shape_of(prices)
+        self.expert_rows: dict[int, npt.NDArray[np.int64]] = {}
+        self._shares: dict[int, Floats] = {}
+        self._plans: dict[object, list[tuple[int, int, Floats]]] = {}
+        for place in rows.layers if rows is not None else ():
+            drawn = rows.layer(place)  # type: ignore[union-attr]  # the loop is empty without rows
+            self._shares[place] = drawn.rows / drawn.rows.mean()
+            self.expert_rows[place] = drawn.expert_rows
 
     def apart(self, op: Op) -> bool:
-        """True for operations of the compute stream at which members meet: pieces of their own."""
-        ...
+        """True for operations of the compute stream at which members meet."""
+        return isinstance(op.work, ExpertExchange) or (isinstance(op.work, Comm) and self.unlike.slow_factor is not None)
 
     def seconds(self, rank: int, slot: Slot, script: Script) -> list[Seconds]:
-        """Seconds of every piece of the slot's script, by its number."""
-        ...
+        """Seconds of every piece of the slot's script, by its number; numbers where all members are alike."""
+        found: list[Seconds] = [piece.seconds for piece in script.pieces]
+        for number, micro_batch, place, table in self._following(slot, script):
+            found[number] = found[number] + self._along(table, place, micro_batch)
+        slow, jitter = self.unlike.slow_factor, self.unlike.jitter_share
+        if slow is None and jitter == 0.0:
+            return found
+        rng = stream(self.unlike.seed, f"jitter.{rank}.{slot}") if jitter else None
+        for number, piece in enumerate(script.pieces):
+            if piece.kind != "compute":
+                continue
+            if slow is not None:
+                found[number] = found[number] * slow[rank]
+            if rng is not None:
+                draw = 1.0 + jitter * rng.standard_normal(self.shape)
+                found[number] = found[number] * np.maximum(_LEAST_FACTOR, draw)
+        return found
+
+    def _along(self, table: Floats, place: int, micro_batch: int) -> Floats:
+        """What rows change in one piece's seconds, [groups, members]."""
+        share = self._shares[place][micro_batch] * _STEPS_PER_MEAN
+        cell = np.minimum(share.astype(np.int64), len(_GRID) - 2)
+        change = table[cell] + (share - cell) * (table[cell + 1] - table[cell])
+        etp = self.prices.job.layout.etp
+        return np.repeat(change, etp, axis=-1).reshape(self.shape) if etp > 1 else change.reshape(self.shape)
+
+    def _following(self, slot: Slot, script: Script) -> list[tuple[int, int, int, Floats]]:
+        """(piece, micro-batch, place of its layer, table) of all pieces whose seconds follow rows."""
+        if not self._shares or self.tables is None:
+            return []
+        key = (id(script), slot.stage, slot.stage_b)
+        plan = self._plans.get(key)
+        if plan is None:
+            plan = self._plans[key] = self._sum_tables(slot, script)
+        return [(n, slot.micro_batch_b if back else slot.micro_batch, place, t) for n, back, place, t in plan]
+
+    def _sum_tables(self, slot: Slot, script: Script) -> list[tuple[int, bool, int, Floats]]:
+        """The tables of a script's pieces: those of their operations together."""
+        parts = self._parts(slot)
+        numbers = _numbers_in_block(self.prices.segment(slot).ops)
+        slowdown = self.prices.rules(slot.phase).slowdown
+        summed = []
+        for number, piece in enumerate(script.pieces):
+            if not piece.ops or piece.layer not in parts:
+                continue
+            phase, back, place = parts[piece.layer]
+            tables = self.tables.of(phase, place)  # type: ignore[union-attr]  # asked for where there are tables
+            factor = slowdown.get(piece.stream, 1.0)
+            own = [tables[numbers[op]] * factor for op in piece.ops if numbers[op] in tables]
+            if own:
+                summed.append((number, back, place, np.sum(own, axis=0)))
+        return summed
+
+    def _parts(self, slot: Slot) -> dict[int, tuple[str, bool, int]]:
+        """Blocks of a slot with experts: phase, whether of the backward's micro-batch, place of the layer."""
+        arch, chunks = self.prices.job.arch, self.prices.chunks
+        ahead = len(chunks[slot.stage].blocks(arch))
+        halves: Sequence[tuple[str, bool, int, int]] = ((slot.phase, False, slot.stage, 0),)
+        if slot.phase == "FB":
+            halves = (("F", False, slot.stage, 0), ("B", True, slot.stage_b, ahead))
+        found = {}
+        for phase, back, stage, first in halves:
+            chunk = chunks[stage]
+            before = 1 if chunk.embedding else 0
+            for i, place in enumerate(chunk.layers):
+                if place in self._shares:
+                    found[first + before + i] = (phase, back, place)
+            if chunk.mtp and arch.num_layers - 1 in self._shares:  # prediction modules route like the last layer
+                start = before + len(chunk.layers) + (1 if chunk.head else 0)
+                for module in range(chunk.mtp):
+                    found[first + start + module] = (phase, back, arch.num_layers - 1)
+        return found
+
+
+def _numbers_in_block(ops: Sequence[Op]) -> list[int]:
+    """The number of every operation among those of its block; parameters and gradients are not counted."""
+    counts: dict[int, int] = {}
+    numbers = []
+    for op in ops:
+        if op.stream in ("dp", "gather"):
+            numbers.append(-1)
+            continue
+        numbers.append(counts.get(op.block, 0))
+        counts[op.block] = numbers[-1] + 1
+    return numbers

@@ -227,15 +227,16 @@ def _static(prices: StepPrices, rank: int) -> tuple[float, float, float]:
 
 
 @lru_cache(maxsize=64)
-def _held(schedule: str, pp: int, vpp: int, micro_batches: int) -> tuple[Mapping[int, int], ...]:
+def _held(schedule: str, pp: int, vpp: int, micro_batches: int, hidden: bool) -> tuple[Mapping[int, int], ...]:
     """Micro-batches whose activations each rank keeps at its peak, by virtual stage; asked once per rank."""
-    return tuple(in_flight(order) for order in orders(schedule, pp, vpp, micro_batches))
+    plan = orders(schedule, pp, vpp, micro_batches, hidden)
+    return tuple(in_flight(order, layer_by_layer=schedule != "dualpipe") for order in plan)
 
 
 def rank_memory(prices: StepPrices, rank: int) -> RankMemory:
     """Peak bytes of pipeline rank `rank`."""
     job, lay = prices.job, prices.job.layout
-    held = _held(lay.schedule, lay.pp, lay.vpp, min(job.micro_batches, 4 * lay.pp * lay.vpp))[rank]
+    held = _held(lay.schedule, lay.pp, lay.vpp, min(job.micro_batches, 4 * lay.pp * lay.vpp), job.hides_exchanges)[rank]
     tokens = job.micro_batch * job.seq_len / lay.cp
     full = fullest_expert_rank(prices.loads, [i for stage in held for i in prices.chunks[stage].layers])
     activations, logits, kinds = 0.0, 0.0, set()

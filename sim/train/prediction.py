@@ -12,8 +12,8 @@ from moesim.sim.train.step import StepResult
 # the order in which people read a breakdown: useful work first, then communication, then what is lost
 CATEGORIES = (
     "gemm", "grouped_gemm", "lora", "attention", "ssm", "head", "embedding", "elementwise", "router", "permute", "cast",
-    "grad_accumulate", "tp_comm", "cp_comm", "ep_comm", "dp_comm", "optimizer", "offload", "host", "bubble",
-    "straggler", "step_constant", "correction",
+    "grad_accumulate", "tp_comm", "cp_comm", "ep_comm", "pp_comm", "dp_comm", "overlap", "imbalance", "slow_gpu",
+    "optimizer", "offload", "host", "bubble", "straggler", "step_constant", "correction",
 )  # fmt: skip
 
 

@@ -18,7 +18,7 @@ from moesim.sim.layout.pipeline import Slot
 from moesim.sim.layout.placement import ExpertLoad, expert_loads
 from moesim.sim.software.stack import Stack, Tuning
 from moesim.sim.train.job import TrainJob
-from moesim.sim.train.scripts import Rules, compile_script, segment_wires
+from moesim.sim.train.scripts import Rules, compile_script, segment_wires, wires_of
 from moesim.sim.train.segment_time import SegmentTime, beside_slowdown, merge, price, sms_share
 from moesim.sim.train.segments import PLAIN, SegmentFactory, Variant
 
@@ -138,6 +138,15 @@ class StepPrices:
         """Wires that the slot's transfers on these streams use."""
         return segment_wires(self.segment(slot, variant), self.job.cluster, streams)
 
+    def tail_wires(self, slot: Slot, variant: Variant) -> dict[Wire, float]:
+        """Seconds at full rate on the wires that the slot's reductions use."""
+        total: dict[Wire, float] = {}
+        for op in self.segment(slot, variant).ops:
+            if op.stream == "dp":
+                for wire, seconds in wires_of(op, self.job.cluster).items():
+                    total[wire] = total.get(wire, 0.0) + seconds
+        return total
+
     def send(self, crosses: bool) -> tuple[float, float, dict[Wire, float]]:
         """Handing one micro-batch's activations to the next pipeline rank: the CPU's seconds before it, the transfer's
         alone, and the shares of the wires that it fills; `crosses` into another scale-up domain."""
@@ -148,7 +157,8 @@ class StepPrices:
         message = Comm("send", tokens * job.arch.hidden * job.width_bytes, group)
         host = self.tuning.get("host_pipeline_s", job.stack.constants_of) if job.stack.host_sync else 0.0
         seconds = self.model.cost(message).time_s
-        return host, seconds, {w: min(1.0, s / seconds) for w, s in wire_seconds(message, job.cluster).items()}
+        wires = wire_seconds(message, job.cluster) if seconds > 0.0 else {}
+        return host, seconds, {wire: min(1.0, wire_s / seconds) for wire, wire_s in wires.items()}
 
     def gathers(self, stage: int) -> list[Comm]:
         """What gathers the updated parameters of one virtual stage over its data-parallel group."""

@@ -10,13 +10,15 @@ from moesim.hwmodels.work import Comm
 from moesim.sim.clock.plan import Hold, Lane, Plan, Send
 from moesim.sim.clock.plan import Slot as Ran
 from moesim.sim.clock.script import Piece, Script
-from moesim.sim.layout.pipeline import Slot, orders, paired
-from moesim.sim.train.job import TrainJob
+from moesim.sim.layout.pipeline import Slot, orders
 from moesim.sim.train.members import Members
 from moesim.sim.train.prices import StepPrices
 from moesim.sim.train.scripts import shared_wires, wires_of
 from moesim.sim.train.segment_time import SegmentTime, add_tail
-from moesim.sim.train.segments import Variant
+from moesim.sim.train.segments import PLAIN, Variant
+
+# share of a step: transfers between slots that fill a wire for less meet others too seldom to matter there
+_SELDOM: dict[Wire, float] = {"nic": 0.0, "link": 0.02}
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,7 +50,7 @@ class _Builder:
         self.variants: dict[int, Variant] = {}
         self.gathered: dict[tuple[int, int], int] = {}  # (rank, stage) -> dp item its first forward waits for
         self.done: dict[tuple[str, int, int], tuple[int, ...]] = {}  # items that end a phase: compute, host
-        self.orders = slot_orders(job)
+        self.orders = orders(job.layout.schedule, job.layout.pp, job.layout.vpp, job.micro_batches, job.hides_exchanges)
         self._scripts: dict[object, Script] = {}
         self._sends: dict[tuple[int, int], Send] = {}
         self.sent: dict[tuple[str, int, int], tuple[int, ...]] = {}  # items with which a stage's data is there
@@ -82,7 +84,7 @@ class _Builder:
         seconds = self.prices.model.cost(comm).time_s
         wires = wire_seconds(comm, self.job.cluster)
         loads = tuple((_link(rank, w), min(1.0, s / seconds)) for w, s in wires.items()) if seconds > 0.0 else ()
-        return Send(seconds, loads, sms=sms)
+        return Send(seconds, loads, sms_share=sms)
 
     def build(self) -> StepProgram:
         """The finished program."""
@@ -120,21 +122,31 @@ class _Builder:
     # -- scripts ----------------------------------------------------------------------------------------------
 
     def _shared_wires(self, asked: list[tuple[int, Slot, Variant]]) -> frozenset[Wire]:
-        """Wires on which a transfer may meet one of another slot: those of sends, gathers and reductions."""
-        used: set[Wire] = set()
+        """Wires on which transfers of a slot may meet those of another: sends, gathers and reductions.
+
+        A wire that those fill for less than _SELDOM of the step is left out: slots stay whole, and cost less.
+        """
         lay, cluster = self.job.layout, self.job.cluster
-        for a in range(lay.pp if lay.pp > 1 else 0):
-            used |= self.prices.send(lay.hop_crosses(cluster, a, (a + 1) % lay.pp))[2].keys()
-        if self.gathered:
-            gathers = [comm for chunk in range(lay.chunks) for comm in self.prices.gathers(chunk)]
-            used |= {wire for comm in gathers for wire in wire_seconds(comm, cluster)}
-        seen: set[object] = set()
-        for _, slot, variant in asked:
+        used: dict[Wire, float] = dict.fromkeys(WIRES, 0.0)
+        busy_s, seen = 0.0, set()
+        for rank, slot, variant in asked:
+            if rank:
+                continue
+            busy_s += self.prices.segment_time(slot, PLAIN).duration_s
             key = self.prices.key(slot, variant)
             if variant.reduce and key not in seen:
                 seen.add(key)
-                used |= self.prices.wires(slot, variant, ("dp",))
-        return frozenset(used)
+                for wire, seconds in self.prices.tail_wires(slot, variant).items():
+                    used[wire] += seconds
+        for a in range(lay.pp if lay.pp > 1 else 0):
+            _, seconds, shares = self.prices.send(lay.hop_crosses(cluster, a, (a + 1) % lay.pp))
+            for wire in shares:  # in and out, forward and backward, of every micro-batch and virtual stage
+                used[wire] = max(used[wire], 2.0 * self.job.micro_batches * lay.vpp * seconds)
+        if self.gathered:
+            for comm in (comm for chunk in range(lay.chunks) for comm in self.prices.gathers(chunk)):
+                for wire, seconds in wire_seconds(comm, cluster).items():
+                    used[wire] += seconds / lay.pp
+        return frozenset(wire for wire, seconds in used.items() if seconds > _SELDOM[wire] * busy_s)
 
     def _script(self, slot: Slot, variant: Variant, shared: frozenset[Wire]) -> Script:
         """A slot's pieces: one, where no transfer of it can meet another slot's, else every transfer apart."""
@@ -181,7 +193,7 @@ class _Builder:
                 if not 0 <= target <= last:
                     continue
                 ends, taker = self.done[(phase, micro_batch, stage)], self.done[(phase, micro_batch, target)][0]
-                a, b = self.plan.lanes[ends[0]].rank, self.plan.lanes[taker].rank
+                a, b = self.plan.lane_of[ends[0]].rank, self.plan.lane_of[taker].rank
                 if a == b:
                     self.sent[(phase, micro_batch, stage)] = ends
                     continue
@@ -231,15 +243,6 @@ def _folded(name: str, time: SegmentTime) -> Script:
     longest = max(time.by_category, key=lambda category: time.by_category[category], default="bubble")
     spent, sources = tuple(time.by_category.items()), tuple(time.by_source.items())
     return Script(name, (Piece(name, "compute", "compute", time.duration_s, longest, spent=spent, sources=sources),))
-
-
-def slot_orders(job: TrainJob) -> list[list[Slot]]:
-    """Slots of every pipeline rank; where exchanges hide behind another micro-batch's compute, forward and backward
-    run beside each other."""
-    lay = job.layout
-    if job.stack.ep_overlap == "hidden" and lay.ep > 1 and lay.schedule in ("1f1b", "interleaved"):
-        return paired(orders(lay.schedule, lay.pp, lay.vpp, job.micro_batches), lay.schedule == "1f1b")
-    return orders(lay.schedule, lay.pp, lay.vpp, job.micro_batches)
 
 
 def _label(slot: Slot) -> str:

@@ -1,4 +1,4 @@
-"""Scripts of segments: operations with seconds, wires and multiprocessors, joined where nothing can come between them."""
+"""Scripts of segments: operations with seconds, wires and multiprocessors, joined where nothing can come between."""
 
 from __future__ import annotations
 
@@ -65,6 +65,7 @@ class _Compiler:
         self._block_of = {b.last: b for b in segment.blocks}
         named = {j for op in segment.ops for j in op.after}
         self._ends = {j for j in named if segment.ops[j].stream == "compute"} | set(self._block_of)
+        self._host_piece = -1
         self._open: list[int] = []
         self._open_after: tuple[int, ...] = ()
 
@@ -131,13 +132,23 @@ class _Compiler:
             for wire, wire_s in wires_of(op, rules.cluster).items()
             if seconds > 0.0
         )
-        beside = op.stream != "compute"
+        moves = isinstance(op.work, Comm | ExpertExchange)
         piece = Piece(
-            op.name, "transfer" if isinstance(op.work, Comm | ExpertExchange) else "compute", op.stream, seconds, op.category, self._after(op), loads=loads,
-            weight=float(flows(op.work)) if loads else 1.0,  # type: ignore[arg-type]  # loads are of transfers
-            sms=rules.sms(op) if beside else 0.0, barrier=rules.barrier(op), spent=((op.category, seconds),),
-            sources=((self.costs[index].source, seconds),), ops=(index,), layer=op.block,
-        )  # fmt: skip
+            op.name,
+            "transfer" if moves else "compute",
+            op.stream,
+            seconds,
+            op.category,
+            self._after(op),
+            loads=loads,
+            flow_weight=float(flows(op.work)) if isinstance(op.work, Comm | ExpertExchange) else 1.0,
+            sms_share=rules.sms(op) if op.stream != "compute" else 0.0,
+            barrier=rules.barrier(op) if moves else 0,
+            spent=((op.category, seconds),),
+            sources=((self.costs[index].source, seconds),),
+            ops=(index,),
+            layer=op.block,
+        )
         if op.stream == "dp":
             self.tail.append(piece)
             self.piece_of.append(-1)
@@ -150,8 +161,12 @@ class _Compiler:
         block = self._block_of[index]
         since = self.piece_of[block.first]
         self.pieces.append(
-            Piece("host", "host", "compute", block.host_s, "host", since=since, spent=(("host", block.host_s),))
-        )
+            Piece(
+                "host", "host", "compute", block.host_s, "host", since=since, behind=self._host_piece,
+                spent=(("host", block.host_s),),
+            )
+        )  # fmt: skip
+        self._host_piece = len(self.pieces) - 1
 
 
 def compile_script(segment: Segment, rules: Rules, apart: Callable[[Op], bool] | None = None) -> Script:
@@ -161,4 +176,3 @@ def compile_script(segment: Segment, rules: Rules, apart: Callable[[Op], bool] |
         shared = shared_wires(segment, rules.cluster)
         apart = lambda op: bool(shared & wires_of(op, rules.cluster).keys())  # noqa: E731  # a default, not a name
     return _Compiler(segment, rules, apart).script()
-

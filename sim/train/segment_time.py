@@ -55,7 +55,9 @@ def price(script: Script, host_s: float = 0.0) -> SegmentTime:
     ran = walker.run(close=False)
     times = {number: (start, end) for item, number, start, end in ran.pieces if item == slot}
     background = tuple(
-        BackgroundOp(plan.labels[i], max((times[a][1] for a in piece.after), default=0.0), ran.end_s[i] - ran.start_s[i])
+        BackgroundOp(
+            plan.labels[i], max((times[a][1] for a in piece.after), default=0.0), ran.end_s[i] - ran.start_s[i]
+        )
         for i, piece in zip(tail, script.tail, strict=True)
     )
     return SegmentTime(

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from itertools import pairwise
 
-from moesim.sim.clock.engine import Lane, Timeline
+from moesim.sim.clock.plan import Lane
+from moesim.sim.clock.timeline import Timeline
 from moesim.sim.layers.graph import STREAMS, Segment
 
 
@@ -15,11 +16,10 @@ def check_timeline(timeline: Timeline) -> None:
         for before, after in pairwise(items):
             began = f"{lane}: {program.labels[after]} began before its predecessor ended"
             assert timeline.start_s[after] >= timeline.end_s[before], began
-    for item, deps in enumerate(program.deps):
-        for dep in deps:
-            ready = (timeline.start_s if dep.from_start else timeline.end_s)[dep.item] + dep.lag_s
-            began = f"{program.labels[item]} began before {program.labels[dep.item]}"
-            assert timeline.start_s[item] >= ready, began
+    for item, preds in enumerate(program.preds):
+        for pred in preds:
+            began = f"{program.labels[item]} began before {program.labels[pred]} ended"
+            assert timeline.start_s[item] >= timeline.end_s[pred], began
 
 
 def check_segment(segment: Segment) -> None:

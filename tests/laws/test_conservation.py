@@ -125,7 +125,7 @@ def test_every_schedule_reduces_its_gradients(schedule: str, zero: int) -> None:
     counts = {}
     for name in ("1f1b", schedule):
         layout = {"pp": 2, "schedule": name, "zero": zero, "vpp": 2 if name == "interleaved" else 1}
-        program = step_program(prices_of(job(DENSE, 16, layout))).program
+        program = step_program(prices_of(job(DENSE, 16, layout))).plan
         counts[name] = sum("reduce" in label for label in program.labels)
     assert counts["1f1b"] > 0
     assert counts[schedule] == counts["1f1b"] * (2 if schedule == "dualpipe" else 1)

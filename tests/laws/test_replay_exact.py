@@ -7,13 +7,14 @@ from checks import check_timeline
 from jobs import JOBS, prices_of
 
 from moesim.sim.train.program import step_program
-from moesim.sim.train.step import simulate_exact, simulate_step
+from moesim.sim.train.scripts import compile_script
+from moesim.sim.train.step import simulate_step
 
 
 @pytest.mark.parametrize("name", JOBS)
 def test_replay_equals_exact(name: str) -> None:
     prices = prices_of(JOBS[name])
-    replay, exact = simulate_step(prices), simulate_exact(prices)
+    replay, exact = simulate_step(prices), simulate_step(prices, exact=True)
     assert exact.step_time_s == pytest.approx(replay.step_time_s, rel=1e-9)
     assert exact.breakdown_s.keys() == replay.breakdown_s.keys()
     for category, seconds in replay.breakdown_s.items():
@@ -21,12 +22,12 @@ def test_replay_equals_exact(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", JOBS)
-def test_events_equal_recursion_bit_for_bit(name: str) -> None:
+def test_both_clocks_give_the_same_bits(name: str) -> None:
     prices = prices_of(JOBS[name])
-    events, recursion = simulate_step(prices, events=True), simulate_step(prices, events=False)
-    assert events.step_time_s == recursion.step_time_s
-    assert events.timeline.start_s == recursion.timeline.start_s
-    assert events.timeline.end_s == recursion.timeline.end_s
+    events, heap = simulate_step(prices, events=True), simulate_step(prices, events=False)
+    assert events.step_time_s == heap.step_time_s
+    assert events.timeline.start_s == heap.timeline.start_s
+    assert events.timeline.end_s == heap.timeline.end_s
     check_timeline(events.timeline)
 
 
@@ -38,11 +39,20 @@ def test_breakdown_sums_to_the_step(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", JOBS)
-def test_segments_are_well_formed_and_priced_in_full(name: str) -> None:
+def test_scripts_keep_every_operation_and_all_its_seconds(name: str) -> None:
     prices = prices_of(JOBS[name])
     step = step_program(prices)
-    program, slots, times = step.program, step.slots, step.times
-    for item, slot in slots.items():
-        assert sum(times[item].by_category.values()) == pytest.approx(times[item].duration_s, rel=1e-9)
-        assert program.durations_s[item] == times[item].duration_s
-        del slot
+    seen = set()
+    for item, slot in step.slots.items():
+        key = prices.key(slot, step.variants[item])
+        if key in seen:
+            continue
+        seen.add(key)
+        segment = prices.segment(slot, step.variants[item])
+        script = compile_script(segment, prices.rules(slot.phase))
+        told = sorted(op for piece in (*script.pieces, *script.tail) for op in piece.ops)
+        assert told == list(range(len(segment.ops)))
+        for piece in script.pieces:
+            assert sum(seconds for _, seconds in piece.spent) == pytest.approx(piece.seconds, rel=1e-12)
+        time = prices.segment_time(slot, step.variants[item])
+        assert sum(time.by_category.values()) == pytest.approx(time.duration_s, rel=1e-9)

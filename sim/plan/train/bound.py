@@ -108,7 +108,7 @@ class Cell:
     def __init__(self, job: TrainJob, profile: Profile, tuning: Tuning, model: CostModel) -> None:
         job = replace(job, layout=replace(job.layout, pp=1, vpp=1))
         self._step_prices = StepPrices(job, profile, tuning, model=model)
-        self._own = job.layout.schedule == "dualpipe"  # transfers run beside another micro-batch's compute
+        self.hides = job.hides_exchanges  # exchanges run beside another micro-batch's compute
         self._gap_s = tuning.get("kernel_gap_s", job.stack.constants_of)
         self._seen: dict[object, Spent] = {}
         self.sizes = self._sizes()
@@ -156,10 +156,10 @@ class Cell:
         key = self._step_prices.factory.signature(chunk)
         spent = self._seen.get(key)
         if spent is None:
-            forward = self._step_prices.factory.segment("F", chunk, own_comm=self._own)
-            backward = self._step_prices.factory.segment("B", chunk, own_comm=self._own)
+            forward = self._step_prices.factory.segment("F", chunk, own_comm=self.hides)
+            backward = self._step_prices.factory.segment("B", chunk, own_comm=self.hides)
             compute = self._busy_s(forward, "compute"), self._busy_s(backward, "compute")
-            sent = (self._busy_s(forward, "comm"), self._busy_s(backward, "comm")) if self._own else (0.0, 0.0)
+            sent = (self._busy_s(forward, "comm"), self._busy_s(backward, "comm")) if self.hides else (0.0, 0.0)
             spent = (*compute, *sent)
             self._seen[key] = spent
         return spent
@@ -175,21 +175,13 @@ def _running(values: Iterable[float]) -> Floats:
 
 
 @dataclass(frozen=True, slots=True)
-class Beside:
-    """How many times as long compute and transfers take while both run (DualPipe)."""
-
-    compute_factor: float
-    transfers_factor: float
-
-
-@dataclass(frozen=True, slots=True)
 class Bounds:
     """Everything about the job that bounds depend on and candidates share."""
 
     job: TrainJob
     step_constant_s: float
     straggler_share: float  # per doubling of the GPUs
-    beside: Beside
+    beside_factor: float  # how many times as long exchanges take beside another micro-batch's compute
 
     def memory_bytes(self, layout: Layout, stack: Stack, sizes: Sizes, pipe: Pipe) -> float:
         """Weights, gradients, optimizer and kept activations of the fullest rank; buffers and logits come on top."""
@@ -204,10 +196,12 @@ class Bounds:
             total = total + params * (weights + state / (ways if layout.zero >= 1 else 1))
         return float(total.max())
 
-    def step_s(self, layout: Layout, micro_batches: int, sizes: Sizes, prices: Prices, pipe: Pipe) -> float:
+    def step_s(
+        self, layout: Layout, hides: bool, micro_batches: int, sizes: Sizes, prices: Prices, pipe: Pipe
+    ) -> float:
         """Pipeline, optimizer, constant part, and the stragglers that stretch all of them."""
-        if layout.schedule == "dualpipe":
-            seconds = _paired_s(micro_batches, prices, pipe, self.beside)
+        if hides:
+            seconds = _paired_s(layout, micro_batches, prices, pipe, self.beside_factor)
         else:
             seconds = _body_s(layout, micro_batches, prices, pipe)
         seconds += self.step_constant_s
@@ -242,12 +236,12 @@ def _per_stage(prices: Prices, part: int, pipe: Pipe) -> Floats:
     return np.asarray(stages)
 
 
-def _paired_s(micro_batches: int, prices: Prices, pipe: Pipe, beside: Beside) -> float:
-    """DualPipe feeds both ends: no fill is counted, but what runs beside each other slows down."""
-    streams = []
-    for first, slowdown in ((0, beside.compute_factor), (2, beside.transfers_factor)):
+def _paired_s(layout: Layout, micro_batches: int, prices: Prices, pipe: Pipe, beside: float) -> float:
+    """DualPipe feeds both ends, other pairs hide the fill's exchanges: no fill is counted, but exchanges slow down."""
+    streams, runs = [], micro_batches / (2.0 if layout.schedule == "dualpipe" else 1.0)
+    for first, slowdown in ((0, 1.0), (2, beside)):
         forward, backward = (_per_stage(prices, part, pipe) for part in (first, first + 1))
-        alone = pipe.runs @ (forward + backward) * (micro_batches / 2.0)
+        alone = pipe.runs @ (forward + backward) * runs
         streams.append(alone + (slowdown - 1.0) * (pipe.forwards @ forward + pipe.backwards @ backward))
     return float(np.maximum(*streams).max())
 

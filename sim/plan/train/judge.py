@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 
 from moesim.hwmodels.cost import CostModel, KernelCostModel
 from moesim.sim.layout.layout import Layout
-from moesim.sim.plan.train.bound import Beside, Bounds, Cell, Pipes
+from moesim.sim.plan.train.bound import Bounds, Cell, Pipes
 from moesim.sim.plan.train.space import Candidate, modules_of
 from moesim.sim.question.lookup import look_up, training_of
 from moesim.sim.question.scenario import Scenario
@@ -106,7 +106,7 @@ class Judge:
 
     def _bounds(self, candidate: Candidate) -> Bounds:
         stack = self.stack(candidate)
-        return Bounds(self.base, *self._rates, Beside(**beside_slowdown(self.tuning, stack, self.base.cluster)))
+        return Bounds(self.base, *self._rates, beside_slowdown(self.tuning, stack))
 
     def _micro_batches(self, candidate: Candidate) -> int:
         return self.base.global_batch // (candidate.micro_batch * candidate.layout.dp)
@@ -121,7 +121,9 @@ class Judge:
         """Seconds that the step takes at least."""
         count, cell = self._micro_batches(candidate), self._cell(candidate)
         pipe = self._pipes.of(candidate.layout, count)
-        return self._own * self._bounds(candidate).step_s(candidate.layout, count, cell.sizes, cell.prices, pipe)
+        return self._own * self._bounds(candidate).step_s(
+            candidate.layout, cell.hides, count, cell.sizes, cell.prices, pipe
+        )
 
     def simulate(self, candidate: Candidate, bound_s: float) -> Finalist:
         """The step of a candidate, and whether it fits."""

@@ -50,10 +50,22 @@ def test_an_unknown_communicator_is_an_error() -> None:
 
 
 @pytest.mark.parametrize(
-    ("gpus", "pp", "crosses"), [(8, 8, False), (16, 2, True), (64, 8, True), (8, 2, False), (16, 4, False)]
+    ("gpus", "pp", "hops"),
+    [
+        (8, 8, "........"),
+        (16, 2, "XX"),
+        (64, 8, "XXXXXXXX"),
+        (8, 2, ".."),
+        (16, 4, ".X.X"),
+        (32, 8, ".X.X.X.X"),
+        (24, 2, "XX"),
+    ],
 )
-def test_pipeline_neighbours_in_other_hosts(gpus: int, pp: int, crosses: bool) -> None:
-    assert Layout(gpus=gpus, pp=pp).pipeline_crosses(build_cluster("dgx-h100", gpus)) is crosses
+def test_each_hop_of_a_pipeline_knows_whether_it_leaves_the_host(gpus: int, pp: int, hops: str) -> None:
+    """The last hop leads back to the first rank, as virtual stages do."""
+    layout, cluster = Layout(gpus=gpus, pp=pp), build_cluster("dgx-h100", gpus)
+    found = "".join("X" if layout.hop_crosses(cluster, a, (a + 1) % pp) else "." for a in range(pp))
+    assert found == hops
 
 
 def test_hybrid_sharding_keeps_a_copy_per_group() -> None:
