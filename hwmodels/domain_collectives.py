@@ -1,8 +1,8 @@
 """How long one collective takes inside a scale-up domain: rings, messages, reductions in the switches. Closed forms.
 
-Time = base + steps x hop + w/B + c sqrt(w/B): w bytes on the wire per GPU, B the achieved link rate, and the square root
-a size ramp (protocols and pipelines that only large messages fill). With the same buffer more ranks never take less
-time, but for reductions in the switches, whose bytes fall with the ranks and were measured to.
+Time = base + steps x hop + w/B + c sqrt(w/B): w bytes on the wire per GPU, B the achieved link rate, and the square
+root a size ramp (protocols and pipelines that only large messages fill). With the same buffer more ranks never take
+less time, but for reductions in the switches, whose bytes fall with the ranks and were measured to.
 """
 
 from __future__ import annotations
