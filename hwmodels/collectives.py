@@ -101,19 +101,22 @@ def _levels_s(w: Wires) -> float:
     return 2 * math.log2(w.comm.group.domains) * (w.fabric.tree_hop_s + w.cluster.fabric_latency_s)
 
 
+def _tree_ramp_s(w: Wires, fill_s: float) -> float:
+    """Chunks that fill a pipeline as deep as the tree: with the best of chunk sizes sqrt(depth x fill)."""
+    return w.fabric.tree_ramp_sqrt_s * math.sqrt(math.log2(w.comm.group.domains) * fill_s)
+
+
 def _tree_across_s(w: Wires) -> float:
     """Double binary tree: up and down, both halves of the buffer at once."""
     fill = _tree_fill_s(w)
-    ramp = w.fabric.tree_ramp_sqrt_s * math.sqrt(fill)
-    return max(w.fit.base_s + _levels_s(w) + fill + ramp, _local_ring_s(w))
+    return max(w.fit.base_s + _levels_s(w) + fill + _tree_ramp_s(w, fill), _local_ring_s(w))
 
 
 def _nvls_tree_s(w: Wires) -> float:
     """Reduction in the switches of every domain, tree between domains."""
     fill = _tree_fill_s(w, w.fabric.nvls_tree_efficiency)
-    ramp = w.fabric.tree_ramp_sqrt_s * math.sqrt(fill)
     inside = domain_nvls_s(w.comm.group.per_domain, w.comm.bytes, link_bytes_per_s(w.cluster), w.fit)
-    return max(w.fit.nvls_base_s + _levels_s(w) + fill + ramp, inside)
+    return max(w.fit.nvls_base_s + _levels_s(w) + fill + _tree_ramp_s(w, fill), inside)
 
 
 def _near_s(w: Wires, size_bytes: float) -> float:

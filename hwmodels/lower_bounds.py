@@ -9,7 +9,8 @@ from moesim.hwmodels.work import Comm, Group
 def collective_lower_bound_s(comm: Comm, cluster: Cluster, in_switch: bool = False) -> float:
     """Seconds that the busiest NIC and the busiest scale-up link need at the rates of their data sheets.
 
-    Every GPU owns one NIC share and one scale-up link, each with one direction out and one in. S is `comm.bytes`, n the
+    Every GPU owns one NIC share and one scale-up link, each with one direction out and one in; where neighbours talk
+    over PCIe, the NIC hangs on the same slot. S is `comm.bytes`, n the
     ranks, D the domains, f the ranks of the domain that holds the fewest. What must enter (or, mirrored, leave):
 
     - a GPU, over its link alone inside one domain, over link and NIC together otherwise: (n-1)/n S for gathers,
@@ -30,7 +31,10 @@ def collective_lower_bound_s(comm: Comm, cluster: Cluster, in_switch: bool = Fal
     nic = cluster.nic_bytes_per_s
     if nic <= 0.0:
         return float("inf")
-    gpu_s = 0.0 if comm.kind == "send" else comm.bytes * _gpu_share(comm, in_switch) / (link + nic)
+    ports = link + nic
+    if not cluster.gpu.scale_up_bytes_per_s:  # one PCIe slot for neighbours and for the NIC
+        nic, ports = min(nic, link), link
+    gpu_s = 0.0 if comm.kind == "send" else comm.bytes * _gpu_share(comm, in_switch) / ports
     return max(gpu_s, comm.bytes * _nic_share(comm.kind, group) / nic)
 
 

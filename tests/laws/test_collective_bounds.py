@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import Literal
 
 import pytest
 from hypothesis import assume, given, settings
@@ -10,13 +11,14 @@ from hypothesis import strategies as st
 
 from moesim.hwmodels.cluster import Cluster, build_cluster, fabric_names, node_names
 from moesim.hwmodels.collectives import algorithms, choose, collective_s, load_fabric_fit
+from moesim.hwmodels.exchange_kernels import exchange_kernels, exchange_lower_bound_s, exchange_s
 from moesim.hwmodels.lower_bounds import collective_lower_bound_s
 from moesim.hwmodels.profile import load_profile
-from moesim.hwmodels.work import COLLECTIVES, Comm, CommKind, Group
+from moesim.hwmodels.work import COLLECTIVES, Comm, CommKind, ExpertExchange, Group
 
 _IN_SWITCH = ("nvls", "nvls_tree", "symmetric")
 _NODES = st.sampled_from(node_names())
-_KINDS = st.sampled_from([kind for kind in COLLECTIVES])
+_KINDS = st.sampled_from(COLLECTIVES)
 _BYTES = st.floats(0.0, 38.0).map(lambda power: 2.0**power)
 _NIC = st.one_of(st.none(), st.floats(0.0, 11.9).map(lambda power: 10.0**power))  # 1 B/s to 800 GB/s
 _FABRICS = st.one_of(st.none(), st.sampled_from(fabric_names()))
@@ -113,3 +115,29 @@ def test_two_hosts_reduce_inside_first() -> None:
     """2 GiB over two hosts of 8 A100 with 50 GB/s each: the buffer out and in take 43 ms, a flat ring 80.5 ms."""
     cluster = replace(build_cluster("dgx-a100", 16), nic_bytes_per_s=6.25e9)
     assert 0.043 <= _timed("all_reduce", 2.0**31, cluster.group(16), cluster) < 0.060
+
+
+@settings(max_examples=200)
+@given(
+    kernel=st.sampled_from([name for name in exchange_kernels() if not name.endswith("_sided")]),
+    stage=st.sampled_from(["dispatch", "combine"]),
+    node=_NODES,
+    ranks=st.integers(2, 512),
+    tokens=st.floats(1.0, 1e5),
+    nic=_NIC,
+)
+def test_no_exchange_beats_its_nic(
+    kernel: str, stage: Literal["dispatch", "combine"], node: str, ranks: int, tokens: float, nic: float | None
+) -> None:
+    cluster = build_cluster(node, ranks, nic_bytes_per_s=nic)
+    copies = (min(8.0, cluster.group(ranks).domains), min(8.0, ranks))
+    work = ExpertExchange(stage, tokens, 8, 7168.0, cluster.group(ranks), *copies, kernel=kernel, experts=512)
+    assert exchange_s(work, cluster) >= exchange_lower_bound_s(work, cluster)
+
+
+def test_a_tree_over_two_hosts_passes_the_buffer_once() -> None:
+    """2 (D-1)/D of the buffer: large all-reduces over 2, 4 and 64 hosts take 1, 1.5 and 2 times as long."""
+    cluster = build_cluster("dgx-a100", 512, nic_bytes_per_s=1e9)
+    two, four, many = (_timed("all_reduce", 1e13, cluster.group(8 * hosts), cluster, "tree") for hosts in (2, 4, 64))
+    assert four / two == pytest.approx(1.5, rel=0.01)
+    assert many / two == pytest.approx(63 / 32, rel=0.01)
