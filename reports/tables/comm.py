@@ -38,8 +38,7 @@ def comm_report(answer: CommAnswer) -> RenderableType:
     parts: list[RenderableType] = [Text(what, style="bold"), table, _loads(answer)]
     if answer.together:
         parts.append(_together(answer.together))
-    if p.note:
-        parts.append(Text(f"- {p.note}"))
+    parts += [Text(f"- {line}") for line in (*answer.assumptions, p.note) if line]
     return Group(*parts)
 
 

@@ -6,7 +6,15 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
 from typing import Any, cast
 
-from moesim.hwmodels.cluster import Cluster, build_cluster, node_for_gpu, node_names
+from moesim.hwmodels.cluster import (
+    Cluster,
+    Crossing,
+    Pattern,
+    build_cluster,
+    node_for_gpu,
+    node_names,
+    oversubscription_note,
+)
 from moesim.hwmodels.collective_traffic import collective_matrix
 from moesim.hwmodels.collectives import algorithms
 from moesim.hwmodels.exchange_kernels import exchange_kernels
@@ -41,6 +49,15 @@ class CommAnswer:
     degraded_factor: float = 1.0  # by which slow links stretched it
     together: tuple[Together, ...] = ()  # this transfer and those asked for beside it
 
+    @property
+    def assumptions(self) -> tuple[str, ...]:
+        """What was asked for and changes nothing here, and why."""
+        q = self.question
+        own = Crossing(self.cluster.group(q.ranks), *_crossing(self.prediction.algorithm))
+        others = [Crossing(self.cluster.group(b.ranks, b.stride)) for b in q.beside]
+        note = oversubscription_note(self.cluster, [own, *others])
+        return (note,) if note else ()
+
     def to_dict(self) -> dict[str, Any]:
         """Ready for JSON."""
         values = self.prediction.to_dict()
@@ -54,9 +71,15 @@ class CommAnswer:
         if self.cluster.degraded:
             values["degraded"] = {fault.link: fault.factor for fault in self.cluster.degraded}
             values["degraded_factor"] = self.degraded_factor
+        values["assumptions"] = list(self.assumptions)
         if self.together:
             values["together"] = [asdict(t) for t in self.together]
         return values
+
+
+def _crossing(algorithm: str) -> tuple[Pattern, bool]:
+    """How an algorithm or kernel crosses the fabric, as its closed form has it: pattern, and whether on rails."""
+    return "neighbours" if algorithm == "ring" else "everyone", algorithm not in ("direct", "low_latency")
 
 
 def _cluster(q: CommQuestion) -> Cluster:
