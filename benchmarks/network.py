@@ -25,11 +25,11 @@ from moesim.sim.transfer.question import CommQuestion
 MIB = 2.0**20
 
 
-def routed(ranks: int, kernel: str) -> Callable[[], object]:
+def routed(ranks: int, kernel: str, fabric: str | None = None, sigma: float = 0.0) -> Callable[[], object]:
     """A dispatch with sampled routing on that many GPUs."""
     question = CommQuestion(
         node="dgx-h100", op="moe_dispatch", ranks=ranks, tokens=4096, hidden=7168, top_k=8, experts=max(256, ranks),
-        dtype="fp8", algorithm=kernel,
+        dtype="fp8", algorithm=kernel, fabric=fabric, sigma=sigma,
     )  # fmt: skip
     return lambda: predict_comm(question)
 
@@ -76,6 +76,8 @@ def main() -> None:
     table.add_column("peak of the process so far, MB", justify="right")
     cases: list[tuple[str, Callable[[], Callable[[], object]]]] = [
         ("2,048-rank all-to-all, random routing", lambda: routed(2048, "all_to_all")),
+        ("2,048-rank exchange on a fat tree, hot experts", lambda: routed(2048, "normal", "fat-tree-ib-400", 0.65)),
+        ("16,384-rank exchange on a fat tree, hot experts", lambda: routed(16384, "normal", "fat-tree-ib-400", 0.65)),
         ("1,024-rank hierarchical exchange, traffic given", lambda: hierarchical(1024)),
         ("10,000 collectives in closed form", lambda: closed_forms(10_000)),
         ("10,000 transfers that overlap, event by event", lambda: overlapping(10_000)),
@@ -86,12 +88,12 @@ def main() -> None:
         peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 / 1e6
         table.add_row(name, f"{span:.3f}", f"{peak:.0f}")
     console.print(table)
-    growth = Table(title="Growth of a routed dispatch with ranks")
+    growth = Table(title="Growth of a routed dispatch with ranks (up to 512 every pair of ranks is drawn)")
     for column in ("ranks", "seconds", "ratio"):
         growth.add_column(column, justify="right")
     before = 0.0
-    for ranks in (64, 128, 256, 512, 1024, 2048, 4096):
-        now = timed(routed(ranks, "normal"), 1)
+    for ranks in (64, 128, 256, 512, 1024, 2048, 4096, 8192, 16384):
+        now = timed(routed(ranks, "normal", "fat-tree-ib-400"))
         growth.add_row(f"{ranks:,}", f"{now:.3f}", f"{now / before:.2f}" if before else "")
         before = now
     console.print(growth)

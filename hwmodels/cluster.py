@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, NamedTuple
 
 from moesim.hwmodels.facts import FabricRecord, FactError, NodeRecord, catalogue, checked, lookup
 from moesim.hwmodels.gpu import GpuSpec, load_gpu
+from moesim.hwmodels.link_faults import LinkFault
 from moesim.hwmodels.work import Group
 
 _DEFAULT_FABRIC = {2.5e10: "rail-ib-200", 5.0e10: "rail-ib-400", 1.0e11: "rail-ib-800", 1.25e10: "ib-edr-100"}
@@ -28,10 +30,11 @@ class Cluster:
     topology: str  # of the fabric, see hwmodels.topology
     host_cpu: str  # "x86" or "grace"
     source: str
+    degraded: tuple[LinkFault, ...] = ()  # links that run slower than that, or not at all
 
     def group(self, ranks: int, stride: int = 1) -> Group:
         """The communicator of `ranks` GPUs that lie `stride` apart in rank order."""
-        return Group(ranks, max(1, min(ranks, self.domain // stride)))
+        return Group(ranks, max(1, min(ranks, self.domain // stride)), max(1, stride // self.domain))
 
     @property
     def domains(self) -> int:
@@ -71,8 +74,12 @@ def build_cluster(
     fabric: str | None = None,
     nic_bytes_per_s: float | None = None,
     oversubscription: float | None = None,
+    degraded: tuple[LinkFault, ...] = (),
 ) -> Cluster:
-    """A cluster of `gpus` GPUs from a catalogue node and fabric; NIC rate per GPU may be overridden."""
+    """A cluster of `gpus` GPUs from a catalogue node and fabric; NIC rate per GPU may be overridden.
+
+    FactError for names that the catalogue does not hold, and for oversubscription where no uplinks are.
+    """
     record = checked(NodeRecord, "nodes", node, lookup(catalogue("nodes"), node, "node"))
     if gpus < 1:
         raise FactError(f"a cluster needs at least one GPU, not {gpus}")
@@ -85,7 +92,7 @@ def build_cluster(
     rate = nic * (record.nics_per_host or 0.0) / record.gpus_per_host or link.link_bytes_per_s
     if nic_bytes_per_s is not None:
         rate = nic_bytes_per_s
-    return Cluster(
+    cluster = Cluster(
         name=f"{gpus} x {record.gpu} ({node}, {fabric})",
         gpu=load_gpu(record.gpu),
         gpus=gpus,
@@ -98,7 +105,11 @@ def build_cluster(
         topology=link.topology,
         host_cpu=record.host_cpu,
         source=f"{record.source}; {link.source}",
+        degraded=degraded,
     )
+    if oversubscription is not None and oversubscription > 1.0:
+        _check_uplinks(cluster)
+    return cluster
 
 
 def link_bytes_per_s(cluster: Cluster) -> float:
@@ -123,6 +134,22 @@ def gpus_below_leaf(cluster: Cluster) -> int:
     return max(1, LEAF_PORTS // cluster.gpus_per_host) * cluster.gpus_per_host
 
 
+def _check_uplinks(cluster: Cluster) -> None:
+    """FactError where oversubscription is asked for, but no leaf has a link to anything above it."""
+    where = ""
+    if cluster.domains == 1:
+        where = f"its {cluster.gpus} GPUs share one scale-up domain"
+    elif cluster.gpus <= gpus_below_leaf(cluster) and not (
+        cluster.topology == "rail-optimised" and cluster.gpus_per_host > 1  # leaves of several rails meet at spines
+    ):
+        where = "one leaf holds all NICs" + (" of a plane" if cluster.topology == "multi-plane" else "")
+    if where:
+        raise FactError(
+            f"oversubscription = {cluster.oversubscription:g} needs uplinks from leaves to spines, but {cluster.name} "
+            f"has none: {where}; leave oversubscription out, or ask for more GPUs or another fabric"
+        )
+
+
 def climbing_share(cluster: Cluster, group: Group, pattern: Pattern, on_rail: bool) -> float:
     """Share of what a NIC sends that goes over an uplink, 0 to 1.
 
@@ -131,11 +158,10 @@ def climbing_share(cluster: Cluster, group: Group, pattern: Pattern, on_rail: bo
     """
     if group.domains <= 1:
         return 0.0
-    below = gpus_below_leaf(cluster) / cluster.domain  # domains behind one leaf, or a part of one
-    inside = min(1.0, below / group.domains)
-    climbs = 1.0 - inside
-    if pattern == "neighbours" and inside < 1.0:  # only the last domain behind a leaf talks to another leaf
-        climbs = min(1.0, 1.0 / below)
+    below = max(1.0, gpus_below_leaf(cluster) / (cluster.domain * group.apart))  # of the group's, behind one leaf
+    climbs = max(0.0, (group.domains - below) / (group.domains - 1))
+    if pattern == "neighbours" and climbs > 0.0:  # only the last domain behind a leaf talks to another leaf
+        climbs = 1.0 / below
     if not on_rail and cluster.topology in RAILED:  # only messages that happen to stay on the rail stay below
         climbs = 1.0 - (1.0 - climbs) / group.per_domain
     return climbs
@@ -144,3 +170,33 @@ def climbing_share(cluster: Cluster, group: Group, pattern: Pattern, on_rail: bo
 def slowdown(cluster: Cluster, group: Group, pattern: Pattern, on_rail: bool = True) -> float:
     """By how much uplinks stretch what the NICs carry: 1 unless the climbing share fills them."""
     return max(1.0, cluster.oversubscription * climbing_share(cluster, group, pattern, on_rail))
+
+
+class Crossing(NamedTuple):
+    """How the transfers of one kind cross the fabric: see `climbing_share`."""
+
+    group: Group
+    pattern: Pattern = "everyone"
+    on_rail: bool = True
+
+
+def climbs(cluster: Cluster, crossings: Iterable[Crossing]) -> bool:
+    """Whether any of these transfers goes over an uplink from a leaf to a spine."""
+    return any(climbing_share(cluster, *crossing) > 0.0 for crossing in crossings)
+
+
+def oversubscription_note(cluster: Cluster, crossings: Iterable[Crossing]) -> str:
+    """For an answer's assumptions: why oversubscribed uplinks change nothing here; empty where they do, or are not.
+
+    `crossings` are all transfers of the run that leave a scale-up domain.
+    """
+    asked = list(crossings)
+    if cluster.oversubscription <= 1.0 or any(slowdown(cluster, *crossing) > 1.0 for crossing in asked):
+        return ""
+    said = f"cluster.oversubscription = {cluster.oversubscription:g} has no effect: "
+    if climbs(cluster, asked):
+        most = max(climbing_share(cluster, *crossing) for crossing in asked)
+        return said + f"at most {most:.0%} of what a NIC sends climbs from leaves to spines, and uplinks carry that"
+    hosts = gpus_below_leaf(cluster) // cluster.gpus_per_host
+    rail = " on each rail" if cluster.topology in RAILED else ""
+    return said + f"no transfer climbs from leaves to spines (a leaf joins {hosts} hosts{rail})"

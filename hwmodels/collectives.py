@@ -1,9 +1,11 @@
 """How long one collective takes when it has the links to itself: a closed form per algorithm; auto takes the fastest.
 
-Inside a scale-up domain time = base + steps x hop + w/B + c sqrt(w/B): w bytes on the wire per GPU, B the achieved
-link rate, and the square root a size ramp (protocols and pipelines that only large messages fill). Between domains
-rings and trees carry at most what the NICs of the participating GPUs carry. These are transfers that have the links to
-themselves; sim/clock/flows.py is for those that share them, and alone and symmetric both agree.
+Inside a scale-up domain the forms of domain_collectives.py. Between domains rings and trees carry at most what the NICs
+of the participating GPUs carry, and the part inside each domain is a stage of the same pipeline: no transfer between
+domains is faster than that stage alone. Hence with the same buffer more ranks never take less time where every domain
+holds the same number (a domain that holds fewer has fewer NICs: it is slower than more ranks there would be). These are
+transfers that have the links to themselves; sim/clock/flows.py is for those that share them, and alone and symmetric
+both agree. What no algorithm can beat: lower_bounds.py.
 """
 
 from __future__ import annotations
@@ -12,106 +14,18 @@ import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cache
-from math import sqrt
 
 from moesim.hwmodels.cluster import Cluster, Pattern, link_bytes_per_s, slowdown
+from moesim.hwmodels.domain_collectives import (
+    CollectiveFit,
+    domain_nvls_s,
+    domain_ring_s,
+    switch_wire_bytes,
+    wire_bytes,
+)
 from moesim.hwmodels.facts import FactError, did_you_mean, load_constants
 from moesim.hwmodels.units import MIB
-from moesim.hwmodels.work import Comm, CommKind
-
-_FILL_POWER = 2.5  # how filling chunks and sending them overlap (fits of B200, GB200 and B300: 2.5 to 2.7)
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class CollectiveFit:
-    """Rates are shares of the scale-up link's spec rate in one direction."""
-
-    base_s: float  # launch and synchronisation of a ring collective
-    hop_s: float  # one step of the ring
-    a2a_base_s: float  # all-to-all has no ring: one floor whatever the number of ranks
-    link_efficiency: float  # ring collectives, three ranks or more
-    a2a_efficiency: float  # all-to-all
-    pair_efficiency: float  # rings of two ranks
-    ramp_sqrt_s: float  # c of rings, in seconds^0.5
-    own_share: float  # cost of copying the own part in all-gather and reduce-scatter, per byte, over that of the wire
-    a2a_own_share: float  # the same in an all-to-all
-    a2a_chunk_s: float  # what an all-to-all pays more once its messages are sent in chunks
-    a2a_chunk_bytes: float  # per peer, where half of that is paid
-    a2a_ramp_sqrt_s: float
-    nvls_fill_s: float  # what filling the pipeline of the switches costs a large buffer
-    switch_bytes: float  # buffer per rank from which rings send chunks; 0: one formula for all sizes
-    small_efficiency: float  # of the link rate below switch_bytes
-    fill_hop_s: float  # per step of the ring, to fill its first chunk above switch_bytes
-    nvls_base_s: float
-    nvls_efficiency: float  # of the link rate on S (1 + 1/n) bytes; 0 = this GPU has no NVLS
-    nvls_min_ranks: int  # NVLS is used from this many ranks on
-
-
-def ring_steps(kind: CommKind, ranks: int) -> int:
-    """Steps of the ring: 2(n-1) all-reduce, n-1 all-gather, reduce-scatter and broadcast, 1 otherwise."""
-    if kind == "all_reduce":
-        return 2 * (ranks - 1)
-    return ranks - 1 if kind in ("all_gather", "reduce_scatter", "broadcast") else 1
-
-
-def wire_bytes(kind: CommKind, ranks: int, size_bytes: float) -> float:
-    """Bytes that one rank sends; `size_bytes` is the buffer of the whole operation, as in `work.Comm`.
-
-    The factors of nccl-tests (doc/PERFORMANCE.md): 2 (n-1)/n for an all-reduce, (n-1)/n for gathers and all-to-all.
-    """
-    if kind in ("send", "broadcast"):
-        return size_bytes
-    share = (ranks - 1) / ranks
-    return size_bytes * share * (2.0 if kind == "all_reduce" else 1.0)
-
-
-def domain_ring_s(kind: CommKind, ranks: int, size_bytes: float, link_bytes_per_s: float, fit: CollectiveFit) -> float:
-    """Seconds of a ring (or, for all-to-all, of direct messages) among `ranks` GPUs; 0 for one rank or no bytes."""
-    if ranks <= 1 or size_bytes <= 0.0:
-        return 0.0
-    if kind in ("all_to_all", "send"):
-        return _messages_s(kind, ranks, size_bytes, link_bytes_per_s, fit)
-    share = fit.pair_efficiency if ranks == 2 else fit.link_efficiency
-    own = fit.own_share / (ranks - 1) if kind in ("all_gather", "reduce_scatter") else 0.0
-    wire_s = wire_bytes(kind, ranks, size_bytes) * (1.0 + own) / (link_bytes_per_s * share)
-    steps = ring_steps(kind, ranks)
-    floor_s, ramp_s = fit.base_s + steps * fit.hop_s, fit.ramp_sqrt_s * sqrt(wire_s)
-    if fit.switch_bytes <= 0.0:
-        return floor_s + wire_s + ramp_s
-    flagged = wire_bytes(kind, ranks, min(size_bytes, fit.switch_bytes * ranks))
-    small_s = floor_s + flagged / (link_bytes_per_s * fit.small_efficiency)
-    if size_bytes <= fit.switch_bytes * ranks:
-        return small_s
-    filled_s = float(((steps * fit.fill_hop_s) ** _FILL_POWER + wire_s**_FILL_POWER) ** (1.0 / _FILL_POWER))
-    return max(small_s, floor_s + filled_s + ramp_s)  # never less than the largest small buffer takes
-
-
-def _messages_s(kind: CommKind, ranks: int, size_bytes: float, link_bytes_per_s: float, fit: CollectiveFit) -> float:
-    """Direct messages: all-to-all with the copy of the own part, or one message."""
-    own = fit.a2a_own_share / (ranks - 1) if kind == "all_to_all" else 0.0
-    wire_s = wire_bytes(kind, ranks, size_bytes) * (1.0 + own) / (link_bytes_per_s * fit.a2a_efficiency)
-    each = size_bytes / ranks if kind == "all_to_all" else size_bytes
-    chunked_s = fit.a2a_chunk_s * each**2 / (each**2 + fit.a2a_chunk_bytes**2)
-    return fit.a2a_base_s + chunked_s + wire_s + fit.a2a_ramp_sqrt_s * sqrt(wire_s)
-
-
-def domain_nvls_s(ranks: int, size_bytes: float, link_bytes_per_s: float, fit: CollectiveFit) -> float:
-    """Seconds of an all-reduce in the switches (NVLink SHARP): S (1 + 1/n) bytes on every GPU's link; 0 as the ring."""
-    if ranks <= 1 or size_bytes <= 0.0:
-        return 0.0
-    wire_s = size_bytes * (1.0 + 1.0 / ranks) / (link_bytes_per_s * fit.nvls_efficiency)
-    return fit.nvls_base_s + wire_s + fit.nvls_fill_s * wire_s / (wire_s + fit.nvls_fill_s / 2.0)
-
-
-def domain_collective_s(
-    kind: CommKind, ranks: int, size_bytes: float, link_bytes_per_s: float, fit: CollectiveFit
-) -> float:
-    """Seconds of one collective inside one domain as the library chooses: ring or switches."""
-    ring_s = domain_ring_s(kind, ranks, size_bytes, link_bytes_per_s, fit)
-    if kind != "all_reduce" or fit.nvls_efficiency <= 0.0 or ranks < fit.nvls_min_ranks:
-        return ring_s
-    return min(ring_s, domain_nvls_s(ranks, size_bytes, link_bytes_per_s, fit))
-
+from moesim.hwmodels.work import Comm
 
 _SLOWEST = 3.0  # assumed: the overhead of a message is at most three times its transfer
 
@@ -149,8 +63,10 @@ class Wires:
 
     def nic_bytes_per_s(self, pattern: Pattern = "everyone", on_rail: bool = True) -> float:
         """One GPU's NIC share as collectives see it, behind uplinks that this pattern of messages may fill."""
-        slower = slowdown(self.cluster, self.comm.group, pattern, on_rail)
-        return self.cluster.nic_bytes_per_s * self.fabric.nic_efficiency / slower
+        rate = self.cluster.nic_bytes_per_s * self.fabric.nic_efficiency
+        if not self.cluster.gpu.scale_up_bytes_per_s:  # what goes to the NIC and to neighbours shares the GPU's PCIe
+            rate = min(rate, link_bytes_per_s(self.cluster) * self.fit.a2a_efficiency)
+        return rate / slowdown(self.cluster, self.comm.group, pattern, on_rail)
 
     def rails_bytes_per_s(self, pattern: Pattern = "everyone") -> float:
         """What a domain's GPUs of the group send out together, bound by the links that feed the NICs."""
@@ -160,30 +76,47 @@ class Wires:
         return min(local * nic, link_bytes_per_s(self.cluster) * self.fit.link_efficiency)
 
 
+def _local_ring_s(w: Wires) -> float:
+    """The part of a collective between domains that runs inside each of them: 0 for one GPU per domain."""
+    return domain_ring_s(w.comm.kind, w.comm.group.per_domain, w.comm.bytes, link_bytes_per_s(w.cluster), w.fit)
+
+
 def _ring_across_s(w: Wires) -> float:
     """Multi-rail ring: each of the group's GPUs in a domain drives its own NIC."""
     n, domains = w.comm.group.ranks, w.comm.group.domains
     passes = 2 if w.comm.kind == "all_reduce" else 1
     hop = w.fabric.ring_hop_s + w.cluster.fabric_latency_s
     hops = (domains - 1) * hop + (n - domains) * w.fit.hop_s
-    fill = passes * (n - 1) / n * w.comm.bytes / w.rails_bytes_per_s("neighbours")
-    return w.fit.base_s + passes * hops + fill + w.fit.ramp_sqrt_s * math.sqrt(fill)
+    fill = wire_bytes(w.comm.kind, n, w.comm.bytes) / w.rails_bytes_per_s("neighbours")
+    return max(w.fit.base_s + passes * hops + fill + w.fit.ramp_sqrt_s * math.sqrt(fill), _local_ring_s(w))
+
+
+def _tree_fill_s(w: Wires, efficiency: float = 1.0) -> float:
+    """Double binary tree over domains that reduce inside first: 2 (D-1)/D of the buffer leave and enter each of D."""
+    return wire_bytes("all_reduce", w.comm.group.domains, w.comm.bytes) / (w.rails_bytes_per_s() * efficiency)
+
+
+def _levels_s(w: Wires) -> float:
+    """Up the tree and down again."""
+    return 2 * math.log2(w.comm.group.domains) * (w.fabric.tree_hop_s + w.cluster.fabric_latency_s)
+
+
+def _tree_ramp_s(w: Wires, fill_s: float) -> float:
+    """Chunks that fill a pipeline as deep as the tree: with the best of chunk sizes sqrt(depth x fill)."""
+    return w.fabric.tree_ramp_sqrt_s * math.sqrt(math.log2(w.comm.group.domains) * fill_s)
 
 
 def _tree_across_s(w: Wires) -> float:
     """Double binary tree: up and down, both halves of the buffer at once."""
-    fill = 2 * w.comm.bytes / w.rails_bytes_per_s()
-    hop = w.fabric.tree_hop_s + w.cluster.fabric_latency_s
-    hops = 2 * math.log2(w.comm.group.domains) * hop
-    return w.fit.base_s + hops + fill + w.fabric.tree_ramp_sqrt_s * math.sqrt(fill)
+    fill = _tree_fill_s(w)
+    return max(w.fit.base_s + _levels_s(w) + fill + _tree_ramp_s(w, fill), _local_ring_s(w))
 
 
 def _nvls_tree_s(w: Wires) -> float:
     """Reduction in the switches of every domain, tree between domains."""
-    domains = w.comm.group.domains
-    fill = 2 * (domains - 1) / domains * w.comm.bytes / (w.rails_bytes_per_s() * w.fabric.nvls_tree_efficiency)
-    hops = 2 * math.log2(w.comm.group.domains) * (w.fabric.tree_hop_s + w.cluster.fabric_latency_s)
-    return w.fit.nvls_base_s + hops + fill + w.fabric.tree_ramp_sqrt_s * math.sqrt(fill)
+    fill = _tree_fill_s(w, w.fabric.nvls_tree_efficiency)
+    inside = domain_nvls_s(w.comm.group.per_domain, w.comm.bytes, link_bytes_per_s(w.cluster), w.fit)
+    return max(w.fit.nvls_base_s + _levels_s(w) + fill + _tree_ramp_s(w, fill), inside)
 
 
 def _near_s(w: Wires, size_bytes: float) -> float:
@@ -201,7 +134,7 @@ def _direct_s(w: Wires) -> float:
     peers = n - w.comm.group.fewest
     remote = peers * (each + w.fabric.send_message_s + min(w.fabric.peer_message_s, _SLOWEST * each))
     near = _near_s(w, w.comm.bytes * local / n)
-    return w.fit.a2a_base_s + w.cluster.fabric_latency_s + max(remote, near)
+    return max(w.fit.a2a_base_s + w.cluster.fabric_latency_s + max(remote, near), _ring_inside_s(w))
 
 
 def _by_domain_s(w: Wires) -> float:
@@ -214,20 +147,24 @@ def _by_domain_s(w: Wires) -> float:
 
 def _pxn_s(w: Wires) -> float:
     """Messages for one remote domain are gathered over NVLink on the GPU of the destination's rail: one per domain."""
-    return w.fit.a2a_base_s + w.cluster.fabric_latency_s + max(_by_domain_s(w), _near_s(w, w.comm.bytes))
+    exchanged = max(_by_domain_s(w), _near_s(w, w.comm.bytes))
+    return max(w.fit.a2a_base_s + w.cluster.fabric_latency_s + exchanged, _ring_inside_s(w))
 
 
 def _two_level_s(w: Wires) -> float:
     """2D hierarchical (Tutel's 2DH): exchange inside the domain, then between GPUs of the same rail."""
     copies = 2 * 2 * w.comm.bytes / w.cluster.gpu.hbm_bytes_per_s  # reordered before and after the first stage
-    return 2 * w.fit.a2a_base_s + w.cluster.fabric_latency_s + _near_s(w, w.comm.bytes) + _by_domain_s(w) + copies
+    stages = _near_s(w, w.comm.bytes) + _by_domain_s(w) + copies
+    return max(2 * w.fit.a2a_base_s + w.cluster.fabric_latency_s + stages, _ring_inside_s(w))
 
 
 def _send_across_s(w: Wires) -> float:
-    return w.fit.a2a_base_s + w.cluster.fabric_latency_s + w.comm.bytes / w.nic_bytes_per_s()
+    across = w.fit.a2a_base_s + w.cluster.fabric_latency_s + w.comm.bytes / w.nic_bytes_per_s()
+    return max(across, _ring_inside_s(w))
 
 
 def _ring_inside_s(w: Wires) -> float:
+    """As if one domain held all: no pair of NICs is faster than the scale-up links."""
     return domain_ring_s(w.comm.kind, w.comm.group.ranks, w.comm.bytes, link_bytes_per_s(w.cluster), w.fit)
 
 
@@ -237,7 +174,7 @@ def _nvls_s(w: Wires) -> float:
 
 def _symmetric_s(w: Wires) -> float:
     """In-switch reduction on symmetric memory: half the floor, no ramp; the application must register its buffers."""
-    wire = w.comm.bytes * (1.0 + 1.0 / w.comm.group.ranks)
+    wire = switch_wire_bytes(w.comm.group.ranks, w.comm.bytes)
     return w.fabric.symmetric_base_s + wire / (link_bytes_per_s(w.cluster) * w.fabric.symmetric_efficiency)
 
 

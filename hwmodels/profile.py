@@ -10,7 +10,7 @@ from importlib.resources import files
 from math import log
 from typing import Any, TypeVar
 
-from moesim.hwmodels.collectives import CollectiveFit
+from moesim.hwmodels.domain_collectives import CollectiveFit
 from moesim.hwmodels.facts import GpuRecord, checked
 from moesim.hwmodels.gpu import PEAK_OF, GpuSpec, load_gpu, spec_from_record
 from moesim.hwmodels.kernel_fits import AttentionFit, GemmFit, GroupedGemmFit, StreamFit, surface_from
@@ -146,7 +146,8 @@ def _peak16(gpu: GpuSpec) -> float:
 def _derive(gpu: GpuSpec, base: Profile, note: str) -> Profile:
     """`base` under another name: only the dtypes this GPU has, NVLS only where the switches have it."""
     collectives = base.collectives
-    if gpu.vendor in _NO_NVLS or gpu.arch.split()[0] in ("Volta", "Turing", "Ampere", "Ada"):
+    old = gpu.arch.split()[0] in ("Volta", "Turing", "Ampere", "Ada")
+    if gpu.vendor in _NO_NVLS or old or not gpu.scale_up_bytes_per_s:
         collectives = replace(collectives, nvls_efficiency=0.0, nvls_min_ranks=0)
     return replace(
         base,

@@ -17,9 +17,12 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 import networkx as nx
+import numpy as np
+import numpy.typing as npt
 
 from moesim.hwmodels.cluster import LEAF_PORTS, RAILED, Cluster, gpus_below_leaf, link_bytes_per_s
 from moesim.hwmodels.facts import FactError
+from moesim.hwmodels.link_faults import unknown_link
 
 if TYPE_CHECKING:
     Graph = nx.DiGraph[str]
@@ -42,6 +45,13 @@ class Topology:
     leaf_of: tuple[str, ...]  # leaf of every GPU's NIC; empty when the domain is all there is
     fabric: Mapping[str, tuple[str, ...]]  # neighbours of every leaf, spine and core among themselves
 
+    def leaves_of(self, gpus: int) -> tuple[list[str], npt.NDArray[np.intp]]:
+        """Names of the leaves that the first `gpus` GPUs hang on, and the number among them of every GPU's."""
+        leaves = self.leaf_of[:gpus]
+        names = sorted(set(leaves), key=lambda name: int(name[4:]))
+        position = {name: i for i, name in enumerate(names)}
+        return names, np.array([position[leaf] for leaf in leaves], dtype=np.intp)
+
     def capacity(self, link: tuple[str, str]) -> float:
         """Bytes per second of one directed edge."""
         return float(self.graph.edges[link]["bytes_per_s"])
@@ -56,9 +66,7 @@ class Topology:
         FactError when a leaf cannot be reached without passing through a host (planes that nothing joins).
         """
         order, paths, before = _shortest(self.fabric, source)
-        missing = [leaf for leaf in wanted if leaf not in paths]
-        if missing:
-            raise FactError(f"{source} cannot reach {missing[0]}: route over the hosts (pxn)")
+        self._check_reached(source, wanted, paths)
         flow = {node: wanted.get(node, 0.0) for node in order}
         carried: dict[tuple[str, str], float] = {}
         for node in reversed(order):  # farthest first: what a node needs comes from its predecessors
@@ -72,10 +80,24 @@ class Topology:
     def paths(self, source: str, targets: Iterable[str]) -> dict[str, list[list[tuple[str, str]]]]:
         """All shortest paths from one leaf to others, each as its links. FactError as `spread`."""
         _, _, before = _shortest(self.fabric, source)
-        missing = [leaf for leaf in targets if leaf not in before]
-        if missing:
-            raise FactError(f"{source} cannot reach {missing[0]}: route over the hosts (pxn)")
+        targets = list(targets)
+        self._check_reached(source, targets, before)
         return {target: _walk(before, target) for target in targets}
+
+    def _check_reached(self, source: str, wanted: Iterable[str], reached: Iterable[str]) -> None:
+        missing = sorted(set(wanted) - set(reached))
+        if not missing:
+            return
+        dead = ", ".join(fault.link for fault in self.cluster.degraded if fault.factor == 0.0)
+        why = f"no path is left where {dead} failed" if dead else "route over the hosts (pxn)"
+        raise FactError(f"{source} cannot reach {missing[0]}: {why}")
+
+    def port_bytes_per_s(self, links: Iterable[tuple[str, str]], rate_bytes_per_s: float) -> tuple[float, str]:
+        """Rate of links in a row that carry at most `rate_bytes_per_s`, and the slowest of them; 0 for a dead one."""
+        edges = self.graph.edges
+        rated = [(float(edges[a, b]["bytes_per_s"]) if (a, b) in edges else 0.0, f"{a} -> {b}") for a, b in links]
+        slowest, name = min(rated, key=lambda pair: pair[0])
+        return min(rate_bytes_per_s, slowest), name
 
 
 def _walk(before: Mapping[str, list[str]], node: str) -> list[list[tuple[str, str]]]:
@@ -212,9 +234,22 @@ def build_topology(cluster: Cluster, kind: str | None = None) -> Topology:
             _dragonfly(graph, cluster, leaves)
         else:
             _spines(graph, cluster, leaves, kind)
-    topology = Topology(graph, cluster, kind, leaves, _inner(graph))
-    check_connected(topology)
-    return topology
+    check_connected(Topology(graph, cluster, kind, leaves, {}))
+    _degrade(graph, cluster)
+    return Topology(graph, cluster, kind, leaves, _inner(graph))
+
+
+def _degrade(graph: Graph, cluster: Cluster) -> None:
+    """Links at their share of the rate; dead ones leave the graph. FactError for a link that does not exist."""
+    for fault in cluster.degraded:
+        if not graph.has_edge(fault.source, fault.target):
+            near = graph.successors(fault.source) if fault.source in graph else ()
+            raise unknown_link(fault, graph, near, cluster.name)
+    for fault in cluster.degraded:
+        if fault.factor == 0.0:
+            graph.remove_edge(fault.source, fault.target)
+        else:
+            graph.edges[fault.source, fault.target]["bytes_per_s"] *= fault.factor
 
 
 def _inner(graph: Graph) -> dict[str, tuple[str, ...]]:

@@ -11,74 +11,14 @@ forwarded      one copy per destination domain over the own rail, fanned out the
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 import numpy as np
 import numpy.typing as npt
 
-from moesim.hwmodels.cluster import link_bytes_per_s
 from moesim.hwmodels.facts import FactError
+from moesim.hwmodels.link_loads import Bytes, Loads, NicTraffic, hashed_loads, link_loads
 from moesim.hwmodels.topology import Topology
-
-_GOLDEN = 0x9E3779B97F4A7C15  # 2^64 over the golden ratio
-Bytes = npt.NDArray[np.float64]
-
-
-@dataclass(frozen=True, slots=True)
-class LinkClass:
-    """Links of one kind: what each carries and can carry, and what the i-th is called."""
-
-    name: str
-    load_bytes: Bytes
-    rate_bytes_per_s: Bytes
-    title: Callable[[int], str]
-
-    @property
-    def busy_s(self) -> Bytes:
-        """How long each link is busy at its own rate."""
-        return self.load_bytes / self.rate_bytes_per_s
-
-    @property
-    def seconds(self) -> float:
-        """How long the busiest of them is busy."""
-        return float(self.busy_s.max()) if self.load_bytes.size else 0.0
-
-
-@dataclass(frozen=True, slots=True)
-class Loads:
-    """All link classes of one exchange."""
-
-    classes: tuple[LinkClass, ...]
-
-    @property
-    def seconds(self) -> float:
-        """Time of the fluid exchange: the busiest link at its rate."""
-        return max(c.seconds for c in self.classes)
-
-    def scaled(self, factor: float) -> Loads:
-        """The same exchange with `factor` times the bytes."""
-        return Loads(tuple(replace(c, load_bytes=c.load_bytes * factor) for c in self.classes))
-
-    def bottleneck(self) -> tuple[str, float]:
-        """Name of the busiest link and the bytes it carries."""
-        worst = max(self.classes, key=lambda c: c.seconds)
-        index = int(worst.busy_s.argmax())
-        return worst.title(index), float(worst.load_bytes[index])
-
-    def summary(self) -> dict[str, dict[str, float]]:
-        """Per class: busiest and mean load in bytes, rate, and seconds."""
-        loads = {}
-        for c in self.classes:
-            if c.load_bytes.size:
-                worst = int(c.busy_s.argmax())
-                loads[c.name] = {
-                    "busiest_bytes": float(c.load_bytes[worst]),
-                    "mean_bytes": float(c.load_bytes.mean()),
-                    "link_bytes_per_s": float(c.rate_bytes_per_s[worst]),
-                    "busy_s": c.seconds,
-                }
-        return loads
 
 
 def uniform(ranks: int, bytes_per_rank: float) -> Bytes:
@@ -209,7 +149,7 @@ def _forwarded(remote: Bytes, copies: Bytes | None, near: _Near, carriers: npt.N
     between = np.zeros_like(remote)
     for rail in range(domain):
         fanned[own, carriers[:, rail]] += fan[rail]
-        between[:, rail, own, carriers[:, rail]] += sent[:, rail, :].T
+        between[:, rail, own, carriers[:, rail]] += sent[:, rail, :]
     diagonal = np.arange(domain)
     fanned[:, diagonal, diagonal] = 0.0  # experts on the GPU that received it
     moved = _Near(near.out + fanned.sum(axis=2), near.into + fanned.sum(axis=1))
@@ -217,77 +157,18 @@ def _forwarded(remote: Bytes, copies: Bytes | None, near: _Near, carriers: npt.N
 
 
 def _collect(topology: Topology, flows: _Flows, ranks: int, hashed: bool) -> Loads:
-    cluster, (domains, domain) = topology.cluster, flows.out_far.shape
-    rate, nic = link_bytes_per_s(cluster), cluster.nic_bytes_per_s
-    classes = [
-        _gpu_links("NVLink out", flows.near.out, ranks, rate, lambda i: f"gpu{i} -> switch{i // domain}"),
-        _gpu_links("NVLink in", flows.near.into, ranks, rate, lambda i: f"switch{i // domain} -> gpu{i}"),
-    ]
-    if domains > 1:
-        between = flows.between.reshape(domains * domain, domains * domain)[:ranks, :ranks]
-        classes += [
-            _gpu_links("NIC out", flows.out_far, ranks, nic, lambda i: f"gpu{i} -> nic{i}"),
-            _gpu_links("NIC in", flows.in_far, ranks, nic, lambda i: f"nic{i} -> gpu{i}"),
-            *_fabric_links(topology, between, hashed),
-        ]
-    return Loads(tuple(classes))
-
-
-def _gpu_links(name: str, load: Bytes, ranks: int, rate: float, title: Callable[[int], str]) -> LinkClass:
-    flat = load.reshape(-1)[:ranks]
-    return LinkClass(name, flat, np.full(flat.shape, rate), title)
-
-
-def _leaves(topology: Topology, gpus: int) -> tuple[list[str], npt.NDArray[np.intp]]:
-    """Names of the leaves in use, and the number among them of every GPU's."""
-    leaves = topology.leaf_of[:gpus]
-    names = sorted(set(leaves), key=lambda name: int(name[4:]))
-    position = {name: i for i, name in enumerate(names)}
-    return names, np.array([position[leaf] for leaf in leaves], dtype=np.intp)
-
-
-def _spread_evenly(topology: Topology, between: Bytes) -> dict[tuple[str, str], float]:
-    """Traffic split alike over all shortest paths: adaptive routing, and hashing of many flows on average."""
-    names, index = _leaves(topology, between.shape[0])
-    rows = np.zeros((len(names), between.shape[0]))
+    domains, domain = flows.out_far.shape
+    between = flows.between.reshape(domains * domain, domains * domain)[:ranks, :ranks]
+    loads = (flows.near.out, flows.near.into, flows.out_far, flows.in_far)
+    near_out, near_into, out, into = (load.reshape(-1)[:ranks] for load in loads)
+    ports = NicTraffic(near_out, near_into, out, into, None)
+    if domains == 1:
+        return link_loads(topology, ports)
+    if hashed:
+        return hashed_loads(topology, ports, between)
+    names, index = topology.leaves_of(ranks)
+    rows = np.zeros((len(names), ranks))
     np.add.at(rows, index, between)
-    traffic = np.zeros((len(names), len(names)))
-    np.add.at(traffic.T, index, rows.T)
-    np.fill_diagonal(traffic, 0.0)
-    carried = dict.fromkeys(topology.fabric_links(), 0.0)
-    for source, row in zip(names, traffic, strict=True):
-        if row.any():
-            wanted = {name: float(size) for name, size in zip(names, row, strict=True) if size > 0.0}
-            for link, size in topology.spread(source, wanted).items():
-                carried[link] += size
-    return carried
-
-
-def _hash_to_paths(topology: Topology, between: Bytes) -> dict[tuple[str, str], float]:
-    """Every pair of NICs on the one shortest path that a hash of both numbers picks (Fibonacci hashing)."""
-    names, index = _leaves(topology, between.shape[0])
-    members = [np.flatnonzero(index == i) for i in range(len(names))]
-    carried = dict.fromkeys(topology.fabric_links(), 0.0)
-    for source, senders in zip(names, members, strict=True):
-        blocks = {n: between[np.ix_(senders, m)] for n, m in zip(names, members, strict=True) if n != source}
-        wanted = {name: block for name, block in blocks.items() if block.any()}
-        for target, paths in topology.paths(source, wanted).items():
-            receivers = members[names.index(target)]
-            keys = senders[:, None].astype(np.uint64) * np.uint64(between.shape[0]) + receivers.astype(np.uint64)
-            picks = ((keys * np.uint64(_GOLDEN)) >> np.uint64(40)) % np.uint64(len(paths))
-            sizes = np.bincount(picks.reshape(-1).astype(np.intp), wanted[target].reshape(-1), len(paths))
-            for path, size in zip(paths, sizes, strict=True):
-                for link in path:
-                    carried[link] += float(size)
-    return carried
-
-
-def _fabric_links(topology: Topology, between: Bytes, hashed: bool) -> list[LinkClass]:
-    """Loads of the links among leaves, spines and cores."""
-    carried = _hash_to_paths(topology, between) if hashed else _spread_evenly(topology, between)
-    if not carried:
-        return []
-    links = list(carried)
-    load = np.array([carried[link] for link in links])
-    rate = np.array([topology.capacity(link) for link in links])
-    return [LinkClass("fabric", load, rate, lambda i: " -> ".join(links[i]))]
+    leaves = np.zeros((len(names), len(names)))
+    np.add.at(leaves.T, index, rows.T)
+    return link_loads(topology, replace(ports, leaves=leaves))

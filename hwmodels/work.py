@@ -160,10 +160,12 @@ class Group:
     """Shape of a communicator: `ranks` in all, `per_domain` of them inside one scale-up (NVLink) domain.
 
     Domains are filled one after the other, so that the last may hold fewer (`fewest`): its NICs are the busiest.
+    `apart`: the next domain of the group is that many domains further, as in groups of a large stride.
     """
 
     ranks: int
     per_domain: int
+    apart: int = 1
     domains: int = field(init=False, repr=False, compare=False)  # scale-up domains that the group touches
     fewest: int = field(init=False, repr=False, compare=False)  # ranks in the domain that holds the fewest
 

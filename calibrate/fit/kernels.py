@@ -21,7 +21,7 @@ from moesim.calibrate.fit import grouped as fit_grouped
 from moesim.calibrate.fit import nccl as fit_nccl
 from moesim.calibrate.fit.formula import FitResult
 from moesim.calibrate.fit.kernel_tables import LICENCE, PACKAGE, SYSTEM_OF, package_version, table_path
-from moesim.hwmodels.collectives import CollectiveFit
+from moesim.hwmodels.domain_collectives import CollectiveFit
 from moesim.hwmodels.gpu import GpuSpec, load_gpu
 from moesim.hwmodels.machine import SCHEMA, profile_text
 

@@ -19,7 +19,7 @@ from moesim.calibrate.fit.nccl import FREE as COLLECTIVE_FREE
 from moesim.calibrate.fit.nccl import NVLS_FREE, PROTOCOL_FREE
 from moesim.calibrate.fit.surface import Plane
 from moesim.calibrate.measure.samples import Measured
-from moesim.hwmodels.collectives import CollectiveFit, domain_collective_s, wire_bytes
+from moesim.hwmodels.domain_collectives import CollectiveFit, domain_collective_s, wire_bytes
 from moesim.hwmodels.kernel_fits import (
     ATTENTION_AXES,
     GEMM_AXES,

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from moesim.calibrate.fit.formula import FitResult, Free, Sample, fit_coefficients, split
 from moesim.calibrate.fit.kernel_tables import read_table, table_path
-from moesim.hwmodels.collectives import CollectiveFit, domain_collective_s
+from moesim.hwmodels.domain_collectives import CollectiveFit, domain_collective_s
 from moesim.hwmodels.gpu import GpuSpec
 from moesim.hwmodels.units import MIB
 from moesim.hwmodels.work import CommKind
@@ -54,9 +54,9 @@ NVLS_FREE = {
     "nvls_fill_s": Free(4e-5, 1e-6, 3e-4),
 }
 NVLS_FIELDS = (*NVLS_FREE, "nvls_min_ranks")
-# the second protocol and where rings switch to it, in bytes per rank; tables hold powers of two only
+# the second protocol, and the largest buffer per rank before rings switch to it: tables hold powers of two only
 PROTOCOL_FREE = {"small_efficiency": Free(0.4, 0.1, 1.0), "fill_hop_s": Free(8e-6, 1e-7, 4e-5)}
-SWITCHES = (0.35 * MIB, 0.7 * MIB, 1.4 * MIB)
+SWITCHES = (0.25 * MIB, 0.5 * MIB, 1.0 * MIB)
 WORTH = 0.9  # a second protocol must explain at least a tenth of what one leaves over
 
 

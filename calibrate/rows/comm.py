@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 
 from moesim.calibrate.rows.cells import Row, number_of, text_of, whole_of
 from moesim.hwmodels.cluster import Cluster, build_cluster, node_for_gpu
-from moesim.hwmodels.gpu import token_dtypes
+from moesim.hwmodels.gpu import load_gpu, token_dtypes
 from moesim.hwmodels.work import COLLECTIVES, Comm, CommKind, ExpertExchange, Group
 from moesim.sim.layers.exchange import MEASURED, ExpertTokens, Stage, expert_exchange
 from moesim.sim.layout.placement import distinct_holders
@@ -68,6 +68,8 @@ def _cluster(row: Row) -> Cluster:
     node = node_for_gpu(_GPUS.get(name, name))
     inter = text_of(row, "internode").lower()
     fabric = next((code for word, code in _FABRICS if word in inter), None)
+    if fabric == "efa-v2" and load_gpu(_GPUS.get(name, name)).generation == "a100":
+        fabric = "efa-v1"  # hosts of A100 have the first one
     nic = number_of(row, "nic_gbps_per_gpu")
     cluster = build_cluster(node, gpus, fabric, nic * 1e9 / 8.0 if nic else None)
     per_node = _whole(row, "gpus_per_node", 0)

@@ -43,6 +43,10 @@ def comm(  # noqa: PLR0913  # one argument per option of the command
         list[str] | None,
         typer.Option(help="Another collective at the same time, OP:BYTES:RANKS[:STRIDE], as all_reduce:1GiB:8:8."),
     ] = None,
+    degrade: Annotated[
+        list[str] | None,
+        typer.Option(help="A link at a share of its rate, as 'nic3 -> leaf3=0.5' ('-': both ways; 0: dead)."),
+    ] = None,
     sweep: Annotated[bool, typer.Option("--sweep", help="Every algorithm over a range of sizes.")] = False,
     json: Annotated[bool, typer.Option("--json", help="Print as JSON.")] = False,
     figure: Annotated[Path | None, typer.Option(help="Draw times over sizes and the link loads.")] = None,
@@ -56,7 +60,7 @@ def comm(  # noqa: PLR0913  # one argument per option of the command
         node=cluster, op=op, ranks=ranks, size_bytes=float(parse_quantity(size, "B")) if size else 0.0, fabric=fabric,
         oversubscription=oversubscription, algorithm=algorithm, tokens=tokens, hidden=hidden, top_k=top_k,
         experts=experts, groups=groups, top_groups=top_groups, dtype=dtype, sigma=skew, seed=seed, sms=sms,
-        ecmp=ecmp, beside=tuple(parse_beside(text) for text in beside or ()),
+        ecmp=ecmp, beside=tuple(parse_beside(text) for text in beside or ()), degrade=tuple(degrade or ()),
     )  # fmt: skip
     return _show(question, sweep, json, figure)
 

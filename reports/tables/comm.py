@@ -30,13 +30,15 @@ def comm_report(answer: CommAnswer) -> RenderableType:
         table.add_row("copies per token", f"{t.node_copies:.2f} domains, {t.rank_copies:.2f} ranks")
         table.add_row("rows of the busiest rank", f"{t.imbalance:.2f} x the mean")
         table.add_row("stretched by hot experts", f"{answer.imbalance:.2f} x (the busiest link)")
+    if answer.cluster.degraded:
+        slow = ", ".join(f"{fault.link} at {fault.factor:g}" for fault in answer.cluster.degraded)
+        table.add_row("degraded links", f"{slow} of their rate: {answer.degraded_factor:.2f} x")
     name, carried = answer.loads.bottleneck()
     table.add_row("busiest link", f"{name}: {carried / MIB:.1f} MiB, {seconds(answer.loads.seconds)} at its rate")
     parts: list[RenderableType] = [Text(what, style="bold"), table, _loads(answer)]
     if answer.together:
         parts.append(_together(answer.together))
-    if p.note:
-        parts.append(Text(f"- {p.note}"))
+    parts += [Text(f"- {line}") for line in (*answer.assumptions, p.note) if line]
     return Group(*parts)
 
 

@@ -12,8 +12,9 @@ from dataclasses import dataclass
 from moesim.hwmodels.cluster import Cluster
 from moesim.hwmodels.collective_traffic import collective_matrix
 from moesim.hwmodels.facts import did_you_mean
+from moesim.hwmodels.link_loads import Loads
 from moesim.hwmodels.topology import Topology
-from moesim.hwmodels.traffic import Loads, exchange_loads
+from moesim.hwmodels.traffic import exchange_loads
 from moesim.hwmodels.units import MIB, parse_quantity
 from moesim.hwmodels.work import COLLECTIVES, Comm, CommKind
 from moesim.sim.clock.flows import Transfer, run_transfers

@@ -6,20 +6,30 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
 from typing import Any, cast
 
-from moesim.hwmodels.cluster import Cluster, build_cluster, node_for_gpu, node_names
+from moesim.hwmodels.cluster import (
+    Cluster,
+    Crossing,
+    Pattern,
+    build_cluster,
+    node_for_gpu,
+    node_names,
+    oversubscription_note,
+)
 from moesim.hwmodels.collective_traffic import collective_matrix
 from moesim.hwmodels.collectives import algorithms
 from moesim.hwmodels.exchange_kernels import exchange_kernels
 from moesim.hwmodels.facts import FactError, did_you_mean
 from moesim.hwmodels.gpu import gpu_names
+from moesim.hwmodels.link_faults import parse_faults
+from moesim.hwmodels.link_loads import Loads, link_loads
 from moesim.hwmodels.profile import load_profile
-from moesim.hwmodels.topology import build_topology
-from moesim.hwmodels.traffic import Loads, exchange_loads, uniform
+from moesim.hwmodels.topology import Topology, build_topology
+from moesim.hwmodels.traffic import exchange_loads, uniform
 from moesim.hwmodels.work import COLLECTIVES, Comm, CommKind
 from moesim.sim.layers.exchange import ONE_TRANSFER, ExpertTokens, Stage, expert_exchange, payload_bytes
 from moesim.sim.transfer.alone import CommPrediction, stretched, time_alone
 from moesim.sim.transfer.beside import Party, Together, party_of, together
-from moesim.sim.transfer.exchange_traffic import Exchange, ExchangeTraffic, exchange_traffic
+from moesim.sim.transfer.exchange_traffic import Exchange, ExchangeTraffic, drawn_traffic, exchange_traffic
 from moesim.sim.transfer.question import CommQuestion, comm_question
 
 LOW_LATENCY_TOKENS = 512  # assumed: tokens per rank from which on engines use the normal kernels
@@ -34,9 +44,19 @@ class CommAnswer:
     cluster: Cluster
     prediction: CommPrediction  # seconds and bytes per second, alone on the network
     loads: Loads  # bytes on every link by class; its `seconds` are those of the busiest at its rate
-    traffic: ExchangeTraffic | None  # of an exchange, bytes: to_ranks (ranks x ranks), to_domains (ranks x domains)
+    traffic: ExchangeTraffic | None  # of an exchange, bytes: `between` ranks, or their domains where ranks are many
     imbalance: float = 1.0  # of the busiest link, by which the exchange was stretched
+    degraded_factor: float = 1.0  # by which slow links stretched it
     together: tuple[Together, ...] = ()  # this transfer and those asked for beside it
+
+    @property
+    def assumptions(self) -> tuple[str, ...]:
+        """What was asked for and changes nothing here, and why."""
+        q = self.question
+        own = Crossing(self.cluster.group(q.ranks), *_crossing(self.prediction.algorithm))
+        others = [Crossing(self.cluster.group(b.ranks, b.stride)) for b in q.beside]
+        note = oversubscription_note(self.cluster, [own, *others])
+        return (note,) if note else ()
 
     def to_dict(self) -> dict[str, Any]:
         """Ready for JSON."""
@@ -48,16 +68,25 @@ class CommAnswer:
         if self.traffic is not None:
             values |= {"rank_copies": self.traffic.rank_copies, "node_copies": self.traffic.node_copies}
             values |= {"rows_imbalance": self.traffic.imbalance, "imbalance": self.imbalance}
+        if self.cluster.degraded:
+            values["degraded"] = {fault.link: fault.factor for fault in self.cluster.degraded}
+            values["degraded_factor"] = self.degraded_factor
+        values["assumptions"] = list(self.assumptions)
         if self.together:
             values["together"] = [asdict(t) for t in self.together]
         return values
+
+
+def _crossing(algorithm: str) -> tuple[Pattern, bool]:
+    """How an algorithm or kernel crosses the fabric, as its closed form has it: pattern, and whether on rails."""
+    return "neighbours" if algorithm == "ring" else "everyone", algorithm not in ("direct", "low_latency")
 
 
 def _cluster(q: CommQuestion) -> Cluster:
     """The machines; a GPU's name stands for the first node that holds it."""
     node = q.node if q.node in node_names() or q.node not in gpu_names() else node_for_gpu(q.node)
     gpus = max(q.ranks, *(b.ranks * b.stride for b in q.beside), 0)
-    return build_cluster(node, gpus, q.fabric, None, q.oversubscription)
+    return build_cluster(node, gpus, q.fabric, None, q.oversubscription, parse_faults(q.degrade))
 
 
 def predict_comm(question: CommQuestion | Mapping[str, Any]) -> CommAnswer:
@@ -65,22 +94,44 @@ def predict_comm(question: CommQuestion | Mapping[str, Any]) -> CommAnswer:
 
     The same question as `moesim comm`. `question` is a CommQuestion, or a mapping with its fields as keys: `node`, `op`
     and `ranks` always; for a collective `size_bytes` of one rank's buffer (bytes, or text as "64MiB"); for an expert
-    exchange `tokens` per rank, `hidden`, `top_k` and `experts`; `beside` as texts "all_reduce:1GiB:8:8".
+    exchange `tokens` per rank, `hidden`, `top_k` and `experts`; `beside` as texts "all_reduce:1GiB:8:8"; `degrade` as
+    texts "nic3 -> leaf3=0.5", links that run at a share of their rate (0: dead).
 
         predict_comm({"node": "dgx-h100", "op": "all_reduce", "ranks": 64, "size_bytes": "1GiB"}).prediction.time_s
 
     The answer's `prediction` has seconds (`time_s`, with a 90 % interval `low_s` to `high_s`), the algorithm, and
     bandwidths in bytes/s as nccl-tests counts them; `loads` what every kind of link carries (bytes; seconds at the
-    link's rate); `traffic` of an exchange the bytes from every rank to every rank (ranks x ranks) and to every scale-up
-    domain (ranks x domains), None for a collective; `together` seconds alone and beside the others.
+    link's rate); `traffic` of an exchange the bytes from every rank to every rank (`between`; with more than 512 ranks
+    from domain to domain), None for a collective; `together` seconds alone and beside the others.
 
     Raises ScenarioError for a key that is unknown, missing, of another form or out of range; FactError for a node,
-    fabric or algorithm that is not in the catalogue, or sizes that do not fit; NoFit for what nothing was measured of.
+    fabric, link or algorithm that does not exist, sizes that do not fit, or ranks that no path joins; NoFit for
+    what nothing was measured of.
     """
     asked = comm_question(question)
     cluster = _cluster(asked)
     answer = _exchange(asked, cluster) if asked.routed else _collective(asked, cluster)
+    if cluster.degraded:
+        answer = _slowed(answer, replace(cluster, degraded=()))
     return replace(answer, together=_beside(answer)) if asked.beside else answer
+
+
+_WIRE_SLACK = 1.5  # assumed: of a transfer at most this many times its busiest link's time grows with that link
+
+
+def _slowed(answer: CommAnswer, healthy: Cluster) -> CommAnswer:
+    """With degraded links: the busiest link's extra time, at the share of its rate that the transfer gets from it.
+
+    A large transfer whose busiest link runs at half rate takes twice as long; one that only waits takes no longer.
+    """
+    asked = replace(answer.question, degrade=(), beside=())
+    loads = (_exchange(asked, healthy) if asked.routed else _collective(asked, healthy)).loads
+    alone_s = answer.prediction.time_s
+    if loads.seconds <= 0.0 or alone_s <= 0.0:
+        return answer
+    extra_s = max(0.0, answer.loads.seconds - loads.seconds) * min(alone_s / loads.seconds, _WIRE_SLACK)
+    factor = 1.0 + extra_s / alone_s
+    return replace(answer, prediction=stretched(answer.prediction, factor), degraded_factor=factor)
 
 
 def _beside(answer: CommAnswer) -> tuple[Together, ...]:
@@ -144,40 +195,58 @@ def _exchange(q: CommQuestion, cluster: Cluster) -> CommAnswer:
         sigma=q.sigma,
         seed=q.seed,
     )
-    traffic, loads = _routed_loads(ask, cluster, kernel, stage == "combine", q.ecmp)
+    route = _Route(kernel, build_topology(cluster), back=stage == "combine", hashed=q.ecmp)
+    traffic, loads = _routed_loads(ask, route)
     sent = replace(
         sent,
         node_copies=traffic.node_copies,
         rank_copies=traffic.rank_copies,
-        imbalance=_imbalance(ask, traffic, loads, cluster, kernel, q.ecmp),
+        imbalance=_imbalance(ask, traffic, loads, route),
     )
     work = expert_exchange(ONE_TRANSFER, stage, sent)
     return CommAnswer(q, cluster, time_alone(work, cluster), loads, traffic, work.imbalance)
 
 
-def _routed_loads(
-    ask: Exchange, cluster: Cluster, kernel: str, back: bool, hashed: bool
-) -> tuple[ExchangeTraffic, Loads]:
+@dataclass(frozen=True, slots=True)
+class _Route:
+    """How a kernel sends: over which links, in which direction, and whether pairs of NICs keep to one path."""
+
+    kernel: str
+    topology: Topology
+    back: bool
+    hashed: bool
+
+    @property
+    def mode(self) -> str:
+        """The way to route an exchange, of hwmodels/traffic.py."""
+        return _MODES.get(self.kernel, "pxn" if self.topology.kind == "multi-plane" else "direct")
+
+
+def _routed_loads(ask: Exchange, route: _Route) -> tuple[ExchangeTraffic, Loads]:
     """Sampled traffic laid on the links as this kernel sends it."""
     traffic = exchange_traffic(ask)
-    mode = _MODES.get(kernel, "pxn" if cluster.topology == "multi-plane" else "direct")
-    copies = traffic.to_domains if mode == "forwarded" else None
-    loads = exchange_loads(traffic.to_ranks, build_topology(cluster), mode, copies, back=back, hashed=hashed)
-    apart = kernel in ("low_latency", "all_to_all")  # every pair of token and expert travels by itself
+    if traffic.to_ranks is None:
+        drawn = drawn_traffic(ask, route.topology, route.mode)
+        if ask.ranks <= route.topology.cluster.domain:
+            drawn = replace(drawn, leaves=None)
+        loads = link_loads(route.topology, drawn.reversed() if route.back else drawn)
+    else:
+        copies = traffic.to_domains if route.mode == "forwarded" else None
+        topology, back, hashed = route.topology, route.back, route.hashed
+        loads = exchange_loads(traffic.to_ranks, topology, route.mode, copies, back=back, hashed=hashed)
+    apart = route.kernel in ("low_latency", "all_to_all")  # every pair of token and expert travels by itself
     return traffic, loads.scaled(ask.top_k / traffic.rank_copies) if apart else loads
 
 
-def _imbalance(
-    ask: Exchange, traffic: ExchangeTraffic, loads: Loads, cluster: Cluster, kernel: str, ecmp: bool
-) -> float:
+def _imbalance(ask: Exchange, traffic: ExchangeTraffic, loads: Loads, route: _Route) -> float:
     """By how much hot experts and hashed paths load the busiest link beyond what even traffic puts there.
 
     Kernels were measured with equally popular experts: the noise of their sampling is in the constants already.
     """
-    if ask.sigma == 0.0 and not ecmp:
+    if ask.sigma == 0.0 and not route.hashed:
         return 1.0
-    alike, even = _routed_loads(replace(ask, sigma=0.0), cluster, kernel, back=False, hashed=False)
-    share = float(traffic.to_ranks.sum() / alike.to_ranks.sum()) if alike.to_ranks.any() else 0.0
+    alike, even = _routed_loads(replace(ask, sigma=0.0), replace(route, back=False, hashed=False))
+    share = traffic.sent_bytes / alike.sent_bytes if alike.sent_bytes > 0.0 else 0.0
     return max(1.0, loads.seconds / (even.seconds * share)) if even.seconds * share > 0.0 else 1.0
 
 

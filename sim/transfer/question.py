@@ -15,7 +15,8 @@ from moesim.sim.question.scenario import ScenarioError
 from moesim.sim.transfer.beside import Beside, parse_beside
 
 EXCHANGES = ("moe_dispatch", "moe_combine")
-MAX_RANKS = 4096  # traffic matrices grow with the square
+MAX_RANKS = 4096  # of a collective: traffic matrices grow with the square
+MAX_ROUTED_RANKS = 65536  # of an expert exchange
 _MOST = 10**9  # no count that can be meant comes near
 
 
@@ -46,6 +47,7 @@ class CommQuestion:
     sms: int = 0  # given to the kernel; 0: the library's default
     ecmp: bool = False  # fabric links picked by a hash per pair of NICs; else adaptive routing spreads evenly
     beside: tuple[Beside, ...] = ()  # other collectives at the same time
+    degrade: tuple[str, ...] = ()  # links at a share of their rate, "nic3 -> leaf3=0.5"; 0: dead
 
     @property
     def routed(self) -> bool:
@@ -74,6 +76,7 @@ _FORMS: dict[str, tuple[tuple[type, ...], str]] = {
     "float": ((Real,), "a number"),
     "float | None": ((Real, type(None)), "a number"),
     "bool": ((bool,), "true or false"),
+    "tuple[str, ...]": ((list, tuple), "a list of LINK=FACTOR"),
     "tuple[Beside, ...]": ((list, tuple), "a list of OP:BYTES:RANKS or OP:BYTES:RANKS:STRIDE"),
 }
 
@@ -111,7 +114,16 @@ def _formed(name: str, annotation: str, value: Any) -> Any:
     types, form = _FORMS[annotation]
     if not isinstance(value, types) or (isinstance(value, bool) and annotation != "bool"):
         raise ScenarioError(f"{name} must be {form}, not {type(value).__name__}")
+    if name == "degrade":
+        return _texts(name, form, value)
     return _neighbours(name, form, value) if name == "beside" else value
+
+
+def _texts(name: str, form: str, given: Any) -> tuple[str, ...]:
+    for text in given:
+        if not isinstance(text, str):
+            raise ScenarioError(f"{name} must be {form}; one of them is of type {type(text).__name__}")
+    return tuple(given)
 
 
 def _neighbours(name: str, form: str, given: Any) -> tuple[Beside, ...]:
@@ -124,8 +136,9 @@ def _neighbours(name: str, form: str, given: Any) -> tuple[Beside, ...]:
 def _check(q: CommQuestion) -> None:
     if q.op not in (*COLLECTIVES, *EXCHANGES):
         raise ScenarioError(f"op={q.op!r} is not known; {did_you_mean(q.op, [*COLLECTIVES, *EXCHANGES])}")
-    if not 2 <= q.ranks <= MAX_RANKS:
-        raise ScenarioError(f"ranks={q.ranks} must be between 2 and {MAX_RANKS}")
+    most = MAX_ROUTED_RANKS if q.routed and not (q.ecmp or q.beside) else MAX_RANKS
+    if not 2 <= q.ranks <= most:
+        raise ScenarioError(f"ranks={q.ranks} must be between 2 and {most}")
     for other in q.beside:
         if other.ranks * other.stride > MAX_RANKS:
             raise ScenarioError(f"beside: {other.ranks} GPUs {other.stride} apart are more than {MAX_RANKS} in all")

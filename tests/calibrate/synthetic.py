@@ -10,7 +10,7 @@ from moesim.calibrate.measure.asks import Ask, work_of
 from moesim.calibrate.measure.device import Machine
 from moesim.calibrate.measure.plan import default_plan
 from moesim.calibrate.measure.samples import Measured
-from moesim.hwmodels.collectives import wire_bytes
+from moesim.hwmodels.domain_collectives import wire_bytes
 from moesim.hwmodels.work import Attention, Comm, Gemm, GroupedGemm, Stream
 
 FLOPS_PER_S, BYTES_PER_S, LINK_BYTES_PER_S, LAUNCH_S = 1e11, 2e10, 1e9, 1e-5

@@ -8,7 +8,16 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from moesim.hwmodels.cluster import build_cluster, fabric_names, node_for_gpu, node_names
+from moesim.hwmodels.cluster import (
+    Crossing,
+    build_cluster,
+    climbs,
+    fabric_names,
+    node_for_gpu,
+    node_names,
+    oversubscription_note,
+    slowdown,
+)
 from moesim.hwmodels.facts import FactError, catalogue
 from moesim.hwmodels.gpu import gpu_names, load_gpu
 
@@ -53,6 +62,10 @@ def test_every_alias_leads_to_one_gpu() -> None:
         (lambda: build_cluster("dgx-h100", 8, "rail-ib-4000"), "unknown fabric 'rail-ib-4000'; did you mean"),
         (lambda: load_gpu("H1000"), "unknown GPU 'H1000'; did you mean"),
         (lambda: build_cluster("dgx-h100", 0), "at least one GPU, not 0"),
+        (lambda: build_cluster("dgx-h100", 8, oversubscription=4.0), "needs uplinks .* share one scale-up domain"),
+        (lambda: build_cluster("dgx-h100", 32, "fat-tree-ib-400", oversubscription=2.0), "one leaf holds all NICs;"),
+        (lambda: build_cluster("hgx-h800", 256, "mpft-ib-400", oversubscription=2.0), "all NICs of a plane"),
+        (lambda: build_cluster("gh200-node", 32, oversubscription=2.0), "one leaf holds all NICs;"),
         (lambda: load_gpu("a100-sxm-80gb").peak("fp8"), "has no fp8 tensor path; it has"),
     ],
 )
@@ -100,3 +113,30 @@ def test_a_nic_runs_no_faster_than_the_fabric_that_is_asked_for() -> None:
     assert build_cluster("dgx-h100", 64, "rail-ib-200").nic_bytes_per_s == 2.5e10
     assert build_cluster("dgx-h100", 64, "rail-ib-800").nic_bytes_per_s == 5.0e10
     assert build_cluster("dgx-h100", 64, "rail-ib-200", nic_bytes_per_s=4e10).nic_bytes_per_s == 4e10
+
+
+def test_oversubscription_acts_or_is_said_to_have_no_effect() -> None:
+    """A leaf takes the rail of 32 hosts: 16 stay below it, 64 do not; four hosts share a leaf of a fat tree."""
+    rail = build_cluster("dgx-h100", 512, oversubscription=8.0)
+    near, wide = Crossing(rail.group(128)), Crossing(rail.group(512))
+    assert not climbs(rail, [near]) and climbs(rail, [near, wide])
+    assert oversubscription_note(rail, [near]) == (
+        "cluster.oversubscription = 8 has no effect: no transfer climbs from leaves to spines "
+        "(a leaf joins 32 hosts on each rail)"
+    )
+    assert oversubscription_note(rail, [near, wide]) == ""
+    assert oversubscription_note(build_cluster("dgx-h100", 512), [near]) == ""
+    tree = build_cluster("dgx-h100", 64, "fat-tree-ib-400", oversubscription=4.0)
+    ring = Crossing(tree.group(64), "neighbours")
+    assert "at most 25% of what a NIC sends climbs" in oversubscription_note(tree, [ring])
+    assert oversubscription_note(tree, [ring, Crossing(tree.group(64))]) == ""
+
+
+def test_groups_whose_hosts_lie_apart_climb_sooner() -> None:
+    """16 hosts side by side share a leaf; 16 of which each is the 16th lie behind eight leaves."""
+    cluster = build_cluster("dgx-h100", 2048, oversubscription=8.0)
+    side_by_side, apart = cluster.group(16, 8), cluster.group(16, 128)
+    assert (side_by_side.domains, side_by_side.apart, apart.domains, apart.apart) == (16, 1, 16, 16)
+    assert slowdown(cluster, side_by_side, "everyone") == 1.0
+    assert slowdown(cluster, apart, "everyone") == pytest.approx(8.0 * 14 / 15)
+    assert slowdown(cluster, apart, "neighbours") == pytest.approx(4.0)

@@ -9,14 +9,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from moesim.hwmodels.cluster import Cluster, build_cluster, slowdown
-from moesim.hwmodels.collectives import (
-    collective_s,
-    domain_collective_s,
-    domain_ring_s,
-    load_fabric_fit,
-    ring_steps,
-    wire_bytes,
-)
+from moesim.hwmodels.collectives import collective_s, load_fabric_fit
+from moesim.hwmodels.domain_collectives import domain_collective_s, domain_ring_s, ring_steps, wire_bytes
 from moesim.hwmodels.profile import load_profile
 from moesim.hwmodels.topology import build_topology
 from moesim.hwmodels.traffic import exchange_loads, uniform
@@ -80,20 +74,22 @@ def test_ring_inside_a_domain(kind: CommKind, ranks: int) -> None:
 
 
 def test_all_to_all_inside_a_domain() -> None:
-    chunk = FIT.a2a_chunk_s / (1.0 + (FIT.a2a_chunk_bytes / (1e8 / 8)) ** 2)
+    chunk = FIT.a2a_chunk_s / (1.0 + (FIT.a2a_chunk_bytes / (1e8 / 2)) ** 2)
     wire, rate = 1e8 * (7 + FIT.a2a_own_share) / 8, 450e9 * FIT.a2a_efficiency
     expected = ring_s(0, 0.0, wire, rate, FIT.a2a_base_s + chunk, FIT.a2a_ramp_sqrt_s)
     assert domain_collective_s("all_to_all", 8, 1e8, 450e9, FIT) == pytest.approx(expected, rel=1e-12)
 
 
 @pytest.mark.parametrize("ranks", [2, 4, 8])
-def test_blackwell_rings_jump_where_the_protocol_switches_and_never_fall(ranks: int) -> None:
+def test_blackwell_rings_climb_where_the_protocol_switches_and_never_fall(ranks: int) -> None:
+    """Twice the largest buffer that travels with flags takes far more than twice its wire, yet nothing jumps."""
     fit = load_profile("b200-hgx").collectives
     sizes = [2.0 ** (10 + i / 4) for i in range(80)]
     times = [domain_ring_s("all_gather", ranks, size, 900e9, fit) for size in sizes]
     assert times == sorted(times)
-    below, above = (domain_ring_s("all_gather", ranks, fit.switch_bytes * ranks * x, 900e9, fit) for x in (1.0, 1.001))
-    assert above > 1.1 * below
+    below, above = (domain_ring_s("all_gather", ranks, fit.switch_bytes * ranks * x, 900e9, fit) for x in (1.0, 2.0))
+    flat, nudged = (domain_ring_s("all_gather", ranks, fit.switch_bytes * ranks * x, 900e9, fit) for x in (1.0, 1.001))
+    assert above > 1.3 * below and nudged < 1.01 * flat
 
 
 def test_the_own_part_costs_a_quarter_of_the_wire_on_every_gpu() -> None:
@@ -136,7 +132,6 @@ def test_a_large_ring_across_domains_moves_at_the_rate_of_its_rails() -> None:
         ("rail-ib-400", 64, "pxn", 1.0),  # rails of eight hosts meet in their own leaf
         ("rail-ib-400", 64, "direct", 3.0),  # other rails are reached over spines
         ("rail-ib-400", 512, "pxn", 1.8),  # half of the domains hang on other leaves
-        ("fat-tree-ib-400", 32, "direct", 1.0),  # four hosts behind one leaf
         ("fat-tree-ib-400", 64, "pxn", 1.8),
     ],
 )

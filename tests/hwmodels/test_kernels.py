@@ -10,7 +10,7 @@ from itertools import pairwise
 import pytest
 from measured import fit_of
 
-from moesim.hwmodels.collectives import domain_collective_s, ring_steps, wire_bytes
+from moesim.hwmodels.domain_collectives import domain_collective_s, ring_steps, wire_bytes
 from moesim.hwmodels.gpu import load_gpu
 from moesim.hwmodels.kernels import attention_time_s, gemm_time_s, grouped_gemm_time_s
 from moesim.hwmodels.profile import load_profile, measured_gpus

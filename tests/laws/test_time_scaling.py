@@ -11,7 +11,8 @@ import pytest
 from jobs import JOBS, prices_of
 
 from moesim.hwmodels.cluster import Cluster, build_cluster
-from moesim.hwmodels.collectives import CollectiveFit, collective_s, load_fabric_fit
+from moesim.hwmodels.collectives import collective_s, load_fabric_fit
+from moesim.hwmodels.domain_collectives import CollectiveFit
 from moesim.hwmodels.exchange_kernels import exchange_kernels, exchange_s, load_exchange_fit
 from moesim.hwmodels.profile import Profile, load_profile
 from moesim.hwmodels.work import Comm, CommKind, ExpertExchange, Group

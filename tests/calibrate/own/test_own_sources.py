@@ -21,7 +21,7 @@ from moesim.calibrate.own.sources import (
     system_name,
 )
 from moesim.calibrate.rows.files import load_rows
-from moesim.hwmodels.collectives import domain_collective_s
+from moesim.hwmodels.domain_collectives import domain_collective_s
 from moesim.hwmodels.gpu import load_gpu
 from moesim.hwmodels.kernels import gemm_time_s
 from moesim.hwmodels.machine import load_machine

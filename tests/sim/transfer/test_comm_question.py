@@ -65,3 +65,13 @@ def test_missing_keys_are_named(key: str) -> None:
 def test_what_is_no_question_says_so() -> None:
     with pytest.raises(ScenarioError, match="is a mapping or a CommQuestion, not str"):
         predict_comm("all_reduce")
+
+
+def test_oversubscription_without_effect_is_said() -> None:
+    """Eight hosts share the leaf of each rail; 64 do not, and other rails are reached over spines only."""
+    ask = {"node": "dgx-h100", "op": "all_to_all", "size_bytes": 1e9, "oversubscription": 8.0}
+    rails = {"algorithm": "pxn"}
+    assert "no transfer climbs" in predict_comm({**ask, **rails, "ranks": 64}).to_dict()["assumptions"][0]
+    assert predict_comm({**ask, **rails, "ranks": 512}).assumptions == ()
+    assert predict_comm({**ask, "algorithm": "direct", "ranks": 64}).assumptions == ()
+    assert predict_comm({**ask, **rails, "ranks": 64, "oversubscription": None}).assumptions == ()
