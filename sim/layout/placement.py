@@ -105,7 +105,7 @@ def expert_loads(
             continue
         if experts not in shares_of:
             layers = 1 if routing.kind == "balanced" else arch.num_layers
-            shares_of[experts] = routing.shares(layers, experts)
+            shares_of[experts] = routing.popularity(layers, experts)
         table = shares_of[experts]
         load = _load(moe, experts, layout, cluster, table[index % len(table)], tokens, factor)
         seen[experts] = load

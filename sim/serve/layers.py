@@ -40,7 +40,7 @@ from moesim.traces.routing import Routing
 @lru_cache(maxsize=256)
 def _shares(routing: Routing, experts: int) -> tuple[float, ...]:
     """Share of the token-expert pairs of every expert of a typical layer."""
-    return tuple(float(v) for v in routing.shares(1, experts)[0])
+    return tuple(float(v) for v in routing.popularity(1, experts)[0])
 
 
 def touched(shares: tuple[float, ...], top_k: int, tokens: float) -> list[float]:

@@ -1,0 +1,111 @@
+"""How many tokens of one micro-batch each expert gets: whole numbers drawn around the shares of a routing process.
+
+A token picks top_k different experts. So no expert gets more than one pair per token, and a count varies by
+tokens x p (1 - p), with p the probability that a token picks the expert: less than independent picks would.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import numpy.typing as npt
+
+from moesim.traces.rng import Generator, stream
+from moesim.traces.routing import BadTrace, Floats
+
+Counts = npt.NDArray[np.int64]
+
+_NORMAL = 64.0  # variance of a count from which a rounded normal stands for a binomial (skew under 1/8)
+
+
+def inclusion(shares: Floats, top_k: int) -> Floats:
+    """Probability that a token picks each expert, shape [..., experts]; sums to top_k. `shares` sum to 1.
+
+    top_k x share, and at most 1: what the hottest experts cannot take goes to the others in proportion. BadTrace
+    where fewer than top_k experts have a share.
+    """
+    picked = top_k * np.asarray(shares, dtype=np.float64)
+    if (picked <= 1.0).all():
+        return picked
+    if ((picked > 0.0).sum(axis=-1) < top_k).any():
+        raise BadTrace(f"tokens pick {top_k} different experts, and fewer than {top_k} have a share")
+    full = np.zeros(picked.shape, dtype=bool)
+    while (over := (picked > 1.0 + 1e-12) & ~full).any():
+        full |= over
+        rest = np.where(full, 0.0, picked)
+        left = top_k - full.sum(axis=-1, keepdims=True)
+        total = rest.sum(axis=-1, keepdims=True)
+        scale = np.divide(left, total, out=np.zeros_like(total), where=total > 0.0)
+        picked = np.where(full, 1.0, rest * scale)
+    return np.minimum(picked, 1.0)
+
+
+def draw_counts(rng: Generator, shares: Floats, tokens: int, top_k: int) -> Counts:
+    """Pairs per expert of micro-batches of `tokens` tokens each, shape and micro-batches as in `shares` [..., experts].
+
+    Every row sums to tokens x top_k exactly, and no expert gets more than `tokens`. Counts are binomial, and what they
+    miss of the sum is taken from or given to all in proportion to their variance (the law of counts given their sum).
+    """
+    picked = inclusion(shares, top_k)
+    mean = tokens * picked
+    variance = mean * (1.0 - picked)
+    if variance.min() >= _NORMAL:
+        noise = rng.standard_normal(picked.shape)
+        counts = np.rint(mean + np.sqrt(variance) * noise).clip(0, tokens).astype(np.int64)
+    else:
+        counts = rng.binomial(tokens, picked)
+    return _fixed(counts, picked, tokens, tokens * top_k)
+
+
+def _fixed(counts: Counts, picked: Floats, tokens: int, pairs: int) -> Counts:
+    """Counts whose rows sum to `pairs`, each between 0 and `tokens`."""
+    missing = pairs - counts.sum(axis=-1, keepdims=True)
+    room = (tokens - counts) * (picked > 0.0)
+    weights = counts * (room / tokens)
+    short = np.abs(missing) > weights.sum(axis=-1, keepdims=True)  # a handful of tokens: then by room alone
+    if short.any():
+        weights = np.where(short, np.where(missing > 0, room, counts), weights)
+    return np.asarray(counts + np.sign(missing) * apportioned(weights, np.abs(missing)))
+
+
+def apportioned(weights: Floats, totals: Counts | int) -> Counts:
+    """Whole numbers in proportion to `weights` [..., n], each within one of its part; rows sum to `totals` [..., 1].
+
+    Rounds running sums, which costs no sorting. A part never rounds above its next whole number.
+    """
+    running = np.cumsum(weights, axis=-1)
+    whole = running[..., -1:]
+    # exact at the last place, whatever the sums rounded to
+    share = np.divide(running, whole, out=np.zeros_like(running), where=whole > 0.0)
+    marks = np.floor(share * totals + 0.5).astype(np.int64)
+    return np.diff(marks, axis=-1, prepend=0)
+
+
+def largest_remainder(shares: Floats, total: int) -> Counts:
+    """Whole numbers in proportion to `shares` [..., n] that sum to `total`: rounded down, the largest remainders up."""
+    exact = np.asarray(shares) * total
+    floor = np.floor(exact).astype(np.int64)
+    missing = total - floor.sum(axis=-1, keepdims=True)
+    order = np.argsort(-(exact - floor), axis=-1, kind="stable")
+    rank = np.empty_like(order)
+    np.put_along_axis(rank, order, np.broadcast_to(np.arange(exact.shape[-1]), order.shape), axis=-1)
+    return np.asarray(floor + (rank < missing))
+
+
+class Topics:
+    """What the sequences of each micro-batch are about: noise on log shares, the same topics in every layer.
+
+    One sequence's log shares differ by `sd` from the mean's; a micro-batch of n sequences differs by sd / sqrt(n).
+    A layer gives its experts to topics in an order of its own, so a topic that is hot warms other ranks in every layer.
+    """
+
+    def __init__(self, *, sd: float, sequences: float, shape: tuple[int, ...], experts: int, seed: int, step: int):
+        """`shape`: of the micro-batches, for example (micro_batches, groups)."""
+        spread = sd / max(1.0, sequences) ** 0.5
+        self._noise = spread * stream(seed, f"routing.topics.{step}").standard_normal((*shape, experts))
+        self._seed = seed
+
+    def on(self, shares: Floats, layer: int) -> Floats:
+        """Shares of every micro-batch in this layer, [*shape, experts], from the layer's expected ones [experts]."""
+        order = stream(self._seed, f"routing.topic_order.{layer}").permutation(shares.shape[-1])
+        moved = shares * np.exp(self._noise[..., order])
+        return np.asarray(moved / moved.sum(axis=-1, keepdims=True))
