@@ -43,6 +43,7 @@ PLAIN = {
     "sigma": "of the logarithm, no unit",
     "group_sigma": "of the logarithm, no unit",
     "topic": "of the logarithm, as users write it",
+    "group_topic": "of the logarithm, as users write it",
     "drift": "a correlation, as users write it",
     "sequences": "is the unit: a count, in parts where ranks share one",
     "sequences_per_rank": "is the unit: a count, in parts where ranks share one",

@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from moesim.traces.rng import Generator, stream
-from moesim.traces.routing import BadTrace, Floats
+from moesim.traces.routing import BadTrace, Floats, Routing
 
 Counts = npt.NDArray[np.int64]
 
@@ -94,18 +94,27 @@ def largest_remainder(shares: Floats, total: int) -> Counts:
 class Topics:
     """What the sequences of each micro-batch are about: noise on log shares, the same topics in every layer.
 
-    One sequence's log shares differ by `sd` from the mean's; a micro-batch of n sequences differs by sd / sqrt(n).
-    A layer gives its experts to topics in an order of its own, so a topic that is hot warms other ranks in every layer.
+    One sequence's log shares differ by `topic` from the mean's (`group_topic` more between router groups); those of a
+    micro-batch of n sequences by 1 / sqrt(n) of it. A layer gives its experts to topics in an order of its own, so that
+    a topic that is hot warms other ranks in every layer.
     """
 
-    def __init__(self, *, sd: float, sequences: float, shape: tuple[int, ...], experts: int, seed: int, step: int):
-        """`shape`: of the micro-batches, for example (micro_batches, groups)."""
-        spread = sd / max(1.0, sequences) ** 0.5
-        self._noise = spread * stream(seed, f"routing.topics.{step}").standard_normal((*shape, experts))
-        self._seed = seed
+    def __init__(
+        self, routing: Routing, sequences: float, experts: int, groups: int, step: int, shape: tuple[int, ...]
+    ):
+        """`shape`: of the micro-batches, for example (micro_batches, groups); `groups`: of the router."""
+        rng = stream(routing.seed, f"routing.topics.{step}")
+        noise = routing.topic * rng.standard_normal((*shape, experts))
+        if groups > 1:
+            shared = rng.standard_normal((*shape, groups))
+            noise += routing.group_topic * np.repeat(shared, experts // groups, axis=-1)
+        self._noise = noise / max(1.0, sequences) ** 0.5
+        self._seed, self._groups = routing.seed, groups
 
     def on(self, shares: Floats, layer: int) -> Floats:
         """Shares of every micro-batch in this layer, [*shape, experts], from the layer's expected ones [experts]."""
-        order = stream(self._seed, f"routing.topic_order.{layer}").permutation(shares.shape[-1])
-        moved = shares * np.exp(self._noise[..., order])
+        rng, experts = stream(self._seed, f"routing.topic_order.{layer}"), shares.shape[-1]
+        groups = rng.permutation(self._groups)[:, None] * (experts // self._groups)
+        order = groups + rng.permuted(np.tile(np.arange(experts // self._groups), (self._groups, 1)), axis=1)
+        moved = shares * np.exp(self._noise[..., order.ravel()])
         return np.asarray(moved / moved.sum(axis=-1, keepdims=True))

@@ -33,7 +33,8 @@ class Routing:
     kind: str = "balanced"
     sigma: float = 0.0  # sd of log share between the experts of one router group, lognormal
     group_sigma: float = 0.0  # sd of log share between router groups, in models that have them
-    topic: float = 0.0  # sd by which one sequence's log shares differ from the mean's
+    topic: float = 0.0  # sd by which the log shares of one sequence's topic differ from the mean's
+    group_topic: float = 0.0  # the same between router groups
     drift: float = 1.0  # correlation of log popularity from one step to the next; 1: it stands still
     sampling: bool = True  # tokens of a micro-batch are drawn; False: every expert gets exactly what it expects
     counts_file: str | None = None
@@ -42,7 +43,29 @@ class Routing:
     @property
     def drawn(self) -> bool:
         """True where two micro-batches of one step differ."""
-        return self.kind != "balanced" and (self.sampling or self.topic > 0.0)
+        return self.kind != "balanced" and (self.sampling or self.has_topics)
+
+    @property
+    def has_topics(self) -> bool:
+        """True where sequences differ in the experts that they pick."""
+        return self.kind != "balanced" and (self.topic > 0.0 or self.group_topic > 0.0)
+
+    @property
+    def even(self) -> bool:
+        """True where every expert is expected to get as much, over all topics."""
+        return self.kind == "balanced" or (self.kind == "lognormal" and self.sigma == self.group_sigma == 0.0)
+
+    def load_popularity(self, layers: int, experts: int, groups: int = 1, step: int = 0) -> Shares:
+        """Like `popularity`, for a load whose sequences are all of one topic, as a served workload is."""
+        shares = self.popularity(layers, experts, groups, step)
+        if not self.has_topics:
+            return shares
+        log = self.topic * stream(self.seed, "routing.topic").standard_normal((layers, experts))
+        if groups > 1:
+            shared = stream(self.seed, "routing.topic_groups").standard_normal((layers, groups))
+            log = log + self.group_topic * np.repeat(shared, experts // groups, axis=1)
+        moved = shares * np.exp(log)
+        return np.asarray(moved / moved.sum(axis=1, keepdims=True))
 
     def popularity(self, layers: int, experts: int, groups: int = 1, step: int = 0) -> Shares:
         """Expected share of token-expert pairs per expert at a step, shape [layers, experts], every row sums to 1.
@@ -126,9 +149,12 @@ def _between(left: Floats, right: Floats, rho: float, before: int, after: int, n
 
 def _from_counts(path: Path, layers: int, experts: int) -> Shares:
     counts = load_counts(path)
-    if counts.shape[1] != experts:
-        raise BadTrace(f"{path}: counts for {counts.shape[1]} experts, but the model has {experts}")
-    rows = counts[np.arange(layers) % counts.shape[0]]  # fewer layers in the file: they repeat
+    if counts.shape[1] != experts or counts.shape[0] not in (1, layers):
+        raise BadTrace(
+            f"{path} holds counts of shape [{counts.shape[0]} layers, {counts.shape[1]} experts], but the model has "
+            f"{layers} layers with {experts} experts; use shape [{layers}, {experts}], or [1, {experts}] for all layers"
+        )
+    rows = np.broadcast_to(counts, (layers, experts))
     totals = rows.sum(axis=1, keepdims=True)
     if (totals <= 0).any():
         raise BadTrace(f"{path}: a layer has no routed tokens")

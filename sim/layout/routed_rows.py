@@ -149,20 +149,18 @@ class RoutedRows:
         if not self.routing.drawn or moe.router == "expert_choice":
             return largest_remainder(shares, self.tokens * moe.top_k)[None, None]
         each = np.broadcast_to(shares, (self.batch.count, self.batch.groups, len(shares)))
-        if self.routing.topic > 0.0:
-            each = self._topics(len(shares)).on(shares, place)
+        if self.routing.has_topics:
+            each = self._topics(moe, len(shares)).on(shares, place)
         if not self.routing.sampling:
             return largest_remainder(inclusion(each, moe.top_k) / moe.top_k, self.tokens * moe.top_k)
         rng = stream(self.routing.seed, f"routing.draw.{self.step}.{place}")
         return draw_counts(rng, each, self.tokens, moe.top_k)
 
-    def _topics(self, experts: int) -> Topics:
+    def _topics(self, moe: MoeArch, experts: int) -> Topics:
         if experts not in self._topics_of:
             shape = (self.batch.count, self.batch.groups)
-            self._topics_of[experts] = Topics(
-                sd=self.routing.topic, sequences=self.sequences, shape=shape, experts=experts,
-                seed=self.routing.seed, step=self.step,
-            )  # fmt: skip
+            groups = router_groups(moe, experts)
+            self._topics_of[experts] = Topics(self.routing, self.sequences, experts, groups, self.step, shape)
         return self._topics_of[experts]
 
     @cached_property

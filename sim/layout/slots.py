@@ -12,6 +12,8 @@ import numpy as np
 import numpy.typing as npt
 
 from moesim.sim.layout.layout import BadLayout
+from moesim.sim.model.arch import ModelArch
+from moesim.sim.question.scenario import Scenario
 
 Floats = npt.NDArray[np.float64]
 Ints = npt.NDArray[np.int64]
@@ -39,6 +41,27 @@ class PlacementPlan:
     order: Ints
     ranks: int
     contiguous: bool = False  # one slot per expert, in order
+
+
+def placement_of(scenario: Scenario, arch: ModelArch) -> Placement:
+    """The placement that a scenario asks for; `serve.expert_slots` is another name of its spare slots.
+
+    BadLayout for a model without experts, for fewer slots than experts and where both names are given.
+    """
+    ask, spare = scenario.placement, scenario.serve.expert_slots if scenario.serve else 0
+    named = "placement" if ask is not None else "serve.expert_slots"
+    if ask is None and not spare:
+        return Placement()
+    if arch.moe is None:
+        raise BadLayout(f"{named} places experts, and {arch.name} has none; leave it out")
+    if ask is None:
+        return Placement(planned=True, spare_slots=spare)
+    if spare:
+        raise BadLayout("serve.expert_slots is another name of placement.spare_slots; give one of them")
+    slots = arch.moe.experts * (ask.replicas or 1) + (ask.spare_slots or 0) if ask.slots is None else ask.slots
+    if slots < arch.moe.experts:
+        raise BadLayout(f"placement.slots={slots} cannot hold the {arch.moe.experts} experts of {arch.name}; use more")
+    return Placement(planned=True, spare_slots=slots - arch.moe.experts, plan_age_steps=ask.plan_age_steps)
 
 
 def slots_of(placement: Placement, experts: int, ranks: int) -> int:

@@ -84,14 +84,25 @@ def _even(weights: list[float]) -> np.ndarray:
 def test_topics_average_over_sequences_and_are_the_same_in_every_layer() -> None:
     shares = np.full(256, 1.0 / 256)
     spreads = {}
+    routing = Routing(kind="lognormal", topic=0.69)
     for sequences in (1, 64):
-        topics = Topics(sd=0.69, sequences=sequences, shape=(40, 2), experts=256, seed=0, step=0)
+        topics = Topics(routing, sequences, 256, 8, 0, (40, 2))
         moved = topics.on(shares, layer=3)
         assert moved.shape == (40, 2, 256) and np.allclose(moved.sum(axis=-1), 1.0)
         assert np.allclose(np.sort(topics.on(shares, layer=9)), np.sort(moved))  # other experts, as hot
         assert (topics.on(shares, layer=9) != moved).any()
         spreads[sequences] = np.log(moved).std()
     assert spreads[1] == pytest.approx(0.69, rel=0.02) and spreads[64] == pytest.approx(0.69 / 8, rel=0.02)
+
+
+def test_topics_keep_router_groups_together() -> None:
+    """Between groups the topics of a sequence differ by group_topic, in every layer, in whatever order."""
+    topics = Topics(Routing(kind="lognormal", topic=0.6, group_topic=0.4), 1.0, 256, 8, 0, (500,))
+    for layer in (0, 7):
+        log = np.log(topics.on(np.full(256, 1.0 / 256), layer)).reshape(500, 8, 32)
+        between = np.sqrt(log.mean(axis=2).var(axis=1, ddof=1).mean() - 0.6**2 / 32)
+        assert between == pytest.approx(0.4, rel=0.05)
+        assert log.std(axis=2, ddof=1).mean() == pytest.approx(0.6, rel=0.02)
 
 
 def test_draws_do_not_depend_on_the_hash_seed() -> None:

@@ -58,9 +58,17 @@ def test_counts_from_npz_npy_and_csv(tmp_path: Path, counts: np.ndarray) -> None
     np.save(tmp_path / "b.npy", counts)
     np.savetxt(tmp_path / "c.csv", counts, delimiter=",")
     for name in ("a.npz", "b.npy", "c.csv"):
-        shares = Routing(kind="counts", counts_file=str(tmp_path / name)).popularity(3, 4)
+        shares = Routing(kind="counts", counts_file=str(tmp_path / name)).popularity(2, 4)
         assert np.allclose(shares[0], [0.125, 0.375, 0.0, 0.5])
-        assert (shares[2] == shares[0]).all()  # fewer layers than the model: they repeat
+    np.save(tmp_path / "one.npy", counts[:1])
+    assert (Routing(kind="counts", counts_file=str(tmp_path / "one.npy")).popularity(3, 4) == shares[0]).all()
+
+
+@pytest.mark.parametrize(("layers", "experts"), [(3, 4), (1, 4), (2, 5)])
+def test_counts_of_another_shape_are_refused(tmp_path: Path, counts: np.ndarray, layers: int, experts: int) -> None:
+    np.save(tmp_path / "b.npy", counts)
+    with pytest.raises(BadTrace, match=rf"shape \[2 layers, 4 experts\].*use shape \[{layers}, {experts}\]"):
+        Routing(kind="counts", counts_file=str(tmp_path / "b.npy")).popularity(layers, experts)
 
 
 def test_a_step_axis_is_summed(tmp_path: Path, counts: np.ndarray) -> None:
@@ -83,8 +91,8 @@ def test_a_step_axis_is_summed(tmp_path: Path, counts: np.ndarray) -> None:
         ("inf.csv", b"1,inf\n3,4\n", "finite, non-negative"),
         ("binary.csv", b"\xff\xfe\x00\x01", "is not a table of counts"),
         ("zero.csv", b"0,0,0,0\n1,1,1,1\n", "a layer has no routed tokens"),
-        ("width.csv", b"1,2,3\n", "counts for 3 experts, but the model has 4"),
-        ("nothing.csv", b"", "is not a table of counts|finite, non-negative|counts for"),
+        ("width.csv", b"1,2,3\n", r"use shape \[2, 4\]"),
+        ("nothing.csv", b"", "is not a table of counts|finite, non-negative|use shape"),
     ],
 )
 def test_bad_counts_are_refused(tmp_path: Path, name: str, content: bytes | None, message: str) -> None:
@@ -163,3 +171,14 @@ def test_counted_shares_drift_from_what_was_counted(tmp_path: Path) -> None:
     moved = np.log(later[:, seen]) - np.log(now[:, seen])
     assert moved.std() == pytest.approx(0.6 * np.sqrt(2.0 * (1.0 - 0.999**100)), rel=0.1)
     assert np.log(much_later[:, seen]).std(axis=1).mean() == pytest.approx(0.6, rel=0.05)
+
+
+def test_a_load_of_one_topic_spreads_as_one_sequence_does() -> None:
+    """What evens out over the mix is as uneven as recorded loads are where all sequences are of one topic."""
+    routing = Routing(kind="lognormal", topic=0.65, group_topic=0.36)
+    assert routing.even and np.allclose(routing.popularity(4, 256, 8), 1.0 / 256)
+    log = np.log(routing.load_popularity(400, 256, 8)).reshape(400, 8, 32)
+    between = np.sqrt(log.mean(axis=2).var(axis=1, ddof=1).mean() - 0.65**2 / 32)
+    assert log.std(axis=2, ddof=1).mean() == pytest.approx(0.65, rel=0.02) and between == pytest.approx(0.36, rel=0.05)
+    lasting = Routing(kind="lognormal", sigma=0.65)
+    assert (lasting.load_popularity(2, 64) == lasting.popularity(2, 64)).all()
