@@ -13,6 +13,7 @@ import numpy.typing as npt
 
 from moesim.sim.layout.layout import BadLayout
 from moesim.sim.model.arch import ModelArch
+from moesim.sim.model.params import experts_in
 from moesim.sim.question.scenario import Scenario
 
 Floats = npt.NDArray[np.float64]
@@ -26,6 +27,9 @@ class Placement:
     planned: bool = False
     spare_slots: int = 0  # beyond one per expert, over the whole expert-parallel group
     plan_age_steps: int = 0  # steps since the loads that the plan was made from
+
+
+BLOCKS = Placement()
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -51,7 +55,7 @@ def placement_of(scenario: Scenario, arch: ModelArch) -> Placement:
     ask, spare = scenario.placement, scenario.serve.expert_slots if scenario.serve else 0
     named = "placement" if ask is not None else "serve.expert_slots"
     if ask is None and not spare:
-        return Placement()
+        return BLOCKS
     if arch.moe is None:
         raise BadLayout(f"{named} places experts, and {arch.name} has none; leave it out")
     if ask is None:
@@ -75,6 +79,13 @@ def slots_of(placement: Placement, experts: int, ranks: int) -> int:
             f"({' or '.join(str(n - experts) for n in would)} spare)"
         )
     return slots
+
+
+def check_slots(placement: Placement, arch: ModelArch, ranks: int) -> None:
+    """BadLayout unless the slots of every layer divide among that many expert-parallel ranks."""
+    if placement.planned:
+        for experts in sorted({experts_in(arch, kind) for kind in arch.layers} - {0}):
+            slots_of(placement, experts, ranks)
 
 
 def contiguous_plan(experts: int, ranks: int) -> PlacementPlan:

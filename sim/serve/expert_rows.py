@@ -1,8 +1,8 @@
 """Rows of experts in one inference pass: what the busiest rank is expected to get, smoothly in the number of tokens.
 
 Decode steps are summed in closed form, so a pass gets the expected maximum over ranks, not a draw: each rank's rows are
-normal around its share, with the variance of tokens that pick experts, and the maximum is averaged over fixed draws. The load
-is of one topic: a service, an agent, a benchmark; what evens out over a training mix does not even out here.
+normal around its share, with the variance of tokens that pick experts, and the maximum is averaged over fixed draws.
+The load is of one topic: a service, an agent, a benchmark; what evens out over a training mix does not even out here.
 """
 
 from __future__ import annotations

@@ -11,7 +11,7 @@ from moesim.hwmodels.gpu import GpuSpec
 from moesim.hwmodels.power_and_money import Price
 from moesim.hwmodels.profile import Profile
 from moesim.sim.layout.layout import BadLayout, Layout, check_layout
-from moesim.sim.layout.slots import Placement, placement_of
+from moesim.sim.layout.slots import Placement, check_slots, placement_of
 from moesim.sim.model.arch import ModelArch
 from moesim.sim.question.lookup import LookUp, look_up, routing_assumed, routing_of
 from moesim.sim.question.scenario import Scenario, ScenarioError
@@ -237,6 +237,8 @@ def resolve_serve(scenario: Scenario, requests: str | Path | None = None) -> Res
     job = replace(job, offload=offload, routing=routing_of(scenario))
     workload, from_load = workload_of(ask.requests, arch, requests)
     deployment, from_pools = _deployment(scenario, ask, job)
+    for each in (deployment.job, deployment.prefill or deployment.job):
+        check_slots(each.placement, arch, each.layout.ep)
     said = (
         *seen.assumptions,
         *_said(ask, engine, formats),
