@@ -39,45 +39,50 @@ def inclusion(shares: Floats, top_k: int) -> Floats:
     return np.minimum(picked, 1.0)
 
 
-def draw_counts(rng: Generator, shares: Floats, tokens: int, top_k: int) -> Counts:
-    """Pairs per expert of micro-batches of `tokens` tokens each, shape and micro-batches as in `shares` [..., experts].
+def draw_counts(rng: Generator, shares: Floats, tokens: int, top_k: int, size: tuple[int, ...] = ()) -> Counts:
+    """Pairs per expert of micro-batches of `tokens` tokens each, [*size, *shape of shares]; `shares` [..., experts].
 
     Every row sums to tokens x top_k exactly, and no expert gets more than `tokens`. Counts are binomial, and what they
     miss of the sum is taken from or given to all in proportion to their variance (the law of counts given their sum).
     """
     picked = inclusion(shares, top_k)
+    shape = (*size, *picked.shape)
     mean = tokens * picked
     variance = mean * (1.0 - picked)
     if variance.min() >= _NORMAL:
-        noise = rng.standard_normal(picked.shape)
-        counts = np.rint(mean + np.sqrt(variance) * noise).clip(0, tokens).astype(np.int64)
+        counts = rng.standard_normal(shape)
+        counts *= np.sqrt(variance)
+        counts += mean
+        np.rint(counts, out=counts)
+        np.clip(counts, 0.0, tokens, out=counts)
     else:
-        counts = rng.binomial(tokens, picked)
-    return _fixed(counts, picked, tokens, tokens * top_k)
+        counts = rng.binomial(tokens, picked, shape).astype(np.float64)
+    return _fixed(counts, picked > 0.0, tokens, tokens * top_k)
 
 
-def _fixed(counts: Counts, picked: Floats, tokens: int, pairs: int) -> Counts:
-    """Counts whose rows sum to `pairs`, each between 0 and `tokens`."""
+def _fixed(counts: Floats, able: npt.NDArray[np.bool_], tokens: int, pairs: int) -> Counts:
+    """Whole counts whose rows sum to `pairs`, each between 0 and `tokens`; only experts that are `able` get more."""
     missing = pairs - counts.sum(axis=-1, keepdims=True)
-    room = (tokens - counts) * (picked > 0.0)
-    weights = counts * (room / tokens)
+    weights = counts * (1.0 - counts / tokens)
     short = np.abs(missing) > weights.sum(axis=-1, keepdims=True)  # a handful of tokens: then by room alone
     if short.any():
-        weights = np.where(short, np.where(missing > 0, room, counts), weights)
-    return np.asarray(counts + np.sign(missing) * apportioned(weights, np.abs(missing)))
+        weights = np.where(short, np.where(missing > 0.0, (tokens - counts) * able, counts), weights)
+    counts += np.sign(missing) * apportioned(weights, np.abs(missing))
+    return counts.astype(np.int64)
 
 
-def apportioned(weights: Floats, totals: Counts | int) -> Counts:
+def apportioned(weights: Floats, totals: Floats | int) -> Floats:
     """Whole numbers in proportion to `weights` [..., n], each within one of its part; rows sum to `totals` [..., 1].
 
     Rounds running sums, which costs no sorting. A part never rounds above its next whole number.
     """
-    running = np.cumsum(weights, axis=-1)
-    whole = running[..., -1:]
-    # exact at the last place, whatever the sums rounded to
-    share = np.divide(running, whole, out=np.zeros_like(running), where=whole > 0.0)
-    marks = np.floor(share * totals + 0.5).astype(np.int64)
-    return np.diff(marks, axis=-1, prepend=0)
+    marks = np.cumsum(weights, axis=-1)
+    whole = marks[..., -1:]
+    marks /= np.where(whole > 0.0, whole, 1.0)  # exactly 1 at the last place, whatever the sums rounded to
+    marks *= totals
+    marks += 0.5
+    np.floor(marks, out=marks)
+    return np.diff(marks, axis=-1, prepend=0.0)
 
 
 def largest_remainder(shares: Floats, total: int) -> Counts:

@@ -148,13 +148,13 @@ class RoutedRows:
         shares = self.popularity[place]
         if not self.routing.drawn or moe.router == "expert_choice":
             return largest_remainder(shares, self.tokens * moe.top_k)[None, None]
-        each = np.broadcast_to(shares, (self.batch.count, self.batch.groups, len(shares)))
+        shape: tuple[int, ...] = (self.batch.count, self.batch.groups)
         if self.routing.has_topics:
-            each = self._topics(moe, len(shares)).on(shares, place)
+            shares, shape = self._topics(moe, len(shares)).on(shares, place), ()
         if not self.routing.sampling:
-            return largest_remainder(inclusion(each, moe.top_k) / moe.top_k, self.tokens * moe.top_k)
+            return largest_remainder(inclusion(shares, moe.top_k) / moe.top_k, self.tokens * moe.top_k)
         rng = stream(self.routing.seed, f"routing.draw.{self.step}.{place}")
-        return draw_counts(rng, each, self.tokens, moe.top_k)
+        return draw_counts(rng, shares, self.tokens, moe.top_k, shape)
 
     def _topics(self, moe: MoeArch, experts: int) -> Topics:
         if experts not in self._topics_of:
