@@ -56,8 +56,11 @@ train:
 #   pools: {prefill: {workers: 2, tp: 4}, decode: {workers: 1, tp: 8}}   # instead of layout
 #   speculative: {tokens: 3, acceptance: 0.7}
 
-# balanced, {lognormal: 0.65, seed: 1} (spread of popularity), or {counts: file.npz} (tokens per expert)
+# Which experts tokens pick: balanced, or a process with {lognormal: 0.65} (spread of popularity) or {counts: file.npz}
+# (tokens per layer and expert), and beside either of them what is left out of {group_sigma: 0.36, topic: 0.65,
+# group_topic: 0.36, drift: 0.9995, sampling: true, seed: 0}. Left out: docs/routing.md says what then holds.
 routing: balanced
+# placement: {slots: 320, plan_age_steps: 100}   # slots of experts by a plan; or spare_slots: 64, or replicas: 2
 
 # Software: megatron-tuned | megatron-core | megatron-2021 | composer-fsdp | torchtitan | hai-llm; or a
 # mapping with changed settings, {name: megatron-tuned, ep_overlap: hidden}

@@ -141,7 +141,9 @@ def serving_row(row: Row) -> tuple[dict[str, Any], list[str]]:
             layout["ep"] = layout["tp"] * ask["attention_dp"]
             said.append(f"ep = {layout['ep']} (not printed: attention that is data-parallel goes with split experts)")
     cluster = {"node": node_for_gpu(text_of(row, "gpu")), "gpus": gpus}
-    return {"model": text_of(row, "model"), "cluster": cluster, "layout": layout, "serve": ask}, said
+    asked = {"model": text_of(row, "model"), "cluster": cluster, "layout": layout, "serve": ask, "routing": _ROUTING}
+    return asked, said
 
 
+_ROUTING = {"lognormal": 0.65}  # assumed: no row says it, and the engines' constants were fitted with it
 _PRECISIONS = {"bf16": "bf16", "fp16": "bf16", "fp8": "fp8", "fp8_block": "fp8_block", "mxfp8": "fp8", "nvfp4": "fp4"}

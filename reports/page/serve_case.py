@@ -70,7 +70,8 @@ def served_twin(raw: Mapping[str, Any], arch: ModelArch, gpus: int) -> tuple[Ser
     if not arch.is_moe:
         return None, f"{arch.name} is dense: there is no twin to hold against it."
     serve = {key: value for key, value in raw["serve"].items() if key not in _EXPERTS}
-    kept = {key: value for key, value in without_training(dict(raw)).items() if key not in ("routing", "layout")}
+    unused = ("routing", "placement", "layout")
+    kept = {key: value for key, value in without_training(dict(raw)).items() if key not in unused}
     question = {**kept, "model": as_mapping(dense_twin(arch)), "serve": serve}
     question["cluster"] = {**raw["cluster"], "gpus": gpus}
     refusal = ""

@@ -132,7 +132,7 @@ def twin_scenario(scenario: Mapping[str, Any], arch: ModelArch, twin: ModelArch 
     `twin`: the dense model; left out, that of equal active parameters. In serving the GPUs of a replica that held
     requests of their own (attention data parallelism) become one tensor group, as experts did over them.
     """
-    question = {key: value for key, value in scenario.items() if key != "routing"}
+    question = {key: value for key, value in scenario.items() if key not in ("routing", "placement")}
     layout = {**scenario.get("layout", {}), "ep": 1, "etp": 1}
     question["model"] = as_mapping(twin or dense_twin(arch))
     if twin is not None and twin.num_layers != arch.num_layers:

@@ -10,7 +10,9 @@ import numpy as np
 
 from moesim.hwmodels.cluster import Cluster
 from moesim.sim.layout.layout import Layout
+from moesim.sim.layout.routed_rows import moe_layers, router_groups
 from moesim.sim.model.arch import ModelArch, MoeArch
+from moesim.traces.draws import inclusion, largest_remainder
 from moesim.traces.routing import Routing
 
 
@@ -51,17 +53,6 @@ def distinct_holders(holders: int, experts: int, top_k: int, groups: int = 1, to
     return top_k_groups * split * (1 - comb(in_group - per, picked) / comb(in_group, picked))
 
 
-def _largest_remainder(shares: np.ndarray, total: int) -> list[int]:
-    """Integers in proportion to `shares` that sum to `total` (token-expert pairs are conserved)."""
-    exact = shares * total
-    floor = np.floor(exact).astype(int)
-    missing = total - int(floor.sum())
-    if missing > 0:
-        order = np.argsort(-(exact - floor), kind="stable")
-        floor[order[:missing]] += 1
-    return [int(v) for v in floor]
-
-
 def _capacity(rows: list[int], pairs: int, experts: int, factor: float | None) -> tuple[list[int], int]:
     """Rows after a capacity limit (padded to it, as capacity kernels do) and how many pairs were dropped."""
     if factor is None:
@@ -95,19 +86,21 @@ def expert_loads(
     loads: list[ExpertLoad | None] = []
     seen: dict[int, ExpertLoad] = {}
     shares_of: dict[int, np.ndarray] = {}
+    places = moe_layers(arch)
     for index, kind in enumerate(arch.layers):
         if kind.ffn not in ("moe", "moe_residual"):
             loads.append(None)
             continue
         experts = kind.experts or moe.experts
-        if routing.kind == "balanced" and experts in seen:
+        if routing.even and experts in seen:
             loads.append(seen[experts])
             continue
         if experts not in shares_of:
-            layers = 1 if routing.kind == "balanced" else arch.num_layers
-            shares_of[experts] = routing.shares(layers, experts)
+            layers = 1 if routing.even else len(places)
+            shares_of[experts] = routing.popularity(layers, experts, router_groups(moe, experts))
         table = shares_of[experts]
-        load = _load(moe, experts, layout, cluster, table[index % len(table)], tokens, factor)
+        row = 0 if routing.even else places.index(index)
+        load = _load(moe, experts, layout, cluster, table[row], tokens, factor)
         seen[experts] = load
         loads.append(load)
     return loads
@@ -120,7 +113,9 @@ def _load(
     pairs = tokens * ep * moe.top_k
     if moe.router == "expert_choice":  # every expert picks its share of the tokens
         shares = np.full(experts, 1.0 / experts)
-    rows = _largest_remainder(shares, pairs)
+    # a token picks an expert once
+    picked = inclusion(shares, moe.top_k) / moe.top_k if shares.max() * moe.top_k > 1.0 else shares
+    rows = [int(n) for n in largest_remainder(picked, pairs)]
     kept, dropped = _capacity(rows, pairs, experts, factor)
     local, imbalance = _busiest(kept, ep)
     per = experts // ep

@@ -6,9 +6,11 @@ What a scenario says and its verb has no use for is refused here: an answer must
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 
 from moesim.hwmodels.cluster import Cluster, build_cluster, node_for_gpu
+from moesim.hwmodels.facts import read_yaml
 from moesim.hwmodels.gpu import load_gpu
 from moesim.hwmodels.machine import load_machine, machine_cluster
 from moesim.hwmodels.power_and_money import Price, price_of
@@ -45,17 +47,49 @@ def look_up(scenario: Scenario) -> LookUp:
     )
 
 
-def routing_of(scenario: Scenario, usual: Routing | None = None) -> Routing:
-    """How tokens spread over experts; `usual` (balanced, if left out) where the scenario does not say."""
+@cache
+def usual_routing() -> Routing:
+    """How tokens spread over experts where a scenario does not say: one process for training and for serving."""
+    values = read_yaml(Path(__file__).parent / "routing.yaml")
+    return Routing(kind="lognormal", **{name: record["value"] for name, record in values.items()})
+
+
+def routing_of(scenario: Scenario) -> Routing:
+    """How tokens spread over experts: what the scenario says, else the usual process. BadTrace for an unusable file."""
     ask = scenario.routing
-    if "routing" not in scenario.model_fields_set:
-        return usual or Routing()
+    if ask is None:
+        return usual_routing()
     if isinstance(ask, str):
         return Routing()
     if ask.counts is not None:
         load_counts(Path(ask.counts))
-        return Routing(kind="counts", counts_file=ask.counts)
-    return Routing(kind="lognormal", sigma=ask.lognormal or 0.0, seed=ask.seed)
+    return Routing(
+        kind="lognormal" if ask.counts is None else "counts",
+        sigma=ask.lognormal or 0.0,
+        counts_file=ask.counts,
+        **ask.model_dump(include={"group_sigma", "topic", "group_topic", "drift", "sampling", "seed"}),
+    )
+
+
+def routing_said(routing: Routing) -> str:
+    """A routing process in one line, as every verb says it."""
+    if routing.kind == "balanced":
+        return "routing = balanced (every expert gets as much)"
+    said = f"lognormal {routing.sigma:g}" if routing.kind == "lognormal" else f"counts of {routing.counts_file}"
+    if routing.group_sigma:
+        said += f" ({routing.group_sigma:g} between router groups)"
+    if routing.has_topics:
+        said += f", topics {routing.topic:g} ({routing.group_topic:g} between router groups)"
+    if routing.drift < 1.0:
+        said += f", drift {routing.drift:g} a step"
+    return f"routing = {said}, {'drawn' if routing.sampling else 'as expected'} in every batch"
+
+
+def routing_assumed(scenario: Scenario, arch: ModelArch) -> list[str]:
+    """What is assumed about routing: nothing where the scenario says it, or where there are no experts."""
+    if scenario.routing is not None or not arch.is_moe:
+        return []
+    return [f"{routing_said(usual_routing())} (not stated: a training batch mixes topics, a served load is of one)"]
 
 
 def _own_machine(scenario: Scenario) -> Cluster | None:

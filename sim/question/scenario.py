@@ -20,6 +20,7 @@ from moesim.sim.question.sections import (
     LayoutAsk,
     LoraAsk,
     OffloadAsk,
+    PlacementAsk,
     PoolAsk,
     PoolsAsk,
     RequestsAsk,
@@ -47,7 +48,8 @@ class Scenario(Strict):
     layout: degrees of parallelism (tp, pp, vpp, cp, ep, etp); data parallelism follows. In serving: of one replica.
     train: global_batch (sequences per step of the whole job), micro_batch (per GPU group), seq_len (tokens), precision.
     serve: engine, precision, requests (the load, in tokens and requests per second), slo (seconds).
-    routing: how tokens spread over experts: balanced, {lognormal: sigma} or {counts: file}.
+    routing: how tokens spread over experts: balanced, {lognormal: sigma} or {counts: file}, and how that moves.
+    placement: slots of experts, planned by their load: {slots: 320, plan_age_steps: 100}; without, contiguous blocks.
     stack: the training software, a name or a mapping of name and settings. release: its 'YY.MM'.
     profile: a GPU or file whose measured kernels are used. corrections: a file of own runs, for training.
     price_usd_per_gpu_hour: US dollars, in place of the catalogue's.
@@ -60,7 +62,8 @@ class Scenario(Strict):
     layout: LayoutAsk = LayoutAsk()
     train: TrainAsk | None = None
     serve: ServeAsk | None = None
-    routing: Literal["balanced"] | RoutingAsk = "balanced"
+    routing: Literal["balanced"] | RoutingAsk | None = None
+    placement: PlacementAsk | None = None
     stack: str | dict[str, Any] | None = None
     release: str | None = Field(default=None, description="software release, for example 26.04")
     profile: str | None = None
@@ -127,6 +130,7 @@ def _keys_of(owner: tuple[Any, ...]) -> list[str]:
         "layout": LayoutAsk,
         "train": TrainAsk,
         "routing": RoutingAsk,
+        "placement": PlacementAsk,
         "lora": LoraAsk,
         "serve": ServeAsk,
         "requests": RequestsAsk,

@@ -113,14 +113,40 @@ class TrainAsk(Strict):
 class RoutingAsk(Strict):
     """How tokens spread over experts: exactly one of balanced, lognormal (sigma) or counts (a file)."""
 
-    lognormal: float | None = Field(default=None, ge=0, le=5)
-    counts: str | None = None
+    lognormal: float | None = Field(default=None, ge=0, le=5, description="sd of log share inside a router group")
+    group_sigma: float = Field(default=0.0, ge=0, le=5, description="sd of log share between router groups")
+    counts: str | None = Field(default=None, description="file of tokens per layer and expert")
+    topic: float = Field(default=0.0, ge=0, le=3, description="sd by which the log shares of one topic differ")
+    group_topic: float = Field(default=0.0, ge=0, le=3, description="the same between router groups")
+    drift: float = Field(default=1.0, gt=0, le=1, description="correlation of log popularity with the step before")
+    sampling: bool = Field(default=True, description="tokens of every batch are drawn; false: the expected ones")
     seed: int = Field(default=0, ge=0)
 
     @model_validator(mode="after")
     def _one_kind(self) -> RoutingAsk:
         if (self.lognormal is None) == (self.counts is None):
             raise ValueError("give either lognormal (a sigma) or counts (a file)")
+        if self.counts is not None and self.group_sigma:
+            raise ValueError("group_sigma goes with lognormal: counts hold what router groups have in common")
+        return self
+
+
+class PlacementAsk(Strict):
+    """Experts in slots by EPLB's plan: how many slots (in one of three ways), and how old the plan is, in steps.
+
+    slots: of one layer, over all expert-parallel ranks. spare_slots: those beyond one per expert. replicas: as many
+    slots as that many copies of every expert; the plan gives them to the busy ones. None of them: one per expert.
+    """
+
+    slots: int | None = Field(default=None, ge=1, le=1_000_000)
+    spare_slots: int | None = Field(default=None, ge=0, le=1_000_000)
+    replicas: int | None = Field(default=None, ge=1, le=1000)
+    plan_age_steps: int = Field(default=0, ge=0, le=100_000_000)
+
+    @model_validator(mode="after")
+    def _one_number(self) -> PlacementAsk:
+        if sum(n is not None for n in (self.slots, self.spare_slots, self.replicas)) > 1:
+            raise ValueError("slots, spare_slots and replicas say the same thing; give one of them")
         return self
 
 

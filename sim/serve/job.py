@@ -11,8 +11,9 @@ from moesim.hwmodels.gpu import GpuSpec
 from moesim.hwmodels.power_and_money import Price
 from moesim.hwmodels.profile import Profile
 from moesim.sim.layout.layout import BadLayout, Layout, check_layout
+from moesim.sim.layout.slots import Placement, check_slots, placement_of
 from moesim.sim.model.arch import ModelArch
-from moesim.sim.question.lookup import LookUp, look_up, routing_of
+from moesim.sim.question.lookup import LookUp, look_up, routing_assumed, routing_of
 from moesim.sim.question.scenario import Scenario, ScenarioError
 from moesim.sim.question.sections import PoolAsk, ServeAsk
 from moesim.sim.serve.workload import Workload, workload_of
@@ -82,12 +83,17 @@ class ServeJob:
     offload: Offload | None = None
     adapters: Adapters | None = None
     two_batch: bool = False
-    expert_slots: int = 0  # expert copies beyond one each (EPLB), over the whole replica
+    placement: Placement = field(default_factory=Placement)  # of experts on the ranks of one replica
 
     attention_dp: int = field(init=False)  # ranks (tensor groups) that hold requests of their own
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "attention_dp", self.layout.dp)
+
+    @property
+    def expert_slots(self) -> int:
+        """Expert copies beyond one each, over the whole replica."""
+        return self.placement.spare_slots
 
 
 def formats_of(precision: str, kv: str | None, arch: ModelArch, gpu: GpuSpec, engine: Engine) -> Formats:
@@ -168,14 +174,6 @@ def replica_layout(arch: ModelArch, pool: PoolAsk) -> Layout:
     return check_layout(layout, arch)
 
 
-def _routing(scenario: Scenario, arch: ModelArch) -> tuple[Routing, list[str]]:
-    """What the scenario says; where it says nothing, the spread of popularity that real routers show."""
-    if not arch.is_moe or "routing" in scenario.model_fields_set:
-        return routing_of(scenario), []
-    sigma = engine_tuning().get("routing_sigma")
-    return routing_of(scenario, Routing(kind="lognormal", sigma=sigma)), [f"routing = lognormal {sigma:g} (not stated)"]
-
-
 def _experts_in_host(ask: ServeAsk, arch: ModelArch) -> tuple[Offload | None, list[str]]:
     if ask.offload is None:
         return None, []
@@ -235,12 +233,20 @@ def resolve_serve(scenario: Scenario, requests: str | Path | None = None) -> Res
     engine = engine_asked(ask.engine)
     formats = formats_of(ask.precision, ask.kv_dtype, arch, cluster.gpu, engine)
     offload, from_offload = _experts_in_host(ask, arch)
-    routing, from_routing = _routing(scenario, arch)
     job = _job(scenario, ask, seen, engine, formats)
-    job = replace(job, offload=offload, routing=routing)
+    job = replace(job, offload=offload, routing=routing_of(scenario))
     workload, from_load = workload_of(ask.requests, arch, requests)
     deployment, from_pools = _deployment(scenario, ask, job)
-    said = (*seen.assumptions, *_said(ask, engine, formats), *from_routing, *from_offload, *from_load, *from_pools)
+    for each in (deployment.job, deployment.prefill or deployment.job):
+        check_slots(each.placement, arch, each.layout.ep)
+    said = (
+        *seen.assumptions,
+        *_said(ask, engine, formats),
+        *routing_assumed(scenario, arch),
+        *from_offload,
+        *from_load,
+        *from_pools,
+    )
     return ResolvedServe(deployment, workload, ask, seen.profile, seen.price, said)
 
 
@@ -251,8 +257,6 @@ def _job(scenario: Scenario, ask: ServeAsk, seen: LookUp, engine: Engine, format
     pool = PoolAsk(tp=lay.tp, pp=lay.pp, ep=lay.ep, etp=lay.etp, attention_dp=ask.attention_dp)
     spec, lora = ask.speculative, ask.adapters
     layout = replica_layout(arch, pool) if ask.pools is None else replica_layout(arch, ask.pools.decode)
-    if ask.expert_slots and arch.moe is None:
-        raise ScenarioError(f"serve.expert_slots copies experts; {arch.name} has none")
     return ServeJob(
         arch=arch,
         cluster=seen.cluster,
@@ -263,7 +267,7 @@ def _job(scenario: Scenario, ask: ServeAsk, seen: LookUp, engine: Engine, format
         speculation=Speculation(tokens=spec.tokens, acceptance=spec.acceptance) if spec else None,
         adapters=Adapters(count=lora.count, rank=lora.rank) if lora else None,
         two_batch=ask.two_batch_overlap,
-        expert_slots=ask.expert_slots,
+        placement=placement_of(scenario, arch),
     )
 
 

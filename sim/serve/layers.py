@@ -7,9 +7,6 @@ only; the core depends on what each sequence holds in its cache, and is priced a
 from __future__ import annotations
 
 from dataclasses import replace
-from functools import lru_cache
-
-import numpy as np
 
 from moesim.hwmodels.gpu import bytes_per_element
 from moesim.hwmodels.work import Comm, ExpertExchange, Stream
@@ -31,47 +28,10 @@ from moesim.sim.layers.steps import Exchange, Linear, Pointwise, Step
 from moesim.sim.layout.placement import ExpertLoad, distinct_holders
 from moesim.sim.model.arch import LayerKind, MoeArch
 from moesim.sim.model.params import SOFTMAX, expert_params, experts_in
+from moesim.sim.serve.expert_rows import expert_rows
 from moesim.sim.serve.job import ServeJob
 from moesim.sim.software.serving_engine import inference_stack
 from moesim.sim.software.stack import Tuning
-from moesim.traces.routing import Routing
-
-
-@lru_cache(maxsize=256)
-def _shares(routing: Routing, experts: int) -> tuple[float, ...]:
-    """Share of the token-expert pairs of every expert of a typical layer."""
-    return tuple(float(v) for v in routing.shares(1, experts)[0])
-
-
-def touched(shares: tuple[float, ...], top_k: int, tokens: float) -> list[float]:
-    """Probability that each expert gets at least one of `tokens` tokens: 1 - (1 - p_e)^B with p_e = k x share."""
-    return [1.0 - (1.0 - min(1.0, top_k * share)) ** tokens for share in shares]
-
-
-def expert_rows(job: ServeJob, experts: int, top_k: int, tokens: int) -> tuple[tuple[int, ...], float]:
-    """(rows of every local expert of the busiest rank, its rows over the mean).
-
-    The mean number of touched experts gets the rank's rows between them. With `expert_slots` copies of busy
-    experts even out the ranks (a perfect plan).
-    """
-    return _rows(_shares(job.routing, experts), top_k, tokens, job.layout.ep, job.expert_slots)
-
-
-@lru_cache(maxsize=65536)
-def _rows(shares: tuple[float, ...], top_k: int, tokens: int, ep: int, slots: int) -> tuple[tuple[int, ...], float]:
-    pairs = tokens * top_k
-    hit = np.array(touched(shares, top_k, float(tokens)))
-    popularity = np.array(shares)
-    load = popularity.reshape(ep, -1).sum(axis=1)  # contiguous blocks of experts per rank
-    busiest = int(np.argmax(load))
-    imbalance = 1.0 if slots or ep == 1 else float(load[busiest] * ep)
-    mine = np.arange(len(shares)) * ep // len(shares) == busiest
-    expected = popularity[mine] / popularity[mine].sum() * (pairs / ep * imbalance)
-    count = max(1, min(int(mine.sum()), round(float(hit[mine].sum()))))
-    ordered = np.sort(expected)[::-1]
-    kept = ordered[:count] * (expected.sum() / ordered[:count].sum())
-    rows = np.maximum(1, np.rint(kept)).astype(int)
-    return tuple(int(r) for r in rows), imbalance
 
 
 def expert_bytes(job: ServeJob) -> float:
@@ -87,7 +47,7 @@ def offload_bytes(job: ServeJob, tokens: int) -> float:
     for kind in job.arch.layers:
         experts = experts_in(job.arch, kind)
         if experts:
-            touched += len(expert_rows(job, experts, job.arch.moe.top_k, tokens)[0])
+            touched += len(expert_rows(job, experts, tokens)[0])
     return touched * expert_bytes(job) * (1.0 - job.offload.hit_rate)
 
 
@@ -191,7 +151,7 @@ def routed_steps(ctx: LayerContext, job: ServeJob, kind: LayerKind, total: int, 
     moe = ctx.arch.moe
     assert moe is not None
     width = moe.latent or ctx.arch.hidden
-    rows, imbalance = expert_rows(job, experts_in(ctx.arch, kind), moe.top_k, total)
+    rows, imbalance = expert_rows(job, experts_in(ctx.arch, kind), total)
     load = ExpertLoad(rows=rows, rank_rows=(sum(rows),), imbalance=imbalance, node_copies=1.0, rank_copies=1.0)
     permuted = float(sum(rows)) * width
     experts = replace(ctx, precision=job.formats.experts)

@@ -177,7 +177,7 @@ class PricedJobs:
     def parts_of(self, job: ServeJob, tuning: Tuning) -> StepParts:
         """Prices of this job's kernels."""
         parts = (job.cluster, job.layout, job.engine, job.formats, job.routing, job.speculation, job.offload)
-        key = f"{job.arch.name} {len(job.arch.layers)} {parts} {job.two_batch} {job.expert_slots}"
+        key = f"{job.arch.name} {len(job.arch.layers)} {parts} {job.two_batch} {job.placement}"
         known = self._priced.setdefault(key, [])
         same = next((priced for priced in known if priced.job.kernels is job.kernels), None)
         if same is None:

@@ -17,7 +17,7 @@ from moesim.hwmodels.profile import Profile
 from moesim.sim.layout.layout import BadLayout, Layout, check_layout
 from moesim.sim.layout.pipeline import PAIRABLE
 from moesim.sim.model.arch import ModelArch
-from moesim.sim.question.lookup import look_up, routing_of, training_of
+from moesim.sim.question.lookup import look_up, routing_assumed, routing_of, training_of
 from moesim.sim.question.scenario import Scenario, ScenarioError
 from moesim.sim.question.sections import PRECISIONS, LayoutAsk, TrainAsk
 from moesim.sim.software.stack import Stack, Tuning, release_age, stack_asked
@@ -266,5 +266,5 @@ def resolve(scenario: Scenario) -> Resolved:
         assumed.append("release = unknown (software of the published rows' middle age)")
     job = train_job(scenario, train, arch, cluster, layout, stack)
     correction, from_runs = correction_of(scenario, job)
-    said = (*assumed, *from_layout, *from_stack, *from_rules, *from_runs)
+    said = (*assumed, *from_layout, *from_stack, *from_rules, *routing_assumed(scenario, arch), *from_runs)
     return Resolved(job, seen.kernels, seen.price, said, correction)

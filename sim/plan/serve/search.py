@@ -95,7 +95,7 @@ def search_serving(
     slo, must, objective = wanted.slo, wanted.must, wanted.objective
     judge = ServeJudge(scenario, slo)
     arch, gpus = judge.base.arch, judge.base.cluster.gpus
-    every = shapes(arch, gpus, judge.base.cluster.domain, wanted.given)
+    every = shapes(arch, gpus, judge.base.cluster.domain, wanted.given, judge.base.placement)
     if not every:
         raise ScenarioError(f"no layout of {arch.name} divides {gpus} GPUs with the axes that were fixed; free one")
     refused = {s: why for s in every if (why := judge.fits(s)) is not None}

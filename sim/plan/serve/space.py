@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from itertools import product
 
 from moesim.sim.layout.layout import BadLayout
+from moesim.sim.layout.slots import BLOCKS, Placement, check_slots
 from moesim.sim.model.arch import ModelArch
 from moesim.sim.plan.words import named_words
 from moesim.sim.question.scenario import ScenarioError
@@ -92,7 +93,7 @@ class ServeCandidate:
         return f"{self.prefill_workers} x ({self.prefill.title}) prefill + {own} decode"
 
 
-def shapes(arch: ModelArch, gpus: int, domain: int, given: Given) -> list[Shape]:
+def shapes(arch: ModelArch, gpus: int, domain: int, given: Given, placement: Placement = BLOCKS) -> list[Shape]:
     """Every layout of a replica on at most `gpus` GPUs that the model allows, narrowest first."""
     possible = []
     for width in (w for w in range(1, min(gpus, _WIDEST) + 1) if gpus % w == 0):
@@ -104,7 +105,7 @@ def shapes(arch: ModelArch, gpus: int, domain: int, given: Given) -> list[Shape]
             experts = (1, ranks) if arch.is_moe and ranks > 1 else (1,)
             for ep in dict.fromkeys(_axis(given, "ep", experts)):
                 shape = Shape(tp, pp, ep, dp)
-                if dp in _axis(given, "attention_dp", (dp,)) and _possible(shape, arch):
+                if dp in _axis(given, "attention_dp", (dp,)) and _possible(shape, arch, placement):
                     possible.append(shape)
     return possible
 
@@ -117,11 +118,11 @@ def _powers(most: int) -> tuple[int, ...]:
     return tuple(2**i for i in range(max(1, most).bit_length()) if 2**i <= most)
 
 
-def _possible(shape: Shape, arch: ModelArch) -> bool:
+def _possible(shape: Shape, arch: ModelArch, placement: Placement) -> bool:
     if shape.pp > 1 and shape.attention_dp > 1:
         return False
     try:
-        replica_layout(arch, shape.ask)
+        check_slots(placement, arch, replica_layout(arch, shape.ask).ep)
     except BadLayout:
         return False
     return True

@@ -118,7 +118,7 @@ def test_recorded_counts_are_a_routing_of_the_simulator(tmp_path: Path) -> None:
     model, _, windows = trained(0.0)
     file = tmp_path / "routing.npz"
     counts = recorded(model, windows, file)
-    shares = Routing(kind="counts", counts_file=str(file)).shares(LAYERS, EXPERTS)
+    shares = Routing(kind="counts", counts_file=str(file)).popularity(LAYERS, EXPERTS)
     assert np.allclose(shares, counts / counts.sum(axis=1, keepdims=True))
 
 
