@@ -83,6 +83,7 @@ class ServeJob:
     adapters: Adapters | None = None
     two_batch: bool = False
     expert_slots: int = 0  # expert copies beyond one each (EPLB), over the whole replica
+    first_gpu: int = 0  # of the cluster, that this replica's ranks begin at
 
     attention_dp: int = field(init=False)  # ranks (tensor groups) that hold requests of their own
 
