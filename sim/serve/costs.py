@@ -18,9 +18,9 @@ class Costs(Protocol):
         ...
 
 
-class StationCosts(Costs, Protocol):
-    """Costs of a pipeline: `decode` is of a round of all batches in flight, `stations` of one batch's pass."""
+class PipelineCosts(Costs, Protocol):
+    """Costs of a pipeline: `decode` is of a round of all batches in flight, `resources` of one batch's pass."""
 
-    def stations(self, chunks: Sequence[tuple[int, int]], batch: int, cached: float) -> list[float]:
-        """Seconds at each station of a pass of one batch."""
+    def resources(self, chunks: Sequence[tuple[int, int]], batch: int, cached: float) -> list[float]:
+        """Seconds at each resource of a pass of one batch."""
         ...

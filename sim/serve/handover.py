@@ -163,9 +163,24 @@ class HandOver:
             del self._ports[port][request]
             self._sums[port] = self._sums[port] - share if self._ports[port] else 0.0
         self.coming[flow.receiver] -= 1
-        self.late_s += max(0.0, time_s - flow.start_s - flow.alone_s)
+        if flow.version:  # it did not run at full speed all the time
+            self.late_s += max(0.0, time_s - flow.start_s - flow.alone_s)
         self.taken_s += time_s - flow.start_s + self.fixed_s
         self.count += 1
+
+    def account(self, span_s: float) -> dict[str, float | str]:
+        """Of a finished run: means over its transfers, and how busy the busiest NIC port of a worker was."""
+        nics = {port: busy / span_s for port, busy in self.port_busy_s.items() if port[0] == "nic"}
+        busiest = max(nics, key=lambda port: (nics[port], port), default=None)
+        name = "none: all stay inside a scale-up domain"
+        if busiest is not None:
+            name = f"{'prefill' if busiest[1] == 'out' else 'decode'} worker {busiest[2]}, {busiest[1]}"
+        return {
+            "seconds": self.taken_s / max(1, self.count),
+            "network_wait_s": self.late_s / max(1, self.count),
+            "busiest_nic": name,
+            "busiest_nic_share": nics[busiest] if busiest is not None else 0.0,
+        }
 
     def _full(self, shares: Mapping[Port, float]) -> list[Port]:
         return [port for port in shares if self._sums[port] > 1.0 + 1e-12]

@@ -1,7 +1,7 @@
 """PipelinedReplica: a serving engine whose layers lie on stages, with as many batches in flight as there are stages.
 
-A pass goes through its stations (scheduler, stage, wire, stage, ...) one after the other and waits at each for the pass
-before it, so that a lone prompt takes the sum of its stages and a full queue is served at the pace of the slowest.
+A pass goes through its resources (scheduler, stage, wire, stage, ...) one after the other and waits at each for the
+pass before it: a lone prompt takes the sum of its stages, and a full queue is served at the pace of the slowest.
 Running sequences are spread evenly over the batches in flight. A round is one pass of each: every running sequence
 gains a token. Rounds without prompts are taken many at a time, in closed form; while prompts are on their way every
 pass is followed.
@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from collections import deque
 
-from moesim.sim.serve.costs import StationCosts
+from moesim.sim.serve.costs import PipelineCosts
 from moesim.sim.serve.kv_cache import KvCache
 from moesim.sim.serve.replica import Replica
 from moesim.sim.serve.workload import RequestLog
@@ -21,17 +21,17 @@ from moesim.sim.software.serving_engine import Engine
 class PipelinedReplica(Replica):
     """A replica of several stages. `now` is when the next pass may enter the first one."""
 
-    costs: StationCosts
+    costs: PipelineCosts
 
     def __init__(
-        self, log: RequestLog, costs: StationCosts, engine: Engine, cache: KvCache, stages: int, ranks: int = 1,
+        self, log: RequestLog, costs: PipelineCosts, engine: Engine, cache: KvCache, stages: int, ranks: int = 1,
         ready: bool = False,
     ) -> None:  # fmt: skip
         """`ranks`: attention data-parallel ranks of a stage; `ready` as in `Replica`."""
         super().__init__(log, costs, engine, cache, ranks * stages, ready)
         self._budget = engine.token_budget * ranks  # of one pass
         self._stages = stages
-        self._free: list[float] = []  # when each station has done all passes so far; empty: all are free
+        self._free: list[float] = []  # when each resource has done all passes so far; empty: all are free
         self._in_flight: deque[float] = deque(maxlen=stages)  # when the last passes are back
         self._turn = 0  # batches that have entered in this round
         self._back = [0.0] * stages  # when the last pass of each batch is back
@@ -101,11 +101,11 @@ class PipelinedReplica(Replica):
 
     def _enter(self, chunks: list[tuple[int, int]], batch: int | None, size: int) -> None:
         """A pass enters, with the sequences of a batch, or prompts, or both."""
-        stations = self.costs.stations(chunks, size, self.cached * size / max(1, self.batch))
+        resources = self.costs.resources(chunks, size, self.cached * size / max(1, self.batch))
         if self._swapped:
-            stations[0] += self._swapped * self._swap_token_s
+            resources[0] += self._swapped * self._swap_token_s
             self._swapped = 0
-        back_s = self._through(stations)
+        back_s = self._through(resources)
         if chunks:
             self._carried = True
             self._flying.extend((back_s, request) for request in self._computed(chunks))
@@ -115,10 +115,10 @@ class PipelinedReplica(Replica):
         gate = self._in_flight[0] if len(self._in_flight) == self._stages else 0.0  # as many in flight as stages
         self._tick(max(self.now, self._free[0], gate))
 
-    def _through(self, stations: list[float]) -> float:
-        """When a pass that enters now is back: at every station it waits for the pass before it."""
-        time_s, free = self.now, self._free or [0.0] * len(stations)
-        for n, seconds in enumerate(stations):
+    def _through(self, resources: list[float]) -> float:
+        """When a pass that enters now is back: at every resource it waits for the pass before it."""
+        time_s, free = self.now, self._free or [0.0] * len(resources)
+        for n, seconds in enumerate(resources):
             time_s = max(time_s, free[n]) + seconds
             free[n] = time_s
         self._free = free
@@ -147,7 +147,8 @@ class PipelinedReplica(Replica):
     def _decode(self, until: float) -> None:
         """Whole rounds where no prompt is on its way, else the next pass, or the wait for one that comes back."""
         if self._turn == 0:
-            if self._steps_with_room(1) == 0:
+            tight = not self._reserve and self.blocks.may_exceed(self.cached + self.batch, self.batch)
+            if tight and not self.blocks.steps_that_fit(1, self.cached, self.batch, self.step):
                 self._preempt()
                 return
             a, b = self.costs.decode(self.batch)

@@ -251,10 +251,11 @@ class Replica:
         seconds = k * a + b * (k * cached + batch * k * (k - 1) / 2)
         if k > 1 and self.now + seconds > until:
             k = min(k, steps_until(a, b, batch, cached, until - self.now))
-        k = self._steps_with_room(k)
-        if k == 0:
-            self._preempt()
-            return
+        if not self._reserve and self.blocks.may_exceed(cached + batch * k, batch):
+            k = self.blocks.steps_that_fit(k, cached, batch, self.step)
+            if k == 0:
+                self._preempt()
+                return
         seconds = k * a + b * (k * cached + batch * k * (k - 1) / 2)
         self.now += seconds
         self.busy_s += seconds
@@ -291,12 +292,6 @@ class Replica:
         self._blocked = False
 
     # ---- pressure
-
-    def _steps_with_room(self, k: int) -> int:
-        """The most of k passes for which there are blocks."""
-        if self._reserve or not self.blocks.may_exceed(self.cached + self.batch * k, self.batch):
-            return k
-        return self.blocks.steps_that_fit(k, self.cached, self.batch, self.step)
 
     def _relieve(self) -> None:
         """After a pass that decoded beside prompts: preempt until what is held fits."""

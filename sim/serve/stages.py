@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from typing import NamedTuple
 
 from moesim.hwmodels.cluster import Cluster
 from moesim.sim.serve.job import ServeJob
@@ -39,8 +39,7 @@ def batches_of(sequences: int, stages: int) -> dict[int, int]:
     return {size: count for size, count in ((each + 1, more), (each, stages - more)) if size and count}
 
 
-@dataclass(frozen=True, slots=True)
-class PassSeconds:
+class PassSeconds(NamedTuple):
     """One pass of one batch: what the host adds, all layers, the head, and each hop between stages."""
 
     host_s: float
@@ -51,27 +50,27 @@ class PassSeconds:
     @property
     def total_s(self) -> float:
         """When nothing is in its way."""
-        return self.host_s + self.layers_s + self.head_s + sum(self.hops_s)
+        return self.host_s + self.layers_s + self.head_s + (sum(self.hops_s) if self.hops_s else 0.0)
 
-    def stations(self, layers: Sequence[int]) -> list[float]:
-        """Seconds at each station that passes go through one after the other: scheduler, stage, wire, stage, ..."""
+    def resources(self, layers: Sequence[int]) -> list[float]:
+        """Seconds at each resource that passes go through one after the other: scheduler, stage, wire, stage, ..."""
         whole = sum(layers)
-        stations = [self.host_s]
+        resources = [self.host_s]
         for n, count in enumerate(layers):
-            stations.append(self.layers_s * count / whole)
+            resources.append(self.layers_s * count / whole)
             if n < len(self.hops_s):
-                stations.append(self.hops_s[n])
-        stations[-1] += self.head_s
-        return stations
+                resources.append(self.hops_s[n])
+        resources[-1] += self.head_s
+        return resources
 
 
 def cycle_s(passes: Sequence[tuple[int, Sequence[float]]]) -> tuple[float, int]:
-    """(seconds in which every batch comes round once, the station that sets them; -1: a batch's own trip).
+    """(seconds in which every batch comes round once, the resource that sets them; -1: a batch's own trip).
 
-    `passes`: (how many batches, their seconds at each station). A batch comes back when its trip is over, and no
-    sooner than the busiest station has served all others.
+    `passes`: (how many batches, their seconds at each resource). A batch comes back when its trip is over, and no
+    sooner than the busiest resource has served all others.
     """
-    trip = max(sum(stations) for _, stations in passes)
-    work = [sum(count * stations[n] for count, stations in passes) for n in range(len(passes[0][1]))]
+    trip = max(sum(resources) for _, resources in passes)
+    work = [sum(count * resources[n] for count, resources in passes) for n in range(len(passes[0][1]))]
     busiest = max(range(len(work)), key=work.__getitem__)
     return (work[busiest], busiest) if work[busiest] > trip else (trip, -1)

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from bisect import bisect_left, bisect_right
 from collections.abc import Sequence
-from dataclasses import replace
 
 from moesim.sim.serve.kv_cache import token_bytes
 from moesim.sim.serve.lines import Line, rounded
@@ -140,8 +139,10 @@ class StepCosts:
 
         `padded`: tokens that it would carry if every rank sent as many as that one.
         """
+        if not self._moe:
+            return 0.0
         seconds = self._expert_s(tokens, prefill)
-        if padded > tokens and self._moe:
+        if padded > tokens:
             line = self._exchange(prefill)
             seconds += max(0.0, line.at(padded) - line.at(tokens))
         return seconds
@@ -194,16 +195,16 @@ class StepCosts:
         return empty.total_s, slope
 
     def _round_line(self, batch: int) -> tuple[float, float]:
-        """a + b K of a round of all batches in flight, with the station that is the busiest at contexts between."""
+        """a + b K of a round of all batches in flight, with the resource that is the busiest at contexts between."""
         cached = batch * sum(self._contexts) / 2.0
         share = cached / batch
         sizes = batches_of(batch, self._stages)
-        full = [(n, self.stations((), size, share * size)) for size, n in sizes.items()]
+        full = [(n, self.resources((), size, share * size)) for size, n in sizes.items()]
         seconds, busiest = cycle_s(full)
         if busiest < 0:
-            empty = max(sum(self.stations((), size, 0.0)) for size in sizes)
+            empty = max(sum(self.resources((), size, 0.0)) for size in sizes)
         else:
-            empty = sum(n * self.stations((), size, 0.0)[busiest] for size, n in sizes.items())
+            empty = sum(n * self.resources((), size, 0.0)[busiest] for size, n in sizes.items())
         return empty, max(0.0, (seconds - empty) / cached)
 
     def _decode_pass(self, batch: int) -> tuple[PassSeconds, float]:
@@ -239,14 +240,14 @@ class StepCosts:
             line = self._hops[crosses] = self._line(self.parts.hop(crosses))
         return line
 
-    def stations(self, chunks: Sequence[tuple[int, int]], batch: int, cached: float) -> list[float]:
-        """Seconds at each station of the pipeline (stages.py) of one pass of one batch; `cached`: tokens it holds."""
+    def resources(self, chunks: Sequence[tuple[int, int]], batch: int, cached: float) -> list[float]:
+        """Seconds at each resource of the pipeline (stages.py) of one pass of one batch; `cached`: tokens it holds."""
         if chunks:
             each = self._prompt_pass(chunks, batch, cached)
         else:
             empty, slope = self._decode_pass(batch)
-            each = replace(empty, layers_s=empty.layers_s + slope * cached)
-        return each.stations(self._layers)
+            each = empty._replace(layers_s=empty.layers_s + slope * cached)
+        return each.resources(self._layers)
 
     def decode_parts(self, batch: int, cached: float) -> Parts:
         """Seconds by part of a decode pass of `batch` sequences that hold `cached` tokens together; sums to a + b K."""
@@ -268,9 +269,9 @@ class StepCosts:
         if self._stages > 1:
             parts["pp_comm"] = sum(self._hops_s(tokens))
         parts = {name: seconds / self.yields for name, seconds in parts.items()}
-        if self._stages > 1:  # of a batch that comes round sooner than the slowest station has served the others
+        if self._stages > 1:  # of a batch that comes round sooner than the slowest resource has served the others
             full = self.per_batch(batch)
-            parts["pp_wait"] = max(0.0, a + b * cached - sum(self.stations((), full, cached * full / batch)))
+            parts["pp_wait"] = max(0.0, a + b * cached - sum(self.resources((), full, cached * full / batch)))
         parts["host and gaps"] = max(0.0, a + b * cached - sum(parts.values()))
         return parts
 
@@ -325,7 +326,8 @@ class StepCosts:
         gpu_s += head_s
         routed, padded = total + batch * self._width, total + mine * self._width * dp
         gpu_s += self._routed_s(routed, padded, True)
-        gpu_s -= self._hidden_s(gpu_s, padded, True)
+        if self._job.two_batch:
+            gpu_s -= self._hidden_s(gpu_s, padded, True)
         if batch:
             fixed, slope = self._attention_line(rounded(mine))
             gpu_s += fixed + slope * cached / dp
