@@ -35,7 +35,7 @@ def collective_lower_bound_s(comm: Comm, cluster: Cluster, in_switch: bool = Fal
     if not cluster.gpu.scale_up_bytes_per_s:  # one PCIe slot for neighbours and for the NIC
         nic, ports = min(nic, link), link
     gpu_s = 0.0 if comm.kind == "send" else comm.bytes * _gpu_share(comm, in_switch) / ports
-    return max(gpu_s, comm.bytes * _nic_share(comm.kind, group) / nic)
+    return max(gpu_s, comm.bytes * nic_share(comm.kind, group) / nic)
 
 
 def _gpu_share(comm: Comm, in_switch: bool) -> float:
@@ -46,7 +46,7 @@ def _gpu_share(comm: Comm, in_switch: bool) -> float:
     return remote * (2.0 if comm.kind == "all_reduce" and not in_switch else 1.0)
 
 
-def _nic_share(kind: str, group: Group) -> float:
+def nic_share(kind: str, group: Group) -> float:
     """Of the buffer, through the busiest NIC in one direction."""
     n, fewest = group.ranks, group.fewest
     if kind == "send":

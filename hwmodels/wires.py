@@ -10,6 +10,7 @@ from typing import Literal
 
 from moesim.hwmodels.cluster import Cluster, link_bytes_per_s
 from moesim.hwmodels.exchange_kernels import exchange_lower_bound_s
+from moesim.hwmodels.lower_bounds import nic_share
 from moesim.hwmodels.work import Comm, ExpertExchange, Transfer
 
 Wire = Literal["nic", "link"]
@@ -17,23 +18,17 @@ WIRES: tuple[Wire, ...] = ("nic", "link")
 
 
 def _crossing_bytes(comm: Comm) -> tuple[float, float]:
-    """(bytes through one GPU's NIC, bytes through its scale-up link) that the result cannot do without."""
-    group = comm.group
+    """(bytes through the busiest NIC, bytes through the busiest scale-up link) that the result cannot do without."""
+    group, size = comm.group, comm.bytes
     near, domains = min(group.ranks, group.per_domain), group.domains
-    size = comm.bytes
+    far = size * nic_share(comm.kind, group) if domains > 1 else 0.0
     if comm.kind == "send":
-        return (size, 0.0) if domains > 1 else (0.0, size)
+        return far, 0.0 if domains > 1 else size
     if comm.kind == "all_to_all":
-        return size * (group.ranks - near) / group.ranks, size * (near - 1) / group.ranks
-    if comm.kind == "broadcast":  # the domain shares what comes in, and hands it on inside
-        return (size / near if domains > 1 else 0.0), size * (near - 1) / near
-    # every domain lacks all but its own part of the buffer; its NICs bring the rest between them
-    far = size * (domains - 1) / domains / near
+        return far, size * (near - 1) / group.ranks
     inside = size * (near - 1) / near
-    passes = 2.0 if comm.kind == "all_reduce" else 1.0
-    if comm.kind == "all_reduce" and domains == 1:  # switches that reduce in the network halve what a port carries
-        passes = 1.0
-    return passes * far, passes * inside
+    # switches that add up in the network halve what a port carries of an all-reduce
+    return far, 2.0 * inside if comm.kind == "all_reduce" and domains > 1 else inside
 
 
 def wire_seconds(work: Transfer, cluster: Cluster) -> dict[Wire, float]:

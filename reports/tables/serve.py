@@ -23,6 +23,7 @@ PART_TITLES = {
     "tp_comm": "tensor-parallel communication",
     "ep_comm": "expert exchange",
     "pp_comm": "pipeline transfers",
+    "pp_wait": "waiting for the slowest pipeline stage",
     "adapters": "LoRA adapters",
     "offload": "experts from host memory",
     "host and gaps": "host, launches, gaps",
@@ -99,9 +100,20 @@ def _rates(p: ServePrediction) -> Table:
         ("preemptions", f"{p.preemptions:,}"),
         ("weights, KV space per GPU", f"{gib(p.memory['weights'])} GiB, {gib(p.memory['cache_bytes'])} GiB"),
     ]
-    for title, value in (*rows, *_money_rows(p)):
+    for title, value in (*rows, *_handover_rows(p), *_money_rows(p)):
         table.add_row(title, value)
     return table
+
+
+def _handover_rows(p: ServePrediction) -> list[tuple[str, str]]:
+    """What pools lose to the wires between them."""
+    if not p.handover:
+        return []
+    lost, took = float(p.handover["network_wait_s"]), float(p.handover["seconds"])
+    return [
+        ("KV hand-over, mean", f"{seconds(took)}, of which {seconds(lost)} waiting for other transfers"),
+        ("busiest NIC", f"{p.handover['busiest_nic']}: {float(p.handover['busiest_nic_share']):.0%} of the time"),
+    ]
 
 
 def _money_rows(p: ServePrediction) -> list[tuple[str, str]]:

@@ -17,11 +17,11 @@ class Books:
         self.sources: list[dict[str, float]] = [{} for _ in range(ranks)]
         self._met: list[dict[str, float]] = [{} for _ in range(ranks)]
 
-    def meet(self, rank: int, stream: str, waited_s: float) -> None:
+    def meet(self, rank: int, why: str, waited_s: float) -> None:
         """Members of a group waited this long, on average, for their latest: to be told from the transfer itself."""
         if waited_s > 0.0:
             met = self._met[rank]
-            met[stream] = met.get(stream, 0.0) + waited_s
+            met[why] = met.get(why, 0.0) + waited_s
 
     def wait(self, rank: int, until: Seconds, shares: tuple[tuple[str, float], ...]) -> None:
         """Book the idle time up to `until` by these shares; of a wait for a transfer, first what its members waited."""
@@ -37,12 +37,13 @@ class Books:
         self.free[rank] = latest(free, until)
 
     def _imbalance(self, rank: int, most_s: float) -> float:
-        met = self._met[rank]
-        seconds = min(most_s, sum(met.values()))
+        met, spent, booked = self._met[rank], self.spent[rank], 0.0
+        for why, waited_s in met.items():
+            seconds = min(most_s - booked, waited_s)
+            spent[why] = spent.get(why, 0.0) + seconds
+            booked += seconds
         met.clear()
-        spent = self.spent[rank]
-        spent["imbalance"] = spent.get("imbalance", 0.0) + seconds
-        return seconds
+        return booked
 
     def spend(self, rank: int, piece: Piece, busy_s: float, alone_s: float) -> None:
         """Book a piece of the compute stream: its own categories, and what transfers beside it took from it."""

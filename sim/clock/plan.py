@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
@@ -19,17 +19,18 @@ class Lane(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Slot:
-    """A rank runs a script; `seconds` of its pieces where the members differ, else those of the script."""
+    """A rank runs a script; `seconds` of its pieces, asked for as it begins, where members differ from it."""
 
     script: Script
-    seconds: Sequence[Seconds] | None = None
+    seconds: Callable[[float], Sequence[Seconds]] | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class Send:
-    """A transfer between slots: seconds alone, the links that it loads, by number over all ranks, and its flows."""
+    """A transfer between slots: seconds alone (or how they follow the second at which it starts), the links that it
+    loads, by number over all ranks, and its flows."""
 
-    seconds: Seconds
+    seconds: Seconds | Callable[[float], Seconds]
     loads: tuple[tuple[int, float], ...]
     flow_weight: float = 1.0
     sms_share: float = 0.0  # of its lane's rank, while it runs

@@ -9,8 +9,11 @@ of a rank is booked as it passes; the books of a rank sum to the makespan.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+
+import numpy as np
+import numpy.typing as npt
 
 from moesim.refusal import Refusal
 from moesim.sim.clock.books import Books
@@ -33,10 +36,10 @@ class _Open:
 
     __slots__ = ("ends", "item", "left", "open", "script", "seconds", "starts")
 
-    def __init__(self, item: int, slot: Slot) -> None:
+    def __init__(self, item: int, slot: Slot, now_s: float) -> None:
         script = slot.script
         self.item, self.script = item, script
-        self.seconds = slot.seconds
+        self.seconds = slot.seconds(now_s) if slot.seconds is not None else None
         self.left = [len(p) for p in script.preds]
         self.starts: list[Seconds] = [0.0] * len(self.left)
         self.ends: list[Seconds] = [0.0] * len(self.left)
@@ -70,7 +73,7 @@ class Walked:
 
 
 class Walker:
-    """One run of a plan. `wires` links per rank; `capacity` of links that are not whole; `members` of a group."""
+    """One run of a plan. `wires` links per rank; `members` of a group; `slow` ones by rank [groups, members]."""
 
     def __init__(
         self,
@@ -79,12 +82,13 @@ class Walker:
         ranks: int,
         wires: int,
         members: int = 1,
-        capacity: dict[int, float] | None = None,
+        slow: Mapping[int, npt.NDArray[np.bool_]] | None = None,
         record: bool = False,
     ) -> None:
         self._plan, self._clock, self._members, self._wires = plan, clock, members, wires
         count = len(plan)
-        self._network = Network(clock, capacity)
+        self._network = Network(clock)
+        self._slow = slow or {}
         self._left = [len(p) + (1 if q >= 0 else 0) for p, q in zip(plan.preds, plan.queue, strict=True)]
         self._follow: list[list[int]] = [[] for _ in range(count)]
         for item, preds in enumerate(plan.preds):
@@ -125,7 +129,7 @@ class Walker:
         self._start[number] = last(at)
         if isinstance(item, Slot):
             self.books.wait(rank, at, self._waits(number, rank, at))
-            slot = _Open(number, item)
+            slot = _Open(number, item, last(at))
             for head in item.script.heads:
                 self._piece(slot, head, at)
             if not item.script.pieces:
@@ -141,7 +145,8 @@ class Walker:
 
         def go() -> None:
             self._start[number] = last(ready)
-            self._fly(item, item.loads, ready + item.seconds, last(ready), rank, lambda end: self._over(number, end))
+            seconds = item.seconds(last(ready)) if callable(item.seconds) else item.seconds
+            self._fly(item, item.loads, ready + seconds, last(ready), rank, lambda end: self._over(number, end))
 
         if item.before_s:
             self._clock.at(last(ready), go)
@@ -172,12 +177,18 @@ class Walker:
             start = gathered(at, piece.barrier, self._members)
             loads = tuple((rank * self._wires + wire, share) for wire, share in piece.loads)
             slot.starts[number] = start
-            waited = 0.0 if start is at else mean(start) - mean(at)
-            self.books.meet(rank, piece.stream, waited)
+            if start is not at:
+                self.books.meet(rank, self._whose_fault(rank, at), mean(start) - mean(at))
             self._fly(piece, loads, start + seconds, last(start), rank, lambda end: self._done(slot, number, end))
         else:
             end = at + seconds if piece.kind == "delay" else latest(at, self._issued(slot, piece) + seconds)
             self._clock.at(last(end), lambda: self._done(slot, number, end))
+
+    def _whose_fault(self, rank: int, at: Seconds) -> str:
+        """What the others of a group wait for: a slow GPU where the latest member is one, else the busiest rank."""
+        slow = self._slow.get(rank)
+        late = slow is not None and bool(slow.flat[int(np.argmax(np.broadcast_to(at, slow.shape)))])
+        return "slow_gpu" if late else "imbalance"
 
     def _issued(self, slot: _Open, piece: Piece) -> Seconds:
         """When the CPU could begin to issue the stretch that a host piece ends."""

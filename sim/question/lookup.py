@@ -146,6 +146,9 @@ _OF_TRAINING = {
     "stack": "name the engine in serve.engine",
     "release": "name the engine in serve.engine",
     "corrections": "name your own machine's measured kernels in profile",
+    "slow": "it has no slow GPUs",
+    "jitter": "it has no jitter",
+    "links": "it has no degraded links",
 }
 _LAYOUT_OF_TRAINING = (
     "dp", "zero", "zero_group", "schedule", "sequence_parallel", "duplicates", "stage_layers",

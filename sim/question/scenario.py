@@ -18,6 +18,7 @@ from moesim.sim.question.sections import (
     AdaptersAsk,
     ClusterAsk,
     LayoutAsk,
+    LinksAsk,
     LoraAsk,
     OffloadAsk,
     PlacementAsk,
@@ -27,6 +28,7 @@ from moesim.sim.question.sections import (
     RoutingAsk,
     ServeAsk,
     SloAsk,
+    SlowAsk,
     SpeculativeAsk,
     Strict,
     TrainAsk,
@@ -49,6 +51,8 @@ class Scenario(Strict):
     train: global_batch (sequences per step of the whole job), micro_batch (per GPU group), seq_len (tokens), precision.
     serve: engine, precision, requests (the load, in tokens and requests per second), slo (seconds).
     routing: how tokens spread over experts: balanced, {lognormal: sigma} or {counts: file}, and how that moves.
+    slow, jitter, links: GPUs that are not alike: {share: 0.01, factor: 0.8}; 0.02, the sd of a stretch of compute over
+        its mean; {degraded: {nic17: 0.5}, failed: {nic3: 1.5}}. Training only.
     placement: slots of experts, planned by their load: {slots: 320, plan_age_steps: 100}; without, contiguous blocks.
     stack: the training software, a name or a mapping of name and settings. release: its 'YY.MM'.
     profile: a GPU or file whose measured kernels are used. corrections: a file of own runs, for training.
@@ -64,6 +68,9 @@ class Scenario(Strict):
     serve: ServeAsk | None = None
     routing: Literal["balanced"] | RoutingAsk | None = None
     placement: PlacementAsk | None = None
+    slow: SlowAsk | None = None
+    jitter: float | None = Field(default=None, ge=0, le=0.5)
+    links: LinksAsk | None = None
     stack: str | dict[str, Any] | None = None
     release: str | None = Field(default=None, description="software release, for example 26.04")
     profile: str | None = None
@@ -131,6 +138,8 @@ def _keys_of(owner: tuple[Any, ...]) -> list[str]:
         "train": TrainAsk,
         "routing": RoutingAsk,
         "placement": PlacementAsk,
+        "slow": SlowAsk,
+        "links": LinksAsk,
         "lora": LoraAsk,
         "serve": ServeAsk,
         "requests": RequestsAsk,

@@ -150,6 +150,50 @@ class PlacementAsk(Strict):
         return self
 
 
+class SlowAsk(Strict):
+    """GPUs that compute at `factor` of the others' speed: these `ids`, or a `share` of all, drawn by `seed`."""
+
+    factor: float = Field(gt=0, le=1, description="of the speed of a whole GPU")
+    ids: tuple[int, ...] | None = None
+    share: float | None = Field(default=None, gt=0, le=1)
+    seed: int = Field(default=0, ge=0)
+
+    @model_validator(mode="after")
+    def _which(self) -> SlowAsk:
+        if (self.ids is None) == (self.share is None):
+            raise ValueError("give either ids (numbers of GPUs, from 0) or share (of all GPUs)")
+        return self
+
+
+class LinksAsk(Strict):
+    """Links of single GPUs that are not whole, as nicN or linkN of GPU N.
+
+    degraded: the share of its rate that is left. failed: the second of the step at which it goes dead; what it carried
+    then goes through a neighbour's, which two GPUs share.
+    """
+
+    degraded: dict[str, float] = Field(default_factory=dict)
+    failed: dict[str, float] = Field(default_factory=dict)
+
+    @field_validator("degraded")
+    @classmethod
+    def _left(cls, value: dict[str, float]) -> dict[str, float]:
+        for name, share in value.items():
+            if not 0.0 < share <= 1.0:
+                raise ValueError(
+                    f"{name}: {share:g} of its rate is left; give more than 0, at most 1, or name it in failed"
+                )
+        return value
+
+    @field_validator("failed")
+    @classmethod
+    def _when(cls, value: dict[str, float]) -> dict[str, float]:
+        for name, second in value.items():
+            if second < 0.0:
+                raise ValueError(f"{name}: fails {second:g} s after the step begins; give 0 or more")
+        return value
+
+
 RequestKind = Literal[
     "closed", "offline", "poisson", "gamma", "trace", "azure-conversation", "azure-code", "mooncake-conversation"
 ]

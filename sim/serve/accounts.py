@@ -120,10 +120,7 @@ def decode_shares(machine: Machine, replica: Replica) -> dict[str, float]:
 
 def utilisation(run: ServeRun) -> dict[str, float]:
     """Share of the wall time of all replicas by part; what carries prompts is one part, idle the rest."""
-    span = span_s(run)
-    pools = [(run.machine, r) for r in run.replicas]
-    if run.prefill_machine is not None and run.prefill_replicas is not None:
-        pools += [(run.prefill_machine, r) for r in run.prefill_replicas]
+    span, pools = span_s(run), run.workers
     whole = span * len(pools)
     shares: dict[str, float] = {}
     for machine, replica in pools:
@@ -169,11 +166,8 @@ def costs_of(run: ServeRun, deployment: Deployment, price: Price | None) -> dict
 
 def _busy_gpu_s(run: ServeRun) -> tuple[float, float]:
     """GPU-seconds of all passes, and of those that carry prompts, of workers by their GPUs."""
-    pools = [(run.machine, run.replicas)]
-    if run.prefill_machine is not None and run.prefill_replicas is not None:
-        pools.append((run.prefill_machine, run.prefill_replicas))
-    busy = sum(machine.job.layout.gpus * r.busy_s for machine, every in pools for r in every)
-    return busy, sum(machine.job.layout.gpus * r.prefill_busy_s for machine, every in pools for r in every)
+    busy = sum(machine.job.layout.gpus * r.busy_s for machine, r in run.workers)
+    return busy, sum(machine.job.layout.gpus * r.prefill_busy_s for machine, r in run.workers)
 
 
 def _joules(gpu: GpuSpec, paid_gpu_s: float, busy_gpu_s: float) -> float:

@@ -84,6 +84,7 @@ class ServeJob:
     adapters: Adapters | None = None
     two_batch: bool = False
     placement: Placement = field(default_factory=Placement)  # of experts on the ranks of one replica
+    first_gpu: int = 0  # of the cluster, that this replica's ranks begin at
 
     attention_dp: int = field(init=False)  # ranks (tensor groups) that hold requests of their own
 
@@ -191,6 +192,13 @@ def _experts_in_host(ask: ServeAsk, arch: ModelArch) -> tuple[Offload | None, li
     return offload, said
 
 
+_PIPELINED = "pipeline: one batch in flight per stage, sequences spread evenly; stages follow each other in rank order"
+_POOLED = (
+    "pools: GPUs of prefill workers come first, those of decode workers after them; workers in one scale-up domain "
+    "hand caches over by its links, others by the NICs of the attention rank that holds the cache"
+)
+
+
 def _check_gpus(scenario: Scenario, used: int) -> None:
     if used > scenario.cluster.gpus or scenario.cluster.gpus % used:
         raise BadLayout(
@@ -207,16 +215,18 @@ def _deployment(scenario: Scenario, ask: ServeAsk, job: ServeJob) -> tuple[Deplo
     if ask.pools is None:
         used = job.layout.gpus
         _check_gpus(scenario, used)
-        return Deployment(job, scenario.cluster.gpus // used, router=ask.router, kv_blocks=ask.kv_blocks), []
+        said = [_PIPELINED] if job.layout.pp > 1 else []
+        return Deployment(job, scenario.cluster.gpus // used, router=ask.router, kv_blocks=ask.kv_blocks), said
     prefill, decode = (_pool_job(job, job.arch, pool) for pool in (ask.pools.prefill, ask.pools.decode))
     deployment = Deployment(
         decode, ask.pools.decode.workers, replace(prefill, speculation=None), ask.pools.prefill.workers,
         kv_blocks=ask.kv_blocks,
     )  # fmt: skip
+    said = [_POOLED, *([_PIPELINED] if max(prefill.layout.pp, decode.layout.pp) > 1 else [])]
     idle = scenario.cluster.gpus - deployment.gpus
     if idle < 0:
         raise BadLayout(f"the pools take {deployment.gpus} GPUs, more than cluster.gpus={scenario.cluster.gpus}")
-    said = [f"{idle:,} of {scenario.cluster.gpus:,} GPUs belong to no pool: idle, and paid for"] if idle else []
+    said += [f"{idle:,} of {scenario.cluster.gpus:,} GPUs belong to no pool: idle, and paid for"] if idle else []
     unused = sorted({"tp", "pp", "ep", "etp"} & scenario.layout.model_fields_set)
     if unused and scenario.train is None:
         said.append(f"layout.{', layout.'.join(unused)}: not used, pools lay out their own workers")

@@ -84,6 +84,7 @@ def assemble(resolved: ResolvedServe, run: ServeRun, tuning: Tuning, capacity: f
         mean_batch=sum(b * k for r in run.replicas for b, k in r.steps_at.items()) / steps,
         utilisation=shares,
         exposed_communication=sum(shares.get(name, 0.0) for name in _COMMUNICATION),
+        handover=run.wires.account(span) if run.wires is not None else {},
         memory=run.machine.memory.by_kind(),
         cost=cost,
         sources={name: count / counted for name, count in sources.most_common()},

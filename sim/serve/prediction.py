@@ -28,6 +28,10 @@ class ServePrediction:
     price_source, usd_per_million_tokens (prompts and outputs alike), usd_per_million_output_tokens (all that the GPUs
     cost over the outputs), and the same split by passes: prompt_steps_usd_per_million_input_tokens,
     other_steps_usd_per_million_output_tokens. GPUs that idle beside pools are paid.
+
+    `handover` holds, of caches that pools hand over: seconds (mean, from the end of the prompt to the last byte),
+    network_wait_s (of those, what other caches on the same wires cost), busiest_nic and busiest_nic_share (of the
+    run, that the busiest port of any worker was full).
     """
 
     ttft_s: Spread  # from arrival to the first token
@@ -49,6 +53,7 @@ class ServePrediction:
     mean_batch: float  # decoding sequences per decode pass of a replica
     utilisation: dict[str, float]  # share of the wall time by part, mean over replicas; "idle" is the rest, sums to 1
     exposed_communication: float  # of those shares: tp_comm, ep_comm and pp_comm
+    handover: dict[str, float | str]  # of pools, see above; empty without
     memory: dict[str, float]  # bytes of the fullest GPU: weights, adapters, work, cache_bytes (for keys and values)
     cost: dict[str, float | str]
     sources: dict[str, float]  # share of the priced kernels by evidence; sums to 1
@@ -61,7 +66,8 @@ class ServePrediction:
         plain = (
             "band", "requests", "requests_per_s", "input_tokens_per_s", "output_tokens_per_s",
             "output_tokens_per_s_per_gpu", "goodput_per_s", "label", "capacity_requests_per_s", "kv_blocks", "kv_use",
-            "preemptions", "mean_batch", "utilisation", "exposed_communication", "memory", "cost", "sources",
+            "preemptions", "mean_batch", "utilisation", "exposed_communication", "handover", "memory", "cost",
+            "sources",
         )  # fmt: skip
         deployment = self.resolved.deployment
         return {

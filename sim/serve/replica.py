@@ -11,26 +11,14 @@ from __future__ import annotations
 from collections import deque
 from heapq import heapify, heappop, heappush
 from math import ceil, sqrt
-from typing import Protocol
 
+from moesim.sim.serve.costs import Costs
 from moesim.sim.serve.kv_cache import Blocks, KvCache
 from moesim.sim.serve.workload import RequestLog
 from moesim.sim.software.serving_engine import Engine
 
 _SAMPLES = 2048  # of the state over time; thinned to half when full
 _HEADROOM = 0.3  # assumed: SGLang keeps room for this share of the running requests' remaining output
-
-
-class Costs(Protocol):
-    """What the loop needs to know about seconds (see sim/serve/step.py)."""
-
-    def decode(self, batch: int) -> tuple[float, float]:
-        """(a, b) of a decode pass."""
-        ...
-
-    def mixed(self, chunks: list[tuple[int, int]], batch: int, cached: float) -> float:
-        """Seconds of a pass that carries prompt chunks."""
-        ...
 
 
 class Replica:
@@ -63,6 +51,7 @@ class Replica:
         self._heap: list[tuple[int, int]] = []
         self._ends = 0  # sum of the passes at which running requests finish
         self._partial: deque[list[int]] = deque()  # [request, tokens still to compute, tokens in the cache]
+        self._flying: deque[tuple[float, int]] = deque()  # (when it is back, request): whole prompts in a pipeline
         self._finish_at: dict[int, int] = {}  # pass at which each running request finishes
         self._order: list[int] = []  # running requests, oldest first; holds finished ones until cleaned
         self._grown: dict[int, tuple[int, int]] = {}  # preempted: (tokens to recompute, outputs still to come)
@@ -73,12 +62,17 @@ class Replica:
     @property
     def load(self) -> int:
         """Requests that are here and not finished."""
-        return len(self.waiting) + len(self._partial) + self.batch
+        return len(self.waiting) + len(self._partial) + len(self._flying) + self.batch
 
     @property
     def idle(self) -> bool:
         """True when there is nothing to do."""
-        return not (self.batch or self._partial or self.waiting)
+        return not (self.batch or self._partial or self.waiting or self._flying)
+
+    @property
+    def due_s(self) -> float:
+        """When the next turn begins."""
+        return self.now
 
     def submit(self, request: int, time_s: float) -> None:
         """A request arrives; an idle replica wakes up then."""
@@ -92,7 +86,7 @@ class Replica:
             if self._ready and self.waiting and not self._blocked:
                 self._take_ready()
             if self._partial or (self.waiting and not self._blocked and not (self.batch and self.step % self._poll)):
-                chunks = self._compose()
+                chunks = self._compose(0 if self._exclusive else self.batch)
                 if chunks:
                     self._mixed_turn(chunks)
                     if stop and self.done:
@@ -124,7 +118,7 @@ class Replica:
                 self.blocks.held -= self.blocks.of(self._tokens_of(self.waiting[0])[0])
                 return
             else:
-                self._join(self.waiting.popleft())
+                self._join(self.waiting.popleft(), self.now)
 
     # ---- prompts
 
@@ -135,12 +129,13 @@ class Replica:
 
     def _admit(self, request: int) -> bool:
         """Take blocks for a request's prompt; False when there are none, or the batch is full."""
-        if self.batch + len(self._partial) >= self._most:
+        working = self.batch + len(self._partial) + len(self._flying)
+        if working >= self._most:
             return False
         tokens, outputs = self._tokens_of(request)
         blocks = self.blocks
         need = blocks.of(tokens + (outputs - 1 if self._reserve else 0))
-        if self.batch or self._partial:  # alone it must fit: that was checked before the run
+        if working:  # alone it must fit: that was checked before the run
             room = blocks.total - need
             if self._reserve:
                 if blocks.held > room:
@@ -159,9 +154,12 @@ class Replica:
             return self.blocks.total // 100  # vLLM's watermark
         return int(_HEADROOM * (self._ends - self.batch * self.step) / self.blocks.size)
 
-    def _compose(self) -> list[tuple[int, int]]:
-        """Chunks (new, cached) of the next pass within the budget; requests in work first, then the queue in order."""
-        budget = self._budget - (0 if self._exclusive else self.batch)
+    def _compose(self, riding: int) -> list[tuple[int, int]]:
+        """Chunks (new, cached) of the next pass within the budget; requests in work first, then the queue in order.
+
+        `riding`: sequences that decode in the same pass.
+        """
+        budget = self._budget - riding
         chunks: list[tuple[int, int]] = []
         for entry in self._partial:
             if budget <= 0:
@@ -197,33 +195,38 @@ class Replica:
         if decoding:
             self.step += 1
             self.cached += decoding
-        partial = self._partial
-        for new, _ in chunks:
-            self.prefill_tokens += new
-            entry = partial[0] if partial else None
-            assert entry is not None
-            entry[1] -= new
-            entry[2] += new
-            if entry[1] == 0:
-                partial.popleft()
-                self._join(entry[0])
+        for request in self._computed(chunks):
+            self._join(request, self.now)
         if decoding:
             self._finish_due()
             self._relieve()
         self._sample()
 
-    def _join(self, request: int) -> None:
+    def _computed(self, chunks: list[tuple[int, int]]) -> list[int]:
+        """Count the chunks of a pass as computed; prompts that are complete with them."""
+        partial, whole = self._partial, []
+        for new, _ in chunks:
+            self.prefill_tokens += new
+            entry = partial[0]
+            entry[1] -= new
+            entry[2] += new
+            if entry[1] == 0:
+                partial.popleft()
+                whole.append(entry[0])
+        return whole
+
+    def _join(self, request: int, time_s: float) -> None:
         """A prompt is complete: its first token leaves, and the request decodes from the next pass on."""
         tokens, outputs = self._tokens_of(request)
         if request in self._grown:
             del self._grown[request]
             outputs += 1  # its last token had not been stored yet
         else:
-            self.log.first_s[request] = self.now
+            self.log.first_s[request] = time_s
         if not self._reserve or outputs <= 1:
             self.blocks.held -= self.blocks.of(tokens)
         if outputs <= 1:
-            self._complete(request)
+            self._complete(request, time_s)
             return
         self.batch += 1
         self.cached += tokens
@@ -273,7 +276,7 @@ class Replica:
             self._leave(request, tokens)
             if self._reserve:
                 self.blocks.held -= self.blocks.of(tokens)
-            self._complete(request)
+            self._complete(request, self.now)
 
     def _leave(self, request: int, tokens: int) -> None:
         """Take a running request of `tokens` cached tokens out of the batch."""
@@ -283,8 +286,8 @@ class Replica:
         self._ends -= self._finish_at.pop(request)
         self._blocked = False
 
-    def _complete(self, request: int) -> None:
-        self.log.finish_s[request] = self.now
+    def _complete(self, request: int, time_s: float) -> None:
+        self.log.finish_s[request] = time_s
         self.done.append(request)
         self._blocked = False
 

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
 from heapq import heapify, heappop, heappush
 
-from moesim.hwmodels.cluster import link_bytes_per_s
+from moesim.sim.serve.handover import HandOver, Side
 from moesim.sim.serve.job import Deployment, ServeJob
 from moesim.sim.serve.kv_cache import KvCache, token_bytes
 from moesim.sim.serve.memory import ServeMemory, fitted_cache
+from moesim.sim.serve.pipeline import PipelinedReplica
+from moesim.sim.serve.pools import Pools, run_pools
 from moesim.sim.serve.replica import Replica
+from moesim.sim.serve.stages import hops_of
 from moesim.sim.serve.step import StepCosts
 from moesim.sim.serve.step_parts import StepParts
 from moesim.sim.serve.workload import RequestLog, Workload, request_log
@@ -92,56 +95,6 @@ def run_balanced(log: RequestLog, replicas: Sequence[Replica], front: Front) -> 
         replica.advance(_FOREVER)
 
 
-@dataclass(slots=True)
-class Pools:
-    """A disaggregated system: prompts are computed here, their caches sent there, tokens decoded there."""
-
-    prefill: Sequence[Replica]  # with a log of their own in which every request has one output token
-    decode: Sequence[Replica]
-    transfer_s: Callable[[int], float]  # seconds to hand over the cache of a prompt of that many tokens
-
-
-def run_pools(log: RequestLog, pools: Pools, front: Front, clients: int | None) -> None:
-    """Both pools together, event by event; `clients` as in a closed loop, None: requests arrive by themselves."""
-    events: list[tuple[float, int, int]] = []  # (time, 0 prompt | 1 cache has arrived, request)
-    following = iter(range(len(log)))
-
-    def send(time_s: float | None) -> None:
-        request = next(following, None)
-        if request is not None:
-            if time_s is not None:
-                log.arrival_s[request] = time_s
-            heappush(events, (front.enter(log.arrival_s[request], log.prompt[request]), 0, request))
-
-    for _ in range(len(log) if clients is None else clients):
-        send(None if clients is None else 0.0)
-    while True:
-        coming = events[0][0] if events else _FOREVER
-        first = min((r.now for r in pools.prefill if not r.idle), default=_FOREVER)
-        last = min((r.now for r in pools.decode if not r.idle), default=_FOREVER)
-        if coming == first == last == _FOREVER:
-            return
-        if coming <= min(first, last):
-            time_s, stage, request = heappop(events)
-            pool = pools.decode if stage else pools.prefill
-            min(pool, key=lambda r: r.load).submit(request, time_s)
-        elif first <= last:
-            worker = min((r for r in pools.prefill if not r.idle), key=lambda r: r.now)
-            worker.advance(worker.now + 1e-9)
-            for request in worker.done:
-                heappush(events, (worker.now + pools.transfer_s(log.prompt[request]), 1, request))
-            worker.done.clear()
-        else:
-            worker = min((r for r in pools.decode if not r.idle), key=lambda r: r.now)
-            others = min((r.next_finish_s() for r in pools.decode if r is not worker), default=_FOREVER)
-            until = min(coming, first, others if clients is not None else _FOREVER)  # who finishes asks again
-            worker.advance(max(until, worker.now + 1e-9), stop=True)
-            for request in worker.done:
-                if clients is not None:
-                    send(log.finish_s[request])
-            worker.done.clear()
-
-
 @dataclass(frozen=True, slots=True)
 class Machine:
     """One job priced: its memory, its cache and what its passes cost."""
@@ -153,7 +106,10 @@ class Machine:
 
     def replica(self, log: RequestLog, ready: bool = False) -> Replica:
         """A fresh replica at time zero."""
-        return Replica(log, self.costs, self.job.engine, self.cache, self.job.attention_dp * self.job.layout.pp, ready)
+        job = self.job
+        if job.layout.pp > 1:
+            return PipelinedReplica(log, self.costs, job.engine, self.cache, job.layout.pp, job.attention_dp, ready)
+        return Replica(log, self.costs, job.engine, self.cache, job.attention_dp, ready)
 
 
 @dataclass(slots=True)
@@ -161,11 +117,23 @@ class ServeRun:
     """What a run left behind."""
 
     log: RequestLog
-    machine: Machine  # of a replica or decode worker
+    machines: list[Machine]  # of each replica or decode worker; they differ where pipelines lie differently on nodes
     replicas: list[Replica]
-    prefill_machine: Machine | None = None
-    prefill_replicas: list[Replica] | None = None
+    prefill_machines: list[Machine] = field(default_factory=list)  # of each prefill worker; without pools none
+    prefill_replicas: list[Replica] = field(default_factory=list)
     stream_tokens: float = 1.0  # tokens that reach the client together at first
+    wires: HandOver | None = None  # between the pools
+
+    @property
+    def machine(self) -> Machine:
+        """Of the first replica or decode worker."""
+        return self.machines[0]
+
+    @property
+    def workers(self) -> list[tuple[Machine, Replica]]:
+        """All replicas, or the workers of both pools, each with its prices."""
+        decode = zip(self.machines, self.replicas, strict=True)
+        return [*decode, *zip(self.prefill_machines, self.prefill_replicas, strict=True)]
 
 
 class PricedJobs:
@@ -177,7 +145,7 @@ class PricedJobs:
     def parts_of(self, job: ServeJob, tuning: Tuning) -> StepParts:
         """Prices of this job's kernels."""
         parts = (job.cluster, job.layout, job.engine, job.formats, job.routing, job.speculation, job.offload)
-        key = f"{job.arch.name} {len(job.arch.layers)} {parts} {job.two_batch} {job.placement}"
+        key = f"{job.arch.name} {len(job.arch.layers)} {parts} {job.two_batch} {job.placement} {hops_of(job)}"
         known = self._priced.setdefault(key, [])
         same = next((priced for priced in known if priced.job.kernels is job.kernels), None)
         if same is None:
@@ -207,18 +175,38 @@ def log_of(workload: Workload) -> RequestLog:
     return request_log(r.arrival_s, r.input_tokens, r.output_tokens, r.prefix)
 
 
+def machines_of(
+    job: ServeJob, count: int, begin: int, workload: Workload, tuning: Tuning, blocks: int | None = None,
+    priced: PricedJobs | None = None,
+) -> list[Machine]:  # fmt: skip
+    """Machines of `count` replicas whose GPUs follow each other from GPU `begin` of the cluster on.
+
+    Pipelines that begin inside a scale-up domain send other hops over the NICs than those that begin with one.
+    """
+    made: dict[tuple[bool, ...], Machine] = {}
+    machines = []
+    for n in range(count):
+        placed = replace(job, first_gpu=begin + n * job.layout.gpus)
+        hops = hops_of(placed)
+        if hops not in made:
+            made[hops] = machine_of(placed, workload, tuning, blocks, priced)
+        machines.append(made[hops])
+    return machines
+
+
 def simulate(deployment: Deployment, workload: Workload, tuning: Tuning, priced: PricedJobs | None = None) -> ServeRun:
     """The whole load served."""
     log = log_of(workload)
     count = len(log)
-    machine = machine_of(deployment.job, workload, tuning, deployment.kv_blocks, priced)
+    begin = deployment.prefill_workers * deployment.prefill.layout.gpus if deployment.prefill else 0
+    machines = machines_of(deployment.job, deployment.replicas, begin, workload, tuning, deployment.kv_blocks, priced)
     front = front_of(deployment.job, tuning)
     if deployment.prefill is not None:
-        return _simulate_pools(deployment, workload, tuning, machine, front, priced)
-    replicas = [machine.replica(log) for _ in range(deployment.replicas)]
+        return _simulate_pools(deployment, workload, tuning, machines, front, priced)
+    replicas = [machine.replica(log) for machine in machines]
     if deployment.router == "least_loaded" and len(replicas) > 1 and not workload.clients:
         run_balanced(log, replicas, front)
-        return ServeRun(log, machine, replicas, stream_tokens=deployment.job.engine.stream_tokens)
+        return ServeRun(log, machines, replicas, stream_tokens=deployment.job.engine.stream_tokens)
     busy = min(len(replicas), workload.clients or len(replicas))  # a replica without a client gets no request
     for n, replica in enumerate(replicas[:busy]):
         mine = range(n, count, busy)
@@ -227,34 +215,38 @@ def simulate(deployment: Deployment, workload: Workload, tuning: Tuning, priced:
             run_closed(log, replica, replace(front), share, mine)
         else:
             run_open(log, replica, replace(front), mine)
-    return ServeRun(log, machine, replicas, stream_tokens=deployment.job.engine.stream_tokens)
+    return ServeRun(log, machines, replicas, stream_tokens=deployment.job.engine.stream_tokens)
 
 
 def _simulate_pools(
-    deployment: Deployment, workload: Workload, tuning: Tuning, machine: Machine, front: Front,
+    deployment: Deployment, workload: Workload, tuning: Tuning, machines: list[Machine], front: Front,
     priced: PricedJobs | None,
 ) -> ServeRun:  # fmt: skip
     assert deployment.prefill is not None
     log = log_of(workload)
     prompts = log_of(workload)
     prompts.output = [1] * len(prompts)
-    first = machine_of(deployment.prefill, workload, tuning, priced=priced)
-    senders = [first.replica(prompts) for _ in range(deployment.prefill_workers)]
-    receivers = [machine.replica(log, ready=True) for _ in range(deployment.replicas)]
-    fixed, each = transfer_s(deployment, tuning)
-    run_pools(log, Pools(senders, receivers, lambda tokens: fixed + each * tokens), front, workload.clients or None)
+    first = machines_of(deployment.prefill, deployment.prefill_workers, 0, workload, tuning, priced=priced)
+    senders = [machine.replica(prompts) for machine in first]
+    receivers = [machine.replica(log, ready=True) for machine in machines]
+    wires = wires_of(deployment, tuning)
+    run_pools(log, Pools(senders, receivers, wires), front.enter, workload.clients or None)
     engine = deployment.job.engine
     late = tuning.get("handover_tokens", engine.name, deployment.job.cluster.gpu.family)
-    return ServeRun(log, machine, receivers, first, senders, max(late, float(engine.stream_tokens)))
+    streamed = max(late, float(engine.stream_tokens))
+    return ServeRun(log, machines, receivers, first, senders, streamed, wires)
 
 
-def transfer_s(deployment: Deployment, tuning: Tuning) -> tuple[float, float]:
-    """(fixed seconds, seconds per token) to hand a cache over: every sending rank uses its own NIC or link."""
-    sender = deployment.prefill
+def wires_of(deployment: Deployment, tuning: Tuning) -> HandOver:
+    """The wires between the pools, with nothing on them: prefill workers lie before decode workers."""
+    sender, receiver = deployment.prefill, deployment.job
     assert sender is not None
     engine = sender.engine.name
-    share = tuning.get("kv_transfer_efficiency", engine)
-    cluster = sender.cluster
-    one_domain = deployment.gpus <= cluster.domain
-    rate = link_bytes_per_s(cluster) if one_domain or cluster.nic_bytes_per_s <= 0 else cluster.nic_bytes_per_s
-    return tuning.get("kv_transfer_s", engine), token_bytes(sender) / (rate * share)
+    behind = deployment.prefill_workers * sender.layout.gpus
+    return HandOver(
+        cluster=sender.cluster,
+        senders=Side(0, sender.layout.gpus, sender.attention_dp, token_bytes(sender)),
+        receivers=Side(behind, receiver.layout.gpus, receiver.attention_dp, token_bytes(receiver)),
+        fixed_s=tuning.get("kv_transfer_s", engine),
+        rate_efficiency=tuning.get("kv_transfer_efficiency", engine),
+    )

@@ -8,30 +8,12 @@ from __future__ import annotations
 
 from bisect import bisect_left, bisect_right
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 from moesim.sim.serve.kv_cache import token_bytes
+from moesim.sim.serve.lines import Line, rounded
+from moesim.sim.serve.stages import PassSeconds, batches_of, cycle_s, hops_of, layers_of_stages
 from moesim.sim.serve.step_parts import Parts, Priced, StepParts, Table, layer_count
 from moesim.sim.software.stack import Tuning
-
-
-@dataclass(frozen=True, slots=True)
-class _Line:
-    """Seconds over a grid of counts, linear in between."""
-
-    grid: tuple[int, ...]
-    seconds: tuple[float, ...]
-
-    def at(self, count: float) -> float:
-        """Seconds at `count`; beyond the grid it goes on in proportion."""
-        grid, seconds = self.grid, self.seconds
-        if count <= grid[0]:
-            return seconds[0]
-        if count >= grid[-1]:
-            return seconds[-1] * count / grid[-1]
-        i = bisect_left(grid, count)
-        low, high = grid[i - 1], grid[i]
-        return seconds[i - 1] + (seconds[i] - seconds[i - 1]) * (count - low) / (high - low)
 
 
 class StepCosts:
@@ -41,7 +23,9 @@ class StepCosts:
         self.parts, self.tuning = parts, tuning
         job = parts.job
         self._job, self._moe = job, job.arch.is_moe
-        self._ranks = job.attention_dp * job.layout.pp
+        self._stages = job.layout.pp
+        self._ranks = job.attention_dp * self._stages
+        self._layers = layers_of_stages(job.arch.num_layers, self._stages)
         self._contexts = (max(1, contexts[0]), max(contexts[0] + 1, contexts[1]))
         self._engine, self._family = job.engine.name, job.cluster.gpu.family
         self.yields = job.speculation.tokens_per_step if job.speculation else 1.0
@@ -49,10 +33,12 @@ class StepCosts:
         self._factors, self._legs = self._part_factors(), self._leg_factors()
         self._constants()
         self._rank, self._head = self._line(parts.rank), self._line(parts.head)
-        self._experts: dict[bool, _Line] = {}
-        self._exchanges: dict[bool, _Line] = {}
+        self._experts: dict[bool, Line] = {}
+        self._exchanges: dict[bool, Line] = {}
+        self._hops: dict[bool, Line] = {}
         self._decode: dict[int, tuple[float, float]] = {}
         self._ab: dict[int, tuple[float, float]] = {}
+        self._passes: dict[int, tuple[PassSeconds, float]] = {}
 
     def _part_factors(self) -> Parts:
         get, family = self.tuning.get, self._family
@@ -107,8 +93,8 @@ class StepCosts:
             )
         return factors
 
-    def _line(self, table: Table) -> _Line:
-        return _Line(table.grid, tuple(self._weighted(self._parts_of(point)) for point in table.points))
+    def _line(self, table: Table) -> Line:
+        return Line(table.grid, tuple(self._weighted(self._parts_of(point)) for point in table.points))
 
     def _parts_of(self, point: Priced) -> Parts:
         """Seconds by part, matrix kernels with their factors included."""
@@ -140,7 +126,7 @@ class StepCosts:
         line = self._named(table)
         return 0.0 if line is None else min(s / t for s, t in zip(line.seconds, line.grid, strict=True))
 
-    def _named(self, table: str) -> _Line | None:
+    def _named(self, table: str) -> Line | None:
         """The line of "rank", "head", "experts" or "prefill experts"."""
         if table in ("rank", "head"):
             return self._rank if table == "rank" else self._head
@@ -148,16 +134,32 @@ class StepCosts:
         self._expert_s(1, prefill)  # draws the line where there is one
         return self._experts.get(prefill)
 
-    def _hidden_s(self, total: float, tokens: float, prefill: bool) -> float:
-        """With two-batch overlap: what of the exchange runs while the other half of the batch computes."""
-        if not (self._job.two_batch and self._moe):
+    def _routed_s(self, tokens: float, padded: float, prefill: bool) -> float:
+        """Experts of `tokens` tokens of all ranks; the exchange waits for the rank that sends the most.
+
+        `padded`: tokens that it would carry if every rank sent as many as that one.
+        """
+        if not self._moe:
             return 0.0
+        seconds = self._expert_s(tokens, prefill)
+        if padded > tokens:
+            line = self._exchange(prefill)
+            seconds += max(0.0, line.at(padded) - line.at(tokens))
+        return seconds
+
+    def _exchange(self, prefill: bool) -> Line:
         line = self._exchanges.get(prefill)
         if line is None:
             table = self.parts.experts(prefill)
             seconds = tuple(point.parts.get("ep_comm", 0.0) for point in table.points)
-            line = self._exchanges[prefill] = _Line(table.grid, seconds)
-        exchange = line.at(tokens)
+            line = self._exchanges[prefill] = Line(table.grid, seconds)
+        return line
+
+    def _hidden_s(self, total: float, tokens: float, prefill: bool) -> float:
+        """With two-batch overlap: what of the exchange runs while the other half of the batch computes."""
+        if not (self._job.two_batch and self._moe):
+            return 0.0
+        exchange = self._exchange(prefill).at(tokens)
         return min(exchange, total - exchange)
 
     def _attention_line(self, batch: int) -> tuple[float, float]:
@@ -169,40 +171,107 @@ class StepCosts:
             line = self._decode[batch] = (max(0.0, low - slope * self._contexts[0]), slope / batch)
         return line
 
+    def per_batch(self, batch: int) -> int:
+        """Sequences of the fullest of the batches in flight: one without a pipeline, one per stage with it."""
+        return -(-batch // self._stages)
+
     def per_rank(self, batch: int) -> int:
-        """Sequences of the fullest rank (and pipeline micro-batch)."""
+        """Sequences of the fullest rank in the fullest batch."""
         return -(-batch // self._ranks)
 
     def decode(self, batch: int) -> tuple[float, float]:
-        """(a, b): a decode pass of `batch` sequences with K cached tokens takes a + b K seconds per token gained."""
+        """(a, b): until all of `batch` sequences with K cached tokens have gained one: a + b K seconds.
+
+        In a pipeline these are as many batches as there are stages, in flight together.
+        """
         line = self._ab.get(batch)
         if line is None:
-            mine = self.per_rank(batch)
-            fixed, slope = self._attention_line(_rounded(mine))
-            tokens = mine * self._width
-            a = self.fixed_s + self.host_s + self.sequence_s * mine + fixed + self._rank.at(tokens)
-            a += self._head.at(tokens) + self._expert_s(tokens * self._job.attention_dp, False)
-            a -= self._hidden_s(a, tokens * self._job.attention_dp, False)
-            a += self._draft_s(mine)
-            line = self._ab[batch] = (a / self.yields, slope / self._ranks / self.yields)
+            line = self._ab[batch] = self._pass_line(batch) if self._stages == 1 else self._round_line(batch)
         return line
+
+    def _pass_line(self, batch: int) -> tuple[float, float]:
+        """a + b K of one batch's pass."""
+        empty, slope = self._decode_pass(batch)
+        return empty.total_s, slope
+
+    def _round_line(self, batch: int) -> tuple[float, float]:
+        """a + b K of a round of all batches in flight, with the resource that is the busiest at contexts between."""
+        cached = batch * sum(self._contexts) / 2.0
+        share = cached / batch
+        sizes = batches_of(batch, self._stages)
+        full = [(n, self.resources((), size, share * size)) for size, n in sizes.items()]
+        seconds, busiest = cycle_s(full)
+        if busiest < 0:
+            empty = max(sum(self.resources((), size, 0.0)) for size in sizes)
+        else:
+            empty = sum(n * self.resources((), size, 0.0)[busiest] for size, n in sizes.items())
+        return empty, max(0.0, (seconds - empty) / cached)
+
+    def _decode_pass(self, batch: int) -> tuple[PassSeconds, float]:
+        """(seconds of a decode pass of one batch without any cache, seconds per cached token), per token gained."""
+        known = self._passes.get(batch)
+        if known is None:
+            known = self._passes[batch] = self._new_decode_pass(batch)
+        return known
+
+    def _new_decode_pass(self, batch: int) -> tuple[PassSeconds, float]:
+        mine = -(-batch // self._job.attention_dp)
+        fixed, slope = self._attention_line(rounded(mine))
+        tokens, routed, padded = mine * self._width, batch * self._width, mine * self._width * self._job.attention_dp
+        host = self.host_s + self.sequence_s * mine
+        layers = self.fixed_s + fixed + self._rank.at(tokens) + self._routed_s(routed, padded, False)
+        head = self._head.at(tokens)
+        layers -= self._hidden_s(host + layers + head, padded, False)
+        head += self._draft_s(mine, batch)
+        hops = tuple(seconds / self.yields for seconds in self._hops_s(tokens))
+        each = PassSeconds(host / self.yields, layers / self.yields, head / self.yields, hops)
+        return each, slope / self._job.attention_dp / self.yields
+
+    def _hops_s(self, tokens: float) -> tuple[float, ...]:
+        if self._stages == 1:
+            return ()
+        kinds = hops_of(self._job)
+        seconds = {kind: self._hop_line(kind).at(tokens) for kind in set(kinds)}
+        return tuple(seconds[kind] for kind in kinds)
+
+    def _hop_line(self, crosses: bool) -> Line:
+        line = self._hops.get(crosses)
+        if line is None:
+            line = self._hops[crosses] = self._line(self.parts.hop(crosses))
+        return line
+
+    def resources(self, chunks: Sequence[tuple[int, int]], batch: int, cached: float) -> list[float]:
+        """Seconds at each resource of the pipeline (stages.py) of one pass of one batch; `cached`: tokens it holds."""
+        if chunks:
+            each = self._prompt_pass(chunks, batch, cached)
+        else:
+            empty, slope = self._decode_pass(batch)
+            each = empty._replace(layers_s=empty.layers_s + slope * cached)
+        return each.resources(self._layers)
 
     def decode_parts(self, batch: int, cached: float) -> Parts:
         """Seconds by part of a decode pass of `batch` sequences that hold `cached` tokens together; sums to a + b K."""
         a, b = self.decode(batch)
         mine = self.per_rank(batch)
-        fixed, slope = self._attention_line(_rounded(mine))
-        tokens = mine * self._width
+        fixed, slope = self._attention_line(rounded(mine))
+        tokens, routed = mine * self._width, self.per_batch(batch) * self._width
+        padded = tokens * self._job.attention_dp
         parts: Parts = {"attention": fixed + slope * cached / self._ranks, "head": self._head.at(tokens)}
         tables = [(self.parts.rank, tokens)]
         if self._moe:
-            tables.append((self.parts.experts(False), tokens * self._job.attention_dp))
+            tables.append((self.parts.experts(False), routed))
         for table, count in tables:
             for name, seconds in self._nearest(table, count).items():
                 parts[name] = parts.get(name, 0.0) + seconds * self._factors.get(name, 1.0)
         if "ep_comm" in parts:  # what is exposed of it
-            parts["ep_comm"] -= self._hidden_s(sum(parts.values()), tokens * self._job.attention_dp, False)
+            parts["ep_comm"] += self._routed_s(routed, padded, False) - self._routed_s(routed, routed, False)
+            parts["ep_comm"] -= self._hidden_s(sum(parts.values()), padded, False)
+        if self._stages > 1:
+            parts["pp_comm"] = sum(self._hops_s(tokens))
         parts = {name: seconds / self.yields for name, seconds in parts.items()}
+        if self._stages > 1:  # of a batch that comes round sooner than the slowest resource has served the others
+            full = self.per_batch(batch)
+            parts["pp_wait"] = max(0.0, a + b * cached - sum(self.resources((), full, cached * full / batch)))
         parts["host and gaps"] = max(0.0, a + b * cached - sum(parts.values()))
         return parts
 
@@ -212,7 +281,7 @@ class StepCosts:
         tokens = mine * self._width
         tables = [(self.parts.rank, tokens), (self.parts.head, tokens)]
         if self._moe:
-            tables.append((self.parts.experts(False), tokens * self._job.attention_dp))
+            tables.append((self.parts.experts(False), self.per_batch(batch) * self._width))
         floors: Parts = {}
         for table, count in tables:
             point = table.points[max(0, bisect_right(table.grid, count) - 1)]
@@ -231,37 +300,36 @@ class StepCosts:
         before, after = self._parts_of(table.points[low]), self._parts_of(table.points[i])
         return {n: (1 - share) * before.get(n, 0.0) + share * after.get(n, 0.0) for n in {**before, **after}}
 
-    def _draft_s(self, batch: int) -> float:
-        """Drafting one token after the other with one layer and the head."""
+    def _draft_s(self, mine: int, batch: int) -> float:
+        """Drafting one token after the other with one layer and the head: `mine` sequences of each rank."""
         speculation = self._job.speculation
         if speculation is None:
             return 0.0
         layers = self._job.arch.num_layers
-        one = (self._rank.at(batch) + self._expert_s(batch * self._job.attention_dp, False) + self.fixed_s) / layers
-        return speculation.tokens * (one + self._head.at(batch))
+        experts = self._routed_s(batch, mine * self._job.attention_dp, False)
+        one = (self._rank.at(mine) + experts + self.fixed_s) / layers
+        return speculation.tokens * (one + self._head.at(mine))
 
     def mixed(self, chunks: Sequence[tuple[int, int]], batch: int, cached: float) -> float:
         """Seconds of a pass with prompt chunks of (new, already cached) tokens beside `batch` decoding sequences."""
+        return self._prompt_pass(chunks, batch, cached).total_s
+
+    def _prompt_pass(self, chunks: Sequence[tuple[int, int]], batch: int, cached: float) -> PassSeconds:
         total = sum(new for new, _ in chunks)
-        mine = self.per_rank(batch)
-        dp, pp = self._job.attention_dp, self._job.layout.pp
-        largest = max(new for new, _ in chunks)
-        new = max(largest, total / dp) / pp
-        attention_s = sum(self.parts.prefill_attention(new, old) for new, old in chunks) / (min(dp, len(chunks)) * pp)
-        gpu_s = self.fixed_s + self._prefill_factor * attention_s + self._rank.at(new + mine * self._width)
-        gpu_s += self._head.at(mine * self._width + len(chunks))
-        routed = total / pp + mine * self._width * dp
-        gpu_s += self._expert_s(routed, True)
-        gpu_s -= self._hidden_s(gpu_s, routed, True)
+        dp = self._job.attention_dp
+        mine = -(-batch // dp)
+        new = max(max(new for new, _ in chunks), total / dp)
+        attention_s = sum(self.parts.prefill_attention(new, old) for new, old in chunks) / min(dp, len(chunks))
+        tokens = new + mine * self._width
+        gpu_s = self.fixed_s + self._prefill_factor * attention_s + self._rank.at(tokens)
+        head_s = self._head.at(mine * self._width + len(chunks))
+        gpu_s += head_s
+        routed, padded = total + batch * self._width, total + mine * self._width * dp
+        gpu_s += self._routed_s(routed, padded, True)
+        if self._job.two_batch:
+            gpu_s -= self._hidden_s(gpu_s, padded, True)
         if batch:
-            fixed, slope = self._attention_line(_rounded(mine))
-            gpu_s += fixed + slope * cached / self._ranks
-        return max(gpu_s, self.floor_s) + self.host_s + self.sequence_s * mine + self.prefill_s
-
-
-def _rounded(batch: int) -> int:
-    """Batches whose attention is priced: exact up to 32, then about 3 % apart."""
-    if batch <= 32:
-        return batch
-    step = 1 << (batch.bit_length() - 5)
-    return -(-batch // step) * step
+            fixed, slope = self._attention_line(rounded(mine))
+            gpu_s += fixed + slope * cached / dp
+        host_s = self.host_s + self.sequence_s * mine + self.prefill_s
+        return PassSeconds(host_s, max(gpu_s, self.floor_s) - head_s, head_s, self._hops_s(tokens))

@@ -13,7 +13,7 @@ from functools import cached_property
 
 from moesim.hwmodels.cost import KernelCostModel, Sustained
 from moesim.hwmodels.kernels import Legs
-from moesim.hwmodels.work import Attention, Comm, Gemm, GroupedGemm, Stream, Work, floor_s
+from moesim.hwmodels.work import Attention, Comm, Gemm, Group, GroupedGemm, Stream, Work, floor_s
 from moesim.sim.layers.steps import SegmentBuilder, Step, forward
 from moesim.sim.model.arch import AttentionArch, LayerKind
 from moesim.sim.model.params import EXPERT_FFN, SOFTMAX
@@ -190,6 +190,7 @@ class StepParts:
         )
         self.kinds = Counter(kind for kind in job.arch.layers)
         self._prefill: dict[tuple[int, int], float] = {}
+        self._hops: dict[bool, Table] = {}
 
     def seconds(self, work: Work) -> float:
         """One kernel or transfer alone."""
@@ -231,14 +232,17 @@ class StepParts:
                 point.extend(self.price(router_steps(ctx, kind), count))
         if self.job.adapters is not None:
             point.add("adapters", self.seconds(adapter_work(self.job, tokens)))
-        if self.job.layout.pp > 1:
-            hop = Comm("send", 2.0 * tokens * ctx.arch.hidden, self.job.cluster.group(2, self._stage_gpus))
-            point.add("pp_comm", (self.job.layout.pp - 1) * self.seconds(hop))
         return point
 
-    @property
-    def _stage_gpus(self) -> int:
-        return self.job.layout.gpus // self.job.layout.pp
+    def hop(self, crosses: bool) -> Table:
+        """One hop between pipeline stages by tokens of one tensor group, into another scale-up domain or inside one."""
+        table = self._hops.get(crosses)
+        if table is None:
+            wire = Group(2, 1 if crosses else 2)
+            sends = [Comm("send", 2.0 * tokens * self.job.arch.hidden, wire) for tokens in self.rank.grid]
+            table = Table(self.rank.grid, tuple(Priced({"pp_comm": self.seconds(send)}) for send in sends))
+            self._hops[crosses] = table
+        return table
 
     def experts(self, prefill: bool) -> Table:
         """Experts and their exchange by tokens of the whole replica; exchanges of prefill may run other kernels."""

@@ -16,11 +16,13 @@ from moesim.hwmodels.power_and_money import Price
 from moesim.hwmodels.profile import Profile
 from moesim.sim.layout.layout import BadLayout, Layout, check_layout
 from moesim.sim.layout.pipeline import PAIRABLE
+from moesim.sim.layout.slots import BLOCKS, Placement, placement_of
 from moesim.sim.model.arch import ModelArch
 from moesim.sim.question.lookup import look_up, routing_assumed, routing_of, training_of
 from moesim.sim.question.scenario import Scenario, ScenarioError
 from moesim.sim.question.sections import PRECISIONS, LayoutAsk, TrainAsk
 from moesim.sim.software.stack import Stack, Tuning, release_age, stack_asked
+from moesim.sim.train.unlike import ALIKE, Unlike, unlike_of
 from moesim.traces.routing import Routing
 
 
@@ -38,6 +40,8 @@ class TrainJob:
     precision: str
     recompute: frozenset[str] = frozenset()
     routing: Routing = field(default_factory=Routing)
+    placement: Placement = BLOCKS
+    unlike: Unlike = ALIKE
     capacity_factor: float | None = None
     mtp: bool = True
     lora_rank: int = 0
@@ -233,6 +237,8 @@ def train_job(
         precision=train.precision,
         recompute=recompute_modules(train.recompute),
         routing=routing_of(scenario),
+        placement=placement_of(scenario, arch),
+        unlike=unlike_of(scenario, cluster),
         capacity_factor=train.capacity_factor,
         mtp=train.mtp,
         lora_rank=train.lora.rank if train.lora else 0,

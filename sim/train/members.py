@@ -14,6 +14,7 @@ from math import lcm
 import numpy as np
 import numpy.typing as npt
 
+from moesim.hwmodels.wires import WIRES
 from moesim.hwmodels.work import Comm, ExpertExchange
 from moesim.sim.clock.script import Script
 from moesim.sim.clock.values import Seconds
@@ -24,7 +25,7 @@ from moesim.sim.layout.placement import ExpertLoad
 from moesim.sim.layout.routed_rows import RoutedRows
 from moesim.sim.model.arch import LayerKind
 from moesim.sim.train.prices import StepPrices
-from moesim.sim.train.segments import SegmentFactory
+from moesim.sim.train.segments import SegmentFactory, Variant
 from moesim.traces.rng import stream
 
 Floats = npt.NDArray[np.float64]
@@ -33,16 +34,6 @@ Floats = npt.NDArray[np.float64]
 _STEPS_PER_MEAN, _MOST_MEANS = 8, 5
 _GRID = np.arange(_MOST_MEANS * _STEPS_PER_MEAN + 1) / _STEPS_PER_MEAN
 _LEAST_FACTOR = 0.5  # of a piece's seconds under jitter: a normal draw is cut there
-
-
-@dataclass(frozen=True, slots=True)
-class Unlike:
-    """GPUs that are not alike: `slow_factor` by [rank, groups, members] of their compute time, 1 where a GPU is whole;
-    `jitter_share`: standard deviation of every stretch of compute over its mean."""
-
-    slow_factor: Floats | None = None
-    jitter_share: float = 0.0
-    seed: int = 0
 
 
 def shape_of(prices: StepPrices) -> tuple[int, int]:
@@ -94,46 +85,70 @@ def _at(load: ExpertLoad | None, share: float) -> ExpertLoad | None:
     """The load of a rank that gets this share of the mean rows."""
     if load is None or share == 1.0:
         return load
-    rows = tuple(round(r * share) for r in load.rows)
+    rows = tuple(max(1, round(r * share)) for r in load.rows)  # none at all would be no kernel
     return replace(load, rows=rows, rank_rows=(sum(rows),), imbalance=max(1.0, share))
 
 
 class StageMembers:
     """Seconds of every piece of a slot for all members of its stage, in one step."""
 
-    def __init__(self, prices: StepPrices, rows: RoutedRows | None, unlike: Unlike, tables: RowTables | None) -> None:
-        self.prices, self.unlike, self.tables = prices, unlike, tables
+    def __init__(self, prices: StepPrices, rows: RoutedRows | None, tables: RowTables | None, step: int = 0) -> None:
+        self.prices, self.unlike, self.tables, self.step = prices, prices.job.unlike, tables, step
         self.shape = shape_of(prices)
-        self.expert_rows: dict[int, npt.NDArray[np.int64]] = {}
         self._shares: dict[int, Floats] = {}
-        self._plans: dict[object, list[tuple[int, int, Floats]]] = {}
-        for place in rows.layers if rows is not None else ():
-            drawn = rows.layer(place)  # type: ignore[union-attr]  # the loop is empty without rows
-            self._shares[place] = drawn.rows / drawn.rows.mean()
-            self.expert_rows[place] = drawn.expert_rows
+        self._plans: dict[object, list[tuple[int, bool, int, Floats]]] = {}
+        if rows is not None:
+            for place in rows.layers:
+                drawn = rows.layer(place).rows
+                self._shares[place] = drawn / drawn.mean()
+        self.slow = self._of_gpus(self.unlike.slow_gpus, 1.0 / self.unlike.speed_factor)
+        self._bad_links = [
+            (self._of_gpus((bad.gpu,), bad.left_share), bad.wire, bad.from_s) for bad in self.unlike.links
+        ]
+
+    def _of_gpus(self, gpus: Sequence[int], value: float) -> dict[int, Floats]:
+        """By pipeline rank that holds one of them: `value` at these GPUs, 1 elsewhere."""
+        stage = self.shape[0] * self.shape[1]
+        found: dict[int, Floats] = {}
+        for gpu in gpus:
+            factors = found.setdefault(gpu // stage, np.ones(self.shape))
+            factors[divmod(gpu % stage, self.shape[1])] = value
+        return found
 
     def apart(self, op: Op) -> bool:
         """True for operations of the compute stream at which members meet."""
-        return isinstance(op.work, ExpertExchange) or (isinstance(op.work, Comm) and self.unlike.slow_factor is not None)
+        return isinstance(op.work, ExpertExchange) or (isinstance(op.work, Comm) and self.unlike.any)
 
-    def seconds(self, rank: int, slot: Slot, script: Script) -> list[Seconds]:
+    def seconds(self, rank: int, slot: Slot, variant: Variant, script: Script, now_s: float) -> list[Seconds]:
         """Seconds of every piece of the slot's script, by its number; numbers where all members are alike."""
         found: list[Seconds] = [piece.seconds for piece in script.pieces]
-        for number, micro_batch, place, table in self._following(slot, script):
+        for number, micro_batch, place, table in self._following(slot, variant, script):
             found[number] = found[number] + self._along(table, place, micro_batch)
-        slow, jitter = self.unlike.slow_factor, self.unlike.jitter_share
-        if slow is None and jitter == 0.0:
-            return found
-        rng = stream(self.unlike.seed, f"jitter.{rank}.{slot}") if jitter else None
-        for number, piece in enumerate(script.pieces):
-            if piece.kind != "compute":
-                continue
-            if slow is not None:
-                found[number] = found[number] * slow[rank]
-            if rng is not None:
-                draw = 1.0 + jitter * rng.standard_normal(self.shape)
-                found[number] = found[number] * np.maximum(_LEAST_FACTOR, draw)
+        if self.unlike.any:
+            self._differ(found, rank, slot, script, now_s)
         return found
+
+    def _differ(self, found: list[Seconds], rank: int, slot: Slot, script: Script, now_s: float) -> None:
+        """Slow GPUs, jitter and bad links, into the seconds of a slot's pieces."""
+        slow, jitter = self.slow.get(rank), self.unlike.jitter_share
+        rng = stream(self.unlike.seed, f"jitter.{self.step}.{rank}.{slot}") if jitter else None
+        for number, piece in enumerate(script.pieces):
+            if piece.kind == "compute":
+                if slow is not None:
+                    found[number] = found[number] * slow
+                if rng is not None:
+                    draw = 1.0 + jitter * rng.standard_normal(self.shape)
+                    found[number] = found[number] * np.maximum(_LEAST_FACTOR, draw)
+            elif piece.kind == "transfer" and self._bad_links:
+                found[number] = self.stretched(found[number], rank, piece.loads, now_s)
+
+    def stretched(self, seconds: Seconds, rank: int, loads: Sequence[tuple[int, float]], now_s: float) -> Seconds:
+        """Seconds of a transfer that fills these shares of its wires, over the wires that are left."""
+        for left, wire, from_s in self._bad_links:
+            share = dict(loads).get(WIRES.index(wire), 0.0)
+            if rank in left and share > 0.0 and now_s >= from_s:
+                seconds = seconds * np.maximum(1.0, share / left[rank])
+        return seconds
 
     def _along(self, table: Floats, place: int, micro_batch: int) -> Floats:
         """What rows change in one piece's seconds, [groups, members]."""
@@ -143,29 +158,30 @@ class StageMembers:
         etp = self.prices.job.layout.etp
         return np.repeat(change, etp, axis=-1).reshape(self.shape) if etp > 1 else change.reshape(self.shape)
 
-    def _following(self, slot: Slot, script: Script) -> list[tuple[int, int, int, Floats]]:
+    def _following(self, slot: Slot, variant: Variant, script: Script) -> list[tuple[int, int, int, Floats]]:
         """(piece, micro-batch, place of its layer, table) of all pieces whose seconds follow rows."""
-        if not self._shares or self.tables is None:
+        if self.tables is None:
             return []
         key = (id(script), slot.stage, slot.stage_b)
         plan = self._plans.get(key)
         if plan is None:
-            plan = self._plans[key] = self._sum_tables(slot, script)
+            plan = self._plans[key] = self._sum_tables(self.tables, slot, variant, script)
         return [(n, slot.micro_batch_b if back else slot.micro_batch, place, t) for n, back, place, t in plan]
 
-    def _sum_tables(self, slot: Slot, script: Script) -> list[tuple[int, bool, int, Floats]]:
+    def _sum_tables(
+        self, tables: RowTables, slot: Slot, variant: Variant, script: Script
+    ) -> list[tuple[int, bool, int, Floats]]:
         """The tables of a script's pieces: those of their operations together."""
         parts = self._parts(slot)
-        numbers = _numbers_in_block(self.prices.segment(slot).ops)
+        numbers = _numbers_in_block(self.prices.segment(slot, variant).ops)
         slowdown = self.prices.rules(slot.phase).slowdown
         summed = []
         for number, piece in enumerate(script.pieces):
             if not piece.ops or piece.layer not in parts:
                 continue
             phase, back, place = parts[piece.layer]
-            tables = self.tables.of(phase, place)  # type: ignore[union-attr]  # asked for where there are tables
-            factor = slowdown.get(piece.stream, 1.0)
-            own = [tables[numbers[op]] * factor for op in piece.ops if numbers[op] in tables]
+            table, factor = tables.of(phase, place), slowdown.get(piece.stream, 1.0)
+            own = [table[numbers[op]] * factor for op in piece.ops if numbers[op] in table]
             if own:
                 summed.append((number, back, place, np.sum(own, axis=0)))
         return summed
@@ -202,3 +218,14 @@ def _numbers_in_block(ops: Sequence[Op]) -> list[int]:
         numbers.append(counts.get(op.block, 0))
         counts[op.block] = numbers[-1] + 1
     return numbers
+
+
+def stage_members(prices: StepPrices, step: int = 0) -> StageMembers | None:
+    """What sets the GPUs of stages apart in this step; None where they are all alike and one stands for all."""
+    if not prices.varies and not prices.job.unlike.any:
+        return None
+    if not prices.varies:
+        return StageMembers(prices, None, None, step)
+    if prices.row_tables is None:
+        prices.row_tables = RowTables(prices)
+    return StageMembers(prices, prices.routed(step), prices.row_tables, step)

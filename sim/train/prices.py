@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
+from functools import cached_property
+from typing import TYPE_CHECKING
 
 from moesim.hwmodels.cluster import Cluster
 from moesim.hwmodels.collectives import FabricFit
@@ -16,14 +19,33 @@ from moesim.sim.layers.graph import Op, Segment
 from moesim.sim.layout.layout import Layout, plan_chunks
 from moesim.sim.layout.pipeline import Slot
 from moesim.sim.layout.placement import ExpertLoad, expert_loads
+from moesim.sim.layout.routed_rows import LayerRows, MicroBatches, RoutedRows, routed_rows
 from moesim.sim.software.stack import Stack, Tuning
 from moesim.sim.train.job import TrainJob
 from moesim.sim.train.scripts import Rules, compile_script, segment_wires, wires_of
 from moesim.sim.train.segment_time import SegmentTime, beside_slowdown, merge, price, sms_share
 from moesim.sim.train.segments import PLAIN, SegmentFactory, Variant
+from moesim.traces.routing import Routing
+
+if TYPE_CHECKING:
+    from moesim.sim.train.members import RowTables
 
 _Key = tuple[object, ...]
 Apart = Callable[[Op], bool]
+
+
+def uneven(routing: Routing) -> bool:
+    """True where ranks get different rows, in expectation or by the draw."""
+    return routing.drawn or not routing.even
+
+
+def peak_load(load: ExpertLoad, drawn: LayerRows) -> ExpertLoad:
+    """A balanced load scaled to the busiest rank of all micro-batches."""
+    busiest = float(drawn.rows.max() / drawn.rows.mean())
+    rows = tuple(round(r * busiest) for r in load.rows)
+    return replace(
+        load, rows=rows, rank_rows=(sum(rows),), imbalance=drawn.imbalance, dropped_share=drawn.dropped_share
+    )
 
 
 def barrier_of(op: Op, layout: Layout) -> int:
@@ -73,15 +95,48 @@ class StepPrices:
         )
         self.chunks = plan_chunks(job.arch, job.layout, job.mtp)
         tokens = max(1, job.micro_batch * job.seq_len // job.layout.cp)
-        each = max(1, tokens // job.layout.dispatch_split)  # that one GPU sends to experts
-        self.loads: Sequence[ExpertLoad | None] = expert_loads(
-            job.arch, job.layout, job.cluster, job.routing, each, job.capacity_factor
-        )
-        self.factory = SegmentFactory(job, tuning, self.loads)
+        self._tokens_each = max(1, tokens // job.layout.dispatch_split)  # that one GPU sends to experts
+        even = job.arch.moe is None or job.arch.moe.router == "expert_choice" or not uneven(job.routing)
+        self.varies = not even and job.layout.ep > 1  # ranks of a stage get rows of their own
+        self.balanced = self._loads(Routing())
+        expected = self.balanced if even or self.varies else self._loads(job.routing)
+        self.factory = SegmentFactory(job, tuning, expected)
+        self._expected = expected
+        self._routed: dict[int, RoutedRows] = {}
+        self.row_tables: RowTables | None = None
         self.gap_s = tuning.get("kernel_gap_s", job.stack.constants_of)  # between two kernels of one stream
         self._signatures = [self.factory.signature(c) for c in self.chunks]
         self._segments: dict[_Key, Segment] = {}
         self.times: dict[_Key, SegmentTime] = {}  # by phase, contents and variant; grows as slots are asked for
+
+    def _loads(self, routing: Routing) -> Sequence[ExpertLoad | None]:
+        job = self.job
+        return expert_loads(job.arch, job.layout, job.cluster, routing, self._tokens_each, job.capacity_factor)
+
+    def routed(self, step: int = 0) -> RoutedRows:
+        """Rows that routing sends to every rank of every micro-batch of a step."""
+        job = self.job
+        if step not in self._routed:
+            batch = MicroBatches(
+                tokens_per_rank=self._tokens_each,
+                sequences_per_rank=job.micro_batch / (job.layout.cp * job.layout.dispatch_split),
+                count=job.micro_batches,
+                groups=job.layout.edp,
+                capacity_factor=job.capacity_factor,
+            )
+            self._routed = {step: routed_rows(job.arch, job.layout, job.routing, job.placement, batch, step)}
+        return self._routed[step]
+
+    @cached_property
+    def loads(self) -> Sequence[ExpertLoad | None]:
+        """What memory must hold: the rows of the busiest rank in any micro-batch of the first step, by layer."""
+        if not self.varies:
+            return self._expected
+        rows = self.routed()
+        return [
+            load if load is None or place not in rows.layers else peak_load(load, rows.layer(place))
+            for place, load in enumerate(self.balanced)
+        ]
 
     def _key(self, slot: Slot, variant: Variant) -> _Key:
         key: _Key = (slot.phase, self._signatures[slot.stage], variant)

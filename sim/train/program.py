@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from math import inf
 
+from moesim.hwmodels.cluster import Cluster
 from moesim.hwmodels.wires import WIRES, Wire, wire_seconds
 from moesim.hwmodels.work import Comm
 from moesim.sim.clock.plan import Hold, Lane, Plan, Send
 from moesim.sim.clock.plan import Slot as Ran
 from moesim.sim.clock.script import Piece, Script
+from moesim.sim.clock.values import Seconds
+from moesim.sim.layers.graph import Op
 from moesim.sim.layout.pipeline import Slot, orders
-from moesim.sim.train.members import Members
+from moesim.sim.train.members import StageMembers
 from moesim.sim.train.prices import StepPrices
 from moesim.sim.train.scripts import shared_wires, wires_of
 from moesim.sim.train.segment_time import SegmentTime, add_tail
@@ -28,10 +33,10 @@ class StepProgram:
     plan: Plan
     slots: dict[int, Slot]
     variants: dict[int, Variant]
-    members: Members | None = None  # where the ranks of a stage differ
+    members: StageMembers | None = None  # where the ranks of a stage differ
 
 
-def step_program(prices: StepPrices, exact: bool = False, members: Members | None = None) -> StepProgram:
+def step_program(prices: StepPrices, exact: bool = False, members: StageMembers | None = None) -> StepProgram:
     """The step of these prices: one item per slot on every rank's compute lane, transfers between slots, hosts.
 
     exact: every operation is a piece of its own. members: what sets the ranks of a stage apart.
@@ -42,7 +47,7 @@ def step_program(prices: StepPrices, exact: bool = False, members: Members | Non
 class _Builder:
     """Turns slot orders into a plan: dependencies along the pipeline, variants for gathers and reductions."""
 
-    def __init__(self, prices: StepPrices, exact: bool, members: Members | None) -> None:
+    def __init__(self, prices: StepPrices, exact: bool, members: StageMembers | None) -> None:
         self.prices, self.exact, self.members = prices, exact, members
         job = self.job = prices.job
         self.plan = Plan()
@@ -98,8 +103,8 @@ class _Builder:
         previous_host: dict[int, int] = {}
         for rank, slot, variant in asked:
             script = self._script(slot, variant, shared)
-            seconds = self.members.seconds(rank, slot, script) if self.members else None
-            item = self.plan.add(Lane(rank, "compute"), _label(slot), Ran(script, seconds), "bubble")
+            ran = Ran(script, self._seconds(rank, slot, variant, script))
+            item = self.plan.add(Lane(rank, "compute"), _label(slot), ran, "bubble")
             self.slots[item], self.variants[item] = slot, variant
             ends: tuple[int, ...] = (item,)
             if host is not None:
@@ -158,7 +163,8 @@ class _Builder:
             if self.exact:
                 script = self.prices.script(slot, variant, lambda op: True)
             elif self.members is not None:
-                script = self.prices.script(slot, variant, self.members.apart, members=True)
+                own = shared | shared_wires(self.prices.segment(slot, variant), cluster)
+                script = self.prices.script(slot, variant, partial(_meets, self.members, own, cluster), members=True)
             elif inside & shared or variant.reduce or variant.gather:
                 own = shared | shared_wires(self.prices.segment(slot, variant), cluster)
                 script = self.prices.script(slot, variant, lambda op: bool(own & wires_of(op, cluster).keys()))
@@ -166,6 +172,12 @@ class _Builder:
                 script = _folded(self.prices.segment(slot, variant).name, self.prices.segment_time(slot, variant))
             self._scripts[key] = script
         return script
+
+    def _seconds(
+        self, rank: int, slot: Slot, variant: Variant, script: Script
+    ) -> Callable[[float], Sequence[Seconds]] | None:
+        """How the pieces of a slot take their time where members differ."""
+        return None if self.members is None else partial(self.members.seconds, rank, slot, variant, script)
 
     def _host(self, asked: list[tuple[int, Slot, Variant]]) -> dict[object, float] | None:
         """The CPU's seconds to issue every kind of slot, where one of them takes longer than the slot itself."""
@@ -220,7 +232,19 @@ class _Builder:
         """The transfer from one pipeline rank to another, over the sender's and the receiver's wire."""
         host, seconds, shares = self.prices.send(self.job.layout.hop_crosses(self.job.cluster, a, b))
         loads = tuple((_link(rank, wire), share) for wire, share in shares.items() for rank in (a, b))
-        return Send(seconds, loads, before_s=host)
+        if self.members is None or not self.members.unlike.links:
+            return Send(seconds, loads, before_s=host)
+        own, members = [(WIRES.index(wire), share) for wire, share in shares.items()], self.members
+
+        def slower(now_s: float) -> Seconds:
+            return members.stretched(members.stretched(seconds, a, own, now_s), b, own, now_s)
+
+        return Send(slower, loads, before_s=host)
+
+
+def _meets(members: StageMembers, wires: frozenset[Wire], cluster: Cluster, op: Op) -> bool:
+    """True for operations at which members meet, or which may meet other transfers."""
+    return members.apart(op) or bool(wires & wires_of(op, cluster).keys())
 
 
 def _made(slot: Slot) -> list[tuple[str, int, int]]:

@@ -15,6 +15,7 @@ from moesim.sim.clock.walker import Walked, Walker
 from moesim.sim.layers.graph import Segment
 from moesim.sim.layout.pipeline import Slot
 from moesim.sim.train.job import Correction
+from moesim.sim.train.members import stage_members
 from moesim.sim.train.memory import layer_bytes, rank_params
 from moesim.sim.train.prices import StepPrices
 from moesim.sim.train.program import StepProgram, step_program
@@ -31,15 +32,18 @@ class StepResult:
     slots: dict[int, Slot]
 
 
-def simulate_step(prices: StepPrices, events: bool = True, exact: bool = False) -> StepResult:
-    """Run the step on its clock.
+def simulate_step(prices: StepPrices, events: bool = True, exact: bool = False, number: int = 0) -> StepResult:
+    """Run step `number` of a run on its clock; steps differ where routing, placement or jitter are drawn.
 
     events: SimPy's clock; off, a bare heap that gives the same bits faster, for planners and fits.
     exact: every operation is a piece of its own, instead of joining those that nothing can come between.
     """
-    step = step_program(prices, exact)
+    members = stage_members(prices, number)
+    step = step_program(prices, exact, members)
     clock = SimpyClock() if events else HeapClock()
-    ran = Walker(step.plan, clock, prices.job.layout.pp, len(WIRES), record=exact).run()
+    width, slow = (members.shape[1], members.slow) if members is not None else (1, {})
+    late = {rank: factors > 1.0 for rank, factors in slow.items()}
+    ran = Walker(step.plan, clock, prices.job.layout.pp, len(WIRES), width, late, record=exact).run()
     return _booked(prices, step, ran)
 
 
