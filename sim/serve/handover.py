@@ -2,7 +2,7 @@
 
 A transfer alone takes its closed form. It fills a share of the ports that it goes through; while the shares at a port
 sum to more than one, transfers are slowed, max-min fair. Rates are solved again only when a transfer starts or ends,
-and only for those that full ports connect it with.
+and only for those that full ports connect it with; transfers between the same two workers are one lane of that net.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ from heapq import heappop, heappush
 from moesim.hwmodels.cluster import Cluster, link_bytes_per_s
 
 _TOGETHER = 1e-12  # transfers that end within that share of the time end together
+_ROUNDED = 1e-9  # a transfer is not late that is so by less than that share of its time
 Port = tuple[str, str, int]  # wire ("nic" or "scale-up"), direction ("out" or "in"), worker of that side's pool
 
 
@@ -34,18 +35,25 @@ class Side:
 
 
 @dataclass(slots=True)
-class Flow:
-    """A transfer under way."""
+class Lane:
+    """Transfers from one worker to another: all have the same rate at any time, so that one number counts for all."""
 
-    request: int
+    number: int
     receiver: int
-    left_s: float  # of its seconds alone
-    shares: Mapping[Port, float]  # of each port, that it fills when alone
-    start_s: float
-    alone_s: float
-    at_s: float  # `left_s` is of this time
-    rate_share: float = 1.0  # of its rate alone
+    token_s: float  # seconds per token alone
+    shares: Mapping[Port, float]  # of each port, that one of them fills alone
+    done_s: float = 0.0  # of seconds alone, that each transfer has come on so far; the next one begins there
+    at_s: float = 0.0  # `done_s` is of this time
+    rate_share: float = 1.0  # of the rate alone
     version: int = 0
+    ends: list[tuple[float, int, float, float]] = field(
+        default_factory=list
+    )  # (done_s at its end, request, start, alone)
+
+    def move(self, time_s: float) -> None:
+        """Up to a time."""
+        self.done_s += self.rate_share * (time_s - self.at_s)
+        self.at_s = time_s
 
 
 def fair_rates(flows: Sequence[Mapping[Port, float]], room: Mapping[Port, float]) -> list[float]:
@@ -84,22 +92,26 @@ class HandOver:
     count: int = 0
     port_busy_s: dict[Port, float] = field(default_factory=dict)  # of what a port can carry: seconds at full rate
     coming: dict[int, int] = field(default_factory=dict)  # caches on their way by decode worker
-    _ports: dict[Port, dict[int, Flow]] = field(default_factory=dict)
-    _sums: dict[Port, float] = field(default_factory=dict)
-    _ends: list[tuple[float, int, int]] = field(default_factory=list)  # (when, request, version)
-    _flows: dict[int, Flow] = field(default_factory=dict)
+    _lanes: dict[tuple[int, int], Lane] = field(default_factory=dict)
+    _ports: dict[Port, dict[int, Lane]] = field(default_factory=dict)  # lanes under way by number
+    _sums: dict[Port, float] = field(default_factory=dict)  # of the shares of all transfers under way
+    _next: list[tuple[float, int, int, Lane]] = field(default_factory=list)  # (when, lane, version): its next end
     _open: dict[Port, None] = field(default_factory=dict)  # full ports where something changed at `_changed_s`
     _changed_s: float = 0.0
-    _wires: dict[tuple[int, int], tuple[float, dict[Port, float]]] = field(default_factory=dict)
 
-    def wire(self, sender: int, receiver: int) -> tuple[float, dict[Port, float]]:
+    def wire(self, sender: int, receiver: int) -> tuple[float, Mapping[Port, float]]:
         """(seconds per token alone, share of each port filled meanwhile) from a prefill to a decode worker."""
-        known = self._wires.get((sender, receiver))
-        if known is None:
-            known = self._wires[sender, receiver] = self._new_wire(sender, receiver)
-        return known
+        lane = self._lane(sender, receiver)
+        return lane.token_s, lane.shares
 
-    def _new_wire(self, sender: int, receiver: int) -> tuple[float, dict[Port, float]]:
+    def _lane(self, sender: int, receiver: int) -> Lane:
+        lane = self._lanes.get((sender, receiver))
+        if lane is None:
+            token_s, shares = self._wire(sender, receiver)
+            lane = self._lanes[sender, receiver] = Lane(len(self._lanes), receiver, token_s, shares)
+        return lane
+
+    def _wire(self, sender: int, receiver: int) -> tuple[float, dict[Port, float]]:
         domain = self.senders.domain_of(sender, self.cluster)
         inside = domain is not None and domain == self.receivers.domain_of(receiver, self.cluster)
         by_link = inside or self.cluster.nic_bytes_per_s <= 0.0
@@ -119,12 +131,11 @@ class HandOver:
     def next_s(self) -> float:
         """When the next transfer ends, if no other starts before; infinite when none is under way."""
         self._solve()
-        while self._ends:
-            time_s, request, version = self._ends[0]
-            flow = self._flows.get(request)
-            if flow is not None and flow.version == version:
+        while self._next:
+            time_s, _, version, lane = self._next[0]
+            if version == lane.version:
                 return time_s
-            heappop(self._ends)
+            heappop(self._next)
         return float("inf")
 
     def promise(self, receiver: int) -> None:
@@ -133,40 +144,55 @@ class HandOver:
 
     def start(self, request: int, sender: int, receiver: int, tokens: int, time_s: float) -> None:
         """The first byte leaves; a decode worker was promised it."""
-        token_s, shares = self.wire(sender, receiver)
-        alone_s = token_s * tokens
-        flow = Flow(request, receiver, alone_s, shares, time_s, alone_s, time_s)
-        self._flows[request] = flow
-        for port, share in shares.items():
-            self._ports.setdefault(port, {})[request] = flow
+        lane = self._lane(sender, receiver)
+        alone_s = lane.token_s * tokens
+        if lane.ends:
+            lane.move(time_s)
+        else:
+            lane.done_s, lane.at_s, lane.rate_share = 0.0, time_s, 1.0
+        heappush(lane.ends, (lane.done_s + alone_s, request, time_s, alone_s))
+        for port, share in lane.shares.items():
+            self._ports.setdefault(port, {})[lane.number] = lane
             self._sums[port] = self._sums.get(port, 0.0) + share
             self.port_busy_s[port] = self.port_busy_s.get(port, 0.0) + share * alone_s
-        heappush(self._ends, (time_s + alone_s, request, flow.version))
-        self._changed(self._full(shares), time_s)
+        self._schedule(lane)
+        self._changed(self._full(lane.shares), time_s)
 
     def finish(self) -> tuple[float, list[tuple[int, int]]]:
         """(when, [(request, decode worker)]) of the transfers that end next, together."""
         time_s = self.next_s
         ended = []
-        while self._ends and self._ends[0][0] <= time_s * (1.0 + _TOGETHER):
-            _, request, version = heappop(self._ends)
-            flow = self._flows.get(request)
-            if flow is not None and flow.version == version:
-                self._end(request, flow, time_s)
-                ended.append((request, flow.receiver))
+        while self._next and self._next[0][0] <= time_s * (1.0 + _TOGETHER):
+            _, _, version, lane = heappop(self._next)
+            if version == lane.version:
+                ended += [(request, lane.receiver) for request in self._end(lane, time_s)]
         return time_s, ended
 
-    def _end(self, request: int, flow: Flow, time_s: float) -> None:
-        del self._flows[request]
-        self._changed(self._full(flow.shares), time_s)
-        for port, share in flow.shares.items():
-            del self._ports[port][request]
-            self._sums[port] = self._sums[port] - share if self._ports[port] else 0.0
-        self.coming[flow.receiver] -= 1
-        if flow.version:  # it did not run at full speed all the time
-            self.late_s += max(0.0, time_s - flow.start_s - flow.alone_s)
-        self.taken_s += time_s - flow.start_s + self.fixed_s
-        self.count += 1
+    def _end(self, lane: Lane, time_s: float) -> list[int]:
+        """Those of a lane that have come to their ends; never asked of the residue that rounding leaves."""
+        full, requests = self._full(lane.shares), []
+        lane.done_s, lane.at_s = lane.ends[0][0], time_s
+        while lane.ends and lane.ends[0][0] <= lane.done_s * (1.0 + _TOGETHER):
+            _, request, start_s, alone_s = heappop(lane.ends)
+            requests.append(request)
+            self.late_s += late_s if (late_s := time_s - start_s - alone_s) > alone_s * _ROUNDED else 0.0
+            self.taken_s += time_s - start_s + self.fixed_s
+        self.count += len(requests)
+        self.coming[lane.receiver] -= len(requests)
+        for port, share in lane.shares.items():
+            if not lane.ends:
+                del self._ports[port][lane.number]
+            self._sums[port] = self._sums[port] - share * len(requests) if self._ports[port] else 0.0
+        self._schedule(lane)
+        self._changed(full, time_s)
+        return requests
+
+    def _schedule(self, lane: Lane) -> None:
+        """What was known about its next end no longer holds."""
+        lane.version += 1
+        if lane.ends:
+            due_s = lane.at_s + max(0.0, lane.ends[0][0] - lane.done_s) / lane.rate_share
+            heappush(self._next, (due_s, lane.number, lane.version, lane))
 
     def account(self, span_s: float) -> dict[str, float | str]:
         """Of a finished run: means over its transfers, and how busy the busiest NIC port of a worker was."""
@@ -193,34 +219,28 @@ class HandOver:
         self._open.update(dict.fromkeys(ports))
 
     def _solve(self) -> None:
-        """Rates of all transfers that ports with a change connect."""
+        """Rates of all lanes that ports with a change connect."""
         if not self._open:
             return
-        flows = self._connected(list(self._open))
+        lanes = self._connected(list(self._open))
         self._open.clear()
-        full = {port: 1.0 for flow in flows for port in flow.shares if self._sums[port] > 1.0 + 1e-12}
-        if len(full) == 1:  # all of them go through it
-            port = next(iter(full))
-            rates = [1.0 / self._sums[port] if port in flow.shares else 1.0 for flow in flows]
-        else:
-            rates = fair_rates([flow.shares for flow in flows], full)
-        time_s = self._changed_s
-        for flow, rate in zip(flows, rates, strict=True):
-            if rate != flow.rate_share:
-                flow.left_s = max(0.0, flow.left_s - flow.rate_share * (time_s - flow.at_s))
-                flow.at_s, flow.rate_share, flow.version = time_s, rate, flow.version + 1
-                heappush(self._ends, (time_s + flow.left_s / rate, flow.request, flow.version))
+        full = {port: 1.0 for lane in lanes for port in self._full(lane.shares)}
+        loads = [{port: share * len(lane.ends) for port, share in lane.shares.items()} for lane in lanes]
+        for lane, rate in zip(lanes, fair_rates(loads, full), strict=True):
+            if rate != lane.rate_share:
+                lane.move(self._changed_s)
+                lane.rate_share = rate
+                self._schedule(lane)
 
-    def _connected(self, ports: list[Port]) -> list[Flow]:
-        """Transfers at these ports, those at other full ports of theirs, and so on."""
-        found: dict[int, Flow] = {}
+    def _connected(self, ports: list[Port]) -> list[Lane]:
+        """Lanes through these ports, those through other full ports of theirs, and so on."""
+        found: dict[int, Lane] = {}
         seen, ahead = set(ports), list(ports)
         while ahead:
-            for request, flow in self._ports[ahead.pop()].items():
-                if request not in found:
-                    found[request] = flow
-                    for port in flow.shares:
-                        if port not in seen and self._sums[port] > 1.0 + 1e-12:
-                            seen.add(port)
-                            ahead.append(port)
+            for number, lane in self._ports[ahead.pop()].items():
+                if number not in found:
+                    found[number] = lane
+                    new = [port for port in self._full(lane.shares) if port not in seen]
+                    seen.update(new)
+                    ahead += new
         return list(found.values())
