@@ -3,16 +3,14 @@
 from __future__ import annotations
 
 from moesim.sim.clock.script import Piece
-from moesim.sim.clock.values import Seconds, latest, mean
-
-_SAME = 1.0 + 1e-9  # longer than alone, beyond rounding
+from moesim.sim.clock.values import When, latest, mean
 
 
 class Books:
     """Seconds by category and by source of every rank, the members' mean; `free`: booked up to here."""
 
     def __init__(self, ranks: int) -> None:
-        self.free: list[Seconds] = [0.0] * ranks
+        self.free: list[When] = [0.0] * ranks
         self.spent: list[dict[str, float]] = [{} for _ in range(ranks)]
         self.sources: list[dict[str, float]] = [{} for _ in range(ranks)]
         self._met: list[dict[str, float]] = [{} for _ in range(ranks)]
@@ -23,9 +21,11 @@ class Books:
             met = self._met[rank]
             met[why] = met.get(why, 0.0) + waited_s
 
-    def wait(self, rank: int, until: Seconds, shares: tuple[tuple[str, float], ...]) -> None:
+    def wait(self, rank: int, until: When, shares: tuple[tuple[str, float], ...]) -> None:
         """Book the idle time up to `until` by these shares; of a wait for a transfer, first what its members waited."""
         free = self.free[rank]
+        if until is free:
+            return
         gap = mean(until) - mean(free)
         if gap > 0.0:
             spent = self.spent[rank]
@@ -45,13 +45,13 @@ class Books:
         met.clear()
         return booked
 
-    def spend(self, rank: int, piece: Piece, busy_s: float, alone_s: float) -> None:
-        """Book a piece of the compute stream: its own categories, and what transfers beside it took from it."""
+    def spend(self, rank: int, piece: Piece, busy_s: float, late_s: float) -> None:
+        """Book a piece of the compute stream: its own categories, and by how much transfers beside it made it late."""
         spent, sources = self.spent[rank], self.sources[rank]
-        if busy_s > alone_s * _SAME and piece.kind == "compute":
-            spent["overlap"] = spent.get("overlap", 0.0) + busy_s - alone_s
-            busy_s = alone_s
-        total = sum(seconds for _, seconds in piece.spent)
+        if late_s > 0.0 and piece.kind == "compute":
+            spent["overlap"] = spent.get("overlap", 0.0) + late_s
+            busy_s -= late_s
+        total = piece.seconds
         factor = busy_s / total if total > 0.0 else 0.0
         for name, seconds in piece.spent:
             spent[name] = spent.get(name, 0.0) + seconds * factor

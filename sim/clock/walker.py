@@ -21,9 +21,9 @@ from moesim.sim.clock.events import Clock
 from moesim.sim.clock.network import Flow, Loads, Network
 from moesim.sim.clock.plan import Plan, Send, Slot
 from moesim.sim.clock.script import Piece
-from moesim.sim.clock.values import Seconds, gathered, last, latest, mean
+from moesim.sim.clock.values import Moments, When, after, gathered, last, latest, mean
 
-Done = Callable[[Seconds], None]
+Done = Callable[[When, float], None]
 _LEAST_SPEED = 0.2  # of compute beside transfers, however many multiprocessors they ask for (assumed)
 
 
@@ -41,8 +41,8 @@ class _Open:
         self.item, self.script = item, script
         self.seconds = slot.seconds(now_s) if slot.seconds is not None else None
         self.left = [len(p) for p in script.preds]
-        self.starts: list[Seconds] = [0.0] * len(self.left)
-        self.ends: list[Seconds] = [0.0] * len(self.left)
+        self.starts: list[When] = [0.0] * len(self.left)
+        self.ends: list[When] = [0.0] * len(self.left)
         self.open = len(script.blocking)
 
 
@@ -51,7 +51,7 @@ class _Running:
 
     __slots__ = ("alone_end", "due_s", "left_s", "number", "rate", "since_s", "slot", "version")
 
-    def __init__(self, slot: _Open, number: int, alone_end: Seconds) -> None:
+    def __init__(self, slot: _Open, number: int, alone_end: When) -> None:
         self.slot, self.number, self.alone_end = slot, number, alone_end
         self.left_s = self.rate = self.since_s = self.due_s = 0.0
         self.version = 0
@@ -99,9 +99,9 @@ class Walker:
         for followers in plan.pieces.values():
             for item in followers:
                 self._left[item] += 1
-        self._at: list[Seconds] = [0.0] * count  # when an item may start, as far as is known
+        self._at: list[When] = [0.0] * count  # when an item may start, as far as is known
         self._start: list[float] = [-1.0] * count
-        self._end: list[Seconds] = [-1.0] * count
+        self._end: list[When] = [-1.0] * count
         self._held = [0.0] * ranks  # share of the multiprocessors that transfers hold
         self._running: list[_Running | None] = [None] * ranks
         self._record: list[tuple[int, int, float, float]] | None = [] if record else None
@@ -113,7 +113,7 @@ class Walker:
             if left == 0:
                 self._begin(item)
         self._clock.run()
-        undone = [self._plan.labels[i] for i, t in enumerate(self._end) if isinstance(t, float) and t < 0.0]
+        undone = [self._plan.labels[i] for i, t in enumerate(self._end) if last(t) < 0.0]
         if undone:
             raise Deadlock(f"{len(undone)} items never ran, the first: {', '.join(undone[:5])}")
         ends = [last(e) for e in self._end]
@@ -137,27 +137,29 @@ class Walker:
         elif isinstance(item, Send):
             self._send(number, item, rank, at)
         else:
-            end = at + item.seconds
+            end = after(at, item.seconds)
             self._clock.at(last(end), lambda: self._over(number, end))
 
-    def _send(self, number: int, item: Send, rank: int, at: Seconds) -> None:
-        ready = at + item.before_s if item.before_s else at
+    def _send(self, number: int, item: Send, rank: int, at: When) -> None:
+        ready = after(at, item.before_s) if item.before_s else at
 
         def go() -> None:
             self._start[number] = last(ready)
             seconds = item.seconds(last(ready)) if callable(item.seconds) else item.seconds
-            self._fly(item, item.loads, ready + seconds, last(ready), rank, lambda end: self._over(number, end))
+            self._fly(
+                item, item.loads, after(ready, seconds), last(ready), rank, lambda end, _: self._over(number, end)
+            )
 
         if item.before_s:
             self._clock.at(last(ready), go)
         else:
             go()
 
-    def _over(self, number: int, end: Seconds) -> None:
+    def _over(self, number: int, end: When) -> None:
         self._end[number] = end
         self._tell(self._follow[number], end)
 
-    def _tell(self, items: list[int], end: Seconds) -> None:
+    def _tell(self, items: list[int], end: When) -> None:
         for item in items:
             self._at[item] = latest(self._at[item], end)
             self._left[item] -= 1
@@ -166,36 +168,45 @@ class Walker:
 
     # -- pieces -----------------------------------------------------------------------------------------------
 
-    def _piece(self, slot: _Open, number: int, at: Seconds) -> None:
+    def _piece(self, slot: _Open, number: int, at: When) -> None:
         piece = slot.script.pieces[number]
         seconds = piece.seconds if slot.seconds is None else slot.seconds[number]
         slot.starts[number] = at
         rank = self._plan.lane_of[slot.item].rank
         if piece.kind == "compute":
-            self._compute(slot, number, at + seconds, last(at), rank)
+            self._compute(slot, number, after(at, seconds), last(at), rank)
         elif piece.kind == "transfer":
             start = gathered(at, piece.barrier, self._members)
             loads = tuple((rank * self._wires + wire, share) for wire, share in piece.loads)
             slot.starts[number] = start
             if start is not at:
                 self.books.meet(rank, self._whose_fault(rank, at), mean(start) - mean(at))
-            self._fly(piece, loads, start + seconds, last(start), rank, lambda end: self._done(slot, number, end))
+            self._fly(
+                piece,
+                loads,
+                after(start, seconds),
+                last(start),
+                rank,
+                lambda end, late: self._done(slot, number, end, late),
+            )
         else:
-            end = at + seconds if piece.kind == "delay" else latest(at, self._issued(slot, piece) + seconds)
+            end = after(at, seconds) if piece.kind == "delay" else latest(at, after(self._issued(slot, piece), seconds))
             self._clock.at(last(end), lambda: self._done(slot, number, end))
 
-    def _whose_fault(self, rank: int, at: Seconds) -> str:
+    def _whose_fault(self, rank: int, at: When) -> str:
         """What the others of a group wait for: a slow GPU where the latest member is one, else the busiest rank."""
         slow = self._slow.get(rank)
-        late = slow is not None and bool(slow.flat[int(np.argmax(np.broadcast_to(at, slow.shape)))])
+        late = slow is not None and bool(
+            slow.flat[int(np.argmax(np.broadcast_to(at.array if isinstance(at, Moments) else at, slow.shape)))]
+        )
         return "slow_gpu" if late else "imbalance"
 
-    def _issued(self, slot: _Open, piece: Piece) -> Seconds:
+    def _issued(self, slot: _Open, piece: Piece) -> When:
         """When the CPU could begin to issue the stretch that a host piece ends."""
         begun = slot.starts[piece.since]
         return latest(begun, slot.ends[piece.behind]) if piece.behind >= 0 else begun
 
-    def _compute(self, slot: _Open, number: int, alone_end: Seconds, now_s: float, rank: int) -> None:
+    def _compute(self, slot: _Open, number: int, alone_end: When, now_s: float, rank: int) -> None:
         run = _Running(slot, number, alone_end)
         run.since_s, run.left_s = now_s, last(alone_end) - now_s
         self._running[rank] = run
@@ -219,10 +230,11 @@ class Walker:
         if version != run.version:
             return
         self._running[rank] = None
-        end = run.alone_end if version == 0 else run.alone_end + (run.due_s - last(run.alone_end))
-        self._done(run.slot, run.number, end)
+        late_s = 0.0 if version == 0 else run.due_s - last(run.alone_end)
+        end = run.alone_end if version == 0 else after(run.alone_end, late_s)
+        self._done(run.slot, run.number, end, late_s)
 
-    def _fly(self, what: Send | Piece, loads: Loads, alone_end: Seconds, now_s: float, rank: int, done: Done) -> None:
+    def _fly(self, what: Send | Piece, loads: Loads, alone_end: When, now_s: float, rank: int, done: Done) -> None:
         """Start a transfer; `done` is called with its end, later than alone by what contention cost."""
         sms = what.sms_share
         due = last(alone_end)
@@ -232,7 +244,7 @@ class Walker:
         def landed(end_s: float, shift: bool) -> None:
             if sms > 0.0:
                 self._hold(rank, -sms, end_s)
-            done(alone_end + (end_s - due) if shift else alone_end)
+            done(*((after(alone_end, end_s - due), end_s - due) if shift else (alone_end, 0.0)))
 
         if not loads or due <= now_s:
             self._clock.at(due, lambda: landed(due, False))
@@ -248,12 +260,12 @@ class Walker:
         if run is not None:
             self._pace(run, rank, max(_LEAST_SPEED, 1.0 - self._held[rank]), now_s)
 
-    def _done(self, slot: _Open, number: int, end: Seconds) -> None:
+    def _done(self, slot: _Open, number: int, end: When, late_s: float = 0.0) -> None:
         slot.ends[number] = end
         script, item = slot.script, slot.item
         piece, rank = script.pieces[number], self._plan.lane_of[item].rank
         if piece.stream == "compute":
-            self._book(slot, number, piece, rank, end)
+            self._book(slot, number, piece, rank, end, late_s)
         if self._record is not None:
             self._record.append((item, number, last(slot.starts[number]), last(end)))
         followers = self._plan.pieces.get((item, number))
@@ -278,7 +290,7 @@ class Walker:
 
     def _leave(self, slot: _Open, rank: int) -> None:
         """A slot is over when the last piece of every stream is."""
-        end: Seconds = self.books.free[rank]
+        end: When = self.books.free[rank]
         longest = ""
         for number in slot.script.lasts:
             if last(slot.ends[number]) > last(end):
@@ -290,7 +302,7 @@ class Walker:
 
     # -- books ------------------------------------------------------------------------------------------------
 
-    def _book(self, slot: _Open, number: int, piece: Piece, rank: int, end: Seconds) -> None:
+    def _book(self, slot: _Open, number: int, piece: Piece, rank: int, end: When, late_s: float) -> None:
         """Book a piece of the compute stream: what it waited for, then its own seconds."""
         start = slot.starts[number]
         books = self.books
@@ -303,12 +315,10 @@ class Walker:
             if last(slot.ends[pred]) > until:
                 blocker, until = slot.script.pieces[pred].category, last(slot.ends[pred])
         books.wait(rank, start, ((blocker or piece.category, 1.0),))
-        busy = mean(end) - mean(start)
-        alone = piece.seconds if slot.seconds is None else mean(slot.seconds[number])
-        books.spend(rank, piece, busy, alone)
+        books.spend(rank, piece, mean(end) - mean(start), late_s)
         books.free[rank] = end
 
-    def _waits(self, number: int, rank: int, start: Seconds) -> tuple[tuple[str, float], ...]:
+    def _waits(self, number: int, rank: int, start: When) -> tuple[tuple[str, float], ...]:
         """What an idle rank waited for before a slot: shares of the gap, neighbours first, then their transfers."""
         plan, clock, until = self._plan, last(self.books.free[rank]), last(start)
         if until <= clock:

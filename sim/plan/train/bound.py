@@ -124,12 +124,12 @@ class Cell:
     def _sizes(self) -> Sizes:
         prices, job = self._step_prices, self._step_prices.job
         layers = range(job.arch.num_layers)
-        fullest = fullest_expert_rank(prices.loads, layers)
+        fullest = fullest_expert_rank(prices.balanced, layers)
         params = [prices.factory.dense_and_expert_params(f"L{i}", kind) for i, kind in enumerate(job.arch.layers)]
         modules = job.arch.mtp_layers if job.mtp else 0
         mtp = prices.factory.dense_and_expert_params("mtp0", job.arch.layers[-1]) if modules else (0.0, 0.0)
         return Sizes(
-            activation_bytes=_running(layer_bytes(job, prices.loads, i, fullest) for i in layers),
+            activation_bytes=_running(layer_bytes(job, prices.balanced, i, fullest) for i in layers),
             dense_params=_running(p[0] for p in params),
             expert_params=_running(p[1] for p in params),
             table_params=prices.factory.dense_and_expert_params("head", None)[0],
