@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache
 from math import comb
 
@@ -69,6 +69,14 @@ def _busiest(rows: list[int], ep: int) -> tuple[tuple[int, ...], float]:
     top = max(range(ep), key=lambda i: (totals[i], -i))
     mean = sum(totals) / ep
     return tuple(blocks[top]), (totals[top] / mean if mean else 1.0)
+
+
+def load_at(load: ExpertLoad | None, share: float) -> ExpertLoad | None:
+    """The load of a rank that gets this share of the rows; an expert keeps one: none at all would be no kernel."""
+    if load is None or share == 1.0:
+        return load
+    rows = tuple(max(1, round(r * share)) for r in load.rows)
+    return replace(load, rows=rows, rank_rows=(sum(rows),), imbalance=max(1.0, share))
 
 
 def expert_loads(

@@ -8,7 +8,7 @@ a table per operation over rows; balanced rows give the folded seconds to the la
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from math import lcm
 
 import numpy as np
@@ -21,7 +21,7 @@ from moesim.sim.clock.values import Seconds
 from moesim.sim.layers.graph import Op
 from moesim.sim.layout.layout import Chunk
 from moesim.sim.layout.pipeline import Slot
-from moesim.sim.layout.placement import ExpertLoad
+from moesim.sim.layout.placement import load_at
 from moesim.sim.layout.routed_rows import RoutedRows
 from moesim.sim.model.arch import LayerKind
 from moesim.sim.train.prices import StepPrices
@@ -57,7 +57,7 @@ class RowTables:
         """One factory of segments per point of the grid."""
         loads = self.prices.balanced
         job, tuning = self.prices.job, self.prices.tuning
-        self.factories = [SegmentFactory(job, tuning, [_at(load, s) for load in loads]) for s in _GRID]
+        self.factories = [SegmentFactory(job, tuning, [load_at(load, s) for load in loads]) for s in _GRID]
 
     def of(self, phase: str, place: int) -> dict[int, Floats]:
         """Seconds by operation (its number in its layer) over the grid, balanced seconds taken off."""
@@ -79,14 +79,6 @@ class RowTables:
                 seconds = np.array([cost(work).time_s * op.scale for work in works])
                 table[number] = seconds - seconds[_STEPS_PER_MEAN]
         return table
-
-
-def _at(load: ExpertLoad | None, share: float) -> ExpertLoad | None:
-    """The load of a rank that gets this share of the mean rows."""
-    if load is None or share == 1.0:
-        return load
-    rows = tuple(max(1, round(r * share)) for r in load.rows)  # none at all would be no kernel
-    return replace(load, rows=rows, rank_rows=(sum(rows),), imbalance=max(1.0, share))
 
 
 class StageMembers:

@@ -22,7 +22,7 @@ from moesim.sim.layout.placement import ExpertLoad, expert_loads
 from moesim.sim.layout.routed_rows import LayerRows, MicroBatches, RoutedRows, routed_rows
 from moesim.sim.software.stack import Stack, Tuning
 from moesim.sim.train.job import TrainJob
-from moesim.sim.train.scripts import Rules, compile_script, segment_wires, wires_of
+from moesim.sim.train.scripts import Rules, Wires, compile_script, wires_of
 from moesim.sim.train.segment_time import SegmentTime, beside_slowdown, merge, price, sms_share
 from moesim.sim.train.segments import PLAIN, SegmentFactory, Variant
 from moesim.traces.routing import Routing
@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from moesim.sim.train.members import RowTables
 
 _Key = tuple[object, ...]
-Apart = Callable[[Op], bool]
+Apart = Callable[[int], bool]
 
 
 def uneven(routing: Routing) -> bool:
@@ -107,6 +107,8 @@ class StepPrices:
         self.gap_s = tuning.get("kernel_gap_s", job.stack.constants_of)  # between two kernels of one stream
         self._signatures = [self.factory.signature(c) for c in self.chunks]
         self._segments: dict[_Key, Segment] = {}
+        self._op_wires: dict[_Key, Sequence[Wires]] = {}
+        self._compute: dict[_Key, float] = {}
         self.times: dict[_Key, SegmentTime] = {}  # by phase, contents and variant; grows as slots are asked for
 
     def _loads(self, routing: Routing) -> Sequence[ExpertLoad | None]:
@@ -115,17 +117,26 @@ class StepPrices:
 
     def routed(self, step: int = 0) -> RoutedRows:
         """Rows that routing sends to every rank of every micro-batch of a step."""
-        job = self.job
         if step not in self._routed:
-            batch = MicroBatches(
-                tokens_per_rank=self._tokens_each,
-                sequences_per_rank=job.micro_batch / (job.layout.cp * job.layout.dispatch_split),
-                count=job.micro_batches,
-                groups=job.layout.edp,
-                capacity_factor=job.capacity_factor,
-            )
-            self._routed = {step: routed_rows(job.arch, job.layout, job.routing, job.placement, batch, step)}
+            self._routed = {step: self._draw(self.job.micro_batches, self.job.layout.edp, step)}
         return self._routed[step]
+
+    def _draw(self, micro_batches: int, groups: int, step: int) -> RoutedRows:
+        job = self.job
+        batch = MicroBatches(
+            tokens_per_rank=self._tokens_each,
+            sequences_per_rank=job.micro_batch / (job.layout.cp * job.layout.dispatch_split),
+            count=micro_batches,
+            groups=groups,
+            capacity_factor=job.capacity_factor,
+        )
+        return routed_rows(job.arch, job.layout, job.routing, job.placement, batch, step)
+
+    def expected_busiest(self, sampled: int) -> float:
+        """Rows of the busiest rank over the mean, as so many drawn micro-batches of a few layers have them."""
+        rows = self._draw(sampled, 1, 0)
+        places = rows.layers[:: max(1, len(rows.layers) // 4)]
+        return sum(rows.layer(place).imbalance for place in places) / len(places)
 
     @cached_property
     def loads(self) -> Sequence[ExpertLoad | None]:
@@ -172,8 +183,18 @@ class StepPrices:
         )
 
     def script(self, slot: Slot, variant: Variant, apart: Apart, members: bool = False) -> Script:
-        """The pieces of one slot; `apart`: which operations of its compute stream may meet others."""
-        return compile_script(self.segment(slot, variant), self.rules(slot.phase, members), apart)
+        """The pieces of one slot; `apart`: which operations of its compute stream may meet others, by number."""
+        rules = self.rules(slot.phase, members)
+        return compile_script(self.segment(slot, variant), rules, self.op_wires(slot, variant), apart)
+
+    def op_wires(self, slot: Slot, variant: Variant) -> Sequence[Wires]:
+        """Seconds at full rate on wires of every operation of a slot."""
+        key = self._key(slot, variant)
+        wires = self._op_wires.get(key)
+        if wires is None:
+            cluster = self.job.cluster
+            wires = self._op_wires[key] = [wires_of(op, cluster) for op in self.segment(slot, variant).ops]
+        return wires
 
     def segment_time(self, slot: Slot, variant: Variant = PLAIN) -> SegmentTime:
         """A slot alone on its rank."""
@@ -181,24 +202,30 @@ class StepPrices:
         time = self.times.get(key)
         if time is None:
             segment = self.segment(slot, variant)
-            script = compile_script(segment, self.rules(slot.phase))
+            script = compile_script(segment, self.rules(slot.phase), self.op_wires(slot, variant))
             time = self.times[key] = price(script, segment.host_s)
         return time
+
+    def compute_s(self, slot: Slot) -> float:
+        """Seconds that the compute stream of a slot cannot do without."""
+        key = self._key(slot, PLAIN)
+        seconds = self._compute.get(key)
+        if seconds is None:
+            ops = self.segment(slot).ops
+            seconds = sum(self.model.cost(op.work).time_s * op.scale for op in ops if op.stream == "compute")
+            self._compute[key] = seconds
+        return seconds
 
     def key(self, slot: Slot, variant: Variant) -> _Key:
         """Equal for slots whose pieces are identical."""
         return self._key(slot, variant)
 
-    def wires(self, slot: Slot, variant: Variant, streams: tuple[str, ...]) -> frozenset[Wire]:
-        """Wires that the slot's transfers on these streams use."""
-        return segment_wires(self.segment(slot, variant), self.job.cluster, streams)
-
     def tail_wires(self, slot: Slot, variant: Variant) -> dict[Wire, float]:
         """Seconds at full rate on the wires that the slot's reductions use."""
         total: dict[Wire, float] = {}
-        for op in self.segment(slot, variant).ops:
+        for op, wires in zip(self.segment(slot, variant).ops, self.op_wires(slot, variant), strict=True):
             if op.stream == "dp":
-                for wire, seconds in wires_of(op, self.job.cluster).items():
+                for wire, seconds in wires.items():
                     total[wire] = total.get(wire, 0.0) + seconds
         return total
 

@@ -7,20 +7,18 @@ from dataclasses import dataclass
 from functools import partial
 from math import inf
 
-from moesim.hwmodels.cluster import Cluster
 from moesim.hwmodels.wires import WIRES, Wire, wire_seconds
 from moesim.hwmodels.work import Comm
 from moesim.sim.clock.plan import Hold, Lane, Plan, Send
 from moesim.sim.clock.plan import Slot as Ran
 from moesim.sim.clock.script import Piece, Script
 from moesim.sim.clock.values import Seconds
-from moesim.sim.layers.graph import Op
 from moesim.sim.layout.pipeline import Slot, orders
 from moesim.sim.train.members import StageMembers
 from moesim.sim.train.prices import StepPrices
-from moesim.sim.train.scripts import shared_wires, wires_of
+from moesim.sim.train.scripts import shared_wires
 from moesim.sim.train.segment_time import SegmentTime, add_tail
-from moesim.sim.train.segments import PLAIN, Variant
+from moesim.sim.train.segments import Variant
 
 # share of a step: transfers between slots that fill a wire for less meet others too seldom to matter there
 _SELDOM: dict[Wire, float] = {"nic": 0.0, "link": 0.02}
@@ -137,7 +135,7 @@ class _Builder:
         for rank, slot, variant in asked:
             if rank:
                 continue
-            busy_s += self.prices.segment_time(slot, PLAIN).duration_s
+            busy_s += self.prices.compute_s(slot)
             key = self.prices.key(slot, variant)
             if variant.reduce and key not in seen:
                 seen.add(key)
@@ -158,18 +156,21 @@ class _Builder:
         key = self.prices.key(slot, variant)
         script = self._scripts.get(key)
         if script is None:
-            cluster = self.job.cluster
-            inside = self.prices.wires(slot, variant, ("compute", "comm", "gather"))
+            segment, wires = self.prices.segment(slot, variant), self.prices.op_wires(slot, variant)
+            own = shared | shared_wires(segment, wires)
+            meets = {i for i, used in enumerate(wires) if not own.isdisjoint(used)}
+            crosses = any(
+                op.stream != "dp" and not shared.isdisjoint(w) for op, w in zip(segment.ops, wires, strict=True)
+            )
             if self.exact:
-                script = self.prices.script(slot, variant, lambda op: True)
+                script = self.prices.script(slot, variant, lambda _: True)
             elif self.members is not None:
-                own = shared | shared_wires(self.prices.segment(slot, variant), cluster)
-                script = self.prices.script(slot, variant, partial(_meets, self.members, own, cluster), members=True)
-            elif inside & shared or variant.reduce or variant.gather:
-                own = shared | shared_wires(self.prices.segment(slot, variant), cluster)
-                script = self.prices.script(slot, variant, lambda op: bool(own & wires_of(op, cluster).keys()))
+                meets |= {i for i, op in enumerate(segment.ops) if self.members.apart(op)}
+                script = self.prices.script(slot, variant, meets.__contains__, members=True)
+            elif crosses or variant.reduce or variant.gather:
+                script = self.prices.script(slot, variant, meets.__contains__)
             else:
-                script = _folded(self.prices.segment(slot, variant).name, self.prices.segment_time(slot, variant))
+                script = _folded(segment.name, self.prices.segment_time(slot, variant))
             self._scripts[key] = script
         return script
 
@@ -180,14 +181,14 @@ class _Builder:
         return None if self.members is None else partial(self.members.seconds, rank, slot, variant, script)
 
     def _host(self, asked: list[tuple[int, Slot, Variant]]) -> dict[object, float] | None:
-        """The CPU's seconds to issue every kind of slot, where one of them takes longer than the slot itself."""
+        """The CPU's seconds to issue every kind of slot, where one of them may take longer than the slot itself."""
         host: dict[object, float] = {}
         binds = False
         for _, slot, variant in asked:
             key = self.prices.key(slot, variant)
             if key not in host:
                 host[key] = self.prices.segment(slot, variant).host_s
-                binds = binds or host[key] > self.prices.segment_time(slot, variant).duration_s
+                binds = binds or host[key] > self.prices.compute_s(slot)
         return host if binds else None
 
     # -- who waits for whom -----------------------------------------------------------------------------------
@@ -240,11 +241,6 @@ class _Builder:
             return members.stretched(members.stretched(seconds, a, own, now_s), b, own, now_s)
 
         return Send(slower, loads, before_s=host)
-
-
-def _meets(members: StageMembers, wires: frozenset[Wire], cluster: Cluster, op: Op) -> bool:
-    """True for operations at which members meet, or which may meet other transfers."""
-    return members.apart(op) or bool(wires & wires_of(op, cluster).keys())
 
 
 def _made(slot: Slot) -> list[tuple[str, int, int]]:

@@ -30,32 +30,31 @@ class Rules:
     by_layer: bool = False  # pieces end where a layer does: their seconds follow its own rows
 
 
-def wires_of(op: Op, cluster: Cluster) -> dict[Wire, float]:
+Wires = Mapping[Wire, float]  # seconds at full rate
+_NONE: Wires = {}
+
+
+def wires_of(op: Op, cluster: Cluster) -> Wires:
     """Seconds at full rate on the wires that an operation uses."""
     if not isinstance(op.work, Comm | ExpertExchange):
-        return {}
+        return _NONE
     return {wire: seconds * op.scale for wire, seconds in wire_seconds(op.work, cluster).items()}
 
 
-def segment_wires(segment: Segment, cluster: Cluster, streams: Sequence[str]) -> frozenset[Wire]:
-    """Wires that the segment's transfers on these streams use."""
-    return frozenset(w for op in segment.ops if op.stream in streams for w in wires_of(op, cluster))
-
-
-def shared_wires(segment: Segment, cluster: Cluster) -> frozenset[Wire]:
-    """Wires on which transfers of two streams of the segment may meet."""
+def shared_wires(segment: Segment, wires: Sequence[Wires]) -> frozenset[Wire]:
+    """Wires on which transfers of two streams of the segment may meet; `wires` of every operation."""
     streams: dict[Wire, set[str]] = {}
-    for op in segment.ops:
-        for wire in wires_of(op, cluster):
+    for op, used in zip(segment.ops, wires, strict=True):
+        for wire in used:
             streams.setdefault(wire, set()).add(op.stream)
-    return frozenset(w for w, used in streams.items() if len(used) > 1)
+    return frozenset(w for w, found in streams.items() if len(found) > 1)
 
 
 class _Compiler:
     """Walks the operations of a segment once and joins those of the compute stream that nothing separates."""
 
-    def __init__(self, segment: Segment, rules: Rules, apart: Callable[[Op], bool]) -> None:
-        self.segment, self.rules, self.apart = segment, rules, apart
+    def __init__(self, segment: Segment, rules: Rules, wires: Sequence[Wires], apart: Callable[[int], bool]) -> None:
+        self.segment, self.rules, self.wires, self.apart = segment, rules, wires, apart
         self.costs = [rules.model.cost(op.work) for op in segment.ops]
         self.pieces: list[Piece] = []
         self.tail: list[Piece] = []
@@ -77,7 +76,7 @@ class _Compiler:
 
     def script(self) -> Script:
         for index, op in enumerate(self.segment.ops):
-            if op.stream == "compute" and not self.apart(op):
+            if op.stream == "compute" and not self.apart(index):
                 self._join(index, op)
             else:
                 if op.stream == "compute":
@@ -129,7 +128,7 @@ class _Compiler:
         seconds, rules = self.seconds(index), self.rules
         loads = tuple(
             (WIRES.index(wire), min(1.0, wire_s / seconds))
-            for wire, wire_s in wires_of(op, rules.cluster).items()
+            for wire, wire_s in self.wires[index].items()
             if seconds > 0.0
         )
         moves = isinstance(op.work, Comm | ExpertExchange)
@@ -169,10 +168,13 @@ class _Compiler:
         self._host_piece = len(self.pieces) - 1
 
 
-def compile_script(segment: Segment, rules: Rules, apart: Callable[[Op], bool] | None = None) -> Script:
-    """The script of a segment; `apart`: which operations of the compute stream are pieces of their own (transfers that
-    may meet others; by default those on wires that two of its streams use)."""
+def compile_script(
+    segment: Segment, rules: Rules, wires: Sequence[Wires] = (), apart: Callable[[int], bool] | None = None
+) -> Script:
+    """The script of a segment. `wires` of every operation, where they are known; `apart`: which operations of the
+    compute stream, by number, are pieces of their own (by default transfers on wires that two streams use)."""
+    known = wires or [wires_of(op, rules.cluster) for op in segment.ops]
     if apart is None:
-        shared = shared_wires(segment, rules.cluster)
-        apart = lambda op: bool(shared & wires_of(op, rules.cluster).keys())  # noqa: E731  # a default, not a name
-    return _Compiler(segment, rules, apart).script()
+        shared = shared_wires(segment, known)
+        return _Compiler(segment, rules, known, lambda i: not shared.isdisjoint(known[i])).script()
+    return _Compiler(segment, rules, known, apart).script()

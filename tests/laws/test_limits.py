@@ -102,7 +102,7 @@ def test_an_infinitely_fast_network_leaves_compute(name: str) -> None:
 
 
 def test_balanced_routing_gives_every_expert_the_mean() -> None:
-    prices = prices_of(JOBS["MoE with EP"])
+    prices = prices_of({**JOBS["MoE with EP"], "routing": "balanced"})
     for load in prices.loads:
         assert load is not None and load.imbalance == 1.0
         assert max(load.rows) - min(load.rows) <= 1

@@ -25,6 +25,7 @@ QUESTIONS: dict[str, dict[str, Any]] = {
         "cluster": {"node": "hgx-h800", "gpus": 2048},
         "train": {"global_batch": 15360, "seq_len": 4096, "precision": "fp8_block"},
         "stack": "hai-llm",
+        "routing": "balanced",  # one rank stands for all: hundreds of thousands of exchanges take seconds, not minutes
     },
     "dense, older software": {
         "model": "gpt-22b",

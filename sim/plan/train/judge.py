@@ -20,9 +20,11 @@ from moesim.sim.train.job import (
     train_job,
 )
 from moesim.sim.train.memory import step_memory
-from moesim.sim.train.prices import StepPrices, sustained
+from moesim.sim.train.prices import StepPrices, sustained, uneven
 from moesim.sim.train.segment_time import beside_slowdown
-from moesim.sim.train.step import corrected, simulate_step
+from moesim.sim.train.step import StepResult, corrected, simulate_step
+from moesim.sim.train.unlike import ALIKE
+from moesim.traces.routing import Routing
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,6 +38,14 @@ class Finalist:
     fits: bool
     dispatcher: str  # what "auto" means for it
     breakdown_s: Mapping[str, float]
+    drawn: bool = True  # with the rows that routing draws and GPUs that differ; else as if all ranks were alike
+
+
+_TURNS = 4  # of a pipeline's ranks in micro-batches: a step of so many has filled and repeats itself
+
+
+def _extend(short: float, longer: float, times: float) -> float:
+    return max(0.0, longer + times * (longer - short))
 
 
 class Judge:
@@ -125,13 +135,37 @@ class Judge:
             candidate.layout, cell.hides, count, cell.sizes, cell.prices, pipe
         )
 
-    def simulate(self, candidate: Candidate, bound_s: float) -> Finalist:
-        """The step of a candidate, and whether it fits."""
+    @property
+    def differs(self) -> bool:
+        """True when ranks may differ: such steps cost more to run than those in which one stands for all."""
+        return self.base.unlike.any or (self.base.arch.is_moe and uneven(self.base.routing))
+
+    def _extended(self, prices: StepPrices) -> StepResult:
+        """The step of a long pipeline from two shorter ones: between its fill and its drain it repeats itself."""
+        job, turn = prices.job, prices.job.layout.pp * _TURNS
+        if job.micro_batches <= 2 * turn:
+            return simulate_step(prices, events=False)
+        short, longer = (self._shortened(job, count) for count in (turn, 2 * turn))
+        times = (job.micro_batches - 2 * turn) / turn
+        seconds = longer.step_time_s + times * (longer.step_time_s - short.step_time_s)
+        keys = {*short.breakdown_s, *longer.breakdown_s}
+        spent = {k: _extend(short.breakdown_s.get(k, 0.0), longer.breakdown_s.get(k, 0.0), times) for k in keys}
+        return replace(longer, step_time_s=seconds, breakdown_s=spent)
+
+    def _shortened(self, job: TrainJob, micro_batches: int) -> StepResult:
+        short = replace(job, global_batch=micro_batches * job.micro_batch * job.layout.dp)
+        return simulate_step(StepPrices(short, self.profile, self.tuning, model=self.model(short)), events=False)
+
+    def simulate(self, candidate: Candidate, bound_s: float, drawn: bool = True) -> Finalist:
+        """The step of a candidate, and whether it fits; not drawn: as if all ranks were alike, which is no slower."""
         job = self.job(candidate)
+        if not drawn:
+            job = replace(job, routing=Routing(), unlike=ALIKE)
         prices = StepPrices(job, self.profile, self.tuning, model=self.model(job))
         memory = max(m.total for m in step_memory(prices))
-        step = simulate_step(prices, events=False)
+        step = simulate_step(prices, events=False) if drawn else self._extended(prices)
         if self.correction is not None:
             step = corrected(step, self.correction)
         fits = memory <= job.cluster.gpu.usable_bytes
-        return Finalist(candidate, bound_s, step.step_time_s, memory, fits, job.stack.dispatcher, step.breakdown_s)
+        seconds, carrier = step.step_time_s, job.stack.dispatcher
+        return Finalist(candidate, bound_s, seconds, memory, fits, carrier, step.breakdown_s, drawn)

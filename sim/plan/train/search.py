@@ -9,13 +9,15 @@ from functools import lru_cache
 from heapq import nsmallest
 
 from moesim.hwmodels.units import GIB
+from moesim.sim.plan.train.choices import choices
 from moesim.sim.plan.train.judge import Finalist, Judge
 from moesim.sim.plan.train.space import Candidate, candidates, default_space
 from moesim.sim.question.scenario import Scenario, ScenarioError
 
 Progress = Callable[[str, int, int], None]  # what is being done, how much of it, of how much
 
-Task = tuple[Candidate, float]  # with its bound
+Task = tuple[Candidate, float, bool]  # with its bound, and whether its ranks are drawn
+Run = Callable[[Sequence[Task]], list[Finalist]]
 _BATCH = 32  # candidates simulated before the best so far is looked at again, whatever the number of workers
 
 
@@ -108,22 +110,55 @@ def _nothing_fits(judge: Judge, judged: Mapping[Candidate, tuple[float, float]])
 
 
 def _simulate(
-    scenario: Scenario, judge: Judge, ranked: Sequence[Task], effort: Effort, progress: Progress | None
+    scenario: Scenario,
+    judge: Judge,
+    ranked: Sequence[tuple[Candidate, float]],
+    effort: Effort,
+    progress: Progress | None,
 ) -> tuple[list[Finalist], float]:
-    """Finalists in the order of their bounds, and the best bound that was left."""
+    """Finalists in the order of their bounds.
+
+    Candidates run as if all ranks were alike, which is no slower, and long pipelines from two shorter ones; only those
+    that are answered, and what could push them out, run as they are. Returns the finalists and the best bound left.
+    """
     done: list[Finalist] = []
     number, last = 0, min(effort.most, len(ranked))
     with _crew(scenario, judge, effort.workers) as run:
         while number < last:
             best = nsmallest(effort.top, (f.step_time_s for f in done if f.fits))
             if len(best) == effort.top and ranked[number][1] >= best[-1]:
-                break
+                drawn = _as_they_are(judge, done, effort.top, run, progress)
+                if drawn == done:
+                    break
+                done = drawn
+                continue
             if progress is not None:
                 progress("simulating finalists", number, last)
             batch = ranked[number : min(last, number + _BATCH)]
-            done += run(batch)
+            done += run([(candidate, bound, False) for candidate, bound in batch])
             number += len(batch)
+        done = _as_they_are(judge, done, effort.top, run, progress)
     return done, ranked[number][1] if number < len(ranked) else float("inf")
+
+
+def _as_they_are(judge: Judge, done: list[Finalist], top: int, run: Run, progress: Progress | None) -> list[Finalist]:
+    """The finalists, with the best `top` and the best of every obvious choice run with ranks that differ."""
+    wanted: list[tuple[Callable[[Candidate], bool], int]] = [(lambda _: True, top)]
+    wanted += [(choice.made_by, 1) for choice in choices(judge.base.cluster, judge.base.arch.is_moe)]
+    finalists = {f.candidate: f for f in done}
+    while True:
+        fitting = sorted((f for f in finalists.values() if f.fits), key=lambda f: (f.step_time_s, f.candidate.title))
+        leading: dict[Candidate, Finalist] = {}
+        for made_by, count in wanted:
+            own = [f for f in fitting if made_by(f.candidate)][:count]
+            leading |= {f.candidate: f for f in own if not f.drawn}
+        if not leading:
+            return list(finalists.values())
+        if progress is not None:
+            drawn = sum(f.drawn for f in finalists.values())
+            progress("drawing the best", drawn, drawn + len(leading))
+        found = run([(f.candidate, f.bound_s, True) for f in leading.values()])
+        finalists |= {f.candidate: f for f in found}
 
 
 @lru_cache(maxsize=2)
@@ -137,7 +172,7 @@ def _one(scenario: str, task: Task) -> Finalist:
 
 
 @contextmanager
-def _crew(scenario: Scenario, judge: Judge, workers: int) -> Iterator[Callable[[Sequence[Task]], list[Finalist]]]:
+def _crew(scenario: Scenario, judge: Judge, workers: int) -> Iterator[Run]:
     """Simulates lists of candidates, here or in worker processes, which need no guard in the script that calls us."""
     if workers == 1:
         yield lambda tasks: [judge.simulate(*task) for task in tasks]
