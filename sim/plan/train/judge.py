@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 
 from moesim.hwmodels.cost import CostModel, KernelCostModel
 from moesim.sim.layout.layout import Layout
+from moesim.sim.layout.pipeline import PAIRABLE
 from moesim.sim.plan.train.bound import Bounds, Cell, Pipes
 from moesim.sim.plan.train.space import Candidate, modules_of
 from moesim.sim.question.lookup import look_up, training_of
@@ -69,7 +70,7 @@ class Judge:
     def stack(self, candidate: Candidate) -> Stack:
         """The software with everything decided that depends on the layout."""
         base, layout = self.base, candidate.layout
-        key = (candidate.dispatcher, layout.vpp > 1, layout.ep, layout.etp)
+        key = (candidate.dispatcher, layout.schedule == "interleaved", layout.ep, layout.etp)
         stack = self._stacks.get(key)
         if stack is None:
             bare = replace(self.open_stack, dispatcher=candidate.dispatcher)
@@ -96,7 +97,8 @@ class Judge:
     def _cell(self, candidate: Candidate) -> Cell:
         """What all candidates share that have this one's widths, micro-batch, recompute and software."""
         lay = candidate.layout
-        stack = (candidate.dispatcher, lay.vpp > 1, lay.schedule == "dualpipe")
+        # what decides whether exchanges hide, and what the software sets by itself
+        stack = (candidate.dispatcher, lay.schedule in PAIRABLE, lay.schedule in ("interleaved", "dualpipe"))
         key = (lay.tp, lay.cp, lay.ep, lay.etp, candidate.micro_batch, candidate.recompute, stack)
         cell = self._cells.get(key)
         if cell is None:
