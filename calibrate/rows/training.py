@@ -209,6 +209,11 @@ def _virtual_stages(row: Row, pp: int, stack: str, recipe: Recipe | None) -> int
     return min(divisors, key=lambda v: abs(log(per_rank / v / _LAYERS_PER_CHUNK)))
 
 
+def _schedule(row: Row) -> dict[str, str]:
+    schedule = _SCHEDULES.get(text_of(row, "schedule").lower())
+    return {"schedule": schedule} if schedule else {}
+
+
 def _recipe(row: Row, layout: Mapping[str, Any], micro: int) -> Recipe | None:
     """The published recipe that the row's release has for this job."""
     shape = {k: int(layout[k]) for k in ("tp", "pp", "cp", "ep")}
@@ -264,9 +269,7 @@ def scenario_of(row: Row) -> tuple[dict[str, Any], list[str]]:
     layout["vpp"] = _virtual_stages(row, layout["pp"], stack, recipe)
     if layout["pp"] > 1 and not text_of(row, "vpp"):
         assumed.append(f"vpp = {layout['vpp']} (not stated)")
-    schedule = _SCHEDULES.get(text_of(row, "schedule").lower())
-    if schedule:
-        layout["schedule"] = schedule
+    layout |= _schedule(row)
     _capacity(row, train)
     scenario: dict[str, Any] = {
         "model": _model(row),

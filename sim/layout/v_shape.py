@@ -3,7 +3,8 @@
 Qi et al. 2024, "Pipeline Parallelism with Controllable Memory": forward, input gradient and weight gradient of a stage
 take one tick each, so that a micro-batch fills six ticks of every rank. The block says at which tick a micro-batch's
 parts run on which rank; the next micro-batch follows six ticks later. How many ticks a hop takes decides how long
-activations live, and with them the memory. What the fill and the drain leave idle is then squeezed out.
+activations live, and with them the memory. What the fill and the drain leave idle is then squeezed out. The order is
+that of equal parts; ranks run it at whatever their parts take.
 """
 
 from __future__ import annotations
