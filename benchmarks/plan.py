@@ -57,7 +57,7 @@ def main() -> None:
     for name in NAMES:
         begin = perf_counter()
         plan = plan_train(EXAMPLES / f"{name}.yaml", effort=Effort(workers=workers))
-        run = sum(len(s.finalists) + len(s.too_large) for s in plan.searches)
+        run = sum(s.simulated for s in plan.searches)
         plans.add_row(name, f"{perf_counter() - begin:.1f}", f"{run:,}", plan.options[0].finalist.candidate.title)
     console.print(plans)
     console.print(serving())

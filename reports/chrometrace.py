@@ -55,8 +55,7 @@ def _meta(kind: str, pid: int, tid: int, **args: str | int) -> dict[str, Any]:
 def _names(p: Prediction) -> Iterator[dict[str, Any]]:
     layout, lanes = p.resolved.job.layout, p.step.timeline.program.lanes
     for rank in p.step.timeline.ranks():
-        stages = range(rank, layout.pp * layout.vpp, layout.pp)
-        held = [rank, layout.pp - 1 - rank] if layout.schedule == "dualpipe" else list(stages)
+        held = [rank, layout.pp - 1 - rank] if layout.schedule == "dualpipe" else layout.chunks_of(rank)
         shown = f"stage {', '.join(map(str, held))}"
         yield _meta("process_name", rank, 0, name=f"pipeline rank {rank} ({shown})")
         yield _meta("process_sort_index", rank, 0, sort_index=rank)

@@ -27,7 +27,7 @@ layout:
   # dp: 32                        # follows from the others; checked when given
   zero: 1                         # 0 none, 1 optimizer, 2 + gradients, 3 + parameters (FSDP)
   # zero_group: 8                 # ranks that share one copy of the parameters (hybrid sharding)
-  schedule: interleaved           # gpipe | 1f1b | interleaved | zb-h1 | dualpipe
+  schedule: interleaved           # gpipe | 1f1b | interleaved | zb-h1 | dualpipe | zb-v | v-half | v-min
   # sequence_parallel: true
   # duplicates: drop        # or send: copies of a token in a tensor group without sequence parallelism (TED)
   # stage_layers: [12, 12, 12, 12]  # layers per virtual stage; left out: as even as possible

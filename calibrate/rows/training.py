@@ -20,6 +20,10 @@ from moesim.sim.question.scenario import ScenarioError
 from moesim.sim.software.stack import parse_release
 
 _FOLDING = "25.02"  # assumed: first release whose experts may leave the tensor groups of attention by default
+# zero-bubble schedules as their authors and Primus name them; other words follow from stack and virtual stages
+_SCHEDULES = {"zero-bubble": "zb-h1", "zb1p": "zb-h1", "zbv": "zb-v", "zbv-formatted": "zb-v"} | {
+    name: name for name in ("zb-h1", "zb-v", "v-half", "v-min")
+}
 _LAYERS_PER_CHUNK = 4.0  # NVIDIA's recipes: Llama-70B pp4 vpp5, Qwen3-235B pp8 vpp3, DeepSeek-V3 pp16 vpp1
 
 
@@ -205,6 +209,11 @@ def _virtual_stages(row: Row, pp: int, stack: str, recipe: Recipe | None) -> int
     return min(divisors, key=lambda v: abs(log(per_rank / v / _LAYERS_PER_CHUNK)))
 
 
+def _schedule(row: Row) -> dict[str, str]:
+    schedule = _SCHEDULES.get(text_of(row, "schedule").lower())
+    return {"schedule": schedule} if schedule else {}
+
+
 def _recipe(row: Row, layout: Mapping[str, Any], micro: int) -> Recipe | None:
     """The published recipe that the row's release has for this job."""
     shape = {k: int(layout[k]) for k in ("tp", "pp", "cp", "ep")}
@@ -260,6 +269,7 @@ def scenario_of(row: Row) -> tuple[dict[str, Any], list[str]]:
     layout["vpp"] = _virtual_stages(row, layout["pp"], stack, recipe)
     if layout["pp"] > 1 and not text_of(row, "vpp"):
         assumed.append(f"vpp = {layout['vpp']} (not stated)")
+    layout |= _schedule(row)
     _capacity(row, train)
     scenario: dict[str, Any] = {
         "model": _model(row),

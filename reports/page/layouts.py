@@ -61,7 +61,7 @@ def searched(plan: Plan, search: str) -> str:
     """How many layouts were looked at."""
     looked, run = (
         sum(s.looked_at for s in plan.searches),
-        sum(len(s.finalists) + len(s.too_large) for s in plan.searches),
+        sum(s.simulated for s in plan.searches),
     )
     what = "with the asked degrees halved, kept and doubled" if search == "near" else "of all degrees"
     return (

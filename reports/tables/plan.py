@@ -16,7 +16,7 @@ from moesim.sim.plan.train.plan import Option, Plan
 def plan_report(plan: Plan, title: str) -> RenderableType:
     """Everything a person asks about the answer."""
     looked, fit = sum(s.looked_at for s in plan.searches), sum(s.may_fit for s in plan.searches)
-    run = sum(len(s.finalists) + len(s.too_large) for s in plan.searches)
+    run = sum(s.simulated for s in plan.searches)
     parts: list[RenderableType] = [
         Text(title, style="bold"),
         Text(

@@ -17,12 +17,10 @@ from moesim.sim.serve.capacity import drained_per_s
 from moesim.sim.serve.job import Deployment, resolve_serve
 from moesim.sim.serve.simulate import PricedJobs, simulate
 from moesim.sim.train.job import Resolved, TrainJob, resolve
+from moesim.sim.train.long_step import long_step
 from moesim.sim.train.memory import step_memory
 from moesim.sim.train.prices import StepPrices
-from moesim.sim.train.step import simulate_step
-
-_STEADY = {"dualpipe": 4}  # micro-batches per virtual stage after which a pipeline repeats itself; tested
-_STEADY_ELSE = 2
+from moesim.sim.train.step import StepResult, simulate_step
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,17 +57,11 @@ def train_hours(scenario: Mapping[str, Any], hardware: Hardware = AS_IS) -> floa
 
 def step_s(job: TrainJob, resolved: Resolved) -> float:
     """Seconds of a step; one of many more micro-batches than stages is continued from two shorter ones."""
-    few = _STEADY.get(job.layout.schedule, _STEADY_ELSE) * job.layout.chunks
-    more = few + 2 * job.layout.pp
-    if job.micro_batches <= 2 * more:
-        return _simulated_s(job, resolved)
-    each = job.micro_batch * job.layout.dp
-    short, long = (_simulated_s(replace(job, global_batch=each * n), resolved) for n in (few, more))
-    return long + (long - short) * (job.micro_batches - more) / (more - few)
+    return long_step(job, lambda each: _simulated(each, resolved)).step_time_s
 
 
-def _simulated_s(job: TrainJob, resolved: Resolved) -> float:
-    return simulate_step(StepPrices(job, resolved.kernels, resolved.tuning()), events=False).step_time_s
+def _simulated(job: TrainJob, resolved: Resolved) -> StepResult:
+    return simulate_step(StepPrices(job, resolved.kernels, resolved.tuning()), events=False)
 
 
 def serve_hours(scenario: Mapping[str, Any], hardware: Hardware = AS_IS) -> float:

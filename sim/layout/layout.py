@@ -12,7 +12,8 @@ from math import gcd
 from moesim.hwmodels.cluster import Cluster
 from moesim.hwmodels.work import Group
 from moesim.refusal import Refusal
-from moesim.sim.layout.pipeline import SCHEDULES
+from moesim.sim.layout.pipeline import SCHEDULES, V_SHAPED
+from moesim.sim.layout.v_shape import v_rank
 from moesim.sim.model.arch import LayerKind, ModelArch
 from moesim.sim.model.params import layer_params, mtp_params
 
@@ -80,7 +81,12 @@ class Layout:
 
     def rank_of(self, chunk: int) -> int:
         """The pipeline rank that runs virtual stage `chunk`."""
-        return chunk % self.pp
+        return v_rank(chunk, self.pp) if self.schedule in V_SHAPED else chunk % self.pp
+
+    @property
+    def one_table(self) -> bool:
+        """True where one rank embeds tokens and predicts them: tied tables are then one."""
+        return self.pp == 1 or self.schedule in V_SHAPED
 
     def chunks_of(self, rank: int) -> tuple[int, ...]:
         """Virtual stages whose parameters a rank holds: its own, under DualPipe also those of its mirror image."""
@@ -170,7 +176,13 @@ def _check_schedule(layout: Layout) -> None:
         raise BadLayout(f"vpp={layout.vpp} needs pp > 1")
     if layout.schedule == "dualpipe" and (layout.pp % 2 or layout.pp < 2 or layout.vpp != 1):
         raise BadLayout(f"dualpipe needs an even pp of at least 2 and vpp=1, not pp={layout.pp}, vpp={layout.vpp}")
-    if layout.vpp > 1 and layout.schedule != "interleaved":
+    if layout.schedule in V_SHAPED:
+        if layout.pp < 2 or layout.vpp != 2:
+            raise BadLayout(
+                f"schedule={layout.schedule} runs two stages on every rank, down a V and up again: it needs vpp=2 and "
+                f"pp of at least 2, not pp={layout.pp}, vpp={layout.vpp}"
+            )
+    elif layout.vpp > 1 and layout.schedule != "interleaved":
         raise BadLayout(f"schedule={layout.schedule} has no virtual stages; set vpp=1 or schedule=interleaved")
     if layout.schedule == "interleaved" and layout.vpp == 1:
         raise BadLayout("schedule=interleaved needs virtual stages: set vpp to 2 or more, or schedule=1f1b")
@@ -231,7 +243,7 @@ def layers_per_chunk(arch: ModelArch, layout: Layout, mtp: bool = True) -> tuple
 
 
 def plan_chunks(arch: ModelArch, layout: Layout, mtp: bool = True) -> tuple[Chunk, ...]:
-    """The virtual stages of the whole model; chunk c runs on pipeline rank c mod pp."""
+    """The virtual stages of the whole model in its order; which pipeline rank runs them: `Layout.rank_of`."""
     counts = layers_per_chunk(arch, layout, mtp)
     chunks, start = [], 0
     for index, count in enumerate(counts):

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import NamedTuple
 
+from moesim.sim.layout.v_shape import HOPS, v_shape
+
 
 class Slot(NamedTuple):
     """One thing a rank runs: `phase` F, B (whole backward), I (input gradients), W (weight gradients) or FB.
@@ -178,6 +180,11 @@ def dualpipe(pp: int, micro_batches: int) -> list[list[Slot]]:
     return [_dualpipe_rank(rank, pp, micro_batches) for rank in range(pp)]
 
 
+def v_shaped(schedule: str, pp: int, micro_batches: int) -> list[list[Slot]]:
+    """ZB-V, V-Half or V-Min (Qi et al. 2024): two stages per rank along a V, weight gradients split off (`v_shape`)."""
+    return [[Slot(*part) for part in order] for order in v_shape(schedule, pp, micro_batches)]
+
+
 # every schedule by name: (pp, vpp, micro-batches) -> slots of every pipeline rank in program order
 _SCHEDULES: dict[str, Callable[[int, int, int], list[list[Slot]]]] = {
     "gpipe": lambda pp, vpp, micro_batches: gpipe(pp, micro_batches),
@@ -185,8 +192,13 @@ _SCHEDULES: dict[str, Callable[[int, int, int], list[list[Slot]]]] = {
     "interleaved": interleaved,
     "zb-h1": lambda pp, vpp, micro_batches: zb_h1(pp, micro_batches),
     "dualpipe": lambda pp, vpp, micro_batches: dualpipe(pp, micro_batches),
+    "zb-v": lambda pp, vpp, micro_batches: v_shaped("zb-v", pp, micro_batches),
+    "v-half": lambda pp, vpp, micro_batches: v_shaped("v-half", pp, micro_batches),
+    "v-min": lambda pp, vpp, micro_batches: v_shaped("v-min", pp, micro_batches),
 }
 SCHEDULES = tuple(_SCHEDULES)
+V_SHAPED = tuple(HOPS)  # two stages per rank, the model down the ranks and up again
+SPLIT = ("zb-h1", *V_SHAPED)  # every weight gradient is a slot of its own, which may wait
 PAIRABLE = ("1f1b", "interleaved")  # can run a forward beside a backward of another micro-batch
 
 
@@ -224,6 +236,8 @@ def paired(plain: list[list[Slot]], one_chunk: bool) -> list[list[Slot]]:
 def in_flight(order: list[Slot], layer_by_layer: bool = False) -> dict[int, int]:
     """Largest number of micro-batches whose activations a rank holds at once, per virtual stage at that moment.
 
+    Where a backward is split they are held until the weight gradient, which needs the inputs of the linear layers; that
+    the input gradient frees some of the rest is not counted.
     layer_by_layer: in pairs the backward frees a layer as the forward fills one (Megatron-Core), so that they count as
     one; otherwise the forward is there before the backward has gone (DualPipe: pp + 1).
     """
@@ -237,7 +251,7 @@ def in_flight(order: list[Slot], layer_by_layer: bool = False) -> dict[int, int]
             held[slot.stage] = held.get(slot.stage, 0) + 1
         if sum(held.values()) > best:
             best, peak = sum(held.values()), dict(held)
-        if slot.phase in ("B", "I"):
+        if slot.phase in ("B", "W"):
             held[slot.stage] -= 1
         elif slot.phase == "FB" and not layer_by_layer:
             held[slot.stage_b] -= 1

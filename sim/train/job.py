@@ -161,9 +161,9 @@ def decided(
 
     Rules of tuned recipes (compiled from NVIDIA Megatron-Bridge's performance configurations): dense models overlap
     tensor-parallel transfers, MoE models do not. Exchanges hide behind another micro-batch's compute where they cross
-    scale-up domains and there are virtual stages, releases before 26.02 excepted. Tokens travel by Hybrid-EP on NVL72,
-    by DeepEP on x86 hosts, there by NCCL before 26.02; in plain PyTorch by NCCL. From 26.06 on gated experts run as
-    fused kernels in MXFP8 on Blackwell.
+    scale-up domains and the schedule is interleaved 1F1B, releases before 26.02 excepted. Tokens travel by Hybrid-EP on
+    NVL72, by DeepEP on x86 hosts, there by NCCL before 26.02; in plain PyTorch by NCCL. From 26.06 on gated experts run
+    as fused kernels in MXFP8 on Blackwell.
     """
     plain = stack.constants_of == "torch-eager"
     young, gated = age == "young", arch.moe is not None and arch.moe.gated
@@ -172,7 +172,7 @@ def decided(
     kernels = "hybridep" if cluster.domain > 8 else "deepep"
     rules: dict[str, Any] = {
         "tp_overlap": not arch.is_moe,
-        "ep_overlap": "hidden" if layout.vpp > 1 and crosses and not young else "none",
+        "ep_overlap": "hidden" if layout.schedule == "interleaved" and crosses and not young else "none",
         "dispatcher": "alltoall" if plain or (young and cluster.host_cpu == "x86") else kernels,
         "fused_experts": age == "late" and gated and fusable,
     }

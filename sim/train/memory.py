@@ -64,7 +64,7 @@ def rank_params(prices: StepPrices, rank: int, trainable: bool = True) -> tuple[
     dense = expert = 0.0
     for number in job.layout.chunks_of(rank):
         for name, kind in prices.chunks[number].blocks(job.arch):
-            if name == "head" and job.arch.tied_embeddings and job.layout.pp == 1:
+            if name == "head" and job.arch.tied_embeddings and job.layout.one_table:
                 continue
             if trainable and job.lora_rank:
                 d, e = prices.factory.dense_and_expert_params(name, kind)

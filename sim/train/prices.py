@@ -168,8 +168,9 @@ class StepPrices:
             self._segments[key] = segment
         return segment
 
-    def rules(self, phase: str, members: bool = False) -> Rules:
-        """How operations of a slot of this phase become pieces; `members`: ranks of a stage are told apart."""
+    def rules(self, phase: str, meet: Callable[[Op], bool] | None = None) -> Rules:
+        """How operations of a slot of this phase become pieces; `meet`: where members of a stage
+        that are told apart do."""
         job, tuning = self.job, self.tuning
         slowdown = {"comm": beside_slowdown(tuning, job.stack)} if phase == "FB" else {}
         return Rules(
@@ -177,14 +178,14 @@ class StepPrices:
             job.cluster,
             self.gap_s,
             lambda op: sms_share(op, tuning, job.stack, job.cluster),
-            (lambda op: barrier_of(op, job.layout)) if members else (lambda op: 0),
+            (lambda op: barrier_of(op, job.layout) if meet(op) else 0) if meet else (lambda _: 0),
             slowdown,
-            by_layer=members,
+            by_layer=meet is not None,
         )
 
-    def script(self, slot: Slot, variant: Variant, apart: Apart, members: bool = False) -> Script:
+    def script(self, slot: Slot, variant: Variant, apart: Apart, meet: Callable[[Op], bool] | None = None) -> Script:
         """The pieces of one slot; `apart`: which operations of its compute stream may meet others, by number."""
-        rules = self.rules(slot.phase, members)
+        rules = self.rules(slot.phase, meet)
         return compile_script(self.segment(slot, variant), rules, self.op_wires(slot, variant), apart)
 
     def op_wires(self, slot: Slot, variant: Variant) -> Sequence[Wires]:

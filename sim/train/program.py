@@ -163,10 +163,10 @@ class _Builder:
                 op.stream != "dp" and not shared.isdisjoint(w) for op, w in zip(segment.ops, wires, strict=True)
             )
             if self.exact:
-                script = self.prices.script(slot, variant, lambda _: True)
+                script = self.prices.script(slot, variant, lambda _: True, self.members and self.members.apart)
             elif self.members is not None:
                 meets |= {i for i, op in enumerate(segment.ops) if self.members.apart(op)}
-                script = self.prices.script(slot, variant, meets.__contains__, members=True)
+                script = self.prices.script(slot, variant, meets.__contains__, self.members.apart)
             elif crosses or variant.reduce or variant.gather:
                 script = self.prices.script(slot, variant, meets.__contains__)
             else:

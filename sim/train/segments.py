@@ -232,7 +232,7 @@ class SegmentFactory:
         return collectives
 
     def _own_params(self, name: str, kind: LayerKind | None) -> tuple[float, float]:
-        if name == "head" and self._ctx.arch.tied_embeddings and self._ctx.layout.pp == 1:
+        if name == "head" and self._ctx.arch.tied_embeddings and self._ctx.layout.one_table:
             return 0.0, 0.0  # one table, gathered and reduced once, with the embedding
         return self.dense_and_expert_params(name, kind)
 

@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from jobs import DENSE, JOBS, MOE, job, prices_of
 
 from moesim.hwmodels.work import Attention, Gemm, GroupedGemm
+from moesim.sim.layout.pipeline import V_SHAPED
 from moesim.sim.layout.placement import expert_loads
 from moesim.sim.model.flops import flops_per_token
 from moesim.sim.model.params import final_norm_params, mtp_params, parameters
@@ -118,13 +119,18 @@ def test_mtp_modules_share_the_models_tables() -> None:
     assert total == pytest.approx(parameters(arch) + mtp_params(arch) - final_norm_params(arch), rel=1e-3)
 
 
-@pytest.mark.parametrize("schedule", ["gpipe", "interleaved", "zb-h1", "dualpipe"])
+@pytest.mark.parametrize("schedule", ["gpipe", "interleaved", "zb-h1", "dualpipe", *V_SHAPED])
 @pytest.mark.parametrize("zero", [0, 1])
 def test_every_schedule_reduces_its_gradients(schedule: str, zero: int) -> None:
     """As many reductions as 1F1B has; DualPipe holds every stage on two ranks and reduces on both."""
     counts = {}
     for name in ("1f1b", schedule):
-        layout = {"pp": 2, "schedule": name, "zero": zero, "vpp": 2 if name == "interleaved" else 1}
+        layout = {
+            "pp": 2,
+            "schedule": name,
+            "zero": zero,
+            "vpp": 2 if name in ("interleaved", *V_SHAPED) else 1,
+        }
         program = step_program(prices_of(job(DENSE, 16, layout))).plan
         counts[name] = sum("reduce" in label for label in program.labels)
     assert counts["1f1b"] > 0

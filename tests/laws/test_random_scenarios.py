@@ -11,6 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from moesim.refusal import Refusal
+from moesim.sim.layout.pipeline import V_SHAPED
 from moesim.sim.software.stack import stack_names
 from moesim.sim.train.predict import predict_train
 from moesim.sim.train.prediction import CATEGORIES, Prediction
@@ -68,12 +69,14 @@ def layouts(draw: st.DrawFn, model: Any) -> tuple[dict[str, Any], int, int]:
         layout["etp"] = layout["tp"] if draw(st.integers(0, 3)) == 0 and dp * layout["cp"] % layout["ep"] == 0 else 1
     layout["zero"] = draw(st.integers(0, 3))
     layout["sequence_parallel"] = draw(st.booleans())
-    choices = ["gpipe", "1f1b", "zb-h1", "interleaved", "dualpipe"] if layout["pp"] > 1 else [None, "1f1b"]
+    choices = ["gpipe", "1f1b", "zb-h1", "interleaved", "dualpipe", *V_SHAPED] if layout["pp"] > 1 else [None, "1f1b"]
     schedule = draw(st.sampled_from(choices))
     if schedule:
         layout["schedule"] = schedule
     if schedule == "interleaved":
         layout["vpp"] = draw(st.integers(1, 3))
+    elif schedule in V_SHAPED:
+        layout["vpp"] = 2
     micro_batches = draw(st.integers(1, 20))
     return layout, dp, 2 * (layout["pp"] + micro_batches) if schedule == "dualpipe" else micro_batches
 

@@ -12,7 +12,7 @@ from oracles import constant_plan, recursive_times, walk
 
 from moesim.sim.clock.plan import Hold, Lane, Plan
 from moesim.sim.clock.walker import Deadlock
-from moesim.sim.layout.pipeline import orders
+from moesim.sim.layout.pipeline import V_SHAPED, orders
 
 SECONDS = st.one_of(st.just(0.0), st.floats(1e-9, 1e3), st.integers(1, 5).map(float))
 
@@ -62,10 +62,10 @@ def test_a_slower_item_never_makes_anything_earlier(plan: Plan, data: st.DataObj
     assert all(new >= old for new, old in zip(after.end_s, before.end_s, strict=True))
 
 
-@pytest.mark.parametrize("schedule", ["gpipe", "1f1b", "interleaved", "zb-h1", "dualpipe"])
+@pytest.mark.parametrize("schedule", ["gpipe", "1f1b", "interleaved", "zb-h1", "dualpipe", *V_SHAPED])
 @pytest.mark.parametrize("send_s", [0.0, 0.013])
 def test_all_schedules_with_uneven_stages(schedule: str, send_s: float) -> None:
-    vpp = 3 if schedule == "interleaved" else 1
+    vpp = {"interleaved": 3}.get(schedule, 2 if schedule in V_SHAPED else 1)
     slots = orders(schedule, 4, vpp, 16)
     plan = constant_plan(slots, 4 * vpp, lambda s: 0.1 * len(s.phase) + 0.017 * (s.stage + 1), send_s)
     start, end = recursive_times(plan)

@@ -17,6 +17,7 @@ SCENARIOS: dict[str, dict[str, Any]] = {
     "interleaved": {"layout": {"pp": 2, "vpp": 2, "ep": 4}},
     "gpipe": {"layout": {"pp": 4, "schedule": "gpipe"}},
     "zb-h1": {"layout": {"pp": 4, "schedule": "zb-h1"}},
+    "zb-v": {"layout": {"pp": 4, "vpp": 2, "schedule": "zb-v"}},
     "dualpipe": {"layout": {"pp": 4, "schedule": "dualpipe"}, "stack": "hai-llm"},
     "fsdp": {"layout": {"zero": 3}, "stack": "torchtitan"},
     "long": {"layout": {"pp": 2}, "batch": 512},

@@ -19,7 +19,7 @@ from moesim.hwmodels.gpu import bytes_per_element
 from moesim.hwmodels.profile import Profile
 from moesim.sim.layers.graph import Segment
 from moesim.sim.layout.layout import Chunk, Layout, layers_per_chunk
-from moesim.sim.layout.pipeline import in_flight, orders
+from moesim.sim.layout.pipeline import SPLIT, in_flight, orders
 from moesim.sim.layout.placement import load_at
 from moesim.sim.model.arch import ModelArch
 from moesim.sim.software.stack import Stack, Tuning
@@ -227,7 +227,7 @@ class Bounds:
     def _params(self, layout: Layout, sizes: Sizes, pipe: Pipe) -> tuple[Floats, Floats]:
         """(dense, expert) parameters that one GPU of every pipeline rank trains."""
         dense, expert = (np.diff(p[pipe.starts]) for p in (sizes.dense_params, sizes.expert_params))
-        tied = self.job.arch.tied_embeddings and layout.pp == 1
+        tied = self.job.arch.tied_embeddings and layout.one_table
         dense[0] += sizes.table_params
         dense[-1] += (0.0 if tied else sizes.table_params) + sizes.mtp_dense_params
         expert[-1] += sizes.mtp_expert_params
@@ -261,9 +261,9 @@ def _body_s(layout: Layout, micro_batches: int, prices: Prices, pipe: Pipe) -> f
     """No schedule is faster: the busiest stream of the busiest rank, and what must precede and follow it.
 
     Before rank r can start, a micro-batch has passed the ranks before it; after its last backward, the same ranks still
-    have theirs to do; under ZB-H1 weight gradients may wait.
+    have theirs to do; where the backward is split, weight gradients may wait.
     """
     forward, backward = (_per_stage(prices, part, pipe) for part in (0, 1))
     busy = pipe.runs @ (forward + backward)
-    entry = forward[: layout.pp] + (0.0 if layout.schedule == "zb-h1" else backward[: layout.pp])
+    entry = forward[: layout.pp] + (0.0 if layout.schedule in SPLIT else backward[: layout.pp])
     return float((np.cumsum(entry) - entry + micro_batches * busy).max())

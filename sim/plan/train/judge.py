@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 
 from moesim.hwmodels.cost import CostModel, KernelCostModel
 from moesim.sim.layout.layout import Layout
+from moesim.sim.layout.pipeline import PAIRABLE
 from moesim.sim.plan.train.bound import Bounds, Cell, Pipes
 from moesim.sim.plan.train.space import Candidate, modules_of
 from moesim.sim.question.lookup import look_up, training_of
@@ -19,6 +20,7 @@ from moesim.sim.train.job import (
     decided,
     train_job,
 )
+from moesim.sim.train.long_step import long_step
 from moesim.sim.train.memory import step_memory
 from moesim.sim.train.prices import StepPrices, sustained, uneven
 from moesim.sim.train.segment_time import beside_slowdown
@@ -39,13 +41,6 @@ class Finalist:
     dispatcher: str  # what "auto" means for it
     breakdown_s: Mapping[str, float]
     drawn: bool = True  # with the rows that routing draws and GPUs that differ; else as if all ranks were alike
-
-
-_TURNS = 4  # of a pipeline's ranks in micro-batches: a step of so many has filled and repeats itself
-
-
-def _extend(short: float, longer: float, times: float) -> float:
-    return max(0.0, longer + times * (longer - short))
 
 
 class Judge:
@@ -79,7 +74,7 @@ class Judge:
     def stack(self, candidate: Candidate) -> Stack:
         """The software with everything decided that depends on the layout."""
         base, layout = self.base, candidate.layout
-        key = (candidate.dispatcher, layout.vpp > 1, layout.ep, layout.etp)
+        key = (candidate.dispatcher, layout.schedule == "interleaved", layout.ep, layout.etp)
         stack = self._stacks.get(key)
         if stack is None:
             bare = replace(self.open_stack, dispatcher=candidate.dispatcher)
@@ -106,7 +101,8 @@ class Judge:
     def _cell(self, candidate: Candidate) -> Cell:
         """What all candidates share that have this one's widths, micro-batch, recompute and software."""
         lay = candidate.layout
-        stack = (candidate.dispatcher, lay.vpp > 1, lay.schedule == "dualpipe")
+        # what decides whether exchanges hide, and what the software sets by itself
+        stack = (candidate.dispatcher, lay.schedule in PAIRABLE, lay.schedule in ("interleaved", "dualpipe"))
         key = (lay.tp, lay.cp, lay.ep, lay.etp, candidate.micro_batch, candidate.recompute, stack)
         cell = self._cells.get(key)
         if cell is None:
@@ -140,21 +136,8 @@ class Judge:
         """True when ranks may differ: such steps cost more to run than those in which one stands for all."""
         return self.base.unlike.any or (self.base.arch.is_moe and uneven(self.base.routing))
 
-    def _extended(self, prices: StepPrices) -> StepResult:
-        """The step of a long pipeline from two shorter ones: between its fill and its drain it repeats itself."""
-        job, turn = prices.job, prices.job.layout.pp * _TURNS
-        if job.micro_batches <= 2 * turn:
-            return simulate_step(prices, events=False)
-        short, longer = (self._shortened(job, count) for count in (turn, 2 * turn))
-        times = (job.micro_batches - 2 * turn) / turn
-        seconds = longer.step_time_s + times * (longer.step_time_s - short.step_time_s)
-        keys = {*short.breakdown_s, *longer.breakdown_s}
-        spent = {k: _extend(short.breakdown_s.get(k, 0.0), longer.breakdown_s.get(k, 0.0), times) for k in keys}
-        return replace(longer, step_time_s=seconds, breakdown_s=spent)
-
-    def _shortened(self, job: TrainJob, micro_batches: int) -> StepResult:
-        short = replace(job, global_batch=micro_batches * job.micro_batch * job.layout.dp)
-        return simulate_step(StepPrices(short, self.profile, self.tuning, model=self.model(short)), events=False)
+    def _run(self, job: TrainJob) -> StepResult:
+        return simulate_step(StepPrices(job, self.profile, self.tuning, model=self.model(job)), events=False)
 
     def simulate(self, candidate: Candidate, bound_s: float, drawn: bool = True) -> Finalist:
         """The step of a candidate, and whether it fits; not drawn: as if all ranks were alike, which is no slower."""
@@ -163,7 +146,7 @@ class Judge:
             job = replace(job, routing=Routing(), unlike=ALIKE)
         prices = StepPrices(job, self.profile, self.tuning, model=self.model(job))
         memory = max(m.total for m in step_memory(prices))
-        step = simulate_step(prices, events=False) if drawn else self._extended(prices)
+        step = simulate_step(prices, events=False) if drawn else long_step(job, self._run)
         if self.correction is not None:
             step = corrected(step, self.correction)
         fits = memory <= job.cluster.gpu.usable_bytes

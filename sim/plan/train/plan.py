@@ -86,7 +86,7 @@ class Plan:
             ],
             "searched": [
                 {"gpus": s.gpus, "layouts": s.looked_at, "may_fit": s.may_fit,
-                 "simulated": len(s.finalists) + len(s.too_large)} for s in self.searches
+                 "simulated": s.simulated} for s in self.searches
             ],
             "notes": list(self.notes),
         }  # fmt: skip

@@ -43,7 +43,8 @@ class Search:
     gpus: int
     looked_at: int  # candidates that the model, the GPUs and the batch allow
     may_fit: int  # of those, by the bound on memory
-    finalists: tuple[Finalist, ...]  # simulated ones that fit, fastest first
+    simulated: int
+    finalists: tuple[Finalist, ...]  # that fit and ran as they are, fastest first: all that can be answered
     too_large: tuple[Finalist, ...]  # simulated ones that do not fit after all
     left_bound_s: float  # best bound of those not simulated; infinite when none is left
     judged: Mapping[Candidate, tuple[float, float]]  # bound on seconds (infinite: does not fit) and on bytes
@@ -79,7 +80,8 @@ def search(
         gpus=judge.base.cluster.gpus,
         looked_at=len(layouts),
         may_fit=len(ranked),
-        finalists=tuple(fitting),
+        simulated=len(simulated),
+        finalists=tuple(f for f in fitting if f.drawn),
         too_large=tuple(f for f in simulated if not f.fits),
         left_bound_s=left,
         judged=judged,
@@ -152,6 +154,7 @@ def _as_they_are(judge: Judge, done: list[Finalist], top: int, run: Run, progres
         for made_by, count in wanted:
             own = [f for f in fitting if made_by(f.candidate)][:count]
             leading |= {f.candidate: f for f in own if not f.drawn}
+        leading |= {f.candidate: f for f in _front(fitting) if not f.drawn}
         if not leading:
             return list(finalists.values())
         if progress is not None:
@@ -159,6 +162,15 @@ def _as_they_are(judge: Judge, done: list[Finalist], top: int, run: Run, progres
             progress("drawing the best", drawn, drawn + len(leading))
         found = run([(f.candidate, f.bound_s, True) for f in leading.values()])
         finalists |= {f.candidate: f for f in found}
+
+
+def _front(fitting: Sequence[Finalist]) -> list[Finalist]:
+    """Those than which none is both faster and smaller; `fitting` is sorted by time."""
+    front: list[Finalist] = []
+    for finalist in fitting:
+        if not front or finalist.memory_bytes < front[-1].memory_bytes:
+            front.append(finalist)
+    return front
 
 
 @lru_cache(maxsize=2)

@@ -7,6 +7,7 @@ from dataclasses import dataclass, fields, replace
 from itertools import product
 
 from moesim.sim.layout.layout import BadLayout, Layout, check_layout
+from moesim.sim.layout.pipeline import V_SHAPED
 from moesim.sim.model.arch import ModelArch
 from moesim.sim.question.scenario import ScenarioError
 from moesim.sim.train.job import MAX_SLOTS, TrainJob, recompute_modules
@@ -103,6 +104,11 @@ def modules_of(recompute: str, arch: ModelArch, stack_attention: str) -> frozens
     return recompute_modules((recompute,))
 
 
+def _stages_of(schedule: str, vpp: int) -> bool:
+    """Whether a schedule runs that many virtual stages per rank."""
+    return vpp == 2 if schedule in V_SHAPED else (vpp > 1) == (schedule == "interleaved")
+
+
 def _interleaves(arch: ModelArch, pp: int, vpp: int) -> bool:
     """Whether virtual stages of that number make sense: they divide the layers, or nearly all hold as many."""
     if vpp == 1:
@@ -124,7 +130,7 @@ def candidates(job: TrainJob, space: Space) -> Iterator[Candidate]:
             continue
         experts = {(e, t or tp) for e, t in product(space.ep, space.etp) if gpus % (e * (t or tp) * pp) == 0}
         for vpp, schedule, zero in product(space.vpp, space.schedule, space.zero):
-            if (vpp > 1) != (schedule == "interleaved") or not _interleaves(job.arch, pp, vpp):
+            if not _stages_of(schedule, vpp) or not _interleaves(job.arch, pp, vpp):
                 continue
             if zero == 3 and pp > 1:  # parameters would be gathered again for every micro-batch
                 continue

@@ -76,6 +76,15 @@ def test_stack(cells: dict[str, str], stack: str) -> None:
     assert stack_of({**ROW, **cells})[0] == stack
 
 
+@pytest.mark.parametrize(
+    ("text", "schedule"),
+    [("zero-bubble", "zb-h1"), ("ZBV-formatted", "zb-v"), ("v-half", "v-half"), ("v-min", "v-min"), ("1F1B", None)],
+)
+def test_schedule(text: str, schedule: str | None) -> None:
+    row = {**ROW, "pp": "2", "vpp": "2" if text.lower().startswith(("zbv", "v-")) else "1", "schedule": text}
+    assert scenario_of(row)[0]["layout"].get("schedule") == schedule
+
+
 @pytest.mark.parametrize("column", ["model", "gpu", "gpus", "seq_len", "gbs"])
 def test_needed_cells(column: str) -> None:
     with pytest.raises(ScenarioError, match=column):

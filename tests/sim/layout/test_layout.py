@@ -93,6 +93,9 @@ BAD: list[tuple[Any, dict[str, Any], str]] = [
         "dualpipe needs an even pp of at least 2 and vpp=1, not pp=3",
     ),
     (DEEPSEEK, {"gpus": 8, "pp": 1, "schedule": "dualpipe"}, "dualpipe needs an even pp"),
+    (LLAMA, {"gpus": 8, "pp": 4, "schedule": "zb-v"}, "schedule=zb-v runs two stages on every rank.*needs vpp=2"),
+    (LLAMA, {"gpus": 8, "pp": 4, "vpp": 4, "schedule": "v-min"}, "needs vpp=2 .* not pp=4, vpp=4"),
+    (LLAMA, {"gpus": 8, "schedule": "v-half"}, "pp of at least 2, not pp=1, vpp=1"),
     (LLAMA, {"gpus": 8, "schedule": "zigzag"}, "layout.schedule='zigzag' is not known; use one of gpipe, 1f1b"),
     (LLAMA, {"gpus": 0}, "layout.gpus=0 must be at least 1"),
     (LLAMA, {"gpus": 8, "tp": -1}, "layout.tp=-1 must be at least 1"),
@@ -115,3 +118,10 @@ def test_a_good_layout_is_handed_back() -> None:
     layout = Layout(gpus=2048, pp=16, ep=64, schedule="dualpipe")
     assert check_layout(layout, DEEPSEEK) is layout
     assert (layout.dp, layout.edp) == (128, 2)
+
+
+def test_a_v_keeps_its_ends_and_its_turn_on_one_rank() -> None:
+    layout = check_layout(Layout(gpus=8, pp=4, vpp=2, schedule="zb-v"), LLAMA)
+    assert [layout.rank_of(stage) for stage in range(8)] == [0, 1, 2, 3, 3, 2, 1, 0]
+    assert [layout.chunks_of(rank) for rank in range(4)] == [(0, 7), (1, 6), (2, 5), (3, 4)]
+    assert layout.one_table and not Layout(gpus=8, pp=4, vpp=2, schedule="interleaved").one_table

@@ -4,7 +4,17 @@ from __future__ import annotations
 
 import pytest
 
-from moesim.sim.layout.pipeline import Slot, dualpipe, gpipe, in_flight, interleaved, one_f_one_b, orders, zb_h1
+from moesim.sim.layout.pipeline import (
+    V_SHAPED,
+    Slot,
+    dualpipe,
+    gpipe,
+    in_flight,
+    interleaved,
+    one_f_one_b,
+    orders,
+    zb_h1,
+)
 
 
 def _text(order: list[Slot]) -> str:
@@ -39,6 +49,20 @@ def test_zb_h1_holds_back_as_many_weight_gradients_as_its_rank() -> None:
     assert _text(zb_h1(2, 3)[1]) == "F0.1 I0.1 F1.1 I1.1 W0.1 F2.1 I2.1 W1.1 W2.1"
 
 
+def test_zb_v_of_two_ranks() -> None:
+    """Forwards down the V and up again: rank 1 turns it, rank 0 has its ends."""
+    first, last = orders("zb-v", 2, 2, 4)
+    assert _text(first).startswith("F0.0 F1.0 F2.0 F0.3 I0.3")
+    assert _text(last).startswith("F0.1 F0.2 F1.1 F1.2 I0.2 I0.1")
+
+
+@pytest.mark.parametrize("schedule", V_SHAPED)
+def test_v_shapes_of_one_micro_batch(schedule: str) -> None:
+    first, last = orders(schedule, 2, 2, 1)
+    assert _text(first) == "F0.0 F0.3 I0.3 W0.3 I0.0 W0.0"
+    assert _text(last) == "F0.1 F0.2 I0.2 I0.1 W0.2 W0.1"
+
+
 def test_dualpipe_feeds_micro_batches_from_both_ends() -> None:
     ranks = dualpipe(4, 8)
     assert _text(ranks[0]).startswith("F0.0 F1.0")
@@ -66,7 +90,7 @@ def test_orders_are_looked_up_by_name() -> None:
     assert orders("interleaved", 2, 2, 4) == interleaved(2, 2, 4)
     assert orders("1f1b", 2, 1, 4) == one_f_one_b(2, 4)
     with pytest.raises(KeyError):
-        orders("zb-v", 2, 1, 4)
+        orders("zb-w", 2, 1, 4)
 
 
 def test_interleaved_with_a_last_group_that_is_not_full() -> None:
