@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
+    from moesim.sim.train.many_steps import ManySteps
     from moesim.sim.train.prediction import Prediction
 
 FORMATS = (".png", ".svg", ".pdf")
@@ -41,8 +42,8 @@ def check_format(path: str | Path) -> None:
         )
 
 
-def write_figure(p: Prediction, path: str | Path) -> None:
-    """Draw the step and write it. OutputError for an unknown format or a file that cannot be written."""
+def write_figure(p: Prediction, path: str | Path, run: ManySteps | None = None) -> None:
+    """Draw the step (and many of them). OutputError for an unknown format or a file that cannot be written."""
     from matplotlib import rc_context
 
     check_format(path)
