@@ -39,6 +39,10 @@ def train(  # noqa: PLR0913  # one argument per option of the command
     ] = None,
     workers: Annotated[int, typer.Option(help="Processes that run --steps; 0: one per core.", min=0)] = 0,
     dask: Annotated[str, typer.Option(help="Address of a Dask scheduler to run --steps on instead.")] = "",
+    lost: Annotated[
+        bool,
+        typer.Option("--lost", help="Also run the step without slow GPUs, jitter, bad links: what each of them costs."),
+    ] = False,
     no_memory_check: Annotated[
         bool,
         typer.Option("--no-memory-check", help="Answer even if a stage needs more memory than its GPU has."),
@@ -54,7 +58,9 @@ def train(  # noqa: PLR0913  # one argument per option of the command
     _check_files(timeline, figure)
     many = _Many(steps, workers, dask)
     question = load_scenario(scenario)
-    prediction = predict_train(question, check_memory=not no_memory_check)
+    prediction = predict_train(
+        question, check_memory=not no_memory_check, lost="all" if lost or figure is not None else "cheap"
+    )
     run = training_run(prediction, wanted) if (wanted := token_count(tokens)) is not None else None
     stepped = many.run(question, check_memory=not no_memory_check)
     if json:
