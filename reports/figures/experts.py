@@ -53,10 +53,10 @@ def draw_heat(axes: Axes, bar: Axes, view: ExpertView) -> None:
     from matplotlib.colors import LinearSegmentedColormap, LogNorm
 
     table = view.over_mean
-    most = min(_MOST_SCALE, max(_LEAST_SCALE, float(np.nanquantile(table, 0.999))))
+    most = min(_MOST_SCALE, max(_LEAST_SCALE, float(np.nanmax(table))))
     norm = LogNorm(1.0 / most, most)
-    colours = LinearSegmentedColormap.from_list("rows over mean", [LESS, "#FFFFFF", MORE])
-    colours.set_bad("#DDDDDD")
+    scale = LinearSegmentedColormap.from_list("rows over mean", [LESS, "#FFFFFF", MORE])
+    colours = scale.with_extremes(bad="#DDDDDD")
     shown = np.clip(table, 1.0 / most, most)
     axes.imshow(shown, aspect="auto", cmap=colours, norm=norm, interpolation="nearest")
     layers, experts = table.shape
@@ -75,11 +75,11 @@ def draw_heat(axes: Axes, bar: Axes, view: ExpertView) -> None:
     axes.set_title(title, loc="left", fontsize=10.5, fontweight="bold")
     axes.spines[:].set_visible(False)
     ticks = [1.0 / most, 1.0, most]
-    scale = axes.figure.colorbar(ScalarMappable(norm, colours), cax=bar, ticks=ticks)
+    key = axes.figure.colorbar(ScalarMappable(norm, colours), cax=bar, ticks=ticks)
     over = "+" if np.nanmax(table) > most else ""
-    scale.ax.set_yticklabels([f"{1.0 / most:.2g} x", "mean", f"{most:.2g} x{over}"], fontsize=8)
-    scale.ax.minorticks_off()
-    scale.outline.set_visible(False)
+    key.ax.set_yticklabels([f"{1.0 / most:.2g} x", "mean", f"{most:.2g} x{over}"], fontsize=8)
+    key.ax.minorticks_off()
+    key.outline.set_visible(False)
 
 
 def draw_busiest(axes: Axes, view: ExpertView) -> None:

@@ -36,7 +36,8 @@ def test_the_heat_map_shows_the_rows_and_the_curve_the_busiest_ranks(skewed: Pre
     heat = next(axes for axes in figure.axes if axes.get_title(loc="left").startswith("Tokens per expert"))
     assert skewed.experts is not None
     shown = np.asarray(heat.images[0].get_array())
-    assert shown == pytest.approx(np.clip(skewed.experts.over_mean, 0.25, 4.0))
+    rows = skewed.experts.over_mean  # clipped as far below the mean as the busiest is above it
+    assert shown == pytest.approx(np.clip(rows, 1.0 / rows.max(), rows.max()))
     curve = next(axes for axes in figure.axes if axes.get_title(loc="left").startswith("Busiest rank"))
     assert list(curve.lines[0].get_xdata()) == [layer.busiest_rank_ratio for layer in skewed.experts.layers]
     assert any("waiting for the busiest rank costs" in text.get_text() for text in figure.texts)
