@@ -10,6 +10,7 @@ import typer
 
 if TYPE_CHECKING:
     from moesim.sim.question.scenario import Scenario
+    from moesim.sim.train.lost import Which
     from moesim.sim.train.many_steps import ManySteps
     from moesim.sim.train.prediction import Prediction
 
@@ -58,9 +59,8 @@ def train(  # noqa: PLR0913  # one argument per option of the command
     _check_files(timeline, figure)
     many = _Many(steps, workers, dask)
     question = load_scenario(scenario)
-    prediction = predict_train(
-        question, check_memory=not no_memory_check, lost="all" if lost or figure is not None else "cheap"
-    )
+    every: Which = "all" if lost or figure is not None else "cheap"
+    prediction = predict_train(question, check_memory=not no_memory_check, lost=every, record=timeline is not None)
     run = training_run(prediction, wanted) if (wanted := token_count(tokens)) is not None else None
     stepped = many.run(question, check_memory=not no_memory_check)
     if json:

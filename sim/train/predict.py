@@ -32,6 +32,7 @@ def predict_train(
     exact: bool = False,
     events: bool = True,
     lost: Which = "none",
+    record: bool = False,
 ) -> Prediction:
     """Predict one training step: seconds with an interval, where they go, memory per GPU, energy and money.
 
@@ -39,6 +40,7 @@ def predict_train(
     check_memory: refuse what does not fit; if off, the answer says `memory_fits`.
     exact: every operation is an event of its own, instead of replaying each distinct segment; slower, same answer.
     events: the event engine runs the step; if off, a bare heap that gives the same bits.
+    record: keep when every piece inside the slots began and ended, for traces.
     lost: also run the step without each thing that sets its ranks apart, for `lost_s`: "all", or only what is "cheap".
 
     Kernels are priced by fits of measured ones (hwmodels), collectives and exchanges by fits of nccl-tests and DeepEP;
@@ -54,7 +56,7 @@ def predict_train(
     memory = tuple(step_memory(prices))
     if check_memory:
         require_memory(prices, memory)
-    step = simulate_step(prices, events, exact)
+    step = simulate_step(prices, events, exact, record=record)
     if resolved.correction is not None:
         step = corrected(step, resolved.correction)
     return replace(assemble(resolved, prices, step, memory), lost_s=lost_s(resolved, prices, step.step_time_s, lost))
