@@ -110,7 +110,7 @@ def draw_ranks(axes: Axes, view: ExpertView) -> None:
     sent_bytes = view.exchange_bytes.sum() / len(rows)
     sent = f"\n(each dispatches {si(sent_bytes, 'B')} a step)" if sent_bytes > 0.0 else ""
     axes.set_xlabel(f"expert-parallel rank{sent}")
-    axes.set_title("Rank's rows, all layers together", loc="left", fontsize=10.5, fontweight="bold")
+    axes.set_title("All layers together", loc="left", fontsize=10.5, fontweight="bold")
     axes.spines[["top", "right"]].set_visible(False)
 
 

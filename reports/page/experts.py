@@ -33,7 +33,7 @@ def experts(case: TrainCase) -> list[Section]:
     shown = {
         "picture": picture(experts_figure(p.experts)),
         "alt": f"tokens per expert and layer of {case.name}, and the busiest rank of every layer",
-        "columns": ["without it the step would be shorter by", "", "of the step"],
+        "columns": ["what sets ranks apart", "costs", "of the step"],
         "lost": lost,
     }
     return [Section("experts", "Who gets the tokens", _lead(p, p.experts), data, shown)]
