@@ -40,7 +40,7 @@ class _Flight:
     """A transfer: the links that it fills, from when to when, and at which of its full rate it moves now."""
 
     loads: Loads
-    weight: float
+    flow_weight: float
     start_s: float
     end_s: float
     pace_share: float = 0.0
@@ -93,7 +93,9 @@ def _paced(flying: dict[int, list[_Flight]], touched: Iterable[int]) -> dict[int
                     todo.append(other)
     flights = list(met)
     full = {link: 1.0 for link in links if sum(s for f in flying[link] for on, s in f.loads if on == link) > _FULL}
-    rates = fair_rates([f.loads for f in flights], [f.weight for f in flights], full) if full else [1.0] * len(flights)
+    rates = (
+        fair_rates([f.loads for f in flights], [f.flow_weight for f in flights], full) if full else [1.0] * len(flights)
+    )
     for flight, rate in zip(flights, rates, strict=True):
         flight.pace_share = rate
     return links
