@@ -8,6 +8,7 @@
 Verbs. Each takes a scenario (a file's path, a mapping or a Scenario) and returns a frozen record with `to_dict()`:
 
     predict_train    one training step: seconds with an interval, breakdown, memory, money
+    many_steps       steps of a run, each with draws of its own: quantiles, spread over ranks
     predict_serve    a deployment under a load: TTFT, TPOT, throughput, goodput, money, a label
     predict_comm     one collective or expert exchange: algorithm, seconds, busiest link
     compare          scenarios and dense twins side by side, and where the other one starts to win
@@ -68,6 +69,7 @@ if TYPE_CHECKING:
     from moesim.sim.serve.predict import predict_serve
     from moesim.sim.serve.prediction import ServePrediction
     from moesim.sim.software.stack import StackError
+    from moesim.sim.train.many_steps import ManySteps, many_steps
     from moesim.sim.train.memory import RankMemory
     from moesim.sim.train.predict import predict_train
     from moesim.sim.train.prediction import Prediction
@@ -86,6 +88,7 @@ if TYPE_CHECKING:
 # where each public name lives; loaded when first asked for, so that importing the package stays cheap
 _HOME = {
     "predict_train": "moesim.sim.train.predict",
+    "many_steps": "moesim.sim.train.many_steps",
     "predict_serve": "moesim.sim.serve.predict",
     "predict_comm": "moesim.sim.transfer.predict",
     "compare": "moesim.sim.comparison.comparison",
@@ -104,6 +107,7 @@ _HOME = {
     "ServeEffort": "moesim.sim.plan.serve.search",
     "Journal": "moesim.sim.variation.sweep",
     "Prediction": "moesim.sim.train.prediction",
+    "ManySteps": "moesim.sim.train.many_steps",
     "RankMemory": "moesim.sim.train.memory",
     "ServePrediction": "moesim.sim.serve.prediction",
     "Spread": "moesim.sim.serve.accounts",
@@ -152,6 +156,7 @@ __all__ = [
     "Fleet",
     "FleetAsk",
     "Journal",
+    "ManySteps",
     "ModelArch",
     "NoFit",
     "Plan",
@@ -179,6 +184,7 @@ __all__ = [
     "frames",
     "load_model",
     "load_scenario",
+    "many_steps",
     "model_names",
     "parameters",
     "parse_scenario",

@@ -1,4 +1,8 @@
-"""A simulated step as a Chrome trace: opens in Perfetto (ui.perfetto.dev) and chrome://tracing."""
+"""A simulated step as a Chrome trace: opens in Perfetto (ui.perfetto.dev) and chrome://tracing.
+
+Slots and transfers between them are always there. A recorded step also has what runs inside its slots, a track per
+stream, and how full the wires of every rank are, as counters.
+"""
 
 from __future__ import annotations
 
@@ -10,11 +14,14 @@ from typing import Any
 from moesim.reports.failures import writing
 from moesim.sim.layout.pipeline import Slot
 from moesim.sim.train.prediction import Prediction
+from moesim.sim.train.wire_use import stretches, wire_use
 
 _US = 1e6  # the format counts microseconds
 _THREADS = {"compute": 1, "comm": 2, "host": 3, "dp": 4}
 _END = 5  # the thread of what follows the pipeline: optimizer and fixed costs
+_INSIDE = {"compute": 6, "comm": 7, "gather": 8}  # streams inside slots
 _SENDS = 100  # and more: one thread per rank that is sent to
+_WIRE_TITLES = {"nic": "NIC in use", "link": "scale-up link in use"}
 PHASE_TITLES = {
     "F": "forward",
     "B": "backward",
@@ -33,10 +40,13 @@ def write_chrome_trace(p: Prediction, path: str | Path) -> None:
 
 
 def chrome_trace(p: Prediction) -> dict[str, Any]:
-    """The trace, in microseconds: a process per pipeline rank; threads compute, host, dp, one per rank it sends to."""
+    """The trace, in microseconds: a process per pipeline rank; threads compute, host, dp, one per rank it sends to.
+
+    Where GPUs of a stage differ, times are the latest member's, and wires the busiest one's.
+    """
     job = p.resolved.job
     return {
-        "traceEvents": [*_names(p), *_slices(p), *_tail(p)],
+        "traceEvents": [*_names(p), *_slices(p), *_inside(p), *_tail(p), *_counters(p)],
         "displayTimeUnit": "ms",
         "otherData": {
             "model": job.arch.name,
@@ -54,6 +64,7 @@ def _meta(kind: str, pid: int, tid: int, **args: str | int) -> dict[str, Any]:
 
 def _names(p: Prediction) -> Iterator[dict[str, Any]]:
     layout, lanes = p.resolved.job.layout, p.step.timeline.program.lanes
+    inside = {(s.rank, s.stream) for s in stretches(p.step)}
     for rank in p.step.timeline.ranks():
         held = [rank, layout.pp - 1 - rank] if layout.schedule == "dualpipe" else layout.chunks_of(rank)
         shown = f"stage {', '.join(map(str, held))}"
@@ -63,6 +74,9 @@ def _names(p: Prediction) -> Iterator[dict[str, Any]]:
         for stream in sorted(used, key=_thread):
             yield _meta("thread_name", rank, _thread(stream), name=stream)
             yield _meta("thread_sort_index", rank, _thread(stream), sort_index=_thread(stream))
+        for stream in sorted((name for of, name in inside if of == rank), key=_inside_thread):
+            yield _meta("thread_name", rank, _inside_thread(stream), name=f"inside slots: {stream}")
+            yield _meta("thread_sort_index", rank, _inside_thread(stream), sort_index=_inside_thread(stream))
         yield _meta("thread_name", rank, _END, name="end of step")
         yield _meta("thread_sort_index", rank, _END, sort_index=_END)
 
@@ -70,6 +84,10 @@ def _names(p: Prediction) -> Iterator[dict[str, Any]]:
 def _thread(stream: str) -> int:
     kind, _, target = stream.partition(".")
     return _SENDS + int(target) if kind == "send" else _THREADS.get(stream, len(_THREADS) + 2)
+
+
+def _inside_thread(stream: str) -> int:
+    return _INSIDE.get(stream, len(_INSIDE) + 6)
 
 
 def slot_args(slot: Slot) -> dict[str, int | str]:
@@ -106,6 +124,36 @@ def _slot_name(slot: Slot) -> str:
     if slot.phase == "FB":
         return f"forward {slot.micro_batch} + backward {slot.micro_batch_b}"
     return f"{PHASE_TITLES.get(slot.phase, slot.phase)} {slot.micro_batch}"
+
+
+def _inside(p: Prediction) -> Iterator[dict[str, Any]]:
+    """What runs inside slots, where the step was recorded."""
+    for stretch in stretches(p.step):
+        yield {
+            "ph": "X",
+            "name": stretch.name,
+            "cat": "inside",
+            "pid": stretch.rank,
+            "tid": _inside_thread(stretch.stream),
+            "ts": stretch.start_s * _US,
+            "dur": (stretch.end_s - stretch.start_s) * _US,
+            "args": {"category": stretch.category},
+        }
+
+
+def _counters(p: Prediction) -> Iterator[dict[str, Any]]:
+    """How full every wire is, in per cent of its rate, where the step was recorded."""
+    if not p.step.pieces:
+        return
+    for (rank, wire), rows in wire_use(p.step).items():
+        for second, share in rows:
+            yield {
+                "ph": "C",
+                "name": _WIRE_TITLES[wire],
+                "pid": rank,
+                "ts": second * _US,
+                "args": {"%": round(100.0 * share, 3)},
+            }
 
 
 def _tail(p: Prediction) -> Iterator[dict[str, Any]]:

@@ -1,18 +1,27 @@
-"""One progress bar on stderr, where a person looks at it; nothing where output goes elsewhere."""
+"""Progress on stderr: one bar where a person looks at it; elsewhere nothing, or a plain line at every tenth."""
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
+Show = Callable[[str, int, int], None]
+
 
 @contextmanager
-def progress_bar() -> Iterator[Callable[[str, int, int], None]]:
-    """Call what it yields with (what is being done, how much of it, of how much)."""
+def progress_bar(lines: bool = False) -> Iterator[Show]:
+    """Call what it yields with (what is being done, how much of it, of how much).
+
+    lines: where stderr is no terminal, write a line at every tenth of the work (for what takes minutes in a log).
+    """
     from rich.console import Console
     from rich.progress import Progress
 
     screen = Console(stderr=True)
+    if lines and not screen.is_terminal:
+        yield _line
+        return
     with Progress(console=screen, transient=True, disable=not screen.is_terminal) as bar:
         task = bar.add_task("", total=None)
 
@@ -20,3 +29,9 @@ def progress_bar() -> Iterator[Callable[[str, int, int], None]]:
             bar.update(task, description=what, completed=done, total=total)
 
         yield show
+
+
+def _line(what: str, done: int, total: int) -> None:
+    """A line where a tenth of the work has just been reached."""
+    if done * 10 // total > (done - 1) * 10 // total:
+        sys.stderr.write(f"{what}: {done} of {total}\n")

@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 if TYPE_CHECKING:
+    from moesim.sim.question.scenario import Scenario
+    from moesim.sim.train.lost import Which
+    from moesim.sim.train.many_steps import ManySteps
     from moesim.sim.train.prediction import Prediction
 
 _AGREE = 1e-9  # relative; the exact run adds the same numbers in another order
 
 
-def train(
+def train(  # noqa: PLR0913  # one argument per option of the command
     scenario: Annotated[
         Path, typer.Argument(help="Scenario file in YAML; `moesim init` writes one.", show_default=False)
     ],
@@ -31,18 +35,80 @@ def train(
             help="Also the whole run of this many tokens, for example 14.8e12: days, dollars, energy, failures."
         ),
     ] = "",
+    steps: Annotated[
+        int | None, typer.Option(help="Also this many steps of the run, each with draws of its own.", min=1)
+    ] = None,
+    workers: Annotated[int, typer.Option(help="Processes that run --steps; 0: one per core.", min=0)] = 0,
+    dask: Annotated[str, typer.Option(help="Address of a Dask scheduler to run --steps on instead.")] = "",
+    lost: Annotated[
+        bool,
+        typer.Option("--lost", help="Also run the step without slow GPUs, jitter, bad links: what each of them costs."),
+    ] = False,
     no_memory_check: Annotated[
         bool,
         typer.Option("--no-memory-check", help="Answer even if a stage needs more memory than its GPU has."),
     ] = False,
 ) -> int:
     """Predict the time, memory and cost of one training step."""
-    from moesim.reports.failures import check_writable
-    from moesim.reports.text import console, note, print_json
+    from moesim.reports.text import console, print_json
     from moesim.sim.plan.words import token_count
     from moesim.sim.question.scenario import load_scenario
     from moesim.sim.train.predict import predict_train
     from moesim.sim.train.whole_run import training_run
+
+    _check_files(timeline, figure)
+    many = _Many(steps, workers, dask)
+    question = load_scenario(scenario)
+    every: Which = "all" if lost or figure is not None else "cheap"
+    prediction = predict_train(question, check_memory=not no_memory_check, lost=every, record=timeline is not None)
+    run = training_run(prediction, wanted) if (wanted := token_count(tokens)) is not None else None
+    stepped = many.run(question, check_memory=not no_memory_check)
+    if json:
+        others = {"run": run, "many_steps": stepped}
+        print_json(prediction.to_dict() | {k: v.to_dict() for k, v in others.items() if v is not None})
+    else:
+        from moesim.reports.tables.run import run_report
+        from moesim.reports.tables.steps import steps_report
+        from moesim.reports.tables.train import train_report
+
+        more = [*([steps_report(stepped)] if stepped else []), *([run_report(run)] if run is not None else [])]
+        console().print(train_report(prediction), *more, sep="\n")
+    _write(prediction, stepped, timeline, figure)
+    return _compare_exact(scenario, prediction) if exact else 0
+
+
+@dataclass(frozen=True, slots=True)
+class _Many:
+    """What is asked about many steps. ScenarioError where something else is asked without any."""
+
+    steps: int | None
+    workers: int
+    dask: str
+
+    def __post_init__(self) -> None:
+        from moesim.sim.question.scenario import ScenarioError
+
+        if self.steps is None and (self.workers or self.dask):
+            raise ScenarioError("--workers and --dask run many steps, and one was asked for; add --steps 100")
+
+    def run(self, question: Scenario, check_memory: bool) -> ManySteps | None:
+        """The steps, with progress on stderr; None where one step is enough."""
+        if self.steps is None:
+            return None
+        from moesim.calibrate.rows.outcomes import usable_cores
+        from moesim.reports.progress import progress_bar
+        from moesim.sim.train.many_steps import many_steps
+
+        workers = self.workers or usable_cores()
+        with progress_bar(lines=True) as show:
+            return many_steps(
+                question, self.steps, check_memory=check_memory, workers=workers, dask=self.dask, progress=show
+            )
+
+
+def _check_files(timeline: Path | None, figure: Path | None) -> None:
+    """Before anything is run."""
+    from moesim.reports.failures import check_writable
 
     for path in (timeline, figure):
         if path is not None:
@@ -51,16 +117,12 @@ def train(
         from moesim.reports.figures.step import check_format
 
         check_format(figure)
-    question = load_scenario(scenario)
-    prediction = predict_train(question, check_memory=not no_memory_check)
-    run = training_run(prediction, wanted) if (wanted := token_count(tokens)) is not None else None
-    if json:
-        print_json(prediction.to_dict() | ({"run": run.to_dict()} if run is not None else {}))
-    else:
-        from moesim.reports.tables.run import run_report
-        from moesim.reports.tables.train import train_report
 
-        console().print(train_report(prediction), *([run_report(run)] if run is not None else []), sep="\n")
+
+def _write(prediction: Prediction, stepped: ManySteps | None, timeline: Path | None, figure: Path | None) -> None:
+    """The files that were asked for."""
+    from moesim.reports.text import note
+
     if timeline is not None:
         from moesim.reports.chrometrace import write_chrome_trace
 
@@ -69,9 +131,8 @@ def train(
     if figure is not None:
         from moesim.reports.figures.step import write_figure
 
-        write_figure(prediction, figure)
+        write_figure(prediction, figure, stepped)
         note(f"figure: {figure}")
-    return _compare_exact(scenario, prediction) if exact else 0
 
 
 def _compare_exact(scenario: Path, replay: Prediction) -> int:

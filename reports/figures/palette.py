@@ -15,6 +15,7 @@ HOST = "#7F7F7F"
 END = "#3C3C3C"  # after the pipeline: optimizer, stragglers, constants
 INK = "#222222"
 LIMIT = "#D55E00"  # vermilion: a limit that must not be crossed
+MORE, LESS = "#D55E00", "#0072B2"  # ends of a scale around a mean: above it, below it
 
 # what a category of the breakdown is, and its colour
 CLASSES = {

@@ -7,15 +7,18 @@ from typing import TYPE_CHECKING, Any
 
 from moesim.hwmodels.units import GIB
 from moesim.reports.failures import OutputError, writing
+from moesim.reports.figures.experts import add_experts, experts_inches
 from moesim.reports.figures.gantt import Window, draw_lanes, windows
+from moesim.reports.figures.many_steps import STEPS_INCHES, add_steps
 from moesim.reports.figures.palette import BUBBLE, CLASS_OF, CLASSES, INK, LIMIT, MEMORY
-from moesim.reports.tables.train import CATEGORY_TITLES, batch_line, layout_line
+from moesim.reports.tables.train import CATEGORY_TITLES, batch_line, layout_line, lost_lines
 from moesim.reports.text import seconds, three
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
+    from moesim.sim.train.many_steps import ManySteps
     from moesim.sim.train.prediction import Prediction
 
 FORMATS = (".png", ".svg", ".pdf")
@@ -41,26 +44,32 @@ def check_format(path: str | Path) -> None:
         )
 
 
-def write_figure(p: Prediction, path: str | Path) -> None:
-    """Draw the step and write it. OutputError for an unknown format or a file that cannot be written."""
+def write_figure(p: Prediction, path: str | Path, run: ManySteps | None = None) -> None:
+    """Draw the step (and many of them). OutputError for an unknown format or a file that cannot be written."""
     from matplotlib import rc_context
 
     check_format(path)
     file = Path(path)
     with rc_context(STYLE), writing(file):
         metadata = {".svg": {"Date": None}, ".pdf": {"CreationDate": None}}.get(file.suffix.lower())
-        step_figure(p).savefig(file, dpi=150, metadata=metadata)
+        step_figure(p, run).savefig(file, dpi=150, metadata=metadata)
 
 
-def step_figure(p: Prediction) -> Figure:
-    """The picture as a matplotlib figure, without pyplot: nothing global is touched."""
+def step_figure(p: Prediction, run: ManySteps | None = None) -> Figure:
+    """The picture as a matplotlib figure, without pyplot: nothing global is touched.
+
+    Below the step: who got the tokens, where experts were drawn, and many steps, where they were run.
+    """
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
     categories = len(_shown_categories(p))
     lanes = lanes_inches(p)
     lower = max(2.3, 0.2 * categories + 0.3)
-    head, legend, foot = 1.08, 1.05, 0.55
+    view = p.experts if p.experts is not None and p.experts.drawn else None
+    steps = STEPS_INCHES if run is not None else 0.0
+    experts = experts_inches(view) if view is not None else 0.0
+    head, legend, foot = 1.08, 1.05, 0.55 + steps + experts
     height = head + lanes + legend + lower + foot
     figure = Figure(figsize=(WIDTH, height), facecolor="white")
     FigureCanvasAgg(figure)
@@ -75,6 +84,10 @@ def step_figure(p: Prediction) -> Figure:
     _breakdown(left, p)
     right = figure.add_axes((9.35 / WIDTH, foot / height, 3.9 / WIDTH, (lower - 0.25) / height))
     _memory(right, p)
+    if view is not None:
+        add_experts(figure, view, steps, _LEFT, WIDTH - _RIGHT)
+    if run is not None:
+        add_steps(figure, run, 0.0, _LEFT, WIDTH - _RIGHT)
     return figure
 
 
@@ -92,7 +105,7 @@ def _title(figure: Figure, p: Prediction, height: float) -> None:
     numbers = (
         f"90 % interval {three(p.low_s)} to {seconds(p.high_s)}   |   "
         f"{p.tokens_per_s_per_gpu:,.0f} tokens/s per GPU   |   MFU {p.mfu:.1%}   |   bubble {bubble:.1%}"
-    )
+    ) + "".join(f"   |   {line}" for line in lost_lines(p)[:2])
     figure.text(x, 1 - 0.6 / height, numbers, fontsize=10.5, va="center")
     layout = f"{layout_line(p)}; {batch_line(p)}; stack {job.stack.name}"
     figure.text(x, 1 - 0.82 / height, layout, fontsize=9.5, va="center", color="#555555")

@@ -44,7 +44,7 @@ class TrainCase:
 def train_case(file: Path, raw: Mapping[str, Any], scenario: Scenario, search: str, tokens: float) -> TrainCase:
     """Predict everything about a training scenario. Refusals as of `predict_train`."""
     arch = load_model(scenario.model)
-    asked = predict_train(scenario)
+    asked = predict_train(scenario, lost="all")
     twin = predict_train(twin_scenario(raw, arch), check_memory=False) if arch.is_moe else None
     return TrainCase(
         file=file,

@@ -6,6 +6,7 @@ from moesim.calibrate.record.comparable import Alike, comparable_training
 from moesim.calibrate.record.validate import family_of
 from moesim.reports.page.against import against
 from moesim.reports.page.crossings import crossings
+from moesim.reports.page.experts import experts
 from moesim.reports.page.held import held
 from moesim.reports.page.layouts import layouts
 from moesim.reports.page.layouts import lead as layouts_lead
@@ -32,6 +33,7 @@ def train_chapter(case: TrainCase, key: str) -> Chapter:
         spent(case),
         held(case),
         timeline(case),
+        *experts(case),
         matters(case.whatif),
         layouts(case),
     ]

@@ -100,9 +100,19 @@ def _rates(p: ServePrediction) -> Table:
         ("preemptions", f"{p.preemptions:,}"),
         ("weights, KV space per GPU", f"{gib(p.memory['weights'])} GiB, {gib(p.memory['cache_bytes'])} GiB"),
     ]
-    for title, value in (*rows, *_handover_rows(p), *_money_rows(p)):
+    for title, value in (*rows, *_expert_rows(p), *_handover_rows(p), *_money_rows(p)):
         table.add_row(title, value)
     return table
+
+
+def _expert_rows(p: ServePrediction) -> list[tuple[str, str]]:
+    """What a decode pass waits for, where experts lie on several ranks."""
+    seen = p.experts()
+    if seen is None or seen["ranks"] == 1:
+        return []
+    each = [layer["busiest_rank_over_mean"] for layer in seen["layers"]]
+    text = f"{seen['busiest_rank_over_mean']:.2f} x the mean ({min(each):.2f} to {max(each):.2f} by layer)"
+    return [(f"busiest of {seen['ranks']} expert ranks, mean pass", text)]
 
 
 def _handover_rows(p: ServePrediction) -> list[tuple[str, str]]:

@@ -13,8 +13,17 @@ from functools import lru_cache
 import numpy as np
 
 from moesim.sim.layout.routed_rows import router_groups
-from moesim.sim.layout.slots import Placement, PlacementPlan, contiguous_plan, plan_placements, rank_shares, slots_of
+from moesim.sim.layout.slots import (
+    Ints,
+    Placement,
+    PlacementPlan,
+    contiguous_plan,
+    plan_placements,
+    rank_shares,
+    slots_of,
+)
 from moesim.sim.model.arch import MoeArch
+from moesim.sim.model.params import experts_in
 from moesim.sim.serve.job import ServeJob
 from moesim.traces.draws import inclusion
 from moesim.traces.rng import stream
@@ -39,7 +48,7 @@ class RankLoads:
 def _loads(moe: MoeArch, experts: int, layers: int, routing: Routing, placement: Placement, ranks: int) -> RankLoads:
     forced = routing.kind == "balanced" or moe.router == "expert_choice"
     process, groups = Routing() if forced else routing, router_groups(moe, experts)
-    some = np.unique(np.linspace(0, layers - 1, 1 if forced else _LAYERS).round().astype(int))
+    some = _rows_of(layers, 1 if forced else _LAYERS)
     picked = inclusion(process.load_popularity(layers, experts, groups)[some], moe.top_k)
     plans = (contiguous_plan(experts, ranks),) * len(some)
     if placement.planned:
@@ -66,6 +75,26 @@ def _imbalances(loads: RankLoads, top_k: int, tokens: int) -> Floats:
         return np.ones(len(loads.share))
     spread = np.sqrt(loads.variance / tokens) / top_k
     return np.asarray((loads.share + spread * _noise(ranks)).max(axis=2).mean(axis=0) * ranks)
+
+
+def busiest_by_layer(job: ServeJob, tokens: int) -> dict[int, float]:
+    """Expected rows of the busiest rank over the mean in a pass of so many tokens, by place of the layer.
+
+    Of the layers that stand for all (of several sizes, those with most experts); empty without routed experts.
+    """
+    places = [i for i, kind in enumerate(job.arch.layers) if kind.ffn in ("moe", "moe_residual")]
+    moe = job.arch.moe
+    if moe is None or not places:
+        return {}
+    experts = max(experts_in(job.arch, job.arch.layers[place]) for place in places)
+    loads = _loads(moe, experts, len(places), job.routing, job.placement, job.layout.ep)
+    each = _imbalances(loads, moe.top_k, max(1, tokens))
+    return {places[row]: float(value) for row, value in zip(_rows_of(len(places), len(each)), each, strict=True)}
+
+
+def _rows_of(layers: int, count: int) -> Ints:
+    """Which of the layers with experts stand for all, in order."""
+    return np.asarray(np.unique(np.linspace(0, layers - 1, count).round().astype(int)))
 
 
 def expert_rows(job: ServeJob, experts: int, tokens: int) -> tuple[tuple[int, ...], float]:

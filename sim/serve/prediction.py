@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from moesim.sim.serve.accounts import Spread
+from moesim.sim.serve.expert_rows import busiest_by_layer
 from moesim.sim.serve.job import ResolvedServe
 from moesim.sim.serve.simulate import ServeRun
 
@@ -83,8 +84,24 @@ class ServePrediction:
             "e2e_s": self.e2e_s.to_dict(),
             "intervals": {name: {"low": r.low, "high": r.high} for name, r in self.intervals.items()},
             **{name: getattr(self, name) for name in plain},
+            "experts": self.experts(),
             "over_time": self.over_time(),
             "assumptions": list(self.assumptions),
+        }
+
+    def experts(self) -> dict[str, Any] | None:
+        """Rows of the busiest expert-parallel rank over the mean that a decode pass of `mean_batch` tokens expects.
+
+        By layer, of those that stand for all, and their mean; None for a model without routed experts.
+        """
+        job = self.resolved.deployment.job
+        layers = busiest_by_layer(job, round(self.mean_batch))
+        if not layers:
+            return None
+        return {
+            "ranks": job.layout.ep,
+            "busiest_rank_over_mean": sum(layers.values()) / len(layers),
+            "layers": [{"layer": place, "busiest_rank_over_mean": ratio} for place, ratio in layers.items()],
         }
 
     def over_time(self) -> dict[str, list[float]]:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from moesim.hwmodels.power_and_money import (
     Price,
     at_the_meter,
@@ -14,7 +16,9 @@ from moesim.hwmodels.power_and_money import (
 from moesim.sim.model.flops import flops_per_token
 from moesim.sim.question.scenario import Asked, scenario_of
 from moesim.sim.train.band import corrected_interval, interval
+from moesim.sim.train.expert_view import expert_view
 from moesim.sim.train.job import Resolved, TrainJob, resolve
+from moesim.sim.train.lost import Which, lost_s
 from moesim.sim.train.memory import RankMemory, require_memory, step_memory
 from moesim.sim.train.prediction import CATEGORIES, Prediction
 from moesim.sim.train.prices import StepPrices
@@ -27,13 +31,17 @@ def predict_train(
     check_memory: bool = True,
     exact: bool = False,
     events: bool = True,
+    lost: Which = "none",
+    record: bool = False,
 ) -> Prediction:
     """Predict one training step: seconds with an interval, where they go, memory per GPU, energy and money.
 
     scenario: a file's path, a mapping or a Scenario, with a train section.
     check_memory: refuse what does not fit; if off, the answer says `memory_fits`.
     exact: every operation is an event of its own, instead of replaying each distinct segment; slower, same answer.
-    events: the event engine runs the step; if off, a recursion that gives the same bits.
+    events: the event engine runs the step; if off, a bare heap that gives the same bits.
+    record: keep when every piece inside the slots began and ended, for traces.
+    lost: also run the step without each thing that sets its ranks apart, for `lost_s`: "all", or only what is "cheap".
 
     Kernels are priced by fits of measured ones (hwmodels), collectives and exchanges by fits of nccl-tests and DeepEP;
     the interval comes from the errors on published runs of the same class.
@@ -48,10 +56,10 @@ def predict_train(
     memory = tuple(step_memory(prices))
     if check_memory:
         require_memory(prices, memory)
-    step = simulate_step(prices, events, exact)
+    step = simulate_step(prices, events, exact, record=record)
     if resolved.correction is not None:
         step = corrected(step, resolved.correction)
-    return assemble(resolved, prices, step, memory)
+    return replace(assemble(resolved, prices, step, memory), lost_s=lost_s(resolved, prices, step.step_time_s, lost))
 
 
 def assemble(
@@ -98,6 +106,7 @@ def assemble(
         dropped_share=sum(drops) / len(drops) if drops else 0.0,
         resolved=resolved,
         step=step,
+        experts=expert_view(prices),
     )
 
 

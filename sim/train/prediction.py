@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
+from moesim.sim.train.expert_view import ExpertView
 from moesim.sim.train.job import Resolved
 from moesim.sim.train.memory import RankMemory
 from moesim.sim.train.step import StepResult
@@ -24,7 +25,8 @@ class Prediction:
     Seconds are wall time of the whole job. Rates and money are of all GPUs unless the name says per GPU; memory is of
     one GPU. `cost` holds gpu_hours_per_step, gpu_hours_per_million_tokens, energy_joules_per_step (the GPUs alone),
     facility_energy_joules_per_step (at the meter) and energy_note (how they were counted); where the GPU has a price
-    also usd_per_gpu_hour, usd_per_step, usd_per_million_tokens and price_source.
+    also usd_per_gpu_hour, usd_per_step, usd_per_million_tokens and price_source. `lost_s` has what was asked for of
+    busiest_rank, slow_gpus, jitter and links: seconds by which the same step without it would be shorter.
     """
 
     step_time_s: float
@@ -47,6 +49,8 @@ class Prediction:
     dropped_share: float  # of the tokens' copies, mean over MoE layers; 0 without capacity_factor
     resolved: Resolved  # the job with everything decided
     step: StepResult  # with the timeline of all pipeline ranks
+    experts: ExpertView | None = None  # who got the tokens; None for a model without routed experts
+    lost_s: dict[str, float] = field(default_factory=dict)  # what would be won without it, see sim/train/lost.py
 
     def to_dict(self) -> dict[str, Any]:
         """Everything but the timeline, ready for JSON."""
@@ -84,4 +88,6 @@ class Prediction:
             "assumptions": list(self.assumptions),
             "lower_bounds_s": self.lower_bounds_s,
             "dropped_share": self.dropped_share,
+            "experts": None if self.experts is None else self.experts.to_dict(),
+            "lost_s": self.lost_s,
         }

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from math import log2
 
 from moesim.hwmodels.exchange_kernels import exchange_lower_bound_s
@@ -30,20 +30,24 @@ class StepResult:
     by_source: dict[str, float]
     timeline: Timeline
     slots: dict[int, Slot]
+    pieces: list[tuple[int, int, float, float]] = field(default_factory=list)  # item, piece, start, end, if recorded
 
 
-def simulate_step(prices: StepPrices, events: bool = True, exact: bool = False, number: int = 0) -> StepResult:
+def simulate_step(
+    prices: StepPrices, events: bool = True, exact: bool = False, number: int = 0, record: bool = False
+) -> StepResult:
     """Run step `number` of a run on its clock; steps differ where routing, placement or jitter are drawn.
 
     events: SimPy's clock; off, a bare heap that gives the same bits faster, for planners and fits.
     exact: every operation is a piece of its own, instead of joining those that nothing can come between.
+    record: keep when every piece of every slot began and ended.
     """
     members = stage_members(prices, number)
     step = step_program(prices, exact, members)
     clock = SimpyClock() if events else HeapClock()
     width, slow = (members.shape[1], members.slow) if members is not None else (1, {})
     late = {rank: factors > 1.0 for rank, factors in slow.items()}
-    ran = Walker(step.plan, clock, prices.job.layout.pp, len(WIRES), width, late, record=exact).run()
+    ran = Walker(step.plan, clock, prices.job.layout.pp, len(WIRES), width, late, record=record).run()
     return _booked(prices, step, ran)
 
 
@@ -69,7 +73,7 @@ def _booked(prices: StepPrices, step: StepProgram, ran: Walked) -> StepResult:
         spent[key] = spent.get(key, 0.0) + seconds
         sources["assumed: step overheads"] = sources.get("assumed: step overheads", 0.0) + seconds
     timeline = Timeline(step.plan, ran.start_s, ran.end_s)
-    return StepResult(ran.makespan_s + sum(tail.values()), spent, sources, timeline, step.slots)
+    return StepResult(ran.makespan_s + sum(tail.values()), spent, sources, timeline, step.slots, ran.pieces)
 
 
 def end_of_step_s(prices: StepPrices, body_s: float) -> dict[str, float]:

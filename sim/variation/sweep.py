@@ -8,9 +8,10 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from copy import deepcopy
 from dataclasses import dataclass
+from functools import partial
 from itertools import product
 from pathlib import Path
 from typing import Any
@@ -20,6 +21,7 @@ import yaml
 from moesim.refusal import Refusal
 from moesim.sim.question.scenario import Asked, Scenario, ScenarioError, read_mapping
 from moesim.sim.train.predict import predict_train
+from moesim.sim.train.workers import answers
 
 TRAINED = (
     "step_time_s", "low_s", "high_s", "tokens_per_s", "tokens_per_s_per_gpu", "mfu", "memory_bytes", "memory_fits",
@@ -200,31 +202,6 @@ def _task(scenario: Mapping[str, Any], point: Point) -> tuple[int, dict[str, Any
     return point[0], evaluate(scenario, point[1])
 
 
-def _on_cores(scenario: Mapping[str, Any], todo: Sequence[Point], workers: int) -> Iterator[tuple[int, dict[str, Any]]]:
-    from joblib import Parallel, delayed
-
-    if workers == 1 or len(todo) == 1:
-        yield from (_task(scenario, point) for point in todo)
-        return
-    run = Parallel(n_jobs=workers, return_as="generator_unordered", batch_size=1, pre_dispatch="4*n_jobs")
-    yield from run(delayed(_task)(scenario, point) for point in todo)
-
-
-def _on_dask(scenario: Mapping[str, Any], todo: Sequence[Point], address: str) -> Iterator[tuple[int, dict[str, Any]]]:
-    try:
-        from distributed import Client, as_completed
-    except ImportError:
-        raise ScenarioError("--dask needs the extra: pip install 'moesim[dask]'") from None
-    try:
-        client = Client(address, timeout="5s")
-    except (OSError, TimeoutError, ValueError):
-        raise ScenarioError(f"no Dask scheduler answers at {address!r}; start one with `dask scheduler`") from None
-    with client:
-        futures = [client.submit(_task, scenario, point, pure=False) for point in todo]
-        for future in as_completed(futures):
-            yield future.result()
-
-
 def sweep(
     scenario: Asked,
     settings: Mapping[str, Sequence[Any]],
@@ -250,8 +227,8 @@ def sweep(
     done = journal.done if journal is not None else {}
     rows = {i: done[key_of(s)] for i, s in enumerate(todo) if key_of(s) in done}
     left = [(i, s) for i, s in enumerate(todo) if i not in rows]
-    results = _on_dask(asked, left, dask) if dask else _on_cores(asked, left, workers)
-    for number, row in results if left else ():
+    results = answers(partial(_task, asked), left, workers, dask)
+    for number, row in results:
         rows[number] = row
         if journal is not None:
             journal.add(key_of(todo[number]), row)

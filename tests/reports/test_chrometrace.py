@@ -12,6 +12,7 @@ import pytest
 
 from moesim.reports.chrometrace import chrome_trace, write_chrome_trace
 from moesim.reports.failures import OutputError
+from moesim.sim.train.predict import predict_train
 from moesim.sim.train.prediction import Prediction
 
 Predicted = Callable[[str], Prediction]
@@ -60,3 +61,29 @@ def test_file_is_json_and_an_unwritable_path_is_one_of_our_errors(predicted: Pre
     assert json.loads((tmp_path / "t.json").read_text())["otherData"]["model"].startswith("mixtral")
     with pytest.raises(OutputError, match="cannot write"):
         write_chrome_trace(predicted("1f1b"), tmp_path / "no" / "t.json")
+
+
+def test_a_recorded_step_has_tracks_inside_slots_and_counters_of_wires() -> None:
+    job = {
+        "model": {"base": "mixtral-8x7b", "layers": 4},
+        "cluster": {"node": "dgx-h100", "gpus": 32},
+        "layout": {"pp": 2, "ep": 8},
+        "train": {"global_batch": 32, "seq_len": 2048},
+        "routing": {"lognormal": 0.6, "seed": 3},
+    }
+    p = predict_train(job, record=True)
+    events = chrome_trace(p)["traceEvents"]
+    inside = [e for e in events if e.get("cat") == "inside"]
+    assert {e["args"]["category"] for e in inside} >= {"ep_comm", "grouped_gemm"}
+    threads = {(e["pid"], e["tid"]): e["args"]["name"] for e in events if e["name"] == "thread_name"}
+    assert {threads[e["pid"], e["tid"]] for e in inside} >= {"inside slots: compute"}
+    spans: dict[tuple[int, int], list[tuple[float, float]]] = {}
+    for e in inside:
+        spans.setdefault((e["pid"], e["tid"]), []).append((e["ts"], e["ts"] + e["dur"]))
+    assert all(b[0] >= a[1] - 1e-3 for rows in spans.values() for a, b in pairwise(sorted(rows)))
+    counters = [e for e in events if e["ph"] == "C"]
+    assert {e["name"] for e in counters} == {"NIC in use", "scale-up link in use"}
+    assert all(0.0 <= e["args"]["%"] <= 100.0 for e in counters)
+    assert not [
+        e for e in chrome_trace(predict_train(job))["traceEvents"] if e["ph"] == "C" or e.get("cat") == "inside"
+    ]

@@ -34,6 +34,7 @@ SECTIONS = (
     "spent",
     "held",
     "timeline",
+    "experts",
     "matters",
     "layouts",
     "run",

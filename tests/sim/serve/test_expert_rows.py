@@ -12,7 +12,7 @@ from moesim.sim.layout.layout import BadLayout
 from moesim.sim.layout.slots import contiguous_plan, rank_rows
 from moesim.sim.plan.serve.space import shapes
 from moesim.sim.question.scenario import parse_scenario
-from moesim.sim.serve.expert_rows import expert_rows
+from moesim.sim.serve.expert_rows import busiest_by_layer, expert_rows
 from moesim.sim.serve.job import resolve_serve
 from moesim.traces.draws import draw_counts
 from moesim.traces.rng import stream
@@ -120,3 +120,11 @@ def test_plans_only_look_at_ranks_that_the_slots_fit() -> None:
     seen = {shape.ep for shape in shapes(asked.arch, 128, 8, {}, asked.placement)}
     assert 64 in seen and all(320 % ep == 0 for ep in seen)
     assert 128 in {shape.ep for shape in shapes(asked.arch, 128, 8, {})}
+
+
+def test_layers_in_sight_are_those_that_passes_wait_for() -> None:
+    asked = job({"lognormal": 0.65})
+    seen = busiest_by_layer(asked, 512)
+    assert len(seen) == 8 and min(seen) == 3 and max(seen) == 11  # of the 9 with experts, the first three are dense
+    assert np.mean(list(seen.values())) == pytest.approx(imbalance(asked, 512), rel=1e-12)
+    assert busiest_by_layer(job("balanced"), 512) == {3: 1.0}
