@@ -60,6 +60,9 @@ train:
 # (tokens per layer and expert), and beside either of them what is left out of {group_sigma: 0.36, topic: 0.65,
 # group_topic: 0.36, drift: 0.9995, sampling: true, seed: 0}. Left out: docs/routing.md says what then holds.
 routing: balanced
+# slow: {share: 0.01, factor: 0.8}   # GPUs at a part of the others' speed; or ids: [17]. Training only, as the next two
+# jitter: 0.02                        # standard deviation of a stretch of compute over its mean
+# links: {degraded: {nic17: 0.5}, failed: {nic3: 1.5}}   # rate that is left; the second at which it goes dead
 # placement: {slots: 320, plan_age_steps: 100}   # slots of experts by a plan; or spare_slots: 64, or replicas: 2
 
 # Software: megatron-tuned | megatron-core | megatron-2021 | composer-fsdp | torchtitan | hai-llm; or a

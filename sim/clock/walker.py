@@ -19,6 +19,7 @@ from moesim.refusal import Refusal
 from moesim.sim.clock.books import Books
 from moesim.sim.clock.events import Clock
 from moesim.sim.clock.network import Flow, Loads, Network
+from moesim.sim.clock.open_slot import OpenSlot, RunningPiece
 from moesim.sim.clock.plan import Plan, Send, Slot
 from moesim.sim.clock.script import Piece
 from moesim.sim.clock.values import Moments, When, after, gathered, last, latest, mean
@@ -29,32 +30,6 @@ _LEAST_SPEED = 0.2  # of compute beside transfers, however many multiprocessors 
 
 class Deadlock(Refusal):
     """Items wait for each other, as streams that disagree on the order of collectives do."""
-
-
-class _Open:
-    """A slot under way."""
-
-    __slots__ = ("ends", "item", "left", "open", "script", "seconds", "starts")
-
-    def __init__(self, item: int, slot: Slot, now_s: float) -> None:
-        script = slot.script
-        self.item, self.script = item, script
-        self.seconds = slot.seconds(now_s) if slot.seconds is not None else None
-        self.left = [len(p) for p in script.preds]
-        self.starts: list[When] = [0.0] * len(self.left)
-        self.ends: list[When] = [0.0] * len(self.left)
-        self.open = len(script.blocking)
-
-
-class _Running:
-    """Compute under way on a rank: what is left at full speed, and its speed."""
-
-    __slots__ = ("alone_end", "due_s", "left_s", "number", "rate", "since_s", "slot", "version")
-
-    def __init__(self, slot: _Open, number: int, alone_end: When) -> None:
-        self.slot, self.number, self.alone_end = slot, number, alone_end
-        self.left_s = self.rate = self.since_s = self.due_s = 0.0
-        self.version = 0
 
 
 @dataclass(frozen=True)
@@ -103,7 +78,7 @@ class Walker:
         self._start: list[float] = [-1.0] * count
         self._end: list[When] = [-1.0] * count
         self._held = [0.0] * ranks  # share of the multiprocessors that transfers hold
-        self._running: list[_Running | None] = [None] * ranks
+        self._running: list[RunningPiece | None] = [None] * ranks
         self._record: list[tuple[int, int, float, float]] | None = [] if record else None
         self.books = Books(ranks)
 
@@ -129,7 +104,7 @@ class Walker:
         self._start[number] = last(at)
         if isinstance(item, Slot):
             self.books.wait(rank, at, self._waits(number, rank, at))
-            slot = _Open(number, item, last(at))
+            slot = OpenSlot(number, item, last(at))
             for head in item.script.heads:
                 self._piece(slot, head, at)
             if not item.script.pieces:
@@ -168,7 +143,7 @@ class Walker:
 
     # -- pieces -----------------------------------------------------------------------------------------------
 
-    def _piece(self, slot: _Open, number: int, at: When) -> None:
+    def _piece(self, slot: OpenSlot, number: int, at: When) -> None:
         piece = slot.script.pieces[number]
         seconds = piece.seconds if slot.seconds is None else slot.seconds[number]
         slot.starts[number] = at
@@ -201,13 +176,13 @@ class Walker:
         )
         return "slow_gpu" if late else "imbalance"
 
-    def _issued(self, slot: _Open, piece: Piece) -> When:
+    def _issued(self, slot: OpenSlot, piece: Piece) -> When:
         """When the CPU could begin to issue the stretch that a host piece ends."""
         begun = slot.starts[piece.since]
         return latest(begun, slot.ends[piece.behind]) if piece.behind >= 0 else begun
 
-    def _compute(self, slot: _Open, number: int, alone_end: When, now_s: float, rank: int) -> None:
-        run = _Running(slot, number, alone_end)
+    def _compute(self, slot: OpenSlot, number: int, alone_end: When, now_s: float, rank: int) -> None:
+        run = RunningPiece(slot, number, alone_end)
         run.since_s, run.left_s = now_s, last(alone_end) - now_s
         self._running[rank] = run
         held = self._held[rank]
@@ -217,7 +192,7 @@ class Walker:
         run.rate, run.due_s = 1.0, last(alone_end)
         self._clock.at(run.due_s, lambda: self._computed(run, rank, 0))
 
-    def _pace(self, run: _Running, rank: int, rate: float, now_s: float) -> None:
+    def _pace(self, run: RunningPiece, rank: int, rate: float, now_s: float) -> None:
         """Let running compute go on at another speed."""
         run.left_s = max(0.0, run.left_s - (now_s - run.since_s) * run.rate)
         run.since_s, run.rate = now_s, rate
@@ -226,7 +201,7 @@ class Walker:
         run.due_s = now_s + run.left_s / rate
         self._clock.at(run.due_s, lambda: self._computed(run, rank, version))
 
-    def _computed(self, run: _Running, rank: int, version: int) -> None:
+    def _computed(self, run: RunningPiece, rank: int, version: int) -> None:
         if version != run.version:
             return
         self._running[rank] = None
@@ -260,7 +235,7 @@ class Walker:
         if run is not None:
             self._pace(run, rank, max(_LEAST_SPEED, 1.0 - self._held[rank]), now_s)
 
-    def _done(self, slot: _Open, number: int, end: When, late_s: float = 0.0) -> None:
+    def _done(self, slot: OpenSlot, number: int, end: When, late_s: float = 0.0) -> None:
         slot.ends[number] = end
         script, item = slot.script, slot.item
         piece, rank = script.pieces[number], self._plan.lane_of[item].rank
@@ -288,7 +263,7 @@ class Walker:
             if slot.open == 0:
                 self._leave(slot, rank)
 
-    def _leave(self, slot: _Open, rank: int) -> None:
+    def _leave(self, slot: OpenSlot, rank: int) -> None:
         """A slot is over when the last piece of every stream is."""
         end: When = self.books.free[rank]
         longest = ""
@@ -302,7 +277,7 @@ class Walker:
 
     # -- books ------------------------------------------------------------------------------------------------
 
-    def _book(self, slot: _Open, number: int, piece: Piece, rank: int, end: When, late_s: float) -> None:
+    def _book(self, slot: OpenSlot, number: int, piece: Piece, rank: int, end: When, late_s: float) -> None:
         """Book a piece of the compute stream: what it waited for, then its own seconds."""
         start = slot.starts[number]
         books = self.books

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from moesim.hwmodels.cluster import Cluster
+from moesim.hwmodels.cluster import Cluster, Crossing, oversubscription_note
 from moesim.hwmodels.power_and_money import Price
 from moesim.hwmodels.profile import Profile
 from moesim.sim.layout.layout import BadLayout, Layout, check_layout
@@ -258,6 +258,19 @@ def check_precision(train: TrainAsk, cluster: Cluster, kernels: Profile) -> None
         raise ScenarioError(f"precision={train.precision} has no tensor path on {cluster.gpu.name}; use one of {have}")
 
 
+def _uplinks(job: TrainJob) -> list[str]:
+    """Why oversubscribed uplinks change nothing, where they do not."""
+    lay, cluster = job.layout, job.cluster
+    crossings = [
+        Crossing(lay.group(kind, cluster), "neighbours") for kind in ("dp", "edp", "dp_replicas", "edp_replicas")
+    ]
+    crossings.append(Crossing(lay.group("ep", cluster)))
+    if lay.pp > 1:
+        crossings.append(Crossing(cluster.group(2, cluster.domain), "neighbours"))
+    note = oversubscription_note(cluster, [c for c in crossings if c.group.domains > 1])
+    return [note] if note else []
+
+
 def resolve(scenario: Scenario) -> Resolved:
     """Everything looked up and checked. ScenarioError, BadLayout, ArchError or FactError say what is wrong."""
     train = training_of(scenario)
@@ -272,5 +285,6 @@ def resolve(scenario: Scenario) -> Resolved:
         assumed.append("release = unknown (software of the published rows' middle age)")
     job = train_job(scenario, train, arch, cluster, layout, stack)
     correction, from_runs = correction_of(scenario, job)
-    said = (*assumed, *from_layout, *from_stack, *from_rules, *routing_assumed(scenario, arch), *from_runs)
+    about_routing = routing_assumed(scenario, arch)
+    said = (*assumed, *_uplinks(job), *from_layout, *from_stack, *from_rules, *about_routing, *from_runs)
     return Resolved(job, seen.kernels, seen.price, said, correction)

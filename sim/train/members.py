@@ -154,7 +154,7 @@ class StageMembers:
         """(piece, micro-batch, place of its layer, table) of all pieces whose seconds follow rows."""
         if self.tables is None:
             return []
-        key = (id(script), slot.stage, slot.stage_b)
+        key = (self.prices.key(slot, variant), slot.stage, slot.stage_b)
         plan = self._plans.get(key)
         if plan is None:
             plan = self._plans[key] = self._sum_tables(self.tables, slot, variant, script)

@@ -163,7 +163,8 @@ class _Builder:
                 op.stream != "dp" and not shared.isdisjoint(w) for op, w in zip(segment.ops, wires, strict=True)
             )
             if self.exact:
-                script = self.prices.script(slot, variant, lambda _: True, self.members and self.members.apart)
+                meet = None if self.members is None else self.members.apart
+                script = self.prices.script(slot, variant, lambda _: True, meet)
             elif self.members is not None:
                 meets |= {i for i, op in enumerate(segment.ops) if self.members.apart(op)}
                 script = self.prices.script(slot, variant, meets.__contains__, self.members.apart)
