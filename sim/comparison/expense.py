@@ -49,7 +49,7 @@ def train_hours(scenario: Mapping[str, Any], hardware: Hardware = AS_IS) -> floa
     light = job.recompute | modules_of("light", job.arch, job.stack.attention_kernel)
     for modules in (job.recompute, light, frozenset({"full"})):
         tried = replace(job, recompute=modules)
-        prices = StepPrices(tried, resolved.kernels, resolved.tuning())
+        prices = StepPrices(tried, resolved.kernels, resolved.tuning(), drawn=False)
         if max(m.total for m in step_memory(prices)) <= job.cluster.gpu.usable_bytes:
             return job.cluster.gpus * step_s(tried, resolved) / 3600.0 / (job.global_batch * job.seq_len) * 1e6
     raise DoesNotFit(f"does not fit at micro_batch={job.micro_batch}, seq_len={job.seq_len}")
@@ -61,7 +61,7 @@ def step_s(job: TrainJob, resolved: Resolved) -> float:
 
 
 def _simulated(job: TrainJob, resolved: Resolved) -> StepResult:
-    return simulate_step(StepPrices(job, resolved.kernels, resolved.tuning()), events=False)
+    return simulate_step(StepPrices(job, resolved.kernels, resolved.tuning(), drawn=False), events=False)
 
 
 def serve_hours(scenario: Mapping[str, Any], hardware: Hardware = AS_IS) -> float:

@@ -30,7 +30,7 @@ Question = dict[str, Any]
 def train_memory_bytes(scenario: Mapping[str, Any]) -> tuple[float, float]:
     """(bytes of the fullest GPU, bytes it has) of a training scenario."""
     resolved = resolve(scenario_of(scenario))
-    prices = StepPrices(resolved.job, resolved.kernels, resolved.tuning())
+    prices = StepPrices(resolved.job, resolved.kernels, resolved.tuning(), drawn=False)
     return max(m.total for m in step_memory(prices)), resolved.job.cluster.gpu.usable_bytes
 
 

@@ -12,15 +12,24 @@ _STEADY = {"dualpipe": 4}  # micro-batches per virtual stage after which a pipel
 _STEADY_ELSE = 2
 
 
+def _lengths(job: TrainJob) -> tuple[int, int]:
+    few = _STEADY.get(job.layout.schedule, _STEADY_ELSE) * job.layout.chunks
+    return few, few + 2 * job.layout.pp
+
+
+def is_long(job: TrainJob) -> bool:
+    """True where the step has many more micro-batches than stages."""
+    return job.micro_batches > 2 * _lengths(job)[1]
+
+
 def long_step(job: TrainJob, run: Callable[[TrainJob], StepResult]) -> StepResult:
     """The step of `job`: run whole, or continued from two of fewer micro-batches where there are many more than stages.
 
     Exact where all ranks are alike; an estimate where rows are drawn.
     """
-    few = _STEADY.get(job.layout.schedule, _STEADY_ELSE) * job.layout.chunks
-    more = few + 2 * job.layout.pp
-    if job.micro_batches <= 2 * more:
+    if not is_long(job):
         return run(job)
+    few, more = _lengths(job)
     each = job.micro_batch * job.layout.dp
     short, longer = (run(replace(job, global_batch=each * count)) for count in (few, more))
     times = (job.micro_batches - more) / (more - few)

@@ -18,7 +18,7 @@ from moesim.sim.clock.script import Script
 from moesim.sim.layers.graph import Op, Segment
 from moesim.sim.layout.layout import Layout, plan_chunks
 from moesim.sim.layout.pipeline import Slot
-from moesim.sim.layout.placement import ExpertLoad, expert_loads
+from moesim.sim.layout.placement import ExpertLoad, expert_loads, load_at
 from moesim.sim.layout.routed_rows import LayerRows, MicroBatches, RoutedRows, routed_rows
 from moesim.sim.software.stack import Stack, Tuning
 from moesim.sim.train.job import TrainJob
@@ -32,6 +32,9 @@ if TYPE_CHECKING:
 
 _Key = tuple[object, ...]
 Apart = Callable[[int], bool]
+
+
+_SAMPLED = 16  # micro-batches that are drawn to see how much the busiest rank gets
 
 
 def uneven(routing: Routing) -> bool:
@@ -87,8 +90,11 @@ class StepPrices:
         fabric: FabricFit | None = None,
         exchange: ExchangeFit | None = None,
         model: CostModel | None = None,
+        drawn: bool = True,
     ) -> None:
-        """`model`: one that jobs of the same cluster, stack and precision share, so that each kernel is priced once."""
+        """`drawn`: rows of every rank are drawn, where routing is uneven; off, one rank with the rows that the busiest
+        is expected to have stands for all, which is faster and a few percent slow. `model`: one that jobs of the same
+        cluster, stack and precision share, so that each kernel is priced once."""
         self.job, self.profile, self.tuning = job, profile, tuning
         self.model: CostModel = model or KernelCostModel(
             job.cluster, profile, sustained(tuning, job.cluster, job.stack, job.precision), fabric, exchange
@@ -97,9 +103,14 @@ class StepPrices:
         tokens = max(1, job.micro_batch * job.seq_len // job.layout.cp)
         self._tokens_each = max(1, tokens // job.layout.dispatch_split)  # that one GPU sends to experts
         even = job.arch.moe is None or job.arch.moe.router == "expert_choice" or not uneven(job.routing)
-        self.varies = not even and job.layout.ep > 1  # ranks of a stage get rows of their own
+        apart = not even and job.layout.ep > 1  # ranks of a stage get rows of their own
+        self.varies = apart and drawn
         self.balanced = self._loads(Routing())
-        expected = self.balanced if even or self.varies else self._loads(job.routing)
+        if apart and not drawn:  # every layer of every micro-batch waits for its busiest rank
+            share = max(1.0, self.expected_busiest(_SAMPLED))
+            expected: Sequence[ExpertLoad | None] = [load_at(load, share) for load in self.balanced]
+        else:
+            expected = self.balanced if even or self.varies else self._loads(job.routing)
         self.factory = SegmentFactory(job, tuning, expected)
         self._expected = expected
         self._routed: dict[int, RoutedRows] = {}

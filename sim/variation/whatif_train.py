@@ -163,6 +163,10 @@ def _skewed(job: TrainJob, profile: Profile) -> Iterator[tuple[str, str, Changed
         yield "expert imbalance", "balanced", (replace(job, routing=Routing()), profile)
 
 
+def _alike_s(prices: StepPrices) -> float:
+    return simulate_step(prices, events=False).step_time_s
+
+
 def whatif_train(scenario: Asked, share: float = 0.2) -> WhatIf:
     """Change one thing at a time, hardware by plus and minus `share`. ScenarioError for shares out of (0, 0.9]."""
     share = number_asked("share", share, 0.0, 0.9, "0.2 for plus and minus 20 %")
@@ -174,12 +178,14 @@ def whatif_train(scenario: Asked, share: float = 0.2) -> WhatIf:
     memory = max(m.total for m in step_memory(asked))
     own = resolved.correction.factor if resolved.correction else 1.0  # what own runs say of it, whatever is changed
     step_s = own * simulate_step(asked, events=False).step_time_s
+    # changes are compared on one rank that stands for all: a ratio needs no draw, and many would take minutes
+    alike_s = _alike_s(StepPrices(job, profile, resolved.tuning(), drawn=False))
     rate = job.global_batch * job.seq_len / step_s
     outcomes = []
     for knob, change, (other, kernels) in _changes(job, profile, share):
         try:
-            prices = StepPrices(other, kernels, resolved.tuning())
-            seconds = own * simulate_step(prices, events=False).step_time_s
+            prices = StepPrices(other, kernels, resolved.tuning(), drawn=False)
+            seconds = step_s * _alike_s(prices) / alike_s
         except NoFit:  # a precision that the kernels were not measured in: no change to offer
             continue
         factor = other.global_batch * other.seq_len / seconds / rate

@@ -20,7 +20,7 @@ from moesim.sim.train.job import (
     decided,
     train_job,
 )
-from moesim.sim.train.long_step import long_step
+from moesim.sim.train.long_step import is_long, long_step
 from moesim.sim.train.memory import step_memory
 from moesim.sim.train.prices import StepPrices, sustained, uneven
 from moesim.sim.train.segment_time import beside_slowdown
@@ -40,7 +40,7 @@ class Finalist:
     fits: bool
     dispatcher: str  # what "auto" means for it
     breakdown_s: Mapping[str, float]
-    drawn: bool = True  # with the rows that routing draws and GPUs that differ; else as if all ranks were alike
+    drawn: bool = True  # run as it is; else as if all ranks were alike, or continued from shorter steps
 
 
 class Judge:
@@ -142,6 +142,7 @@ class Judge:
     def simulate(self, candidate: Candidate, bound_s: float, drawn: bool = True) -> Finalist:
         """The step of a candidate, and whether it fits; not drawn: as if all ranks were alike, which is no slower."""
         job = self.job(candidate)
+        whole = drawn or not (self.differs or is_long(job))
         if not drawn:
             job = replace(job, routing=Routing(), unlike=ALIKE)
         prices = StepPrices(job, self.profile, self.tuning, model=self.model(job))
@@ -151,4 +152,4 @@ class Judge:
             step = corrected(step, self.correction)
         fits = memory <= job.cluster.gpu.usable_bytes
         seconds, carrier = step.step_time_s, job.stack.dispatcher
-        return Finalist(candidate, bound_s, seconds, memory, fits, carrier, step.breakdown_s, drawn)
+        return Finalist(candidate, bound_s, seconds, memory, fits, carrier, step.breakdown_s, whole)

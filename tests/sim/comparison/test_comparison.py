@@ -28,6 +28,7 @@ TRAIN: dict[str, Any] = {
     "cluster": {"node": "dgx-h100", "gpus": 64},
     "layout": {"pp": 4, "vpp": 8, "ep": 8},
     "train": {"global_batch": 256, "seq_len": 4096},
+    "routing": "balanced",
 }
 SERVE: dict[str, Any] = {
     "model": "mixtral-8x7b",
@@ -170,7 +171,6 @@ def test_long_steps_are_continued_from_shorter_ones(layout: dict[str, Any]) -> N
     """Pipelines repeat themselves: the line through two shorter steps is the step itself."""
     stack = "hai-llm" if layout.get("schedule") == "dualpipe" else "megatron-tuned"
     scenario = {**TRAIN, "layout": layout, "train": {"global_batch": 4096, "seq_len": 4096}, "stack": stack}
-    scenario["routing"] = "balanced"  # drawn micro-batches differ: the line through two steps is an estimate then
     resolved = resolve(parse_scenario(scenario))
     assert resolved.job.micro_batches > 12 * resolved.job.layout.chunks
     whole = simulate_step(StepPrices(resolved.job, resolved.kernels, resolved.tuning()), events=False).step_time_s

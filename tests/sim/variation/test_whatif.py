@@ -17,6 +17,7 @@ JOB: dict[str, Any] = {
     "cluster": {"node": "dgx-h100", "gpus": 64},
     "layout": {"pp": 4, "vpp": 8, "ep": 8},
     "train": {"global_batch": 256, "seq_len": 4096},
+    "routing": "balanced",
 }
 
 
