@@ -104,7 +104,7 @@ class StepPrices:
         self._tokens_each = max(1, tokens // job.layout.dispatch_split)  # that one GPU sends to experts
         even = job.arch.moe is None or job.arch.moe.router == "expert_choice" or not uneven(job.routing)
         apart = not even and job.layout.ep > 1  # ranks of a stage get rows of their own
-        self.varies = apart and drawn
+        self.varies, self.coarse = apart and drawn, not drawn
         self.balanced = self._loads(Routing())
         if apart and not drawn:  # every layer of every micro-batch waits for its busiest rank
             share = max(1.0, self.expected_busiest(_SAMPLED))

@@ -22,6 +22,7 @@ from moesim.sim.train.segments import Variant
 
 # share of a step: transfers between slots that fill a wire for less meet others too seldom to matter there
 _SELDOM: dict[Wire, float] = {"nic": 0.0, "link": 0.02}
+_SELDOM_ESTIMATE: dict[Wire, float] = {"nic": 0.05, "link": 0.05}  # in estimates, which run by the hundred
 
 
 @dataclass(frozen=True, slots=True)
@@ -149,7 +150,8 @@ class _Builder:
             for comm in (comm for chunk in range(lay.chunks) for comm in self.prices.gathers(chunk)):
                 for wire, seconds in wire_seconds(comm, cluster).items():
                     used[wire] += seconds / lay.pp
-        return frozenset(wire for wire, seconds in used.items() if seconds > _SELDOM[wire] * busy_s)
+        seldom = _SELDOM_ESTIMATE if self.prices.coarse else _SELDOM
+        return frozenset(wire for wire, seconds in used.items() if seconds > seldom[wire] * busy_s)
 
     def _script(self, slot: Slot, variant: Variant, shared: frozenset[Wire]) -> Script:
         """A slot's pieces: one, where no transfer of it can meet another slot's, else every transfer apart."""

@@ -20,13 +20,12 @@ from moesim.sim.train.job import (
     decided,
     train_job,
 )
-from moesim.sim.train.long_step import is_long, long_step
+from moesim.sim.train.long_step import long_step
 from moesim.sim.train.memory import step_memory
-from moesim.sim.train.prices import StepPrices, sustained, uneven
+from moesim.sim.train.prices import StepPrices, sustained
 from moesim.sim.train.segment_time import beside_slowdown
 from moesim.sim.train.step import StepResult, corrected, simulate_step
 from moesim.sim.train.unlike import ALIKE
-from moesim.traces.routing import Routing
 
 
 @dataclass(frozen=True, slots=True)
@@ -131,25 +130,20 @@ class Judge:
             candidate.layout, cell.hides, count, cell.sizes, cell.prices, pipe
         )
 
-    @property
-    def differs(self) -> bool:
-        """True when ranks may differ: such steps cost more to run than those in which one stands for all."""
-        return self.base.unlike.any or (self.base.arch.is_moe and uneven(self.base.routing))
-
     def _run(self, job: TrainJob) -> StepResult:
-        return simulate_step(StepPrices(job, self.profile, self.tuning, model=self.model(job)), events=False)
+        prices = StepPrices(job, self.profile, self.tuning, model=self.model(job), drawn=False)
+        return simulate_step(prices, events=False)
 
     def simulate(self, candidate: Candidate, bound_s: float, drawn: bool = True) -> Finalist:
-        """The step of a candidate, and whether it fits; not drawn: as if all ranks were alike, which is no slower."""
+        """The step of a candidate, and whether it fits; not drawn: an estimate by one rank for all."""
         job = self.job(candidate)
-        whole = drawn or not (self.differs or is_long(job))
         if not drawn:
-            job = replace(job, routing=Routing(), unlike=ALIKE)
-        prices = StepPrices(job, self.profile, self.tuning, model=self.model(job))
+            job = replace(job, unlike=ALIKE)
+        prices = StepPrices(job, self.profile, self.tuning, model=self.model(job), drawn=drawn)
         memory = max(m.total for m in step_memory(prices))
         step = simulate_step(prices, events=False) if drawn else long_step(job, self._run)
         if self.correction is not None:
             step = corrected(step, self.correction)
         fits = memory <= job.cluster.gpu.usable_bytes
         seconds, carrier = step.step_time_s, job.stack.dispatcher
-        return Finalist(candidate, bound_s, seconds, memory, fits, carrier, step.breakdown_s, whole)
+        return Finalist(candidate, bound_s, seconds, memory, fits, carrier, step.breakdown_s, drawn)

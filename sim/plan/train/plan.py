@@ -138,6 +138,9 @@ def _answer(scenario: Scenario, objective: str, searches: list[Search], notes: l
         raise ScenarioError(f"{gpu.name} has no price; give price_usd_per_gpu_hour, or use objective gpu_hours")
     tokens = float(job.global_batch) * job.seq_len
     notes = [*judge.from_runs, *notes]
+    if any(not f.drawn for s in searches for f in s.finalists[:top]):
+        notes.append("the best is run as it is; the others are estimates by one rank that stands for all, within a few "
+                     "percent of what train answers")  # fmt: skip
     options, facts = [], run_facts()
     for searched in searches:
         cluster = replace(job.cluster, gpus=searched.gpus)

@@ -9,7 +9,6 @@ from functools import lru_cache
 from heapq import nsmallest
 
 from moesim.hwmodels.units import GIB
-from moesim.sim.plan.train.choices import choices
 from moesim.sim.plan.train.judge import Finalist, Judge
 from moesim.sim.plan.train.space import Candidate, candidates, default_space
 from moesim.sim.question.scenario import Scenario, ScenarioError
@@ -44,7 +43,7 @@ class Search:
     looked_at: int  # candidates that the model, the GPUs and the batch allow
     may_fit: int  # of those, by the bound on memory
     simulated: int
-    finalists: tuple[Finalist, ...]  # that fit and ran as they are, fastest first: all that can be answered
+    finalists: tuple[Finalist, ...]  # that fit, fastest first
     too_large: tuple[Finalist, ...]  # simulated ones that do not fit after all
     left_bound_s: float  # best bound of those not simulated; infinite when none is left
     judged: Mapping[Candidate, tuple[float, float]]  # bound on seconds (infinite: does not fit) and on bytes
@@ -81,7 +80,7 @@ def search(
         looked_at=len(layouts),
         may_fit=len(ranked),
         simulated=len(simulated),
-        finalists=tuple(f for f in fitting if f.drawn),
+        finalists=tuple(fitting),
         too_large=tuple(f for f in simulated if not f.fits),
         left_bound_s=left,
         judged=judged,
@@ -120,8 +119,8 @@ def _simulate(
 ) -> tuple[list[Finalist], float]:
     """Finalists in the order of their bounds.
 
-    Candidates run as if all ranks were alike, which is no slower, and long pipelines from two shorter ones; only those
-    that are answered, and what could push them out, run as they are. Returns the finalists and the best bound left.
+    Candidates are estimated: one rank, with the rows that the busiest is expected to have, stands for all, and a long
+    step is continued from two shorter ones. The best runs as it is. Returns the finalists and the best bound left.
     """
     done: list[Finalist] = []
     number, last = 0, min(effort.most, len(ranked))
@@ -129,48 +128,26 @@ def _simulate(
         while number < last:
             best = nsmallest(effort.top, (f.step_time_s for f in done if f.fits))
             if len(best) == effort.top and ranked[number][1] >= best[-1]:
-                drawn = _as_they_are(judge, done, effort.top, run, progress)
-                if drawn == done:
-                    break
-                done = drawn
-                continue
+                break
             if progress is not None:
                 progress("simulating finalists", number, last)
             batch = ranked[number : min(last, number + _BATCH)]
             done += run([(candidate, bound, False) for candidate, bound in batch])
             number += len(batch)
-        done = _as_they_are(judge, done, effort.top, run, progress)
+        done = _as_they_are(done, run, progress)
     return done, ranked[number][1] if number < len(ranked) else float("inf")
 
 
-def _as_they_are(judge: Judge, done: list[Finalist], top: int, run: Run, progress: Progress | None) -> list[Finalist]:
-    """The finalists, with the best `top` and the best of every obvious choice run with ranks that differ."""
-    wanted: list[tuple[Callable[[Candidate], bool], int]] = [(lambda _: True, top)]
-    wanted += [(choice.made_by, 1) for choice in choices(judge.base.cluster, judge.base.arch.is_moe)]
+def _as_they_are(done: list[Finalist], run: Run, progress: Progress | None) -> list[Finalist]:
+    """The finalists, the best of them run as it is: every rank drawn, no step continued from shorter ones."""
     finalists = {f.candidate: f for f in done}
     while True:
         fitting = sorted((f for f in finalists.values() if f.fits), key=lambda f: (f.step_time_s, f.candidate.title))
-        leading: dict[Candidate, Finalist] = {}
-        for made_by, count in wanted:
-            own = [f for f in fitting if made_by(f.candidate)][:count]
-            leading |= {f.candidate: f for f in own if not f.drawn}
-        leading |= {f.candidate: f for f in _front(fitting) if not f.drawn}
-        if not leading:
+        if not fitting or fitting[0].drawn:
             return list(finalists.values())
         if progress is not None:
-            drawn = sum(f.drawn for f in finalists.values())
-            progress("drawing the best", drawn, drawn + len(leading))
-        found = run([(f.candidate, f.bound_s, True) for f in leading.values()])
-        finalists |= {f.candidate: f for f in found}
-
-
-def _front(fitting: Sequence[Finalist]) -> list[Finalist]:
-    """Those than which none is both faster and smaller; `fitting` is sorted by time."""
-    front: list[Finalist] = []
-    for finalist in fitting:
-        if not front or finalist.memory_bytes < front[-1].memory_bytes:
-            front.append(finalist)
-    return front
+            progress("running the best as it is", 0, 1)
+        finalists |= {f.candidate: f for f in run([(fitting[0].candidate, fitting[0].bound_s, True)])}
 
 
 @lru_cache(maxsize=2)
