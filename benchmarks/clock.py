@@ -1,0 +1,50 @@
+"""The clock of a training step: seconds and events/s, folded and with every rank drawn.   python benchmarks/clock.py"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from time import process_time
+
+import yaml
+from rich.console import Console
+from rich.table import Table
+
+from moesim.sim.question.scenario import parse_scenario
+from moesim.sim.train.job import resolve
+from moesim.sim.train.prices import StepPrices
+from moesim.sim.train.program import step_program
+from moesim.sim.train.step import simulate_step
+
+EXAMPLE = Path(__file__).parents[1] / "examples" / "deepseek-v3-h800.yaml"
+CASES: tuple[tuple[str, dict[str, object], bool], ...] = (
+    ("folded, all ranks alike", {"routing": "balanced"}, False),
+    ("every operation an event", {"routing": "balanced"}, True),
+    ("2,048 ranks, rows drawn", {}, False),
+    ("2,048 ranks, skewed", {"routing": {"lognormal": 0.58, "group_sigma": 0.36}}, False),
+    ("2,048 ranks, one slow GPU", {"routing": "balanced", "slow": {"ids": [1024], "factor": 0.8}}, False),
+)
+
+
+def main() -> None:
+    """One line a case: CPU seconds with and without building prices, the step, events and their rate."""
+    question = yaml.safe_load(EXAMPLE.read_text(encoding="utf-8"))
+    table = Table(title="DeepSeek-V3 on 2,048 H800, pp 16, EP 64, 120 micro-batches")
+    for column in ("case", "cold", "warm", "step", "slots and transfers", "per second"):
+        table.add_column(column, justify="left" if column == "case" else "right")
+    for name, words, exact in CASES:
+        resolved = resolve(parse_scenario({**question, **words}))
+        begin = process_time()
+        prices = StepPrices(resolved.job, resolved.kernels, resolved.tuning())
+        step = simulate_step(prices, exact=exact)
+        cold = process_time() - begin
+        begin = process_time()
+        simulate_step(prices, exact=exact)
+        warm = process_time() - begin
+        items = len(step_program(prices).plan)
+        seconds = f"{step.step_time_s:.3f} s"
+        table.add_row(name, f"{cold:.2f} s", f"{warm:.2f} s", seconds, f"{items:,}", f"{items / warm:,.0f}")
+    Console(width=110).print(table)
+
+
+if __name__ == "__main__":
+    main()
