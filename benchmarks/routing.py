@@ -31,7 +31,7 @@ def step(routing: Routing, placement: Placement = BLOCKS, ep: int = 64, count: i
 
 def busiest(placement: Placement, ep: int, **process: object) -> float:
     """Busiest rank over the mean."""
-    steps = (step(Routing(**process, seed=seed), placement, ep) for seed in SEEDS)  # type: ignore[arg-type]
+    steps = (step(Routing(**process, seed=seed), placement, ep) for seed in SEEDS)  # type: ignore[arg-type]  # words of a process
     return float(np.mean([list(each.imbalance.values()) for each in steps]))
 
 
@@ -72,7 +72,7 @@ def seconds() -> None:
         best = float("inf")
         for _ in range(3 if groups == 2 else 1):
             start = perf_counter()
-            drawn = step(Routing(**RECORDED), count=120, groups=groups)  # type: ignore[arg-type]
+            drawn = step(Routing(**RECORDED), count=120, groups=groups)  # type: ignore[arg-type]  # the same
             assert drawn.expert_rows
             best = min(best, perf_counter() - start)
         print(f"{name}: {best:.2f} s")

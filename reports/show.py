@@ -192,8 +192,6 @@ def _constants_of(stack: str, settings: Entry) -> dict[str, Entry]:
             continue
         if name in choices and qualifiers[0] not in choices[name]:
             continue
-        if name == "ep_exposed" and settings["ep_overlap"] not in qualifiers:
-            continue
         entries[key] = dict(record)
     general = {k for k in entries if "*" in k and any(k.replace("*", o, 1) in entries for o in own)}
     return {k: v for k, v in entries.items() if k not in general}

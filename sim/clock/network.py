@@ -2,18 +2,20 @@
 
 A transfer is (seconds alone, the share of every link that it fills when alone, a weight). It moves at a rate of at
 most 1: at rate 1 it takes exactly its seconds alone, so a transfer that meets nobody takes its closed form's time to
-the last bit. On every link the rates times the shares sum to at most its capacity (1 when whole); links that all
+the last bit. On every link the rates times the shares sum to at most 1; links that all
 transfers together cannot fill bind nobody and are never looked at. Where links bind, rates grow together in proportion
 to the weights (one per flow that a transfer consists of) until a link is full or a rate is 1: weighted max-min.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Hashable, Sequence
+from typing import TypeVar
 
 from moesim.sim.clock.events import Clock
 
 _FULL = 1.0 + 1e-12  # a link is over-subscribed only beyond rounding
+Link = TypeVar("Link", bound=Hashable)
 Loads = tuple[tuple[int, float], ...]  # (link, share of it that the transfer fills when alone)
 
 
@@ -29,11 +31,10 @@ class Flow:
 
 
 class Network:
-    """Links by number. `capacity` of a link that is not whole: 0.5 for one at half its rate."""
+    """Links by number, each whole."""
 
-    def __init__(self, clock: Clock, capacity: Mapping[int, float] | None = None) -> None:
+    def __init__(self, clock: Clock) -> None:
         self._clock = clock
-        self._capacity = dict(capacity or {})
         self._members: dict[int, list[Flow]] = {}
         self._load: dict[int, float] = {}
         self.solves = 0
@@ -46,15 +47,12 @@ class Network:
             self._members.setdefault(link, []).append(flow)
             load = self._load.get(link, 0.0) + share
             self._load[link] = load
-            if load > self._limit(link):
+            if load > _FULL:
                 binding = True
         if binding:
             self._solve(self._component(flow), now_s)
         else:
             self._move(flow, 1.0, now_s)
-
-    def _limit(self, link: int) -> float:
-        return _FULL * self._capacity.get(link, 1.0) if self._capacity else _FULL
 
     def _move(self, flow: Flow, rate: float, now_s: float) -> None:
         """Give a flow its rate and the event of its end."""
@@ -88,7 +86,7 @@ class Network:
         found, seen = [flow], {flow}
         for one in found:
             for link, _ in one.loads:
-                if self._load[link] > self._limit(link):
+                if self._load[link] > _FULL:
                     for other in self._members[link]:
                         if other not in seen:
                             seen.add(other)
@@ -97,7 +95,7 @@ class Network:
 
     def _solve(self, flows: Sequence[Flow], now_s: float) -> None:
         self.solves += 1
-        links = {k: self._capacity.get(k, 1.0) for f in flows for k, _ in f.loads if self._load[k] > self._limit(k)}
+        links = {k for f in flows for k, _ in f.loads if self._load[k] > _FULL}
         for flow, rate in zip(
             flows, fair_rates([f.loads for f in flows], [f.weight for f in flows], links), strict=True
         ):
@@ -108,13 +106,16 @@ class Network:
             self._move(flow, rate, now_s)
 
 
-def fair_rates(loads: Sequence[Loads], weights: Sequence[float], capacity: Mapping[int, float]) -> list[float]:
-    """Weighted max-min fair rates of at most 1, given the shares of the links that can bind and their capacities."""
+def fair_rates(
+    loads: Sequence[Sequence[tuple[Link, float]]], weights: Sequence[float], binding: Collection[Link]
+) -> list[float]:
+    """Weighted max-min fair rates of at most 1 of transfers that fill these shares of links; only those of `binding`
+    can be full."""
     rates = [1.0] * len(loads)
-    left = dict(capacity)
+    left = dict.fromkeys(binding, 1.0)
     waiting = list(range(len(loads)))
     while waiting:
-        pull: dict[int, float] = {}
+        pull: dict[Link, float] = {}
         for i in waiting:
             for link, share in loads[i]:
                 if link in left:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from moesim.sim.clock.plan import Slot
+from moesim.sim.clock.plan import ScriptRun
 from moesim.sim.clock.values import When
 
 
@@ -11,7 +11,7 @@ class OpenSlot:
 
     __slots__ = ("ends", "item", "left", "open", "script", "seconds", "starts")
 
-    def __init__(self, item: int, slot: Slot, now_s: float) -> None:
+    def __init__(self, item: int, slot: ScriptRun, now_s: float) -> None:
         script = slot.script
         self.item, self.script = item, script
         self.seconds = slot.seconds(now_s) if slot.seconds is not None else None

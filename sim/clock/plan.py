@@ -18,7 +18,7 @@ class Lane(NamedTuple):
 
 
 @dataclass(frozen=True, slots=True)
-class Slot:
+class ScriptRun:
     """A rank runs a script; `seconds` of its pieces, asked for as it begins, where members differ from it."""
 
     script: Script
@@ -44,7 +44,7 @@ class Hold:
     seconds: float
 
 
-Item = Slot | Send | Hold
+Item = ScriptRun | Send | Hold
 
 
 @dataclass

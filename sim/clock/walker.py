@@ -20,7 +20,7 @@ from moesim.sim.clock.books import Books
 from moesim.sim.clock.events import Clock
 from moesim.sim.clock.network import Flow, Loads, Network
 from moesim.sim.clock.open_slot import OpenSlot, RunningPiece
-from moesim.sim.clock.plan import Plan, Send, Slot
+from moesim.sim.clock.plan import Plan, ScriptRun, Send
 from moesim.sim.clock.script import Piece
 from moesim.sim.clock.values import Moments, When, after, gathered, last, latest, mean
 
@@ -102,7 +102,7 @@ class Walker:
     def _begin(self, number: int) -> None:
         item, at, rank = self._plan.items[number], self._at[number], self._plan.lane_of[number].rank
         self._start[number] = last(at)
-        if isinstance(item, Slot):
+        if isinstance(item, ScriptRun):
             self.books.wait(rank, at, self._waits(number, rank, at))
             slot = OpenSlot(number, item, last(at))
             for head in item.script.heads:

@@ -7,11 +7,12 @@ and only for those that full ports connect it with; transfers between the same t
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from heapq import heappop, heappush
 
 from moesim.hwmodels.cluster import Cluster, link_bytes_per_s
+from moesim.sim.clock.network import fair_rates
 
 _TOGETHER = 1e-12  # transfers that end within that share of the time end together
 _ROUNDED = 1e-9  # a transfer is not late that is so by less than that share of its time
@@ -54,28 +55,6 @@ class Lane:
         """Up to a time."""
         self.done_s += self.rate_share * (time_s - self.at_s)
         self.at_s = time_s
-
-
-def fair_rates(flows: Sequence[Mapping[Port, float]], room: Mapping[Port, float]) -> list[float]:
-    """Rates, at most 1, of flows that fill shares of ports with that much room; max-min fair."""
-    rates, open_flows, left = [1.0] * len(flows), set(range(len(flows))), dict(room)
-    while open_flows:
-        sums: dict[Port, float] = {}
-        for n in sorted(open_flows):
-            for port, share in flows[n].items():
-                if port in left:
-                    sums[port] = sums.get(port, 0.0) + share
-        tightest = min(sums, key=lambda port: (left[port] / sums[port], port), default=None)
-        if tightest is None or left[tightest] >= sums[tightest]:
-            break  # everybody left over runs at full speed
-        rate = max(0.0, left[tightest]) / sums[tightest]
-        for n in sorted(n for n in open_flows if tightest in flows[n]):
-            rates[n] = rate
-            open_flows.discard(n)
-            for port, share in flows[n].items():
-                if port in left:
-                    left[port] -= rate * share
-    return rates
 
 
 @dataclass(slots=True)
@@ -224,9 +203,9 @@ class HandOver:
             return
         lanes = self._connected(list(self._open))
         self._open.clear()
-        full = {port: 1.0 for lane in lanes for port in self._full(lane.shares)}
-        loads = [{port: share * len(lane.ends) for port, share in lane.shares.items()} for lane in lanes]
-        for lane, rate in zip(lanes, fair_rates(loads, full), strict=True):
+        full = {port for lane in lanes for port in self._full(lane.shares)}
+        loads = [[(port, share * len(lane.ends)) for port, share in lane.shares.items()] for lane in lanes]
+        for lane, rate in zip(lanes, fair_rates(loads, [1.0] * len(lanes), full), strict=True):
             if rate != lane.rate_share:
                 lane.move(self._changed_s)
                 lane.rate_share = rate

@@ -23,7 +23,6 @@ from moesim.sim.layout.layout import Chunk
 from moesim.sim.layout.pipeline import Slot
 from moesim.sim.layout.placement import load_at
 from moesim.sim.layout.routed_rows import RoutedRows
-from moesim.sim.model.arch import LayerKind
 from moesim.sim.train.prices import StepPrices
 from moesim.sim.train.segments import SegmentFactory, Variant
 from moesim.traces.rng import stream
@@ -65,10 +64,10 @@ class RowTables:
         key = (phase, (arch.layers[place], self.prices.balanced[place]))
         found = self._seen.get(key)
         if found is None:
-            found = self._seen[key] = self._priced(phase, place, arch.layers[place])
+            found = self._seen[key] = self._priced(phase, place)
         return found
 
-    def _priced(self, phase: str, place: int, kind: LayerKind) -> dict[int, Floats]:
+    def _priced(self, phase: str, place: int) -> dict[int, Floats]:
         chunk, cost = Chunk(0, (place,), False, False), self.prices.model.cost
         segments = [factory.segment(phase, chunk) for factory in self.factories]
         middle = segments[_STEPS_PER_MEAN].ops

@@ -55,10 +55,10 @@ def barrier_of(op: Op, layout: Layout) -> int:
     """How many neighbouring GPUs of a stage a transfer joins; -1: all of them."""
     if op.category == "ep_comm":
         return layout.ep * layout.etp
-    if op.category == "tp_comm":
-        return layout.etp if "etp" in op.name else layout.tp
     if op.category == "cp_comm":
         return layout.tp * layout.cp
+    if op.category == "tp_comm" and isinstance(op.work, Comm):
+        return op.work.group.ranks  # of a tensor group, or of those that split an expert: neighbours both
     return -1  # parameters and gradients: every replica takes part
 
 

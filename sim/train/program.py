@@ -5,19 +5,17 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
-from math import inf
 
 from moesim.hwmodels.wires import WIRES, Wire, wire_seconds
 from moesim.hwmodels.work import Comm
-from moesim.sim.clock.plan import Hold, Lane, Plan, Send
-from moesim.sim.clock.plan import Slot as Ran
+from moesim.sim.clock.plan import Hold, Lane, Plan, ScriptRun, Send
 from moesim.sim.clock.script import Piece, Script
 from moesim.sim.clock.values import Seconds
 from moesim.sim.layout.pipeline import Slot, orders
 from moesim.sim.train.members import StageMembers
 from moesim.sim.train.prices import StepPrices
 from moesim.sim.train.scripts import shared_wires
-from moesim.sim.train.segment_time import SegmentTime, add_tail
+from moesim.sim.train.segment_time import SegmentTime, add_tail, held_share
 from moesim.sim.train.segments import Variant
 
 # share of a step: transfers between slots that fill a wire for less meet others too seldom to matter there
@@ -75,7 +73,7 @@ class _Builder:
         lay, stack = self.job.layout, self.job.stack
         if lay.pp == 1 or not stack.dp_overlap or lay.zero not in (1, 2):
             return
-        sms = self.prices.tuning.get("collective_sms", stack.constants_of) / (self.job.cluster.gpu.sm_count or inf)
+        sms = held_share("collective_sms", stack.constants_of, self.prices.tuning, self.job.cluster)
         for rank, order in enumerate(self.orders):
             stages = dict.fromkeys(slot.stage for slot in order if slot.phase in ("F", "FB"))
             for stage in stages:
@@ -102,7 +100,7 @@ class _Builder:
         previous_host: dict[int, int] = {}
         for rank, slot, variant in asked:
             script = self._script(slot, variant, shared)
-            ran = Ran(script, self._seconds(rank, slot, variant, script))
+            ran = ScriptRun(script, self._seconds(rank, slot, variant, script))
             item = self.plan.add(Lane(rank, "compute"), _label(slot), ran, "bubble")
             self.slots[item], self.variants[item] = slot, variant
             ends: tuple[int, ...] = (item,)

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field, replace
 from moesim.hwmodels.cluster import Cluster
 from moesim.hwmodels.wires import WIRES
 from moesim.sim.clock.events import HeapClock
-from moesim.sim.clock.plan import Lane, Plan, Slot, piece_send
+from moesim.sim.clock.plan import Lane, Plan, ScriptRun, piece_send
 from moesim.sim.clock.script import Script
 from moesim.sim.clock.walker import Walker
 from moesim.sim.layers.graph import HostBlock, Op, Segment
@@ -49,7 +49,7 @@ def add_tail(plan: Plan, slot: int, script: Script, rank: int, links: tuple[int,
 def price(script: Script, host_s: float = 0.0) -> SegmentTime:
     """Run a script alone on a rank; `host_s` is what the CPU needs to issue it, running ahead."""
     plan = Plan()
-    slot = plan.add(Lane(0, "compute"), script.name, Slot(script), "bubble")
+    slot = plan.add(Lane(0, "compute"), script.name, ScriptRun(script), "bubble")
     tail = add_tail(plan, slot, script, 0, tuple(range(len(WIRES))))
     walker = Walker(plan, HeapClock(), 1, len(WIRES), record=True)
     ran = walker.run(close=False)
@@ -115,12 +115,16 @@ def beside_slowdown(tuning: Tuning, stack: Stack) -> float:
     return tuning.get("overlap_comm_slowdown", stack.constants_of)
 
 
+def held_share(constant: str, of: str, tuning: Tuning, cluster: Cluster) -> float:
+    """The share of the multiprocessors that transfers hold; `constant` says how many, `of` a dispatcher or stack."""
+    held = tuning.get(constant, of)
+    return held / cluster.gpu.sm_count if cluster.gpu.sm_count else 0.0
+
+
 def sms_share(op: Op, tuning: Tuning, stack: Stack, cluster: Cluster) -> float:
     """The share of the multiprocessors that a transfer holds while it runs beside compute."""
     if op.category == "ep_comm":
-        held = tuning.get("exchange_sms", stack.dispatcher)
-    elif op.stream in ("dp", "gather"):
-        held = tuning.get("collective_sms", stack.constants_of)
-    else:
-        return 0.0
-    return held / cluster.gpu.sm_count if cluster.gpu.sm_count else 0.0
+        return held_share("exchange_sms", stack.dispatcher, tuning, cluster)
+    if op.stream in ("dp", "gather"):
+        return held_share("collective_sms", stack.constants_of, tuning, cluster)
+    return 0.0

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from moesim.hwmodels.wires import WIRES, Wire
 from moesim.sim.clock.network import Loads, fair_rates
-from moesim.sim.clock.plan import Send, Slot
+from moesim.sim.clock.plan import ScriptRun, Send
 from moesim.sim.train.step import StepResult
 
 _FULL = 1.0 + 1e-9
@@ -30,7 +30,7 @@ def stretches(step: StepResult) -> Iterator[Stretch]:
     plan = step.timeline.program
     for item, number, start, end in step.pieces:
         slot = plan.items[item]
-        if isinstance(slot, Slot) and len(slot.script.pieces) > 1 and end > start:
+        if isinstance(slot, ScriptRun) and len(slot.script.pieces) > 1 and end > start:
             piece = slot.script.pieces[number]
             yield Stretch(plan.lane_of[item].rank, piece.stream, piece.name, piece.category, start, end)
 
@@ -92,10 +92,8 @@ def _paced(flying: dict[int, list[_Flight]], touched: Iterable[int]) -> dict[int
                     links[other] = None
                     todo.append(other)
     flights = list(met)
-    full = {link: 1.0 for link in links if sum(s for f in flying[link] for on, s in f.loads if on == link) > _FULL}
-    rates = (
-        fair_rates([f.loads for f in flights], [f.flow_weight for f in flights], full) if full else [1.0] * len(flights)
-    )
+    full = {link for link in links if sum(s for f in flying[link] for on, s in f.loads if on == link) > _FULL}
+    rates = fair_rates([f.loads for f in flights], [f.flow_weight for f in flights], full)
     for flight, rate in zip(flights, rates, strict=True):
         flight.pace_share = rate
     return links
@@ -106,7 +104,7 @@ def _flights(step: StepResult) -> Iterator[_Flight]:
     plan, timeline = step.timeline.program, step.timeline
     for item, number, start, end in step.pieces:
         slot = plan.items[item]
-        if isinstance(slot, Slot) and end > start and slot.script.pieces[number].loads:
+        if isinstance(slot, ScriptRun) and end > start and slot.script.pieces[number].loads:
             piece, first = slot.script.pieces[number], plan.lane_of[item].rank * len(WIRES)
             loads = tuple((first + wire, share) for wire, share in piece.loads)
             yield _Flight(loads, piece.flow_weight, start, end)

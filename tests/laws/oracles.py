@@ -5,8 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 
 from moesim.sim.clock.events import HeapClock, SimpyClock
-from moesim.sim.clock.plan import Hold, Lane, Plan, Send
-from moesim.sim.clock.plan import Slot as Ran
+from moesim.sim.clock.plan import Hold, Lane, Plan, ScriptRun, Send
 from moesim.sim.clock.timeline import Timeline
 from moesim.sim.clock.walker import Walker
 from moesim.sim.layout.pipeline import Slot
@@ -15,7 +14,7 @@ from moesim.sim.layout.pipeline import Slot
 def seconds_of(plan: Plan, item: int) -> float:
     """What an item takes alone."""
     it = plan.items[item]
-    if isinstance(it, Ran):
+    if isinstance(it, ScriptRun):
         return sum(piece.seconds for piece in it.script.pieces)
     return it.seconds
 

@@ -20,17 +20,13 @@ from moesim.hwmodels.profile import Profile
 from moesim.sim.layers.graph import Segment
 from moesim.sim.layout.layout import Chunk, Layout, layers_per_chunk
 from moesim.sim.layout.pipeline import SPLIT, in_flight, orders
-from moesim.sim.layout.placement import load_at
 from moesim.sim.model.arch import ModelArch
 from moesim.sim.software.stack import Stack, Tuning
 from moesim.sim.train.job import TrainJob
 from moesim.sim.train.memory import fullest_expert_rank, layer_bytes
 from moesim.sim.train.prices import StepPrices
-from moesim.sim.train.segments import SegmentFactory
 from moesim.sim.train.step import optimizer_seconds_per_param
 
-_SAMPLED = 16  # micro-batches that are drawn to see how much the busiest rank gets
-_SURE = 0.95  # of the busiest rank's rows: what bounds count on, whatever a few draws say
 _TURNS = 4  # of the pipeline, after which no rank holds more than before
 
 Floats = npt.NDArray[np.float64]
@@ -111,12 +107,8 @@ class Cell:
 
     def __init__(self, job: TrainJob, profile: Profile, tuning: Tuning, model: CostModel) -> None:
         job = replace(job, layout=replace(job.layout, pp=1, vpp=1))
-        self._step_prices = StepPrices(job, profile, tuning, model=model)
-        self._factory = self._step_prices.factory
-        if self._step_prices.varies:  # every layer of every micro-batch waits for its busiest rank
-            share = self._step_prices.expected_busiest(_SAMPLED) * _SURE
-            loads = [load_at(load, max(1.0, share)) for load in self._step_prices.balanced]
-            self._factory = SegmentFactory(job, tuning, loads)
+        # estimates and their bounds stand on the same rows, those that the busiest rank is expected to have
+        self._step_prices = StepPrices(job, profile, tuning, model=model, drawn=False)
         self.hides = job.hides_exchanges  # exchanges run beside another micro-batch's compute
         self._gap_s = tuning.get("kernel_gap_s", job.stack.constants_of)
         self._seen: dict[object, Spent] = {}
@@ -165,8 +157,8 @@ class Cell:
         key = self._step_prices.factory.signature(chunk)
         spent = self._seen.get(key)
         if spent is None:
-            forward = self._factory.segment("F", chunk, own_comm=self.hides)
-            backward = self._factory.segment("B", chunk, own_comm=self.hides)
+            forward = self._step_prices.factory.segment("F", chunk, own_comm=self.hides)
+            backward = self._step_prices.factory.segment("B", chunk, own_comm=self.hides)
             compute = self._busy_s(forward, "compute"), self._busy_s(backward, "compute")
             sent = (self._busy_s(forward, "comm"), self._busy_s(backward, "comm")) if self.hides else (0.0, 0.0)
             spent = (*compute, *sent)

@@ -45,7 +45,7 @@ def test_dense_models_have_no_routing_to_assume() -> None:
 def test_every_word_reaches_the_process() -> None:
     words = {"group_sigma": 0.3, "topic": 0.6, "group_topic": 0.2, "drift": 0.999, "sampling": False, "seed": 4}
     asked = routing_of(parse_scenario({**BOTH, "routing": {"lognormal": 0.5, **words}}))
-    assert asked == Routing(kind="lognormal", sigma=0.5, **words)  # type: ignore[arg-type]
+    assert asked == Routing(kind="lognormal", sigma=0.5, **words)  # type: ignore[arg-type]  # words of several kinds
     assert routing_of(parse_scenario({**BOTH, "routing": "balanced"})) == Routing()
     said = routing_said(asked)
     assert all(number in said for number in ("0.5", "0.3", "0.6", "0.2", "0.999")) and "as expected" in said

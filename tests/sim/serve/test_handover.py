@@ -8,9 +8,10 @@ import numpy as np
 import pytest
 
 from moesim.hwmodels.cluster import build_cluster
+from moesim.sim.clock.network import fair_rates
 from moesim.sim.question.scenario import parse_scenario
 from moesim.sim.serve.accounts import latencies_of, span_s
-from moesim.sim.serve.handover import HandOver, Port, Side, fair_rates
+from moesim.sim.serve.handover import HandOver, Port, Side
 from moesim.sim.serve.job import resolve_serve
 from moesim.sim.serve.kv_cache import token_bytes
 from moesim.sim.serve.predict import predict_serve
@@ -50,8 +51,8 @@ def fluid(starts: list[tuple[float, int, int, int]], hand: HandOver) -> dict[int
     now, ends = 0.0, {}
     while left:
         running = [n for n in left if starts[n][0] <= now]
-        ports: dict[Port, float] = {port: 1.0 for n in running for port in alone[n][1]}
-        rates = fair_rates([alone[n][1] for n in running], ports)
+        ports = {port for n in running for port in alone[n][1]}
+        rates = fair_rates([list(alone[n][1].items()) for n in running], [1.0] * len(running), ports)
         begin = min((s[0] for n, s in enumerate(starts) if n in left and s[0] > now), default=float("inf"))
         over = min(((left[n] / r, n) for n, r in zip(running, rates, strict=True)), default=(float("inf"), -1))
         step = min(over[0], begin - now)
@@ -104,7 +105,7 @@ def test_rates_are_max_min_fair(seed: int) -> None:
     draws = stream(seed, "test.fair")
     ports: list[Port] = [("nic", "in", n) for n in range(5)]
     flows = [{ports[p]: float(draws.uniform(0.1, 1.2)) for p in draws.choice(5, 2, replace=False)} for _ in range(12)]
-    rates = fair_rates(flows, dict.fromkeys(ports, 1.0))
+    rates = fair_rates([list(flow.items()) for flow in flows], [1.0] * len(flows), ports)
     used = {p: sum(f.get(p, 0.0) * r for f, r in zip(flows, rates, strict=True)) for p in ports}
     assert all(total <= 1 + 1e-9 for total in used.values())
     for flow, rate in zip(flows, rates, strict=True):

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from moesim.hwmodels.wires import WIRES
-from moesim.sim.clock.plan import Send, Slot
+from moesim.sim.clock.plan import ScriptRun, Send
 from moesim.sim.train.predict import predict_train
 from moesim.sim.train.step import StepResult
 from moesim.sim.train.wire_use import stretches, wire_use
@@ -31,7 +31,7 @@ def carried(step: StepResult) -> dict[tuple[int, str], float]:
     plan, total = step.timeline.program, dict[tuple[int, str], float]()
     for item, number, start, end in step.pieces:
         slot = plan.items[item]
-        assert isinstance(slot, Slot)
+        assert isinstance(slot, ScriptRun)
         for wire, share in slot.script.pieces[number].loads if end > start else ():
             key = (plan.lane_of[item].rank, WIRES[wire])
             total[key] = total.get(key, 0.0) + share * slot.script.pieces[number].seconds

@@ -88,4 +88,4 @@ def test_a_leaf_without_a_way_up_says_so() -> None:
 
 def test_degrade_is_a_list_of_texts() -> None:
     with pytest.raises(ScenarioError, match="a list of LINK=FACTOR; one of them is of type int"):
-        _asked(3)  # type: ignore[arg-type]
+        _asked(3)  # type: ignore[arg-type]  # on purpose
