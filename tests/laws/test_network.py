@@ -103,6 +103,9 @@ def test_bytes_on_wires_by_hand() -> None:
     ring = wire_seconds(Comm("reduce_scatter", 64e9, far), cluster)
     assert ring["nic"] == pytest.approx(64e9 * 7 / 8 / 8 / 50e9)
     assert wire_seconds(Comm("all_gather", 8e9, near), cluster) == {"link": pytest.approx(7e9 / 450e9)}
+    summed = wire_seconds(Comm("all_reduce", 64e9, far), cluster)
+    assert summed["nic"] == pytest.approx(2 * 64e9 * 7 / 64 / 50e9)
+    assert summed["link"] == pytest.approx(2 * 64e9 * 7 / 8 / 450e9)  # once up, once down: several hosts add in turn
     sent = wire_seconds(Comm("all_to_all", 64e9, far), cluster)
     assert sent["nic"] == pytest.approx(56e9 / 50e9)
     dispatch = ExpertExchange(

@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from oracles import constant_plan, recursive_times, walk
 
-from moesim.sim.clock.plan import Hold, Lane, Plan
+from moesim.sim.clock.plan import Hold, Lane, Plan, Send
 from moesim.sim.clock.walker import Deadlock
 from moesim.sim.layout.pipeline import V_SHAPED, orders
 
@@ -102,3 +102,24 @@ def test_fifo_lane_is_lindleys_recursion(count: int) -> None:
         arrived += gap
         done = max(arrived, done) + service
     assert walk(plan).end_s[served[-1]] == done
+
+
+@pytest.mark.parametrize(("other", "ends"), [(0, [2.0, 2.0]), (1, [1.0, 1.0])])
+def test_transfers_of_two_ranks_share_the_wires_that_both_load(other: int, ends: list[float]) -> None:
+    plan = Plan()
+    plan.add(Lane(0, "send.1"), "a", Send(1.0, ((0, 1.0), (2, 1.0))), "pp_comm")
+    plan.add(Lane(2, "send.1"), "b", Send(1.0, ((4, 1.0), (2 if other == 0 else 3, 1.0))), "pp_comm")
+    assert walk(plan).end_s == pytest.approx(ends)
+
+
+@given(st.integers(2, 8), st.integers(0, 40))
+def test_pairs_of_1f1b_never_wait_for_each_other_in_turn(pp: int, extra: int) -> None:
+    """Equal pairs run one after the other on every rank: what is not a pair is the fill and the drain."""
+    count = 4 * pp + extra
+    slots = orders("1f1b", pp, 1, count, hidden=True)
+    plan = constant_plan(slots, pp, lambda s: 2.0 if s.phase == "FB" else 1.0)
+    assert walk(plan).makespan_s <= 2.0 * count + 4.0 * pp
+    for order in slots:  # every forward and backward once
+        assert sorted(s.micro_batch for s in order if s.phase in ("F", "FB")) == list(range(count))
+        back = [s.micro_batch_b if s.phase == "FB" else s.micro_batch for s in order if s.phase in ("B", "FB")]
+        assert sorted(back) == list(range(count))

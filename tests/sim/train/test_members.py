@@ -8,8 +8,11 @@ from typing import Any
 import pytest
 
 from moesim.hwmodels.wires import WIRES
+from moesim.hwmodels.work import Comm, Gemm, Group
 from moesim.sim.clock.events import HeapClock
+from moesim.sim.clock.plan import Send
 from moesim.sim.clock.walker import Walker
+from moesim.sim.layers.steps import SegmentBuilder
 from moesim.sim.question.scenario import ScenarioError, parse_scenario
 from moesim.sim.train.job import resolve
 from moesim.sim.train.members import StageMembers, shape_of
@@ -145,3 +148,27 @@ def test_words_of_training_are_refused_where_there_is_only_serving() -> None:
 
     with pytest.raises(ScenarioError, match="jitter is about training"):
         resolve_serve(parse_scenario(serve))
+
+
+def test_a_send_loads_the_wires_of_its_sender_and_of_its_receiver() -> None:
+    plan = step_program(_prices(DENSE)).plan
+    sends = {
+        (lane.rank, int(lane.stream.removeprefix("send."))): item.loads
+        for lane, item in zip(plan.lane_of, plan.items, strict=True)
+        if isinstance(item, Send) and lane.stream.startswith("send.")
+    }
+    assert {pair for pair in sends if abs(pair[0] - pair[1]) != 1} == set() and len(sends) == 6
+    for (source, target), loads in sends.items():
+        wire = WIRES.index("nic" if {source, target} == {1, 2} else "link")  # 4 GPUs a stage, 8 a host
+        assert {link for link, _ in loads} == {source * len(WIRES) + wire, target * len(WIRES) + wire}
+
+
+def test_the_hidden_rest_of_a_transfer_follows_its_exposed_part() -> None:
+    """One transfer never uses its wire twice at once."""
+    builder = SegmentBuilder("F0")
+    builder.compute("up", Gemm(1024, 1024, 1024), "gemm")
+    builder.transfer("gather", Comm("all_gather", 1e8, Group(8, 8)), "tp_comm", exposed=0.4)
+    builder.compute("down", Gemm(1024, 1024, 1024), "gemm")
+    names = {op.name: (number, op) for number, op in enumerate(builder.build().ops)}
+    assert names["gather.hidden"][1].after == (names["gather"][0],)
+    assert names["gather.hidden"][1].scale + names["gather"][1].scale == 1.0
