@@ -12,7 +12,6 @@ from rich.table import Table
 from moesim.sim.question.scenario import parse_scenario
 from moesim.sim.train.job import resolve
 from moesim.sim.train.prices import StepPrices
-from moesim.sim.train.program import step_program
 from moesim.sim.train.step import simulate_step
 
 EXAMPLE = Path(__file__).parents[1] / "examples" / "deepseek-v3-h800.yaml"
@@ -29,7 +28,7 @@ def main() -> None:
     """One line a case: CPU seconds with and without building prices, the step, events and their rate."""
     question = yaml.safe_load(EXAMPLE.read_text(encoding="utf-8"))
     table = Table(title="DeepSeek-V3 on 2,048 H800, pp 16, EP 64, 120 micro-batches")
-    for column in ("case", "cold", "warm", "step", "slots and transfers", "per second"):
+    for column in ("case", "cold", "warm", "step", "pieces", "per second"):
         table.add_column(column, justify="left" if column == "case" else "right")
     for name, words, exact in CASES:
         resolved = resolve(parse_scenario({**question, **words}))
@@ -40,9 +39,9 @@ def main() -> None:
         begin = process_time()
         simulate_step(prices, exact=exact)
         warm = process_time() - begin
-        items = len(step_program(prices).plan)
+        events = len(simulate_step(prices, exact=exact, record=True).pieces)
         seconds = f"{step.step_time_s:.3f} s"
-        table.add_row(name, f"{cold:.2f} s", f"{warm:.2f} s", seconds, f"{items:,}", f"{items / warm:,.0f}")
+        table.add_row(name, f"{cold:.2f} s", f"{warm:.2f} s", seconds, f"{events:,}", f"{events / warm:,.0f}")
     Console(width=110).print(table)
 
 

@@ -24,7 +24,8 @@ def whatif_report(answer: WhatIf, title: str) -> RenderableType:
         f"{gib(answer.free_bytes)} GiB free" if answer.free_bytes >= 0 else f"{gib(-answer.free_bytes)} GiB too large"
     )
     head = f"step {seconds(answer.step_time_s)}, {answer.tokens_per_s:,.0f} tokens/s{usd}, {memory}"
-    return Group(Text(title, style="bold"), Text(head), _changes(answer), _roofline(answer))
+    notes = [Text(f"- {note}") for note in answer.notes]
+    return Group(Text(title, style="bold"), Text(head), _changes(answer), *notes, _roofline(answer))
 
 
 def _changes(answer: WhatIf) -> Table:

@@ -56,6 +56,7 @@ class WhatIf:
     outcomes: tuple[Outcome, ...]  # every change, the largest effect on tokens per dollar first
     parts: tuple[PartOfRun, ...]  # seconds of a step by category, mean rank, and the share of the nearest limit
     free_bytes: float  # memory that the fullest GPU has left; below zero: lacks
+    notes: tuple[str, ...] = ()  # how the changes were found
 
     @property
     def tokens_per_usd(self) -> float | None:
@@ -74,6 +75,7 @@ class WhatIf:
             "usd_per_million_tokens": self.usd_per_million_tokens,
             "usd_per_gpu_hour": self.usd_per_hour,
             "free_bytes": self.free_bytes,
+            "notes": list(self.notes),
             "outcomes": [
                 {
                     "knob": o.knob, "change": o.change, "step_time_s": o.step_time_s,
@@ -163,6 +165,12 @@ def _skewed(job: TrainJob, profile: Profile) -> Iterator[tuple[str, str, Changed
         yield "expert imbalance", "balanced", (replace(job, routing=Routing()), profile)
 
 
+_ESTIMATED = (
+    "the step as asked has every rank's rows drawn; changes are its ratios between runs in which one rank, with the rows "
+    "that the busiest is expected to have, stands for all"
+)
+
+
 def _alike_s(prices: StepPrices) -> float:
     return simulate_step(prices, events=False).step_time_s
 
@@ -202,4 +210,5 @@ def whatif_train(scenario: Asked, share: float = 0.2) -> WhatIf:
         outcomes=in_order(outcomes),
         parts=tuple(parts_of_run(asked)),
         free_bytes=usable - memory,
+        notes=(_ESTIMATED,) if asked.varies else (),
     )
