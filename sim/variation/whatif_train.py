@@ -166,8 +166,8 @@ def _skewed(job: TrainJob, profile: Profile) -> Iterator[tuple[str, str, Changed
 
 
 _ESTIMATED = (
-    "the step as asked has every rank's rows drawn; changes are its ratios between runs in which one rank, with the rows "
-    "that the busiest is expected to have, stands for all"
+    "the step as asked has every rank's rows drawn; changes are its ratios between runs in which one rank, with the "
+    "rows that the busiest is expected to have, stands for all"
 )
 
 
