@@ -24,7 +24,7 @@ class Flow:
 
     __slots__ = ("done", "due_s", "left_s", "loads", "rate", "since_s", "slowed", "version", "weight")
 
-    def __init__(self, seconds: float, loads: Loads, weight: float, done: Callable[[float], None]) -> None:
+    def __init__(self, seconds: float, loads: Loads, weight: float, done: Callable[[float, bool], None]) -> None:
         self.left_s, self.loads, self.weight, self.done = seconds, loads, weight, done
         self.rate, self.since_s, self.due_s, self.version = 0.0, 0.0, 0.0, 0
         self.slowed = False  # it was below full rate at some time
@@ -40,7 +40,7 @@ class Network:
         self.solves = 0
 
     def start(self, flow: Flow, now_s: float) -> None:
-        """Let `flow` run from now on; its `done` is called with the second at which it ends."""
+        """Let `flow` run from now on; `done` is called with the second at which it ends, and whether it was slowed."""
         flow.since_s = now_s
         binding = False
         for link, share in flow.loads:
@@ -79,7 +79,7 @@ class Network:
             part = self._component(freed[0])
             self._solve(part, now_s)
             freed = [f for f in freed if f not in part]
-        flow.done(now_s)
+        flow.done(now_s, flow.slowed)
 
     def _component(self, flow: Flow) -> list[Flow]:
         """All transfers that this one meets on links that bind, directly or through others, in order of discovery."""

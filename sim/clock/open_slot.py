@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 from moesim.sim.clock.plan import ScriptRun
 from moesim.sim.clock.values import When
 
@@ -22,11 +24,11 @@ class OpenSlot:
 
 
 class RunningPiece:
-    """Compute under way on a rank: what is left at full speed, and its speed."""
+    """Compute under way on a rank: what is left at full speed, its speed, and who is told when it ends."""
 
-    __slots__ = ("alone_end", "due_s", "left_s", "number", "rate", "since_s", "slot", "version")
+    __slots__ = ("alone_end", "done", "due_s", "left_s", "rate", "since_s", "version")
 
-    def __init__(self, slot: OpenSlot, number: int, alone_end: When) -> None:
-        self.slot, self.number, self.alone_end = slot, number, alone_end
+    def __init__(self, alone_end: When, done: Callable[[When, float], None]) -> None:
+        self.alone_end, self.done = alone_end, done
         self.left_s = self.rate = self.since_s = self.due_s = 0.0
         self.version = 0

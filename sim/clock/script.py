@@ -58,6 +58,7 @@ class Script:
     succs: tuple[tuple[int, ...], ...] = field(init=False)
     heads: tuple[int, ...] = field(init=False)
     blocking: frozenset[int] = field(init=False)
+    alone: bool = field(init=False)  # one piece of compute and nothing else
     lasts: tuple[int, ...] = field(init=False)  # the last piece of every stream that the slot waits for
 
     def __post_init__(self) -> None:
@@ -78,6 +79,7 @@ class Script:
             "preds": tuple(preds),
             "succs": tuple(map(tuple, succs)),
             "heads": tuple(i for i, p in enumerate(preds) if not p),
+            "alone": len(self.pieces) == 1 and (self.pieces[0].kind, self.pieces[0].stream) == ("compute", "compute"),
             "blocking": frozenset(i for i, p in enumerate(self.pieces) if p.kind != "delay"),
             "lasts": tuple(sorted(i for stream, i in last.items() if self.pieces[i].kind != "delay")),
         }

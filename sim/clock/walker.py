@@ -25,7 +25,7 @@ from moesim.sim.clock.script import Piece
 from moesim.sim.clock.values import Moments, When, after, gathered, last, latest, mean
 
 Done = Callable[[When, float], None]
-_LEAST_SPEED = 0.2  # of compute beside transfers, however many multiprocessors they ask for (assumed)
+LEAST_SPEED = 0.2  # of compute beside transfers, however many multiprocessors they ask for (assumed)
 
 
 class Deadlock(Refusal):
@@ -104,41 +104,55 @@ class Walker:
         self._start[number] = last(at)
         if isinstance(item, ScriptRun):
             self.books.wait(rank, at, self._waits(number, rank, at))
+            if item.seconds is None and item.script.alone and type(at) is float:
+                self._alone(number, item.script.pieces[0], at, rank)
+                return
             slot = OpenSlot(number, item, last(at))
             for head in item.script.heads:
                 self._piece(slot, head, at)
             if not item.script.pieces:
                 self._over(number, at)
         elif isinstance(item, Send):
-            self._send(number, item, rank, at)
+            if item.before_s:
+                ready = after(at, item.before_s)
+                self._clock.at(last(ready), lambda: self._send(number, item, rank, ready))
+            else:
+                self._send(number, item, rank, at)
         else:
             end = after(at, item.seconds)
             self._clock.at(last(end), lambda: self._over(number, end))
 
     def _send(self, number: int, item: Send, rank: int, at: When) -> None:
-        ready = after(at, item.before_s) if item.before_s else at
+        now_s = last(at)
+        self._start[number] = now_s
+        seconds = item.seconds(now_s) if callable(item.seconds) else item.seconds
+        self._fly(item, item.loads, after(at, seconds), now_s, rank, lambda end, _: self._over(number, end))
 
-        def go() -> None:
-            self._start[number] = last(ready)
-            seconds = item.seconds(last(ready)) if callable(item.seconds) else item.seconds
-            self._fly(
-                item, item.loads, after(ready, seconds), last(ready), rank, lambda end, _: self._over(number, end)
-            )
+    def _alone(self, number: int, piece: Piece, at: float, rank: int) -> None:
+        """A slot of one piece of compute, of ranks that are alike: the common case, without what the others need."""
 
-        if item.before_s:
-            self._clock.at(last(ready), go)
-        else:
-            go()
+        def done(end: When, late_s: float) -> None:
+            if self._record is not None:
+                self._record.append((number, 0, at, last(end)))
+            self.books.spend(rank, piece, last(end) - at, late_s)
+            self.books.free[rank] = end
+            followers = self._plan.pieces.get((number, 0))
+            if followers:
+                self._tell(followers, end)
+            self._over(number, end)
+
+        self._compute(RunningPiece(at + piece.seconds, done), at, rank)
 
     def _over(self, number: int, end: When) -> None:
         self._end[number] = end
         self._tell(self._follow[number], end)
 
     def _tell(self, items: list[int], end: When) -> None:
+        left, times = self._left, self._at
         for item in items:
-            self._at[item] = latest(self._at[item], end)
-            self._left[item] -= 1
-            if self._left[item] == 0:
+            times[item] = latest(times[item], end)
+            left[item] -= 1
+            if left[item] == 0:
                 self._begin(item)
 
     # -- pieces -----------------------------------------------------------------------------------------------
@@ -149,7 +163,8 @@ class Walker:
         slot.starts[number] = at
         rank = self._plan.lane_of[slot.item].rank
         if piece.kind == "compute":
-            self._compute(slot, number, after(at, seconds), last(at), rank)
+            run = RunningPiece(after(at, seconds), lambda end, late_s: self._done(slot, number, end, late_s))
+            self._compute(run, last(at), rank)
         elif piece.kind == "transfer":
             start = gathered(at, piece.barrier, self._members)
             loads = tuple((rank * self._wires + wire, share) for wire, share in piece.loads)
@@ -181,16 +196,16 @@ class Walker:
         begun = slot.starts[piece.since]
         return latest(begun, slot.ends[piece.behind]) if piece.behind >= 0 else begun
 
-    def _compute(self, slot: OpenSlot, number: int, alone_end: When, now_s: float, rank: int) -> None:
-        run = RunningPiece(slot, number, alone_end)
-        run.since_s, run.left_s = now_s, last(alone_end) - now_s
+    def _compute(self, run: RunningPiece, now_s: float, rank: int) -> None:
+        alone_s = last(run.alone_end)
+        run.since_s, run.left_s = now_s, alone_s - now_s
         self._running[rank] = run
         held = self._held[rank]
         if held > 0.0:
-            self._pace(run, rank, max(_LEAST_SPEED, 1.0 - held), now_s)
+            self._pace(run, rank, max(LEAST_SPEED, 1.0 - held), now_s)
             return
-        run.rate, run.due_s = 1.0, last(alone_end)
-        self._clock.at(run.due_s, lambda: self._computed(run, rank, 0))
+        run.rate, run.due_s = 1.0, alone_s
+        self._clock.at(alone_s, lambda: self._computed(run, rank, 0))
 
     def _pace(self, run: RunningPiece, rank: int, rate: float, now_s: float) -> None:
         """Let running compute go on at another speed."""
@@ -207,7 +222,7 @@ class Walker:
         self._running[rank] = None
         late_s = 0.0 if version == 0 else run.due_s - last(run.alone_end)
         end = run.alone_end if version == 0 else after(run.alone_end, late_s)
-        self._done(run.slot, run.number, end, late_s)
+        run.done(end, late_s)
 
     def _fly(self, what: Send | Piece, loads: Loads, alone_end: When, now_s: float, rank: int, done: Done) -> None:
         """Start a transfer; `done` is called with its end, later than alone by what contention cost."""
@@ -225,15 +240,14 @@ class Walker:
             self._clock.at(due, lambda: landed(due, False))
             return
         alone_s = due - now_s
-        flow = Flow(alone_s, loads, what.flow_weight, lambda end_s: landed(end_s, flow.slowed))
-        self._network.start(flow, now_s)
+        self._network.start(Flow(alone_s, loads, what.flow_weight, landed), now_s)
 
     def _hold(self, rank: int, sms: float, now_s: float) -> None:
         held = self._held[rank] + sms
         self._held[rank] = held if held > 1e-12 else 0.0
         run = self._running[rank]
         if run is not None:
-            self._pace(run, rank, max(_LEAST_SPEED, 1.0 - self._held[rank]), now_s)
+            self._pace(run, rank, max(LEAST_SPEED, 1.0 - self._held[rank]), now_s)
 
     def _done(self, slot: OpenSlot, number: int, end: When, late_s: float = 0.0) -> None:
         slot.ends[number] = end

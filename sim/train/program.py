@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import partial
 
@@ -21,6 +21,19 @@ from moesim.sim.train.segments import Variant
 # share of a step: transfers between slots that fill a wire for less meet others too seldom to matter there
 _SELDOM: dict[Wire, float] = {"nic": 0.0, "link": 0.02}
 _SELDOM_ESTIMATE: dict[Wire, float] = {"nic": 0.05, "link": 0.05}  # in estimates, which run by the hundred
+
+
+_Made = tuple[str, int, int]  # F or B, micro-batch, stage: what a slot brings about
+
+
+@dataclass(slots=True)
+class _Kind:
+    """What slots of one phase and stages have in common."""
+
+    variant: Variant
+    compute_s: float
+    hold: Hold  # the CPU issues it
+    run: ScriptRun | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,19 +64,21 @@ class _Builder:
         self.slots: dict[int, Slot] = {}
         self.variants: dict[int, Variant] = {}
         self.gathered: dict[tuple[int, int], int] = {}  # (rank, stage) -> dp item its first forward waits for
-        self.done: dict[tuple[str, int, int], tuple[int, ...]] = {}  # items that end a phase: compute, host
+        self.done: dict[_Made, tuple[int, tuple[int, ...]]] = {}  # rank, and items that end a phase: compute, host
+        self._kinds: dict[tuple[str, int, int, bool, bool], _Kind] = {}
         self.orders = orders(job.layout.schedule, job.layout.pp, job.layout.vpp, job.micro_batches, job.hides_exchanges)
         self._scripts: dict[object, Script] = {}
         self._sends: dict[tuple[int, int], Send] = {}
-        self.sent: dict[tuple[str, int, int], tuple[int, ...]] = {}  # items with which a stage's data is there
+        self.sent: dict[_Made, tuple[int, ...]] = {}  # items with which a stage's data is there
 
-    def _variant(self, slot: Slot, first: set[Slot], last: set[Slot]) -> Variant:
+    def _rides(self, slot: Slot, first: bool, last: bool) -> tuple[bool, bool]:
+        """Whether parameter gathers and gradient reductions ride along with a slot, its stage's first or last here."""
         lay, stack = self.job.layout, self.job.stack
         if lay.zero >= 3:
-            return Variant(gather=slot.phase in ("F", "B", "I", "FB"), reduce=slot.phase in ("B", "FB", "W"))
+            return slot.phase in ("F", "B", "I", "FB"), slot.phase in ("B", "FB", "W")
         if not stack.dp_overlap:
-            return Variant()
-        return Variant(gather=slot in first and lay.zero >= 1 and lay.pp == 1, reduce=slot in last)
+            return False, False
+        return first and lay.zero >= 1 and lay.pp == 1, last
 
     def _prefetch(self) -> None:
         """Parameter gathers of every virtual stage, in order, from the start of the step (pipelines only).
@@ -91,39 +106,61 @@ class _Builder:
     def build(self) -> StepProgram:
         """The finished program."""
         self._prefetch()
-        asked: list[tuple[int, Slot, Variant]] = []
-        for rank, order in enumerate(self.orders):
-            first, last = _edges(order)
-            asked += [(rank, slot, self._variant(slot, first, last)) for slot in order]
+        asked = list(self._asked())
         shared = self._shared_wires(asked)
-        host = self._host(asked)
+        host = self._host_binds()
         previous_host: dict[int, int] = {}
-        for rank, slot, variant in asked:
-            script = self._script(slot, variant, shared)
-            ran = ScriptRun(script, self._seconds(rank, slot, variant, script))
-            item = self.plan.add(Lane(rank, "compute"), _label(slot), ran, "bubble")
-            self.slots[item], self.variants[item] = slot, variant
+        made: list[_Made] = []
+        add, wires = self.plan.add, [tuple(_link(r, w) for w in WIRES) for r in range(self.job.layout.pp)]
+        for rank, slot, kind in asked:
+            if kind.run is None:
+                kind.run = ScriptRun(self._script(slot, kind, shared))
+            run, label = kind.run, _label(slot)
+            if self.members is not None:
+                run = ScriptRun(run.script, partial(self.members.seconds, rank, slot, kind.variant, run.script))
+            item = add(Lane(rank, "compute"), label, run, "bubble")
+            self.slots[item], self.variants[item] = slot, kind.variant
             ends: tuple[int, ...] = (item,)
-            if host is not None:
-                hold = Hold(host[self.prices.key(slot, variant)])
-                issue = self.plan.add(Lane(rank, "host"), "issue " + _label(slot), hold, "host")
+            if host:
+                issue = add(Lane(rank, "host"), "issue " + label, kind.hold, "host")
                 ends = (item, issue)
                 if rank in previous_host:
                     self.plan.wait(item, (previous_host[rank],))
                 previous_host[rank] = issue
-            gather = self.gathered.pop((rank, slot.stage), None) if slot.phase in ("F", "FB") else None
-            if gather is not None:
-                self.plan.wait(item, (gather,))
-            self._finish(slot, ends)
-            add_tail(self.plan, item, script, rank, tuple(_link(rank, w) for w in WIRES))
-        self._send_all()
+            if self.gathered and slot.phase in ("F", "FB"):
+                gather = self.gathered.pop((rank, slot.stage), None)
+                if gather is not None:
+                    self.plan.wait(item, (gather,))
+            for what in _made(slot):
+                self.done[what] = (rank, ends)
+                made.append(what)
+            if run.script.tail:
+                add_tail(self.plan, item, run.script, rank, wires[rank])
+        self._send_all(made, shared if self.prices.coarse else None)
         for item, slot in self.slots.items():
             self._receive_all(item, slot)
         return StepProgram(self.plan, self.slots, self.variants, self.members)
 
+    def _asked(self) -> Iterator[tuple[int, Slot, _Kind]]:
+        """Slots of every rank in order, with what those of their kind have in common."""
+        kinds = self._kinds
+        for rank, order in enumerate(self.orders):
+            first, last = _edges(order)
+            for place, slot in enumerate(order):
+                gather, reduce = self._rides(slot, place in first, place in last)
+                key = (slot.phase, slot.stage, slot.stage_b, gather, reduce)
+                kind = kinds.get(key)
+                if kind is None:
+                    kind = kinds[key] = self._kind(slot, Variant(gather, reduce))
+                yield rank, slot, kind
+
+    def _kind(self, slot: Slot, variant: Variant) -> _Kind:
+        host_s = self.prices.segment(slot, variant).host_s
+        return _Kind(variant, self.prices.compute_s(slot), Hold(host_s))
+
     # -- scripts ----------------------------------------------------------------------------------------------
 
-    def _shared_wires(self, asked: list[tuple[int, Slot, Variant]]) -> frozenset[Wire]:
+    def _shared_wires(self, asked: list[tuple[int, Slot, _Kind]]) -> frozenset[Wire]:
         """Wires on which transfers of a slot may meet those of another: sends, gathers and reductions.
 
         A wire that those fill for less than _SELDOM of the step is left out: slots stay whole, and cost less.
@@ -131,14 +168,13 @@ class _Builder:
         lay, cluster = self.job.layout, self.job.cluster
         used: dict[Wire, float] = dict.fromkeys(WIRES, 0.0)
         busy_s, seen = 0.0, set()
-        for rank, slot, variant in asked:
+        for rank, slot, kind in asked:
             if rank:
-                continue
-            busy_s += self.prices.compute_s(slot)
-            key = self.prices.key(slot, variant)
-            if variant.reduce and key not in seen:
-                seen.add(key)
-                for wire, seconds in self.prices.tail_wires(slot, variant).items():
+                break
+            busy_s += kind.compute_s
+            if kind.variant.reduce and id(kind) not in seen:
+                seen.add(id(kind))
+                for wire, seconds in self.prices.tail_wires(slot, kind.variant).items():
                     used[wire] += seconds
         for a in range(lay.pp if lay.pp > 1 else 0):
             _, seconds, shares = self.prices.send(lay.hop_crosses(cluster, a, (a + 1) % lay.pp))
@@ -151,8 +187,9 @@ class _Builder:
         seldom = _SELDOM_ESTIMATE if self.prices.coarse else _SELDOM
         return frozenset(wire for wire, seconds in used.items() if seconds > seldom[wire] * busy_s)
 
-    def _script(self, slot: Slot, variant: Variant, shared: frozenset[Wire]) -> Script:
+    def _script(self, slot: Slot, kind: _Kind, shared: frozenset[Wire]) -> Script:
         """A slot's pieces: one, where no transfer of it can meet another slot's, else every transfer apart."""
+        variant = kind.variant
         key = self.prices.key(slot, variant)
         script = self._scripts.get(key)
         if script is None:
@@ -175,64 +212,49 @@ class _Builder:
             self._scripts[key] = script
         return script
 
-    def _seconds(
-        self, rank: int, slot: Slot, variant: Variant, script: Script
-    ) -> Callable[[float], Sequence[Seconds]] | None:
-        """How the pieces of a slot take their time where members differ."""
-        return None if self.members is None else partial(self.members.seconds, rank, slot, variant, script)
-
-    def _host(self, asked: list[tuple[int, Slot, Variant]]) -> dict[object, float] | None:
-        """The CPU's seconds to issue every kind of slot, where one of them may take longer than the slot itself."""
-        host: dict[object, float] = {}
-        binds = False
-        for _, slot, variant in asked:
-            key = self.prices.key(slot, variant)
-            if key not in host:
-                host[key] = self.prices.segment(slot, variant).host_s
-                binds = binds or host[key] > self.prices.compute_s(slot)
-        return host if binds else None
+    def _host_binds(self) -> bool:
+        """Whether the CPU may take longer to issue a slot than the slot itself takes."""
+        return any(kind.hold.seconds > kind.compute_s for kind in self._kinds.values())
 
     # -- who waits for whom -----------------------------------------------------------------------------------
 
-    def _finish(self, slot: Slot, ends: tuple[int, ...]) -> None:
-        for phase, micro_batch, stage in _made(slot):
-            self.done[(phase, micro_batch, stage)] = ends
+    def _send_all(self, made: list[_Made], met: frozenset[Wire] | None) -> None:
+        """Transfers to the stages that come next, in the order in which their senders get there.
 
-    def _send_all(self) -> None:
-        """Transfers to the stages that come next, in the order in which their senders get there."""
+        met: the wires on which they may meet others; None: all.
+        """
         last = len(self.prices.chunks) - 1
-        for slot in self.slots.values():
-            for phase, micro_batch, stage in _made(slot):
-                target = stage + 1 if phase == "F" else stage - 1
-                if not 0 <= target <= last:
-                    continue
-                ends, taker = self.done[(phase, micro_batch, stage)], self.done[(phase, micro_batch, target)][0]
-                a, b = self.plan.lane_of[ends[0]].rank, self.plan.lane_of[taker].rank
-                if a == b:
-                    self.sent[(phase, micro_batch, stage)] = ends
-                    continue
-                if (a, b) not in self._sends:
-                    self._sends[(a, b)] = self._hop(a, b)
-                label = f"{phase}{micro_batch}.{stage} to {b}"
-                item = self.plan.add(Lane(a, f"send.{b}"), label, self._sends[(a, b)], "pp_comm", ends)
-                self.sent[(phase, micro_batch, stage)] = (item,)
+        for what in made:
+            phase, micro_batch, stage = what
+            target = stage + 1 if phase == "F" else stage - 1
+            if not 0 <= target <= last:
+                continue
+            (a, ends), b = self.done[what], self.done[(phase, micro_batch, target)][0]
+            if a == b:
+                self.sent[what] = ends
+                continue
+            send = self._sends.get((a, b))
+            if send is None:
+                send = self._sends[(a, b)] = self._hop(a, b, met)
+            item = self.plan.add(Lane(a, f"send.{b}"), f"{phase}{micro_batch}.{stage} to {b}", send, "pp_comm", ends)
+            self.sent[what] = (item,)
 
     def _receive_all(self, item: int, slot: Slot) -> None:
         """What the slot's data comes from: the stage before (forward) or after (backward), and its own forward."""
         last = len(self.prices.chunks) - 1
-        needs = []
+        preds = self.plan.preds[item]
         if slot.phase in ("F", "FB") and slot.stage > 0:
-            needs.append(self.sent[("F", slot.micro_batch, slot.stage - 1)])
-        back = (slot.micro_batch, slot.stage) if slot.phase in ("B", "I") else (slot.micro_batch_b, slot.stage_b)
+            preds.extend(i for i in self.sent[("F", slot.micro_batch, slot.stage - 1)] if i != item)
         if slot.phase in ("B", "I", "FB"):
-            own = self.done[("F", *back)]
-            needs.append(self.sent[("B", back[0], back[1] + 1)] if back[1] < last else own)
-        for ends in needs:
-            self.plan.wait(item, [i for i in ends if i != item])
+            micro_batch, stage = (slot.micro_batch_b, slot.stage_b) if slot.phase == "FB" else slot[1:3]
+            ends = self.sent[("B", micro_batch, stage + 1)] if stage < last else self.done[("F", micro_batch, stage)][1]
+            preds.extend(i for i in ends if i != item)
 
-    def _hop(self, a: int, b: int) -> Send:
+    def _hop(self, a: int, b: int, met: frozenset[Wire] | None) -> Send:
         """The transfer from one pipeline rank to another, over the sender's and the receiver's wire."""
         host, seconds, shares = self.prices.send(self.job.layout.hop_crosses(self.job.cluster, a, b))
+        if met is not None:
+            shares = {wire: share for wire, share in shares.items() if wire in met}
         loads = tuple((_link(rank, wire), share) for wire, share in shares.items() for rank in (a, b))
         if self.members is None or not self.members.unlike.links:
             return Send(seconds, loads, before_s=host)
@@ -244,7 +266,7 @@ class _Builder:
         return Send(slower, loads, before_s=host)
 
 
-def _made(slot: Slot) -> list[tuple[str, int, int]]:
+def _made(slot: Slot) -> list[_Made]:
     """What a slot brings about: (F or B, micro-batch, stage)."""
     made = [("F", slot.micro_batch, slot.stage)] if slot.phase in ("F", "FB") else []
     if slot.phase in ("B", "I"):
@@ -272,15 +294,15 @@ def _label(slot: Slot) -> str:
     return f"{slot.phase}{slot.micro_batch}.{slot.stage}"
 
 
-def _edges(order: list[Slot]) -> tuple[set[Slot], set[Slot]]:
-    """First forward and last backward of each stage in a rank's order."""
-    first: dict[int, Slot] = {}
-    last: dict[int, Slot] = {}
-    for slot in order:
+def _edges(order: list[Slot]) -> tuple[set[int], set[int]]:
+    """Where a rank's order has the first forward and the last backward of each stage."""
+    first: dict[int, int] = {}
+    last: dict[int, int] = {}
+    for place, slot in enumerate(order):
         if slot.phase in ("F", "FB"):
-            first.setdefault(slot.stage, slot)
+            first.setdefault(slot.stage, place)
         if slot.phase in ("B", "W"):
-            last[slot.stage] = slot
+            last[slot.stage] = place
         elif slot.phase == "FB":
-            last[slot.stage_b] = slot
+            last[slot.stage_b] = place
     return set(first.values()), set(last.values())

@@ -45,12 +45,12 @@ def simulate_step(
     exact: every operation is a piece of its own, instead of joining those that nothing can come between.
     record: keep when every piece of every slot began and ended.
     """
-    with _no_collection():
+    with no_collection():
         return _simulated(prices, events, exact, number, record)
 
 
 @contextmanager
-def _no_collection() -> Iterator[None]:
+def no_collection() -> Iterator[None]:
     """Hundreds of thousands of small records and no cycles among them: looking for garbage is a quarter of the time."""
     was_on = gc.isenabled()
     gc.disable()

@@ -28,7 +28,7 @@ def _run(transfers: list[Transfer], simpy: bool = False) -> list[float]:
     network, ends = Network(clock), [-1.0] * len(transfers)
 
     def launch(number: int, start: float, seconds: float, loads: tuple[tuple[int, float], ...], weight: float) -> None:
-        def done(end: float) -> None:
+        def done(end: float, _: bool) -> None:
             ends[number] = end
 
         clock.at(start, lambda: network.start(Flow(seconds, loads, weight, done), start))

@@ -183,6 +183,7 @@ class Bounds:
     step_constant_s: float
     straggler_share: float  # per doubling of the GPUs
     beside_factor: float  # how many times as long exchanges take beside another micro-batch's compute
+    held_share: float  # of the multiprocessors, which exchanges take from compute while they run
 
     def memory_bytes(self, layout: Layout, stack: Stack, sizes: Sizes, pipe: Pipe) -> float:
         """Weights, gradients, optimizer and kept activations of the fullest rank; buffers and logits come on top."""
@@ -202,7 +203,7 @@ class Bounds:
     ) -> float:
         """Pipeline, optimizer, constant part, and the stragglers that stretch all of them."""
         if hides:
-            seconds = _paired_s(layout, micro_batches, prices, pipe, self.beside_factor)
+            seconds = _paired_s(layout, micro_batches, prices, pipe, self.beside_factor, self.held_share)
             if layout.schedule != "dualpipe":  # the compute of the fill is still to be waited for
                 seconds = max(seconds, _body_s(layout, micro_batches, prices, pipe))
         else:
@@ -239,14 +240,23 @@ def _per_stage(prices: Prices, part: int, pipe: Pipe) -> Floats:
     return np.asarray(stages)
 
 
-def _paired_s(layout: Layout, micro_batches: int, prices: Prices, pipe: Pipe, beside: float) -> float:
-    """DualPipe feeds both ends, other pairs hide the fill's exchanges: no fill is counted, but exchanges slow down."""
-    streams, runs = [], micro_batches / (2.0 if layout.schedule == "dualpipe" else 1.0)
-    for first, slowdown in ((0, 1.0), (2, beside)):
-        forward, backward = (_per_stage(prices, part, pipe) for part in (first, first + 1))
-        alone = pipe.runs @ (forward + backward) * runs
-        streams.append(alone + (slowdown - 1.0) * (pipe.forwards @ forward + pipe.backwards @ backward))
-    return float(np.maximum(*streams).max())
+def _paired_s(layout: Layout, micro_batches: int, prices: Prices, pipe: Pipe, beside: float, held: float) -> float:
+    """The busiest rank's exchanges, or its compute with what exchanges cost it, and what must precede them.
+
+    A second of an exchange stalls the compute of its slot, or slows it by the multiprocessors that it holds: a slot
+    takes its compute and that share of its exchanges at least. DualPipe feeds both ends, the nearer one counts; other
+    pairs hide the fill's exchanges.
+    """
+    runs = micro_batches / (2.0 if layout.schedule == "dualpipe" else 1.0)
+    forward, backward, sent_forward, sent_backward = (_per_stage(prices, part, pipe) for part in range(4))
+    compute = pipe.runs @ (forward + backward) * runs
+    sent = pipe.runs @ (sent_forward + sent_backward) * runs
+    sent += (beside - 1.0) * (pipe.forwards @ sent_forward + pipe.backwards @ sent_backward)
+    busy = np.maximum(compute + held * sent, sent)
+    if layout.schedule == "dualpipe":
+        before = np.cumsum(forward) - forward
+        busy = busy + np.minimum(before, before[::-1])
+    return float(busy.max())
 
 
 def _body_s(layout: Layout, micro_batches: int, prices: Prices, pipe: Pipe) -> float:

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
 from moesim.hwmodels.cost import CostModel, KernelCostModel
+from moesim.sim.clock.walker import LEAST_SPEED
 from moesim.sim.layout.layout import Layout
 from moesim.sim.layout.pipeline import PAIRABLE
 from moesim.sim.plan.train.bound import Bounds, Cell, Pipes
@@ -23,8 +24,8 @@ from moesim.sim.train.job import (
 from moesim.sim.train.long_step import long_step
 from moesim.sim.train.memory import step_memory
 from moesim.sim.train.prices import StepPrices, sustained
-from moesim.sim.train.segment_time import beside_slowdown
-from moesim.sim.train.step import StepResult, corrected, simulate_step
+from moesim.sim.train.segment_time import beside_slowdown, held_share
+from moesim.sim.train.step import StepResult, corrected, no_collection, simulate_step
 from moesim.sim.train.unlike import ALIKE
 
 
@@ -111,7 +112,8 @@ class Judge:
 
     def _bounds(self, candidate: Candidate) -> Bounds:
         stack = self.stack(candidate)
-        return Bounds(self.base, *self._rates, beside_slowdown(self.tuning, stack))
+        held = held_share("exchange_sms", stack.dispatcher, self.tuning, self.base.cluster)
+        return Bounds(self.base, *self._rates, beside_slowdown(self.tuning, stack), min(held, 1.0 - LEAST_SPEED))
 
     def _micro_batches(self, candidate: Candidate) -> int:
         return self.base.global_batch // (candidate.micro_batch * candidate.layout.dp)
@@ -136,6 +138,10 @@ class Judge:
 
     def simulate(self, candidate: Candidate, bound_s: float, drawn: bool = True) -> Finalist:
         """The step of a candidate, and whether it fits; not drawn: an estimate by one rank for all."""
+        with no_collection():  # until the step is gone: what dies at once need not be looked through
+            return self._simulate(candidate, bound_s, drawn)
+
+    def _simulate(self, candidate: Candidate, bound_s: float, drawn: bool) -> Finalist:
         job = self.job(candidate)
         if not drawn:
             job = replace(job, unlike=ALIKE)

@@ -17,7 +17,7 @@ Progress = Callable[[str, int, int], None]  # what is being done, how much of it
 
 Task = tuple[Candidate, float, bool]  # with its bound, and whether its ranks are drawn
 Run = Callable[[Sequence[Task]], list[Finalist]]
-_BATCH = 32  # candidates simulated before the best so far is looked at again, whatever the number of workers
+_BATCH = 16  # candidates simulated before the best so far is looked at again, whatever the number of workers
 
 
 @dataclass(frozen=True, slots=True)
