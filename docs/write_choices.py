@@ -8,10 +8,11 @@ from __future__ import annotations
 import argparse
 import sys
 from collections.abc import Iterable, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from moesim.calibrate.record.layout_order import NOISE, Order, orders
-from moesim.calibrate.record.published_choices import MODELS, TOP, Choice, candidates_of, choice
+from moesim.calibrate.record.published_choices import MODELS, THOROUGH, TOP, Choice, candidates_of, choice
 from moesim.calibrate.rows.outcomes import usable_cores
 from moesim.reports.text import three
 
@@ -88,10 +89,11 @@ def main() -> None:
     parser.add_argument("--only", choices=MODELS, help="print the table of one model")
     parser.add_argument("--workers", type=int, default=usable_cores())
     asked = parser.parse_args()
+    effort = replace(THOROUGH, workers=asked.workers)
     if asked.only:
-        sys.stdout.write(ranks([choice(row, asked.workers) for row in candidates_of([asked.only])]))
+        sys.stdout.write(ranks([choice(row, effort) for row in candidates_of([asked.only])]))
         return
-    choices = sorted((choice(row, asked.workers) for row in candidates_of()), key=lambda c: (c.model, c.layout_rank))
+    choices = sorted((choice(row, effort) for row in candidates_of()), key=lambda c: (c.model, c.layout_rank))
     text = INTRO + ranks(choices) + ORDER + pairs(orders(None, asked.workers)) + FINDINGS
     PAGE.write_text(text, encoding="utf-8")
 

@@ -25,8 +25,7 @@ from moesim.sim.train.memory import step_memory
 MODELS = ("qwen3-235b-a22b", "llama-3.1-405b", "gpt-175b", "deepseek-v3")
 TOP = 10
 _MOST_GPUS = 2048  # assumed: larger searches only repeat these, with more data parallelism
-_CERTAIN = 40  # best candidates that the search makes certain before it stops: ranks up to this one are exact
-_MOST_SIMULATED = 1000
+THOROUGH = Effort(top=40, most=1000)  # ranks up to 40 are exact
 _NEEDED = ("tp", "pp", "vpp")  # a choice is only judged where it is printed
 
 
@@ -70,12 +69,15 @@ def _software(row: Row) -> str:
     return "dualpipe" if "128x128" in text_of(row, "precision") else ""
 
 
-def choice(row: Row, workers: int = 1) -> Choice:
-    """Where a published row's layout ranks. ValueErrors carry the reason where it cannot be judged."""
+def choice(row: Row, effort: Effort = THOROUGH) -> Choice:
+    """Where a published row's layout ranks, exactly up to rank `effort.top` of candidates.
+
+    ValueErrors carry the reason where it cannot be judged.
+    """
     result = simulate_row(row)
     own_s = result.step.step_time_s
     own_zero = max(1, result.resolved.job.layout.zero)
-    plan = plan_train(_open(row), given={"zero": (own_zero,)}, effort=Effort(_CERTAIN, _MOST_SIMULATED, workers))
+    plan = plan_train(_open(row), given={"zero": (own_zero,)}, effort=effort)
     finalists = [f for s in plan.searches for f in s.finalists]
     best = finalists[0]
     job = result.resolved.job

@@ -6,6 +6,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any
 
 from moesim.hwmodels.cluster import Cluster
@@ -16,11 +17,11 @@ from moesim.sim.serve.accounts import span_s
 from moesim.sim.serve.capacity import drained_per_s
 from moesim.sim.serve.job import Deployment, resolve_serve
 from moesim.sim.serve.simulate import PricedJobs, simulate
-from moesim.sim.train.job import Resolved, TrainJob, resolve
+from moesim.sim.train.job import resolve
 from moesim.sim.train.long_step import long_step
 from moesim.sim.train.memory import step_memory
 from moesim.sim.train.prices import StepPrices
-from moesim.sim.train.step import StepResult, simulate_step
+from moesim.sim.train.step import simulate_step
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,17 +52,13 @@ def train_hours(scenario: Mapping[str, Any], hardware: Hardware = AS_IS) -> floa
         tried = replace(job, recompute=modules)
         prices = StepPrices(tried, resolved.kernels, resolved.tuning(), drawn=False)
         if max(m.total for m in step_memory(prices)) <= job.cluster.gpu.usable_bytes:
-            return job.cluster.gpus * step_s(tried, resolved) / 3600.0 / (job.global_batch * job.seq_len) * 1e6
+            return job.cluster.gpus * step_s(prices) / 3600.0 / (job.global_batch * job.seq_len) * 1e6
     raise DoesNotFit(f"does not fit at micro_batch={job.micro_batch}, seq_len={job.seq_len}")
 
 
-def step_s(job: TrainJob, resolved: Resolved) -> float:
+def step_s(prices: StepPrices) -> float:
     """Seconds of a step; one of many more micro-batches than stages is continued from two shorter ones."""
-    return long_step(job, lambda each: _simulated(each, resolved)).step_time_s
-
-
-def _simulated(job: TrainJob, resolved: Resolved) -> StepResult:
-    return simulate_step(StepPrices(job, resolved.kernels, resolved.tuning(), drawn=False), events=False)
+    return long_step(prices, partial(simulate_step, events=False)).step_time_s
 
 
 def serve_hours(scenario: Mapping[str, Any], hardware: Hardware = AS_IS) -> float:

@@ -84,7 +84,7 @@ def fitting_train(scenario: Mapping[str, Any]) -> tuple[Question, str]:
 
 def _step_s(scenario: Mapping[str, Any]) -> float:
     resolved = resolve(scenario_of(scenario))
-    return step_s(resolved.job, resolved)
+    return step_s(StepPrices(resolved.job, resolved.kernels, resolved.tuning(), drawn=False))
 
 
 def _serve_layouts(scenario: Mapping[str, Any]) -> Iterator[tuple[Question, str]]:

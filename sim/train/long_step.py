@@ -6,32 +6,32 @@ from collections.abc import Callable
 from dataclasses import replace
 
 from moesim.sim.train.job import TrainJob
+from moesim.sim.train.prices import StepPrices
 from moesim.sim.train.step import StepResult
 
-_STEADY = {"dualpipe": 4}  # micro-batches per virtual stage after which a pipeline repeats itself; tested
-_STEADY_ELSE = 2
+_FILL, _MORE = 3, 2  # turns of the pipeline after which it repeats itself, and those that show it; tested
 
 
 def _lengths(job: TrainJob) -> tuple[int, int]:
-    few = _STEADY.get(job.layout.schedule, _STEADY_ELSE) * job.layout.chunks
-    return few, few + 2 * job.layout.pp
+    return _FILL * job.layout.pp, (_FILL + _MORE) * job.layout.pp
 
 
 def is_long(job: TrainJob) -> bool:
-    """True where the step has many more micro-batches than stages."""
-    return job.micro_batches > 2 * _lengths(job)[1]
+    """True where the step has many more micro-batches than stages: two shorter ones are less work."""
+    return job.micro_batches > sum(_lengths(job))
 
 
-def long_step(job: TrainJob, run: Callable[[TrainJob], StepResult]) -> StepResult:
-    """The step of `job`: run whole, or continued from two of fewer micro-batches where there are many more than stages.
+def long_step(prices: StepPrices, run: Callable[[StepPrices], StepResult]) -> StepResult:
+    """A step run whole, or continued from two of fewer micro-batches where there are many more than stages.
 
-    Exact where all ranks are alike; an estimate where rows are drawn.
+    Within a thousandth where all ranks are alike and no CPU falls behind; an estimate where rows are drawn.
     """
+    job = prices.job
     if not is_long(job):
-        return run(job)
+        return run(prices)
     few, more = _lengths(job)
     each = job.micro_batch * job.layout.dp
-    short, longer = (run(replace(job, global_batch=each * count)) for count in (few, more))
+    short, longer = (run(prices.of_batch(each * count)) for count in (few, more))
     times = (job.micro_batches - more) / (more - few)
 
     def on(a: float, b: float) -> float:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from copy import copy
 from dataclasses import replace
 from functools import cached_property
 from typing import TYPE_CHECKING
@@ -125,6 +126,14 @@ class StepPrices:
     def _loads(self, routing: Routing) -> Sequence[ExpertLoad | None]:
         job = self.job
         return expert_loads(job.arch, job.layout, job.cluster, routing, self._tokens_each, job.capacity_factor)
+
+    def of_batch(self, global_batch: int) -> StepPrices:
+        """The same prices for a step of another length; what is priced already is shared."""
+        other = copy(self)
+        other.job = replace(self.job, global_batch=global_batch)
+        other._routed = {}
+        other.__dict__.pop("loads", None)  # the busiest of other micro-batches
+        return other
 
     def routed(self, step: int = 0) -> RoutedRows:
         """Rows that routing sends to every rank of every micro-batch of a step."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from functools import partial
 
 from moesim.hwmodels.cost import CostModel, KernelCostModel
 from moesim.sim.clock.walker import LEAST_SPEED
@@ -25,7 +26,7 @@ from moesim.sim.train.long_step import long_step
 from moesim.sim.train.memory import step_memory
 from moesim.sim.train.prices import StepPrices, sustained
 from moesim.sim.train.segment_time import beside_slowdown, held_share
-from moesim.sim.train.step import StepResult, corrected, no_collection, simulate_step
+from moesim.sim.train.step import corrected, no_collection, simulate_step
 from moesim.sim.train.unlike import ALIKE
 
 
@@ -132,10 +133,6 @@ class Judge:
             candidate.layout, cell.hides, count, cell.sizes, cell.prices, pipe
         )
 
-    def _run(self, job: TrainJob) -> StepResult:
-        prices = StepPrices(job, self.profile, self.tuning, model=self.model(job), drawn=False)
-        return simulate_step(prices, events=False)
-
     def simulate(self, candidate: Candidate, bound_s: float, drawn: bool = True) -> Finalist:
         """The step of a candidate, and whether it fits; not drawn: an estimate by one rank for all."""
         with no_collection():  # until the step is gone: what dies at once need not be looked through
@@ -147,7 +144,7 @@ class Judge:
             job = replace(job, unlike=ALIKE)
         prices = StepPrices(job, self.profile, self.tuning, model=self.model(job), drawn=drawn)
         memory = max(m.total for m in step_memory(prices))
-        step = simulate_step(prices, events=False) if drawn else long_step(job, self._run)
+        step = simulate_step(prices, events=False) if drawn else long_step(prices, partial(simulate_step, events=False))
         if self.correction is not None:
             step = corrected(step, self.correction)
         fits = memory <= job.cluster.gpu.usable_bytes
