@@ -259,8 +259,7 @@ TRAINING_SEEDS: tuple[TrainingSeed, ...] = (
             (16, 4.96, "Fairseq's masks, cumulative sums and single precision make its dispatch dearer than one "
              "multiplication in half precision"),
             (128, 3.11, ""),
-            (2048, 5.75, "the linear exchange of 2,048 ranks (64 KiB messages) collapses on real NICs; the overhead "
-             "per peer was fitted up to 256 ranks"),
+            (2048, 5.75, ""),
         )
     ),
     *(

@@ -26,7 +26,7 @@ _SELDOM_ESTIMATE: dict[Wire, float] = {"nic": 0.05, "link": 0.05}  # in estimate
 _Made = tuple[str, int, int]  # F or B, micro-batch, stage: what a slot brings about
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, eq=False)
 class _Kind:
     """What slots of one phase and stages have in common."""
 
@@ -172,8 +172,8 @@ class _Builder:
             if rank:
                 break
             busy_s += kind.compute_s
-            if kind.variant.reduce and id(kind) not in seen:
-                seen.add(id(kind))
+            if kind.variant.reduce and kind not in seen:
+                seen.add(kind)
                 for wire, seconds in self.prices.tail_wires(slot, kind.variant).items():
                     used[wire] += seconds
         for a in range(lay.pp if lay.pp > 1 else 0):

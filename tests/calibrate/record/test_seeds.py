@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from moesim.calibrate.record.headlines_clock import CLOCK_SEEDS
 from moesim.calibrate.record.headlines_training import TRAINING_SEEDS, TrainingSeed
 
 ROOT = Path(__file__).parents[3]
@@ -17,6 +18,11 @@ def test_a_seed_is_near_or_says_why_not(seed: TrainingSeed) -> None:
     value = seed.predict()
     assert value > 0.0 and seed.source and seed.assumed
     assert abs(seed.error(value)) <= NEAR or len(seed.reason) > 40
+
+
+@pytest.mark.parametrize("seed", CLOCK_SEEDS, ids=lambda s: s.name)
+def test_effects_of_the_clock_are_near(seed: TrainingSeed) -> None:
+    assert abs(seed.error(seed.predict())) <= NEAR and seed.source and seed.assumed
 
 
 def test_most_are_near_and_reasons_are_not_given_in_advance() -> None:
@@ -33,5 +39,5 @@ def test_the_claims_that_were_asked_for_are_there() -> None:
 
 def test_the_page_shows_every_claim() -> None:
     text = (ROOT / "docs" / "seed_experiments.md").read_text(encoding="utf-8")
-    for seed in TRAINING_SEEDS:
+    for seed in (*TRAINING_SEEDS, *CLOCK_SEEDS):
         assert f"| {seed.name} |" in text
