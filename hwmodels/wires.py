@@ -1,20 +1,23 @@
-"""What a transfer puts on the wires of one GPU: seconds at full rate on its NIC and on its scale-up link.
+"""What a transfer puts on wires: seconds at full rate on one GPU's NIC and scale-up link, and on its leaf's uplinks.
 
 Bytes in and bytes out are alike for collectives and exchanges, so one number stands for both directions of a wire. No
-schedule beats these seconds; a transfer alone fills that share of a wire which they are of its own time.
+schedule beats these seconds; a transfer alone fills that share of a wire which they are of its own time. Uplinks are
+those of one leaf together, while all GPUs of the job behind it do the same; they are left out where they carry all that
+NICs can send (an oversubscription of 1), for nothing ever waits there.
 """
 
 from __future__ import annotations
 
 from typing import Literal
 
-from moesim.hwmodels.cluster import Cluster, link_bytes_per_s
+from moesim.hwmodels.cluster import Cluster, link_bytes_per_s, uplink_ratio
 from moesim.hwmodels.exchange_kernels import exchange_lower_bound_s
 from moesim.hwmodels.lower_bounds import nic_share
 from moesim.hwmodels.work import Comm, ExpertExchange, Transfer
 
-Wire = Literal["nic", "link"]
-WIRES: tuple[Wire, ...] = ("nic", "link")
+Wire = Literal["nic", "link", "uplink"]
+WIRES: tuple[Wire, ...] = ("nic", "link", "uplink")
+OWN_WIRES: tuple[Wire, ...] = ("nic", "link")  # of one GPU; uplinks are of a leaf
 
 
 def _crossing_bytes(comm: Comm) -> tuple[float, float]:
@@ -35,6 +38,23 @@ def wire_seconds(work: Transfer, cluster: Cluster) -> dict[Wire, float]:
     """Seconds at full rate on each wire that `work` uses; empty for a group of one."""
     if work.group.ranks <= 1:
         return {}
+    found = _own_seconds(work, cluster)
+    if cluster.oversubscription > 1.0 and "nic" in found:
+        climbing_s = found["nic"] * _uplink_ratio(work, cluster)
+        if climbing_s > 0.0:
+            found["uplink"] = climbing_s
+    return found
+
+
+def _uplink_ratio(work: Transfer, cluster: Cluster) -> float:
+    """Of the pattern that climbs least among those that can run the transfer: rings, and exchanges on their rails."""
+    if isinstance(work, ExpertExchange):
+        return uplink_ratio(cluster, work.group, "everyone", work.kernel != "low_latency")
+    return uplink_ratio(cluster, work.group, "everyone" if work.kind in ("all_to_all", "send") else "neighbours")
+
+
+def _own_seconds(work: Transfer, cluster: Cluster) -> dict[Wire, float]:
+    """On the NIC and the scale-up link."""
     if isinstance(work, ExpertExchange):
         far = exchange_lower_bound_s(work, cluster)
         copies = work.rank_copies if work.deduplicated else float(work.top_k)

@@ -22,6 +22,7 @@ from moesim.sim.clock.network import Flow, Loads, Network
 from moesim.sim.clock.open_slot import OpenSlot, RunningPiece
 from moesim.sim.clock.plan import Plan, ScriptRun, Send
 from moesim.sim.clock.script import Piece
+from moesim.sim.clock.shared_links import Links
 from moesim.sim.clock.values import Moments, When, after, gathered, last, latest, mean
 
 Done = Callable[[When, float], None]
@@ -62,7 +63,7 @@ class Walker:
     ) -> None:
         self._plan, self._clock, self._members, self._wires = plan, clock, members, wires
         count = len(plan)
-        self._network = Network(clock)
+        self._network: Links = Network(clock)
         self._slow = slow or {}
         self._left = [len(p) + (1 if q >= 0 else 0) for p, q in zip(plan.preds, plan.queue, strict=True)]
         self._follow: list[list[int]] = [[] for _ in range(count)]
@@ -81,6 +82,10 @@ class Walker:
         self._running: list[RunningPiece | None] = [None] * ranks
         self._record: list[tuple[int, int, float, float]] | None = [] if record else None
         self.books = Books(ranks)
+
+    def join(self, links: Links) -> None:
+        """Run on links that others use too, or that ranks share; to be asked before the start."""
+        self._network = links
 
     def run(self, close: bool = True) -> Walked:
         """Until all items have ended; `close`: book what ranks wait for at the end. Deadlock when some cannot start."""

@@ -12,7 +12,9 @@ from moesim.hwmodels.exchange_kernels import exchange_lower_bound_s
 from moesim.hwmodels.gpu import bytes_per_element
 from moesim.hwmodels.wires import WIRES
 from moesim.hwmodels.work import Comm, CommKind, ExpertExchange, Gemm, GroupedGemm, Stream
-from moesim.sim.clock.events import HeapClock, SimpyClock
+from moesim.sim.clock.events import Clock, HeapClock, SimpyClock
+from moesim.sim.clock.network import Loads, Network
+from moesim.sim.clock.shared_links import SharedLinks
 from moesim.sim.clock.timeline import Timeline
 from moesim.sim.clock.walker import Walked, Walker
 from moesim.sim.layers.graph import Segment
@@ -34,6 +36,7 @@ class StepResult:
     timeline: Timeline
     slots: dict[int, Slot]
     pieces: list[tuple[int, int, float, float]] = field(default_factory=list)  # item, piece, start, end, if recorded
+    common: dict[int, Loads] = field(default_factory=dict)  # links of several ranks, see `common_links`
 
 
 def simulate_step(
@@ -62,13 +65,26 @@ def no_collection() -> Iterator[None]:
 
 
 def _simulated(prices: StepPrices, events: bool, exact: bool, number: int, record: bool) -> StepResult:
-    members = stage_members(prices, number)
-    step = step_program(prices, exact, members)
+    step = step_program(prices, exact, stage_members(prices, number))
     clock = SimpyClock() if events else HeapClock()
+    walker = step_walker(prices, step, clock, record)
+    if common := common_links(prices):
+        walker.join(SharedLinks(Network(clock), common))
+    return booked(prices, step, walker.run())
+
+
+def step_walker(prices: StepPrices, step: StepProgram, clock: Clock, record: bool = False) -> Walker:
+    """One run of the program of a step."""
+    members = step.members
     width, slow = (members.shape[1], members.slow) if members is not None else (1, {})
     late = {rank: factors > 1.0 for rank, factors in slow.items()}
-    ran = Walker(step.plan, clock, prices.job.layout.pp, len(WIRES), width, late, record=record).run()
-    return _booked(prices, step, ran)
+    return Walker(step.plan, clock, prices.job.layout.pp, len(WIRES), width, late, record=record)
+
+
+def common_links(prices: StepPrices) -> dict[int, Loads]:
+    """Uplinks by the number that a pipeline rank knows them by: those of its leaves, and its part of each."""
+    over = prices.uplinks.over if prices.uplinks is not None else ()
+    return {rank * len(WIRES) + WIRES.index("uplink"): parts for rank, parts in enumerate(over)}
 
 
 def corrected(step: StepResult, correction: Correction) -> StepResult:
@@ -79,7 +95,7 @@ def corrected(step: StepResult, correction: Correction) -> StepResult:
     return replace(step, step_time_s=step.step_time_s + extra, breakdown_s=breakdown, by_source=sources)
 
 
-def _booked(prices: StepPrices, step: StepProgram, ran: Walked) -> StepResult:
+def booked(prices: StepPrices, step: StepProgram, ran: Walked) -> StepResult:
     """The books averaged over ranks, and the end of the step."""
     spent: dict[str, float] = {}
     sources: dict[str, float] = {}
@@ -93,7 +109,9 @@ def _booked(prices: StepPrices, step: StepProgram, ran: Walked) -> StepResult:
         spent[key] = spent.get(key, 0.0) + seconds
         sources["assumed: step overheads"] = sources.get("assumed: step overheads", 0.0) + seconds
     timeline = Timeline(step.plan, ran.start_s, ran.end_s)
-    return StepResult(ran.makespan_s + sum(tail.values()), spent, sources, timeline, step.slots, ran.pieces)
+    return StepResult(
+        ran.makespan_s + sum(tail.values()), spent, sources, timeline, step.slots, ran.pieces, common_links(prices)
+    )
 
 
 def end_of_step_s(prices: StepPrices, body_s: float) -> dict[str, float]:
