@@ -110,7 +110,7 @@ def build_cluster(
         degraded=degraded,
     )
     if oversubscription is not None and oversubscription > 1.0:
-        _check_uplinks(cluster)
+        check_uplinks(cluster)
     return cluster
 
 
@@ -136,7 +136,7 @@ def gpus_below_leaf(cluster: Cluster) -> int:
     return max(1, LEAF_PORTS // cluster.gpus_per_host) * cluster.gpus_per_host
 
 
-def _check_uplinks(cluster: Cluster) -> None:
+def check_uplinks(cluster: Cluster) -> None:
     """FactError where oversubscription is asked for, but no leaf has a link to anything above it."""
     where = ""
     if cluster.domains == 1:

@@ -37,6 +37,7 @@ class Deadlock(Refusal):
 class Walked:
     """When every item began and ended (the latest member's seconds), and the books of every rank.
 
+    `makespan_s` from the begin of the run; other seconds are the clock's.
     `pieces`: (item, piece, start, end) of all pieces, where they were asked for.
     """
 
@@ -46,6 +47,10 @@ class Walked:
     makespan_s: float
     solves: int
     pieces: list[tuple[int, int, float, float]] = field(default_factory=list)
+
+
+def _nothing() -> None:
+    """Where nobody waits for the end of a run."""
 
 
 class Walker:
@@ -82,25 +87,37 @@ class Walker:
         self._running: list[RunningPiece | None] = [None] * ranks
         self._record: list[tuple[int, int, float, float]] | None = [] if record else None
         self.books = Books(ranks)
+        self._begin_s, self._open, self._ended = 0.0, count, _nothing
 
-    def join(self, links: Links) -> None:
-        """Run on links that others use too, or that ranks share; to be asked before the start."""
-        self._network = links
+    def join(self, links: Links, begin_s: float = 0.0, ended: Callable[[], None] | None = None) -> None:
+        """Run on links that others use too, or that ranks share, from `begin_s` of the clock on; `ended` is called when
+        the last item has. To be asked before the start."""
+        self._network, self._begin_s, self._ended = links, begin_s, ended or _nothing
+        self._at = [begin_s] * len(self._at)
+        self.books.free[:] = [begin_s] * len(self.books.free)
 
     def run(self, close: bool = True) -> Walked:
         """Until all items have ended; `close`: book what ranks wait for at the end. Deadlock when some cannot start."""
+        self.begin()
+        self._clock.run()
+        return self.walked(close)
+
+    def begin(self) -> None:
+        """Start what waits for nothing; the clock does the rest."""
         for item, left in enumerate(self._left):
             if left == 0:
                 self._begin(item)
-        self._clock.run()
+
+    def walked(self, close: bool = True) -> Walked:
+        """What came of it; see `run`."""
         undone = [self._plan.labels[i] for i, t in enumerate(self._end) if last(t) < 0.0]
         if undone:
             raise Deadlock(f"{len(undone)} items never ran, the first: {', '.join(undone[:5])}")
         ends = [last(e) for e in self._end]
-        makespan = max(ends, default=0.0)
+        makespan = max(ends, default=self._begin_s)
         if close:
             self._close(makespan)
-        return Walked(self._start, ends, self.books, makespan, self._network.solves, self._record or [])
+        return Walked(self._start, ends, self.books, makespan - self._begin_s, self._network.solves, self._record or [])
 
     # -- items ------------------------------------------------------------------------------------------------
 
@@ -151,6 +168,9 @@ class Walker:
     def _over(self, number: int, end: When) -> None:
         self._end[number] = end
         self._tell(self._follow[number], end)
+        self._open -= 1
+        if self._open == 0:
+            self._ended()
 
     def _tell(self, items: list[int], end: When) -> None:
         left, times = self._left, self._at

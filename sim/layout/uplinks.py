@@ -14,6 +14,7 @@ from moesim.hwmodels.cluster import Cluster, Crossing, gpus_below_leaf, oversubs
 from moesim.sim.layout.layout import Layout
 
 Spread = Literal["contiguous", "interleaved"]
+SPREADS: tuple[Spread, ...] = ("contiguous", "interleaved")
 Seat = tuple[int, int]  # the first place of a row of neighbours in the fabric, and how many GPUs
 Run = tuple[int, int]  # a leaf, and how many neighbours of a stage hang on it
 

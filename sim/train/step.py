@@ -178,20 +178,22 @@ def _kept_activation_bytes(prices: StepPrices, rank: int) -> float:
 
 
 def serial_gradients_s(prices: StepPrices, rank: int) -> float:
-    """Gradient reduction and parameter gather when nothing overlaps them."""
+    """Seconds of gradient reduction and parameter gather when nothing overlaps them."""
+    return sum((prices.model.cost(comm).time_s for comm in serial_gradients(prices, rank)), start=0.0)
+
+
+def serial_gradients(prices: StepPrices, rank: int) -> list[Comm]:
+    """Gradient reduction and parameter gather of one pipeline rank, one after the other; none where they overlap."""
     job = prices.job
     if job.stack.dp_overlap or job.layout.zero >= 3:
-        return 0.0
+        return []
     width = bytes_per_element(job.stack.grad_dtype)
     kinds: tuple[tuple[CommKind, float], ...] = (("reduce_scatter", width), ("all_gather", job.width_bytes))
     if job.layout.zero == 0:
         kinds = (("all_reduce", width),)
-    total = 0.0
     groups = (job.layout.group("dp", job.cluster), job.layout.group("edp", job.cluster))
-    for params, group in zip(rank_params(prices, rank), groups, strict=True):
-        for kind, size in kinds:
-            total += prices.model.cost(Comm(kind, params * size, group)).time_s
-    return total
+    each = zip(rank_params(prices, rank), groups, strict=True)
+    return [Comm(kind, params * size, group) for params, group in each for kind, size in kinds]
 
 
 KINDS = ("flops", "hbm", "nic")
