@@ -99,8 +99,11 @@ class _Together:
 
         if tail.flying_s > 0.0 and tail.loads:
             due_s = now_s + tail.flying_s
-            flow = Flow(tail.flying_s, tail.loads, 1.0, lambda end_s: over(end_s - due_s if flow.slowed else 0.0))
-            links.start(flow, now_s)
+
+            def landed(end_s: float, slowed: bool) -> None:
+                over(end_s - due_s if slowed else 0.0)
+
+            links.start(Flow(tail.flying_s, tail.loads, 1.0, landed), now_s)
         else:
             over(0.0)
 

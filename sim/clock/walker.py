@@ -10,12 +10,10 @@ of a rank is booked as it passes; the books of a rank sum to the makespan.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
 
 import numpy as np
 import numpy.typing as npt
 
-from moesim.refusal import Refusal
 from moesim.sim.clock.books import Books
 from moesim.sim.clock.events import Clock
 from moesim.sim.clock.network import Flow, Loads, Network
@@ -24,33 +22,10 @@ from moesim.sim.clock.plan import Plan, ScriptRun, Send
 from moesim.sim.clock.script import Piece
 from moesim.sim.clock.shared_links import Links
 from moesim.sim.clock.values import Moments, When, after, gathered, last, latest, mean
+from moesim.sim.clock.walked import Deadlock, Walked
 
 Done = Callable[[When, float], None]
 LEAST_SPEED = 0.2  # of compute beside transfers, however many multiprocessors they ask for (assumed)
-
-
-class Deadlock(Refusal):
-    """Items wait for each other, as streams that disagree on the order of collectives do."""
-
-
-@dataclass(frozen=True)
-class Walked:
-    """When every item began and ended (the latest member's seconds), and the books of every rank.
-
-    `makespan_s` from the begin of the run; other seconds are the clock's.
-    `pieces`: (item, piece, start, end) of all pieces, where they were asked for.
-    """
-
-    start_s: list[float]
-    end_s: list[float]
-    books: Books
-    makespan_s: float
-    solves: int
-    pieces: list[tuple[int, int, float, float]] = field(default_factory=list)
-
-
-def _nothing() -> None:
-    """Where nobody waits for the end of a run."""
 
 
 class Walker:
@@ -87,12 +62,13 @@ class Walker:
         self._running: list[RunningPiece | None] = [None] * ranks
         self._record: list[tuple[int, int, float, float]] | None = [] if record else None
         self.books = Books(ranks)
-        self._begin_s, self._open, self._ended = 0.0, count, _nothing
+        self._begin_s, self._open = 0.0, count
+        self._ended: Callable[[], None] | None = None
 
     def join(self, links: Links, begin_s: float = 0.0, ended: Callable[[], None] | None = None) -> None:
         """Run on links that others use too, or that ranks share, from `begin_s` of the clock on; `ended` is called when
         the last item has. To be asked before the start."""
-        self._network, self._begin_s, self._ended = links, begin_s, ended or _nothing
+        self._network, self._begin_s, self._ended = links, begin_s, ended
         self._at = [begin_s] * len(self._at)
         self.books.free[:] = [begin_s] * len(self.books.free)
 
@@ -169,7 +145,7 @@ class Walker:
         self._end[number] = end
         self._tell(self._follow[number], end)
         self._open -= 1
-        if self._open == 0:
+        if not self._open and self._ended is not None:
             self._ended()
 
     def _tell(self, items: list[int], end: When) -> None:

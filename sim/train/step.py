@@ -16,7 +16,8 @@ from moesim.sim.clock.events import Clock, HeapClock, SimpyClock
 from moesim.sim.clock.network import Loads, Network
 from moesim.sim.clock.shared_links import SharedLinks
 from moesim.sim.clock.timeline import Timeline
-from moesim.sim.clock.walker import Walked, Walker
+from moesim.sim.clock.walked import Walked
+from moesim.sim.clock.walker import Walker
 from moesim.sim.layers.graph import Segment
 from moesim.sim.layout.pipeline import Slot
 from moesim.sim.train.job import Correction
