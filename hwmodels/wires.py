@@ -3,7 +3,9 @@
 Bytes in and bytes out are alike for collectives and exchanges, so one number stands for both directions of a wire. No
 schedule beats these seconds; a transfer alone fills that share of a wire which they are of its own time. Uplinks are
 those of one leaf together, while all GPUs of the job behind it do the same; they are left out where they carry all that
-NICs can send (an oversubscription of 1), for nothing ever waits there.
+NICs can send (an oversubscription of 1), for nothing ever waits there. They have two names, for leaves that hold fewer
+GPUs of the job: an `uplink` is as full as those GPUs make it, but of a `ring` only the last domain behind a leaf sends
+beyond it, however few lie there.
 """
 
 from __future__ import annotations
@@ -15,9 +17,10 @@ from moesim.hwmodels.exchange_kernels import exchange_lower_bound_s
 from moesim.hwmodels.lower_bounds import nic_share
 from moesim.hwmodels.work import Comm, ExpertExchange, Transfer
 
-Wire = Literal["nic", "link", "uplink"]
-WIRES: tuple[Wire, ...] = ("nic", "link", "uplink")
-OWN_WIRES: tuple[Wire, ...] = ("nic", "link")  # of one GPU; uplinks are of a leaf
+Wire = Literal["nic", "link", "uplink", "ring"]
+WIRES: tuple[Wire, ...] = ("nic", "link", "uplink", "ring")
+OWN_WIRES: tuple[Wire, ...] = ("nic", "link")  # of one GPU
+LEAF_WIRES: tuple[Wire, ...] = ("uplink", "ring")  # of a leaf
 
 
 def _crossing_bytes(comm: Comm) -> tuple[float, float]:
@@ -40,17 +43,19 @@ def wire_seconds(work: Transfer, cluster: Cluster) -> dict[Wire, float]:
         return {}
     found = _own_seconds(work, cluster)
     if cluster.oversubscription > 1.0 and "nic" in found:
-        climbing_s = found["nic"] * _uplink_ratio(work, cluster)
-        if climbing_s > 0.0:
-            found["uplink"] = climbing_s
+        wire, ratio = _uplink_ratio(work, cluster)
+        if ratio > 0.0:
+            found[wire] = found["nic"] * ratio
     return found
 
 
-def _uplink_ratio(work: Transfer, cluster: Cluster) -> float:
+def _uplink_ratio(work: Transfer, cluster: Cluster) -> tuple[Wire, float]:
     """Of the pattern that climbs least among those that can run the transfer: rings, and exchanges on their rails."""
     if isinstance(work, ExpertExchange):
-        return uplink_ratio(cluster, work.group, "everyone", work.kernel != "low_latency")
-    return uplink_ratio(cluster, work.group, "everyone" if work.kind in ("all_to_all", "send") else "neighbours")
+        return "uplink", uplink_ratio(cluster, work.group, "everyone", work.kernel != "low_latency")
+    if work.kind in ("all_to_all", "send"):
+        return "uplink", uplink_ratio(cluster, work.group, "everyone")
+    return "ring", uplink_ratio(cluster, work.group, "neighbours")
 
 
 def _own_seconds(work: Transfer, cluster: Cluster) -> dict[Wire, float]:

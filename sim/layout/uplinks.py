@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-from moesim.hwmodels.cluster import Cluster, Crossing, gpus_below_leaf, oversubscription_note, slowdown
+from moesim.hwmodels.cluster import Cluster, Crossing, gpus_below_leaf, oversubscription_note, uplink_ratio
 from moesim.sim.layout.layout import Layout
 
 Spread = Literal["contiguous", "interleaved"]
@@ -21,8 +21,9 @@ Run = tuple[int, int]  # a leaf, and how many neighbours of a stage hang on it
 
 @dataclass(frozen=True, slots=True)
 class Uplinks:
-    """Uplinks of one job. `over` by stage: (number of the uplinks, their part that the stage's GPUs use while all GPUs
-    of the job use `leaf_share` of them at most, as a share of that); `runs` by stage: its leaves in order of its GPUs.
+    """Uplinks of one job. `over` by stage: (number of the uplinks, the part of the load of all GPUs of the job behind
+    one of its fullest leaves that the stage's GPUs there are); `rings`: the part that a ring through the stage is.
+    `runs` by stage: its leaves in order of its GPUs. `leaf_share` and `leaf_gpus` as in Cluster.
 
     Numbers are below zero, and common to the jobs of a fabric. `leaves` from number -1 down: the first leaf, and how
     many are alike.
@@ -30,6 +31,7 @@ class Uplinks:
     """
 
     over: tuple[tuple[tuple[int, float], ...], ...]
+    rings: tuple[tuple[tuple[int, float], ...], ...]
     runs: tuple[tuple[Run, ...], ...]
     leaves: tuple[Run, ...]
     leaf_share: float
@@ -125,19 +127,18 @@ def _of_job(
     mine = {leaf: sum(n for (who, _), n in held.items() if who == job) for leaf, held in users.items()}
     share = max(mine[leaf] / sum(users[leaf].values()) for leaf in users if mine[leaf])
     most, spanned = max(mine.values()), sum(1 for count in mine.values() if count)
-    over, met = [], set()
+    over, rings, met = [], [], set()
     for stage in range(len(stages)):
-        parts = []
-        for number, (leaf, _) in enumerate(leaves):
-            held = users[leaf].get((job, stage), 0)
-            if held:
-                parts.append((-1 - number, held / sum(users[leaf].values()) / share))
-                if len(users[leaf]) > 1:
-                    met.add(stage)
-        over.append(tuple(parts))
+        mine_there = [(-1 - n, leaf, users[leaf].get((job, stage), 0)) for n, (leaf, _) in enumerate(leaves)]
+        used = [(number, sum(users[leaf].values()) * share, held) for number, leaf, held in mine_there if held]
+        over.append(tuple((number, held / whole) for number, whole, held in used))
+        # one domain sends beyond the leaf however few lie there; a leaf that is not filled has uplinks to spare
+        rings.append(tuple((number, min(1.0, most / whole)) for number, whole, _ in used))
+        if any(held and len(users[leaf]) > 1 for _, leaf, held in mine_there):
+            met.add(stage)
     others = any(mine[leaf] and any(who != job for who, _ in users[leaf]) for leaf in users)
     held_gpus = most if spanned > 1 and most < size else 0
-    return Uplinks(tuple(over), stages, leaves, share, held_gpus, frozenset(met), others)
+    return Uplinks(tuple(over), tuple(rings), stages, leaves, share, held_gpus, frozenset(met), others)
 
 
 def crossings(layout: Layout, cluster: Cluster, uplinks: Uplinks) -> list[Crossing]:
@@ -163,11 +164,26 @@ def binding_uplinks(layout: Layout, cluster: Cluster) -> Uplinks | None:
     if cluster.oversubscription <= 1.0 or cluster.domains == 1:
         return None
     uplinks = alone_on(layout, cluster)
-    return uplinks if any(slowdown(cluster, *c) > 1.0 for c in crossings(layout, cluster, uplinks)) else None
+    return uplinks if fullest([(layout, cluster, uplinks)]) > 1.0 else None
+
+
+def fullest(jobs: Sequence[tuple[Layout, Cluster, Uplinks]]) -> float:
+    """How full the fullest uplinks of these jobs of one fabric can get, of their rate, with all NICs at full rate."""
+    full: dict[int, float] = {}
+    for layout, cluster, uplinks in jobs:
+        asked = crossings(layout, cluster, uplinks)
+        ring, other = (
+            max((uplink_ratio(cluster, *c) for c in asked if (c.pattern == "neighbours") == rings), default=0.0)
+            for rings in (True, False)
+        )
+        for over, rings in zip(uplinks.over, uplinks.rings, strict=True):
+            for (number, part), (_, of_ring) in zip(over, rings, strict=True):  # a NIC sends one or the other
+                full[number] = full.get(number, 0.0) + max(part * other, of_ring * ring)
+    return max(full.values(), default=0.0)
 
 
 def uplink_note(layout: Layout, cluster: Cluster) -> str:
     """For an answer's assumptions: why oversubscribed uplinks change nothing; empty where they do, or are not."""
-    if cluster.oversubscription <= 1.0 or cluster.domains == 1:
+    if cluster.oversubscription <= 1.0 or cluster.domains == 1 or binding_uplinks(layout, cluster) is not None:
         return ""
     return oversubscription_note(cluster, crossings(layout, cluster, alone_on(layout, cluster)))

@@ -6,11 +6,11 @@ from collections.abc import Sequence
 from dataclasses import replace
 from functools import partial
 
-from moesim.hwmodels.cluster import Cluster, check_uplinks, uplink_ratio
-from moesim.hwmodels.wires import WIRES
+from moesim.hwmodels.cluster import Cluster, check_uplinks
+from moesim.hwmodels.wires import LEAF_WIRES, WIRES
 from moesim.refusal import Refusal
 from moesim.sim.clock.together import Party, Round, Tail, run_together
-from moesim.sim.layout.uplinks import SPREADS, Seat, Spread, crossings, seats, uplinks_of
+from moesim.sim.layout.uplinks import SPREADS, Seat, Spread, fullest, seats, uplinks_of
 from moesim.sim.question.lookup import training_of
 from moesim.sim.question.scenario import Asked, ScenarioError, scenario_of
 from moesim.sim.train.job import Resolved, resolve
@@ -140,13 +140,12 @@ def _placed(asked: Sequence[Resolved], spread: Spread) -> tuple[list[Resolved], 
     places = seats(clusters, spread)
     if len(asked) > 1:
         check_uplinks(_whole(clusters, places))
-    placed, full = [], 0.0
     found = uplinks_of(layouts, first, places)
+    placed = []
     for each, uplinks in zip(asked, found, strict=True):
         cluster = replace(each.job.cluster, leaf_share=uplinks.leaf_share, leaf_gpus=uplinks.leaf_gpus)
-        ratios = [uplink_ratio(cluster, *crossing) for crossing in crossings(each.job.layout, cluster, uplinks)]
-        full += max(ratios, default=0.0)
         placed.append(replace(each, job=replace(each.job, cluster=cluster)))
+    full = fullest([(each.job.layout, each.job.cluster, u) for each, u in zip(placed, found, strict=True)])
     if not any(uplinks.met_jobs for uplinks in found):
         return placed, ["nothing is lost: no leaf holds hosts of two jobs", hashing]
     if full <= 1.0:
@@ -195,9 +194,11 @@ def _tail(prices: StepPrices, body_s: float) -> Tail:
     tail = end_of_step_s(prices, body_s)
     flying_s, loads = tail["dp_comm"], []
     for rank in range(prices.job.layout.pp):
-        busy_s = sum(prices.wires(comm).get("uplink", 0.0) for comm in serial_gradients(prices, rank))
-        if busy_s > 0.0:
-            loads.append((rank * len(WIRES) + WIRES.index("uplink"), min(1.0, busy_s / flying_s)))
+        used = [prices.wires(comm) for comm in serial_gradients(prices, rank)]
+        for wire in LEAF_WIRES:
+            busy_s = sum(each.get(wire, 0.0) for each in used)
+            if busy_s > 0.0:
+                loads.append((rank * len(WIRES) + WIRES.index(wire), min(1.0, busy_s / flying_s)))
     return Tail(sum(tail.values()), flying_s, tuple(loads))
 
 

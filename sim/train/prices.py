@@ -13,7 +13,7 @@ from moesim.hwmodels.collectives import FabricFit
 from moesim.hwmodels.cost import CostModel, KernelCostModel, Sustained
 from moesim.hwmodels.exchange_kernels import ExchangeFit
 from moesim.hwmodels.profile import Profile
-from moesim.hwmodels.wires import Wire, wire_seconds
+from moesim.hwmodels.wires import LEAF_WIRES, Wire, wire_seconds
 from moesim.hwmodels.work import Comm, Transfer
 from moesim.sim.clock.script import Script
 from moesim.sim.layers.graph import Op, Segment
@@ -221,7 +221,7 @@ class StepPrices:
         """Seconds at full rate on the wires that a transfer uses; uplinks only where they can be full."""
         found = wire_seconds(work, self.job.cluster)
         if self.uplinks is None:
-            found.pop("uplink", None)
+            found = {wire: s for wire, s in found.items() if wire not in LEAF_WIRES}
         return found
 
     def segment_time(self, slot: Slot, variant: Variant = PLAIN) -> SegmentTime:

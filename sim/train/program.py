@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import partial
 
-from moesim.hwmodels.wires import WIRES, Wire
+from moesim.hwmodels.wires import LEAF_WIRES, WIRES, Wire
 from moesim.hwmodels.work import Comm
 from moesim.sim.clock.plan import Hold, Lane, Plan, ScriptRun, Send
 from moesim.sim.clock.script import Piece, Script
@@ -19,9 +19,9 @@ from moesim.sim.train.segment_time import SegmentTime, add_tail, held_share
 from moesim.sim.train.segments import Variant
 
 # share of a step: transfers between slots that fill a wire for less meet others too seldom to matter there
-_SELDOM: dict[Wire, float] = {"nic": 0.0, "link": 0.02, "uplink": 0.0}
+_SELDOM: dict[Wire, float] = {"nic": 0.0, "link": 0.02, "uplink": 0.0, "ring": 0.0}
 # the same in estimates, which run by the hundred
-_SELDOM_ESTIMATE: dict[Wire, float] = {"nic": 0.05, "link": 0.05, "uplink": 0.05}
+_SELDOM_ESTIMATE: dict[Wire, float] = {"nic": 0.05, "link": 0.05, "uplink": 0.05, "ring": 0.05}
 
 
 _Made = tuple[str, int, int]  # F or B, micro-batch, stage: what a slot brings about
@@ -187,7 +187,7 @@ class _Builder:
                     used[wire] += seconds / lay.pp
         seldom = _SELDOM_ESTIMATE if self.prices.coarse else _SELDOM
         uplinks = self.prices.uplinks
-        meets = {"uplink"} if uplinks is not None and (uplinks.met or uplinks.met_jobs) else set()
+        meets = LEAF_WIRES if uplinks is not None and (uplinks.met or uplinks.met_jobs) else ()
         return frozenset(wire for wire, s in used.items() if wire in meets or s > seldom[wire] * busy_s)
 
     def _script(self, slot: Slot, kind: _Kind, shared: frozenset[Wire]) -> Script:

@@ -10,7 +10,7 @@ from math import log2
 
 from moesim.hwmodels.exchange_kernels import exchange_lower_bound_s
 from moesim.hwmodels.gpu import bytes_per_element
-from moesim.hwmodels.wires import WIRES
+from moesim.hwmodels.wires import LEAF_WIRES, WIRES
 from moesim.hwmodels.work import Comm, CommKind, ExpertExchange, Gemm, GroupedGemm, Stream
 from moesim.sim.clock.events import Clock, HeapClock, SimpyClock
 from moesim.sim.clock.network import Loads, Network
@@ -84,8 +84,14 @@ def step_walker(prices: StepPrices, step: StepProgram, clock: Clock, record: boo
 
 def common_links(prices: StepPrices) -> dict[int, Loads]:
     """Uplinks by the number that a pipeline rank knows them by: those of its leaves, and its part of each."""
-    over = prices.uplinks.over if prices.uplinks is not None else ()
-    return {rank * len(WIRES) + WIRES.index("uplink"): parts for rank, parts in enumerate(over)}
+    if prices.uplinks is None:
+        return {}
+    parts = {"uplink": prices.uplinks.over, "ring": prices.uplinks.rings}
+    return {
+        rank * len(WIRES) + WIRES.index(wire): of_rank
+        for wire in LEAF_WIRES
+        for rank, of_rank in enumerate(parts[wire])
+    }
 
 
 def corrected(step: StepResult, correction: Correction) -> StepResult:

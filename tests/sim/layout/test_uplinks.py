@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 
 from moesim.hwmodels.cluster import build_cluster
 from moesim.sim.layout.layout import Layout
-from moesim.sim.layout.uplinks import Spread, alone_on, binding_uplinks, seats, uplinks_of
+from moesim.sim.layout.uplinks import Spread, alone_on, binding_uplinks, fullest, seats, uplinks_of
 
 TREE = build_cluster("dgx-h100", 64, "fat-tree-ib-400", oversubscription=4.0)  # a leaf takes 4 hosts, 32 GPUs
 
@@ -47,7 +49,21 @@ def test_stages_of_one_leaf_share_its_uplinks_and_hops_climb_where_leaves_end() 
 def test_a_stage_that_ends_inside_a_leaf_uses_a_part_of_it() -> None:
     uplinks = alone_on(Layout(gpus=96, pp=2), build_cluster("dgx-h100", 96, "fat-tree-ib-400"))
     assert uplinks.over == (((-1, 1.0), (-2, 0.5)), ((-2, 0.5), (-3, 1.0)))
+    assert uplinks.rings == (((-1, 1.0), (-2, 1.0)), ((-2, 1.0), (-3, 1.0)))  # each has a host that sends beyond it
     assert uplinks.runs == (((0, 32), (1, 16)), ((1, 16), (2, 32)))
+
+
+def test_how_full_uplinks_can_get() -> None:
+    """Rings: a quarter of a leaf sends beyond it; two of them in the leaf where one stage ends and another begins."""
+    clusters = {n: build_cluster("dgx-h100", n, "fat-tree-ib-400", oversubscription=3.0) for n in (64, 96, 192)}
+    jobs = {n: (Layout(gpus=n), clusters[n], alone_on(Layout(gpus=n), clusters[n])) for n in clusters}
+    assert fullest([jobs[64]]) == pytest.approx(0.75) and fullest([jobs[192]]) == pytest.approx(0.75)
+    halves = Layout(gpus=96, pp=2, tp=2)
+    assert fullest([(halves, clusters[96], alone_on(halves, clusters[96]))]) == pytest.approx(3.0)  # sends
+    placed = seats([clusters[64]] * 2, "interleaved")
+    both = uplinks_of([Layout(gpus=64)] * 2, clusters[64], placed)
+    half = replace(clusters[64], leaf_share=0.5, leaf_gpus=16)
+    assert fullest([(Layout(gpus=64), half, u) for u in both]) == pytest.approx(1.5)
 
 
 def test_interleaved_jobs_have_half_a_leaf_each() -> None:
@@ -55,7 +71,7 @@ def test_interleaved_jobs_have_half_a_leaf_each() -> None:
     clusters = [build_cluster("dgx-h100", 64, "fat-tree-ib-400")] * 2
     first, second = uplinks_of(layouts, clusters[0], seats(clusters, "interleaved"))
     assert (first.leaf_share, first.leaf_gpus, first.met_jobs) == (0.5, 16, True)
-    assert first.over == second.over == (((-1, 1.0),),) and first.leaves == ((0, 4),)
+    assert first.over == second.over == first.rings == (((-1, 1.0),),) and first.leaves == ((0, 4),)
     apart = uplinks_of(layouts, clusters[0], seats(clusters, "contiguous"))
     assert [(u.leaf_share, u.leaf_gpus, u.met_jobs) for u in apart] == [(1.0, 0, False)] * 2
 
