@@ -8,12 +8,18 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from moesim.reports.cli.beside import Others, SpreadOption, check_spread, jobs_beside
+
 if TYPE_CHECKING:
     from moesim.sim.question.scenario import Scenario
     from moesim.sim.train.lost import Which
     from moesim.sim.train.many_steps import ManySteps
     from moesim.sim.train.prediction import Prediction
 
+_Tokens = Annotated[
+    str,
+    typer.Option(help="Also the whole run of this many tokens, for example 14.8e12: days, dollars, energy, failures."),
+]
 _AGREE = 1e-9  # relative; the exact run adds the same numbers in another order
 
 
@@ -29,12 +35,7 @@ def train(  # noqa: PLR0913  # one argument per option of the command
     exact: Annotated[
         bool, typer.Option("--exact", help="Also run every kernel as an event of its own, and compare.")
     ] = False,
-    tokens: Annotated[
-        str,
-        typer.Option(
-            help="Also the whole run of this many tokens, for example 14.8e12: days, dollars, energy, failures."
-        ),
-    ] = "",
+    tokens: _Tokens = "",
     steps: Annotated[
         int | None, typer.Option(help="Also this many steps of the run, each with draws of its own.", min=1)
     ] = None,
@@ -44,14 +45,8 @@ def train(  # noqa: PLR0913  # one argument per option of the command
         bool,
         typer.Option("--lost", help="Also run the step without slow GPUs, jitter, bad links: what each of them costs."),
     ] = False,
-    beside: Annotated[
-        list[Path] | None,
-        typer.Option(help="Another job on the same fabric at the same time (repeatable): what each of them loses."),
-    ] = None,
-    spread: Annotated[
-        str | None,
-        typer.Option(help="Hosts of jobs beside each other: contiguous (one job after the other) or interleaved."),
-    ] = None,
+    beside: Others = None,
+    spread: SpreadOption = None,
     no_memory_check: Annotated[
         bool,
         typer.Option("--no-memory-check", help="Answer even if a stage needs more memory than its GPU has."),
@@ -61,14 +56,14 @@ def train(  # noqa: PLR0913  # one argument per option of the command
     if beside:
         asked = {"timeline": timeline, "figure": figure, "exact": exact, "tokens": tokens, "steps": steps,
                  "workers": workers, "dask": dask, "lost": lost}  # fmt: skip
-        return _beside([scenario, *beside], spread, json, not no_memory_check, [k for k, v in asked.items() if v])
+        return jobs_beside([scenario, *beside], spread, json, not no_memory_check, [k for k, v in asked.items() if v])
     from moesim.reports.text import console, print_json
     from moesim.sim.plan.words import token_count
     from moesim.sim.question.scenario import load_scenario
     from moesim.sim.train.predict import predict_train
     from moesim.sim.train.whole_run import training_run
 
-    _check_spread(spread)
+    check_spread(spread)
     _check_files(timeline, figure)
     many = _Many(steps, workers, dask)
     question = load_scenario(scenario)
@@ -117,34 +112,6 @@ class _Many:
             return many_steps(
                 question, self.steps, check_memory=check_memory, workers=workers, dask=self.dask, progress=show
             )
-
-
-def _check_spread(spread: str | None) -> None:
-    """ScenarioError where one job alone is to be spread."""
-    from moesim.sim.question.scenario import ScenarioError
-
-    if spread is not None:
-        raise ScenarioError("--spread says how hosts of several jobs lie, and there is one; add --beside OTHER.yaml")
-
-
-def _beside(files: list[Path], spread: str | None, json: bool, check_memory: bool, others: list[str]) -> int:
-    """Several jobs on one fabric; `others`: options that were given and are about one job."""
-    from typing import cast
-
-    from moesim.reports.tables.beside import beside_report
-    from moesim.reports.text import console, print_json
-    from moesim.sim.layout.uplinks import Spread
-    from moesim.sim.question.scenario import ScenarioError
-    from moesim.sim.train.beside import train_beside
-
-    if others:
-        raise ScenarioError(f"--{others[0]} is about one job, and --beside about several: leave one of the two out")
-    answer = train_beside(files, spread=cast(Spread, spread or "contiguous"), check_memory=check_memory)
-    if json:
-        print_json(answer.to_dict())
-    else:
-        console().print(beside_report(answer))
-    return 0
 
 
 def _check_files(timeline: Path | None, figure: Path | None) -> None:
