@@ -31,6 +31,8 @@ class Cluster:
     host_cpu: str  # "x86" or "grace"
     source: str
     degraded: tuple[LinkFault, ...] = ()  # links that run slower than that, or not at all
+    leaf_share: float = 1.0  # of a leaf's NICs in use, those of this job: the others of its fabric have the rest
+    leaf_gpus: int = 0  # of this job behind one leaf, where it shares leaves; 0: as many as a leaf takes
 
     def group(self, ranks: int, stride: int = 1) -> Group:
         """The communicator of `ranks` GPUs that lie `stride` apart in rank order."""
@@ -108,7 +110,7 @@ def build_cluster(
         degraded=degraded,
     )
     if oversubscription is not None and oversubscription > 1.0:
-        _check_uplinks(cluster)
+        check_uplinks(cluster)
     return cluster
 
 
@@ -134,7 +136,7 @@ def gpus_below_leaf(cluster: Cluster) -> int:
     return max(1, LEAF_PORTS // cluster.gpus_per_host) * cluster.gpus_per_host
 
 
-def _check_uplinks(cluster: Cluster) -> None:
+def check_uplinks(cluster: Cluster) -> None:
     """FactError where oversubscription is asked for, but no leaf has a link to anything above it."""
     where = ""
     if cluster.domains == 1:
@@ -158,7 +160,8 @@ def climbing_share(cluster: Cluster, group: Group, pattern: Pattern, on_rail: bo
     """
     if group.domains <= 1:
         return 0.0
-    below = max(1.0, gpus_below_leaf(cluster) / (cluster.domain * group.apart))  # of the group's, behind one leaf
+    behind = cluster.leaf_gpus or gpus_below_leaf(cluster)
+    below = max(1.0, behind / (cluster.domain * group.apart))  # of the group's domains, behind one leaf
     climbs = max(0.0, (group.domains - below) / (group.domains - 1))
     if pattern == "neighbours" and climbs > 0.0:  # only the last domain behind a leaf talks to another leaf
         climbs = 1.0 / below
@@ -168,8 +171,16 @@ def climbing_share(cluster: Cluster, group: Group, pattern: Pattern, on_rail: bo
 
 
 def slowdown(cluster: Cluster, group: Group, pattern: Pattern, on_rail: bool = True) -> float:
-    """By how much uplinks stretch what the NICs carry: 1 unless the climbing share fills them."""
-    return max(1.0, cluster.oversubscription * climbing_share(cluster, group, pattern, on_rail))
+    """By how much uplinks stretch what the NICs carry: 1 unless the climbing share fills them.
+
+    All GPUs of the job behind a leaf send at once; other jobs of the fabric do not.
+    """
+    return max(1.0, uplink_ratio(cluster, group, pattern, on_rail))
+
+
+def uplink_ratio(cluster: Cluster, group: Group, pattern: Pattern, on_rail: bool = True) -> float:
+    """Seconds that a leaf's uplinks are busy for one second of its NICs of this job, all at their full rate."""
+    return cluster.oversubscription * cluster.leaf_share * climbing_share(cluster, group, pattern, on_rail)
 
 
 class Crossing(NamedTuple):

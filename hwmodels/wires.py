@@ -1,20 +1,26 @@
-"""What a transfer puts on the wires of one GPU: seconds at full rate on its NIC and on its scale-up link.
+"""What a transfer puts on wires: seconds at full rate on one GPU's NIC and scale-up link, and on its leaf's uplinks.
 
 Bytes in and bytes out are alike for collectives and exchanges, so one number stands for both directions of a wire. No
-schedule beats these seconds; a transfer alone fills that share of a wire which they are of its own time.
+schedule beats these seconds; a transfer alone fills that share of a wire which they are of its own time. Uplinks are
+those of one leaf together, while all GPUs of the job behind it do the same; they are left out where they carry all that
+NICs can send (an oversubscription of 1), for nothing ever waits there. They have two names, for leaves that hold fewer
+GPUs of the job: an `uplink` is as full as those GPUs make it, but of a `ring` only the last domain behind a leaf sends
+beyond it, however few lie there.
 """
 
 from __future__ import annotations
 
 from typing import Literal
 
-from moesim.hwmodels.cluster import Cluster, link_bytes_per_s
+from moesim.hwmodels.cluster import Cluster, link_bytes_per_s, uplink_ratio
 from moesim.hwmodels.exchange_kernels import exchange_lower_bound_s
 from moesim.hwmodels.lower_bounds import nic_share
 from moesim.hwmodels.work import Comm, ExpertExchange, Transfer
 
-Wire = Literal["nic", "link"]
-WIRES: tuple[Wire, ...] = ("nic", "link")
+Wire = Literal["nic", "link", "uplink", "ring"]
+WIRES: tuple[Wire, ...] = ("nic", "link", "uplink", "ring")
+OWN_WIRES: tuple[Wire, ...] = ("nic", "link")  # of one GPU
+LEAF_WIRES: tuple[Wire, ...] = ("uplink", "ring")  # of a leaf
 
 
 def _crossing_bytes(comm: Comm) -> tuple[float, float]:
@@ -35,6 +41,25 @@ def wire_seconds(work: Transfer, cluster: Cluster) -> dict[Wire, float]:
     """Seconds at full rate on each wire that `work` uses; empty for a group of one."""
     if work.group.ranks <= 1:
         return {}
+    found = _own_seconds(work, cluster)
+    if cluster.oversubscription > 1.0 and "nic" in found:
+        wire, ratio = _uplink_ratio(work, cluster)
+        if ratio > 0.0:
+            found[wire] = found["nic"] * ratio
+    return found
+
+
+def _uplink_ratio(work: Transfer, cluster: Cluster) -> tuple[Wire, float]:
+    """Of the pattern that climbs least among those that can run the transfer: rings, and exchanges on their rails."""
+    if isinstance(work, ExpertExchange):
+        return "uplink", uplink_ratio(cluster, work.group, "everyone", work.kernel != "low_latency")
+    if work.kind in ("all_to_all", "send"):
+        return "uplink", uplink_ratio(cluster, work.group, "everyone")
+    return "ring", uplink_ratio(cluster, work.group, "neighbours")
+
+
+def _own_seconds(work: Transfer, cluster: Cluster) -> dict[Wire, float]:
+    """On the NIC and the scale-up link."""
     if isinstance(work, ExpertExchange):
         far = exchange_lower_bound_s(work, cluster)
         copies = work.rank_copies if work.deduplicated else float(work.top_k)

@@ -8,6 +8,7 @@
 Verbs. Each takes a scenario (a file's path, a mapping or a Scenario) and returns a frozen record with `to_dict()`:
 
     predict_train    one training step: seconds with an interval, breakdown, memory, money
+    train_beside     training jobs on one fabric at the same time: what each loses
     many_steps       steps of a run, each with draws of its own: quantiles, spread over ranks
     predict_serve    a deployment under a load: TTFT, TPOT, throughput, goodput, money, a label
     predict_comm     one collective or expert exchange: algorithm, seconds, busiest link
@@ -69,10 +70,12 @@ if TYPE_CHECKING:
     from moesim.sim.serve.predict import predict_serve
     from moesim.sim.serve.prediction import ServePrediction
     from moesim.sim.software.stack import StackError
+    from moesim.sim.train.beside import train_beside
     from moesim.sim.train.many_steps import ManySteps, many_steps
     from moesim.sim.train.memory import RankMemory
     from moesim.sim.train.predict import predict_train
     from moesim.sim.train.prediction import Prediction
+    from moesim.sim.train.shared_fabric import SharedFabric
     from moesim.sim.train.whole_run import TrainingRun, run
     from moesim.sim.transfer.alone import CommPrediction
     from moesim.sim.transfer.predict import CommAnswer, predict_comm
@@ -88,6 +91,7 @@ if TYPE_CHECKING:
 # where each public name lives; loaded when first asked for, so that importing the package stays cheap
 _HOME = {
     "predict_train": "moesim.sim.train.predict",
+    "train_beside": "moesim.sim.train.beside",
     "many_steps": "moesim.sim.train.many_steps",
     "predict_serve": "moesim.sim.serve.predict",
     "predict_comm": "moesim.sim.transfer.predict",
@@ -108,6 +112,7 @@ _HOME = {
     "Journal": "moesim.sim.variation.sweep",
     "Prediction": "moesim.sim.train.prediction",
     "ManySteps": "moesim.sim.train.many_steps",
+    "SharedFabric": "moesim.sim.train.shared_fabric",
     "RankMemory": "moesim.sim.train.memory",
     "ServePrediction": "moesim.sim.serve.prediction",
     "Spread": "moesim.sim.serve.accounts",
@@ -170,6 +175,7 @@ __all__ = [
     "ServePlan",
     "ServePrediction",
     "ServeWhatIf",
+    "SharedFabric",
     "Spread",
     "StackError",
     "Summary",
@@ -195,6 +201,7 @@ __all__ = [
     "predict_train",
     "run",
     "sweep",
+    "train_beside",
     "validate",
     "whatif",
 ]

@@ -21,7 +21,7 @@ _THREADS = {"compute": 1, "comm": 2, "host": 3, "dp": 4}
 _END = 5  # the thread of what follows the pipeline: optimizer and fixed costs
 _INSIDE = {"compute": 6, "comm": 7, "gather": 8}  # streams inside slots
 _SENDS = 100  # and more: one thread per rank that is sent to
-_WIRE_TITLES = {"nic": "NIC in use", "link": "scale-up link in use"}
+_WIRE_TITLES = {"nic": "NIC in use", "link": "scale-up link in use", "uplink": "uplinks of leaves in use"}
 PHASE_TITLES = {
     "F": "forward",
     "B": "backward",
@@ -149,8 +149,8 @@ def _counters(p: Prediction) -> Iterator[dict[str, Any]]:
         for second, share in rows:
             yield {
                 "ph": "C",
-                "name": _WIRE_TITLES[wire],
-                "pid": rank,
+                "name": f"{_WIRE_TITLES[wire]}, {rank}" if wire == "uplink" else _WIRE_TITLES[wire],
+                "pid": 0 if wire == "uplink" else rank,
                 "ts": second * _US,
                 "args": {"%": round(100.0 * share, 3)},
             }

@@ -18,6 +18,7 @@ from moesim.sim.plan.train.plan import Plan
 from moesim.sim.serve.accounts import latencies_of
 from moesim.sim.serve.prediction import ServePrediction
 from moesim.sim.train.prediction import Prediction
+from moesim.sim.train.shared_fabric import SharedFabric
 from moesim.sim.train.whole_run import TrainingRun
 from moesim.sim.variation.sweep import Sweep
 from moesim.sim.variation.whatif_serve import ServeWhatIf
@@ -49,6 +50,20 @@ def sweep(sweep: Sweep) -> pd.DataFrame:
     A point that could not be predicted has no results; its column `error` says why.
     """
     return _frame(sweep.rows).reindex(columns=[*sweep.names, *sweep.results])
+
+
+def beside(answer: SharedFabric) -> pd.DataFrame:
+    """One row per job: seconds by itself, alone in its place and beside the others, what it loses; its busiest uplinks.
+
+    `uplinks.share` is how full those are, `uplinks.job.N` the part of job N (from 1).
+    """
+    rows = []
+    for number, job in enumerate(answer.to_dict()["jobs"], 1):
+        use = job.pop("busiest_uplinks")
+        job.pop("assumptions")
+        parts = {f"uplinks.job.{n}": share for n, share in enumerate(use["by_job"], 1)} if use else {}
+        rows.append({"job": number} | job | ({"uplinks.share": use["share"]} if use else {}) | parts)
+    return _frame(rows)
 
 
 def front(plan: ServePlan) -> pd.DataFrame:

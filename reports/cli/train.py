@@ -8,12 +8,18 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from moesim.reports.cli.beside import Others, SpreadOption, check_spread, jobs_beside
+
 if TYPE_CHECKING:
     from moesim.sim.question.scenario import Scenario
     from moesim.sim.train.lost import Which
     from moesim.sim.train.many_steps import ManySteps
     from moesim.sim.train.prediction import Prediction
 
+_Tokens = Annotated[
+    str,
+    typer.Option(help="Also the whole run of this many tokens, for example 14.8e12: days, dollars, energy, failures."),
+]
 _AGREE = 1e-9  # relative; the exact run adds the same numbers in another order
 
 
@@ -29,12 +35,7 @@ def train(  # noqa: PLR0913  # one argument per option of the command
     exact: Annotated[
         bool, typer.Option("--exact", help="Also run every kernel as an event of its own, and compare.")
     ] = False,
-    tokens: Annotated[
-        str,
-        typer.Option(
-            help="Also the whole run of this many tokens, for example 14.8e12: days, dollars, energy, failures."
-        ),
-    ] = "",
+    tokens: _Tokens = "",
     steps: Annotated[
         int | None, typer.Option(help="Also this many steps of the run, each with draws of its own.", min=1)
     ] = None,
@@ -44,18 +45,25 @@ def train(  # noqa: PLR0913  # one argument per option of the command
         bool,
         typer.Option("--lost", help="Also run the step without slow GPUs, jitter, bad links: what each of them costs."),
     ] = False,
+    beside: Others = None,
+    spread: SpreadOption = None,
     no_memory_check: Annotated[
         bool,
         typer.Option("--no-memory-check", help="Answer even if a stage needs more memory than its GPU has."),
     ] = False,
 ) -> int:
     """Predict the time, memory and cost of one training step."""
+    if beside:
+        asked = {"timeline": timeline, "figure": figure, "exact": exact, "tokens": tokens, "steps": steps,
+                 "workers": workers, "dask": dask, "lost": lost}  # fmt: skip
+        return jobs_beside([scenario, *beside], spread, json, not no_memory_check, [k for k, v in asked.items() if v])
     from moesim.reports.text import console, print_json
     from moesim.sim.plan.words import token_count
     from moesim.sim.question.scenario import load_scenario
     from moesim.sim.train.predict import predict_train
     from moesim.sim.train.whole_run import training_run
 
+    check_spread(spread)
     _check_files(timeline, figure)
     many = _Many(steps, workers, dask)
     question = load_scenario(scenario)

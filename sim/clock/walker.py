@@ -10,41 +10,22 @@ of a rank is booked as it passes; the books of a rank sum to the makespan.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
 
 import numpy as np
 import numpy.typing as npt
 
-from moesim.refusal import Refusal
 from moesim.sim.clock.books import Books
 from moesim.sim.clock.events import Clock
 from moesim.sim.clock.network import Flow, Loads, Network
 from moesim.sim.clock.open_slot import OpenSlot, RunningPiece
 from moesim.sim.clock.plan import Plan, ScriptRun, Send
 from moesim.sim.clock.script import Piece
+from moesim.sim.clock.shared_links import Links
 from moesim.sim.clock.values import Moments, When, after, gathered, last, latest, mean
+from moesim.sim.clock.walked import Deadlock, Walked
 
 Done = Callable[[When, float], None]
 LEAST_SPEED = 0.2  # of compute beside transfers, however many multiprocessors they ask for (assumed)
-
-
-class Deadlock(Refusal):
-    """Items wait for each other, as streams that disagree on the order of collectives do."""
-
-
-@dataclass(frozen=True)
-class Walked:
-    """When every item began and ended (the latest member's seconds), and the books of every rank.
-
-    `pieces`: (item, piece, start, end) of all pieces, where they were asked for.
-    """
-
-    start_s: list[float]
-    end_s: list[float]
-    books: Books
-    makespan_s: float
-    solves: int
-    pieces: list[tuple[int, int, float, float]] = field(default_factory=list)
 
 
 class Walker:
@@ -62,7 +43,7 @@ class Walker:
     ) -> None:
         self._plan, self._clock, self._members, self._wires = plan, clock, members, wires
         count = len(plan)
-        self._network = Network(clock)
+        self._network: Links = Network(clock)
         self._slow = slow or {}
         self._left = [len(p) + (1 if q >= 0 else 0) for p, q in zip(plan.preds, plan.queue, strict=True)]
         self._follow: list[list[int]] = [[] for _ in range(count)]
@@ -81,21 +62,38 @@ class Walker:
         self._running: list[RunningPiece | None] = [None] * ranks
         self._record: list[tuple[int, int, float, float]] | None = [] if record else None
         self.books = Books(ranks)
+        self._begin_s, self._open = 0.0, count
+        self._ended: Callable[[], None] | None = None
+
+    def join(self, links: Links, begin_s: float = 0.0, ended: Callable[[], None] | None = None) -> None:
+        """Run on links that others use too, or that ranks share, from `begin_s` of the clock on; `ended` is called when
+        the last item has. To be asked before the start."""
+        self._network, self._begin_s, self._ended = links, begin_s, ended
+        self._at = [begin_s] * len(self._at)
+        self.books.free[:] = [begin_s] * len(self.books.free)
 
     def run(self, close: bool = True) -> Walked:
         """Until all items have ended; `close`: book what ranks wait for at the end. Deadlock when some cannot start."""
+        self.begin()
+        self._clock.run()
+        return self.walked(close)
+
+    def begin(self) -> None:
+        """Start what waits for nothing; the clock does the rest."""
         for item, left in enumerate(self._left):
             if left == 0:
                 self._begin(item)
-        self._clock.run()
+
+    def walked(self, close: bool = True) -> Walked:
+        """What came of it; see `run`."""
         undone = [self._plan.labels[i] for i, t in enumerate(self._end) if last(t) < 0.0]
         if undone:
             raise Deadlock(f"{len(undone)} items never ran, the first: {', '.join(undone[:5])}")
         ends = [last(e) for e in self._end]
-        makespan = max(ends, default=0.0)
+        makespan = max(ends, default=self._begin_s)
         if close:
             self._close(makespan)
-        return Walked(self._start, ends, self.books, makespan, self._network.solves, self._record or [])
+        return Walked(self._start, ends, self.books, makespan - self._begin_s, self._network.solves, self._record or [])
 
     # -- items ------------------------------------------------------------------------------------------------
 
@@ -146,6 +144,9 @@ class Walker:
     def _over(self, number: int, end: When) -> None:
         self._end[number] = end
         self._tell(self._follow[number], end)
+        self._open -= 1
+        if not self._open and self._ended is not None:
+            self._ended()
 
     def _tell(self, items: list[int], end: When) -> None:
         left, times = self._left, self._at

@@ -11,12 +11,13 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from moesim.hwmodels.cluster import Cluster, Crossing, oversubscription_note
+from moesim.hwmodels.cluster import Cluster
 from moesim.hwmodels.power_and_money import Price
 from moesim.hwmodels.profile import Profile
 from moesim.sim.layout.layout import BadLayout, Layout, check_layout
 from moesim.sim.layout.pipeline import PAIRABLE
 from moesim.sim.layout.slots import BLOCKS, Placement, placement_of
+from moesim.sim.layout.uplinks import Uplinks, binding_uplinks, uplink_note
 from moesim.sim.model.arch import ModelArch
 from moesim.sim.question.lookup import look_up, routing_assumed, routing_of, training_of
 from moesim.sim.question.scenario import Scenario, ScenarioError
@@ -50,10 +51,16 @@ class TrainJob:
     offload_optimizer: bool = False
     offload_activations: float = 0.0  # share of the kept activations that moves to host memory
     release: str = ""  # software release "YY.MM", empty when unknown
+    beside: Uplinks | None = None  # where other jobs are on the fabric: the uplinks of this one among theirs
 
     width_bytes: float = field(init=False)  # bytes of one weight or activation that is not quantised
     micro_batches: int = field(init=False)  # per data-parallel replica and step
     hides_exchanges: bool = field(init=False)  # behind another micro-batch's compute
+
+    @property
+    def uplinks(self) -> Uplinks | None:
+        """Of the leaves that its GPUs hang on; None where all transfers together cannot fill one."""
+        return self.beside or binding_uplinks(self.layout, self.cluster)
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "width_bytes", 4.0 if self.precision == "fp32" else 2.0)
@@ -258,19 +265,6 @@ def check_precision(train: TrainAsk, cluster: Cluster, kernels: Profile) -> None
         raise ScenarioError(f"precision={train.precision} has no tensor path on {cluster.gpu.name}; use one of {have}")
 
 
-def _uplinks(job: TrainJob) -> list[str]:
-    """Why oversubscribed uplinks change nothing, where they do not."""
-    lay, cluster = job.layout, job.cluster
-    crossings = [
-        Crossing(lay.group(kind, cluster), "neighbours") for kind in ("dp", "edp", "dp_replicas", "edp_replicas")
-    ]
-    crossings.append(Crossing(lay.group("ep", cluster)))
-    if lay.pp > 1:
-        crossings.append(Crossing(cluster.group(2, cluster.domain), "neighbours"))
-    note = oversubscription_note(cluster, [c for c in crossings if c.group.domains > 1])
-    return [note] if note else []
-
-
 def resolve(scenario: Scenario) -> Resolved:
     """Everything looked up and checked. ScenarioError, BadLayout, ArchError or FactError say what is wrong."""
     train = training_of(scenario)
@@ -286,5 +280,6 @@ def resolve(scenario: Scenario) -> Resolved:
     job = train_job(scenario, train, arch, cluster, layout, stack)
     correction, from_runs = correction_of(scenario, job)
     about_routing = routing_assumed(scenario, arch)
-    said = (*assumed, *_uplinks(job), *from_layout, *from_stack, *from_rules, *about_routing, *from_runs)
+    note = uplink_note(layout, cluster)
+    said = (*assumed, *([note] if note else []), *from_layout, *from_stack, *from_rules, *about_routing, *from_runs)
     return Resolved(job, seen.kernels, seen.price, said, correction)

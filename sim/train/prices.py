@@ -13,8 +13,8 @@ from moesim.hwmodels.collectives import FabricFit
 from moesim.hwmodels.cost import CostModel, KernelCostModel, Sustained
 from moesim.hwmodels.exchange_kernels import ExchangeFit
 from moesim.hwmodels.profile import Profile
-from moesim.hwmodels.wires import Wire, wire_seconds
-from moesim.hwmodels.work import Comm
+from moesim.hwmodels.wires import LEAF_WIRES, Wire, wire_seconds
+from moesim.hwmodels.work import Comm, Transfer
 from moesim.sim.clock.script import Script
 from moesim.sim.layers.graph import Op, Segment
 from moesim.sim.layout.layout import Layout, plan_chunks
@@ -117,6 +117,7 @@ class StepPrices:
         self._routed: dict[int, RoutedRows] = {}
         self.row_tables: RowTables | None = None
         self.gap_s = tuning.get("kernel_gap_s", job.stack.constants_of)  # between two kernels of one stream
+        self.uplinks = job.uplinks
         self._signatures = [self.factory.signature(c) for c in self.chunks]
         self._segments: dict[_Key, Segment] = {}
         self._op_wires: dict[_Key, Sequence[Wires]] = {}
@@ -195,7 +196,7 @@ class StepPrices:
         slowdown = {"comm": beside_slowdown(tuning, job.stack)} if phase == "FB" else {}
         return Rules(
             self.model,
-            job.cluster,
+            self.wires,
             self.gap_s,
             lambda op: sms_share(op, tuning, job.stack, job.cluster),
             (lambda op: barrier_of(op, job.layout) if meet(op) else 0) if meet else (lambda _: 0),
@@ -213,9 +214,15 @@ class StepPrices:
         key = self._key(slot, variant)
         wires = self._op_wires.get(key)
         if wires is None:
-            cluster = self.job.cluster
-            wires = self._op_wires[key] = [wires_of(op, cluster) for op in self.segment(slot, variant).ops]
+            wires = self._op_wires[key] = [wires_of(op, self.wires) for op in self.segment(slot, variant).ops]
         return wires
+
+    def wires(self, work: Transfer) -> dict[Wire, float]:
+        """Seconds at full rate on the wires that a transfer uses; uplinks only where they can be full."""
+        found = wire_seconds(work, self.job.cluster)
+        if self.uplinks is None:
+            found = {wire: s for wire, s in found.items() if wire not in LEAF_WIRES}
+        return found
 
     def segment_time(self, slot: Slot, variant: Variant = PLAIN) -> SegmentTime:
         """A slot alone on its rank."""
@@ -250,20 +257,30 @@ class StepPrices:
                     total[wire] = total.get(wire, 0.0) + seconds
         return total
 
-    def send(self, crosses: bool) -> tuple[float, float, dict[Wire, float]]:
-        """Handing one micro-batch's activations to the next pipeline rank: the CPU's seconds before it, the transfer's
-        alone, and the shares of the wires that it fills; `crosses` into another scale-up domain."""
+    def send(self, a: int, b: int) -> tuple[float, float, dict[Wire, float]]:
+        """Handing one micro-batch's activations from pipeline rank `a` to `b`: the CPU's seconds before it, the
+        transfer's alone, and the shares of the wires that it fills (of uplinks, that all GPUs of the job fill)."""
         job = self.job
         tokens = job.micro_batch * job.seq_len / job.layout.cp / (job.layout.tp if job.layout.sequence_parallel else 1)
-        crosses = crosses and job.cluster.nic_bytes_per_s > 0
+        crosses = job.layout.hop_crosses(job.cluster, a, b) and job.cluster.nic_bytes_per_s > 0
         group = job.cluster.group(2, job.cluster.domain if crosses else 1)
         message = Comm("send", tokens * job.arch.hidden * job.width_bytes, group)
         host = self.tuning.get("host_pipeline_s", job.stack.constants_of) if job.stack.host_sync else 0.0
         seconds = self.model.cost(message).time_s
-        wires = wire_seconds(message, job.cluster) if seconds > 0.0 else {}
-        return host, seconds, {wire: min(1.0, wire_s / seconds) for wire, wire_s in wires.items()}
+        wires = self.wires(message) if seconds > 0.0 else {}
+        if self.uplinks is not None and "nic" in wires:
+            wires.pop("uplink", None)  # a closed form does not know how far apart the two lie
+            if self.uplinks.climbs(a, b):
+                wires["uplink"] = wires["nic"] * job.cluster.oversubscription * job.cluster.leaf_share
+                seconds = max(seconds, *(wires["uplink"] * p for s in (a, b) for _, p in self.uplinks.over[s]))
+        return host, seconds, {wire: _filled(wire, wire_s / seconds) for wire, wire_s in wires.items()}
 
     def gathers(self, stage: int) -> list[Comm]:
         """What gathers the updated parameters of one virtual stage over its data-parallel group."""
         blocks = self.chunks[stage].blocks(self.job.arch)
         return [comm for name, kind in blocks for _, comm in self.factory.gathers(name, kind)]
+
+
+def _filled(wire: Wire, share: float) -> float:
+    """Of a wire, by a transfer alone; a stage may have only a part of the uplinks, and fills no more than that."""
+    return share if wire == "uplink" else min(1.0, share)

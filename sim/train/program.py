@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import partial
 
-from moesim.hwmodels.wires import WIRES, Wire, wire_seconds
+from moesim.hwmodels.wires import LEAF_WIRES, WIRES, Wire
 from moesim.hwmodels.work import Comm
 from moesim.sim.clock.plan import Hold, Lane, Plan, ScriptRun, Send
 from moesim.sim.clock.script import Piece, Script
@@ -19,8 +19,9 @@ from moesim.sim.train.segment_time import SegmentTime, add_tail, held_share
 from moesim.sim.train.segments import Variant
 
 # share of a step: transfers between slots that fill a wire for less meet others too seldom to matter there
-_SELDOM: dict[Wire, float] = {"nic": 0.0, "link": 0.02}
-_SELDOM_ESTIMATE: dict[Wire, float] = {"nic": 0.05, "link": 0.05}  # in estimates, which run by the hundred
+_SELDOM: dict[Wire, float] = {"nic": 0.0, "link": 0.02, "uplink": 0.0, "ring": 0.0}
+# the same in estimates, which run by the hundred
+_SELDOM_ESTIMATE: dict[Wire, float] = {"nic": 0.05, "link": 0.05, "uplink": 0.05, "ring": 0.05}
 
 
 _Made = tuple[str, int, int]  # F or B, micro-batch, stage: what a slot brings about
@@ -99,7 +100,7 @@ class _Builder:
 
     def _collective(self, comm: Comm, rank: int, sms: float) -> Send:
         seconds = self.prices.model.cost(comm).time_s
-        wires = wire_seconds(comm, self.job.cluster)
+        wires = self.prices.wires(comm)
         loads = tuple((_link(rank, w), min(1.0, s / seconds)) for w, s in wires.items()) if seconds > 0.0 else ()
         return Send(seconds, loads, sms_share=sms)
 
@@ -165,7 +166,7 @@ class _Builder:
 
         A wire that those fill for less than _SELDOM of the step is left out: slots stay whole, and cost less.
         """
-        lay, cluster = self.job.layout, self.job.cluster
+        lay = self.job.layout
         used: dict[Wire, float] = dict.fromkeys(WIRES, 0.0)
         busy_s, seen = 0.0, set()
         for rank, slot, kind in asked:
@@ -177,15 +178,17 @@ class _Builder:
                 for wire, seconds in self.prices.tail_wires(slot, kind.variant).items():
                     used[wire] += seconds
         for a in range(lay.pp if lay.pp > 1 else 0):
-            _, seconds, shares = self.prices.send(lay.hop_crosses(cluster, a, (a + 1) % lay.pp))
+            _, seconds, shares = self.prices.send(a, (a + 1) % lay.pp)
             for wire in shares:  # in and out, forward and backward, of every micro-batch and virtual stage
                 used[wire] = max(used[wire], 2.0 * self.job.micro_batches * lay.vpp * seconds)
         if self.gathered:
             for comm in (comm for chunk in range(lay.chunks) for comm in self.prices.gathers(chunk)):
-                for wire, seconds in wire_seconds(comm, cluster).items():
+                for wire, seconds in self.prices.wires(comm).items():
                     used[wire] += seconds / lay.pp
         seldom = _SELDOM_ESTIMATE if self.prices.coarse else _SELDOM
-        return frozenset(wire for wire, seconds in used.items() if seconds > seldom[wire] * busy_s)
+        uplinks = self.prices.uplinks
+        meets = LEAF_WIRES if uplinks is not None and (uplinks.met or uplinks.met_jobs) else ()
+        return frozenset(wire for wire, s in used.items() if wire in meets or s > seldom[wire] * busy_s)
 
     def _script(self, slot: Slot, kind: _Kind, shared: frozenset[Wire]) -> Script:
         """A slot's pieces: one, where no transfer of it can meet another slot's, else every transfer apart."""
@@ -252,7 +255,7 @@ class _Builder:
 
     def _hop(self, a: int, b: int, met: frozenset[Wire] | None) -> Send:
         """The transfer from one pipeline rank to another, over the sender's and the receiver's wire."""
-        host, seconds, shares = self.prices.send(self.job.layout.hop_crosses(self.job.cluster, a, b))
+        host, seconds, shares = self.prices.send(a, b)
         if met is not None:
             shares = {wire: share for wire, share in shares.items() if wire in met}
         loads = tuple((_link(rank, wire), share) for wire, share in shares.items() for rank in (a, b))

@@ -5,10 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
-from moesim.hwmodels.cluster import Cluster
 from moesim.hwmodels.cost import CostModel
-from moesim.hwmodels.wires import WIRES, Wire, flows, wire_seconds
-from moesim.hwmodels.work import Comm, ExpertExchange
+from moesim.hwmodels.wires import WIRES, Wire, flows
+from moesim.hwmodels.work import Comm, ExpertExchange, Transfer
 from moesim.sim.clock.script import Piece, Script
 from moesim.sim.layers.graph import Op, Segment
 
@@ -22,7 +21,7 @@ class Rules:
     """
 
     model: CostModel
-    cluster: Cluster
+    wires: Callable[[Transfer], Mapping[Wire, float]]  # seconds at full rate on the wires that a transfer uses
     gap_s: float
     sms: Callable[[Op], float]
     barrier: Callable[[Op], int] = lambda op: 0
@@ -34,11 +33,11 @@ Wires = Mapping[Wire, float]  # seconds at full rate
 _NONE: Wires = {}
 
 
-def wires_of(op: Op, cluster: Cluster) -> Wires:
+def wires_of(op: Op, wire_seconds: Callable[[Transfer], Wires]) -> Wires:
     """Seconds at full rate on the wires that an operation uses."""
     if not isinstance(op.work, Comm | ExpertExchange):
         return _NONE
-    return {wire: seconds * op.scale for wire, seconds in wire_seconds(op.work, cluster).items()}
+    return {wire: seconds * op.scale for wire, seconds in wire_seconds(op.work).items()}
 
 
 def shared_wires(segment: Segment, wires: Sequence[Wires]) -> frozenset[Wire]:
@@ -173,7 +172,7 @@ def compile_script(
 ) -> Script:
     """The script of a segment. `wires` of every operation, where they are known; `apart`: which operations of the
     compute stream, by number, are pieces of their own (by default transfers on wires that two streams use)."""
-    known = wires or [wires_of(op, rules.cluster) for op in segment.ops]
+    known = wires or [wires_of(op, rules.wires) for op in segment.ops]
     if apart is None:
         shared = shared_wires(segment, known)
         return _Compiler(segment, rules, known, lambda i: not shared.isdisjoint(known[i])).script()

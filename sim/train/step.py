@@ -10,11 +10,14 @@ from math import log2
 
 from moesim.hwmodels.exchange_kernels import exchange_lower_bound_s
 from moesim.hwmodels.gpu import bytes_per_element
-from moesim.hwmodels.wires import WIRES
+from moesim.hwmodels.wires import LEAF_WIRES, WIRES
 from moesim.hwmodels.work import Comm, CommKind, ExpertExchange, Gemm, GroupedGemm, Stream
-from moesim.sim.clock.events import HeapClock, SimpyClock
+from moesim.sim.clock.events import Clock, HeapClock, SimpyClock
+from moesim.sim.clock.network import Loads, Network
+from moesim.sim.clock.shared_links import SharedLinks
 from moesim.sim.clock.timeline import Timeline
-from moesim.sim.clock.walker import Walked, Walker
+from moesim.sim.clock.walked import Walked
+from moesim.sim.clock.walker import Walker
 from moesim.sim.layers.graph import Segment
 from moesim.sim.layout.pipeline import Slot
 from moesim.sim.train.job import Correction
@@ -34,6 +37,7 @@ class StepResult:
     timeline: Timeline
     slots: dict[int, Slot]
     pieces: list[tuple[int, int, float, float]] = field(default_factory=list)  # item, piece, start, end, if recorded
+    common: dict[int, Loads] = field(default_factory=dict)  # links of several ranks, see `common_links`
 
 
 def simulate_step(
@@ -62,13 +66,32 @@ def no_collection() -> Iterator[None]:
 
 
 def _simulated(prices: StepPrices, events: bool, exact: bool, number: int, record: bool) -> StepResult:
-    members = stage_members(prices, number)
-    step = step_program(prices, exact, members)
+    step = step_program(prices, exact, stage_members(prices, number))
     clock = SimpyClock() if events else HeapClock()
+    walker = step_walker(prices, step, clock, record)
+    if common := common_links(prices):
+        walker.join(SharedLinks(Network(clock), common))
+    return booked(prices, step, walker.run())
+
+
+def step_walker(prices: StepPrices, step: StepProgram, clock: Clock, record: bool = False) -> Walker:
+    """One run of the program of a step."""
+    members = step.members
     width, slow = (members.shape[1], members.slow) if members is not None else (1, {})
     late = {rank: factors > 1.0 for rank, factors in slow.items()}
-    ran = Walker(step.plan, clock, prices.job.layout.pp, len(WIRES), width, late, record=record).run()
-    return _booked(prices, step, ran)
+    return Walker(step.plan, clock, prices.job.layout.pp, len(WIRES), width, late, record=record)
+
+
+def common_links(prices: StepPrices) -> dict[int, Loads]:
+    """Uplinks by the number that a pipeline rank knows them by: those of its leaves, and its part of each."""
+    if prices.uplinks is None:
+        return {}
+    parts = {"uplink": prices.uplinks.over, "ring": prices.uplinks.rings}
+    return {
+        rank * len(WIRES) + WIRES.index(wire): of_rank
+        for wire in LEAF_WIRES
+        for rank, of_rank in enumerate(parts[wire])
+    }
 
 
 def corrected(step: StepResult, correction: Correction) -> StepResult:
@@ -79,7 +102,7 @@ def corrected(step: StepResult, correction: Correction) -> StepResult:
     return replace(step, step_time_s=step.step_time_s + extra, breakdown_s=breakdown, by_source=sources)
 
 
-def _booked(prices: StepPrices, step: StepProgram, ran: Walked) -> StepResult:
+def booked(prices: StepPrices, step: StepProgram, ran: Walked) -> StepResult:
     """The books averaged over ranks, and the end of the step."""
     spent: dict[str, float] = {}
     sources: dict[str, float] = {}
@@ -93,7 +116,9 @@ def _booked(prices: StepPrices, step: StepProgram, ran: Walked) -> StepResult:
         spent[key] = spent.get(key, 0.0) + seconds
         sources["assumed: step overheads"] = sources.get("assumed: step overheads", 0.0) + seconds
     timeline = Timeline(step.plan, ran.start_s, ran.end_s)
-    return StepResult(ran.makespan_s + sum(tail.values()), spent, sources, timeline, step.slots, ran.pieces)
+    return StepResult(
+        ran.makespan_s + sum(tail.values()), spent, sources, timeline, step.slots, ran.pieces, common_links(prices)
+    )
 
 
 def end_of_step_s(prices: StepPrices, body_s: float) -> dict[str, float]:
@@ -160,20 +185,22 @@ def _kept_activation_bytes(prices: StepPrices, rank: int) -> float:
 
 
 def serial_gradients_s(prices: StepPrices, rank: int) -> float:
-    """Gradient reduction and parameter gather when nothing overlaps them."""
+    """Seconds of gradient reduction and parameter gather when nothing overlaps them."""
+    return sum((prices.model.cost(comm).time_s for comm in serial_gradients(prices, rank)), start=0.0)
+
+
+def serial_gradients(prices: StepPrices, rank: int) -> list[Comm]:
+    """Gradient reduction and parameter gather of one pipeline rank, one after the other; none where they overlap."""
     job = prices.job
     if job.stack.dp_overlap or job.layout.zero >= 3:
-        return 0.0
+        return []
     width = bytes_per_element(job.stack.grad_dtype)
     kinds: tuple[tuple[CommKind, float], ...] = (("reduce_scatter", width), ("all_gather", job.width_bytes))
     if job.layout.zero == 0:
         kinds = (("all_reduce", width),)
-    total = 0.0
     groups = (job.layout.group("dp", job.cluster), job.layout.group("edp", job.cluster))
-    for params, group in zip(rank_params(prices, rank), groups, strict=True):
-        for kind, size in kinds:
-            total += prices.model.cost(Comm(kind, params * size, group)).time_s
-    return total
+    each = zip(rank_params(prices, rank), groups, strict=True)
+    return [Comm(kind, params * size, group) for params, group in each for kind, size in kinds]
 
 
 KINDS = ("flops", "hbm", "nic")

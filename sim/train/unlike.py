@@ -6,12 +6,12 @@ import re
 from dataclasses import dataclass
 
 from moesim.hwmodels.cluster import Cluster
-from moesim.hwmodels.wires import WIRES, Wire
+from moesim.hwmodels.wires import OWN_WIRES, Wire
 from moesim.sim.question.scenario import Scenario, ScenarioError
 from moesim.sim.question.sections import LinksAsk, SlowAsk
 from moesim.traces.rng import stream
 
-_LINK = re.compile(rf"({'|'.join(WIRES)})(\d+)")
+_LINK = re.compile(rf"({'|'.join(OWN_WIRES)})(\d+)")
 SHARED_SHARE = 0.5  # of its rate, that a link has left when it carries a dead neighbour's traffic as well as its own
 
 
@@ -85,7 +85,7 @@ def _link(name: str, key: str, cluster: Cluster) -> tuple[Wire, int]:
     gpu = int(match.group(2))
     if gpu >= cluster.gpus:
         raise ScenarioError(f"links.{key}: {name} does not exist; GPUs are numbered 0 to {cluster.gpus - 1}")
-    wire = next(w for w in WIRES if w == match.group(1))
+    wire = next(w for w in OWN_WIRES if w == match.group(1))
     if wire == "nic" and cluster.domains == 1:
         raise ScenarioError(f"links.{key}: {name} carries nothing: all {cluster.gpus} GPUs are in one scale-up domain")
     return wire, gpu

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from moesim.hwmodels.wires import WIRES, Wire
 from moesim.sim.clock.network import Loads, fair_rates
 from moesim.sim.clock.plan import ScriptRun, Send
+from moesim.sim.clock.shared_links import seen_from_network
 from moesim.sim.train.step import StepResult
 
 _FULL = 1.0 + 1e-9
@@ -49,6 +50,7 @@ class _Flight:
 def wire_use(step: StepResult) -> dict[tuple[int, Wire], list[tuple[float, float]]]:
     """Share of the rate in use by (pipeline rank, wire): (second, share from then on), the last share 0.
 
+    Uplinks, which ranks share, have numbers of their own: (number from 0, "uplink"), as in sim/layout/uplinks.py.
     Rates are the clock's own: fair where wires are full. Where the GPUs of a stage differ, the busiest one's wires.
     """
     marks: dict[float, tuple[list[_Flight], list[_Flight]]] = {}
@@ -74,7 +76,11 @@ def wire_use(step: StepResult) -> dict[tuple[int, Wire], list[tuple[float, float
             if now != level.get(link, 0.0):
                 level[link] = now
                 use.setdefault(link, []).append((second, now))
-    return {(link // len(WIRES), WIRES[link % len(WIRES)]): use[link] for link in sorted(use)}
+    return {_wire_of(link): use[link] for link in sorted(use)}
+
+
+def _wire_of(link: int) -> tuple[int, Wire]:
+    return (-1 - link, "uplink") if link < 0 else (link // len(WIRES), WIRES[link % len(WIRES)])
 
 
 def _paced(flying: dict[int, list[_Flight]], touched: Iterable[int]) -> dict[int, None]:
@@ -107,8 +113,8 @@ def _flights(step: StepResult) -> Iterator[_Flight]:
         if isinstance(slot, ScriptRun) and end > start and slot.script.pieces[number].loads:
             piece, first = slot.script.pieces[number], plan.lane_of[item].rank * len(WIRES)
             loads = tuple((first + wire, share) for wire, share in piece.loads)
-            yield _Flight(loads, piece.flow_weight, start, end)
+            yield _Flight(seen_from_network(loads, step.common), piece.flow_weight, start, end)
     for item, send in enumerate(plan.items):
         start, end = timeline.start_s[item], timeline.end_s[item]
         if isinstance(send, Send) and send.loads and end > start:
-            yield _Flight(send.loads, send.flow_weight, start, end)
+            yield _Flight(seen_from_network(send.loads, step.common), send.flow_weight, start, end)

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from oracles import constant_plan, recursive_times, walk
 
 from moesim.sim.clock.plan import Hold, Lane, Plan, Send
-from moesim.sim.clock.walker import Deadlock
+from moesim.sim.clock.walked import Deadlock
 from moesim.sim.layout.pipeline import V_SHAPED, orders
 
 SECONDS = st.one_of(st.just(0.0), st.floats(1e-9, 1e3), st.integers(1, 5).map(float))
