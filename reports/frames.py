@@ -145,6 +145,15 @@ def train(prediction: Prediction) -> pd.Series[float]:
     return pd.Series(prediction.breakdown_s, name="seconds")
 
 
+def wires(prediction: Prediction) -> pd.DataFrame:
+    """One row per kind of wire and pipeline rank: the share of the step for which a GPU of it uses its full rate."""
+    return _frame(
+        {"wire": load.wire, "rank": rank, "share": float(share)}
+        for load in prediction.wires.loads
+        for rank, share in enumerate(load.share)
+    )
+
+
 def run(run: TrainingRun) -> pd.Series[Any]:
     """A whole training run as one column: tokens, steps, days and wall_s, gpu_hours, usd, MWh, co2_tonnes, failures.
 

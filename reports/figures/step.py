@@ -11,6 +11,7 @@ from moesim.reports.figures.experts import add_experts, experts_inches
 from moesim.reports.figures.gantt import Window, draw_lanes, windows
 from moesim.reports.figures.many_steps import STEPS_INCHES, add_steps
 from moesim.reports.figures.palette import BUBBLE, CLASS_OF, CLASSES, INK, LIMIT, MEMORY
+from moesim.reports.figures.wires import add_wires, wires_inches
 from moesim.reports.tables.train import CATEGORY_TITLES, batch_line, layout_line, lost_lines
 from moesim.reports.text import seconds, three
 
@@ -69,7 +70,8 @@ def step_figure(p: Prediction, run: ManySteps | None = None) -> Figure:
     view = p.experts if p.experts is not None and p.experts.drawn else None
     steps = STEPS_INCHES if run is not None else 0.0
     experts = experts_inches(view) if view is not None else 0.0
-    head, legend, foot = 1.08, 1.05, 0.55 + steps + experts
+    wires = wires_inches(p.wires)
+    head, legend, foot = 1.08, 1.05, 0.55 + steps + experts + wires
     height = head + lanes + legend + lower + foot
     figure = Figure(figsize=(WIDTH, height), facecolor="white")
     FigureCanvasAgg(figure)
@@ -84,6 +86,8 @@ def step_figure(p: Prediction, run: ManySteps | None = None) -> Figure:
     _breakdown(left, p)
     right = figure.add_axes((9.35 / WIDTH, foot / height, 3.9 / WIDTH, (lower - 0.25) / height))
     _memory(right, p)
+    if wires:
+        add_wires(figure, p.wires, steps + experts, _LEFT, WIDTH - _RIGHT)
     if view is not None:
         add_experts(figure, view, steps, _LEFT, WIDTH - _RIGHT)
     if run is not None:

@@ -7,6 +7,7 @@ from io import BytesIO
 from typing import TYPE_CHECKING
 
 from moesim.reports.figures.step import STYLE, add_lanes, add_legend, lanes_inches
+from moesim.reports.figures.wires import add_wires, wires_inches
 from moesim.reports.page.section import Section
 from moesim.reports.page.train_case import TrainCase
 from moesim.reports.text import seconds
@@ -28,8 +29,11 @@ def timeline(case: TrainCase) -> Section:
         "schedule": p.resolved.job.layout.schedule,
         "makespan_s": p.step.timeline.makespan_s,
         "bubble_s": p.breakdown_s.get("bubble", 0.0),
+        "wires": p.wires.to_dict(),
     }
     shown = {"picture": picture(lanes_figure(p)), "alt": f"timeline of one step of {case.name}"}
+    if p.wires.loads:
+        shown |= {"wires": picture(wires_figure(p)), "wires_alt": f"wires in use in one step of {case.name}"}
     return Section("timeline", "The step over time", _lead(p), data, shown)
 
 
@@ -57,6 +61,19 @@ def lanes_figure(p: Prediction) -> Figure:
         FigureCanvasAgg(figure)
         drawn = add_lanes(figure, p, (_AXIS + _LEGEND) / height, lanes / height, _WIDTH)
         add_legend(figure, drawn, 0.4 * _LEGEND / height, _WIDTH)
+    return figure
+
+
+def wires_figure(p: Prediction) -> Figure:
+    """How full NICs and scale-up links are over the step, alone."""
+    from matplotlib import rc_context
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    with rc_context(STYLE):
+        figure = Figure(figsize=(_WIDTH, wires_inches(p.wires)), facecolor="white")
+        FigureCanvasAgg(figure)
+        add_wires(figure, p.wires, 0.0, 0.85, _WIDTH - 0.2)
     return figure
 
 

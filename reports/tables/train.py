@@ -14,6 +14,7 @@ from moesim.reports.text import gib, seconds, three
 from moesim.sim.train.expert_view import ExpertView
 from moesim.sim.train.memory import RankMemory
 from moesim.sim.train.prediction import Prediction
+from moesim.sim.train.wire_load import WireView
 
 CATEGORY_TITLES = {
     "gemm": "GEMM (attention projections, dense FFN)",
@@ -45,6 +46,7 @@ CATEGORY_TITLES = {
 }
 
 
+WIRE_TITLES = {"nic": "NIC", "link": "scale-up link"}
 LOST_TITLES = {
     "busiest_rank": "waiting for the busiest rank",
     "slow_gpus": "being tied to slow GPUs",
@@ -122,6 +124,8 @@ def _answer(p: Prediction) -> Table:
     table.add_row("cost", _cost_line(p))
     bounds = ", ".join(f"{seconds(v)} ({k})" for k, v in p.lower_bounds_s.items() if v > 0)
     table.add_row("lower bounds", bounds or "none")
+    if p.wires.loads:
+        table.add_row("wires in use", wires_line(p.wires))
     if p.dropped_share > 0:
         table.add_row("tokens dropped", f"{p.dropped_share:.1%} of token-expert pairs (capacity factor)")
     if p.experts is not None and p.experts.drawn:
@@ -129,6 +133,14 @@ def _answer(p: Prediction) -> Table:
     if p.lost_s:
         table.add_row("time lost", "\n".join(lost_lines(p)))
     return table
+
+
+def wires_line(wires: WireView) -> str:
+    """'NIC 46% of the step (stage 7), scale-up link 21% (stage 0)': of the busiest stages."""
+    parts = [(WIRE_TITLES[load.wire], float(load.share.max()), load.busiest_rank) for load in wires.loads]
+    only = len(wires.loads[0].share) == 1
+    said = [f"{name} {share:.0%}" + ("" if only else f" (busiest: stage {rank})") for name, share, rank in parts]
+    return ", ".join(said) + " of the step"
 
 
 def experts_line(experts: ExpertView) -> str:

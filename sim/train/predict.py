@@ -23,6 +23,7 @@ from moesim.sim.train.memory import RankMemory, require_memory, step_memory
 from moesim.sim.train.prediction import CATEGORIES, Prediction
 from moesim.sim.train.prices import StepPrices
 from moesim.sim.train.step import StepResult, corrected, lower_bounds_s, simulate_step
+from moesim.sim.train.wire_load import WireView
 
 
 def predict_train(
@@ -106,6 +107,7 @@ def assemble(
         dropped_share=sum(drops) / len(drops) if drops else 0.0,
         resolved=resolved,
         step=step,
+        wires=WireView(prices, step),
         experts=expert_view(prices),
     )
 

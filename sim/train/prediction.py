@@ -9,6 +9,7 @@ from moesim.sim.train.expert_view import ExpertView
 from moesim.sim.train.job import Resolved
 from moesim.sim.train.memory import RankMemory
 from moesim.sim.train.step import StepResult
+from moesim.sim.train.wire_load import WireView
 
 # the order in which people read a breakdown: useful work first, then communication, then what is lost
 CATEGORIES = (
@@ -49,6 +50,7 @@ class Prediction:
     dropped_share: float  # of the tokens' copies, mean over MoE layers; 0 without capacity_factor
     resolved: Resolved  # the job with everything decided
     step: StepResult  # with the timeline of all pipeline ranks
+    wires: WireView  # how full NICs and scale-up links are
     experts: ExpertView | None = None  # who got the tokens; None for a model without routed experts
     lost_s: dict[str, float] = field(default_factory=dict)  # what would be won without it, see sim/train/lost.py
 
@@ -88,6 +90,7 @@ class Prediction:
             "assumptions": list(self.assumptions),
             "lower_bounds_s": self.lower_bounds_s,
             "dropped_share": self.dropped_share,
+            "wires": self.wires.to_dict(),
             "experts": None if self.experts is None else self.experts.to_dict(),
             "lost_s": self.lost_s,
         }

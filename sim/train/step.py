@@ -25,6 +25,7 @@ from moesim.sim.train.members import stage_members
 from moesim.sim.train.memory import layer_bytes, rank_params
 from moesim.sim.train.prices import StepPrices
 from moesim.sim.train.program import StepProgram, step_program
+from moesim.sim.train.segments import Variant
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,6 +37,7 @@ class StepResult:
     by_source: dict[str, float]
     timeline: Timeline
     slots: dict[int, Slot]
+    variants: dict[int, Variant]
     pieces: list[tuple[int, int, float, float]] = field(default_factory=list)  # item, piece, start, end, if recorded
     common: dict[int, Loads] = field(default_factory=dict)  # links of several ranks, see `common_links`
 
@@ -116,9 +118,8 @@ def booked(prices: StepPrices, step: StepProgram, ran: Walked) -> StepResult:
         spent[key] = spent.get(key, 0.0) + seconds
         sources["assumed: step overheads"] = sources.get("assumed: step overheads", 0.0) + seconds
     timeline = Timeline(step.plan, ran.start_s, ran.end_s)
-    return StepResult(
-        ran.makespan_s + sum(tail.values()), spent, sources, timeline, step.slots, ran.pieces, common_links(prices)
-    )
+    seconds, common = ran.makespan_s + sum(tail.values()), common_links(prices)
+    return StepResult(seconds, spent, sources, timeline, step.slots, step.variants, ran.pieces, common)
 
 
 def end_of_step_s(prices: StepPrices, body_s: float) -> dict[str, float]:
