@@ -18,14 +18,20 @@ _SUM = np.add.reduce
 
 
 class Moments:
-    """When each member of a stage gets somewhere; the latest of them, and their mean where it is asked for."""
+    """When each member of a stage gets somewhere; the latest of them, and their mean, where they are asked for."""
 
-    __slots__ = ("_mean", "array", "last")
+    __slots__ = ("_last", "_mean", "array")
 
     def __init__(self, array: Floats) -> None:
         self.array = array
-        self.last = float(_LAST(array, axis=None))
-        self._mean = -1.0
+        self._last = self._mean = -1.0
+
+    @property
+    def last(self) -> float:
+        """Of all members."""
+        if self._last < 0.0:
+            self._last = float(_LAST(self.array, axis=None))
+        return self._last
 
     @property
     def mean(self) -> float:

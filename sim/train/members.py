@@ -80,6 +80,9 @@ class RowTables:
         return table
 
 
+_Following = tuple[int, int, list[int], Floats]  # micro-batch, place of the layer, numbers of pieces, their tables
+
+
 class StageMembers:
     """Seconds of every piece of a slot for all members of its stage, in one step."""
 
@@ -87,7 +90,7 @@ class StageMembers:
         self.prices, self.unlike, self.tables, self.step = prices, prices.job.unlike, tables, step
         self.shape = shape_of(prices)
         self._shares: dict[int, Floats] = {}
-        self._plans: dict[object, list[tuple[int, bool, int, Floats]]] = {}
+        self._plans: dict[object, list[tuple[bool, int, list[int], Floats]]] = {}
         if rows is not None:
             for place in rows.layers:
                 drawn = rows.layer(place).rows
@@ -113,8 +116,9 @@ class StageMembers:
     def seconds(self, rank: int, slot: Slot, variant: Variant, script: Script, now_s: float) -> list[Seconds]:
         """Seconds of every piece of the slot's script, by its number; numbers where all members are alike."""
         found: list[Seconds] = [piece.seconds for piece in script.pieces]
-        for number, micro_batch, place, table in self._following(slot, variant, script):
-            found[number] = found[number] + self._along(table, place, micro_batch)
+        for micro_batch, place, numbers, tables in self._following(slot, variant, script):
+            for number, change in zip(numbers, self._along(tables, place, micro_batch), strict=True):
+                found[number] = found[number] + change
         if self.unlike.any:
             self._differ(found, rank, slot, script, now_s)
         return found
@@ -141,23 +145,24 @@ class StageMembers:
                 seconds = seconds * np.maximum(1.0, share / left[rank])
         return seconds
 
-    def _along(self, table: Floats, place: int, micro_batch: int) -> Floats:
-        """What rows change in one piece's seconds, [groups, members]."""
+    def _along(self, tables: Floats, place: int, micro_batch: int) -> Floats:
+        """What rows change in the seconds of pieces, [pieces, groups, members], by their tables [pieces, grid]."""
         share = self._shares[place][micro_batch] * _STEPS_PER_MEAN
         cell = np.minimum(share.astype(np.int64), len(_GRID) - 2)
-        change = table[cell] + (share - cell) * (table[cell + 1] - table[cell])
+        below = tables[:, cell]
+        change = below + (share - cell) * (tables[:, cell + 1] - below)
         etp = self.prices.job.layout.etp
-        return np.repeat(change, etp, axis=-1).reshape(self.shape) if etp > 1 else change.reshape(self.shape)
+        return (np.repeat(change, etp, axis=-1) if etp > 1 else change).reshape(len(tables), *self.shape)
 
-    def _following(self, slot: Slot, variant: Variant, script: Script) -> list[tuple[int, int, int, Floats]]:
-        """(piece, micro-batch, place of its layer, table) of all pieces whose seconds follow rows."""
+    def _following(self, slot: Slot, variant: Variant, script: Script) -> list[_Following]:
+        """Pieces whose seconds follow the same rows, with the micro-batch and the place of the layer that has them."""
         if self.tables is None:
             return []
-        key = (self.prices.key(slot, variant), slot.stage, slot.stage_b)
+        key = (slot.phase, slot.stage, slot.stage_b, variant.gather, variant.reduce)
         plan = self._plans.get(key)
         if plan is None:
-            plan = self._plans[key] = self._sum_tables(self.tables, slot, variant, script)
-        return [(n, slot.micro_batch_b if back else slot.micro_batch, place, t) for n, back, place, t in plan]
+            plan = self._plans[key] = _together(self._sum_tables(self.tables, slot, variant, script))
+        return [(slot.micro_batch_b if back else slot.micro_batch, place, n, t) for back, place, n, t in plan]
 
     def _sum_tables(
         self, tables: RowTables, slot: Slot, variant: Variant, script: Script
@@ -196,6 +201,16 @@ class StageMembers:
                 for module in range(chunk.mtp):
                     found[first + start + module] = (phase, back, arch.num_layers - 1)
         return found
+
+
+def _together(pieces: list[tuple[int, bool, int, Floats]]) -> list[tuple[bool, int, list[int], Floats]]:
+    """(of the backward, place, numbers of pieces, their tables [pieces, grid]) of (number, backward, place, table)."""
+    found: dict[tuple[bool, int], tuple[list[int], list[Floats]]] = {}
+    for number, back, place, table in pieces:
+        numbers, tables = found.setdefault((back, place), ([], []))
+        numbers.append(number)
+        tables.append(table)
+    return [(*key, numbers, np.array(tables)) for key, (numbers, tables) in found.items()]
 
 
 def _numbers_in_block(ops: Sequence[Op]) -> list[int]:
