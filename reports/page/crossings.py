@@ -7,7 +7,7 @@ from pathlib import Path
 
 from moesim.reports.page.section import Section
 from moesim.reports.text import three
-from moesim.sim.comparison.break_even import BreakEven
+from moesim.sim.comparison.break_even import ESTIMATED, BreakEven
 from moesim.sim.comparison.comparison import Comparison, compare
 
 
@@ -24,6 +24,7 @@ def crossings(file: Path, section: str) -> Section:
     rows = [[_axis(b), _answer(b), _range(b)] for b in points]
     data = {"break_even": [b.to_dict() for b in points], "verdicts": comparison.verdicts()}
     notes = sorted({b.note for b in points if b.note and not b.note.startswith("now ")})
+    notes += [ESTIMATED] if section == "train" and points else []
     shown = {"columns": ["along", "who is cheaper per token", "looked at"], "rows": rows, "note": "; ".join(notes)}
     return Section("crossings", "Where the answer flips", _lead(points), data, shown)
 

@@ -12,7 +12,7 @@ from rich.text import Text
 from moesim.reports.tables.serve import PART_TITLES
 from moesim.reports.tables.train import CATEGORY_TITLES
 from moesim.reports.text import count, gib, seconds, three
-from moesim.sim.comparison.break_even import BreakEven
+from moesim.sim.comparison.break_even import ESTIMATED, BreakEven
 from moesim.sim.comparison.comparison import Comparison
 from moesim.sim.comparison.side import Column, ServeSide, TrainSide
 from moesim.sim.comparison.upcycling import Upcycling
@@ -126,6 +126,8 @@ def _break_evens(points: tuple[BreakEven, ...]) -> Table:
             previous = (b.section, b.other)
         searched = f"{_number(b.low)} to {_number(b.high)}" if b.high > b.low else ""
         table.add_row(f"{b.section}: {b.axis}", searched, b.answer + (f" ({b.note})" if b.note else ""))
+    if any(b.section == "train" for b in points):
+        table.caption, table.caption_justify = ESTIMATED, "left"
     return table
 
 

@@ -25,6 +25,11 @@ _TRAFFIC = 10_000.0  # times the capacity of the first's smallest replica, up an
 
 Margin = Callable[[float], float | None]  # log of first over other cost at a value; None where one cannot run
 
+# how points of training are found: hundreds of steps, each by the route that plans take
+ESTIMATED = "training points are estimates: one rank stands for all, with the rows that the busiest is expected to have"
+    "training points are estimates: one rank, with the rows that the busiest is expected to have, stands for all"
+)
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Crossing:

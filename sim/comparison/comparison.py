@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from moesim.refusal import Refusal
-from moesim.sim.comparison.break_even import BreakEven, break_evens
+from moesim.sim.comparison.break_even import ESTIMATED, BreakEven, break_evens
 from moesim.sim.comparison.questions import SECTIONS, Question, questions_of, read_scenarios
 from moesim.sim.comparison.scaling import DenseEqual
 from moesim.sim.comparison.side import Column, ServeSide, TrainSide, serve_side, train_side
@@ -108,6 +108,7 @@ class Comparison:
             ],
             "verdicts": self.verdicts(),
             "break_even": [b.to_dict() for b in self.break_evens],
+            "break_even_note": ESTIMATED if any(b.section == "train" for b in self.break_evens) else "",
             "quality": [q.to_dict() for q in self.quality],
             "quality_costs": [asdict(q) for q in self.quality_costs],
             "upcycling": None if self.upcycling is None else self.upcycling.to_dict(),
