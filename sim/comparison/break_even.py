@@ -27,8 +27,6 @@ Margin = Callable[[float], float | None]  # log of first over other cost at a va
 
 # how points of training are found: hundreds of steps, each by the route that plans take
 ESTIMATED = "training points are estimates: one rank stands for all, with the rows that the busiest is expected to have"
-    "training points are estimates: one rank, with the rows that the busiest is expected to have, stands for all"
-)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
 from typing import Any
 
 from hypothesis import given, settings
@@ -69,3 +70,28 @@ def test_a_slower_gpu_never_makes_a_step_faster(scenario: dict[str, Any], gpu: i
     whole, slow = _step(scenario), _step({**scenario, "slow": {"ids": [gpu], "factor": factor}})
     if whole is not None and slow is not None:
         assert whole[1].step_time_s <= slow[1].step_time_s * _ANOMALY
+
+
+@settings(max_examples=20)
+@given(jobs())
+def test_work_of_the_clock_is_linear_in_micro_batches(scenario: dict[str, Any]) -> None:
+    """Twice the micro-batches are no more than twice the items and twice the pieces, whoever meets on the wires."""
+    counts = []
+    for times in (1, 2, 4):
+        batch = scenario["train"]["global_batch"] * 4 * times
+        found = _recorded({**scenario, "train": {**scenario["train"], "global_batch": batch}})
+        if found is None:
+            return
+        counts.append(found)
+    for few, more in pairwise(counts):
+        assert all(b <= 2 * a for a, b in zip(few, more, strict=True)), counts
+
+
+def _recorded(scenario: dict[str, Any]) -> tuple[int, int] | None:
+    try:
+        resolved = resolve(parse_scenario(scenario))
+    except Refusal:
+        return None
+    prices = StepPrices(resolved.job, resolved.kernels, resolved.tuning())
+    step = simulate_step(prices, events=False, record=True)
+    return len(step.timeline.program), len(step.pieces)
