@@ -47,5 +47,5 @@ def _lead(case: TrainCase) -> str:
         by_class[name] = by_class.get(name, 0.0) + value / p.step_time_s
     first, second = sorted(by_class.items(), key=lambda kv: -kv[1])[:2]
     useful = by_class.get("tensor-core work", 0.0)
-    tail = "" if first[0] == "tensor-core work" else f"; tensor-core work is {useful:.0%}"
+    tail = "" if "tensor-core work" in (first[0], second[0]) else f"; tensor-core work is {useful:.0%}"
     return f"{first[1]:.0%} of the step is {first[0]}, {second[1]:.0%} {second[0]}{tail}."
