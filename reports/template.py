@@ -13,7 +13,9 @@ model: qwen3-30b-a3b
 cluster:
   node: dgx-h100                  # or gpu: H100, whose usual node is then taken
   gpus: 64
-  fabric: rail-ib-400             # between nodes; left out: what the node's NICs usually plug into
+  fabric: rail-ib-400             # between nodes, or its kind: infiniband | roce | efa | slingshot; left out: what
+                                  # the node's NICs usually plug into
+  # gpus_per_node: 4              # where hosts hold fewer GPUs than the node of the catalogue
   # nic_bytes_per_s: 400 Gb/s     # per GPU and direction; overrides the node's
   # oversubscription: 1.0         # of the fabric's upper tiers
 

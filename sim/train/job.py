@@ -278,6 +278,13 @@ def resolve(scenario: Scenario) -> Resolved:
     if scenario.release is None:
         assumed.append("release = unknown (software of the published rows' middle age)")
     job = train_job(scenario, train, arch, cluster, layout, stack)
+    if stack.ep_overlap == "hidden" and arch.is_moe and not job.hides_exchanges:
+        why = (
+            "experts are on one rank"
+            if layout.ep == 1
+            else f"schedule {layout.schedule} runs no pairs of micro-batches"
+        )
+        from_rules.append(f"ep_overlap = hidden has no effect: {why}")
     correction, from_runs = correction_of(scenario, job)
     about_routing = routing_assumed(scenario, arch)
     note = uplink_note(layout, cluster)
