@@ -21,10 +21,11 @@ _NETWORKS = (
 )
 _YES = {"yes": True, "true": True, "on": True, "1": True, "no": False, "false": False, "off": False, "0": False}
 _GRAPHS = ("none", "partial", "full")
+_PAI = r"pai-?megatron"
 # frameworks by the stack that is nearest to them, and why
 _SOFTWARE = (
     (r"megatron-?bridge", "megatron-bridge", "Megatron-Bridge as its users run it"),
-    (r"pai-?megatron", "megatron-tuned", "Megatron-Core with Pai's patches, tuned"),
+    (_PAI, "megatron-tuned", "Megatron-Core with Pai's patches, tuned"),
     (r"primus", "megatron-core", "Primus: plain Megatron-LM underneath"),
     (r"fsdp2|torchtitan|kempner", "torchtitan", "FSDP2"),
     (r"nemo", "megatron-tuned", "NeMo: tuned Megatron-Core"),
@@ -100,6 +101,8 @@ def settings_of(row: Row) -> dict[str, Any]:
         if said not in _YES:
             raise ScenarioError(f"column ep_overlap: {said!r} is not known; write yes or no")
         settings["ep_overlap"] = "hidden" if _YES[said] else "none"
+    elif re.search(_PAI, text_of(row, "software").lower()):
+        settings["ep_overlap"] = "none"  # Megatron-Core hides exchanges when told to; NVIDIA's recipes are not used
     said = text_of(row, "cuda_graphs").lower()
     if said:
         if said not in _GRAPHS:

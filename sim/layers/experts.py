@@ -82,7 +82,10 @@ def _exchange(
     if ctx.layout.ep == 1:
         return [], []
     group = ctx.layout.group("ep", ctx.cluster)
-    nic_share, copy_s = carried(ctx.tuning, ctx.cluster.fabric_kind, ctx.stack.dispatcher, group.domains)
+    nic_share, copy_s = 1.0, 0.0
+    if group.domains > 1:
+        link = (ctx.cluster.fabric_kind, ctx.stack.dispatcher)
+        nic_share, copy_s = carried(ctx.tuning, *link, (ctx.stack.name, ctx.age))
     sent = ExpertTokens(
         tokens=ctx.dispatched_tokens,
         top_k=moe.top_k,

@@ -44,12 +44,32 @@ def dispatcher_named(text: str) -> str | None:
     return spelled.get(plain)
 
 
-def carried(tuning: Tuning, fabric: str, dispatcher: str, domains: int) -> tuple[float, float]:
+# where no fit row shows a library on a fabric: the library and fabric that are closest (assumed)
+_BY_CPU = ("deepep-uccl", "deepep-nvshmem")  # what their CPU threads cost was seen on EFA alone
+_ON_EFA = {"deepep": "deepep-uccl", "hybridep": "deepep-uccl", "mori": "deepep-uccl"}  # no GPU posts messages there
+
+
+def closest(fabric: str, dispatcher: str) -> tuple[str, str]:
+    """The (fabric, dispatcher) whose constants are used for this one: itself where there are fit rows of it."""
+    if fabric == "efa":
+        return fabric, _ON_EFA.get(dispatcher, dispatcher)
+    if dispatcher in _BY_CPU:
+        return "efa", dispatcher
+    return "infiniband", "deepep" if dispatcher == "mori" else dispatcher
+
+
+def carried(tuning: Tuning, fabric: str, dispatcher: str, software: tuple[str, str]) -> tuple[float, float]:
     """(share of the kernel's own NIC rate, seconds of a CPU per copy that leaves a domain) inside a training step.
 
-    (1, 0) for exchanges that stay inside one domain. Fitted constants of sim/software/stacks/constants.yaml.
+    `software` is a stack and the age of its release. Fitted constants of sim/software/stacks/constants.yaml.
     """
-    if domains <= 1:
-        return 1.0, 0.0
-    share = tuning.get("exchange_nic_share", fabric, dispatcher)
-    return share, tuning.get("exchange_copy_s", fabric, dispatcher)
+    seen = closest(fabric, dispatcher)
+    return tuning.get("exchange_nic_share", *seen, *software), tuning.get("exchange_copy_s", *seen)
+
+
+def borrowed(fabric: str, dispatcher: str) -> str:
+    """What is assumed about a library on a fabric that no fit row shows; empty where one does."""
+    seen = closest(fabric, dispatcher)
+    if seen == (fabric, dispatcher):
+        return ""
+    return f"exchange by {dispatcher} over {fabric}: constants of {seen[1]} over {seen[0]} (the closest with fit rows)"

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from moesim.calibrate.rows.files import blinded, load_rows
+from moesim.calibrate.rows.kinds import TRAINING
 from moesim.calibrate.rows.outcomes import predict_workload
 from moesim.calibrate.rows.predict_training import simulate_row
 from moesim.calibrate.rows.stated import fabric_word, network_of, settings_of
@@ -154,6 +155,24 @@ def test_software(software: str, stack: str) -> None:
     assert stack_of({**ROW, "software": software})[0] == stack
 
 
+def test_pai_hides_no_exchange_unless_told_to() -> None:
+    named = {**ROW, "software": "Pai-Megatron-Patch", "release": "", "gpu": "H800"}
+    assert resolve(parse_scenario(scenario_of({**named, "software": ""})[0])).job.hides_exchanges
+    assert not resolve(parse_scenario(scenario_of(named)[0])).job.hides_exchanges
+    assert resolve(parse_scenario(scenario_of({**named, "ep_overlap": "yes"})[0])).job.hides_exchanges
+
+
+def test_borrowed_constants_of_an_exchange_are_said() -> None:
+    def said(**cells: str) -> list[str]:
+        notes = resolve(parse_scenario(scenario_of({**ROW, **cells})[0])).assumptions
+        return [note for note in notes if note.startswith("exchange by")]
+
+    assert said(dispatcher="alltoall", internode="AWS EFA 800 Gb/s per GPU") == []
+    assert said(dispatcher="alltoall", ep="8", internode="RoCE 400 Gb/s per GPU") == []
+    (note,) = said(dispatcher="alltoall", internode="RoCE 400 Gb/s per GPU")
+    assert "constants of alltoall over infiniband" in note
+
+
 def test_a_schedule_does_not_choose_the_stack_where_software_is_named() -> None:
     named = {stack_of({**ROW, "software": "Primus", "schedule": s})[0] for s in ("", "v-half")}
     assert named == {"megatron-core"}
@@ -219,3 +238,9 @@ def test_scenarios_are_told_what_is_known(section: str, key: str, value: str, sa
 def test_overlap_that_no_schedule_can_run_is_said() -> None:
     scenario, _ = scenario_of({**ROW, "schedule": "v-half", "ep_overlap": "yes"})
     assert any("ep_overlap = hidden has no effect" in note for note in resolve(parse_scenario(scenario)).assumptions)
+
+
+def test_the_page_about_rows_names_every_column_and_word() -> None:
+    page = (Path(__file__).parents[3] / "docs" / "rows.md").read_text(encoding="utf-8")
+    for word in (*TRAINING.workload, *DISPATCHERS):
+        assert f"`{word}`" in page or f" {word}," in page or f" {word} " in page, word
