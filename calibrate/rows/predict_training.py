@@ -18,8 +18,6 @@ _RECIPES = (
     frozenset({"moe_act", "layernorm", "mla_up_proj", "mlp", "shared_experts", "core_attention"}),
     frozenset({"full"}),
 )
-# who tunes nothing switches all of it on, or none
-_CHOICES = {"megatron-tuned": _RECIPES, "megatron-core": _RECIPES[-1:]}
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,13 +45,12 @@ def _with_recipe(
 ) -> tuple[Resolved, StepPrices]:
     """Where a row does not say what it recomputed and would not have fitted without, the least that lets it fit.
 
-    MoE on Megatron only: dense recipes of that size keep or offload everything (assumed). The row ran, so it fitted.
+    Tuned MoE stacks only: dense recipes of that size keep or offload everything (assumed). The row ran, so it fitted.
     """
     job = resolved.job
-    choices = _CHOICES.get(job.stack.name)
-    if choices is None or not job.arch.is_moe or _fits(prices):
+    if job.stack.name != "megatron-tuned" or not job.arch.is_moe or _fits(prices):
         return resolved, prices
-    for modules in choices:
+    for modules in _RECIPES:
         job = replace(resolved.job, recompute=modules)
         candidate = StepPrices(job, prices.profile, resolved.tuning(overrides))
         if _fits(candidate):
