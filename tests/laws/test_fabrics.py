@@ -130,3 +130,14 @@ def test_constants_are_borrowed_from_pairs_that_have_their_own() -> None:
             assert bool(borrowed(fabric, dispatcher)) == (seen != (fabric, dispatcher))
             software = ("megatron-bridge", "mid")
             assert carried(Tuning(), fabric, dispatcher, software) == carried(Tuning(), *seen, software)
+
+
+@pytest.mark.parametrize("way", ["F", "B", "I"])
+def test_who_posts_messages_launches_nothing_meanwhile(way: str) -> None:
+    scenario = _job("deepep-uccl", "efa", "800 Gb/s", False)
+    free, posted = (prices_of(scenario, Tuning({"exchange_copy_s[efa,deepep-uccl]": s})) for s in (0.0, 5e-6))
+    idle, busy = (p.factory.segment(way, p.chunks[0]) for p in (free, posted))
+    sent_s = sum(posted_s(op.work) for op in busy.ops if isinstance(op.work, ExpertExchange))
+    assert sent_s > 0.0
+    spent_s = [sum(block.host_s for block in segment.blocks) for segment in (idle, busy)]
+    assert spent_s[1] - spent_s[0] == pytest.approx(sent_s)
