@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass
-from typing import Literal, NamedTuple
+from dataclasses import dataclass, replace
+from math import log
+from typing import Literal, NamedTuple, get_args
 
-from moesim.hwmodels.facts import FabricRecord, FactError, NodeRecord, catalogue, checked, lookup
+from moesim.hwmodels.facts import FabricKind, FabricRecord, FactError, NodeRecord, catalogue, checked, lookup
 from moesim.hwmodels.gpu import GpuSpec, load_gpu
 from moesim.hwmodels.link_faults import LinkFault
 from moesim.hwmodels.work import Group
@@ -25,6 +26,7 @@ class Cluster:
     gpus_per_host: int
     nic_bytes_per_s: float  # per GPU, one direction; 0 when the domain is all there is
     fabric: str
+    fabric_kind: str  # one of fabric_kinds(), or none
     fabric_latency_s: float
     oversubscription: float
     topology: str  # of the fabric, see hwmodels.topology
@@ -54,6 +56,26 @@ def fabric_names() -> tuple[str, ...]:
     return tuple(catalogue("fabrics"))
 
 
+def fabric_kinds() -> tuple[FabricKind, ...]:
+    """What a fabric may be: its hardware and what talks to it."""
+    return get_args(FabricKind)
+
+
+def _fabric_record(name: str) -> FabricRecord:
+    return checked(FabricRecord, "fabrics", name, lookup(catalogue("fabrics"), name, "fabric"))
+
+
+def _fabric_named(asked: str, rate_bytes_per_s: float) -> str:
+    """A fabric's name; of a kind, the first whose link is nearest to what one GPU's NICs carry."""
+    if asked not in fabric_kinds():
+        known = {name: catalogue("fabrics").get(name, {}) for name in (*fabric_names(), *fabric_kinds())}
+        lookup(known, asked, "fabric")
+        return asked
+    alike = {name: _fabric_record(name) for name in fabric_names()}
+    alike = {name: record for name, record in alike.items() if record.kind == asked}
+    return min(alike, key=lambda name: abs(log(alike[name].link_bytes_per_s / (rate_bytes_per_s or 5.0e10))))
+
+
 def node_for_gpu(gpu: str) -> str:
     """The first catalogue node that is built from this GPU. FactError when there is none."""
     spec = load_gpu(gpu)
@@ -80,6 +102,7 @@ def build_cluster(
 ) -> Cluster:
     """A cluster of `gpus` GPUs from a catalogue node and fabric; NIC rate per GPU may be overridden.
 
+    `fabric` is a name of the catalogue or one of `fabric_kinds`.
     FactError for names that the catalogue does not hold, and for oversubscription where no uplinks are.
     """
     record = checked(NodeRecord, "nodes", node, lookup(catalogue("nodes"), node, "node"))
@@ -87,8 +110,10 @@ def build_cluster(
         raise FactError(f"a cluster needs at least one GPU, not {gpus}")
     nic = record.nic_bytes_per_s or 0.0
     asked = fabric is not None
-    fabric = fabric or _DEFAULT_FABRIC.get(nic, "rail-ib-400")
-    link = checked(FabricRecord, "fabrics", fabric, lookup(catalogue("fabrics"), fabric, "fabric"))
+    of_node = nic * (record.nics_per_host or 0.0) / record.gpus_per_host
+    usual = "efa" if (record.nic_type or "").startswith("EFA") else _DEFAULT_FABRIC.get(nic, "rail-ib-400")
+    fabric = _fabric_named(fabric or usual, nic_bytes_per_s or of_node)
+    link = _fabric_record(fabric)
     if asked and nic:  # a NIC runs no faster than the port it is plugged into
         nic = min(nic, link.link_bytes_per_s)
     rate = nic * (record.nics_per_host or 0.0) / record.gpus_per_host or link.link_bytes_per_s
@@ -102,6 +127,7 @@ def build_cluster(
         gpus_per_host=record.gpus_per_host,
         nic_bytes_per_s=rate,
         fabric=fabric,
+        fabric_kind=link.kind,
         fabric_latency_s=link.latency_s,
         oversubscription=link.oversubscription if oversubscription is None else oversubscription,
         topology=link.topology,
@@ -112,6 +138,17 @@ def build_cluster(
     if oversubscription is not None and oversubscription > 1.0:
         check_uplinks(cluster)
     return cluster
+
+
+def with_hosts_of(cluster: Cluster, gpus_per_host: int) -> Cluster:
+    """The same cluster with fewer GPUs in each host; each keeps its NIC rate. Where the host was the scale-up domain it
+    stays so. FactError for more than the node holds."""
+    most = cluster.gpus_per_host
+    if not 1 <= gpus_per_host <= most:
+        known = f"use 1 to {most}, or another node"
+        raise FactError(f"gpus_per_node = {gpus_per_host}, but a host of {cluster.name} holds {most}; {known}")
+    domain = gpus_per_host if cluster.domain == most else cluster.domain
+    return replace(cluster, gpus_per_host=gpus_per_host, domain=domain)
 
 
 def link_bytes_per_s(cluster: Cluster) -> float:

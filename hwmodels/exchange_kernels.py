@@ -119,7 +119,7 @@ def _nic_bytes_per_s(work: ExpertExchange, cluster: Cluster, fit: ExchangeFit) -
     if cluster.nic_bytes_per_s <= 0:
         raise FactError(f"{cluster.name} has no NICs, but an expert exchange spans several scale-up domains")
     slower = slowdown(cluster, work.group, "everyone", on_rail=work.kernel != "low_latency")
-    rate = cluster.nic_bytes_per_s * fit.nic_efficiency
+    rate = cluster.nic_bytes_per_s * fit.nic_efficiency * work.nic_share
     if not cluster.gpu.scale_up_bytes_per_s:  # what goes to the NIC and to neighbours shares the GPU's PCIe
         rate = min(rate, link_bytes_per_s(cluster) * fit.normal_link_efficiency)
     return rate / slower
@@ -136,6 +136,18 @@ def remote_copies(work: ExpertExchange) -> float:
     return copies * (1.0 - work.group.fewest / work.group.ranks)
 
 
+def posted_s(work: ExpertExchange) -> float:
+    """Seconds in which a CPU posts the messages of the busiest rank: 0 where the GPU does it itself."""
+    if work.group.domains <= 1:
+        return 0.0
+    return work.tokens * work.imbalance * remote_copies(work) * work.copy_s
+
+
+def _far_s(work: ExpertExchange, cluster: Cluster, fit: ExchangeFit) -> float:
+    """The network's stage: bytes through the NIC, or messages through the CPU that posts them."""
+    return max(_vectors(work) * remote_copies(work) / _nic_bytes_per_s(work, cluster, fit), posted_s(work))
+
+
 def _fan_out(work: ExpertExchange) -> float:
     """Copies of one token that cross NVLink: distinct ranks, the forwarding GPU's own excluded."""
     local = min(work.group.per_domain, work.group.ranks)
@@ -144,12 +156,12 @@ def _fan_out(work: ExpertExchange) -> float:
 
 
 def _pipelined(work: ExpertExchange, cluster: Cluster, fit: ExchangeFit) -> float:
-    """The slower of the NIC stage and the NVLink stage."""
+    """The slower of the network's stage and the NVLink stage."""
     near_share = fit.normal_link_efficiency if work.group.domains == 1 else fit.normal_forward_efficiency
     near = _vectors(work) * _fan_out(work) / (link_bytes_per_s(cluster) * near_share)
     if work.group.domains == 1:
         return near
-    return max(near, _vectors(work) * remote_copies(work) / _nic_bytes_per_s(work, cluster, fit))
+    return max(near, _far_s(work, cluster, fit))
 
 
 def _normal_floor(work: ExpertExchange, fit: ExchangeFit) -> float:
@@ -244,7 +256,7 @@ def _hybrid(work: ExpertExchange, cluster: Cluster, fit: ExchangeFit) -> float:
     rate = float(((per_sm * sms) ** -p + link**-p) ** (-1.0 / p))
     seconds = _vectors(work) * work.rank_copies * (1.0 - 1.0 / n) / rate
     if work.group.domains > 1:
-        seconds = max(seconds, _vectors(work) * remote_copies(work) / _nic_bytes_per_s(work, cluster, fit))
+        seconds = max(seconds, _far_s(work, cluster, fit))
     if dispatch and work.scaled:
         seconds = max(seconds, work.tokens * n * fit.hybrid_scan_sm_s / sms)
     return fit.hybrid_floor_s + seconds + _call(work, fit)
@@ -253,7 +265,7 @@ def _hybrid(work: ExpertExchange, cluster: Cluster, fit: ExchangeFit) -> float:
 def _elastic(work: ExpertExchange, cluster: Cluster, fit: ExchangeFit) -> float:
     seconds = _vectors(work) * _fan_out(work) / (link_bytes_per_s(cluster) * fit.elastic_link_efficiency)
     if work.group.domains > 1:
-        seconds = max(seconds, _vectors(work) * remote_copies(work) / _nic_bytes_per_s(work, cluster, fit))
+        seconds = max(seconds, _far_s(work, cluster, fit))
     return fit.elastic_floor_s + seconds
 
 

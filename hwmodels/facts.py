@@ -117,9 +117,13 @@ class NodeRecord(_Record):
     nic_type: str | None = None
 
 
+FabricKind = Literal["infiniband", "roce", "efa", "slingshot"]
+
+
 class FabricRecord(_Record):
     """One fabric of specs/fabrics.yaml."""
 
+    kind: FabricKind
     link_bytes_per_s: float = Field(gt=0)
     latency_s: float = Field(ge=0)
     topology: str

@@ -94,6 +94,7 @@ def machine_cluster(profile: Profile, ranks: int) -> Cluster:
         gpus_per_host=ranks,
         nic_bytes_per_s=0.0,
         fabric="none",
+        fabric_kind="none",
         fabric_latency_s=0.0,
         oversubscription=1.0,
         topology="rail",

@@ -201,6 +201,7 @@ class ExpertExchange:
     `tokens` is what the busiest rank sends; `node_copies` and `rank_copies` how many distinct remote-or-own
     domains and ranks one token reaches on average (de-duplicated); `payload_bytes` one token's vector.
     `deduplicated=False` sends `top_k` copies (plain all-to-all). `imbalance` is busiest/mean received tokens.
+    `nic_share` and `copy_s` are what the library loses on this fabric inside a step: 1 and 0 where it is timed alone.
     """
 
     stage: Literal["prepare", "dispatch", "combine"]
@@ -218,6 +219,8 @@ class ExpertExchange:
     low_precision: bool = False  # a combine that quantises what it sends
     scaled: bool = False  # payload in 8 bits or fewer, with scales beside it
     host_call: bool = False  # the framework's call around the kernel belongs to the measured time
+    nic_share: float = 1.0  # of the rate at which the kernel alone drives the NIC
+    copy_s: float = 0.0  # of the CPU that posts the messages, per copy of a token that leaves its domain
 
     @property
     def flops(self) -> float:

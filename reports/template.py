@@ -13,7 +13,9 @@ model: qwen3-30b-a3b
 cluster:
   node: dgx-h100                  # or gpu: H100, whose usual node is then taken
   gpus: 64
-  fabric: rail-ib-400             # between nodes; left out: what the node's NICs usually plug into
+  fabric: rail-ib-400             # between nodes, or its kind: infiniband | roce | efa | slingshot; left out: what
+                                  # the node's NICs usually plug into
+  # gpus_per_node: 4              # where hosts hold fewer GPUs than the node of the catalogue
   # nic_bytes_per_s: 400 Gb/s     # per GPU and direction; overrides the node's
   # oversubscription: 1.0         # of the fabric's upper tiers
 
@@ -65,8 +67,8 @@ routing: balanced
 # links: {degraded: {nic17: 0.5}, failed: {nic3: 1.5}}   # rate that is left; the second at which it goes dead
 # placement: {slots: 320, plan_age_steps: 100}   # slots of experts by a plan; or spare_slots: 64, or replicas: 2
 
-# Software: megatron-tuned | megatron-core | megatron-2021 | composer-fsdp | torchtitan | hai-llm; or a
-# mapping with changed settings, {name: megatron-tuned, ep_overlap: hidden}
+# Software: megatron-tuned | megatron-bridge | megatron-core | megatron-2021 | composer-fsdp | torchtitan | hai-llm;
+# or a mapping with changed settings, {name: megatron-tuned, ep_overlap: yes, dispatcher: deepep, cuda_graphs: none}
 stack: megatron-tuned
 # release: "26.04"                # of that software, year.month
 # profile: h100-sxm               # fitted kernel times, or my-machine.json; left out: the GPU's own

@@ -16,7 +16,7 @@ from moesim.calibrate.fit.bands import family_weights
 
 STEP = 0.02  # log step of the finite differences
 FEWEST = 2  # samples that must depend on a constant before it may move: none is fitted to a single one
-_LAST_FIT = "# Last fit: "
+_LAST_FIT = "# Last fit"
 _REWEIGHTED = 8  # solutions of the robust problem per Jacobian
 _SCALE = 0.05  # Cauchy loss: a sample that is 20 % off for every model pulls like one that is 1 % off
 
@@ -124,12 +124,20 @@ def left_out(problem: Problem, records: Records, fitted: Fitted) -> list[float]:
 
 
 def write_constants(
-    values: Mapping[str, float], records: Records, note: str, path: Path, held: Mapping[str, float] | None = None
+    values: Mapping[str, float],
+    records: Records,
+    note: str,
+    path: Path,
+    held: Mapping[str, float] | None = None,
+    what: str = "",
 ) -> None:
     """Write values into the constants file, line by line: comments and order stay; one names the last fit.
 
-    Those of `held` stayed at their priors and are called assumed.
+    Those of `held` stayed at their priors and are called assumed. `what`: which constants a fit of some was about; it
+    gets a line of its own after that of the last fit of all.
     """
+    said, of_all = f"{_LAST_FIT}{f' of {what}' if what else ''}: ", f"{_LAST_FIT}: "
+    there = f"\n{said}" in "\n" + path.read_text(encoding="utf-8")
     lines = []
     for line in path.read_text(encoding="utf-8").splitlines():
         key = line.split(": {", 1)[0]
@@ -139,7 +147,9 @@ def write_constants(
             record["kind"] = "assumed" if key in (held or {}) else "fitted"
             record["prior"] = prior_of(records[key])
             line = f"{key}: {{{', '.join(_item(k, v) for k, v in record.items())}}}"
-        lines.append(f"{_LAST_FIT}{note}." if line.startswith(_LAST_FIT) else line)
+        lines.append(f"{said}{note}." if line.startswith(said) else line)
+        if line.startswith(of_all) and not there:
+            lines.append(f"{said}{note}.")
     path.write_text("\n".join(lines) + "\n", encoding="utf-8")
 
 

@@ -75,7 +75,8 @@ class Problem:
         self._pool = pool
         start = {k: float(constants()[k]["value"]) for k in keys}
         first = list(pool.map(_predict, [(s.row, start) for s in samples], chunksize=4))
-        kept = [(s, p) for s, p in zip(samples, first, strict=True) if p is not None]
+        moved = set(keys)
+        kept = [(s, p) for s, p in zip(samples, first, strict=True) if p is not None and moved & set(p[1])]
         self.samples = [s for s, _ in kept]
         self.families = [s.family for s in self.samples]
         self.log_measured = [log(s.measured_s) for s in self.samples]
@@ -121,28 +122,32 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--every", type=int, default=1, help="take every n-th row of families with more than 12 rows")
     parser.add_argument("--bands", type=Path, help="file of interval half-widths to write, from left-out errors")
     parser.add_argument("--stack", help="only rows of this stack")
+    parser.add_argument("--only", action="append", default=[], help="constants that may move, by how they begin")
     options = parser.parse_args(arguments)
     samples = _thinned(load_samples(options.rows), options.every)
     if options.stack:
         samples = [s for s in samples if stack_of(s.row)[0] == options.stack]
-    keys = [k for k, r in constants().items() if "fit" in r]
+    keys = [k for k, r in constants().items() if "fit" in r and k.startswith(tuple(options.only) or "")]
     with ProcessPoolExecutor(2) as pool:
         problem = Problem(samples, keys, pool)
         _say(f"{len(problem.samples)} rows, {len(problem.keys)} free constants")
         fitted = fit(problem, constants(), options.rounds, _say)
-        unseen = left_out(problem, constants(), fitted) if options.bands else []
+        unseen = left_out(problem, constants(), fitted) if options.bands or options.only else []
     for key, value in problem.held.items():
         sys.stdout.write(f"{key}: stays at {value:.4g}, fewer than {FEWEST} rows depend on it\n")
     for key in problem.keys:
         sys.stdout.write(f"{key}: {constants()[key]['value']} -> {fitted.values[key]:.4g}\n")
     note = f"{len(problem.samples)} published fit rows"
-    if options.bands:
+    if unseen:
         error = describe(unseen, problem.families)
         _say(f"left-out error by family: {error}")
         note += f", left-out error {error}"
+    if options.bands:
         write_bands(bands(problem.classes, unseen, problem.families), note, options.bands)
     if options.write:
-        write_constants({**problem.held, **fitted.values}, constants(), note, options.write, problem.held)
+        what = " and ".join(options.only) + (f" of {options.stack}" if options.stack else "")
+        values = {**problem.held, **fitted.values}
+        write_constants(values, constants(), note, options.write, problem.held, what if options.only else "")
 
 
 def _say(text: str) -> None:

@@ -22,7 +22,8 @@ TRAINING = Table(
     workload=(
         "model", "layers", "hidden", "heads", "vocab", "kv_heads", "first_dense_layers", "gpu", "gpus",
         "gpus_per_node", "internode", "seq_len", "precision", "gbs", "mbs", "tp", "pp", "vpp", "cp", "ep", "etp",
-        "dp", "zero", "recompute", "capacity_factor", "routing", "release", "schedule", "stack",
+        "dp", "zero", "recompute", "capacity_factor", "routing", "release", "schedule", "stack", "software",
+        "dispatcher", "ep_overlap", "cuda_graphs",
     ),
     metrics=("step_time_s", "peak_allocated_gib"),
 )  # fmt: skip

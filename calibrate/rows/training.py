@@ -14,6 +14,7 @@ from typing import Any
 from moesim.calibrate.rows.cells import Row, text_of, whole_of
 from moesim.calibrate.rows.kinds import TRAINING
 from moesim.calibrate.rows.recipes import Recipe, find_recipe
+from moesim.calibrate.rows.stated import cluster_of, settings_of, stack_of_software
 from moesim.hwmodels.profile import is_profile_file
 from moesim.sim.model.catalogue import load_model
 from moesim.sim.question.scenario import ScenarioError
@@ -58,6 +59,8 @@ def stack_of(row: Row) -> tuple[str, str]:
     zero, precision, release = text_of(row, "zero").upper(), text_of(row, "precision"), text_of(row, "release")
     if text_of(row, "stack"):
         return text_of(row, "stack"), "stack column"
+    if text_of(row, "software"):
+        return stack_of_software(text_of(row, "software"))
     if "FSDP2" in zero or "TORCHTITAN" in release.upper():
         return "torchtitan", "FSDP2"
     if zero in ("FULL_SHARD", "SHARD_GRAD_OP", "HYBRID_SHARD") or precision.lower().startswith("amp_"):
@@ -146,19 +149,11 @@ def _model(row: Row) -> Any:
     return proxy
 
 
-def _cluster(row: Row) -> dict[str, Any]:
+def _cluster(row: Row) -> tuple[dict[str, Any], list[str]]:
     if is_profile_file(text_of(row, "gpu")):  # a machine of one's own, as its profile describes it
-        return {"gpus": _whole(row, "gpus")}
-    cluster: dict[str, Any] = {"gpu": text_of(row, "gpu"), "gpus": _whole(row, "gpus")}
-    match = re.search(r"(\d+(?:\.\d+)?)\s*Gb/s\s+per\s+(node|GPU)", text_of(row, "internode"))
-    if match:
-        rate = float(match.group(1)) * 1e9 / 8.0
-        cluster["nic_bytes_per_s"] = rate / (8 if match.group(2) == "node" else 1)
-    else:
-        nic = re.search(r"(\d+)G NICs", text_of(row, "internode"))
-        if nic:
-            cluster["nic_bytes_per_s"] = float(nic.group(1)) * 1e9 / 8.0
-    return cluster
+        return {"gpus": _whole(row, "gpus")}, []
+    said, assumed = cluster_of(row)
+    return {"gpu": text_of(row, "gpu"), "gpus": _whole(row, "gpus"), **said}, assumed
 
 
 def _micro_batch(row: Row, stack: str) -> tuple[int, str | None]:
@@ -196,17 +191,35 @@ def _pipeline(row: Row) -> int:
 
 
 def _virtual_stages(row: Row, pp: int, stack: str, recipe: Recipe | None) -> int:
-    """Blank vpp: the recipe's; plain stacks do not interleave; tuned ones do, about four layers per virtual stage."""
+    """Blank vpp: the recipe's; plain stacks do not interleave; tuned ones do, about four layers per virtual stage.
+
+    Megatron-Bridge takes the fewest with which Megatron-Core hides exchanges in a pipeline, and else none.
+    """
     stated = _whole(row, "vpp")
-    if pp == 1 or stack != "megatron-tuned":
-        return stated or 1 if pp > 1 else 1
+    if pp == 1:
+        return 1
     if stated or recipe:
         return stated or (recipe.vpp if recipe else 1)
+    if stack != "megatron-tuned":
+        hides = stack == "megatron-bridge" and settings_of(row).get("ep_overlap") == "hidden"
+        return 2 if hides else 1
     arch = load_model(_model(row))
     layers = arch.num_layers if arch.num_layers % pp == 0 else arch.num_layers + arch.mtp_layers + 2
     per_rank = -(-layers // pp)
     divisors = [v for v in range(1, per_rank + 1) if per_rank % v == 0]
     return min(divisors, key=lambda v: abs(log(per_rank / v / _LAYERS_PER_CHUNK)))
+
+
+def _recompute(row: Row, stack: str, recipe: Recipe | None) -> tuple[list[str], str]:
+    """Modules to run again, and why these where the row does not say. ScenarioError for a word that nobody knows."""
+    if text_of(row, "recompute"):
+        return recompute_of(text_of(row, "recompute")), ""
+    if recipe:
+        return list(recipe.recompute), f"recipe of release {recipe.release}"
+    if stack == "megatron-bridge" and settings_of(row).get("ep_overlap") != "hidden":
+        # awslabs/awsome-distributed-ai, Megatron-Bridge case of Kimi-K2: full; none where Megatron-Core hides exchanges
+        return ["full"], "not stated: as users of Megatron-Bridge run large MoE models, where exchanges are not hidden"
+    return ["none"], "not stated"
 
 
 def _schedule(row: Row) -> dict[str, str]:
@@ -228,7 +241,8 @@ def scenario_of(row: Row) -> tuple[dict[str, Any], list[str]]:
         if not text_of(row, key):
             raise ScenarioError(f"column {key} is empty; a row needs {', '.join(TRAINING.needed)}")
     stack, rule = stack_of(row)
-    assumed = [f"stack = {stack} ({rule})"]
+    cluster, about_cluster = _cluster(row)
+    assumed = [f"stack = {stack} ({rule})", *about_cluster]
     zero, shard = _zero(row, stack)
     layout: dict[str, Any] = {
         "tp": _whole(row, "tp", 1) or 1,
@@ -241,9 +255,7 @@ def scenario_of(row: Row) -> tuple[dict[str, Any], list[str]]:
     layout["etp"] = _expert_tensor(row, layout)
     micro, note = _micro_batch(row, stack)
     recipe = _recipe(row, layout, micro)
-    recompute = recompute_of(text_of(row, "recompute"))
-    if recipe is not None and not text_of(row, "recompute"):
-        recompute = list(recipe.recompute)
+    recompute, said = _recompute(row, stack, recipe)
     if stack == "megatron-2021" and recompute == ["full"]:
         layout["sequence_parallel"] = False
     if stack == "megatron-2021" and not text_of(row, "recompute"):
@@ -251,8 +263,7 @@ def scenario_of(row: Row) -> tuple[dict[str, Any], list[str]]:
         assumed.append("sequence_parallel = False (Megatron-LM before Korthikanti et al.)")
     if note:
         assumed.append(note)
-    if not text_of(row, "recompute"):
-        said = f"recipe of release {recipe.release}" if recipe else "not stated"
+    if said:
         assumed.append(f"recompute = {', '.join(recompute)} ({said})")
     train: dict[str, Any] = {
         "global_batch": _whole(row, "gbs"),
@@ -273,10 +284,10 @@ def scenario_of(row: Row) -> tuple[dict[str, Any], list[str]]:
     _capacity(row, train)
     scenario: dict[str, Any] = {
         "model": _model(row),
-        "cluster": _cluster(row),
+        "cluster": cluster,
         "layout": layout,
         "train": train,
-        "stack": {"name": stack, **(recipe.stack if recipe else {}), **_settings(row)},
+        "stack": {"name": stack, **(recipe.stack if recipe else {}), **settings_of(row)},
     }
     release = parse_release(text_of(row, "release"))
     if release:
@@ -307,11 +318,3 @@ def _capacity(row: Row, train: dict[str, Any]) -> None:
         number = re.fullmatch(r"\d+(?:\.\d+)?", text)
         if number:
             train["capacity_factor"] = float(text)
-
-
-def _settings(row: Row) -> dict[str, Any]:
-    """Stack settings that a row's own cells state."""
-    settings: dict[str, Any] = {}
-    if text_of(row, "precision").lower().startswith("amp_"):
-        settings["grad_dtype"] = "fp32"
-    return settings

@@ -27,6 +27,7 @@ from typing import Literal
 from moesim.hwmodels.exchange_kernels import DEFAULT_SMS, sent_dtype
 from moesim.hwmodels.gpu import bytes_per_element, token_bytes, token_dtypes
 from moesim.hwmodels.work import ExpertExchange, Group
+from moesim.sim.software.dispatchers import DISPATCHERS
 
 Stage = Literal["prepare", "dispatch", "combine"]
 STAGES: tuple[Stage, Stage] = ("dispatch", "combine")  # there and back; some kernels prepare first
@@ -52,7 +53,7 @@ class ExchangeRules:
 
 
 TRAINING = ExchangeRules(
-    kernels={"alltoall": "all_to_all", "deepep": "normal", "hybridep": "hybrid"},  # by dispatcher
+    kernels={word: dispatcher.kernel for word, dispatcher in DISPATCHERS.items()},
     per_expert=frozenset({"all_to_all"}),
     element_bytes={"fp8_block": bytes_per_element("fp8_block")},
     results="16 bits",
@@ -97,6 +98,8 @@ class ExpertTokens:
     imbalance: float = 1.0  # busiest over mean
     low_precision: bool = False  # a combine that quantises what it sends
     host_call: bool = False  # the framework's call around the kernel is part of the time
+    nic_share: float = 1.0  # what the library keeps of the kernel's own rate, on this fabric inside a step
+    copy_s: float = 0.0  # of a CPU that posts messages, per copy that leaves a domain
 
 
 def _sent_dtype(rules: ExchangeRules, stage: Stage, sent: ExpertTokens) -> str:
@@ -134,4 +137,6 @@ def expert_exchange(rules: ExchangeRules, stage: Stage, sent: ExpertTokens) -> E
         low_precision=sent.low_precision,
         scaled=scaled[rules.scales],
         host_call=sent.host_call,
+        nic_share=sent.nic_share,
+        copy_s=sent.copy_s,
     )

@@ -20,6 +20,7 @@ from moesim.sim.layers.exchange import STAGES, TRAINING, ExpertTokens, expert_ex
 from moesim.sim.layers.steps import Exchange, GroupedLinear, Linear, Pointwise, Step
 from moesim.sim.layout.placement import ExpertLoad
 from moesim.sim.model.arch import LayerKind, MoeArch
+from moesim.sim.software.dispatchers import carried
 
 _SCORE_BYTES = 4.0  # routers score in fp32
 
@@ -80,6 +81,11 @@ def _exchange(
     """(before, after) the experts: what one way sends forward, the other sends backward."""
     if ctx.layout.ep == 1:
         return [], []
+    group = ctx.layout.group("ep", ctx.cluster)
+    nic_share, copy_s = 1.0, 0.0
+    if group.domains > 1:
+        link = (ctx.cluster.fabric_kind, ctx.stack.dispatcher)
+        nic_share, copy_s = carried(ctx.tuning, *link, (ctx.stack.name, ctx.age))
     sent = ExpertTokens(
         tokens=ctx.dispatched_tokens,
         top_k=moe.top_k,
@@ -87,12 +93,14 @@ def _exchange(
         width=width,
         dtype=ctx.stack.dispatch_dtype,
         plain_bytes=ctx.width_bytes,
-        group=ctx.layout.group("ep", ctx.cluster),
+        group=group,
         kernel=TRAINING.kernel(ctx.stack.dispatcher),
         sms=int(ctx.tuning.get("exchange_sms", ctx.stack.dispatcher)),
         node_copies=load.node_copies,
         rank_copies=load.rank_copies,
         imbalance=load.imbalance,
+        nic_share=nic_share,
+        copy_s=copy_s,
     )
     dispatch, combine = (expert_exchange(TRAINING, stage, sent) for stage in STAGES)
 

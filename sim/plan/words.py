@@ -8,11 +8,12 @@ from moesim.hwmodels.facts import did_you_mean
 from moesim.sim.layout.pipeline import SCHEDULES
 from moesim.sim.plan.train.space import AXES, RECOMPUTE
 from moesim.sim.question.scenario import ScenarioError
+from moesim.sim.software.dispatchers import DISPATCHERS
 
 _WORDS = {
     "recompute": RECOMPUTE,
     "schedule": SCHEDULES,
-    "dispatcher": ("auto", "alltoall", "deepep", "hybridep"),
+    "dispatcher": ("auto", *DISPATCHERS),
 }
 MOST_GPUS = 10_000_000
 

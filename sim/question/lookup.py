@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 
-from moesim.hwmodels.cluster import Cluster, build_cluster, node_for_gpu
+from moesim.hwmodels.cluster import Cluster, build_cluster, fabric_kinds, node_for_gpu, with_hosts_of
 from moesim.hwmodels.facts import read_yaml
 from moesim.hwmodels.gpu import load_gpu
 from moesim.hwmodels.machine import load_machine, machine_cluster
@@ -105,6 +105,8 @@ def _cluster(scenario: Scenario) -> tuple[Cluster, list[str]]:
     ask = scenario.cluster
     own = _own_machine(scenario)
     if own is not None:
+        if ask.gpus_per_node is not None:
+            raise ScenarioError(f"cluster.gpus_per_node: the machine of {scenario.profile} is one host; leave it out")
         return own, []
     assumed = []
     node = ask.node
@@ -118,10 +120,12 @@ def _cluster(scenario: Scenario) -> tuple[Cluster, list[str]]:
             f"cluster.node={node} holds {build_cluster(node, 1).gpu.name}, not {ask.gpu}; leave gpu or node out"
         )
     cluster = build_cluster(node, ask.gpus, ask.fabric, ask.nic_bytes_per_s, ask.oversubscription)
-    if ask.fabric is None and cluster.domains > 1:
-        assumed.append(
-            f"cluster.fabric = {cluster.fabric}, {cluster.nic_bytes_per_s / 1e9:g} GB/s per GPU (node's NICs)"
-        )
+    if ask.gpus_per_node is not None:
+        cluster = with_hosts_of(cluster, ask.gpus_per_node)
+    if cluster.domains > 1 and (ask.fabric is None or ask.fabric in fabric_kinds()):
+        why = f"{cluster.fabric_kind}: node's NICs" if ask.fabric is None else f"the nearest {ask.fabric}"
+        rate = f"{cluster.nic_bytes_per_s / 1e9:g} GB/s per GPU"
+        assumed.append(f"cluster.fabric = {cluster.fabric}, {rate} ({why})")
     return cluster, assumed
 
 

@@ -36,11 +36,16 @@ RECOMPUTE_MODULES = (
 
 
 class ClusterAsk(Strict):
-    """Which machines: a catalogue node (or a GPU, whose usual node is taken), how many GPUs, which fabric."""
+    """Which machines: a catalogue node (or a GPU, whose usual node is taken), how many GPUs, which fabric.
+
+    fabric: a name of the catalogue, or its kind (infiniband, roce, efa, slingshot). gpus_per_node: of one host, where
+    it holds fewer than the node of the catalogue.
+    """
 
     node: str | None = None
     gpu: str | None = None
     gpus: int = Field(ge=1, le=10_000_000)
+    gpus_per_node: int | None = Field(default=None, ge=1)
     fabric: str | None = None
     nic_bytes_per_s: float | None = Field(default=None, gt=0)
     oversubscription: float | None = Field(default=None, ge=1)

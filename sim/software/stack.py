@@ -18,6 +18,7 @@ from moesim.hwmodels.cluster import Cluster
 from moesim.hwmodels.facts import did_you_mean, read_yaml
 from moesim.hwmodels.gpu import generation_of
 from moesim.refusal import Refusal
+from moesim.sim.software.dispatchers import DISPATCHERS
 
 
 def parse_release(text: str) -> str:
@@ -66,7 +67,7 @@ class Stack:
     grad_dtype: str
     cuda_graphs: str  # none | router | partial (attention and router; experts stay eager) | full | auto (by host CPU)
     compiled: bool  # graph compiler fuses elementwise work
-    dispatcher: str  # what carries tokens to experts: alltoall, deepep, hybridep; auto: see resolve.decided
+    dispatcher: str  # what carries tokens to experts (dispatchers.py); auto: see resolve.decided
     dispatch_dtype: str  # of the rows that travel to the experts
     grouped_kernels: bool  # one launch serves all local experts; otherwise the host launches each expert's GEMMs
     fused_experts: bool | str  # grouped GEMM, SwiGLU and MXFP8 quantisation as one kernel; auto: see resolve.decided
@@ -87,7 +88,7 @@ _CHOICES = {
     "ep_overlap": ("auto", "none", "hidden", "dualpipe"),
     "grad_dtype": ("bf16", "fp16", "fp32"),
     "cuda_graphs": ("auto", "none", "router", "partial", "full"),
-    "dispatcher": ("auto", "alltoall", "deepep", "hybridep"),
+    "dispatcher": ("auto", *DISPATCHERS),
     "fused_experts": ("auto", True, False),
     "dispatch_dtype": ("bf16", "fp8_block"),
 }
@@ -95,6 +96,8 @@ _CHOICES = {
 
 def _checked(key: str, value: Any) -> Any:
     """A setting's value when it is of the right kind; StackError otherwise."""
+    if key == "ep_overlap" and isinstance(value, bool):  # as tables of results say it, and YAML's yes and no
+        return "hidden" if value else "none"
     if key in _CHOICES:
         if value not in _CHOICES[key]:
             raise StackError(f"stack.{key}={value!r} is not one of {', '.join(map(str, _CHOICES[key]))}")

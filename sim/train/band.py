@@ -39,7 +39,7 @@ _WIDER = {"young": 1.5, "unknown": 1.25}
 def band_keys(job: TrainJob) -> list[str]:
     """Classes a job belongs to, most specific first."""
     kind = "moe" if job.arch.is_moe else "dense"
-    stack = job.stack.constants_of
+    stack = job.stack.name  # an interval is of the runs of this very stack, whoever lends it constants
     return [
         f"{kind},{stack},{job.cluster.gpu.family}",
         f"{kind},{stack},{job.cluster.gpu.generation}",

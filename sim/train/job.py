@@ -22,6 +22,7 @@ from moesim.sim.model.arch import ModelArch
 from moesim.sim.question.lookup import look_up, routing_assumed, routing_of, training_of
 from moesim.sim.question.scenario import Scenario, ScenarioError
 from moesim.sim.question.sections import PRECISIONS, LayoutAsk, TrainAsk
+from moesim.sim.software.dispatchers import borrowed
 from moesim.sim.software.stack import Stack, Tuning, release_age, stack_asked
 from moesim.sim.train.unlike import ALIKE, Unlike, unlike_of
 from moesim.traces.routing import Routing
@@ -278,6 +279,15 @@ def resolve(scenario: Scenario) -> Resolved:
     if scenario.release is None:
         assumed.append("release = unknown (software of the published rows' middle age)")
     job = train_job(scenario, train, arch, cluster, layout, stack)
+    if layout.ep > 1 and layout.group("ep", cluster).domains > 1 and borrowed(cluster.fabric_kind, stack.dispatcher):
+        from_rules.append(borrowed(cluster.fabric_kind, stack.dispatcher))
+    if stack.ep_overlap == "hidden" and arch.is_moe and not job.hides_exchanges:
+        why = (
+            "experts are on one rank"
+            if layout.ep == 1
+            else f"schedule {layout.schedule} runs no pairs of micro-batches"
+        )
+        from_rules.append(f"ep_overlap = hidden has no effect: {why}")
     correction, from_runs = correction_of(scenario, job)
     about_routing = routing_assumed(scenario, arch)
     note = uplink_note(layout, cluster)

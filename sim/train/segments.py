@@ -5,12 +5,14 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
+from moesim.hwmodels.exchange_kernels import posted_s
 from moesim.hwmodels.gpu import bytes_per_element
-from moesim.hwmodels.work import Comm, CommKind
+from moesim.hwmodels.work import Comm, CommKind, ExpertExchange
 from moesim.sim.layers.blocks import block_steps
 from moesim.sim.layers.context import LayerContext
 from moesim.sim.layers.graph import Op, Segment
 from moesim.sim.layers.steps import (
+    GroupedLinear,
     Linear,
     SegmentBuilder,
     Step,
@@ -62,16 +64,12 @@ _PARTS = {
 
 @dataclass(frozen=True, slots=True)
 class _Stretch:
-    """Ops from number `first` to before `end`, of a layer of this kind where it is its own work, not a recompute."""
+    """Ops from number `first` to before `end`, and how often the CPU keeps the books of an expert layer there."""
 
     first: int
     end: int
     backward: bool
-    kind: LayerKind | None
-
-    @property
-    def has_experts(self) -> bool:
-        return self.kind is not None and self.kind.ffn in EXPERT_FFN
+    bookkeeping_passes: float
 
 
 class SegmentFactory:
@@ -117,34 +115,43 @@ class SegmentFactory:
                 builder.wait(gathers[i])
             first = len(builder.ops)
             if part.recomputes and name not in ("head", "embedding"):
-                forward(builder, recomputed(steps, self._recompute), ".again")
-                stretches.append(_Stretch(first, len(builder.ops), False, None))
+                again = recomputed(steps, self._recompute)
+                forward(builder, again, ".again")
+                counted = any(isinstance(step, GroupedLinear) for step in again)  # tokens of experts, once more
+                stretches.append(_Stretch(first, len(builder.ops), False, 1.0 if counted else 0.0))
                 first = len(builder.ops)
             part.append(builder, steps)
-            stretches.append(_Stretch(first, len(builder.ops), part.backward, kind))
+            experts = kind is not None and kind.ffn in EXPERT_FFN
+            stretches.append(_Stretch(first, len(builder.ops), part.backward, part.share if experts else 0.0))
             if variant.reduce and part.reduces:
                 self._reduce(builder, name, kind)
-        self._host(builder, stretches, part)
+        self._host(builder, stretches)
         return builder.build()
 
     # -- the host ---------------------------------------------------------------------------------------------
 
-    def _host(self, builder: SegmentBuilder, stretches: Sequence[_Stretch], part: _Part) -> None:
+    def _host(self, builder: SegmentBuilder, stretches: Sequence[_Stretch]) -> None:
         """CPU seconds: per stretch on stacks that synchronise inside layers, else of the whole segment; launches, MoE
-        bookkeeping, pipeline transfers."""
+        bookkeeping, messages of exchanges, pipeline transfers."""
         ctx = self._ctx
         pipeline = ctx.tuning.get("host_pipeline_s", ctx.stack.constants_of) if ctx.layout.pp > 1 else 0.0
         if not self._synchronises():
-            moe = sum(1 for s in stretches if s.has_experts)
-            launched = self._launch_s(builder.ops, part.backward)
-            builder.host_s = launched + moe * self._expert_s(part.backward) * part.share + pipeline
+            builder.host_s = sum(self._stretch_s(builder.ops, s) for s in stretches) + pipeline
             return
         for s in stretches:
-            experts = self._expert_s(s.backward) * part.share if s.has_experts else 0.0
-            host_s = self._launch_s(builder.ops[s.first : s.end], s.backward) + experts
-            builder.close_block(s.first, s.end - 1, host_s)
+            builder.close_block(s.first, s.end - 1, self._stretch_s(builder.ops, s))
         if not ctx.stack.host_sync:  # those stacks wait in the transfer itself, see StepPrices.send_s
             builder.delay_host(pipeline)
+
+    def _stretch_s(self, ops: Sequence[Op], stretch: _Stretch) -> float:
+        """CPU seconds of a stretch. Whoever posts messages for the GPU delays what is launched after them."""
+        own = ops[stretch.first : stretch.end]
+        posted = sum(posted_s(op.work) * op.scale for op in own if isinstance(op.work, ExpertExchange))
+        return (
+            self._launch_s(own, stretch.backward)
+            + stretch.bookkeeping_passes * self._expert_s(stretch.backward)
+            + posted
+        )
 
     def _launch_s(self, ops: Sequence[Op], backward: bool) -> float:
         """CPU seconds to issue the kernels of `ops`; autograd replays a backward without Python in between."""
@@ -169,7 +176,7 @@ class SegmentFactory:
     def _expert_s(self, backward: bool) -> float:
         """CPU seconds of one MoE layer's bookkeeping, forward or backward."""
         ctx = self._ctx
-        both = ctx.tuning.get("host_moe_layer_s", ctx.stack.constants_of, "dropless" if ctx.dropless else "drop")
+        both = ctx.tuning.get("host_moe_layer_s", ctx.stack.name, "dropless" if ctx.dropless else "drop")
         forward = ctx.tuning.get("host_moe_forward_share", ctx.stack.constants_of)
         return both * (1.0 - forward if backward else forward) * self._graph_share()
 

@@ -62,3 +62,16 @@ def test_waiting_for_parameters_is_communication_and_not_a_bubble() -> None:
     more = {k: steps[0].breakdown_s.get(k, 0.0) - steps[1].breakdown_s.get(k, 0.0) for k in ("dp_comm", "bubble")}
     assert more["dp_comm"] > 0.05
     assert more["dp_comm"] > more["bubble"] / 2
+
+
+def test_experts_that_run_again_keep_the_cpu_busy_again() -> None:
+    """The books of an expert layer are kept in its forward, and once more where the backward repeats it."""
+    kept, again = (prices_of(job(MOE, 16, {"ep": 8, "pp": 2}, recompute=r)) for r in ("none", "full"))
+    forward_s, kept_s, again_s = (
+        sum(block.host_s for block in prices.factory.segment(way, prices.chunks[0]).blocks)
+        for prices, way in ((kept, "F"), (kept, "B"), (again, "B"))
+    )
+    name = kept.job.stack.name
+    books_s = kept.tuning.get("host_moe_layer_s", name, "dropless") * kept.tuning.get("host_moe_forward_share", name)
+    layers = len(kept.chunks[0].layers)
+    assert kept_s + layers * books_s < again_s <= kept_s + forward_s

@@ -5,12 +5,13 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from math import exp, log
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 
-from moesim.calibrate.fit.regression import fit, left_out
+from moesim.calibrate.fit.regression import fit, left_out, write_constants
 
 
 @dataclass
@@ -58,3 +59,18 @@ def test_left_out_errors_are_larger_than_fitted_ones_and_show_the_outliers() -> 
     seen = np.abs(np.array(p.predict(fitted.values)) - np.array(p.log_measured))
     assert (unseen >= seen - 1e-9).all()
     assert exp(unseen[:3].min()) > 2.5 and unseen[3:].max() < 0.1
+
+
+def test_a_fit_of_some_constants_has_a_line_of_its_own(tmp_path: Path) -> None:
+    file = tmp_path / "constants.yaml"
+    file.write_text(
+        '# Last fit: 9 rows.\na: {value: 1.0, why: "test"}\nb: {value: 1.0, why: "test"}\n', encoding="utf-8"
+    )
+    records = {k: {"value": 1.0, "why": "test"} for k in "ab"}
+    for rows, value in (("3 rows", 1.5), ("4 rows", 2.0)):
+        write_constants({"b": value}, records, rows, file, what="b")
+    lines = file.read_text(encoding="utf-8").splitlines()
+    assert lines[:3] == ["# Last fit: 9 rows.", "# Last fit of b: 4 rows.", 'a: {value: 1.0, why: "test"}']
+    assert lines[3].startswith("b: {value: 2, ")
+    write_constants({"a": 3.0}, records, "10 rows", file)
+    assert file.read_text(encoding="utf-8").splitlines()[:2] == ["# Last fit: 10 rows.", "# Last fit of b: 4 rows."]

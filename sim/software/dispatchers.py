@@ -1,0 +1,75 @@
+"""What carries tokens to experts, by the words that tables of results use; and what a library loses on a fabric.
+
+alltoall         NCCL, RCCL: a copy per expert
+deepep           DeepEP: a copy per node over the network; the GPU posts messages itself (IBGDA)
+deepep-uccl      DeepEP's kernels, messages posted by CPU threads of UCCL
+deepep-nvshmem   DeepEP's kernels, messages posted by the CPU proxy of NVSHMEM over libfabric
+hybridep         Hybrid-EP
+mori             AMD's MoRI-EP: priced as DeepEP (assumed)
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from moesim.sim.software.stack import Tuning
+
+
+@dataclass(frozen=True, slots=True)
+class Dispatcher:
+    """`kernel` is that of hwmodels/exchange_kernels.py; `also` are other spellings, lower case, letters and digits."""
+
+    kernel: str
+    also: tuple[str, ...] = ()
+
+
+DISPATCHERS = {
+    "alltoall": Dispatcher("all_to_all", ("a2a", "nccl", "rccl", "ncclalltoall")),
+    "deepep": Dispatcher("normal", ("deepepibgda",)),
+    "deepep-uccl": Dispatcher("normal", ("uccl", "ucclep")),
+    "deepep-nvshmem": Dispatcher("normal", ("nvshmem", "deepeplibfabric", "deepepnvshmemlibfabric")),
+    "hybridep": Dispatcher("hybrid"),
+    "mori": Dispatcher("normal", ("moriep",)),
+}
+
+
+def dispatcher_named(text: str) -> str | None:
+    """Our word for a spelling of it ("All-to-All", "Hybrid-EP"); None for one that nobody knows."""
+    plain = re.sub(r"[^a-z0-9]", "", text.lower())
+    spelled = {re.sub(r"[^a-z0-9]", "", word): word for word in DISPATCHERS}
+    spelled |= {other: word for word, dispatcher in DISPATCHERS.items() for other in dispatcher.also}
+    return spelled.get(plain)
+
+
+# where no fit row shows a library on a fabric: the library and fabric that are closest (assumed)
+_BY_CPU = ("deepep-uccl", "deepep-nvshmem")  # what their CPU threads cost was seen on EFA alone
+_ON_EFA = {"deepep": "deepep-uccl", "hybridep": "deepep-uccl", "mori": "deepep-uccl"}  # no GPU posts messages there
+
+
+def closest(fabric: str, dispatcher: str) -> tuple[str, str]:
+    """The (fabric, dispatcher) whose constants are used for this one: itself where there are fit rows of it."""
+    if fabric == "efa":
+        return fabric, _ON_EFA.get(dispatcher, dispatcher)
+    if dispatcher in _BY_CPU:
+        return "efa", dispatcher
+    return "infiniband", "deepep" if dispatcher == "mori" else dispatcher
+
+
+def carried(tuning: Tuning, fabric: str, dispatcher: str, software: tuple[str, str]) -> tuple[float, float]:
+    """(share of the kernel's own NIC rate, seconds of a CPU per copy that leaves a domain) inside a training step.
+
+    `software` is a stack and the age of its release. Fitted constants of sim/software/stacks/constants.yaml.
+    """
+    seen = closest(fabric, dispatcher)
+    return tuning.get("exchange_nic_share", *seen, *software), tuning.get("exchange_copy_s", *seen)
+
+
+def borrowed(fabric: str, dispatcher: str) -> str:
+    """What is assumed about a library on a fabric that no fit row shows; empty where one does."""
+    seen = closest(fabric, dispatcher)
+    if seen == (fabric, dispatcher):
+        return ""
+    return f"exchange by {dispatcher} over {fabric}: constants of {seen[1]} over {seen[0]} (the closest with fit rows)"
