@@ -25,7 +25,7 @@ from moesim.sim.software.stack import Stack, Tuning
 from moesim.sim.train.job import TrainJob
 from moesim.sim.train.memory import fullest_expert_rank, layer_bytes
 from moesim.sim.train.prices import StepPrices
-from moesim.sim.train.step import optimizer_seconds_per_param
+from moesim.sim.train.updates import optimizer_seconds_per_param
 
 _TURNS = 4  # of the pipeline, after which no rank holds more than before
 
