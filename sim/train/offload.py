@@ -38,6 +38,13 @@ def optimizer_bytes(prices: StepPrices, stages: Sequence[int]) -> tuple[float, f
     return own * bytes_per_element(prices.job.stack.grad_dtype), own * 2.0
 
 
+def host_update_seconds_per_param(prices: StepPrices) -> float:
+    """The update of one parameter by the CPU, with its gradient's way down and its weight's way up."""
+    get, link = prices.tuning.get, prices.job.cluster.gpu.host_link_bytes_per_s * prices.tuning.get("host_link_share")
+    moved = bytes_per_element(prices.job.stack.grad_dtype) + 2.0
+    return moved / link + get("host_optimizer_bytes_per_param") / get("host_bytes_per_s")
+
+
 def host_seconds_floor(prices: StepPrices, rank: int) -> float:
     """Seconds that the busier direction of a GPU's link to its host cannot do without, by the data sheet."""
     job, stages = prices.job, prices.job.layout.chunks_of(rank)
