@@ -1,9 +1,10 @@
-"""What is kept in host memory: alone a copy takes its bytes over its link, a slower link never helps, and none is free."""
+"""What is kept in host memory: alone a copy takes its bytes over its link, a slower link never helps."""
 
 from __future__ import annotations
 
 from copy import deepcopy
 from dataclasses import replace
+from itertools import pairwise
 from typing import Any
 
 import pytest
@@ -116,7 +117,7 @@ def test_all_bytes_go_down_and_come_back_and_each_copy_alone_takes_its_bytes(nam
         assert set(seconds) <= alone and sum(seconds) == pytest.approx(moved, rel=1e-9)
     for rows in spans.values():
         rows.sort()
-        for (_, end, _), (start, _, _) in zip(rows, rows[1:], strict=False):
+        for (_, end, _), (start, _, _) in pairwise(rows):
             assert start >= end * (1 - 1e-12)  # one after the other
         assert all(end - start == pytest.approx(s, rel=1e-6) for start, end, s in rows)
 
@@ -226,9 +227,9 @@ def test_ranks_that_are_done_early_update_early(name: str) -> None:
         stage = int(label.removeprefix("gradients "))
         begun.append(timeline.start_s[number])
         for n, slot in step.slots.items():
-            if plan.lane_of[n].rank == rank and slot.phase != "F" and stage in (slot.stage, slot.stage_b):
-                if slot.phase in ("B", "W") or slot.stage_b == stage:
-                    assert timeline.end_s[n] <= timeline.start_s[number]
+            own = slot.stage_b if slot.phase == "FB" else slot.stage if slot.phase in ("B", "W") else -1
+            if plan.lane_of[n].rank == rank and own == stage:
+                assert timeline.end_s[n] <= timeline.start_s[number]
         update = plan.labels.index(f"update {stage}", number)
         down_s, cpu_s, _ = _parts(prices, stage)
         assert timeline.start_s[update] >= timeline.start_s[number] + down_s * (1 - 1e-9)
@@ -236,7 +237,8 @@ def test_ranks_that_are_done_early_update_early(name: str) -> None:
     lay = prices.job.layout
     assert len(begun) == sum(len(lay.chunks_of(rank)) for rank in range(lay.pp))
     assert min(begun) < last_slot or name == "MoE, DualPipe"  # both ends of DualPipe end together
-    old_s = step_of(prices_of(name)).timeline.makespan_s + max(sum(sum(_parts(prices, c)) for c in lay.chunks_of(r)) for r in range(lay.pp))
+    each_s = [sum(sum(_parts(prices, stage)) for stage in lay.chunks_of(rank)) for rank in range(lay.pp)]
+    old_s = step_of(prices_of(name)).timeline.makespan_s + max(each_s)
     if prices.job.stack.dp_overlap:  # sums that nothing overlaps are after the timeline there
         assert timeline.makespan_s <= old_s * (1 + 1e-9)
 
