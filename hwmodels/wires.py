@@ -1,5 +1,7 @@
 """What a transfer puts on wires: seconds at full rate on one GPU's NIC and scale-up link, and on its leaf's uplinks.
 
+The link to the host's memory has its directions apart, `down` from the GPU and `up` to it, for copies fill one each.
+
 Bytes in and bytes out are alike for collectives and exchanges, so one number stands for both directions of a wire. No
 schedule beats these seconds; a transfer alone fills that share of a wire which they are of its own time. Uplinks are
 those of one leaf together, while all GPUs of the job behind it do the same; they are left out where they carry all that
@@ -17,10 +19,11 @@ from moesim.hwmodels.exchange_kernels import exchange_lower_bound_s
 from moesim.hwmodels.lower_bounds import nic_share
 from moesim.hwmodels.work import Comm, ExpertExchange, Transfer
 
-Wire = Literal["nic", "link", "uplink", "ring"]
-WIRES: tuple[Wire, ...] = ("nic", "link", "uplink", "ring")
+Wire = Literal["nic", "link", "uplink", "ring", "down", "up"]
+WIRES: tuple[Wire, ...] = ("nic", "link", "uplink", "ring", "down", "up")
 OWN_WIRES: tuple[Wire, ...] = ("nic", "link")  # of one GPU
 LEAF_WIRES: tuple[Wire, ...] = ("uplink", "ring")  # of a leaf
+HOST_WIRES: tuple[Wire, ...] = ("down", "up")  # of one GPU, to and from the host's memory
 
 
 def _crossing_bytes(comm: Comm) -> tuple[float, float]:
@@ -74,6 +77,17 @@ def _own_seconds(work: Transfer, cluster: Cluster) -> dict[Wire, float]:
 def _used(nic_s: float, link_s: float) -> dict[Wire, float]:
     seconds: dict[Wire, float] = {"nic": nic_s, "link": link_s}
     return {wire: s for wire, s in seconds.items() if s > 0.0}
+
+
+def slot_seconds(found: dict[Wire, float], cluster: Cluster) -> dict[Wire, float]:
+    """Seconds at full rate on the two directions of the link to the host's memory, of a transfer that needs these on
+    other wires: where GPUs have no scale-up link, neighbours and the NIC hang on the same PCIe slot as that link."""
+    gpu = cluster.gpu
+    if gpu.scale_up_bytes_per_s or gpu.host_link_bytes_per_s != gpu.pcie_bytes_per_s:
+        return {}
+    crossing = found.get("nic", 0.0) * cluster.nic_bytes_per_s + found.get("link", 0.0) * gpu.pcie_bytes_per_s
+    seconds = crossing / gpu.pcie_bytes_per_s
+    return dict.fromkeys(HOST_WIRES, seconds) if seconds > 0.0 else {}
 
 
 def flows(work: Transfer) -> int:

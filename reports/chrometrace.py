@@ -17,11 +17,14 @@ from moesim.sim.train.prediction import Prediction
 from moesim.sim.train.wire_use import stretches, wire_use
 
 _US = 1e6  # the format counts microseconds
-_THREADS = {"compute": 1, "comm": 2, "host": 3, "dp": 4}
+_THREADS = {"compute": 1, "comm": 2, "host": 3, "dp": 4, "down": 20, "cpu": 21, "up": 22, "dp.after": 23}
 _END = 5  # the thread of what follows the pipeline: optimizer and fixed costs
-_INSIDE = {"compute": 6, "comm": 7, "gather": 8}  # streams inside slots
+_INSIDE = {"compute": 6, "comm": 7, "gather": 8, "up": 9}  # streams inside slots
 _SENDS = 100  # and more: one thread per rank that is sent to
-_WIRE_TITLES = {"nic": "NIC in use", "link": "scale-up link in use", "uplink": "uplinks of leaves in use"}
+_WIRE_TITLES = {
+    "nic": "NIC in use", "link": "scale-up link in use", "uplink": "uplinks of leaves in use",
+    "down": "copies to the host in use", "up": "copies from the host in use",
+}  # fmt: skip
 PHASE_TITLES = {
     "F": "forward",
     "B": "backward",

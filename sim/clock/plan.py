@@ -14,7 +14,7 @@ class Lane(NamedTuple):
     """One stream of one rank; items on it run one after another in program order."""
 
     rank: int
-    stream: str  # compute | dp | host | send.RANK
+    stream: str  # compute | dp | host | send.RANK | down, up (copies to and from the host's memory) | cpu
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,7 +39,7 @@ class Send:
 
 @dataclass(frozen=True, slots=True)
 class Hold:
-    """Something that takes its time and nothing else: the host issuing a slot."""
+    """Something that takes its time and nothing else: the host issuing a slot, or updating parameters."""
 
     seconds: float
 

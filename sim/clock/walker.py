@@ -316,13 +316,13 @@ class Walker:
         marks: dict[str, float] = {"bubble": clock}
         for pred in plan.preds[number]:
             end = min(until, last(self._end[pred]))
-            if isinstance(plan.items[pred], Send) and plan.categories[pred] != "dp_comm":
+            if isinstance(plan.items[pred], Send) and plan.categories[pred] not in ("dp_comm", "offload"):
                 begun = max((last(self._end[p]) for p in plan.preds[pred]), default=0.0)
                 marks["bubble"] = max(marks["bubble"], min(until, begun))
             name = plan.categories[pred]
             marks[name] = max(marks.get(name, clock), end)
         waits, done = [], clock
-        for name in ("bubble", "pp_comm", "dp_comm", "host"):
+        for name in ("bubble", "pp_comm", "dp_comm", "host", "offload"):
             upto = marks.get(name, clock)
             if upto > done:
                 waits.append((name, upto - done))
@@ -333,11 +333,11 @@ class Walker:
         return tuple((name, w / total) for name, w in waits)
 
     def _close(self, makespan: float) -> None:
-        """Book what a rank waits for after its last slot: its host, its reductions, the other ranks."""
+        """Book what a rank waits for after its last slot: its host, its reductions, its copies, the other ranks."""
         for lane in self._plan.lanes:
             if lane.stream != "compute":
                 continue
-            for stream, name in (("host", "host"), ("dp", "dp_comm")):
+            for stream, name in (("host", "host"), ("dp", "dp_comm"), ("up", "offload"), ("dp.after", "dp_comm")):
                 row = self._plan.lanes.get(lane._replace(stream=stream))
                 if row:
                     end = latest(self.books.free[lane.rank], self._end[row[-1]])

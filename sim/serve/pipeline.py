@@ -102,8 +102,9 @@ class PipelinedReplica(Replica):
     def _enter(self, chunks: list[tuple[int, int]], batch: int | None, size: int) -> None:
         """A pass enters, with the sequences of a batch, or prompts, or both."""
         resources = self.costs.resources(chunks, size, self.cached * size / max(1, self.batch))
-        if self._swapped:
-            resources[0] += self._swapped * self._swap_token_s
+        if self._swapped:  # over the link of every stage's GPUs, which also carries experts from the host: in turn
+            for stage in range(1, len(resources), 2):
+                resources[stage] += self._swapped * self._swap_token_s
             self._swapped = 0
         back_s = self._through(resources)
         if chunks:

@@ -23,10 +23,10 @@ from moesim.sim.train.step import (
     common_links,
     end_of_step_s,
     no_collection,
-    serial_gradients,
     simulate_step,
     step_walker,
 )
+from moesim.sim.train.updates import serial_gradients
 
 _ROUNDS = 3  # steps of every job at least, so that they meet in several phases of theirs
 _ROUNDING = 1e-9
@@ -193,7 +193,7 @@ def _tail(prices: StepPrices, body_s: float) -> Tail:
     """What follows the pipeline; gradients that nothing overlapped go over uplinks, of all pipeline ranks at once."""
     tail = end_of_step_s(prices, body_s)
     flying_s, loads = tail["dp_comm"], []
-    for rank in range(prices.job.layout.pp):
+    for rank in range(prices.job.layout.pp if flying_s > 0.0 else 0):
         used = [prices.wires(comm) for comm in serial_gradients(prices, rank)]
         for wire in LEAF_WIRES:
             busy_s = sum(each.get(wire, 0.0) for each in used)

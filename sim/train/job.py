@@ -59,6 +59,11 @@ class TrainJob:
     hides_exchanges: bool = field(init=False)  # behind another micro-batch's compute
 
     @property
+    def offloads(self) -> bool:
+        """True where something moves between GPUs and the memory of their hosts."""
+        return self.offload_optimizer or self.offload_activations > 0.0
+
+    @property
     def uplinks(self) -> Uplinks | None:
         """Of the leaves that its GPUs hang on; None where all transfers together cannot fill one."""
         return self.beside or binding_uplinks(self.layout, self.cluster)
@@ -266,6 +271,17 @@ def check_precision(train: TrainAsk, cluster: Cluster, kernels: Profile) -> None
         raise ScenarioError(f"precision={train.precision} has no tensor path on {cluster.gpu.name}; use one of {have}")
 
 
+def check_host_link(train: TrainAsk, cluster: Cluster) -> None:
+    """ScenarioError for a job that keeps something in host memory on GPUs whose link there nobody knows."""
+    asked = [f"offload_activations={train.offload_activations:g}"] if train.offload_activations else []
+    asked += ["offload_optimizer"] if train.offload_optimizer else []
+    if asked and cluster.gpu.host_link_bytes_per_s <= 0.0:
+        raise ScenarioError(
+            f"{asked[0]} cannot be timed: the data sheet of {cluster.gpu.name} says nothing of a link to the host's "
+            "memory; leave it out, or take a GPU with PCIe"
+        )
+
+
 def resolve(scenario: Scenario) -> Resolved:
     """Everything looked up and checked. ScenarioError, BadLayout, ArchError or FactError say what is wrong."""
     train = training_of(scenario)
@@ -276,6 +292,7 @@ def resolve(scenario: Scenario) -> Resolved:
     stack, from_rules = decided(stack, arch, layout, cluster, train.precision, release_age(scenario.release or ""))
     _check_batch(train, layout)
     check_precision(train, cluster, seen.kernels)
+    check_host_link(train, cluster)
     if scenario.release is None:
         assumed.append("release = unknown (software of the published rows' middle age)")
     job = train_job(scenario, train, arch, cluster, layout, stack)

@@ -60,9 +60,14 @@ class RankMemory:
 
 def rank_params(prices: StepPrices, rank: int, trainable: bool = True) -> tuple[float, float]:
     """(dense, expert) parameters that one GPU of pipeline rank `rank` trains, or holds."""
+    return stage_params(prices, prices.job.layout.chunks_of(rank), trainable)
+
+
+def stage_params(prices: StepPrices, stages: Sequence[int], trainable: bool = True) -> tuple[float, float]:
+    """(dense, expert) parameters of these virtual stages that one GPU trains, or holds."""
     job = prices.job
     dense = expert = 0.0
-    for number in job.layout.chunks_of(rank):
+    for number in stages:
         for name, kind in prices.chunks[number].blocks(job.arch):
             if name == "head" and job.arch.tied_embeddings and job.layout.one_table:
                 continue
@@ -243,7 +248,8 @@ def rank_memory(prices: StepPrices, rank: int) -> RankMemory:
     buffers = _CONTEXT_BYTES
     for stage, count in held.items():
         chunk = prices.chunks[stage]
-        activations += count * sum(layer_bytes(job, prices.loads, i, full) for i in chunk.layers)
+        kept = count * sum(layer_bytes(job, prices.loads, i, full) for i in chunk.layers)
+        activations += kept * (1.0 - job.offload_activations)
         if chunk.head:
             per_logit = 2.0 if job.stack.fused_loss else 6.0
             logits = per_logit * tokens * job.arch.vocab / lay.tp * (1 + chunk.mtp)
@@ -252,7 +258,6 @@ def rank_memory(prices: StepPrices, rank: int) -> RankMemory:
         kinds |= {job.arch.layers[i] for i in chunk.layers}
         if chunk.head:
             buffers += job.width_bytes * job.arch.vocab * job.arch.hidden / lay.tp
-    activations *= 1.0 - job.offload_activations
     weights, gradients, optimizer = _static(prices, rank)
     if job.stack.dummy_gradients:
         buffers += 2.0 * _weight_shapes(job.arch, job, kinds)

@@ -46,7 +46,7 @@ class Prediction:
     cost: dict[str, float | str]
     sources: dict[str, float]  # share of the busy seconds by evidence (which fit, which assumption); sums to 1
     assumptions: tuple[str, ...]  # what the scenario did not say, and constants that were not measured
-    lower_bounds_s: dict[str, float]  # flops, hbm, nic: what the step cannot beat by the data sheet, busiest rank
+    lower_bounds_s: dict[str, float]  # flops, hbm, nic, host_link: what no step beats by the data sheet, busiest rank
     dropped_share: float  # of the tokens' copies, mean over MoE layers; 0 without capacity_factor
     resolved: Resolved  # the job with everything decided
     step: StepResult  # with the timeline of all pipeline ranks

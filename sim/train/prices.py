@@ -13,7 +13,7 @@ from moesim.hwmodels.collectives import FabricFit
 from moesim.hwmodels.cost import CostModel, KernelCostModel, Sustained
 from moesim.hwmodels.exchange_kernels import ExchangeFit
 from moesim.hwmodels.profile import Profile
-from moesim.hwmodels.wires import LEAF_WIRES, Wire, wire_seconds
+from moesim.hwmodels.wires import LEAF_WIRES, Wire, slot_seconds, wire_seconds
 from moesim.hwmodels.work import Comm, Transfer
 from moesim.sim.clock.script import Script
 from moesim.sim.layers.graph import Op, Segment
@@ -189,9 +189,9 @@ class StepPrices:
             self._segments[key] = segment
         return segment
 
-    def rules(self, phase: str, meet: Callable[[Op], bool] | None = None) -> Rules:
+    def rules(self, phase: str, meet: Callable[[Op], bool] | None = None, by_layer: bool = False) -> Rules:
         """How operations of a slot of this phase become pieces; `meet`: where members of a stage
-        that are told apart do."""
+        that are told apart do; `by_layer`: pieces end where layers do, as they also do for such members."""
         job, tuning = self.job, self.tuning
         slowdown = {"comm": beside_slowdown(tuning, job.stack)} if phase == "FB" else {}
         return Rules(
@@ -201,12 +201,19 @@ class StepPrices:
             lambda op: sms_share(op, tuning, job.stack, job.cluster),
             (lambda op: barrier_of(op, job.layout) if meet(op) else 0) if meet else (lambda _: 0),
             slowdown,
-            by_layer=meet is not None,
+            by_layer=by_layer or meet is not None,
         )
 
-    def script(self, slot: Slot, variant: Variant, apart: Apart, meet: Callable[[Op], bool] | None = None) -> Script:
+    def script(
+        self,
+        slot: Slot,
+        variant: Variant,
+        apart: Apart,
+        meet: Callable[[Op], bool] | None = None,
+        by_layer: bool = False,
+    ) -> Script:
         """The pieces of one slot; `apart`: which operations of its compute stream may meet others, by number."""
-        rules = self.rules(slot.phase, meet)
+        rules = self.rules(slot.phase, meet, by_layer)
         return compile_script(self.segment(slot, variant), rules, self.op_wires(slot, variant), apart)
 
     def op_wires(self, slot: Slot, variant: Variant) -> Sequence[Wires]:
@@ -218,8 +225,11 @@ class StepPrices:
         return wires
 
     def wires(self, work: Transfer) -> dict[Wire, float]:
-        """Seconds at full rate on the wires that a transfer uses; uplinks only where they can be full."""
+        """Seconds at full rate on the wires that a transfer uses; uplinks only where they can be full, links to the
+        host's memory only where something is kept there."""
         found = wire_seconds(work, self.job.cluster)
+        if self.job.offloads:
+            found |= slot_seconds(found, self.job.cluster)
         if self.uplinks is None:
             found = {wire: s for wire, s in found.items() if wire not in LEAF_WIRES}
         return found

@@ -6,22 +6,23 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import partial
 
-from moesim.hwmodels.wires import LEAF_WIRES, WIRES, Wire
+from moesim.hwmodels.wires import HOST_WIRES, LEAF_WIRES, WIRES, Wire
 from moesim.hwmodels.work import Comm
 from moesim.sim.clock.plan import Hold, Lane, Plan, ScriptRun, Send
 from moesim.sim.clock.script import Piece, Script
 from moesim.sim.clock.values import Seconds
 from moesim.sim.layout.pipeline import Slot, orders
 from moesim.sim.train.members import StageMembers
+from moesim.sim.train.offload import HostCopies
 from moesim.sim.train.prices import StepPrices
 from moesim.sim.train.scripts import shared_wires
 from moesim.sim.train.segment_time import SegmentTime, add_tail, held_share
 from moesim.sim.train.segments import Variant
 
 # share of a step: transfers between slots that fill a wire for less meet others too seldom to matter there
-_SELDOM: dict[Wire, float] = {"nic": 0.0, "link": 0.02, "uplink": 0.0, "ring": 0.0}
+_SELDOM: dict[Wire, float] = {**dict.fromkeys(WIRES, 0.0), "link": 0.02}
 # the same in estimates, which run by the hundred
-_SELDOM_ESTIMATE: dict[Wire, float] = {"nic": 0.05, "link": 0.05, "uplink": 0.05, "ring": 0.05}
+_SELDOM_ESTIMATE: dict[Wire, float] = dict.fromkeys(WIRES, 0.05)
 
 
 _Made = tuple[str, int, int]  # F or B, micro-batch, stage: what a slot brings about
@@ -71,6 +72,9 @@ class _Builder:
         self._scripts: dict[object, Script] = {}
         self._sends: dict[tuple[int, int], Send] = {}
         self.sent: dict[_Made, tuple[int, ...]] = {}  # items with which a stage's data is there
+        self.copies = HostCopies(prices) if job.offloads else None
+        self._moves = self.copies is not None and self.copies.activations
+        self._backward: dict[tuple[int, int], list[int]] = {}  # (rank, stage): last backward, what sums its gradients
 
     def _rides(self, slot: Slot, first: bool, last: bool) -> tuple[bool, bool]:
         """Whether parameter gathers and gradient reductions ride along with a slot, its stage's first or last here."""
@@ -116,9 +120,9 @@ class _Builder:
         for rank, slot, kind in asked:
             if kind.run is None:
                 kind.run = ScriptRun(self._script(slot, kind, shared))
-            run, label = kind.run, _label(slot)
+            run, label, script = kind.run, _label(slot), kind.run.script
             if self.members is not None:
-                run = ScriptRun(run.script, partial(self.members.seconds, rank, slot, kind.variant, run.script))
+                run = ScriptRun(script, partial(self.members.seconds, rank, slot, kind.variant, script))
             item = add(Lane(rank, "compute"), label, run, "bubble")
             self.slots[item], self.variants[item] = slot, kind.variant
             ends: tuple[int, ...] = (item,)
@@ -135,12 +139,22 @@ class _Builder:
             for what in _made(slot):
                 self.done[what] = (rank, ends)
                 made.append(what)
-            if run.script.tail:
-                add_tail(self.plan, item, run.script, rank, wires[rank])
+            tail = add_tail(self.plan, item, script, rank, wires[rank]) if script.tail else []
+            if self.copies is not None:
+                self._copy(self.copies, rank, slot, script, [item, *tail])
+        if self.copies is not None and self.job.offload_optimizer:
+            self.copies.add_updates(self.plan, self._backward, lambda comm, r: self._collective(comm, r, 0.0))
         self._send_all(made, shared if self.prices.coarse else None)
         for item, slot in self.slots.items():
             self._receive_all(item, slot)
         return StepProgram(self.plan, self.slots, self.variants, self.members)
+
+    def _copy(self, copies: HostCopies, rank: int, slot: Slot, script: Script, items: list[int]) -> None:
+        """What moves to and from the host's memory with a slot; `items`: the slot, and what sums gradients after it."""
+        if slot.phase not in ("F", "I"):
+            self._backward[rank, slot.stage_b if slot.phase == "FB" else slot.stage] = items
+        if self._moves:
+            copies.add_slot(self.plan, items[0], slot, script, rank)
 
     def _asked(self) -> Iterator[tuple[int, Slot, _Kind]]:
         """Slots of every rank in order, with what those of their kind have in common."""
@@ -188,12 +202,15 @@ class _Builder:
         seldom = _SELDOM_ESTIMATE if self.prices.coarse else _SELDOM
         uplinks = self.prices.uplinks
         meets = LEAF_WIRES if uplinks is not None and (uplinks.met or uplinks.met_jobs) else ()
-        return frozenset(wire for wire, s in used.items() if wire in meets or s > seldom[wire] * busy_s)
+        found = {wire for wire, s in used.items() if wire in meets or s > seldom[wire] * busy_s}
+        return frozenset(found | {*HOST_WIRES} if self._moves else found)
 
     def _script(self, slot: Slot, kind: _Kind, shared: frozenset[Wire]) -> Script:
         """A slot's pieces: one, where no transfer of it can meet another slot's, else every transfer apart."""
         variant = kind.variant
-        key = self.prices.key(slot, variant)
+        key: object = self.prices.key(slot, variant)
+        if self._moves:  # layers that run alike may keep more or less
+            key = (key, slot.stage, slot.stage_b)
         script = self._scripts.get(key)
         if script is None:
             segment, wires = self.prices.segment(slot, variant), self.prices.op_wires(slot, variant)
@@ -208,10 +225,12 @@ class _Builder:
             elif self.members is not None:
                 meets |= {i for i, op in enumerate(segment.ops) if self.members.apart(op)}
                 script = self.prices.script(slot, variant, meets.__contains__, self.members.apart)
-            elif crosses or variant.reduce or variant.gather:
-                script = self.prices.script(slot, variant, meets.__contains__)
+            elif crosses or variant.reduce or variant.gather or self._moves:
+                script = self.prices.script(slot, variant, meets.__contains__, by_layer=self._moves)
             else:
                 script = _folded(segment.name, self.prices.segment_time(slot, variant))
+            if self._moves and self.copies is not None:
+                script = self.copies.fetching(script, slot)
             self._scripts[key] = script
         return script
 
@@ -258,7 +277,8 @@ class _Builder:
         host, seconds, shares = self.prices.send(a, b)
         if met is not None:
             shares = {wire: share for wire, share in shares.items() if wire in met}
-        loads = tuple((_link(rank, wire), share) for wire, share in shares.items() for rank in (a, b))
+        ends: dict[Wire, tuple[int, ...]] = {"down": (a,), "up": (b,)}
+        loads = tuple((_link(rank, wire), share) for wire, share in shares.items() for rank in ends.get(wire, (a, b)))
         if self.members is None or not self.members.unlike.links:
             return Send(seconds, loads, before_s=host)
         own, members = [(WIRES.index(wire), share) for wire, share in shares.items()], self.members

@@ -9,9 +9,8 @@ from dataclasses import dataclass, field, replace
 from math import log2
 
 from moesim.hwmodels.exchange_kernels import exchange_lower_bound_s
-from moesim.hwmodels.gpu import bytes_per_element
 from moesim.hwmodels.wires import LEAF_WIRES, WIRES
-from moesim.hwmodels.work import Comm, CommKind, ExpertExchange, Gemm, GroupedGemm, Stream
+from moesim.hwmodels.work import ExpertExchange, Gemm, GroupedGemm, Stream
 from moesim.sim.clock.events import Clock, HeapClock, SimpyClock
 from moesim.sim.clock.network import Loads, Network
 from moesim.sim.clock.shared_links import SharedLinks
@@ -22,10 +21,11 @@ from moesim.sim.layers.graph import Segment
 from moesim.sim.layout.pipeline import Slot
 from moesim.sim.train.job import Correction
 from moesim.sim.train.members import stage_members
-from moesim.sim.train.memory import layer_bytes, rank_params
+from moesim.sim.train.offload import host_seconds_floor
 from moesim.sim.train.prices import StepPrices
 from moesim.sim.train.program import StepProgram, step_program
 from moesim.sim.train.segments import Variant
+from moesim.sim.train.updates import optimizer_s, serial_gradients
 
 
 @dataclass(frozen=True, slots=True)
@@ -123,12 +123,14 @@ def booked(prices: StepPrices, step: StepProgram, ran: Walked) -> StepResult:
 
 
 def end_of_step_s(prices: StepPrices, body_s: float) -> dict[str, float]:
-    """Seconds by category that follow the pipeline, on the slowest rank each; `body_s` is the pipeline's own time."""
+    """Seconds by category that follow the pipeline, on the slowest rank each; `body_s` is the pipeline's own time.
+
+    Where the CPU updates parameters, that and sums before it are the program's (sim/train/offload.py).
+    """
     job, ranks = prices.job, range(prices.job.layout.pp)
     tail = {
-        "dp_comm": max(serial_gradients_s(prices, r) for r in ranks),
-        "optimizer": 0.0 if job.offload_optimizer else max(optimizer_s(prices, r) for r in ranks),
-        "offload": max(optimizer_offload_s(prices, r) for r in ranks) + activation_offload_excess_s(prices, body_s),
+        "dp_comm": 0.0 if job.offload_optimizer else max(_serial_s(prices, r) for r in ranks),
+        "optimizer": max(optimizer_s(prices, r) for r in ranks),
         "step_constant": prices.tuning.get("step_constant_s", job.stack.constants_of),
     }
     doublings = max(0.0, log2(job.cluster.gpus / 8.0))
@@ -137,71 +139,9 @@ def end_of_step_s(prices: StepPrices, body_s: float) -> dict[str, float]:
     return tail
 
 
-def _owned_params(prices: StepPrices, rank: int) -> float:
-    """Parameters whose optimizer state one GPU keeps."""
-    dense, expert = rank_params(prices, rank)
-    lay = prices.job.layout
-    if lay.zero >= 1:
-        dense, expert = dense / lay.dense_shards, expert / lay.expert_shards
-    return dense + expert
-
-
-def optimizer_seconds_per_param(prices: StepPrices) -> float:
-    """The update of one parameter, bound by HBM."""
-    name = prices.job.stack.constants_of
-    per_param = prices.tuning.get("optimizer_bytes_per_param", name)
-    return per_param / (prices.job.cluster.gpu.hbm_bytes_per_s * prices.tuning.get("optimizer_bandwidth", name))
-
-
-def optimizer_s(prices: StepPrices, rank: int) -> float:
-    """Optimizer step: every GPU updates the parameters it owns."""
-    return _owned_params(prices, rank) * optimizer_seconds_per_param(prices)
-
-
-def optimizer_offload_s(prices: StepPrices, rank: int) -> float:
-    """An optimizer in host memory: gradients down, the update at host bandwidth, weights up."""
-    job = prices.job
-    if not job.offload_optimizer:
-        return 0.0
-    own = _owned_params(prices, rank)
-    link = job.cluster.gpu.host_link_bytes_per_s * prices.tuning.get("host_link_share")
-    update = prices.tuning.get("host_optimizer_bytes_per_param") / prices.tuning.get("host_bytes_per_s")
-    return own * ((bytes_per_element(job.stack.grad_dtype) + 2.0) / link + update)
-
-
-def activation_offload_excess_s(prices: StepPrices, body_s: float) -> float:
-    """Seconds by which moving activations out and back outlasts the step's own compute on the host link."""
-    job = prices.job
-    if job.offload_activations <= 0.0:
-        return 0.0
-    kept = max(_kept_activation_bytes(prices, r) for r in range(job.layout.pp))
-    link = job.cluster.gpu.host_link_bytes_per_s * prices.tuning.get("host_link_share")
-    return max(0.0, 2.0 * kept * job.offload_activations * job.micro_batches / link - body_s)
-
-
-def _kept_activation_bytes(prices: StepPrices, rank: int) -> float:
-    """Bytes that one micro-batch leaves behind for its backward on one rank."""
-    chunks = prices.job.layout.chunks_of(rank)
-    return sum(layer_bytes(prices.job, prices.loads, i) for c in chunks for i in prices.chunks[c].layers)
-
-
-def serial_gradients_s(prices: StepPrices, rank: int) -> float:
+def _serial_s(prices: StepPrices, rank: int) -> float:
     """Seconds of gradient reduction and parameter gather when nothing overlaps them."""
     return sum((prices.model.cost(comm).time_s for comm in serial_gradients(prices, rank)), start=0.0)
-
-
-def serial_gradients(prices: StepPrices, rank: int) -> list[Comm]:
-    """Gradient reduction and parameter gather of one pipeline rank, one after the other; none where they overlap."""
-    job = prices.job
-    if job.stack.dp_overlap or job.layout.zero >= 3:
-        return []
-    width = bytes_per_element(job.stack.grad_dtype)
-    kinds: tuple[tuple[CommKind, float], ...] = (("reduce_scatter", width), ("all_gather", job.width_bytes))
-    if job.layout.zero == 0:
-        kinds = (("all_reduce", width),)
-    groups = (job.layout.group("dp", job.cluster), job.layout.group("edp", job.cluster))
-    each = zip(rank_params(prices, rank), groups, strict=True)
-    return [Comm(kind, params * size, group) for params, group in each for kind, size in kinds]
 
 
 KINDS = ("flops", "hbm", "nic")
@@ -222,7 +162,8 @@ def _floors(prices: StepPrices, segment: Segment) -> tuple[float, float, float]:
 
 
 def lower_bounds_s(prices: StepPrices) -> dict[str, float]:
-    """Seconds per step below which nothing goes, on the busiest rank, by kind: flops, hbm, nic."""
+    """Seconds per step below which nothing goes, on the busiest rank, by kind: flops, hbm, nic; where something is kept
+    in host memory also host_link, the busier direction."""
     best = dict.fromkeys(KINDS, 0.0)
     lay = prices.job.layout
     per_stage = {}
@@ -234,4 +175,6 @@ def lower_bounds_s(prices: StepPrices) -> dict[str, float]:
     for rank in range(lay.pp):
         for i, kind in enumerate(KINDS):
             best[kind] = max(best[kind], runs * sum(per_stage[c][i] for c in lay.chunks_of(rank)))
+    if prices.job.offloads:
+        best["host_link"] = max(host_seconds_floor(prices, rank) for rank in range(lay.pp))
     return best

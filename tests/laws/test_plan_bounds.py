@@ -29,6 +29,10 @@ QUESTIONS: dict[str, dict[str, Any]] = {
         "stack": "hai-llm",
         "routing": "balanced",  # one rank stands for all: hundreds of thousands of exchanges take seconds, not minutes
     },
+    "kept in host memory": {
+        **MIXTRAL,
+        "train": {**MIXTRAL["train"], "offload_activations": 0.5, "offload_optimizer": True},
+    },
     "dense, older software": {
         "model": "gpt-22b",
         "cluster": {"node": "dgx-a100", "gpus": 32},

@@ -9,6 +9,7 @@ import subprocess
 import sys
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -17,10 +18,11 @@ from stepwise import serve_stepwise
 from moesim.hwmodels.gpu import bytes_per_element, load_gpu
 from moesim.sim.model.catalogue import load_model
 from moesim.sim.model.params import active_parameters
-from moesim.sim.question.scenario import parse_scenario
+from moesim.sim.question.scenario import load_scenario, parse_scenario
 from moesim.sim.serve.accounts import latencies, span_s
 from moesim.sim.serve.job import resolve_serve
 from moesim.sim.serve.kv_cache import KvCache
+from moesim.sim.serve.layers import offload_bytes
 from moesim.sim.serve.replica import Replica, steps_until
 from moesim.sim.serve.simulate import Front, PricedJobs, run_balanced, run_closed, run_open, simulate
 from moesim.sim.serve.workload import RequestLog, request_log
@@ -266,3 +268,34 @@ def test_fetching_swapped_tokens_costs_time_but_no_prefill() -> None:
         assert replica.prefill_tokens == sum(log.prompt) + log.preemptions  # the last token runs once more
         ends[swap_token_s] = max(log.finish_s)
     assert ends[1e-4] > ends[0.0]
+
+
+class _Fetching(Replica):
+    """Notes what passes take beyond their own seconds when tokens come back from the host's memory."""
+
+    def __init__(self, *args: Any) -> None:
+        super().__init__(*args)
+        self.extra: list[tuple[int, float]] = []  # (tokens that come back, seconds)
+
+    def _mixed_turn(self, chunks: list[tuple[int, int]]) -> None:
+        tokens, before_s, own_s = self._swapped, self.busy_s, self.costs.mixed(chunks, self.batch, self.cached)
+        super()._mixed_turn(chunks)
+        self.extra.append((tokens, self.busy_s - before_s - own_s))
+
+
+def test_experts_and_blocks_from_the_host_take_turns_on_the_link() -> None:
+    """A pass takes at least its experts' bytes over the link; blocks that come back with it come on top."""
+    asked = load_scenario(ROOT / "examples" / "serve-mixtral-8x7b-offloaded-24gb.yaml")
+    resolved = resolve_serve(asked)
+    job = resolved.deployment.job
+    rate = job.cluster.gpu.host_link_bytes_per_s
+    costs = simulate(resolved.deployment, resolved.workload, resolved.tuning()).machine.costs
+    for tokens in (1, 8, 256):
+        assert costs.mixed([(tokens, 0)], 0, 0.0) >= offload_bytes(job, tokens) / rate > 0.0
+    assert costs.decode(1)[0] >= offload_bytes(job, 1) / rate
+    swap_token_s, log = 2e-5, drawn(300, 8.0, 0)
+    replica = _Fetching(log, costs, engine(preemption="swap"), KvCache(420, 16, 1.0, swap_token_s))
+    run_open(log, replica, Front())
+    assert log.preemptions > 0 and any(tokens for tokens, _ in replica.extra)
+    for tokens, extra_s in replica.extra:
+        assert extra_s == pytest.approx(tokens * swap_token_s, rel=1e-6, abs=1e-9)

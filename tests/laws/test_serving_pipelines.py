@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import pytest
@@ -232,3 +233,36 @@ def test_replicas_that_begin_inside_a_node_have_hops_of_their_own() -> None:
     )
     first = np.array(run.log.first_s)
     assert first[1] > 5 * first[0] and first[1] == pytest.approx(first[2], rel=1e-6) and first[3] == first[0]
+
+
+class _Fetching(PipelinedReplica):
+    """Notes what passes take at each resource beyond their own when tokens come back from the host's memory."""
+
+    def __init__(self, *args: Any) -> None:
+        super().__init__(*args)
+        self.extra: list[tuple[int, list[float]]] = []  # (tokens that come back, seconds by resource)
+        self._own: list[float] = []
+
+    def _enter(self, chunks: list[tuple[int, int]], batch: int | None, size: int) -> None:
+        self._own = self.costs.resources(chunks, size, self.cached * size / max(1, self.batch))
+        self.extra.append((self._swapped, []))
+        super()._enter(chunks, batch, size)
+
+    def _through(self, resources: list[float]) -> float:
+        self.extra[-1][1].extend(all_s - own_s for all_s, own_s in zip(resources, self._own, strict=True))
+        return super()._through(resources)
+
+
+@pytest.mark.parametrize("stages", [2, 4])
+def test_blocks_and_experts_from_the_host_share_the_link_of_a_stage(stages: int) -> None:
+    """Experts that come over the link are part of a stage's seconds. Blocks come over the same link: on top, never
+    beside them at the scheduler, where they would take nothing from the stages."""
+    costs, swap_token_s = Pipe(stages, 1e-3, 2e-3, 1e-4), 2e-5
+    log = request_log([0.0] * 120, [300] * 120, [100] * 120)
+    cache = KvCache(420, 16, 1.0, swap_token_s)
+    served = _Fetching(log, costs, engine(preemption="swap", token_budget=512), cache, stages)
+    run_open(log, served, Front())
+    assert log.preemptions > 0 and any(tokens for tokens, _ in served.extra)
+    for tokens, extra in served.extra:
+        assert extra[1::2] == pytest.approx([tokens * swap_token_s] * stages)  # stages; scheduler and wires between
+        assert extra[0::2] == pytest.approx([0.0] * stages)

@@ -24,8 +24,9 @@ from moesim.sim.model.arch import ModelArch
 from moesim.sim.software.stack import Stack, Tuning
 from moesim.sim.train.job import TrainJob
 from moesim.sim.train.memory import fullest_expert_rank, layer_bytes
+from moesim.sim.train.offload import host_update_seconds_per_param
 from moesim.sim.train.prices import StepPrices
-from moesim.sim.train.step import optimizer_seconds_per_param
+from moesim.sim.train.updates import optimizer_seconds_per_param
 
 _TURNS = 4  # of the pipeline, after which no rank holds more than before
 
@@ -99,7 +100,8 @@ class Prices:
     sent_backward_s: Floats
     embedding_s: Spent
     head_s: Spent  # with MTP modules
-    optimizer_s_per_param: float
+    optimizer_s_per_param: float  # on the GPU, after the pipeline
+    host_update_s_per_param: float  # by the CPU, after a stage's own last backward
 
 
 class Cell:
@@ -150,6 +152,9 @@ class Cell:
             embedding_s=self._spent(Chunk(0, (), True, False)),
             head_s=self._spent(Chunk(0, (), False, True, modules)),
             optimizer_s_per_param=0.0 if job.offload_optimizer else optimizer_seconds_per_param(self._step_prices),
+            host_update_s_per_param=(
+                host_update_seconds_per_param(self._step_prices) if job.offload_optimizer else 0.0
+            ),
         )
 
     def _spent(self, chunk: Chunk) -> Spent:
@@ -208,9 +213,21 @@ class Bounds:
                 seconds = max(seconds, _body_s(layout, micro_batches, prices, pipe))
         else:
             seconds = _body_s(layout, micro_batches, prices, pipe)
+        if prices.host_update_s_per_param:
+            seconds = max(seconds, self._updated_s(layout, micro_batches, sizes, prices, pipe))
         seconds += self.step_constant_s
         seconds += self._optimizer_s(layout, sizes, prices, pipe)
         return seconds * (1.0 + self.straggler_share * max(0.0, log2(self.job.cluster.gpus / 8.0)))
+
+    def _updated_s(self, layout: Layout, micro_batches: int, sizes: Sizes, prices: Prices, pipe: Pipe) -> float:
+        """The busiest rank's compute, and the CPU's update of the stage that it runs last, at least its smallest."""
+        dense, expert = self._stage_params(layout, sizes, pipe)
+        ways = _ways(layout) if layout.zero >= 1 else (1, 1)
+        owned = (dense / ways[0] + expert / ways[1]) * prices.host_update_s_per_param
+        least = np.where(pipe.runs > 0.0, owned, np.inf).min(axis=1)
+        runs = micro_batches / (2.0 if layout.schedule == "dualpipe" else 1.0)
+        busy = pipe.runs @ (_per_stage(prices, 0, pipe) + _per_stage(prices, 1, pipe)) * runs
+        return float((busy + least).max())
 
     def _optimizer_s(self, layout: Layout, sizes: Sizes, prices: Prices, pipe: Pipe) -> float:
         """The update of the rank that owns most parameters."""
@@ -219,12 +236,17 @@ class Bounds:
 
     def _params(self, layout: Layout, sizes: Sizes, pipe: Pipe) -> tuple[Floats, Floats]:
         """(dense, expert) parameters that one GPU of every pipeline rank trains."""
+        dense, expert = self._stage_params(layout, sizes, pipe)
+        return pipe.runs @ dense, pipe.runs @ expert
+
+    def _stage_params(self, layout: Layout, sizes: Sizes, pipe: Pipe) -> tuple[Floats, Floats]:
+        """(dense, expert) parameters of every virtual stage that one GPU trains."""
         dense, expert = (np.diff(p[pipe.starts]) for p in (sizes.dense_params, sizes.expert_params))
         tied = self.job.arch.tied_embeddings and layout.one_table
         dense[0] += sizes.table_params
         dense[-1] += (0.0 if tied else sizes.table_params) + sizes.mtp_dense_params
         expert[-1] += sizes.mtp_expert_params
-        return pipe.runs @ dense, pipe.runs @ expert
+        return dense, expert
 
 
 def _ways(layout: Layout) -> tuple[int, int]:
