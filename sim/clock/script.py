@@ -43,7 +43,7 @@ class Piece:
     layer: int = -1
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Script:
     """Pieces in program order; on every stream they run in this order. The slot is over when `blocking` are done.
 

@@ -60,7 +60,7 @@ class HostCopies:
     prices: StepPrices
     bytes_per_s: float = field(init=False)  # that a copy alone reaches; one copy fills its direction
     _known: dict[tuple[int, int], Moves] = field(default_factory=dict)  # by stage and its first block
-    _behind: dict[tuple[int, int], list[tuple[int, Send]]] = field(default_factory=dict)  # by rank and script's id
+    _behind: dict[tuple[int, Script], list[tuple[int, Send]]] = field(default_factory=dict)
     _fetches: dict[int, int] = field(default_factory=dict)  # slot -> its last piece that fetches
     _down: dict[tuple[int, int], int] = field(default_factory=dict)  # (micro-batch, stage) -> its last copy down
 
@@ -90,11 +90,11 @@ class HostCopies:
         """(piece that it follows, copy) of every layer of a slot's forward."""
         if slot.phase not in ("F", "FB"):
             return []
-        found = self._behind.get((rank, id(script)))  # scripts live as long as the plan
+        found = self._behind.get((rank, script))
         if found is None:
             moves = self._moves(slot.stage)
             found = [(_span(script, block)[1], self._send(seconds, rank, "down")) for block, seconds in moves]
-            self._behind[rank, id(script)] = found
+            self._behind[rank, script] = found
         return found
 
     def _up_of(self, slot: Slot) -> Moves:
