@@ -147,6 +147,11 @@ def _by_domain_s(w: Wires) -> float:
     return peers * (each + w.fabric.send_message_s + _message_s(w.fabric, each, peers))
 
 
+def crowd_s(fabric: FabricFit, peers: int) -> float:
+    """Seconds that messages to so many peers cost beside their transfers, however small they are."""
+    return peers * fabric.peer_message_s * min(1.0, peers / _MANY_PEERS)
+
+
 def _message_s(fabric: FabricFit, each_s: float, peers: int) -> float:
     """What a message costs beside its transfer: more where the NIC serves more peers at once (connections leave its
     cache, messages meet at receivers): Tutel's layer on 2,048 A100 spends about 100 us on each message of 64 KiB."""

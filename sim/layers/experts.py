@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from moesim.hwmodels.work import Comm, ExpertExchange
+from dataclasses import replace
+
+from moesim.hwmodels.work import Comm, ExpertExchange, Group
 from moesim.sim.layers.context import LayerContext
 from moesim.sim.layers.dense import (
     PASSES,
@@ -18,6 +20,7 @@ from moesim.sim.layers.dense import (
 )
 from moesim.sim.layers.exchange import STAGES, TRAINING, ExpertTokens, expert_exchange
 from moesim.sim.layers.steps import Exchange, GroupedLinear, Linear, Pointwise, Step
+from moesim.sim.layout.layout import BadLayout
 from moesim.sim.layout.placement import ExpertLoad
 from moesim.sim.model.arch import LayerKind, MoeArch
 from moesim.sim.software.dispatchers import carried
@@ -102,12 +105,41 @@ def _exchange(
         nic_share=nic_share,
         copy_s=copy_s,
     )
+    if ctx.stack.dispatcher == "two-level" and group.domains > 1 and group.per_domain > 1:
+        return _two_levels(ctx, sent)
+    there, back = _both_ways("", sent)
+    return [there], [back]
+
+
+def _both_ways(where: str, sent: ExpertTokens) -> tuple[Step, Step]:
+    """The exchange before the experts and the one after: what one sends forward, the other sends backward."""
     dispatch, combine = (expert_exchange(TRAINING, stage, sent) for stage in STAGES)
 
-    def step(name: str, forward: ExpertExchange, backward: ExpertExchange) -> list[Step]:
-        return [Exchange(name=name, forward=forward, backward=backward, category="ep_comm", module="moe")]
+    def step(name: str, forward: ExpertExchange, backward: ExpertExchange) -> Step:
+        return Exchange(name=name + where, forward=forward, backward=backward, category="ep_comm", module="moe")
 
     return step("moe.dispatch", dispatch, combine), step("moe.combine", combine, dispatch)
+
+
+def _two_levels(ctx: LayerContext, sent: ExpertTokens) -> tuple[list[Step], list[Step]]:
+    """Two-dimensional hierarchical exchange (Tutel, arXiv:2206.03382, section 3.4): every copy goes to the GPU of its
+    domain that sits on its destination's rail, then in one message per domain to the destination.
+
+    Between the stages rows are put in order again, so that what goes to one domain lies together.
+    """
+    group = sent.group
+    if group.ranks % group.per_domain:
+        raise BadLayout(
+            f"dispatcher=two-level sends over rails of hosts that hold equally many ranks; ep={ctx.layout.ep} fills "
+            f"hosts of {group.per_domain} unevenly; use a multiple of it, or dispatcher=alltoall"
+        )
+    inside = replace(sent, group=Group(group.per_domain, group.per_domain))
+    between = replace(sent, group=Group(group.domains, 1))
+    there_in, back_in = _both_ways(".inside", inside)
+    there_out, back_out = _both_ways(".between", between)
+    rows = sent.tokens * sent.top_k
+    there = [there_in, _permute(ctx, "moe.regroup.there", rows, sent.width), there_out]
+    return there, [back_out, _permute(ctx, "moe.regroup.back", rows, sent.width), back_in]
 
 
 def _expert_tensor(ctx: LayerContext, rows: float, width: int) -> tuple[list[Step], list[Step]]:
@@ -204,7 +236,8 @@ def moe_steps(ctx: LayerContext, kind: LayerKind) -> list[Step]:
     enter, leave = _expert_tensor(ctx, received, width)
     drop, regather = _drop_duplicates(ctx)
     steps += drop
-    copies = ctx.stack.dispatcher == "alltoall" and ctx.layout.ep > 1  # the other kernels permute while they copy
+    # the other kernels permute while they copy
+    copies = TRAINING.kernel(ctx.stack.dispatcher) in TRAINING.per_expert and ctx.layout.ep > 1
     if copies:
         steps.append(_permute(ctx, "moe.permute", sent, width))
     steps += [*there, *enter, _permute(ctx, "moe.sort", received, width)]

@@ -1,6 +1,7 @@
 """What carries tokens to experts, by the words that tables of results use; and what a library loses on a fabric.
 
 alltoall         NCCL, RCCL: a copy per expert
+two-level        the same in two stages (Tutel's 2DH, DeepSpeed-MoE): inside the domain, then between GPUs of one rail
 deepep           DeepEP: a copy per node over the network; the GPU posts messages itself (IBGDA)
 deepep-uccl      DeepEP's kernels, messages posted by CPU threads of UCCL
 deepep-nvshmem   DeepEP's kernels, messages posted by the CPU proxy of NVSHMEM over libfabric
@@ -33,6 +34,7 @@ DISPATCHERS = {
     "deepep-nvshmem": Dispatcher("normal", ("nvshmem", "deepeplibfabric", "deepepnvshmemlibfabric")),
     "hybridep": Dispatcher("hybrid"),
     "mori": Dispatcher("normal", ("moriep",)),
+    "two-level": Dispatcher("all_to_all", ("2dh", "2d", "tutel", "hierarchical", "2dhierarchical")),
 }
 
 
@@ -44,9 +46,11 @@ def dispatcher_named(text: str) -> str | None:
     return spelled.get(plain)
 
 
-# where no fit row shows a library on a fabric: the library and fabric that are closest (assumed)
+# where no fit row shows a library on a fabric: the library and fabric that are closest (assumed); on EFA no GPU posts
+# messages itself
 _BY_CPU = ("deepep-uccl", "deepep-nvshmem")  # what their CPU threads cost was seen on EFA alone
-_ON_EFA = {"deepep": "deepep-uccl", "hybridep": "deepep-uccl", "mori": "deepep-uccl"}  # no GPU posts messages there
+_ON_EFA = {"deepep": "deepep-uccl", "hybridep": "deepep-uccl", "mori": "deepep-uccl", "two-level": "alltoall"}
+_LENT = {"mori": "deepep", "two-level": "alltoall"}  # the same kernels, or the same library
 
 
 def closest(fabric: str, dispatcher: str) -> tuple[str, str]:
@@ -55,7 +59,7 @@ def closest(fabric: str, dispatcher: str) -> tuple[str, str]:
         return fabric, _ON_EFA.get(dispatcher, dispatcher)
     if dispatcher in _BY_CPU:
         return "efa", dispatcher
-    return "infiniband", "deepep" if dispatcher == "mori" else dispatcher
+    return "infiniband", _LENT.get(dispatcher, dispatcher)
 
 
 def carried(tuning: Tuning, fabric: str, dispatcher: str, software: tuple[str, str]) -> tuple[float, float]:
