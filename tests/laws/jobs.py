@@ -43,6 +43,7 @@ JOBS: dict[str, dict[str, Any]] = {
     "interleaved": job(DENSE, 8, {"pp": 4, "vpp": 2, "schedule": "interleaved"}),
     "ZB-V": job(DENSE, 8, {"pp": 4, "vpp": 2, "schedule": "zb-v"}),
     "ZB-H1": job(DENSE, 8, {"pp": 4, "schedule": "zb-h1"}),
+    "host memory": job(DENSE, 8, {"pp": 4}, offload_activations=0.5, offload_optimizer=True),
     "TP with SP, 2021 stack": job(DENSE, 16, {"tp": 4, "pp": 2}, stack="megatron-2021", precision="fp16"),
     "TP without SP": job(DENSE, 16, {"tp": 4, "pp": 2, "sequence_parallel": False}, recompute="full"),
     "context parallel": job(DENSE, 8, {"tp": 2, "cp": 2}, precision="fp8"),

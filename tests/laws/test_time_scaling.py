@@ -51,6 +51,7 @@ def slow_cluster(cluster: Cluster) -> Cluster:
         hbm_bytes_per_s=gpu.hbm_bytes_per_s / SLOWER,
         scale_up_bytes_per_s=gpu.scale_up_bytes_per_s / SLOWER,
         pcie_bytes_per_s=gpu.pcie_bytes_per_s / SLOWER,
+        host_link_bytes_per_s=gpu.host_link_bytes_per_s / SLOWER,
     )
     nic, latency = cluster.nic_bytes_per_s / SLOWER, cluster.fabric_latency_s * SLOWER
     return replace(cluster, gpu=gpu, nic_bytes_per_s=nic, fabric_latency_s=latency)
@@ -68,9 +69,10 @@ def slow_profile(profile: Profile) -> Profile:
 
 
 def slow_tuning() -> Tuning:
-    """All constants in seconds times four."""
+    """All constants in seconds times four, all rates a fourth."""
     timed = {key: float(r["value"]) for key, r in constants().items() if key.partition("[")[0].endswith("_s")}
-    return Tuning({key: value * SLOWER for key, value in timed.items()})
+    rates = {key for key in timed if key.partition("[")[0].endswith("_per_s")}
+    return Tuning({key: value / SLOWER if key in rates else value * SLOWER for key, value in timed.items()})
 
 
 @pytest.mark.parametrize("name", JOBS)
