@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import Protocol
 
 from moesim.hwmodels.cluster import Cluster
-from moesim.hwmodels.collectives import FabricFit, collective_s, load_fabric_fit
+from moesim.hwmodels.collectives import FabricFit, collective_s, crowd_s, load_fabric_fit
 from moesim.hwmodels.exchange_kernels import ExchangeFit, exchange_s
 from moesim.hwmodels.kernels import (
     Legs,
@@ -119,12 +119,17 @@ class KernelCostModel:
             size = work.tokens * work.top_k * work.imbalance * work.payload_bytes
             return self._price(Comm("all_to_all", size, work.group))
         if isinstance(work, ExpertExchange):
-            return Cost(
-                exchange_s(work, self._cluster, self._exchange), _NETWORK_SPREAD, "network", "fit: expert exchange"
-            )
+            seconds = exchange_s(work, self._cluster, self._exchange) + self._crowded_s(work)
+            return Cost(seconds, _NETWORK_SPREAD, "network", "fit: expert exchange")
         if isinstance(work, Stream):
             return self._stream(work)
         return self._kernel(work)
+
+    def _crowded_s(self, work: ExpertExchange) -> float:
+        """What a library's all-to-all loses to very many peers; the kernels of exchange libraries post by themselves."""
+        if work.kernel != "all_to_all" or work.group.domains <= 1:
+            return 0.0
+        return crowd_s(self._fabric, work.group.ranks - work.group.fewest)
 
     def _stream(self, work: Stream) -> Cost:
         key = stream_key(work) if self._profile.streams else ""

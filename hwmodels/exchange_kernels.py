@@ -19,7 +19,6 @@ from functools import cache
 from math import log2
 
 from moesim.hwmodels.cluster import Cluster, link_bytes_per_s, slowdown
-from moesim.hwmodels.collectives import crowd_s, load_fabric_fit
 from moesim.hwmodels.facts import FactError, did_you_mean, load_constants
 from moesim.hwmodels.work import ExpertExchange
 
@@ -192,9 +191,7 @@ def _normal(work: ExpertExchange, cluster: Cluster, fit: ExchangeFit) -> float:
 
 
 def _all_to_all(work: ExpertExchange, cluster: Cluster, fit: ExchangeFit) -> float:
-    peers = work.group.ranks - work.group.fewest if work.group.domains > 1 else 0
-    crowded = crowd_s(load_fabric_fit(cluster.gpu.generation), peers)
-    return _normal_floor(work, fit) + _pipelined(replace(work, deduplicated=False), cluster, fit) + crowded
+    return _normal_floor(work, fit) + _pipelined(replace(work, deduplicated=False), cluster, fit)
 
 
 def _low_latency(work: ExpertExchange, cluster: Cluster, fit: ExchangeFit) -> float:
