@@ -126,7 +126,7 @@ class KernelCostModel:
         return self._kernel(work)
 
     def _crowded_s(self, work: ExpertExchange) -> float:
-        """What a library's all-to-all loses to very many peers; the kernels of exchange libraries post by themselves."""
+        """What a library's all-to-all loses to very many peers; exchange kernels post messages by themselves."""
         if work.kernel != "all_to_all" or work.group.domains <= 1:
             return 0.0
         return crowd_s(self._fabric, work.group.ranks - work.group.fewest)
