@@ -56,8 +56,11 @@ class Routing:
         return self.kind == "balanced" or (self.kind == "lognormal" and self.sigma == self.group_sigma == 0.0)
 
     def load_popularity(self, layers: int, experts: int, groups: int = 1, step: int = 0) -> Shares:
-        """Like `popularity`, for a load whose sequences are all of one topic, as a served workload is."""
-        shares = self.popularity(layers, experts, groups, step)
+        """Like `popularity`, for a load whose sequences are all of one topic, as a served workload is.
+
+        Of a file of counts by step all steps together: requests of a load run beside each other.
+        """
+        shares = self._popularity(layers, experts, groups, step, whole=True)
         if not self.has_topics:
             return shares
         log = self.topic * stream(self.seed, "routing.topic").standard_normal((layers, experts))
@@ -71,15 +74,26 @@ class Routing:
         """Expected share of token-expert pairs per expert at a step, shape [layers, experts], every row sums to 1.
 
         Steps may be negative: a placement was planned on an earlier step of the same path. The first rows do not
-        change with the number of layers. BadTrace for a file of counts that does not fit.
+        change with the number of layers. A file of counts by step is gone through again and again. BadTrace for a file
+        of counts that does not fit.
         """
+        return self._popularity(layers, experts, groups, step, whole=False)
+
+    def _popularity(self, layers: int, experts: int, groups: int, step: int, whole: bool) -> Shares:
         if self.kind == "balanced":
             return np.full((layers, experts), 1.0 / experts)
         if self.kind == "lognormal":
             return self._lognormal(layers, experts, groups, step)
         if self.counts_file is None:
             raise BadTrace("routing counts need a file")
-        counted = _from_counts(Path(self.counts_file), layers, experts)
+        counts = load_counts(Path(self.counts_file))
+        if counts.ndim == 3 and self.drift < 1.0:
+            raise BadTrace(
+                f"{self.counts_file} has counts of {len(counts)} steps, which move by themselves; drop drift"
+            )
+        if counts.ndim == 3:
+            counts = counts.sum(axis=0) if whole else counts[step % len(counts)]
+        counted = _shares(counts, self.counts_file, layers, experts)
         return counted if self.drift == 1.0 or step == 0 else self._drifted(counted, step)
 
     def _lognormal(self, layers: int, experts: int, groups: int, step: int) -> Shares:
@@ -147,8 +161,7 @@ def _between(left: Floats, right: Floats, rho: float, before: int, after: int, n
     return np.asarray(mean + np.sqrt(lost_near * lost_far / lost) * noise)
 
 
-def _from_counts(path: Path, layers: int, experts: int) -> Shares:
-    counts = load_counts(path)
+def _shares(counts: Floats, path: str, layers: int, experts: int) -> Shares:
     if counts.shape[1] != experts or counts.shape[0] not in (1, layers):
         raise BadTrace(
             f"{path} holds counts of shape [{counts.shape[0]} layers, {counts.shape[1]} experts], but the model has "
@@ -162,9 +175,8 @@ def _from_counts(path: Path, layers: int, experts: int) -> Shares:
 
 
 def load_counts(path: Path) -> npt.NDArray[np.float64]:
-    """Tokens per layer and expert, shape [layers, experts], from .npz, .npy or .csv (one line a layer).
-
-    Arrays with a leading step axis are summed over it. BadTrace when the file is missing or is none of these.
+    """Tokens per layer and expert from .npz, .npy or .csv (one line a layer): [layers, experts], or of several steps
+    [steps, layers, experts]. BadTrace when the file is missing or is none of these.
     """
     if not path.is_file():
         raise BadTrace(f"routing counts file {path} does not exist")
@@ -174,10 +186,10 @@ def load_counts(path: Path) -> npt.NDArray[np.float64]:
         raise
     except (ValueError, OSError, EOFError, MemoryError, BadZipFile, zlib.error) as error:
         raise BadTrace(f"{path} is not a table of counts: {_one_line(error)}") from error
-    if data.ndim == 3:
-        data = data.sum(axis=0)
-    if data.ndim != 2 or not data.size or not np.isfinite(data).all() or (data < 0).any():
-        raise BadTrace(f"{path}: counts must be finite, non-negative, of shape [layers, experts]")
+    if data.ndim not in (2, 3) or not data.size or not np.isfinite(data).all() or (data < 0).any():
+        raise BadTrace(
+            f"{path}: counts must be finite, non-negative, of shape [layers, experts] or [steps, layers, experts]"
+        )
     return data
 
 

@@ -71,9 +71,17 @@ def test_counts_of_another_shape_are_refused(tmp_path: Path, counts: np.ndarray,
         Routing(kind="counts", counts_file=str(tmp_path / "b.npy")).popularity(layers, experts)
 
 
-def test_a_step_axis_is_summed(tmp_path: Path, counts: np.ndarray) -> None:
-    np.savez(tmp_path / "steps.npz", counts=np.stack([counts, counts, counts]))
-    assert (load_counts(tmp_path / "steps.npz") == 3 * counts).all()
+def test_recorded_steps_are_gone_through_and_a_load_is_all_of_them(tmp_path: Path, counts: np.ndarray) -> None:
+    steps = np.stack([counts, counts[:, ::-1], counts * 2.0 + 1.0])
+    np.savez(tmp_path / "steps.npz", counts=steps)
+    process = Routing(kind="counts", counts_file=str(tmp_path / "steps.npz"))
+    for number in range(-3, 7):
+        at = steps[number % 3]
+        assert np.allclose(process.popularity(2, 4, step=number), at / at.sum(axis=1, keepdims=True))
+    whole = steps.sum(axis=0)
+    assert np.allclose(process.load_popularity(2, 4), whole / whole.sum(axis=1, keepdims=True))
+    with pytest.raises(BadTrace, match="counts of 3 steps, which move by themselves"):
+        Routing(kind="counts", counts_file=str(tmp_path / "steps.npz"), drift=0.99).popularity(2, 4)
 
 
 @pytest.mark.parametrize(
