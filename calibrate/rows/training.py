@@ -297,13 +297,24 @@ def scenario_of(row: Row) -> tuple[dict[str, Any], list[str]]:
 
 def _own_machine(row: Row) -> dict[str, Any]:
     """What rows of one's own machine say besides: its profile in place of a GPU, a file of counted routing."""
-    own: dict[str, Any] = {"routing": "balanced"}  # vendors' benchmarks force it, where rows do not say
+    own = _routing(text_of(row, "routing"))
     if is_profile_file(text_of(row, "gpu")):
         own["profile"] = text_of(row, "gpu")
-    counted = re.fullmatch(r"counts (\S.*)", text_of(row, "routing"))
-    if counted:
-        own["routing"] = {"counts": counted.group(1)}
     return own
+
+
+def _routing(text: str) -> dict[str, Any]:
+    """How tokens were routed: forced balance where a row does not say, as vendors' benchmarks do; the usual process
+    where the model's own router ran."""
+    counted = re.fullmatch(r"counts (\S.*)", text)
+    if counted:
+        return {"routing": {"counts": counted.group(1)}}
+    words = text.lower()
+    if not words or re.search(r"balanced|capacity", words):
+        return {"routing": "balanced"}
+    if re.fullmatch(r"natural|real|router|learned", words):
+        return {}
+    raise ScenarioError(f"column routing: {text!r} is not known; write force_balanced, natural or counts FILE")
 
 
 def _capacity(row: Row, train: dict[str, Any]) -> None:

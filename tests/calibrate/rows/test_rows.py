@@ -137,3 +137,22 @@ def test_hidden_columns_are_not_read() -> None:
             except ScenarioError:
                 continue
             assert scenario_of(other) == expected
+
+
+@pytest.mark.parametrize(
+    ("text", "routing"),
+    [
+        ("", "balanced"),
+        ("force_balanced", "balanced"),
+        ("force_balanced, capacity 1", "balanced"),
+        ("natural", None),  # the process that scenarios assume where they say nothing
+        ("counts load.npz", {"counts": "load.npz"}),
+    ],
+)
+def test_routing(text: str, routing: object) -> None:
+    assert scenario_of({**ROW, "routing": text})[0].get("routing") == routing
+
+
+def test_routing_that_nobody_knows_is_refused() -> None:
+    with pytest.raises(ScenarioError, match="column routing: 'by moonlight' is not known; write force_balanced"):
+        scenario_of({**ROW, "routing": "by moonlight"})
