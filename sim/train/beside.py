@@ -14,7 +14,7 @@ from moesim.sim.layout.uplinks import SPREADS, Seat, Spread, fullest, seats, upl
 from moesim.sim.question.lookup import training_of
 from moesim.sim.question.scenario import Asked, ScenarioError, scenario_of
 from moesim.sim.train.job import Resolved, resolve
-from moesim.sim.train.members import stage_members
+from moesim.sim.train.members import StageMembers, stage_members
 from moesim.sim.train.memory import require_memory, step_memory
 from moesim.sim.train.prices import StepPrices
 from moesim.sim.train.program import step_program
@@ -183,15 +183,17 @@ def _rounds(prices: Sequence[StepPrices]) -> dict[int, list[Round]]:
     for number in numbers:
         each = prices[number]
         program = step_program(each, members=stage_members(each))
-        parties.append(Party(partial(step_walker, each, program), partial(_tail, each), common_links(each), first))
+        parties.append(
+            Party(partial(step_walker, each, program), partial(_tail, each, program.members), common_links(each), first)
+        )
         first += each.job.layout.pp * len(WIRES)
     with no_collection():
         return dict(zip(numbers, run_together(parties, _ROUNDS), strict=True))
 
 
-def _tail(prices: StepPrices, body_s: float) -> Tail:
+def _tail(prices: StepPrices, members: StageMembers | None, body_s: float) -> Tail:
     """What follows the pipeline; gradients that nothing overlapped go over uplinks, of all pipeline ranks at once."""
-    tail = end_of_step_s(prices, body_s)
+    tail = end_of_step_s(prices, body_s, members)
     flying_s, loads = tail["dp_comm"], []
     for rank in range(prices.job.layout.pp if flying_s > 0.0 else 0):
         used = [prices.wires(comm) for comm in serial_gradients(prices, rank)]

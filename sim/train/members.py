@@ -17,7 +17,7 @@ import numpy.typing as npt
 from moesim.hwmodels.wires import WIRES
 from moesim.hwmodels.work import Comm, ExpertExchange
 from moesim.sim.clock.script import Script
-from moesim.sim.clock.values import Seconds
+from moesim.sim.clock.values import Moments, Seconds, gathered
 from moesim.sim.layers.graph import Op
 from moesim.sim.layout.layout import Chunk
 from moesim.sim.layout.pipeline import Slot
@@ -28,6 +28,7 @@ from moesim.sim.train.segments import SegmentFactory, Variant
 from moesim.traces.rng import stream
 
 Floats = npt.NDArray[np.float64]
+Shares = Sequence[tuple[int, float]]  # (wire, share of it that a transfer fills alone)
 
 # rows over their mean at which operations are priced; balanced rows lie on the grid, beyond its end lines go on
 _STEPS_PER_MEAN, _MOST_MEANS = 8, 5
@@ -135,15 +136,33 @@ class StageMembers:
                     draw = 1.0 + jitter * rng.standard_normal(self.shape)
                     found[number] = found[number] * np.maximum(_LEAST_FACTOR, draw)
             elif piece.kind == "transfer" and self._bad_links:
-                found[number] = self.stretched(found[number], rank, piece.loads, now_s)
+                found[number] = self._met(found[number], rank, piece.loads, piece.barrier, now_s)
 
-    def stretched(self, seconds: Seconds, rank: int, loads: Sequence[tuple[int, float]], now_s: float) -> Seconds:
+    def stretched(self, seconds: Seconds, rank: int, loads: Shares, now_s: float) -> Seconds:
         """Seconds of a transfer that fills these shares of its wires, over the wires that are left."""
         for left, wire, from_s in self._bad_links:
             share = dict(loads).get(WIRES.index(wire), 0.0)
             if rank in left and share > 0.0 and now_s >= from_s:
                 seconds = seconds * np.maximum(1.0, share / left[rank])
         return seconds
+
+    def _met(self, seconds: Seconds, rank: int, loads: Shares, barrier: int, now_s: float) -> Seconds:
+        """Seconds of a transfer that joins members: none has all of it before what the worst link carries is there."""
+        alone = self.stretched(seconds, rank, loads, now_s)
+        if alone is seconds:
+            return seconds
+        worst = gathered(Moments(np.where(alone > seconds, alone, 0.0)), barrier, self.shape[1])
+        if isinstance(worst, Moments):
+            return np.maximum(seconds, worst.array)
+        return np.maximum(seconds, worst) if isinstance(seconds, np.ndarray) else max(seconds, worst)
+
+    def joint_s(self, seconds: float, rank: int, loads: Shares, now_s: float) -> float:
+        """Seconds of a transfer that joins all GPUs of a stage, for which all wait: those over its worst link."""
+        return float(np.max(self.stretched(seconds, rank, loads, now_s)))
+
+    def slowest(self, rank: int) -> float:
+        """How many times as long the slowest GPU of a pipeline rank computes."""
+        return float(self.slow[rank].max()) if rank in self.slow else 1.0
 
     def _along(self, tables: Floats, place: int, micro_batch: int) -> Floats:
         """What rows change in the seconds of pieces, [pieces, groups, members], by their tables [pieces, grid]."""

@@ -79,7 +79,8 @@ class WireView:
         for item, send in enumerate(plan.items):
             if isinstance(send, Send):
                 start, end = timeline.start_s[item], timeline.end_s[item]
-                alone_s = end - start if callable(send.seconds) else float(np.mean(send.seconds))
+                seconds = send.seconds(start) if callable(send.seconds) else send.seconds
+                alone_s = float(np.mean(seconds))  # not until its end: those that share a wire take turns
                 for link, share in send.loads:
                     found.append((link // len(WIRES), WIRES[link % len(WIRES)], share * alone_s, start, end))
         return found

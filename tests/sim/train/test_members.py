@@ -115,6 +115,32 @@ def test_a_degraded_nic_slows_what_crosses_it() -> None:
     assert whole < failed <= times[1] * (1 + 1e-9)
 
 
+@pytest.mark.parametrize("stack", ["megatron-tuned", "megatron-2021"], ids=["beside compute", "after it"])
+@pytest.mark.parametrize("layout", [{"zero": 0}, {"zero": 1}, {"zero": 3}, {"pp": 2}], ids=str)
+def test_gradients_wait_for_the_worst_link(layout: dict[str, Any], stack: str) -> None:
+    """Over a NIC at a thousandth of its rate they take about a thousand times as long, wherever in the step they are.
+
+    One that fails when the step is over costs nothing; kept in host memory the optimizer waits for them as well.
+    """
+    base = {**DENSE, "cluster": {"node": "dgx-h100", "gpus": 32}, "layout": layout, "stack": stack}
+    whole = _step(base).step_time_s
+    bad = {"degraded": {"nic9": 1e-3}}
+    slow = _step(base, links=bad)
+    assert slow.step_time_s > 5.0 * whole
+    assert slow.breakdown_s["dp_comm"] > 0.4 * slow.step_time_s  # with two stages one of them waits for the other
+    assert "imbalance" not in slow.breakdown_s
+    assert sum(slow.breakdown_s.values()) == pytest.approx(slow.step_time_s, rel=1e-9)
+    late = _step(base, links={"failed": {"nic9": 2.0 * whole}}).step_time_s
+    assert late == pytest.approx(whole, rel=1e-9)
+    kept = {**base, "train": {**base["train"], "offload_optimizer": True}}
+    assert _step(kept, links=bad).step_time_s > _step(kept).step_time_s + 4.0 * whole
+
+
+def test_a_slow_gpu_also_updates_its_parameters_slowly() -> None:
+    update = [_step(DENSE, slow={"ids": [0], "factor": f}).breakdown_s["optimizer"] for f in (1.0, 0.5)]
+    assert update[1] == pytest.approx(2.0 * update[0], rel=1e-9)
+
+
 @pytest.mark.parametrize(
     ("words", "says"),
     [
