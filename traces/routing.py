@@ -161,6 +161,9 @@ def _from_counts(path: Path, layers: int, experts: int) -> Shares:
     return np.asarray(rows / totals, dtype=np.float64)
 
 
+_MOST_COUNT = 1e100  # of tokens: sums and ratios of counts stay numbers
+
+
 def load_counts(path: Path) -> npt.NDArray[np.float64]:
     """Tokens per layer and expert, shape [layers, experts], from .npz, .npy or .csv (one line a layer).
 
@@ -176,8 +179,10 @@ def load_counts(path: Path) -> npt.NDArray[np.float64]:
         raise BadTrace(f"{path} is not a table of counts: {_one_line(error)}") from error
     if data.ndim == 3:
         data = data.sum(axis=0)
-    if data.ndim != 2 or not data.size or not np.isfinite(data).all() or (data < 0).any():
-        raise BadTrace(f"{path}: counts must be finite, non-negative, of shape [layers, experts]")
+    if data.ndim != 2 or not data.size or not (data < _MOST_COUNT).all() or (data < 0).any():  # not a number: neither
+        raise BadTrace(
+            f"{path}: counts must be finite, non-negative, below {_MOST_COUNT:g}, of shape [layers, experts]"
+        )
     return data
 
 

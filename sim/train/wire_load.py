@@ -107,5 +107,6 @@ def _binned(spans: Floats, end_s: float) -> Floats:
     """Share of each of _BINS equal parts of [0, end_s] that spans [n, (seconds, from, to)] fill."""
     edges = np.linspace(0.0, end_s, _BINS + 1)
     busy, start, end = spans[:, :1], spans[:, 1:2], spans[:, 2:3]
-    done = np.clip((edges - start) / np.maximum(end - start, 1e-300), 0.0, 1.0)
+    with np.errstate(over="ignore"):  # what lies endlessly far behind is done
+        done = np.clip((edges - start) / np.maximum(end - start, 1e-300), 0.0, 1.0)
     return np.asarray(np.diff((busy * done).sum(axis=0)) / (end_s / _BINS if end_s > 0.0 else 1.0))

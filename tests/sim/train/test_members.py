@@ -152,7 +152,12 @@ def test_a_slow_gpu_also_updates_its_parameters_slowly() -> None:
         ({"links": {"degraded": {"cable": 0.5}}}, "'cable' is no link; write nic17 or link17"),
         ({"links": {"degraded": {"nic1": 0.0}}}, "name it in failed"),
         ({"links": {"failed": {"link3": 0.1}}}, "no path is left to GPU 3"),
+        ({"links": {"failed": {"nic3": 0.1, "nic2": 0.2}}}, "nic3 and nic2 each carry for the other"),
+        ({"links": {"degraded": {"nic" + "9" * 5000: 0.5}}}, "is no link; write nic17"),
+        ({"links": {"degraded": {"nic03": 0.5}}}, "'nic03' is no link"),  # nic3 by another name
+        ({"links": {"degraded": {"nic\u0663": 0.5}}}, "is no link"),
         ({"placement": {"slots": 8}}, "cannot hold the 64 experts"),
+        ({"placement": {"slots": 640_000}}, "640,000 slots of a layer's experts; use at most 16,384"),
     ],
 )
 def test_what_cannot_be_is_one_clear_error(words: dict[str, Any], says: str) -> None:
