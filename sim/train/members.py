@@ -44,14 +44,20 @@ def shape_of(prices: StepPrices) -> tuple[int, int]:
     return (stage // members, members) if stage % members == 0 else (1, stage)
 
 
+_Name = tuple[str, int]  # of an operation in its layer, and how many of that name come before it there
+Table = dict[_Name | None, Floats]
+
+
 @dataclass
 class RowTables:
     """How the seconds of operations of one expert layer follow its rows: by phase and kind of layer, as differences
-    from the balanced seconds at every point of the grid; operations that do not follow them are left out."""
+    from the balanced seconds at every point of the grid; operations that do not follow them are left out.
+
+    Operations go by name: a prediction module has those of a layer among others, so that places would not agree."""
 
     prices: StepPrices
     factories: list[SegmentFactory] = field(init=False)
-    _seen: dict[tuple[str, object], dict[int, Floats]] = field(default_factory=dict)
+    _seen: dict[tuple[str, object], Table] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         """One factory of segments per point of the grid."""
@@ -59,8 +65,8 @@ class RowTables:
         job, tuning = self.prices.job, self.prices.tuning
         self.factories = [SegmentFactory(job, tuning, [load_at(load, s) for load in loads]) for s in _GRID]
 
-    def of(self, phase: str, place: int) -> dict[int, Floats]:
-        """Seconds by operation (its number in its layer) over the grid, balanced seconds taken off."""
+    def of(self, phase: str, place: int) -> Table:
+        """Seconds by operation over the grid, balanced seconds taken off."""
         arch = self.prices.job.arch
         key = (phase, (arch.layers[place], self.prices.balanced[place]))
         found = self._seen.get(key)
@@ -68,16 +74,16 @@ class RowTables:
             found = self._seen[key] = self._priced(phase, place)
         return found
 
-    def _priced(self, phase: str, place: int) -> dict[int, Floats]:
+    def _priced(self, phase: str, place: int) -> Table:
         chunk, cost = Chunk(0, (place,), False, False), self.prices.model.cost
         segments = [factory.segment(phase, chunk) for factory in self.factories]
         middle = segments[_STEPS_PER_MEAN].ops
-        table = {}
-        for number, op in enumerate(middle):
+        table: Table = {}
+        for number, (op, name) in enumerate(zip(middle, _names_in_block(middle), strict=True)):
             works = [segment.ops[number].work for segment in segments]
-            if any(work != op.work for work in works):
+            if name is not None and any(work != op.work for work in works):
                 seconds = np.array([cost(work).time_s * op.scale for work in works])
-                table[number] = seconds - seconds[_STEPS_PER_MEAN]
+                table[name] = seconds - seconds[_STEPS_PER_MEAN]
         return table
 
 
@@ -188,7 +194,7 @@ class StageMembers:
     ) -> list[tuple[int, bool, int, Floats]]:
         """The tables of a script's pieces: those of their operations together."""
         parts = self._parts(slot)
-        numbers = _numbers_in_block(self.prices.segment(slot, variant).ops)
+        names = _names_in_block(self.prices.segment(slot, variant).ops)
         slowdown = self.prices.rules(slot.phase).slowdown
         summed = []
         for number, piece in enumerate(script.pieces):
@@ -196,7 +202,7 @@ class StageMembers:
                 continue
             phase, back, place = parts[piece.layer]
             table, factor = tables.of(phase, place), slowdown.get(piece.stream, 1.0)
-            own = [table[numbers[op]] * factor for op in piece.ops if numbers[op] in table]
+            own = [table[name] * factor for name in (names[op] for op in piece.ops) if name in table]
             if own:
                 summed.append((number, back, place, np.sum(own, axis=0)))
         return summed
@@ -232,17 +238,18 @@ def _together(pieces: list[tuple[int, bool, int, Floats]]) -> list[tuple[bool, i
     return [(*key, numbers, np.array(tables)) for key, (numbers, tables) in found.items()]
 
 
-def _numbers_in_block(ops: Sequence[Op]) -> list[int]:
-    """The number of every operation among those of its block; parameters and gradients are not counted."""
-    counts: dict[int, int] = {}
-    numbers = []
+def _names_in_block(ops: Sequence[Op]) -> list[_Name | None]:
+    """Every operation by its name in its block (one that runs again comes twice); None: parameters and gradients."""
+    counts: dict[tuple[int, str], int] = {}
+    names: list[_Name | None] = []
     for op in ops:
         if op.stream in ("dp", "gather"):
-            numbers.append(-1)
+            names.append(None)
             continue
-        numbers.append(counts.get(op.block, 0))
-        counts[op.block] = numbers[-1] + 1
-    return numbers
+        count = counts.get((op.block, op.name), 0)
+        counts[op.block, op.name] = count + 1
+        names.append((op.name, count))
+    return names
 
 
 def stage_members(prices: StepPrices, step: int = 0) -> StageMembers | None:

@@ -79,6 +79,27 @@ def test_more_skew_takes_longer_and_is_booked_as_imbalance() -> None:
         assert sum(step.breakdown_s.values()) == pytest.approx(step.step_time_s, rel=1e-9)
 
 
+@pytest.mark.parametrize(
+    "layout", [{"ep": 16}, {"ep": 8, "pp": 2}, {"ep": 8, "pp": 2, "schedule": "dualpipe"}], ids=str
+)
+@pytest.mark.parametrize("recompute", ["none", "full"])
+def test_rows_move_exchanges_and_experts_of_prediction_modules_and_nothing_else(
+    layout: dict[str, Any], recompute: str
+) -> None:
+    """A module has operations of its own before and after those of its layer: what follows rows is not among them."""
+    base = {
+        **MIXTURE,
+        "model": {"base": "deepseek-v3", "layers": 4},
+        "cluster": {"node": "dgx-h100", "gpus": 16, "gpus_per_node": 4, "nic_bytes_per_s": 1e8},
+        "layout": layout,
+        "train": {"global_batch": 64, "seq_len": 2048, "recompute": recompute},
+    }
+    even, drawn = (_step(base, routing=routing).breakdown_s for routing in ("balanced", {"lognormal": 1.0}))
+    for name in ("head", "gemm", "attention", "router", "embedding"):
+        assert drawn[name] == pytest.approx(even[name], rel=1e-9), name
+    assert drawn["grouped_gemm"] < 1.5 * even["grouped_gemm"]
+
+
 def test_a_plan_of_slots_takes_the_skew_away_and_an_old_one_less_of_it() -> None:
     skew = {"lognormal": 0.6, "drift": 0.999, "seed": 1}
     bare = _step(MIXTURE, routing=skew).step_time_s
