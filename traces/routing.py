@@ -174,6 +174,9 @@ def _shares(counts: Floats, path: str, layers: int, experts: int) -> Shares:
     return np.asarray(rows / totals, dtype=np.float64)
 
 
+_MOST_COUNT = 1e100  # of tokens: sums and ratios of counts stay numbers
+
+
 def load_counts(path: Path) -> npt.NDArray[np.float64]:
     """Tokens per layer and expert from .npz, .npy or .csv (one line a layer): [layers, experts], or of several steps
     [steps, layers, experts]. BadTrace when the file is missing or is none of these.
@@ -186,9 +189,11 @@ def load_counts(path: Path) -> npt.NDArray[np.float64]:
         raise
     except (ValueError, OSError, EOFError, MemoryError, BadZipFile, zlib.error) as error:
         raise BadTrace(f"{path} is not a table of counts: {_one_line(error)}") from error
-    if data.ndim not in (2, 3) or not data.size or not np.isfinite(data).all() or (data < 0).any():
+    bad = not (data < _MOST_COUNT).all() or (data < 0).any()  # what is no number is not below it
+    if data.ndim not in (2, 3) or not data.size or bad:
         raise BadTrace(
-            f"{path}: counts must be finite, non-negative, of shape [layers, experts] or [steps, layers, experts]"
+            f"{path}: counts must be finite, non-negative, below {_MOST_COUNT:g}, of shape [layers, experts] or "
+            "[steps, layers, experts]"
         )
     return data
 

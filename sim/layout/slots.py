@@ -16,6 +16,7 @@ from moesim.sim.model.arch import ModelArch
 from moesim.sim.model.params import experts_in
 from moesim.sim.question.scenario import Scenario
 
+MOST_SLOTS = 16_384  # of a layer: plans are made slot by slot, for every layer
 Floats = npt.NDArray[np.float64]
 Ints = npt.NDArray[np.int64]
 
@@ -58,14 +59,18 @@ def placement_of(scenario: Scenario, arch: ModelArch) -> Placement:
         return BLOCKS
     if arch.moe is None:
         raise BadLayout(f"{named} places experts, and {arch.name} has none; leave it out")
-    if ask is None:
-        return Placement(planned=True, spare_slots=spare)
-    if spare:
+    if ask is not None and spare:
         raise BadLayout("serve.expert_slots is another name of placement.spare_slots; give one of them")
-    slots = arch.moe.experts * (ask.replicas or 1) + (ask.spare_slots or 0) if ask.slots is None else ask.slots
+    if ask is None:
+        slots = arch.moe.experts + spare
+    else:
+        slots = arch.moe.experts * (ask.replicas or 1) + (ask.spare_slots or 0) if ask.slots is None else ask.slots
+    if slots > MOST_SLOTS:
+        raise BadLayout(f"{named} asks for {slots:,} slots of a layer's experts; use at most {MOST_SLOTS:,}")
     if slots < arch.moe.experts:
         raise BadLayout(f"placement.slots={slots} cannot hold the {arch.moe.experts} experts of {arch.name}; use more")
-    return Placement(planned=True, spare_slots=slots - arch.moe.experts, plan_age_steps=ask.plan_age_steps)
+    age = 0 if ask is None else ask.plan_age_steps
+    return Placement(planned=True, spare_slots=slots - arch.moe.experts, plan_age_steps=age)
 
 
 def slots_of(placement: Placement, experts: int, ranks: int) -> int:

@@ -14,7 +14,7 @@ from moesim.sim.layout.uplinks import SPREADS, Seat, Spread, fullest, seats, upl
 from moesim.sim.question.lookup import training_of
 from moesim.sim.question.scenario import Asked, ScenarioError, scenario_of
 from moesim.sim.train.job import Resolved, resolve
-from moesim.sim.train.members import stage_members
+from moesim.sim.train.members import StageMembers, stage_members
 from moesim.sim.train.memory import require_memory, step_memory
 from moesim.sim.train.prices import StepPrices
 from moesim.sim.train.program import step_program
@@ -29,6 +29,7 @@ from moesim.sim.train.step import (
 from moesim.sim.train.updates import serial_gradients
 
 _ROUNDS = 3  # steps of every job at least, so that they meet in several phases of theirs
+_MOST_STEPS = 200  # of the shortest job during one of the longest: all of them are run, three times over
 _ROUNDING = 1e-9
 
 
@@ -60,6 +61,7 @@ def train_beside(
         for number, price in enumerate(prices, 1):
             _check_memory(number, price)
     alone = [simulate_step(price, events=False).step_time_s for price in prices]
+    _check_lengths(prices, alone)
     rounds = _rounds(prices)
     use = _uplink_use(prices, rounds)
     jobs = []
@@ -114,6 +116,20 @@ def _check_alike(clusters: Sequence[Cluster]) -> None:
                 f"jobs 1 and {number} cannot share a fabric: {'; '.join(said)}; write the same cluster.node, "
                 "cluster.fabric, cluster.nic_bytes_per_s and cluster.oversubscription in all of them"
             )
+
+
+def _check_lengths(prices: Sequence[StepPrices], alone_s: Sequence[float]) -> None:
+    """ScenarioError for jobs that may meet and whose steps are too unlike to run them all."""
+    numbers = [number for number, price in enumerate(prices) if price.job.beside is not None]
+    if not numbers:
+        return
+    short, long = (pick(numbers, key=lambda number: alone_s[number]) for pick in (min, max))
+    if alone_s[long] > _MOST_STEPS * alone_s[short]:
+        raise ScenarioError(
+            f"a step of job {long + 1} takes {alone_s[long]:.3g} s and one of job {short + 1} {alone_s[short]:.3g} s: "
+            f"more than {_MOST_STEPS} steps would have to run beside one; leave one of the two out, or bring them "
+            "closer (train.global_batch, cluster.nic_bytes_per_s)"
+        )
 
 
 def _traits(cluster: Cluster) -> dict[str, str]:
@@ -183,15 +199,17 @@ def _rounds(prices: Sequence[StepPrices]) -> dict[int, list[Round]]:
     for number in numbers:
         each = prices[number]
         program = step_program(each, members=stage_members(each))
-        parties.append(Party(partial(step_walker, each, program), partial(_tail, each), common_links(each), first))
+        parties.append(
+            Party(partial(step_walker, each, program), partial(_tail, each, program.members), common_links(each), first)
+        )
         first += each.job.layout.pp * len(WIRES)
     with no_collection():
         return dict(zip(numbers, run_together(parties, _ROUNDS), strict=True))
 
 
-def _tail(prices: StepPrices, body_s: float) -> Tail:
+def _tail(prices: StepPrices, members: StageMembers | None, body_s: float) -> Tail:
     """What follows the pipeline; gradients that nothing overlapped go over uplinks, of all pipeline ranks at once."""
-    tail = end_of_step_s(prices, body_s)
+    tail = end_of_step_s(prices, body_s, members)
     flying_s, loads = tail["dp_comm"], []
     for rank in range(prices.job.layout.pp if flying_s > 0.0 else 0):
         used = [prices.wires(comm) for comm in serial_gradients(prices, rank)]

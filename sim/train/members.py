@@ -17,7 +17,7 @@ import numpy.typing as npt
 from moesim.hwmodels.wires import WIRES
 from moesim.hwmodels.work import Comm, ExpertExchange
 from moesim.sim.clock.script import Script
-from moesim.sim.clock.values import Seconds
+from moesim.sim.clock.values import Moments, Seconds, gathered
 from moesim.sim.layers.graph import Op
 from moesim.sim.layout.layout import Chunk
 from moesim.sim.layout.pipeline import Slot
@@ -28,6 +28,7 @@ from moesim.sim.train.segments import SegmentFactory, Variant
 from moesim.traces.rng import stream
 
 Floats = npt.NDArray[np.float64]
+Shares = Sequence[tuple[int, float]]  # (wire, share of it that a transfer fills alone)
 
 # rows over their mean at which operations are priced; balanced rows lie on the grid, beyond its end lines go on
 _STEPS_PER_MEAN, _MOST_MEANS = 8, 5
@@ -43,14 +44,20 @@ def shape_of(prices: StepPrices) -> tuple[int, int]:
     return (stage // members, members) if stage % members == 0 else (1, stage)
 
 
+_Name = tuple[str, int]  # of an operation in its layer, and how many of that name come before it there
+Table = dict[_Name | None, Floats]
+
+
 @dataclass
 class RowTables:
     """How the seconds of operations of one expert layer follow its rows: by phase and kind of layer, as differences
-    from the balanced seconds at every point of the grid; operations that do not follow them are left out."""
+    from the balanced seconds at every point of the grid; operations that do not follow them are left out.
+
+    Operations go by name: a prediction module has those of a layer among others, so that places would not agree."""
 
     prices: StepPrices
     factories: list[SegmentFactory] = field(init=False)
-    _seen: dict[tuple[str, object], dict[int, Floats]] = field(default_factory=dict)
+    _seen: dict[tuple[str, object], Table] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         """One factory of segments per point of the grid."""
@@ -58,8 +65,8 @@ class RowTables:
         job, tuning = self.prices.job, self.prices.tuning
         self.factories = [SegmentFactory(job, tuning, [load_at(load, s) for load in loads]) for s in _GRID]
 
-    def of(self, phase: str, place: int) -> dict[int, Floats]:
-        """Seconds by operation (its number in its layer) over the grid, balanced seconds taken off."""
+    def of(self, phase: str, place: int) -> Table:
+        """Seconds by operation over the grid, balanced seconds taken off."""
         arch = self.prices.job.arch
         key = (phase, (arch.layers[place], self.prices.balanced[place]))
         found = self._seen.get(key)
@@ -67,16 +74,16 @@ class RowTables:
             found = self._seen[key] = self._priced(phase, place)
         return found
 
-    def _priced(self, phase: str, place: int) -> dict[int, Floats]:
+    def _priced(self, phase: str, place: int) -> Table:
         chunk, cost = Chunk(0, (place,), False, False), self.prices.model.cost
         segments = [factory.segment(phase, chunk) for factory in self.factories]
         middle = segments[_STEPS_PER_MEAN].ops
-        table = {}
-        for number, op in enumerate(middle):
+        table: Table = {}
+        for number, (op, name) in enumerate(zip(middle, _names_in_block(middle), strict=True)):
             works = [segment.ops[number].work for segment in segments]
-            if any(work != op.work for work in works):
+            if name is not None and any(work != op.work for work in works):
                 seconds = np.array([cost(work).time_s * op.scale for work in works])
-                table[number] = seconds - seconds[_STEPS_PER_MEAN]
+                table[name] = seconds - seconds[_STEPS_PER_MEAN]
         return table
 
 
@@ -135,15 +142,33 @@ class StageMembers:
                     draw = 1.0 + jitter * rng.standard_normal(self.shape)
                     found[number] = found[number] * np.maximum(_LEAST_FACTOR, draw)
             elif piece.kind == "transfer" and self._bad_links:
-                found[number] = self.stretched(found[number], rank, piece.loads, now_s)
+                found[number] = self._met(found[number], rank, piece.loads, piece.barrier, now_s)
 
-    def stretched(self, seconds: Seconds, rank: int, loads: Sequence[tuple[int, float]], now_s: float) -> Seconds:
+    def stretched(self, seconds: Seconds, rank: int, loads: Shares, now_s: float) -> Seconds:
         """Seconds of a transfer that fills these shares of its wires, over the wires that are left."""
         for left, wire, from_s in self._bad_links:
             share = dict(loads).get(WIRES.index(wire), 0.0)
             if rank in left and share > 0.0 and now_s >= from_s:
                 seconds = seconds * np.maximum(1.0, share / left[rank])
         return seconds
+
+    def _met(self, seconds: Seconds, rank: int, loads: Shares, barrier: int, now_s: float) -> Seconds:
+        """Seconds of a transfer that joins members: none has all of it before what the worst link carries is there."""
+        alone = self.stretched(seconds, rank, loads, now_s)
+        if alone is seconds:
+            return seconds
+        worst = gathered(Moments(np.where(alone > seconds, alone, 0.0)), barrier, self.shape[1])
+        if isinstance(worst, Moments):
+            return np.maximum(seconds, worst.array)
+        return np.maximum(seconds, worst) if isinstance(seconds, np.ndarray) else max(seconds, worst)
+
+    def joint_s(self, seconds: float, rank: int, loads: Shares, now_s: float) -> float:
+        """Seconds of a transfer that joins all GPUs of a stage, for which all wait: those over its worst link."""
+        return float(np.max(self.stretched(seconds, rank, loads, now_s)))
+
+    def slowest(self, rank: int) -> float:
+        """How many times as long the slowest GPU of a pipeline rank computes."""
+        return float(self.slow[rank].max()) if rank in self.slow else 1.0
 
     def _along(self, tables: Floats, place: int, micro_batch: int) -> Floats:
         """What rows change in the seconds of pieces, [pieces, groups, members], by their tables [pieces, grid]."""
@@ -169,7 +194,7 @@ class StageMembers:
     ) -> list[tuple[int, bool, int, Floats]]:
         """The tables of a script's pieces: those of their operations together."""
         parts = self._parts(slot)
-        numbers = _numbers_in_block(self.prices.segment(slot, variant).ops)
+        names = _names_in_block(self.prices.segment(slot, variant).ops)
         slowdown = self.prices.rules(slot.phase).slowdown
         summed = []
         for number, piece in enumerate(script.pieces):
@@ -177,7 +202,7 @@ class StageMembers:
                 continue
             phase, back, place = parts[piece.layer]
             table, factor = tables.of(phase, place), slowdown.get(piece.stream, 1.0)
-            own = [table[numbers[op]] * factor for op in piece.ops if numbers[op] in table]
+            own = [table[name] * factor for name in (names[op] for op in piece.ops) if name in table]
             if own:
                 summed.append((number, back, place, np.sum(own, axis=0)))
         return summed
@@ -213,17 +238,18 @@ def _together(pieces: list[tuple[int, bool, int, Floats]]) -> list[tuple[bool, i
     return [(*key, numbers, np.array(tables)) for key, (numbers, tables) in found.items()]
 
 
-def _numbers_in_block(ops: Sequence[Op]) -> list[int]:
-    """The number of every operation among those of its block; parameters and gradients are not counted."""
-    counts: dict[int, int] = {}
-    numbers = []
+def _names_in_block(ops: Sequence[Op]) -> list[_Name | None]:
+    """Every operation by its name in its block (one that runs again comes twice); None: parameters and gradients."""
+    counts: dict[tuple[int, str], int] = {}
+    names: list[_Name | None] = []
     for op in ops:
         if op.stream in ("dp", "gather"):
-            numbers.append(-1)
+            names.append(None)
             continue
-        numbers.append(counts.get(op.block, 0))
-        counts[op.block] = numbers[-1] + 1
-    return numbers
+        count = counts.get((op.block, op.name), 0)
+        counts[op.block, op.name] = count + 1
+        names.append((op.name, count))
+    return names
 
 
 def stage_members(prices: StepPrices, step: int = 0) -> StageMembers | None:

@@ -39,7 +39,8 @@ def predict_train(
 
     scenario: a file's path, a mapping or a Scenario, with a train section.
     check_memory: refuse what does not fit; if off, the answer says `memory_fits`.
-    exact: every operation is an event of its own, instead of replaying each distinct segment; slower, same answer.
+    exact: every operation is an event of its own, instead of replaying each distinct segment; slower, same answer, but
+        for jitter, which has a draw for every piece.
     events: the event engine runs the step; if off, a bare heap that gives the same bits.
     record: keep when every piece inside the slots began and ended, for traces.
     lost: also run the step without each thing that sets its ranks apart, for `lost_s`: "all", or only what is "cheap".

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
+from typing import cast
 
 from moesim.hwmodels.wires import HOST_WIRES, LEAF_WIRES, WIRES, Wire
 from moesim.hwmodels.work import Comm
@@ -106,7 +107,23 @@ class _Builder:
         seconds = self.prices.model.cost(comm).time_s
         wires = self.prices.wires(comm)
         loads = tuple((_link(rank, w), min(1.0, s / seconds)) for w, s in wires.items()) if seconds > 0.0 else ()
-        return Send(seconds, loads, sms_share=sms)
+        return self._joint(Send(seconds, loads, sms_share=sms), rank)
+
+    def _joint(self, send: Send, rank: int) -> Send:
+        """A collective of all GPUs of a stage: where links are bad it takes as long as over the worst of them."""
+        if self.members is None or not self.members.unlike.links:
+            return send
+        assert not callable(send.seconds)
+        members, own = self.members, [(link % len(WIRES), share) for link, share in send.loads]
+        alone_s = float(send.seconds)
+        return replace(send, seconds=lambda now_s: members.joint_s(alone_s, rank, own, now_s))
+
+    def _tail(self, slot: int, script: Script, rank: int, links: tuple[int, ...]) -> list[int]:
+        """What may outlast a slot, as items."""
+        items = add_tail(self.plan, slot, script, rank, links)
+        for item in items:
+            self.plan.items[item] = self._joint(cast(Send, self.plan.items[item]), rank)
+        return items
 
     def build(self) -> StepProgram:
         """The finished program."""
@@ -139,7 +156,7 @@ class _Builder:
             for what in _made(slot):
                 self.done[what] = (rank, ends)
                 made.append(what)
-            tail = add_tail(self.plan, item, script, rank, wires[rank]) if script.tail else []
+            tail = self._tail(item, script, rank, wires[rank]) if script.tail else []
             if self.copies is not None:
                 self._copy(self.copies, rank, slot, script, [item, *tail])
         if self.copies is not None and self.job.offload_optimizer:

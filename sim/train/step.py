@@ -20,7 +20,7 @@ from moesim.sim.clock.walker import Walker
 from moesim.sim.layers.graph import Segment
 from moesim.sim.layout.pipeline import Slot
 from moesim.sim.train.job import Correction
-from moesim.sim.train.members import stage_members
+from moesim.sim.train.members import StageMembers, stage_members
 from moesim.sim.train.offload import host_seconds_floor
 from moesim.sim.train.prices import StepPrices
 from moesim.sim.train.program import StepProgram, step_program
@@ -113,7 +113,7 @@ def booked(prices: StepPrices, step: StepProgram, ran: Walked) -> StepResult:
         for of_rank in books:
             for key, seconds in of_rank.items():
                 total[key] = total.get(key, 0.0) + seconds * share
-    tail = end_of_step_s(prices, ran.makespan_s)
+    tail = end_of_step_s(prices, ran.makespan_s, step.members)
     for key, seconds in tail.items():
         spent[key] = spent.get(key, 0.0) + seconds
         sources["assumed: step overheads"] = sources.get("assumed: step overheads", 0.0) + seconds
@@ -122,15 +122,17 @@ def booked(prices: StepPrices, step: StepProgram, ran: Walked) -> StepResult:
     return StepResult(seconds, spent, sources, timeline, step.slots, step.variants, ran.pieces, common)
 
 
-def end_of_step_s(prices: StepPrices, body_s: float) -> dict[str, float]:
+def end_of_step_s(prices: StepPrices, body_s: float, members: StageMembers | None) -> dict[str, float]:
     """Seconds by category that follow the pipeline, on the slowest rank each; `body_s` is the pipeline's own time.
+
+    `members`: what sets the GPUs of a stage apart; sums wait for the worst link, and the update for the slowest GPU.
 
     Where the CPU updates parameters, that and sums before it are the program's (sim/train/offload.py).
     """
     job, ranks = prices.job, range(prices.job.layout.pp)
     tail = {
-        "dp_comm": 0.0 if job.offload_optimizer else max(_serial_s(prices, r) for r in ranks),
-        "optimizer": max(optimizer_s(prices, r) for r in ranks),
+        "dp_comm": 0.0 if job.offload_optimizer else max(_serial_s(prices, r, body_s, members) for r in ranks),
+        "optimizer": max(optimizer_s(prices, r) * (members.slowest(r) if members is not None else 1.0) for r in ranks),
         "step_constant": prices.tuning.get("step_constant_s", job.stack.constants_of),
     }
     doublings = max(0.0, log2(job.cluster.gpus / 8.0))
@@ -139,9 +141,16 @@ def end_of_step_s(prices: StepPrices, body_s: float) -> dict[str, float]:
     return tail
 
 
-def _serial_s(prices: StepPrices, rank: int) -> float:
-    """Seconds of gradient reduction and parameter gather when nothing overlaps them."""
-    return sum((prices.model.cost(comm).time_s for comm in serial_gradients(prices, rank)), start=0.0)
+def _serial_s(prices: StepPrices, rank: int, begin_s: float, members: StageMembers | None) -> float:
+    """Seconds of gradient reduction and parameter gather when nothing overlaps them, from `begin_s` of the step on."""
+    total = 0.0
+    for comm in serial_gradients(prices, rank):
+        seconds = prices.model.cost(comm).time_s
+        if members is not None and seconds > 0.0:
+            used = [(WIRES.index(wire), min(1.0, s / seconds)) for wire, s in prices.wires(comm).items()]
+            seconds = members.joint_s(seconds, rank, used, begin_s + total)
+        total += seconds
+    return total
 
 
 KINDS = ("flops", "hbm", "nic")

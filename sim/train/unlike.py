@@ -11,7 +11,7 @@ from moesim.sim.question.scenario import Scenario, ScenarioError
 from moesim.sim.question.sections import LinksAsk, SlowAsk
 from moesim.traces.rng import stream
 
-_LINK = re.compile(rf"({'|'.join(OWN_WIRES)})(\d+)")
+_LINK = re.compile(rf"({'|'.join(OWN_WIRES)})(0|[1-9][0-9]{{0,8}})")
 SHARED_SHARE = 0.5  # of its rate, that a link has left when it carries a dead neighbour's traffic as well as its own
 
 
@@ -71,9 +71,15 @@ def _slow_gpus(ask: SlowAsk, cluster: Cluster) -> tuple[int, ...]:
 def _bad_links(ask: LinksAsk, cluster: Cluster) -> tuple[BadLink, ...]:
     degraded = {_link(name, "degraded", cluster): share for name, share in ask.degraded.items()}
     found = [BadLink(*link, share) for link, share in degraded.items() if share < 1.0]
-    for name, second in ask.failed.items():
-        wire, gpu = _link(name, "failed", cluster)
-        found += [BadLink(wire, each, SHARED_SHARE, second) for each in (gpu, _neighbour(name, wire, gpu, cluster))]
+    failed = {_link(name, "failed", cluster): second for name, second in ask.failed.items()}
+    for (wire, gpu), second in failed.items():
+        beside = _neighbour(f"{wire}{gpu}", wire, gpu, cluster)
+        if (wire, beside) in failed:
+            raise ScenarioError(
+                f"links.failed: {wire}{gpu} and {wire}{beside} each carry for the other: without both no path is left "
+                f"to GPU {gpu}; name one of them in links.degraded with the share of its rate that is left"
+            )
+        found += [BadLink(wire, each, SHARED_SHARE, second) for each in (gpu, beside)]
     return tuple(found)
 
 
@@ -81,7 +87,9 @@ def _link(name: str, key: str, cluster: Cluster) -> tuple[Wire, int]:
     """The wire and the GPU that a link's name means."""
     match = _LINK.fullmatch(name)
     if match is None:
-        raise ScenarioError(f"links.{key}: {name!r} is no link; write nic17 or link17 for the NIC or NVLink of GPU 17")
+        raise ScenarioError(
+            f"links.{key}: {name[:40]!r} is no link; write nic17 or link17 for the NIC or NVLink of GPU 17"
+        )
     gpu = int(match.group(2))
     if gpu >= cluster.gpus:
         raise ScenarioError(f"links.{key}: {name} does not exist; GPUs are numbered 0 to {cluster.gpus - 1}")

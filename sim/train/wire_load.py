@@ -79,7 +79,8 @@ class WireView:
         for item, send in enumerate(plan.items):
             if isinstance(send, Send):
                 start, end = timeline.start_s[item], timeline.end_s[item]
-                alone_s = end - start if callable(send.seconds) else float(np.mean(send.seconds))
+                seconds = send.seconds(start) if callable(send.seconds) else send.seconds
+                alone_s = float(np.mean(seconds))  # not until its end: those that share a wire take turns
                 for link, share in send.loads:
                     found.append((link // len(WIRES), WIRES[link % len(WIRES)], share * alone_s, start, end))
         return found
@@ -106,5 +107,6 @@ def _binned(spans: Floats, end_s: float) -> Floats:
     """Share of each of _BINS equal parts of [0, end_s] that spans [n, (seconds, from, to)] fill."""
     edges = np.linspace(0.0, end_s, _BINS + 1)
     busy, start, end = spans[:, :1], spans[:, 1:2], spans[:, 2:3]
-    done = np.clip((edges - start) / np.maximum(end - start, 1e-300), 0.0, 1.0)
+    with np.errstate(over="ignore"):  # what lies endlessly far behind is done
+        done = np.clip((edges - start) / np.maximum(end - start, 1e-300), 0.0, 1.0)
     return np.asarray(np.diff((busy * done).sum(axis=0)) / (end_s / _BINS if end_s > 0.0 else 1.0))

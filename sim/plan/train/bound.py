@@ -207,7 +207,7 @@ class Bounds:
         self, layout: Layout, hides: bool, micro_batches: int, sizes: Sizes, prices: Prices, pipe: Pipe
     ) -> float:
         """Pipeline, optimizer, constant part, and the stragglers that stretch all of them."""
-        if hides:
+        if hides or layout.schedule == "dualpipe":  # which feeds both ends also where there is nothing to hide
             seconds = _paired_s(layout, micro_batches, prices, pipe, self.beside_factor, self.held_share)
             if layout.schedule != "dualpipe":  # the compute of the fill is still to be waited for
                 seconds = max(seconds, _body_s(layout, micro_batches, prices, pipe))

@@ -84,6 +84,12 @@ def test_train_writes_timeline_and_figure_and_compares_with_the_exact_run(
     assert "agrees with the replay" in said.err
 
 
+def test_an_exact_run_has_no_jitter_to_compare(scenario_file: Path, capsys: Capture) -> None:
+    scenario_file.write_text(scenario_file.read_text() + "\njitter: 0.02\n")
+    assert run(["train", str(scenario_file), "--exact"]) == 2
+    assert "jitter draws for every stretch of compute" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize(
     ("text", "part"),
     [

@@ -79,6 +79,27 @@ def test_more_skew_takes_longer_and_is_booked_as_imbalance() -> None:
         assert sum(step.breakdown_s.values()) == pytest.approx(step.step_time_s, rel=1e-9)
 
 
+@pytest.mark.parametrize(
+    "layout", [{"ep": 16}, {"ep": 8, "pp": 2}, {"ep": 8, "pp": 2, "schedule": "dualpipe"}], ids=str
+)
+@pytest.mark.parametrize("recompute", ["none", "full"])
+def test_rows_move_exchanges_and_experts_of_prediction_modules_and_nothing_else(
+    layout: dict[str, Any], recompute: str
+) -> None:
+    """A module has operations of its own before and after those of its layer: what follows rows is not among them."""
+    base = {
+        **MIXTURE,
+        "model": {"base": "deepseek-v3", "layers": 4},
+        "cluster": {"node": "dgx-h100", "gpus": 16, "gpus_per_node": 4, "nic_bytes_per_s": 1e8},
+        "layout": layout,
+        "train": {"global_batch": 64, "seq_len": 2048, "recompute": recompute},
+    }
+    even, drawn = (_step(base, routing=routing).breakdown_s for routing in ("balanced", {"lognormal": 1.0}))
+    for name in ("head", "gemm", "attention", "router", "embedding"):
+        assert drawn[name] == pytest.approx(even[name], rel=1e-9), name
+    assert drawn["grouped_gemm"] < 1.5 * even["grouped_gemm"]
+
+
 def test_a_plan_of_slots_takes_the_skew_away_and_an_old_one_less_of_it() -> None:
     skew = {"lognormal": 0.6, "drift": 0.999, "seed": 1}
     bare = _step(MIXTURE, routing=skew).step_time_s
@@ -115,6 +136,32 @@ def test_a_degraded_nic_slows_what_crosses_it() -> None:
     assert whole < failed <= times[1] * (1 + 1e-9)
 
 
+@pytest.mark.parametrize("stack", ["megatron-tuned", "megatron-2021"], ids=["beside compute", "after it"])
+@pytest.mark.parametrize("layout", [{"zero": 0}, {"zero": 1}, {"zero": 3}, {"pp": 2}], ids=str)
+def test_gradients_wait_for_the_worst_link(layout: dict[str, Any], stack: str) -> None:
+    """Over a NIC at a thousandth of its rate they take about a thousand times as long, wherever in the step they are.
+
+    One that fails when the step is over costs nothing; kept in host memory the optimizer waits for them as well.
+    """
+    base = {**DENSE, "cluster": {"node": "dgx-h100", "gpus": 32}, "layout": layout, "stack": stack}
+    whole = _step(base).step_time_s
+    bad = {"degraded": {"nic9": 1e-3}}
+    slow = _step(base, links=bad)
+    assert slow.step_time_s > 5.0 * whole
+    assert slow.breakdown_s["dp_comm"] > 0.4 * slow.step_time_s  # with two stages one of them waits for the other
+    assert "imbalance" not in slow.breakdown_s
+    assert sum(slow.breakdown_s.values()) == pytest.approx(slow.step_time_s, rel=1e-9)
+    late = _step(base, links={"failed": {"nic9": 2.0 * whole}}).step_time_s
+    assert late == pytest.approx(whole, rel=1e-9)
+    kept = {**base, "train": {**base["train"], "offload_optimizer": True}}
+    assert _step(kept, links=bad).step_time_s > _step(kept).step_time_s + 4.0 * whole
+
+
+def test_a_slow_gpu_also_updates_its_parameters_slowly() -> None:
+    update = [_step(DENSE, slow={"ids": [0], "factor": f}).breakdown_s["optimizer"] for f in (1.0, 0.5)]
+    assert update[1] == pytest.approx(2.0 * update[0], rel=1e-9)
+
+
 @pytest.mark.parametrize(
     ("words", "says"),
     [
@@ -126,7 +173,12 @@ def test_a_degraded_nic_slows_what_crosses_it() -> None:
         ({"links": {"degraded": {"cable": 0.5}}}, "'cable' is no link; write nic17 or link17"),
         ({"links": {"degraded": {"nic1": 0.0}}}, "name it in failed"),
         ({"links": {"failed": {"link3": 0.1}}}, "no path is left to GPU 3"),
+        ({"links": {"failed": {"nic3": 0.1, "nic2": 0.2}}}, "nic3 and nic2 each carry for the other"),
+        ({"links": {"degraded": {"nic" + "9" * 5000: 0.5}}}, "is no link; write nic17"),
+        ({"links": {"degraded": {"nic03": 0.5}}}, "'nic03' is no link"),  # nic3 by another name
+        ({"links": {"degraded": {"nic\u0663": 0.5}}}, "is no link"),
         ({"placement": {"slots": 8}}, "cannot hold the 64 experts"),
+        ({"placement": {"slots": 640_000}}, "640,000 slots of a layer's experts; use at most 16,384"),
     ],
 )
 def test_what_cannot_be_is_one_clear_error(words: dict[str, Any], says: str) -> None:

@@ -47,6 +47,16 @@ def test_no_wire_is_fuller_than_full_and_parts_sum_to_the_whole(layout: dict[str
         assert load.share[load.busiest_rank] == load.share.max()
 
 
+@pytest.mark.parametrize("layout", [{"pp": 4, "schedule": "dualpipe"}, {"pp": 4, "vpp": 2}], ids=str)
+def test_sends_over_a_bad_link_that_take_turns_are_counted_once(layout: dict[str, Any]) -> None:
+    """All four directions of a NIC that is nearly nothing wait for each other: it is full, and no fuller."""
+    slow = {**TRAIN["cluster"], "nic_bytes_per_s": 1e6}
+    question = {**TRAIN, "cluster": slow, "layout": layout, "links": {"degraded": {"link0": 0.5}}}
+    p = predict_train(question, check_memory=False)
+    nic = next(load for load in p.wires.loads if load.wire == "nic")
+    assert 0.5 < nic.share.max() <= 1.0 + 1e-9
+
+
 def test_a_faster_nic_is_used_for_less_of_the_step() -> None:
     def nic(rate: float) -> float:
         question = {**TRAIN, "layout": {"pp": 4, "ep": 8, "tp": 2}}
