@@ -47,8 +47,8 @@ class ClusterAsk(Strict):
     gpus: int = Field(ge=1, le=10_000_000)
     gpus_per_node: int | None = Field(default=None, ge=1)
     fabric: str | None = None
-    nic_bytes_per_s: float | None = Field(default=None, gt=0)
-    oversubscription: float | None = Field(default=None, ge=1)
+    nic_bytes_per_s: float | None = Field(default=None, ge=1)
+    oversubscription: float | None = Field(default=None, ge=1, le=1_000_000)
 
     @field_validator("nic_bytes_per_s", mode="before")
     @classmethod

@@ -169,6 +169,11 @@ def test_a_slow_gpu_also_updates_its_parameters_slowly() -> None:
         ({"slow": {"factor": 0.8}}, "give either ids"),
         ({"slow": {"ids": [1], "factor": 1.8}}, "less than or equal to 1"),
         ({"jitter": 0.9}, "jitter"),
+        (
+            {"cluster": {**MIXTURE["cluster"], "nic_bytes_per_s": 1e-300}},
+            "nic_bytes_per_s: .* greater than or equal to 1",
+        ),
+        ({"cluster": {**MIXTURE["cluster"], "oversubscription": 1e300}}, "oversubscription: .* equal to 1000000"),
         ({"links": {"degraded": {"nic64": 0.5}}}, "nic64 does not exist; GPUs are numbered 0 to 63"),
         ({"links": {"degraded": {"cable": 0.5}}}, "'cable' is no link; write nic17 or link17"),
         ({"links": {"degraded": {"nic1": 0.0}}}, "name it in failed"),
