@@ -66,8 +66,7 @@ def train(  # noqa: PLR0913  # one argument per option of the command
     check_spread(spread)
     _check_files(timeline, figure)
     many = _Many(steps, workers, dask)
-    question = load_scenario(scenario)
-    _check_exact(exact, question)
+    question = _comparable(load_scenario(scenario), exact)
     every: Which = "all" if lost or figure is not None else "cheap"
     prediction = predict_train(question, check_memory=not no_memory_check, lost=every, record=timeline is not None)
     run = training_run(prediction, wanted) if (wanted := token_count(tokens)) is not None else None
@@ -115,8 +114,8 @@ class _Many:
             )
 
 
-def _check_exact(exact: bool, question: Scenario) -> None:
-    """ScenarioError where the two runs that --exact compares have draws of their own."""
+def _comparable(question: Scenario, exact: bool) -> Scenario:
+    """The scenario. ScenarioError where the two runs that --exact compares would have draws of their own."""
     from moesim.sim.question.scenario import ScenarioError
 
     if exact and question.jitter:
@@ -124,6 +123,7 @@ def _check_exact(exact: bool, question: Scenario) -> None:
             "--exact cuts a step into operations, and jitter draws for every stretch of compute: the two runs that it "
             "compares would not have the same draws; leave jitter out"
         )
+    return question
 
 
 def _check_files(timeline: Path | None, figure: Path | None) -> None:
