@@ -59,7 +59,7 @@ BAD_VALUES: list[tuple[str, Any, str]] = [
     ("cluster.nic_bytes_per_s", "400 Gb", r"cluster\.nic_bytes_per_s: .*not in B/s; write for example '400 Gb/s'"),
     ("cluster.nic_bytes_per_s", "20 ms", r"not in B/s"),
     ("cluster.nic_bytes_per_s", float("nan"), r"cluster\.nic_bytes_per_s: .*finite"),
-    ("cluster.nic_bytes_per_s", "-1 GB/s", r"cluster\.nic_bytes_per_s: .*greater than 0"),
+    ("cluster.nic_bytes_per_s", "-1 GB/s", r"cluster\.nic_bytes_per_s: .*greater than or equal to 1"),
     ("cluster.nic_bytes_per_s", True, r"cluster\.nic_bytes_per_s: .*not a quantity"),
     ("cluster.nic_bytes_per_s", "1" * 100_000, r"cluster\.nic_bytes_per_s: .*not a quantity"),
     ("cluster.oversubscription", 0.5, r"cluster\.oversubscription: .*greater than or equal to 1"),
