@@ -21,6 +21,7 @@ _Tokens = Annotated[
     typer.Option(help="Also the whole run of this many tokens, for example 14.8e12: days, dollars, energy, failures."),
 ]
 _AGREE = 1e-9  # relative; the exact run adds the same numbers in another order
+_NEAR = 2e-3  # where gathers or reductions beside slots slow them as a whole, not each of their operations
 
 
 def train(  # noqa: PLR0913  # one argument per option of the command
@@ -160,12 +161,18 @@ def _compare_exact(scenario: Path, replay: Prediction) -> int:
     from time import perf_counter
 
     from moesim.reports.text import note
+    from moesim.sim.clock.plan import Send
     from moesim.sim.train.predict import predict_train
 
     begin = perf_counter()
     step_s = predict_train(scenario, check_memory=False, exact=True).step_time_s
     wall_s = perf_counter() - begin
     difference = abs(step_s - replay.step_time_s) / replay.step_time_s
+    near = difference < _NEAR and any(
+        isinstance(item, Send) and item.sms_share > 0.0 for item in replay.step.timeline.program.items
+    )
     verdict = "agrees with the replay" if difference < _AGREE else "DIFFERS from the replay: please report this"
+    if near and difference >= _AGREE:
+        verdict = "near the replay, whose slots are slowed as a whole by gathers and reductions beside them"
     note(f"exact: {step_s:.9g} s, {verdict} (relative difference {difference:.1e}); took {wall_s:.1f} s")
-    return 0 if difference < _AGREE else 1
+    return 0 if near or difference < _AGREE else 1
