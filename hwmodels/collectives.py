@@ -28,7 +28,8 @@ from moesim.hwmodels.units import MIB
 from moesim.hwmodels.work import Comm
 
 _SLOWEST = 3.0  # assumed: beside few peers the overhead of a message is at most three times its transfer
-_MANY_PEERS = 248  # assumed: from so many on every message has all of it (the most on which it was chosen: Tutel's 256)
+_FEW_PEERS, _MANY_PEERS = 128, 248  # assumed: messages cost more from the first on (DeepSpeed-MoE's run on 128 A100
+# shows nothing of it) and have all of it from the second on (Tutel's 256, on which it was chosen)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -149,13 +150,13 @@ def _by_domain_s(w: Wires) -> float:
 
 def crowd_s(fabric: FabricFit, peers: int) -> float:
     """Seconds that messages to so many peers cost beside their transfers, however small they are."""
-    return peers * fabric.peer_message_s * min(1.0, peers / _MANY_PEERS)
+    return peers * fabric.peer_message_s * min(1.0, max(0.0, (peers - _FEW_PEERS) / (_MANY_PEERS - _FEW_PEERS)))
 
 
 def _message_s(fabric: FabricFit, each_s: float, peers: int) -> float:
     """What a message costs beside its transfer: more where the NIC serves more peers at once (connections leave its
     cache, messages meet at receivers): Tutel's layer on 2,048 A100 spends about 100 us on each message of 64 KiB."""
-    return min(fabric.peer_message_s, max(_SLOWEST * each_s, fabric.peer_message_s * peers / _MANY_PEERS))
+    return min(fabric.peer_message_s, max(_SLOWEST * each_s, crowd_s(fabric, peers) / max(1, peers)))
 
 
 def _pxn_s(w: Wires) -> float:
