@@ -119,10 +119,10 @@ def _nic_bytes_per_s(work: ExpertExchange, cluster: Cluster, fit: ExchangeFit) -
     if cluster.nic_bytes_per_s <= 0:
         raise FactError(f"{cluster.name} has no NICs, but an expert exchange spans several scale-up domains")
     slower = slowdown(cluster, work.group, "everyone", on_rail=work.kernel != "low_latency")
-    rate = cluster.nic_bytes_per_s * fit.nic_efficiency * work.nic_share
+    rate = cluster.nic_bytes_per_s * fit.nic_efficiency
     if not cluster.gpu.scale_up_bytes_per_s:  # what goes to the NIC and to neighbours shares the GPU's PCIe
         rate = min(rate, link_bytes_per_s(cluster) * fit.normal_link_efficiency)
-    return rate / slower
+    return min(rate * work.nic_share, rate / slower)  # what a library leaves idle of its NIC, uplinks need not carry
 
 
 def _vectors(work: ExpertExchange) -> float:

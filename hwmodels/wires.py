@@ -26,6 +26,16 @@ LEAF_WIRES: tuple[Wire, ...] = ("uplink", "ring")  # of a leaf
 HOST_WIRES: tuple[Wire, ...] = ("down", "up")  # of one GPU, to and from the host's memory
 
 
+def link_of(rank: int, wire: Wire) -> int:
+    """The number by which a step's network knows one wire of the GPUs of a pipeline rank."""
+    return rank * len(WIRES) + WIRES.index(wire)
+
+
+def wire_of(link: int) -> tuple[int, Wire]:
+    """The pipeline rank and the wire that a number of `link_of` means."""
+    return link // len(WIRES), WIRES[link % len(WIRES)]
+
+
 def _crossing_bytes(comm: Comm) -> tuple[float, float]:
     """(bytes through the busiest NIC, bytes through the busiest scale-up link) that the result cannot do without."""
     group, size = comm.group, comm.bytes

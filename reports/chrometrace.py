@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from moesim.reports.failures import writing
+from moesim.reports.tables.train import WIRE_TITLES
 from moesim.sim.layout.pipeline import Slot
 from moesim.sim.train.prediction import Prediction
 from moesim.sim.train.wire_use import stretches, wire_use
@@ -21,10 +22,6 @@ _THREADS = {"compute": 1, "comm": 2, "host": 3, "dp": 4, "down": 20, "cpu": 21, 
 _END = 5  # the thread of what follows the pipeline: optimizer and fixed costs
 _INSIDE = {"compute": 6, "comm": 7, "gather": 8, "up": 9}  # streams inside slots
 _SENDS = 100  # and more: one thread per rank that is sent to
-_WIRE_TITLES = {
-    "nic": "NIC in use", "link": "scale-up link in use", "uplink": "uplinks of leaves in use",
-    "down": "copies to the host in use", "up": "copies from the host in use",
-}  # fmt: skip
 PHASE_TITLES = {
     "F": "forward",
     "B": "backward",
@@ -149,10 +146,11 @@ def _counters(p: Prediction) -> Iterator[dict[str, Any]]:
     if not p.step.pieces:
         return
     for (rank, wire), rows in wire_use(p.step).items():
+        name = f"{WIRE_TITLES[wire]} in use"
         for second, share in rows:
             yield {
                 "ph": "C",
-                "name": f"{_WIRE_TITLES[wire]}, {rank}" if wire == "uplink" else _WIRE_TITLES[wire],
+                "name": f"{name}, {rank}" if wire == "uplink" else name,
                 "pid": 0 if wire == "uplink" else rank,
                 "ts": second * _US,
                 "args": {"%": round(100.0 * share, 3)},

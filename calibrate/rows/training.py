@@ -310,7 +310,7 @@ def _routing(text: str) -> dict[str, Any]:
     if counted:
         return {"routing": {"counts": counted.group(1)}}
     words = text.lower()
-    if not words or re.search(r"balanced|capacity", words):
+    if not words or re.fullmatch(r"(force[_ -]?)?balanced(,.*)?|capacity.*", words):
         return {"routing": "balanced"}
     if re.fullmatch(r"natural|real|router|learned", words):
         return {}

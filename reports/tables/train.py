@@ -10,6 +10,7 @@ from rich.table import Table
 from rich.text import Text
 
 from moesim.hwmodels.power_and_money import JOULES_PER_KWH
+from moesim.hwmodels.wires import Wire
 from moesim.reports.text import gib, seconds, three
 from moesim.sim.train.expert_view import ExpertView
 from moesim.sim.train.memory import RankMemory
@@ -46,7 +47,13 @@ CATEGORY_TITLES = {
 }
 
 
-WIRE_TITLES = {"nic": "NIC", "link": "scale-up link"}
+WIRE_TITLES: dict[Wire, str] = {
+    "nic": "NIC",
+    "link": "scale-up link",
+    "uplink": "uplinks of leaves",
+    "down": "copies to the host",
+    "up": "copies from the host",
+}
 LOST_TITLES = {
     "busiest_rank": "waiting for the busiest rank",
     "slow_gpus": "being tied to slow GPUs",

@@ -167,6 +167,8 @@ class SlowAsk(Strict):
     def _which(self) -> SlowAsk:
         if (self.ids is None) == (self.share is None):
             raise ValueError("give either ids (numbers of GPUs, from 0) or share (of all GPUs)")
+        if self.ids == ():
+            raise ValueError("ids names no GPU; name one, or leave slow out")
         return self
 
 
@@ -197,6 +199,12 @@ class LinksAsk(Strict):
             if second < 0.0:
                 raise ValueError(f"{name}: fails {second:g} s after the step begins; give 0 or more")
         return value
+
+    @model_validator(mode="after")
+    def _some(self) -> LinksAsk:
+        if not self.degraded and not self.failed:
+            raise ValueError("links names no link; name one in degraded or failed, or leave links out")
+        return self
 
 
 RequestKind = Literal[

@@ -7,7 +7,7 @@ from dataclasses import replace
 from functools import partial
 
 from moesim.hwmodels.cluster import Cluster, check_uplinks
-from moesim.hwmodels.wires import LEAF_WIRES, WIRES
+from moesim.hwmodels.wires import LEAF_WIRES, WIRES, link_of
 from moesim.refusal import Refusal
 from moesim.sim.clock.together import Party, Round, Tail, run_together
 from moesim.sim.layout.uplinks import SPREADS, Seat, Spread, fullest, seats, uplinks_of
@@ -216,7 +216,7 @@ def _tail(prices: StepPrices, members: StageMembers | None, body_s: float) -> Ta
         for wire in LEAF_WIRES:
             busy_s = sum(each.get(wire, 0.0) for each in used)
             if busy_s > 0.0:
-                loads.append((rank * len(WIRES) + WIRES.index(wire), min(1.0, busy_s / flying_s)))
+                loads.append((link_of(rank, wire), min(1.0, busy_s / flying_s)))
     return Tail(sum(tail.values()), flying_s, tuple(loads))
 
 

@@ -11,7 +11,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 from moesim.hwmodels.gpu import bytes_per_element
-from moesim.hwmodels.wires import WIRES, Wire
+from moesim.hwmodels.wires import WIRES, Wire, link_of
 from moesim.hwmodels.work import Comm
 from moesim.sim.clock.plan import Hold, Lane, Plan, Send
 from moesim.sim.clock.script import Piece, Script
@@ -74,7 +74,7 @@ class HostCopies:
         return self.prices.job.offload_activations > 0.0
 
     def _send(self, seconds: float, rank: int, wire: Wire) -> Send:
-        return Send(seconds, ((rank * len(WIRES) + WIRES.index(wire), 1.0),))
+        return Send(seconds, ((link_of(rank, wire), 1.0),))
 
     def _moves(self, stage: int, first: int = 0) -> Moves:
         """Layers of a stage in forward order; its blocks are numbered from `first` on."""

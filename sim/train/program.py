@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from functools import partial
 from typing import cast
 
-from moesim.hwmodels.wires import HOST_WIRES, LEAF_WIRES, WIRES, Wire
+from moesim.hwmodels.wires import HOST_WIRES, LEAF_WIRES, WIRES, Wire, link_of
 from moesim.hwmodels.work import Comm
 from moesim.sim.clock.plan import Hold, Lane, Plan, ScriptRun, Send
 from moesim.sim.clock.script import Piece, Script
@@ -106,7 +106,7 @@ class _Builder:
     def _collective(self, comm: Comm, rank: int, sms: float) -> Send:
         seconds = self.prices.model.cost(comm).time_s
         wires = self.prices.wires(comm)
-        loads = tuple((_link(rank, w), min(1.0, s / seconds)) for w, s in wires.items()) if seconds > 0.0 else ()
+        loads = tuple((link_of(rank, w), min(1.0, s / seconds)) for w, s in wires.items()) if seconds > 0.0 else ()
         return self._joint(Send(seconds, loads, sms_share=sms), rank)
 
     def _joint(self, send: Send, rank: int) -> Send:
@@ -133,7 +133,7 @@ class _Builder:
         host = self._host_binds()
         previous_host: dict[int, int] = {}
         made: list[_Made] = []
-        add, wires = self.plan.add, [tuple(_link(r, w) for w in WIRES) for r in range(self.job.layout.pp)]
+        add, wires = self.plan.add, [tuple(link_of(r, w) for w in WIRES) for r in range(self.job.layout.pp)]
         for rank, slot, kind in asked:
             if kind.run is None:
                 kind.run = ScriptRun(self._script(slot, kind, shared))
@@ -295,7 +295,7 @@ class _Builder:
         if met is not None:
             shares = {wire: share for wire, share in shares.items() if wire in met}
         ends: dict[Wire, tuple[int, ...]] = {"down": (a,), "up": (b,)}
-        loads = tuple((_link(rank, wire), share) for wire, share in shares.items() for rank in ends.get(wire, (a, b)))
+        loads = tuple((link_of(rank, wire), share) for wire, share in shares.items() for rank in ends.get(wire, (a, b)))
         if self.members is None or not self.members.unlike.links:
             return Send(seconds, loads, before_s=host)
         own, members = [(WIRES.index(wire), share) for wire, share in shares.items()], self.members
@@ -314,11 +314,6 @@ def _made(slot: Slot) -> list[_Made]:
     elif slot.phase == "FB":
         made.append(("B", slot.micro_batch_b, slot.stage_b))
     return made
-
-
-def _link(rank: int, wire: Wire) -> int:
-    """The number of one wire of the GPUs of a pipeline rank."""
-    return rank * len(WIRES) + WIRES.index(wire)
 
 
 def _folded(name: str, time: SegmentTime) -> Script:

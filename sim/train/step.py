@@ -9,7 +9,7 @@ from dataclasses import dataclass, field, replace
 from math import log2
 
 from moesim.hwmodels.exchange_kernels import exchange_lower_bound_s
-from moesim.hwmodels.wires import LEAF_WIRES, WIRES
+from moesim.hwmodels.wires import LEAF_WIRES, WIRES, link_of
 from moesim.hwmodels.work import ExpertExchange, Gemm, GroupedGemm, Stream
 from moesim.sim.clock.events import Clock, HeapClock, SimpyClock
 from moesim.sim.clock.network import Loads, Network
@@ -89,11 +89,7 @@ def common_links(prices: StepPrices) -> dict[int, Loads]:
     if prices.uplinks is None:
         return {}
     parts = {"uplink": prices.uplinks.over, "ring": prices.uplinks.rings}
-    return {
-        rank * len(WIRES) + WIRES.index(wire): of_rank
-        for wire in LEAF_WIRES
-        for rank, of_rank in enumerate(parts[wire])
-    }
+    return {link_of(rank, wire): of_rank for wire in LEAF_WIRES for rank, of_rank in enumerate(parts[wire])}
 
 
 def corrected(step: StepResult, correction: Correction) -> StepResult:

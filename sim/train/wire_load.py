@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from moesim.hwmodels.wires import WIRES, Wire
+from moesim.hwmodels.wires import Wire, wire_of
 from moesim.sim.clock.plan import Send
 from moesim.sim.layout.pipeline import Slot
 from moesim.sim.train.prices import StepPrices
@@ -82,7 +82,7 @@ class WireView:
                 seconds = send.seconds(start) if callable(send.seconds) else send.seconds
                 alone_s = float(np.mean(seconds))  # not until its end: those that share a wire take turns
                 for link, share in send.loads:
-                    found.append((link // len(WIRES), WIRES[link % len(WIRES)], share * alone_s, start, end))
+                    found.append((*wire_of(link), share * alone_s, start, end))
         return found
 
     def _own_wires(self, slot: Slot, variant: Variant) -> dict[Wire, float]:

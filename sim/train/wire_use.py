@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
-from moesim.hwmodels.wires import WIRES, Wire
+from moesim.hwmodels.wires import WIRES, Wire, wire_of
 from moesim.sim.clock.network import Loads, fair_rates
 from moesim.sim.clock.plan import ScriptRun, Send
 from moesim.sim.clock.shared_links import seen_from_network
@@ -80,7 +80,7 @@ def wire_use(step: StepResult) -> dict[tuple[int, Wire], list[tuple[float, float
 
 
 def _wire_of(link: int) -> tuple[int, Wire]:
-    return (-1 - link, "uplink") if link < 0 else (link // len(WIRES), WIRES[link % len(WIRES)])
+    return (-1 - link, "uplink") if link < 0 else wire_of(link)
 
 
 def _paced(flying: dict[int, list[_Flight]], touched: Iterable[int]) -> dict[int, None]:

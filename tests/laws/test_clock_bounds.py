@@ -5,6 +5,7 @@ from __future__ import annotations
 from itertools import pairwise
 from typing import Any
 
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from jobs import DENSE, MOE, job
@@ -95,3 +96,17 @@ def _recorded(scenario: dict[str, Any]) -> tuple[int, int] | None:
     prices = StepPrices(resolved.job, resolved.kernels, resolved.tuning())
     step = simulate_step(prices, events=False, record=True)
     return len(step.timeline.program), len(step.pieces)
+
+
+@pytest.mark.parametrize("rate", [5e10, 1e9, 1e8])
+def test_sends_of_an_estimate_meet_where_they_fill_a_wire(rate: float) -> None:
+    """Estimates leave out wires that sends hardly use; where they rule, the step is that of the whole network."""
+    scenario = job(DENSE, 32, {"pp": 4, "vpp": 2, "schedule": "interleaved"}, global_batch=64)
+    resolved = resolve(parse_scenario({**scenario, "cluster": {**scenario["cluster"], "nic_bytes_per_s": rate}}))
+    whole, coarse = (
+        simulate_step(
+            StepPrices(resolved.job, resolved.kernels, resolved.tuning(), drawn=drawn), events=False
+        ).step_time_s
+        for drawn in (True, False)
+    )
+    assert coarse == pytest.approx(whole, rel=2e-3)

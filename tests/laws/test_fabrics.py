@@ -47,6 +47,24 @@ def test_an_exchange_takes_no_less_on_a_slower_fabric(
     assert seconds >= max(exchange_lower_bound_s(work, cluster), posted_s(work))
 
 
+@given(
+    kernel=st.sampled_from(KERNELS),
+    share=st.floats(0.05, 1.0),
+    ratio=st.floats(1.0, 64.0),
+    tokens=st.integers(64, 20_000),
+)
+def test_uplinks_need_not_carry_what_a_library_leaves_idle(
+    kernel: str, share: float, ratio: float, tokens: int
+) -> None:
+    """The library's own rate or the uplinks, whichever is less: not one of the other."""
+    wide = build_cluster("dgx-h100", 256, fabric="fat-tree-ib-400")
+    narrow = replace(wide, oversubscription=ratio)
+    whole = replace(EXCHANGE, kernel=kernel, tokens=tokens, group=Group(64, 8), deduplicated=kernel != "all_to_all")
+    lossy = replace(whole, nic_share=share)
+    both = exchange_s(lossy, narrow)
+    assert both == pytest.approx(max(exchange_s(lossy, wide), exchange_s(whole, narrow)), rel=1e-12)
+
+
 def test_messages_inside_a_domain_are_posted_by_nobody() -> None:
     inside = replace(EXCHANGE, group=Group(8, 8), copy_s=1e-6)
     assert posted_s(inside) == 0.0

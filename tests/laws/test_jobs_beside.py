@@ -122,14 +122,10 @@ def test_gradients_that_follow_the_pipeline_meet_there_too() -> None:
 
 
 def test_exchanges_meet_where_nothing_else_does() -> None:
-    """Without a pipeline or reductions beside compute slots are one piece each, but not where others fill uplinks.
-
-    By DeepEP, for plain exchanges of many peers leave NICs and uplinks half empty.
-    """
-    stack = {"name": "megatron-core", "dispatcher": "deepep"}
-    job = {**ask(ep=64), "model": {"base": "deepseek-v3", "layers": 4}, "stack": stack}
+    """Without a pipeline or reductions beside compute slots are one piece each, but not where others fill uplinks."""
+    job = {**ask(ep=64), "model": {"base": "deepseek-v3", "layers": 4}, "stack": "megatron-core"}
     one, _ = train_beside([job, job], spread="interleaved").jobs
-    assert one.lost_s > 1.2 * predict_train(job).breakdown_s["dp_comm"]  # gradients that meet at the end lose less
+    assert one.lost_s > 2.0 * predict_train(job).breakdown_s["dp_comm"]  # gradients that meet at the end lose less
 
 
 def test_nics_of_jobs_are_their_own() -> None:

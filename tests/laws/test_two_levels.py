@@ -45,13 +45,14 @@ def test_each_stage_has_its_own_wire_and_the_network_carries_as_much() -> None:
     assert far == {round(w["nic"], 9) for w in whole}
 
 
-def test_stages_follow_each_other_and_the_timeline_shows_them() -> None:
+@pytest.mark.parametrize(("way", "order"), [("dispatch", ("inside", "between")), ("combine", ("between", "inside"))])
+def test_stages_follow_each_other_and_the_timeline_shows_them(way: str, order: tuple[str, str]) -> None:
+    """There from the host outwards, back from the network inwards; in the forward."""
     prices = _prices("two-level")
-    seen = [s for s in stretches(simulate_step(prices, events=False, exact=True, record=True)) if "dispatch" in s.name]
-    inside = [s for s in seen if s.name.endswith("inside")]
-    between = [s for s in seen if s.name.endswith("between")]
-    assert len(inside) == len(between) > 0
-    forward = zip(inside[:10], between[:10], strict=True)
+    seen = [s for s in stretches(simulate_step(prices, events=False, exact=True, record=True)) if way in s.name]
+    first, second = ([s for s in seen if s.name.endswith(part)] for part in order)
+    assert len(first) == len(second) > 0
+    forward = zip(first[:10], second[:10], strict=True)
     assert all(a.end_s <= b.start_s + 1e-12 for a, b in forward)
 
 

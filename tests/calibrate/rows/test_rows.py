@@ -153,6 +153,7 @@ def test_routing(text: str, routing: object) -> None:
     assert scenario_of({**ROW, "routing": text})[0].get("routing") == routing
 
 
-def test_routing_that_nobody_knows_is_refused() -> None:
-    with pytest.raises(ScenarioError, match="column routing: 'by moonlight' is not known; write force_balanced"):
-        scenario_of({**ROW, "routing": "by moonlight"})
+@pytest.mark.parametrize("text", ["by moonlight", "unbalanced", "natural?"])
+def test_routing_that_nobody_knows_is_refused(text: str) -> None:
+    with pytest.raises(ScenarioError, match="is not known; write force_balanced, natural or counts FILE"):
+        scenario_of({**ROW, "routing": text})

@@ -229,7 +229,7 @@ def test_scenarios_are_told_what_is_known(section: str, key: str, value: str, sa
         "train": {"global_batch": 64, "seq_len": 4096},
         "stack": {"name": "megatron-bridge"},
     }
-    asked = {**scenario, section: {**scenario[section], key: value}}  # type: ignore[dict-item]
+    asked = {**scenario, section: {**scenario[section], key: value}}  # type: ignore[dict-item]  # sections are mappings
     with pytest.raises(Refusal) as refusal:
         resolve(parse_scenario(asked))
     assert said in str(refusal.value)

@@ -174,7 +174,9 @@ def test_long_steps_are_continued_from_shorter_ones(layout: dict[str, Any]) -> N
     resolved = resolve(parse_scenario(scenario))
     assert resolved.job.micro_batches > 12 * resolved.job.layout.chunks
     prices = StepPrices(resolved.job, resolved.kernels, resolved.tuning(), drawn=False)
-    assert step_s(prices) == pytest.approx(simulate_step(prices, events=False).step_time_s, rel=3e-4)
+    assert step_s(prices) == pytest.approx(
+        simulate_step(prices, events=False).step_time_s, rel=3e-4 if layout.get("vpp", 1) > 2 else 1e-9
+    )
     short = prices.of_batch(256)
     own = StepPrices(replace(resolved.job, global_batch=256), resolved.kernels, resolved.tuning(), drawn=False)
     assert step_s(short) == simulate_step(own, events=False).step_time_s

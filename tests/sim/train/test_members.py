@@ -166,6 +166,8 @@ def test_a_slow_gpu_also_updates_its_parameters_slowly() -> None:
     ("words", "says"),
     [
         ({"slow": {"ids": [64], "factor": 0.8}}, "there is no GPU 64; the cluster has 0 to 63"),
+        ({"slow": {"ids": [], "factor": 0.8}}, "ids names no GPU"),
+        ({"links": {}}, "links names no link"),
         ({"slow": {"factor": 0.8}}, "give either ids"),
         ({"slow": {"ids": [1], "factor": 1.8}}, "less than or equal to 1"),
         ({"jitter": 0.9}, "jitter"),
