@@ -6,7 +6,7 @@ its starting value unless samples disagree.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from math import log
 from pathlib import Path
@@ -61,7 +61,7 @@ class Fitted:
 
 
 def fit(problem: Problem, records: Records, rounds: int, log_: Callable[[str], None]) -> Fitted:
-    """Gauss-Newton with a Cauchy loss and a Gaussian prior on log constants, inside their ranges."""
+    """Gauss-Newton with a Cauchy loss and a Gaussian prior on log constants; no rounds: the constants as they are."""
     import numpy as np
 
     chosen = [records[k] for k in problem.keys]
@@ -77,7 +77,7 @@ def fit(problem: Problem, records: Records, rounds: int, log_: Callable[[str], N
         misfit = float((weight * noise**2 * np.log1p((error / scale) ** 2)).sum())
         return misfit + float((((at - prior) / spread) ** 2).sum())
 
-    jac = np.zeros((len(measured), len(theta)))
+    jac = np.zeros((len(measured), len(theta))) if rounds else problem.jacobian(values, base)
     for turn in range(rounds):
         jac = problem.jacobian(values, base)
         error, move = base - measured, np.zeros(len(theta))
@@ -102,10 +102,11 @@ def fit(problem: Problem, records: Records, rounds: int, log_: Callable[[str], N
     return Fitted({k: float(v) for k, v in values.items()}, jac)
 
 
-def left_out(problem: Problem, records: Records, fitted: Fitted) -> list[float]:
+def left_out(problem: Problem, records: Records, fitted: Fitted, groups: Sequence[str] | None = None) -> list[float]:
     """Log error of every sample if its whole family had been left out of the fit (linearised near the optimum).
 
     With H the hat matrix of the weighted, regularised problem, the errors of family f become (I - H_ff)^-1 e_f.
+    `groups`: a name per sample where something wider than its family is left out, for example its source.
     """
     import numpy as np
 
@@ -116,8 +117,9 @@ def left_out(problem: Problem, records: Records, fitted: Fitted) -> list[float]:
     jac = fitted.jacobian
     inverse = np.linalg.inv((jac * weight[:, None]).T @ jac + np.diag(1.0 / spread**2))
     unseen = error.copy()
-    for family in set(problem.families):
-        rows = [i for i, name in enumerate(problem.families) if name == family]
+    names = problem.families if groups is None else groups
+    for family in dict.fromkeys(names):
+        rows = [i for i, name in enumerate(names) if name == family]
         hat = jac[rows] @ inverse @ (jac[rows] * weight[rows, None]).T
         unseen[rows] = np.linalg.solve(np.eye(len(rows)) - hat, error[rows])
     return [float(e) for e in unseen]

@@ -19,9 +19,11 @@ from pathlib import Path
 from typing import Any
 
 from moesim.calibrate.fit.bands import bands, describe, write_bands
-from moesim.calibrate.fit.regression import FEWEST, STEP, fit, left_out, prior_of, write_constants
+from moesim.calibrate.fit.regression import FEWEST, STEP, Fitted, fit, left_out, prior_of, write_constants
+from moesim.calibrate.fit.unseen import Unseen, write_unseen
 from moesim.calibrate.rows.cells import Row
 from moesim.calibrate.rows.predict_training import simulate_row
+from moesim.calibrate.rows.sources import source_of
 from moesim.calibrate.rows.training import stack_of
 from moesim.sim.software.stack import constants
 from moesim.sim.train.band import band_keys
@@ -121,6 +123,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--write", type=Path, help="constants file to update")
     parser.add_argument("--every", type=int, default=1, help="take every n-th row of families with more than 12 rows")
     parser.add_argument("--bands", type=Path, help="file of interval half-widths to write, from left-out errors")
+    parser.add_argument("--unseen", type=Path, help="file of errors with families and sources left out to write")
     parser.add_argument("--stack", help="only rows of this stack")
     parser.add_argument("--only", action="append", default=[], help="constants that may move, by how they begin")
     options = parser.parse_args(arguments)
@@ -133,6 +136,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
         _say(f"{len(problem.samples)} rows, {len(problem.keys)} free constants")
         fitted = fit(problem, constants(), options.rounds, _say)
         unseen = left_out(problem, constants(), fitted) if options.bands or options.only else []
+        if options.unseen:
+            write_unseen(_unseen(problem, fitted), options.unseen)
     for key, value in problem.held.items():
         sys.stdout.write(f"{key}: stays at {value:.4g}, fewer than {FEWEST} rows depend on it\n")
     for key in problem.keys:
@@ -148,6 +153,18 @@ def main(arguments: Sequence[str] | None = None) -> None:
         what = " and ".join(options.only) + (f" of {options.stack}" if options.stack else "")
         values = {**problem.held, **fitted.values}
         write_constants(values, constants(), note, options.write, problem.held, what if options.only else "")
+
+
+def _unseen(problem: Problem, fitted: Fitted) -> list[Unseen]:
+    """Errors of all samples with nothing, their family, and their whole source left out."""
+    sources = [source_of(s.row["source"]) for s in problem.samples]
+    predicted = problem.predict(fitted.values)
+    seen = [p - m for p, m in zip(predicted, problem.log_measured, strict=True)]
+    family, source = (left_out(problem, constants(), fitted, names) for names in (None, sources))
+    return [
+        Unseen(s.row["id"], "step_time_s", name, a, b, c)
+        for s, name, a, b, c in zip(problem.samples, sources, seen, family, source, strict=True)
+    ]
 
 
 def _say(text: str) -> None:

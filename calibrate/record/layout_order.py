@@ -83,7 +83,8 @@ def order_of(kind: str, groups: Iterable[Sequence[Alternative]], noise: float = 
 def orders(progress: Progress | None = None, workers: int = 1) -> list[Order]:
     """Alternatives in the published training and serving rows; the last kind is part of the one before."""
     orders = []
-    training, sweeps, _, serving = published_rows()
+    files = {file.name: file for file in published_rows()}
+    training, sweeps, serving = files["training.csv"], files["training_sweeps.csv"], files["serving.csv"]
     for title, file in (("training runs", training), ("training sweeps", sweeps)):
         groups = groups_of(file.rows, TRAINING_KEYS)
         orders.append(order_of(title, answered(groups, "step_time_s", workers, progress)))

@@ -24,6 +24,7 @@ class Accuracy:
     p90_abs_pct: float
     median_bias_pct: float  # > 0: predicted too slow, or too much memory
     mean_bias_pct: float
+    half_width_pct: float  # median interval: how far its upper end lies above the prediction
     coverage_pct: float  # measured values inside the interval
 
 
@@ -50,6 +51,7 @@ class Summary:
     rows: int
     answered: int
     refused: dict[str, int]  # reason -> rows
+    uncounted: dict[str, int]  # why a measured value that is written down does not count -> values
     splits: dict[str, int]  # split -> rows
     lines: tuple[Line, ...]
 
@@ -67,6 +69,7 @@ class Summary:
             "rows": self.rows,
             "answered": self.answered,
             "refused": self.refused,
+            "uncounted": self.uncounted,
             "splits": self.splits,
             "accuracy": [
                 {
@@ -84,19 +87,21 @@ class Summary:
 
 def accuracy(records: Iterable[Record]) -> Accuracy | None:
     """Errors of the records that have both a measured and a predicted value; None when there is none."""
-    pairs = [(r.error_pct, r.covered) for r in records if r.error_pct is not None]
-    if not pairs:
+    counted = [r for r in records if r.error_pct is not None]
+    if not counted:
         return None
-    signed = np.array([error for error, _ in pairs], dtype=np.float64)
+    signed = np.array([r.error_pct for r in counted], dtype=np.float64)
+    above = [r.high / r.predicted - 1.0 for r in counted if r.high is not None and r.predicted]
     size = np.abs(signed)
     return Accuracy(
-        rows=len(pairs),
+        rows=len(counted),
         median_abs_pct=float(np.median(size)),
         mean_abs_pct=float(size.mean()),
         p90_abs_pct=float(np.quantile(size, 0.9)),
         median_bias_pct=float(np.median(signed)),
         mean_bias_pct=float(signed.mean()),
-        coverage_pct=100.0 * sum(bool(inside) for _, inside in pairs) / len(pairs),
+        half_width_pct=100.0 * float(np.median(above)),
+        coverage_pct=100.0 * sum(bool(r.covered) for r in counted) / len(counted),
     )
 
 
@@ -121,6 +126,7 @@ def summarise(records: Sequence[Record]) -> Summary:
         rows=len(rows),
         answered=sum(r.predicted is not None for r in rows),
         refused=dict(Counter(r.reason for r in rows if r.predicted is None).most_common()),
+        uncounted=dict(Counter(r.reason for r in records if r.predicted is not None and r.reason).most_common()),
         splits={split: splits[split] for split in order},
         lines=tuple(lines),
     )

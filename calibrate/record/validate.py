@@ -9,10 +9,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TextIO
 
-from moesim.calibrate.rows.files import RowFile, measured
+from moesim.calibrate.rows.files import OTHER_TEAMS, PUBLISHED, RowFile, measured, of_other_teams
 from moesim.calibrate.rows.kinds import COMM, SERVING, table_of
 from moesim.calibrate.rows.outcomes import Outcome, Progress, predict_rows
-from moesim.calibrate.rows.training import stack_of
+from moesim.calibrate.rows.sources import source_of
 
 COLUMNS = ("id", "split", "metric", "measured", "predicted", "low", "high", "error_pct", "status", "reason")
 _NEW_MOE = "26.02"  # release from which vendors' MoE stacks are no longer young
@@ -69,11 +69,16 @@ def validate_files(row_files: Sequence[RowFile], workers: int = 1, progress: Pro
             outcome = next(outcomes)
             # a row counts once, by the first of its metrics that has an answer (one token has no pace)
             first = next((m for m in file.metrics if m in outcome.estimates), file.metrics[0])
-            records += [_record(row, number, metric, outcome, first=metric == first) for metric in file.metrics]
+            groups = _groups(row, outcome, of_other_teams(file.name))
+            if Path(file.name).name in (*PUBLISHED, *OTHER_TEAMS):
+                groups["whose rows"] = "other teams" if of_other_teams(file.name) else "first files"
+            records += [_record(row, number, m, outcome, groups, first=m == first) for m in file.metrics]
     return records
 
 
-def _record(row: dict[str, str], number: int, metric: str, outcome: Outcome, first: bool = True) -> Record:
+def _record(
+    row: dict[str, str], number: int, metric: str, outcome: Outcome, groups: dict[str, str], first: bool
+) -> Record:
     value, note = measured(row, metric)
     estimate = outcome.estimates.get(metric)
     return Record(
@@ -85,7 +90,7 @@ def _record(row: dict[str, str], number: int, metric: str, outcome: Outcome, fir
         low=estimate.low if estimate else None,
         high=estimate.high if estimate else None,
         reason=outcome.refusal or note,
-        groups=_groups(row, outcome),
+        groups=groups,
         counts_row=first,
         task=_task(row),
         release=(row.get("release") or "").strip(),
@@ -99,26 +104,31 @@ def _task(row: dict[str, str]) -> str:
     return "/".join((row.get(key) or "").strip() for key in _TASK)
 
 
-def _groups(row: dict[str, str], outcome: Outcome) -> dict[str, str]:
+_OTHERS = "other teams: "
+
+
+def _groups(row: dict[str, str], outcome: Outcome, of_others: bool) -> dict[str, str]:
+    """Breakdowns of a row. Families and kinds of other teams' rows stand apart from those that moesim was built on."""
+    whose = _OTHERS if of_others else ""
     if table_of(row) is COMM:
         return {
-            "family of transfers": outcome.family or "refused",
+            "family of transfers": whose + (outcome.family or "refused"),
             "GPU of transfers": outcome.gpu or row["gpu"].strip(),
             "library": (row.get("library") or "").strip() or "not stated",
         }
     if table_of(row) is SERVING:
         return {
-            "family of serving": outcome.family or "refused",
+            "family of serving": whose + (outcome.family or "refused"),
             "engine": f"{row['engine'].strip()}, {outcome.kind or 'refused'}",
             "GPU of serving": outcome.gpu or row["gpu"].strip(),
         }
     groups = {
-        "family of runs": _family(row, outcome),
+        "family of runs": f"{_OTHERS}{outcome.kind or 'refused'}" if of_others else _family(row, outcome),
         "GPU": outcome.gpu or row["gpu"].strip(),
         "model family": family_of(row["model"]),
-        "kind": outcome.kind or "refused",
+        "kind": whose + (outcome.kind or "refused"),
+        "stack": outcome.stack or "refused",
     }
-    groups["stack"] = stack_of(row)[0]
     source = source_of(row.get("source") or "")
     if source:
         groups["source"] = source
@@ -129,12 +139,13 @@ def _groups(row: dict[str, str], outcome: Outcome) -> dict[str, str]:
 
 def _family(row: dict[str, str], outcome: Outcome) -> str:
     """The classes that accuracy targets are set for: dense by GPU generation and kind of stack, MoE by release."""
-    stack = stack_of(row)[0]
-    if stack == "megatron-core":
+    if not outcome.stack:
+        return "refused"
+    if outcome.stack == "megatron-core":
         return "plain Megatron-Core, dense and MoE"
     if outcome.kind == "MoE":
         return f"MoE, release {_release_class(outcome.release)}"
-    if stack == "megatron-2021" and row.get("hidden"):
+    if outcome.stack == "megatron-2021" and row.get("hidden"):
         return "dense, sweeps on Megatron-LM of 2022"
     return "dense, Blackwell" if outcome.generation == "blackwell" else "dense, A100 and Hopper"
 
@@ -150,13 +161,6 @@ def family_of(model: str) -> str:
     name = Path(model.strip().lower()).stem if "/" in model else model.strip().lower()
     match = re.match(r"gpt-oss|[a-z]+", name)
     return match.group(0) if match else name or "unknown"
-
-
-def source_of(text: str) -> str:
-    """The publisher named by a citation: its words up to the first file, table, bracket or section."""
-    return re.split(r"\s*[(:,]|\s+(?:README|Table|section|benchmarks/|\S+/|\S+\.md)", text.strip(), maxsplit=1)[
-        0
-    ].strip()
 
 
 def write_records(records: Sequence[Record], handle: TextIO) -> None:

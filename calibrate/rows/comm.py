@@ -53,11 +53,13 @@ def _number(row: Row, key: str) -> float:
 def _whole(row: Row, key: str, default: int | None = None) -> int:
     """A whole number above zero, or the default where the cell is empty."""
     value = whole_of(row, key)
-    if value is None and default is not None:
+    if value is None:
+        if default is None:
+            raise ScenarioError(f"column {key}: is needed, but empty")
         return default
     if not value and value != default:
         raise ScenarioError(f"column {key}: {text_of(row, key)!r} is not a whole number above zero")
-    return value or 0
+    return value
 
 
 def _cluster(row: Row) -> Cluster:

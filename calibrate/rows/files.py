@@ -14,6 +14,7 @@ from moesim.calibrate.rows.kinds import HIDDEN, Table, table_of
 from moesim.refusal import Refusal
 
 PUBLISHED = ("training.csv", "training_sweeps.csv", "comm.csv", "serving.csv")
+OTHER_TEAMS = ("training_other_teams.csv", "comm_other_teams.csv", "serving_other_teams.csv")
 MAX_BYTES = 200_000_000
 
 
@@ -30,6 +31,11 @@ class RowFile:
     rows: tuple[dict[str, str], ...]
     metrics: tuple[str, ...]
     unknown: tuple[str, ...]
+
+
+def of_other_teams(name: str) -> bool:
+    """Whether a file holds the rows of teams, stacks and GPUs that the first version was not built on."""
+    return Path(name).name in OTHER_TEAMS
 
 
 def load_rows(path: str | Path) -> RowFile:
@@ -49,7 +55,7 @@ def load_rows(path: str | Path) -> RowFile:
 def published_rows() -> tuple[RowFile, ...]:
     """The rows that ship with the package (see calibrate/published/README.md)."""
     published = []
-    for name in PUBLISHED:
+    for name in (*PUBLISHED, *OTHER_TEAMS):
         text = files("moesim.calibrate").joinpath("published", name).read_text(encoding="utf-8")
         published.append(_parse(io.StringIO(text, newline=""), name))
     return tuple(published)

@@ -47,6 +47,7 @@ class Outcome:
     generation: str = ""  # of the GPU
     kind: str = ""  # dense | MoE | transfer
     release: str = ""  # YY.MM, empty when unknown
+    stack: str = ""  # of training, whose constants it got
     refusal: str = ""
 
 
@@ -101,7 +102,7 @@ def _predict_training(row: dict[str, str]) -> Outcome:
     kind = "MoE" if job.arch.is_moe else "dense"
     gpu = job.cluster.gpu
     by_metric = dict(zip(TRAINING.metrics, estimates, strict=True))
-    return Outcome(by_metric, "", gpu.name, gpu.generation, kind, job.release)
+    return Outcome(by_metric, "", gpu.name, gpu.generation, kind, job.release, job.stack.name)
 
 
 def predict_rows(rows: Sequence[dict[str, str]], workers: int = 1, progress: Progress | None = None) -> list[Outcome]:

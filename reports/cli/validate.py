@@ -28,6 +28,7 @@ def validate(
     from moesim.reports.failures import check_writable
     from moesim.reports.progress import progress_bar
     from moesim.reports.tables.accuracy import accuracy_markdown, accuracy_report
+    from moesim.reports.tables.rows import rows_table
     from moesim.reports.text import console, note, print_json
 
     if out is not None:
@@ -47,6 +48,9 @@ def validate(
         typer.echo(accuracy_markdown(validation.summary, validation.ranking), nl=False)
     else:
         console().print(accuracy_report(validation.summary, validation.ranking))
+        by_row = rows_table(validation.records)
+        if by_row is not None:
+            console().print("", by_row)
     return 0
 
 

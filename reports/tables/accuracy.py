@@ -23,7 +23,7 @@ METRIC_TITLES = {
     "output_tokens_per_s": "output tokens per second, offline",
     "output_tokens_per_s_per_gpu": "output tokens per second and GPU, one batch",
 }
-_COLUMNS = ("split", "rows", "median", "mean", "p90", "bias, median", "bias, mean", "in interval")
+_COLUMNS = ("split", "rows", "median", "mean", "p90", "bias, median", "bias, mean", "interval +-", "in interval")
 _REASONS = 8  # refusals shown one by one
 
 
@@ -106,6 +106,7 @@ def _refusals(summary: Summary) -> list[str]:
     shown = list(summary.refused.items())[:_REASONS]
     lines = [f"  refused {n}: {reason}" for reason, n in shown]
     rest = sum(summary.refused.values()) - sum(n for _, n in shown)
+    lines += [f"  not counted {n}: {reason}" for reason, n in list(summary.uncounted.items())[:_REASONS]]
     return lines + ([f"  refused {rest} for other reasons (--json lists them)"] if rest else [])
 
 
@@ -114,7 +115,7 @@ def _cells(line: Line) -> tuple[str, ...]:
     split = line.split if line.counted else f"{line.split} (not counted)"
     sizes = (f"{v:.1f}" for v in (a.median_abs_pct, a.mean_abs_pct, a.p90_abs_pct))
     signed = (f"{v:+.1f}" for v in (a.median_bias_pct, a.mean_bias_pct))
-    return (split, str(a.rows), *sizes, *signed, f"{a.coverage_pct:.0f} %")
+    return (split, str(a.rows), *sizes, *signed, f"{a.half_width_pct:.0f} %", f"{a.coverage_pct:.0f} %")
 
 
 def _table(dimension: str, lines: Sequence[Line], with_value: bool = True) -> Table:
