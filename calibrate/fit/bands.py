@@ -1,19 +1,45 @@
-"""Interval half-widths by class of run, from left-out errors of the fit; written by calibrate/fit/training.py.
+"""Half-widths of intervals by class of question, from errors with whole sources left out of the fit.
 
-For each class (see sim/train/band.py) the median absolute left-out log error times 1.645 / 0.674, the ratio of a normal
-distribution's 90 % half-width to its median: a stack that is three times off cannot stretch it. Never narrower than
-the noise between reruns; classes with few rows or one family are left to their parent.
+What decides a width is how far sources lie apart, not how far the rows of one source do: rows of a source that was seen
+promise 90 % and hold two thirds of the next source. So a width is a quantile over sources of each one's own 0.9
+quantile, at 0.9 (1 + 1/S) of S sources as conformal prediction takes it for S exchangeable ones: with few sources the
+widest. Or it is at 0.9, or by a normal law: what holds sources left out with the best interval score is used, by kind
+(docs/accuracy.md). A class of one source, or of few rows, gets none: its parent's.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from math import exp
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from math import exp, sqrt
 from pathlib import Path
+from statistics import median
 
-_MEDIAN_TO_90 = 1.645 / 0.674
-_NOISE = 0.04  # measured: the next software release of the same run differs by 1.5 % median, 5.8 % p90
-_ROWS, _FAMILIES = 8, 4  # a class needs that many to have a band of its own
+LEVEL = 0.9
+NOISE = 0.04  # measured: the next software release of the same run differs by 1.5 % median, 5.8 % p90
+_SOURCES, _ROWS = 2, 12  # a class needs that many to have a band of its own
+_NORMAL_90, _MAD = 1.645, 1.4826  # of a normal distribution: its 90 % half-width, deviation over median absolute one
+
+
+@dataclass(frozen=True, slots=True)
+class Error:
+    """A log error (predicted over measured) of a row whose source the fit had not seen; classes, most specific first."""
+
+    classes: tuple[str, ...]
+    source: str
+    log_error: float
+
+
+@dataclass(frozen=True, slots=True)
+class Band:
+    """Half-width of the log of a class, and what it rests on."""
+
+    half_width: float
+    rows: int
+    sources: int
+
+
+Estimator = Callable[[Sequence[Error]], float]
 
 
 def weighted_quantile(values: Sequence[tuple[float, float]], level: float) -> float:
@@ -23,9 +49,128 @@ def weighted_quantile(values: Sequence[tuple[float, float]], level: float) -> fl
     running = 0.0
     for value, weight in ordered:
         running += weight
-        if running >= level * total:
+        if running >= level * total - 1e-12:
             return value
     return ordered[-1][0]
+
+
+def by_source(errors: Iterable[Error]) -> dict[str, list[float]]:
+    """Signed log errors of every source."""
+    sources: dict[str, list[float]] = {}
+    for error in errors:
+        sources.setdefault(error.source, []).append(error.log_error)
+    return sources
+
+
+def pooled(errors: Sequence[Error]) -> float:
+    """Every row counts alike."""
+    return weighted_quantile([(abs(e.log_error), 1.0) for e in errors], LEVEL)
+
+
+def sources_alike(errors: Sequence[Error]) -> float:
+    """Every source counts alike; the level of conformal prediction over sources."""
+    sources = by_source(errors)
+    weighted = [(abs(e.log_error), 1.0 / len(sources[e.source])) for e in errors]
+    return weighted_quantile(weighted, min(1.0, LEVEL * (1.0 + 1.0 / len(sources))))
+
+
+def _own_quantiles(errors: Sequence[Error]) -> list[float]:
+    """Every source's own 0.9 quantile of sizes, between rows where it falls between them."""
+    import numpy as np
+
+    return [float(np.quantile(np.abs(of), LEVEL)) for of in by_source(errors).values()]
+
+
+def of_quantiles(errors: Sequence[Error]) -> float:
+    """The 0.9 quantile over sources of each one's own."""
+    import numpy as np
+
+    return float(np.quantile(_own_quantiles(errors), LEVEL))
+
+
+def of_quantiles_conformal(errors: Sequence[Error]) -> float:
+    """The same at the level of conformal prediction over S sources: 0.9 (1 + 1/S), the largest where S < 9."""
+    import numpy as np
+
+    own = _own_quantiles(errors)
+    return float(np.quantile(own, min(1.0, LEVEL * (1.0 + 1.0 / len(own)))))
+
+
+def normal_law(errors: Sequence[Error]) -> float:
+    """A variance between sources, from their medians, and one within them, from deviations; both robust, about zero."""
+    sources = by_source(errors)
+    between = _MAD * median(abs(median(of)) for of in sources.values())
+    weighted = [(abs(u - median(of)), 1.0 / len(of)) for of in sources.values() for u in of]
+    within = _MAD * weighted_quantile(weighted, 0.5)
+    return _NORMAL_90 * sqrt(between**2 + within**2)
+
+
+ESTIMATORS: dict[str, Estimator] = {
+    "rows alike": pooled,
+    "sources alike": sources_alike,
+    "quantile over sources of their own quantiles": of_quantiles,
+    "the same at the conformal level": of_quantiles_conformal,
+    "normal law of sources and rows": normal_law,
+}
+COVERS = 0.85  # share of left-out sources' errors that an estimator must hold to be chosen
+
+
+def bands(errors: Sequence[Error], estimator: Estimator = of_quantiles_conformal) -> dict[str, Band]:
+    """class -> its band. The widest class (the last of each error) has one whatever it rests on."""
+    members: dict[str, list[Error]] = {}
+    for error in errors:
+        for key in dict.fromkeys(error.classes):
+            members.setdefault(key, []).append(error)
+    roots = {error.classes[-1] for error in errors}
+    found = {}
+    for key, own in sorted(members.items()):
+        sources = len(by_source(own))
+        if key in roots or (len(own) >= _ROWS and sources >= _SOURCES):
+            found[key] = Band(max(NOISE, estimator(own)), len(own), sources)
+    return found
+
+
+@dataclass(frozen=True, slots=True)
+class Judged:
+    """An estimator on sources that neither the constants nor the widths had seen; every source counts alike."""
+
+    name: str
+    coverage: float  # of errors inside
+    half_width: float  # mean over sources, of the log
+    score: float  # mean interval score: twice the half-width and 20 times what sticks out
+
+
+def judged(errors: Sequence[Error], name: str) -> Judged:
+    """Leave each source out, take widths from the others, and look at its rows."""
+    covered, widths, scores = [], [], []
+    for source in by_source(errors):
+        found = bands([e for e in errors if e.source != source], ESTIMATORS[name])
+        rows = []
+        for error in (e for e in errors if e.source == source):
+            key = next((k for k in error.classes if k in found), None)
+            half = found[key].half_width if key else max(b.half_width for b in found.values())
+            out = max(0.0, abs(error.log_error) - half)
+            rows.append((float(out == 0.0), half, 2.0 * half + 2.0 / (1.0 - LEVEL) * out))
+        for to, values in zip((covered, widths, scores), zip(*rows, strict=True), strict=True):
+            to.append(sum(values) / len(values))
+    n = len(covered)
+    return Judged(name, sum(covered) / n, sum(widths) / n, sum(scores) / n)
+
+
+def chosen(errors: Sequence[Error]) -> str:
+    """The estimator of the best score among those that hold enough of sources left out; the widest where none does."""
+    verdicts = [judged(errors, name) for name in ESTIMATORS]
+    fair = [v for v in verdicts if v.coverage >= COVERS]
+    return (min(fair, key=lambda v: v.score) if fair else max(verdicts, key=lambda v: v.coverage)).name
+
+
+def bands_by_root(errors: Sequence[Error]) -> dict[str, Band]:
+    """Bands of all classes, those below each widest class by the estimator that does best there."""
+    found: dict[str, Band] = {}
+    for root in sorted({e.classes[-1] for e in errors}):
+        own = [e for e in errors if e.classes[-1] == root]
+        found |= bands(own, ESTIMATORS[chosen(own)])
+    return found
 
 
 def family_weights(families: Sequence[str]) -> list[float]:
@@ -36,49 +181,18 @@ def family_weights(families: Sequence[str]) -> list[float]:
     return [sizes[f] ** -0.5 for f in families]
 
 
-def _weighted(errors: Sequence[float], families: Sequence[str]) -> list[tuple[float, float]]:
-    """Absolute errors with the weights of their families."""
-    return [(abs(e), w) for e, w in zip(errors, family_weights(families), strict=True)]
-
-
 def describe(errors: Sequence[float], families: Sequence[str]) -> str:
     """'median / p90 %' of log errors."""
-    weighted = _weighted(errors, families)
-    median, high = (100.0 * (exp(weighted_quantile(weighted, q)) - 1.0) for q in (0.5, 0.9))
-    return f"{median:.1f} / {high:.0f} % (median / p90)"
+    weighted = [(abs(e), w) for e, w in zip(errors, family_weights(families), strict=True)]
+    middle, high = (100.0 * (exp(weighted_quantile(weighted, q)) - 1.0) for q in (0.5, 0.9))
+    return f"{middle:.1f} / {high:.0f} % (median / p90)"
 
 
-def bands(
-    classes: Sequence[Sequence[str]], errors: Sequence[float], families: Sequence[str]
-) -> dict[str, tuple[float, int, int]]:
-    """class -> (half-width of the log, rows, families)."""
-    members: dict[str, list[int]] = {}
-    for i, keys in enumerate(classes):
-        for key in dict.fromkeys(keys):
-            members.setdefault(key, []).append(i)
-    widths = {}
-    for key, rows in sorted(members.items()):
-        own = [families[i] for i in rows]
-        if key not in ("dense", "moe") and (len(rows) < _ROWS or len(set(own)) < _FAMILIES):
-            continue
-        median = weighted_quantile(_weighted([errors[i] for i in rows], own), 0.5)
-        widths[key] = (max(_NOISE, _MEDIAN_TO_90 * median), len(rows), len(set(own)))
-    return widths
-
-
-TRAINING_HEADER = (
-    "# Log 90 % half-widths of predictions by class of run: kind, stack, GPU family, release age.",
-    "# Written by calibrate/fit/training.py --bands from left-out errors: ",
-)
-
-
-def write_bands(
-    widths: dict[str, tuple[float, int, int]], note: str, path: Path, header: tuple[str, str] = TRAINING_HEADER
-) -> None:
-    """Write the file that sim/train/band.py reads, or its counterpart with another header."""
-    lines = [header[0], f"{header[1]}{note}."]
+def write_bands(found: dict[str, Band], header: Sequence[str], path: Path) -> None:
+    """The file that intervals are read from: one line per class."""
+    lines = [f"# {line}" for line in header]
     lines += [
-        f'"{key}": {{half_width: {width:.3f}, kind: fitted, rows: {rows}, families: {families}}}'
-        for key, (width, rows, families) in widths.items()
+        f'"{key}": {{half_width: {b.half_width:.3f}, kind: fitted, rows: {b.rows}, sources: {b.sources}}}'
+        for key, b in found.items()
     ]
     path.write_text("\n".join(lines) + "\n", encoding="utf-8")

@@ -18,7 +18,7 @@ from math import exp, log
 from pathlib import Path
 from typing import Any
 
-from moesim.calibrate.fit.bands import bands, describe, write_bands
+from moesim.calibrate.fit.bands import describe
 from moesim.calibrate.fit.regression import FEWEST, STEP, Fitted, fit, left_out, prior_of, write_constants
 from moesim.calibrate.fit.unseen import Unseen, write_unseen
 from moesim.calibrate.rows.cells import Row
@@ -26,7 +26,6 @@ from moesim.calibrate.rows.predict_training import simulate_row
 from moesim.calibrate.rows.sources import source_of
 from moesim.calibrate.rows.training import stack_of
 from moesim.sim.software.stack import constants
-from moesim.sim.train.band import band_keys
 
 _MOVES = 1e-6  # a step time that moves less than this per unit of log constant does not depend on it
 
@@ -60,14 +59,14 @@ def load_samples(paths: Sequence[Path]) -> list[Sample]:
     return samples
 
 
-def _predict(task: tuple[Row, Mapping[str, float]]) -> tuple[float, list[str], list[str]] | None:
-    """(log step time, keys of the constants used, classes of the run); None for a row that is refused."""
+def _predict(task: tuple[Row, Mapping[str, float]]) -> tuple[float, list[str]] | None:
+    """(log step time, keys of the constants used); None for a row that is refused."""
     row, overrides = task
     try:
         result = simulate_row(row, dict(overrides))
     except ValueError:
         return None
-    return log(result.step.step_time_s), list(result.prices.tuning.used), band_keys(result.resolved.job)
+    return log(result.step.step_time_s), list(result.prices.tuning.used)
 
 
 class Problem:
@@ -84,7 +83,6 @@ class Problem:
         self.log_measured = [log(s.measured_s) for s in self.samples]
         self.scales = [1.0] * len(self.samples)
         self.uses = [set(p[1]) for _, p in kept]
-        self.classes = [p[2] for _, p in kept]
         self.held: dict[str, float] = {}  # constants that too few rows depend on, at their priors
         self.keys = [k for k in keys if any(k in u for u in self.uses)]
         used = (abs(self.jacobian(start, [p[0] for _, p in kept])) > _MOVES).sum(axis=0) >= FEWEST
@@ -122,7 +120,6 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--rounds", type=int, default=4)
     parser.add_argument("--write", type=Path, help="constants file to update")
     parser.add_argument("--every", type=int, default=1, help="take every n-th row of families with more than 12 rows")
-    parser.add_argument("--bands", type=Path, help="file of interval half-widths to write, from left-out errors")
     parser.add_argument("--unseen", type=Path, help="file of errors with families and sources left out to write")
     parser.add_argument("--stack", help="only rows of this stack")
     parser.add_argument("--only", action="append", default=[], help="constants that may move, by how they begin")
@@ -135,7 +132,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         problem = Problem(samples, keys, pool)
         _say(f"{len(problem.samples)} rows, {len(problem.keys)} free constants")
         fitted = fit(problem, constants(), options.rounds, _say)
-        unseen = left_out(problem, constants(), fitted) if options.bands or options.only else []
+        unseen = left_out(problem, constants(), fitted) if options.unseen or options.only else []
         if options.unseen:
             write_unseen(_unseen(problem, fitted), options.unseen)
     for key, value in problem.held.items():
@@ -147,8 +144,6 @@ def main(arguments: Sequence[str] | None = None) -> None:
         error = describe(unseen, problem.families)
         _say(f"left-out error by family: {error}")
         note += f", left-out error {error}"
-    if options.bands:
-        write_bands(bands(problem.classes, unseen, problem.families), note, options.bands)
     if options.write:
         what = " and ".join(options.only) + (f" of {options.stack}" if options.stack else "")
         values = {**problem.held, **fitted.values}

@@ -1,0 +1,100 @@
+"""Write the widths of intervals from errors with sources left out: `python -m moesim.calibrate.fit.widths`
+
+Reads calibrate/published/unseen/*.csv and the shipped rows that they are of; judges every estimator on sources left out.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections import Counter
+from collections.abc import Sequence
+from pathlib import Path
+
+import yaml
+
+from moesim.calibrate.fit.bands import ESTIMATORS, Error, bands_by_root, chosen, judged, write_bands
+from moesim.calibrate.fit.unseen import read_unseen
+from moesim.calibrate.rows.files import published_rows
+from moesim.calibrate.rows.kinds import TRAINING
+from moesim.calibrate.rows.training import scenario_of
+from moesim.sim.question.scenario import parse_scenario
+from moesim.sim.train.band import NO_ROWS_OF_STACK, axes_of, band_keys, kind_of
+from moesim.sim.train.job import TrainJob, resolve
+
+_SIM = Path(__file__).parents[2] / "sim"
+STACKS = _SIM / "software" / "stacks"
+_ALONE = 0.9  # share of a stack's fitted rows from which leaving a source out leaves the stack without constants
+
+
+def training_jobs() -> dict[str, TrainJob]:
+    """The jobs of all fitted training rows, by id."""
+    rows = {row["id"]: row for file in published_rows() if file.table is TRAINING for row in file.rows}
+    return {u.id: resolve(parse_scenario(scenario_of(rows[u.id])[0])).job for u in read_unseen("training")}
+
+
+def training_errors(jobs: dict[str, TrainJob]) -> list[Error]:
+    """Errors of training rows with their source left out.
+
+    Where a source holds nearly all rows of a stack, leaving it out says how far a stack without rows is; how far the
+    next run of that stack is, its rows say with their family left out.
+    """
+    unseen = read_unseen("training")
+    of_stack = Counter(jobs[u.id].stack.name for u in unseen)
+    of_source = Counter((jobs[u.id].stack.name, u.source) for u in unseen)
+    errors = []
+    for u in unseen:
+        job = jobs[u.id]
+        alone = of_source[job.stack.name, u.source] > _ALONE * of_stack[job.stack.name]
+        errors.append(Error(tuple(band_keys(job)), u.source, u.family_log if alone else u.source_log))
+        if alone:
+            errors.append(Error((NO_ROWS_OF_STACK,), u.source, u.source_log))
+    return errors
+
+
+def _measured(jobs: dict[str, TrainJob]) -> dict[str, object]:
+    """What the fitted rows of each kind hold, as sim/train/band.py reads it."""
+    record: dict[str, object] = {}
+    for kind in ("dense", "moe"):
+        own = [job for job in jobs.values() if kind_of(job) == kind]
+        axes = [axes_of(job) for job in own]
+        record[kind] = {
+            "stacks": sorted({job.stack.name for job in own}),
+            "gpus": sorted({job.cluster.gpu.name for job in own}),
+            "ranges": {axis: [min(a[axis] for a in axes), max(a[axis] for a in axes)] for axis in axes[0]},
+        }
+    return record
+
+
+def table(errors: Sequence[Error], classes: Sequence[str]) -> str:
+    """Markdown: every estimator on sources left out, by root class."""
+    lines = [
+        "| class | estimator | sources held | mean half-width | interval score |",
+        "| --- | --- | ---: | ---: | ---: |",
+    ]
+    for root in classes:
+        own = [e for e in errors if e.classes[-1] == root]
+        used = chosen(own)
+        for name in ESTIMATORS:
+            j = judged(own, name)
+            mark = " (used)" if name == used else ""
+            lines.append(f"| {root} | {name}{mark} | {j.coverage:.0%} | {j.half_width:.2f} | {j.score:.2f} |")
+    return "\n".join(lines) + "\n"
+
+
+def main() -> None:
+    """Write the files that intervals are read from, and print how the estimators do."""
+    jobs = training_jobs()
+    errors = training_errors(jobs)
+    header = (
+        "Log 90 % half-widths of step times by class of run: kind, author, stack, GPU family.",
+        f"Written by calibrate/fit/widths.py from {len(jobs)} published fit rows with their sources left out.",
+    )
+    write_bands(bands_by_root(errors), header, STACKS / "bands.yaml")
+    said = "# What fitted training rows hold, by kind of model. Written by calibrate/fit/widths.py.\n"
+    text = yaml.safe_dump(_measured(jobs), sort_keys=True, default_flow_style=None, width=118)
+    (STACKS / "measured.yaml").write_text(said + text, encoding="utf-8")
+    sys.stdout.write(table(errors, ("dense", "moe")))
+
+
+if __name__ == "__main__":
+    main()
