@@ -37,8 +37,8 @@ class Prediction:
     tokens_per_step: float  # global batch x sequence length
     tokens_per_s: float
     tokens_per_s_per_gpu: float
-    model_flops_per_s_per_gpu: float  # 3 x the forward of the active weights, causal attention, nothing recomputed
-    mfu: float  # those over the GPU's 16-bit peak, whatever the precision
+    model_flops_per_s_per_gpu: float  # that are asked for and executed, see sim/train/model_flops.py
+    mfu: float  # those over the GPU's dense peak of the run's precision
     breakdown_s: dict[str, float]  # by CATEGORIES, mean over pipeline ranks; sums to step_time_s
     memory: tuple[RankMemory, ...]  # one GPU of every pipeline rank, in order
     memory_fits: bool
