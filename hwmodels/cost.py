@@ -42,6 +42,9 @@ _STAND_INS: dict[str, tuple[str, ...]] = {
     "mxfp4": ("nvfp4",),
     "int4": ("bf16",),  # weight-only: 16-bit kernels that read narrow weights
 }
+# where kernels are derived anyway and the lender has no such tensor path: the efficiencies of its 16-bit kernels on this
+# part's own peak of the format, and on the bytes of the narrow operands (Ada's FP8, from Ampere)
+_DERIVED_STAND_INS: dict[str, tuple[str, ...]] = {d: ("bf16",) for d in ("fp8", "fp8_block", "mxfp8", "nvfp4", "mxfp4")}
 # attention with an 8-bit cache: the efficiencies of the 16-bit kernels on the bytes of the narrow one
 _ATTENTION_STAND_INS: dict[str, tuple[str, ...]] = {"fp16": ("bf16",), "fp8": ("bf16",)}
 
@@ -171,8 +174,10 @@ class KernelCostModel:
             "grouped_gemm": self._profile.grouped_gemms,
             "attention": self._profile.attentions,
         }[op]
-        stand_ins = _ATTENTION_STAND_INS if op == "attention" else _STAND_INS
-        return next((d for d in (dtype, *stand_ins.get(dtype, ())) if d in fits), dtype)
+        stand_ins = (_ATTENTION_STAND_INS if op == "attention" else _STAND_INS).get(dtype, ())
+        if self._profile.derived_from and op != "attention":
+            stand_ins = (*stand_ins, *_DERIVED_STAND_INS.get(dtype, ()))
+        return next((d for d in (dtype, *stand_ins) if d in fits), dtype)
 
     def _spread(self, op: str, dtype: str = "") -> float:
         for key in (op, f"{op}/{dtype}", f"{op}_forward/{dtype}"):

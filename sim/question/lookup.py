@@ -133,7 +133,9 @@ def _kernels(profile: str, cluster: Cluster) -> tuple[Profile, list[str]]:
     """Kernel fits: the shipped ones of a GPU by name, or those of a profile file, which must be of the same GPU."""
     if not is_profile_file(profile):
         if load_gpu(profile).name == cluster.gpu.name:
-            return load_profile(profile), []
+            kernels = load_profile(profile)
+            lent = f"kernels of {kernels.gpu} = derived from {kernels.derived_from}: {kernels.derived_note}"
+            return kernels, [lent] if kernels.derived_from else []
         note = f"profile = {profile} (asked for): kernels measured on another GPU than {cluster.gpu.name}"
         return load_profile(profile), [note]
     measured = load_machine(profile, cluster.gpus)
