@@ -42,7 +42,7 @@ _STAND_INS: dict[str, tuple[str, ...]] = {
     "mxfp4": ("nvfp4",),
     "int4": ("bf16",),  # weight-only: 16-bit kernels that read narrow weights
 }
-# where kernels are derived anyway and the lender has no such tensor path: the efficiencies of its 16-bit kernels on this
+# where kernels are derived anyway and the lender has no such tensor path: the efficiencies of its 16-bit kernels on the
 # part's own peak of the format, and on the bytes of the narrow operands (Ada's FP8, from Ampere)
 _DERIVED_STAND_INS: dict[str, tuple[str, ...]] = {d: ("bf16",) for d in ("fp8", "fp8_block", "mxfp8", "nvfp4", "mxfp4")}
 # attention with an 8-bit cache: the efficiencies of the 16-bit kernels on the bytes of the narrow one
