@@ -9,6 +9,7 @@ from moesim.sim.layers.context import LayerContext
 from moesim.sim.layers.steps import Core, Exchange, Linear, Pointwise, Step
 from moesim.sim.model.arch import AttentionArch
 
+MLP = ("mlp", "mlp_act")  # modules of a dense feed-forward block: matrices, activation
 _ACCUMULATE = 8.0  # fp32 gradient buffer: read and write per weight
 
 # How often memory-bound work moves each element it touches when nothing is fused or spilt. Calibration times the same
@@ -225,13 +226,19 @@ def attention_steps(ctx: LayerContext, *, window: bool = False, causal: bool = T
     return steps
 
 
-def feed_forward(ctx: LayerContext, name: str, intermediate: int, gated: bool, tokens: float) -> list[Step]:
-    """Two or three matrices with the activation between; width already split over the tensor group."""
+def feed_forward(
+    ctx: LayerContext, name: str, intermediate: int, gated: bool, tokens: float, modules: tuple[str, str] = MLP
+) -> list[Step]:
+    """Two or three matrices with the activation between; width already split over the tensor group.
+
+    `modules`: what the matrices and the activation are to recompute.
+    """
     h = ctx.arch.hidden
     elements = tokens * intermediate
-    first = linear(ctx, f"{name}.up", tokens, (2 if gated else 1) * intermediate, h, "mlp")
-    act = passing(ctx, f"{name}.act", "gated_act" if gated else "act", elements, "mlp_act")
-    return [first, act, linear(ctx, f"{name}.down", tokens, h, intermediate, "mlp")]
+    matrices, activation = modules
+    first = linear(ctx, f"{name}.up", tokens, (2 if gated else 1) * intermediate, h, matrices)
+    act = passing(ctx, f"{name}.act", "gated_act" if gated else "act", elements, activation)
+    return [first, act, linear(ctx, f"{name}.down", tokens, h, intermediate, matrices)]
 
 
 def dense_ffn_steps(ctx: LayerContext) -> list[Step]:

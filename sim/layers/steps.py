@@ -307,12 +307,3 @@ def backward(builder: SegmentBuilder, steps: Sequence[Step]) -> None:
     for step in reversed(steps):
         backward_input(builder, (step,))
         backward_weight(builder, (step,))
-
-
-def recomputed(steps: Sequence[Step], modules: frozenset[str]) -> tuple[Step, ...]:
-    """The steps that a backward pass runs again when these modules are not kept ("full": everything).
-
-    "keep_collectives": what transfers brought was kept and is not sent again (TED's CAC).
-    """
-    again = tuple(s for s in steps if "full" in modules or s.module in modules)
-    return tuple(s for s in again if not isinstance(s, Exchange)) if "keep_collectives" in modules else again

@@ -14,6 +14,7 @@ from typing import Any
 from moesim.hwmodels.cluster import Cluster
 from moesim.hwmodels.power_and_money import Price
 from moesim.hwmodels.profile import Profile
+from moesim.sim.layers.recompute import check_words
 from moesim.sim.layout.layout import BadLayout, Layout, check_layout
 from moesim.sim.layout.pipeline import PAIRABLE
 from moesim.sim.layout.slots import BLOCKS, Placement, placement_of
@@ -222,8 +223,8 @@ def _check_batch(train: TrainAsk, layout: Layout) -> None:
             )
 
 
-def recompute_modules(names: tuple[str, ...]) -> frozenset[str]:
-    """Modules to run again in the backward, from a scenario's names. ScenarioError when nothing runs again."""
+def recompute_modules(names: tuple[str, ...], arch: ModelArch) -> frozenset[str]:
+    """Modules to run again in the backward, from a scenario's names. ScenarioError when nothing would run again."""
     modules: set[str] = set()
     for name in names:
         if name == "selective":
@@ -232,6 +233,7 @@ def recompute_modules(names: tuple[str, ...]) -> frozenset[str]:
             modules.add(name)
     if modules == {"keep_collectives"}:
         raise ScenarioError("recompute: keep_collectives keeps transfers of what runs again; add full or a module")
+    check_words(sorted(modules), arch)
     return frozenset(modules)
 
 
@@ -248,7 +250,7 @@ def train_job(
         micro_batch=train.micro_batch,
         seq_len=train.seq_len,
         precision=train.precision,
-        recompute=recompute_modules(train.recompute),
+        recompute=recompute_modules(train.recompute, arch),
         routing=routing_of(scenario),
         placement=placement_of(scenario, arch),
         unlike=unlike_of(scenario, cluster),

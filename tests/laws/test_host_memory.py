@@ -17,8 +17,8 @@ from moesim.hwmodels.wires import HOST_WIRES, WIRES, slot_seconds, wire_seconds
 from moesim.hwmodels.work import Comm
 from moesim.sim.clock.plan import ScriptRun, Send
 from moesim.sim.question.scenario import ScenarioError, parse_scenario
+from moesim.sim.train.activations import layer_bytes
 from moesim.sim.train.job import resolve
-from moesim.sim.train.memory import layer_bytes
 from moesim.sim.train.offload import moved_bytes, optimizer_bytes
 from moesim.sim.train.prices import StepPrices
 from moesim.sim.train.program import step_program

@@ -101,7 +101,7 @@ def modules_of(recompute: str, arch: ModelArch, stack_attention: str) -> frozens
         if stack_attention == "unfused":
             light.add("core_attention")
         return frozenset(light)
-    return recompute_modules((recompute,))
+    return recompute_modules((recompute,), arch)
 
 
 def _stages_of(schedule: str, vpp: int) -> bool:
