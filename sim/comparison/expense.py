@@ -47,7 +47,7 @@ def train_hours(scenario: Mapping[str, Any], hardware: Hardware = AS_IS) -> floa
     """
     resolved = resolve(scenario_of(scenario))
     job = replace(resolved.job, cluster=hardware.of(resolved.job.cluster))
-    light = job.recompute | modules_of("light", job.arch, job.stack.attention_kernel)
+    light = job.recompute | modules_of("light", job.arch, job.stack)
     for modules in (job.recompute, light, frozenset({"full"})):
         tried = replace(job, recompute=modules)
         prices = StepPrices(tried, resolved.kernels, resolved.tuning(), drawn=False)

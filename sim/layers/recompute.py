@@ -6,9 +6,11 @@ Words as in Megatron-Core (`recompute_modules`), and two of our own: mlp_act and
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from dataclasses import replace
 from functools import lru_cache
 
-from moesim.sim.layers.steps import Exchange, Step
+from moesim.hwmodels.work import Comm
+from moesim.sim.layers.steps import Exchange, GroupedLinear, Linear, Pointwise, Step
 from moesim.sim.model.arch import ModelArch
 from moesim.sim.model.params import EXPERT_FFN, SOFTMAX
 from moesim.sim.question.scenario import ScenarioError
@@ -27,6 +29,11 @@ _PARTS: dict[str, tuple[str, ...]] = {
 }
 
 
+# PyTorch's operator-wise checkpointing as torchtitan sets it: every second matrix product, cores of attention and what
+# transfers brought back are kept, the rest runs again (torchtitan, selective_ac_option "op")
+OPERATORS = "operators"
+
+
 @lru_cache(maxsize=256)
 def run_again(words: frozenset[str]) -> frozenset[str]:
     """Modules of the steps that these words run again; "full" is everything and not listed."""
@@ -40,7 +47,30 @@ def recomputed(steps: Sequence[Step], words: frozenset[str]) -> tuple[Step, ...]
     """
     modules = run_again(words)
     again = tuple(s for s in steps if "full" in words or s.module in modules)
+    if OPERATORS in words and "full" not in words:
+        again = _operators(steps)
     return tuple(s for s in again if not isinstance(s, Exchange)) if "keep_collectives" in words else again
+
+
+def _operators(steps: Sequence[Step]) -> tuple[Step, ...]:
+    """The steps that run again where single operators are chosen: of q, k, v, out, gate, up, down every second."""
+    widths = {s.name.removesuffix(".down"): s.k for s in steps if isinstance(s, Linear) and s.name.endswith(".down")}
+    again: list[Step] = []
+    for step in steps:
+        if isinstance(step, Linear):
+            block, _, matrix = step.name.rpartition(".")
+            if matrix == "up" and step.n == 2 * widths.get(block, 0):
+                again.append(replace(step, n=step.n // 2))
+            elif matrix in ("out", "q_up", "kv_up"):
+                again.append(step)
+        elif isinstance(step, GroupedLinear):
+            again += [step] if step.name.endswith(".up") else []
+        elif isinstance(step, Exchange):
+            gathers = isinstance(step.forward, Comm) and step.forward.kind == "all_gather"
+            again += [step] if gathers else []
+        elif isinstance(step, Pointwise):
+            again += [step] if step.part == "body" else []
+    return tuple(again)
 
 
 def words_of(arch: ModelArch) -> tuple[str, ...]:

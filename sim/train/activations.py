@@ -9,9 +9,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 
-from moesim.sim.layers.recompute import run_again
+from moesim.sim.layers.recompute import OPERATORS, run_again
 from moesim.sim.layout.placement import ExpertLoad
-from moesim.sim.model.arch import LayerKind
+from moesim.sim.model.arch import AttentionArch, LayerKind
 from moesim.sim.train.job import TrainJob
 
 _STATISTICS = 4.0  # fp32 sum of every row of the softmax, that fused attention keeps per head
@@ -22,16 +22,23 @@ def sharding(job: TrainJob) -> float:
     return float(job.layout.tp) if job.layout.sequence_parallel else 1.0
 
 
-def _hidden_bytes(job: TrainJob) -> float:
-    """Bytes kept per token by a norm: its input and its output."""
-    return (2.0 if "layernorm" in job.recompute else 4.0) * job.arch.hidden / sharding(job)
+def _hidden_bytes(job: TrainJob, gathered: bool = False) -> float:
+    """Bytes kept per token by a norm: its input, and its output unless that runs again.
+
+    `gathered`: a tensor group works on the output; stacks that do not gather it once more keep all of it.
+    """
+    whole = gathered and job.layout.tp > 1 and not job.stack.regather
+    output = 2.0 * job.arch.hidden / (1.0 if whole else sharding(job))
+    return 2.0 * job.arch.hidden / sharding(job) + (0.0 if "layernorm" in job.recompute and not whole else output)
 
 
 def attention_bytes(job: TrainJob) -> float:
     """Bytes kept per token by one attention block."""
     a, tp = job.arch.attention, job.layout.tp
     assert a is not None
-    hidden = _hidden_bytes(job)
+    if OPERATORS in job.recompute:
+        return _attention_of_operators(job, a)
+    hidden = _hidden_bytes(job, gathered=True)
     core = _core_bytes(job, a.heads / tp)
     if a.is_mla:
         kept = 0.5 if job.stack.fp8_activations else 1.0
@@ -48,6 +55,15 @@ def attention_bytes(job: TrainJob) -> float:
     return hidden + kept + core
 
 
+def _attention_of_operators(job: TrainJob, a: AttentionArch) -> float:
+    """Bytes kept per token where every second matrix product runs again: the input, half the projections, the core."""
+    half = 2.0 * a.heads * a.head_dim + 2.0 * a.kv_heads * a.v_head_dim
+    if a.is_mla:
+        half = 2.0 * ((a.q_lora_rank or 0) + (a.kv_lora_rank or 0) + (a.qk_rope_head_dim or 0)) * job.layout.tp
+    core = (2.0 * a.v_head_dim + _STATISTICS) * a.heads
+    return 2.0 * job.arch.hidden / sharding(job) + (half + core) / job.layout.tp
+
+
 def _core_bytes(job: TrainJob, heads: float) -> float:
     """Bytes kept per token by the core of attention, beside its inputs and its output, which neighbours keep."""
     if "core_attention" in job.recompute:
@@ -61,13 +77,15 @@ def ssm_bytes(job: TrainJob) -> float:
     """Bytes kept per token by one state-space block: both halves of its projection, convolution, scan, gate."""
     s = job.arch.ssm
     assert s is not None
-    return _hidden_bytes(job) + 2.0 * (2.0 if "ssm" in job.recompute else 5.0) * s.d_inner / job.layout.tp
+    return _hidden_bytes(job) + 2.0 * (2.0 if job.recompute & {"ssm", OPERATORS} else 5.0) * s.d_inner / job.layout.tp
 
 
 def ffn_bytes(job: TrainJob, kind: LayerKind, rows: float, tokens: float) -> float:
     """Bytes kept per token by the feed-forward block; `rows` reach this rank's experts."""
     arch, again, tp = job.arch, run_again(job.recompute), job.layout.tp
-    hidden = _hidden_bytes(job)
+    if OPERATORS in job.recompute:
+        return _ffn_of_operators(job, kind, rows / tokens)
+    hidden = _hidden_bytes(job, gathered=kind.ffn == "dense")
     if kind.ffn == "dense":
         assert arch.ffn is not None
         kept = _mlp_bytes(arch.ffn.gated, 1.0, "mlp" in again, "mlp_act" in again)
@@ -84,6 +102,18 @@ def ffn_bytes(job: TrainJob, kind: LayerKind, rows: float, tokens: float) -> flo
     per_row = 2.0 * kept * (moe.latent or arch.hidden)
     per_row += _mlp_bytes(moe.gated, kept, False, "moe_act" in again) * moe.expert_intermediate / job.layout.etp
     return total + rows / tokens * per_row
+
+
+def _ffn_of_operators(job: TrainJob, kind: LayerKind, rows_per_token: float) -> float:
+    """Bytes kept per token where every second matrix product runs again: the gate's, and what the block returns."""
+    arch = job.arch
+    if kind.ffn == "dense":
+        assert arch.ffn is not None
+        return 2.0 * (arch.hidden + arch.ffn.intermediate / job.layout.tp)
+    assert arch.moe is not None
+    beside = arch.moe.shared_intermediate + arch.moe.residual_intermediate
+    brought = 4.0 * rows_per_token * (arch.moe.latent or arch.hidden)  # rows that came, and their answers
+    return brought + 2.0 * (arch.hidden + beside / job.layout.tp)
 
 
 def _mlp_bytes(gated: bool, kept: float, block: bool, activation: bool) -> float:

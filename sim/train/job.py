@@ -110,8 +110,6 @@ def load_corrections(path: str) -> dict[str, Correction]:
     return {c.deployment: c for c in corrections}
 
 
-# what "selective" means: keep everything but what attention can redo cheaply (Korthikanti et al. 2022)
-_SELECTIVE = frozenset({"core_attention"})
 # bytes per frozen weight under LoRA; nf4 carries one scale per 64 weights, itself quantised (QLoRA)
 _BASE_BYTES = {"bf16": 2.0, "fp8": 1.0, "nf4": 0.516}
 
@@ -223,12 +221,15 @@ def _check_batch(train: TrainAsk, layout: Layout) -> None:
             )
 
 
-def recompute_modules(names: tuple[str, ...], arch: ModelArch) -> frozenset[str]:
-    """Modules to run again in the backward, from a scenario's names. ScenarioError when nothing would run again."""
+def recompute_modules(names: tuple[str, ...], arch: ModelArch, stack: Stack) -> frozenset[str]:
+    """Modules to run again in the backward, from a scenario's names. ScenarioError when nothing would run again.
+
+    "selective" is what the stack means by it: the core of attention (Korthikanti et al. 2022), or single operators.
+    """
     modules: set[str] = set()
     for name in names:
         if name == "selective":
-            modules |= _SELECTIVE
+            modules.add(stack.selective)
         elif name != "none":
             modules.add(name)
     if modules == {"keep_collectives"}:
@@ -250,7 +251,7 @@ def train_job(
         micro_batch=train.micro_batch,
         seq_len=train.seq_len,
         precision=train.precision,
-        recompute=recompute_modules(train.recompute, arch),
+        recompute=recompute_modules(train.recompute, arch, stack),
         routing=routing_of(scenario),
         placement=placement_of(scenario, arch),
         unlike=unlike_of(scenario, cluster),

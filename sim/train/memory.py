@@ -21,6 +21,9 @@ from moesim.sim.train.job import TrainJob
 from moesim.sim.train.prices import StepPrices
 
 _CONTEXT_BYTES = 0.25 * GIB  # allocator slack and small buffers inside the framework's own count
+_MASTER_BYTES = 4.0  # of one weight in fp32
+_GATHERED_LAYERS = 2  # under ZeRO-3: the one that runs, and the next one on its way
+_FUSED_LOGIT_BYTES = 2.0  # the gradient takes the place of the logits
 _RESERVE_BYTES = 2.0 * GIB  # CUDA context, NCCL channels, fragmentation: seen by the driver, not by the framework
 
 
@@ -113,9 +116,11 @@ def _static(prices: StepPrices, rank: int) -> tuple[float, float, float]:
     shards = (lay.dense_shards, lay.expert_shards)
     for own, params, ways in zip(held, trained, shards, strict=True):
         frozen = own if job.lora_rank else 0.0
-        weights = (job.width_bytes * params + job.base_bytes * frozen) / (ways if lay.zero >= 3 else 1)
+        masters = _MASTER_BYTES if lay.zero >= 3 and job.stack.sharded_masters else 0.0
+        width, state = masters or job.width_bytes, max(0.0, job.stack.master_dtype_bytes - masters)
+        weights = (width * params + job.base_bytes * frozen) / (ways if lay.zero >= 3 else 1)
         gradients = gradient_bytes * params / (ways if lay.zero >= 2 else 1)
-        optimizer = job.stack.master_dtype_bytes * params / (ways if lay.zero >= 1 else 1)
+        optimizer = state * params / (ways if lay.zero >= 1 else 1)
         for i, value in enumerate((weights, gradients, 0.0 if job.offload_optimizer else optimizer)):
             total[i] += value
     return total[0], total[1], total[2]
@@ -142,9 +147,8 @@ def rank_memory(prices: StepPrices, rank: int) -> RankMemory:
         activations += kept * (1.0 - job.offload_activations)
         working = max(working, working_bytes(job, prices.loads, chunk.layers))
         if chunk.head:
-            per_logit = 2.0 if job.stack.fused_loss else 6.0
-            logits = per_logit * tokens * job.arch.vocab / lay.tp * (1 + chunk.mtp)
-            activations += job.width_bytes * job.arch.hidden * tokens / sharding(job)
+            logits = _per_logit(job) * tokens * job.arch.vocab / lay.tp * (1 + chunk.mtp)
+            activations += _head_input_bytes(job) * tokens
     for chunk in (prices.chunks[c] for c in lay.chunks_of(rank)):
         kinds |= {job.arch.layers[i] for i in chunk.layers}
         if chunk.head:
@@ -152,8 +156,34 @@ def rank_memory(prices: StepPrices, rank: int) -> RankMemory:
     weights, gradients, optimizer = _static(prices, rank)
     if job.stack.dummy_gradients:
         buffers += 2.0 * _weight_shapes(job.arch, job, kinds)
-    activations += working
+    if lay.zero >= 3:
+        buffers += _gathered_bytes(prices, rank)
+    activations += max(0.0, working - logits)  # the loss is over when layers run again
     return RankMemory(rank, weights, gradients, optimizer, activations, logits, buffers, _RESERVE_BYTES)
+
+
+def _per_logit(job: TrainJob) -> float:
+    """Bytes alive at once per logit of one GPU."""
+    if job.stack.fused_loss:
+        return _FUSED_LOGIT_BYTES
+    return job.stack.split_logit_bytes if job.layout.tp > 1 else job.stack.logit_bytes
+
+
+def _head_input_bytes(job: TrainJob) -> float:
+    """Bytes per token of what the output head reads; where it was gathered and is kept, also its gradient."""
+    if job.layout.tp > 1 and not job.stack.regather:
+        return 2.0 * job.width_bytes * job.arch.hidden
+    return job.width_bytes * job.arch.hidden / sharding(job)
+
+
+def _gathered_bytes(prices: StepPrices, rank: int) -> float:
+    """ZeRO-3: whole weights of the layers at hand, and the whole gradient of one until it is reduced."""
+    job = prices.job
+    kinds = {kind for c in job.layout.chunks_of(rank) for _, kind in prices.chunks[c].blocks(job.arch) if kind}
+    layer = max((sum(held_params(job.arch, job.layout, "L", kind)) for kind in kinds), default=0.0)
+    gradient = 0.0 if job.lora_rank else job.width_bytes + bytes_per_element(job.stack.grad_dtype)
+    frozen = job.base_bytes if job.lora_rank else job.width_bytes
+    return layer * (_GATHERED_LAYERS * frozen + gradient)
 
 
 def step_memory(prices: StepPrices) -> list[RankMemory]:
@@ -178,7 +208,7 @@ def _what_fits(prices: StepPrices, usable: float) -> str:
     job = prices.job
     lay = job.layout
     tries: list[tuple[str, TrainJob]] = []
-    for name, modules in (("recompute=selective", {"core_attention"}), ("recompute=full", {"full"})):
+    for name, modules in (("recompute=selective", {job.stack.selective}), ("recompute=full", {"full"})):
         if not modules <= job.recompute:
             tries.append((name, replace(job, recompute=frozenset(modules))))
     changes: list[dict[str, int]] = [{"zero": z} for z in (1, 3) if z > lay.zero]

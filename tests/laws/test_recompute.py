@@ -1,4 +1,4 @@
-"""Every word of recompute frees what it runs again and costs its forward, or is refused where a model lacks the part."""
+"""Every word of recompute frees what it runs again and costs its forward, or is refused where a part is not there."""
 
 from __future__ import annotations
 

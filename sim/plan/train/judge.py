@@ -86,7 +86,7 @@ class Judge:
     def job(self, candidate: Candidate) -> TrainJob:
         """The training job of a candidate."""
         stack = self.stack(candidate)
-        modules = modules_of(candidate.recompute, self.base.arch, stack.attention_kernel)
+        modules = modules_of(candidate.recompute, self.base.arch, stack)
         return replace(
             self.base, layout=candidate.layout, stack=stack, micro_batch=candidate.micro_batch, recompute=modules
         )
