@@ -5,7 +5,7 @@ What a scenario says and its verb has no use for is refused here: an answer must
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
 
@@ -122,6 +122,8 @@ def _cluster(scenario: Scenario) -> tuple[Cluster, list[str]]:
     cluster = build_cluster(node, ask.gpus, ask.fabric, ask.nic_bytes_per_s, ask.oversubscription)
     if ask.gpus_per_node is not None:
         cluster = with_hosts_of(cluster, ask.gpus_per_node)
+    if ask.host_memory_bytes is not None:
+        cluster = replace(cluster, host_memory_bytes=ask.host_memory_bytes, host_memory_source="as asked")
     if cluster.domains > 1 and (ask.fabric is None or ask.fabric in fabric_kinds()):
         why = f"{cluster.fabric_kind}: node's NICs" if ask.fabric is None else f"the nearest {ask.fabric}"
         rate = f"{cluster.nic_bytes_per_s / 1e9:g} GB/s per GPU"

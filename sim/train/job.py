@@ -14,6 +14,7 @@ from typing import Any
 from moesim.hwmodels.cluster import Cluster
 from moesim.hwmodels.power_and_money import Price
 from moesim.hwmodels.profile import Profile
+from moesim.hwmodels.units import GIB
 from moesim.sim.layers.recompute import check_words
 from moesim.sim.layout.layout import BadLayout, Layout, check_layout
 from moesim.sim.layout.pipeline import PAIRABLE
@@ -308,6 +309,10 @@ def resolve(scenario: Scenario) -> Resolved:
             else f"schedule {layout.schedule} runs no pairs of micro-batches"
         )
         from_rules.append(f"ep_overlap = hidden has no effect: {why}")
+    if job.offloads:
+        has = cluster.host_memory_bytes
+        size = f"{has / GIB:,.0f} GiB a host ({cluster.host_memory_source})" if has else "not known: not checked"
+        from_rules.append(f"cluster.host_memory_bytes = {size}")
     correction, from_runs = correction_of(scenario, job)
     about_routing = routing_assumed(scenario, arch)
     note = uplink_note(layout, cluster)

@@ -7,15 +7,14 @@ What layers keep for the backward pass is in activations.py; checked against the
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import lru_cache
 
 from moesim.hwmodels.gpu import bytes_per_element
 from moesim.hwmodels.units import GIB
-from moesim.sim.layout.layout import BadLayout, check_layout, held_params
+from moesim.sim.layout.layout import held_params
 from moesim.sim.layout.pipeline import in_flight, orders
 from moesim.sim.model.arch import AttentionArch, LayerKind, ModelArch
-from moesim.sim.question.refusals import DoesNotFit
 from moesim.sim.train.activations import fullest_expert_rank, layer_bytes, sharding, working_bytes
 from moesim.sim.train.job import TrainJob
 from moesim.sim.train.prices import StepPrices
@@ -43,6 +42,7 @@ class RankMemory:
     logits: float
     buffers: float  # the output head's gradient, shared gradient buffers, the allocator's slack
     reserve: float  # CUDA context, NCCL channels, fragmentation: seen by the driver, not by the framework
+    offloaded: float = 0.0  # activations that wait in the host's memory: not part of the total
 
     @property
     def allocated(self) -> float:
@@ -139,12 +139,13 @@ def rank_memory(prices: StepPrices, rank: int) -> RankMemory:
     held = _held(lay.schedule, lay.pp, lay.vpp, min(job.micro_batches, 4 * lay.pp * lay.vpp), job.hides_exchanges)[rank]
     tokens = job.micro_batch * job.seq_len / lay.cp
     full = fullest_expert_rank(prices.loads, [i for stage in held for i in prices.chunks[stage].layers])
-    activations, working, logits, kinds = 0.0, 0.0, 0.0, set()
+    activations, offloaded, working, logits, kinds = 0.0, 0.0, 0.0, 0.0, set()
     buffers = _CONTEXT_BYTES
     for stage, count in held.items():
         chunk = prices.chunks[stage]
         kept = count * sum(layer_bytes(job, prices.loads, i, full) for i in chunk.layers)
         activations += kept * (1.0 - job.offload_activations)
+        offloaded += kept * job.offload_activations
         working = max(working, working_bytes(job, prices.loads, chunk.layers))
         if chunk.head:
             logits = _per_logit(job) * tokens * job.arch.vocab / lay.tp * (1 + chunk.mtp)
@@ -159,7 +160,7 @@ def rank_memory(prices: StepPrices, rank: int) -> RankMemory:
     if lay.zero >= 3:
         buffers += _gathered_bytes(prices, rank)
     activations += max(0.0, working - logits)  # the loss is over when layers run again
-    return RankMemory(rank, weights, gradients, optimizer, activations, logits, buffers, _RESERVE_BYTES)
+    return RankMemory(rank, weights, gradients, optimizer, activations, logits, buffers, _RESERVE_BYTES, offloaded)
 
 
 def _per_logit(job: TrainJob) -> float:
@@ -189,50 +190,3 @@ def _gathered_bytes(prices: StepPrices, rank: int) -> float:
 def step_memory(prices: StepPrices) -> list[RankMemory]:
     """Peak memory of every pipeline rank."""
     return [rank_memory(prices, rank) for rank in range(prices.job.layout.pp)]
-
-
-def require_memory(prices: StepPrices, memory: tuple[RankMemory, ...]) -> None:
-    """DoesNotFit where a rank needs more than a GPU has; the message says how much, and what would fit."""
-    worst = max(memory, key=lambda m: m.total)
-    usable = prices.job.cluster.gpu.usable_bytes
-    if worst.total <= usable:
-        return
-    raise DoesNotFit(
-        f"does not fit: needs {worst.total / GIB:.1f} GiB of {usable / GIB:.1f} GiB on stage {worst.rank}; "
-        f"{_what_fits(prices, usable)}"
-    )
-
-
-def _what_fits(prices: StepPrices, usable: float) -> str:
-    """The nearest changes, one at a time, that make the job fit."""
-    job = prices.job
-    lay = job.layout
-    tries: list[tuple[str, TrainJob]] = []
-    for name, modules in (("recompute=selective", {job.stack.selective}), ("recompute=full", {"full"})):
-        if not modules <= job.recompute:
-            tries.append((name, replace(job, recompute=frozenset(modules))))
-    changes: list[dict[str, int]] = [{"zero": z} for z in (1, 3) if z > lay.zero]
-    for key in ("tp", "pp", "ep"):
-        value = getattr(lay, key)
-        changes += [{key: value * 2}, {key: value * 4}]
-    for change in changes:
-        try:
-            other = replace(lay, **change)  # type: ignore[arg-type]  # keys are those of integer fields
-            tries.append((_spell(change), replace(job, layout=check_layout(other, job.arch))))
-        except BadLayout:
-            continue
-    fitting = [name for name, other in tries if _fits(other, prices, usable)]
-    if fitting:
-        return "fits with " + " or ".join(fitting[:3])
-    return "no single change of recompute, zero, tp, pp or ep is enough: use more GPUs, or a smaller model or batch"
-
-
-def _spell(change: dict[str, int]) -> str:
-    return ", ".join(f"{k}={v}" for k, v in change.items())
-
-
-def _fits(job: TrainJob, prices: StepPrices, usable: float) -> bool:
-    if job.global_batch % (job.micro_batch * job.layout.dp):
-        return False
-    other = StepPrices(job, prices.profile, prices.tuning)
-    return max(m.total for m in step_memory(other)) <= usable

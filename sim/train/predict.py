@@ -16,9 +16,11 @@ from moesim.hwmodels.power_and_money import (
 from moesim.sim.question.scenario import Asked, scenario_of
 from moesim.sim.train.band import corrected_interval, interval
 from moesim.sim.train.expert_view import expert_view
+from moesim.sim.train.fitting import fits, require_memory
+from moesim.sim.train.host_memory import host_use
 from moesim.sim.train.job import Resolved, TrainJob, resolve
 from moesim.sim.train.lost import Which, lost_s
-from moesim.sim.train.memory import RankMemory, require_memory, step_memory
+from moesim.sim.train.memory import RankMemory, step_memory
 from moesim.sim.train.model_flops import model_flops_per_token
 from moesim.sim.train.prediction import CATEGORIES, Prediction
 from moesim.sim.train.prices import StepPrices
@@ -96,7 +98,8 @@ def assemble(
         mfu=per_gpu / job.cluster.gpu.peak(job.precision),
         breakdown_s={k: step.breakdown_s[k] for k in CATEGORIES if step.breakdown_s.get(k, 0.0) != 0.0},
         memory=memory,
-        memory_fits=max(m.total for m in memory) <= usable,
+        memory_fits=fits(prices, memory),
+        host_memory=host_use(prices, memory),
         usable_bytes=usable,
         cost=_cost(job, step.step_time_s, tokens, resolved.price),
         sources={k: v / busy for k, v in sorted(step.by_source.items(), key=lambda kv: -kv[1])},
