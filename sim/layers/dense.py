@@ -6,6 +6,7 @@ from dataclasses import replace
 
 from moesim.hwmodels.work import Attention, Comm
 from moesim.sim.layers.context import LayerContext
+from moesim.sim.layers.sparse import chooses, index_core, index_projections, sparse_core
 from moesim.sim.layers.steps import Core, Exchange, Linear, Pointwise, Step
 from moesim.sim.model.arch import AttentionArch
 
@@ -141,7 +142,7 @@ def _context_exchange(ctx: LayerContext, name: str, elements: float) -> list[Ste
     return [Exchange(name=name, forward=comm, backward=comm, category="cp_comm", exposed=exposed)]
 
 
-def _core(ctx: LayerContext, a: AttentionArch, *, window: bool, causal: bool) -> Core:
+def _core(ctx: LayerContext, a: AttentionArch, *, window: bool, causal: bool, sparse: bool = False) -> Core:
     heads, kv_heads = a.heads // ctx.layout.tp, max(1, a.kv_heads // ctx.layout.tp)
     seq, cp = ctx.seq_len, ctx.layout.cp
     size = a.window if window and a.window and a.window < seq else None
@@ -158,6 +159,8 @@ def _core(ctx: LayerContext, a: AttentionArch, *, window: bool, causal: bool) ->
         ctx.micro_batch, q_len, kv_len, heads, kv_heads, a.head_dim, a.v_head_dim, masked, size, ctx.half, "forward"
     )
     if ctx.stack.attention_kernel != "unfused":
+        if sparse:
+            work = sparse_core(a, work)
         eight = ctx.stack.fp8_attention and ctx.quantised
         return Core(name="attention.core", work=work, scale=ctx.tuning.get("fp8_attention_factor") if eight else 1.0)
     factor = ctx.tuning.get("unfused_score_bytes", ctx.stack.constants_of)
@@ -179,7 +182,7 @@ def _mla_projections(ctx: LayerContext, a: AttentionArch) -> list[Step]:
         steps.append(linear(ctx, "attention.q", t, heads * a.head_dim, h))
     up = heads * (a.qk_nope_head_dim + a.v_head_dim)
     steps.append(linear(ctx, "attention.kv_up", t, up, a.kv_lora_rank, "mla_up_proj"))
-    return steps
+    return [*steps, *index_projections(ctx, a)]
 
 
 def attention_inputs(ctx: LayerContext, prefix: str = "attention") -> list[Step]:
@@ -219,7 +222,11 @@ def attention_steps(ctx: LayerContext, *, window: bool = False, causal: bool = T
     prefix = "cross" if cross else "attention"
     steps = attention_inputs(ctx, prefix)
     steps += _context_exchange(ctx, f"{prefix}.cp_in", t * (heads * a.head_dim + 2 * kv * a.head_dim))
-    steps.append(_core(ctx, a, window=window, causal=causal))
+    sparse = not window and not cross and chooses(a, ctx.seq_len)
+    core = _core(ctx, a, window=window, causal=causal, sparse=sparse)
+    if sparse:
+        steps += index_core(ctx, a, _core(ctx, a, window=False, causal=causal).work)
+    steps.append(core)
     steps += _context_exchange(ctx, f"{prefix}.cp_out", t * heads * a.v_head_dim)
     steps += attention_output(ctx, prefix)
     steps.append(residual(ctx, f"{prefix}.residual"))

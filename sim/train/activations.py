@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 from moesim.sim.layers.recompute import OPERATORS, run_again
+from moesim.sim.layers.sparse import chooses
 from moesim.sim.layout.placement import ExpertLoad
 from moesim.sim.model.arch import AttentionArch, LayerKind
 from moesim.sim.train.job import TrainJob
@@ -47,12 +48,21 @@ def attention_bytes(job: TrainJob) -> float:
         if "mla_up_proj" in job.recompute:  # queries without a latent of their own are no up-projection
             queries, projected = queries if not a.q_lora_rank else 0.0, 0.0
         output = (1.5 if job.stack.fp8_activations else 2.0) * a.heads * a.v_head_dim / tp  # E5M6 takes 12 bits
-        return hidden + latent + output + queries + projected + core
+        return hidden + latent + output + queries + projected + core + _index_bytes(job, a)
     q, kv = a.heads * a.head_dim, a.kv_heads * a.head_dim
     kept = 2.0 * (q + 2 * kv) / tp + 2.0 * q / tp
     if job.layout.cp > 1:
         kept += 2.0 * (q + 2 * kv) / tp  # both sides of the sequence-to-heads exchange
     return hidden + kept + core
+
+
+def _index_bytes(job: TrainJob, a: AttentionArch) -> float:
+    """Bytes kept per token by the indexer of sparse attention: its queries and key, and the keys it chose (int32)."""
+    if not chooses(a, job.seq_len):
+        return 0.0
+    assert a.index_heads and a.index_head_dim and a.index_top_k
+    kept = 2.0 * (a.index_heads * a.index_head_dim + a.index_head_dim) / sharding(job)
+    return kept + (0.0 if "core_attention" in job.recompute else 4.0 * a.index_top_k)
 
 
 def _attention_of_operators(job: TrainJob, a: AttentionArch) -> float:
