@@ -162,10 +162,22 @@ class KernelCostModel:
             factors = sustained.gemm if len(work.rows) == 1 else sustained.grouped
             factor = factors.get(work.dtype, 1.0)
             seconds = grouped_gemm_time_s(work, *on, profile.fit_of(profile.grouped_gemms, op, dtype))
+            floor = max(floor, self._as_one_s(work))
         else:
             factor = sustained.attention
             seconds = attention_time_s(work, *on, profile.fit_of(profile.attentions, op, dtype))
         return Cost(max(seconds * factor, floor), spread, bound, source)
+
+    def _as_one_s(self, work: GroupedGemm) -> float:
+        """Seconds of a plain GEMM with the rows of all groups, in a long step: more groups are never faster than one.
+
+        Both run at the clock that the chip sustains; kernels of groups alone were timed too briefly to meet it.
+        """
+        if len(work.rows) == 1 or not self._sustained.grouped or not work.total_rows:
+            return 0.0
+        m, n, k = work.total_rows, work.n, work.k
+        one = Gemm(n, k, m, work.dtype) if work.weight_gradient else Gemm(m, n, k, work.dtype)
+        return self.cost(one).time_s
 
     def _stand_in(self, op: str, dtype: str) -> str:
         """The dtype whose fit is used: its own where measured, else the nearest format on the same tensor path."""
