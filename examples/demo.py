@@ -63,7 +63,7 @@ def side_by_side(moe: Prediction, dense: Prediction) -> Table:
         ("predicted step", *(f"{p.step_time_s:.2f} s" for p in (moe, dense))),
         ("off by", f"{moe.step_time_s / MEASURED_S - 1:+.1%}", "-"),
         ("90 % interval", *(f"{p.low_s:.1f} to {p.high_s:.1f} s" for p in (moe, dense))),
-        ("MFU (16-bit peak)", *(f"{p.mfu:.1%}" for p in (moe, dense))),
+        ("MFU (of the 8-bit peak)", *(f"{p.mfu:.1%}" for p in (moe, dense))),
         ("peak memory", *(memory(p) for p in (moe, dense))),
         ("GPU-hours per 1e12 tokens", *(f"{gpu_hours(p) * 1e6:,.0f}" for p in (moe, dense))),
     ]

@@ -34,6 +34,8 @@ class Cluster:
     source: str
     degraded: tuple[LinkFault, ...] = ()  # links that run slower than that, or not at all
     leaf_share: float = 1.0  # of a leaf's NICs in use, those of this job: the others of its fabric have the rest
+    host_memory_bytes: float = 0.0  # of one host; 0 where nobody knows
+    host_memory_source: str = ""
     leaf_gpus: int = 0  # of this job behind one leaf, where it shares leaves; 0: as many as a leaf takes
 
     def group(self, ranks: int, stride: int = 1) -> Group:
@@ -134,6 +136,8 @@ def build_cluster(
         host_cpu=record.host_cpu,
         source=f"{record.source}; {link.source}",
         degraded=degraded,
+        host_memory_bytes=record.host_memory_bytes,
+        host_memory_source=record.host_memory_source,
     )
     if oversubscription is not None and oversubscription > 1.0:
         check_uplinks(cluster)

@@ -42,6 +42,9 @@ _STAND_INS: dict[str, tuple[str, ...]] = {
     "mxfp4": ("nvfp4",),
     "int4": ("bf16",),  # weight-only: 16-bit kernels that read narrow weights
 }
+# where kernels are derived anyway and the lender has no such tensor path: the efficiencies of its 16-bit kernels on the
+# part's own peak of the format, and on the bytes of the narrow operands (Ada's FP8, from Ampere)
+_DERIVED_STAND_INS: dict[str, tuple[str, ...]] = {d: ("bf16",) for d in ("fp8", "fp8_block", "mxfp8", "nvfp4", "mxfp4")}
 # attention with an 8-bit cache: the efficiencies of the 16-bit kernels on the bytes of the narrow one
 _ATTENTION_STAND_INS: dict[str, tuple[str, ...]] = {"fp16": ("bf16",), "fp8": ("bf16",)}
 
@@ -159,10 +162,22 @@ class KernelCostModel:
             factors = sustained.gemm if len(work.rows) == 1 else sustained.grouped
             factor = factors.get(work.dtype, 1.0)
             seconds = grouped_gemm_time_s(work, *on, profile.fit_of(profile.grouped_gemms, op, dtype))
+            floor = max(floor, self._as_one_s(work))
         else:
             factor = sustained.attention
             seconds = attention_time_s(work, *on, profile.fit_of(profile.attentions, op, dtype))
         return Cost(max(seconds * factor, floor), spread, bound, source)
+
+    def _as_one_s(self, work: GroupedGemm) -> float:
+        """Seconds of a plain GEMM with the rows of all groups, in a long step: more groups are never faster than one.
+
+        Both run at the clock that the chip sustains; kernels of groups alone were timed too briefly to meet it.
+        """
+        if len(work.rows) == 1 or not self._sustained.grouped or not work.total_rows:
+            return 0.0
+        m, n, k = work.total_rows, work.n, work.k
+        one = Gemm(n, k, m, work.dtype) if work.weight_gradient else Gemm(m, n, k, work.dtype)
+        return self.cost(one).time_s
 
     def _stand_in(self, op: str, dtype: str) -> str:
         """The dtype whose fit is used: its own where measured, else the nearest format on the same tensor path."""
@@ -171,8 +186,10 @@ class KernelCostModel:
             "grouped_gemm": self._profile.grouped_gemms,
             "attention": self._profile.attentions,
         }[op]
-        stand_ins = _ATTENTION_STAND_INS if op == "attention" else _STAND_INS
-        return next((d for d in (dtype, *stand_ins.get(dtype, ())) if d in fits), dtype)
+        stand_ins = (_ATTENTION_STAND_INS if op == "attention" else _STAND_INS).get(dtype, ())
+        if self._profile.derived_from and op != "attention":
+            stand_ins = (*stand_ins, *_DERIVED_STAND_INS.get(dtype, ()))
+        return next((d for d in (dtype, *stand_ins) if d in fits), dtype)
 
     def _spread(self, op: str, dtype: str = "") -> float:
         for key in (op, f"{op}/{dtype}", f"{op}_forward/{dtype}"):

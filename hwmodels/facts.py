@@ -115,6 +115,8 @@ class NodeRecord(_Record):
     nic_bytes_per_s: float | None = Field(default=None, ge=0)
     scale_up: str = ""
     nic_type: str | None = None
+    host_memory_bytes: float = Field(gt=0)  # of one host
+    host_memory_source: str = Field(min_length=1)  # "assumed: ..." where nothing is printed
 
 
 FabricKind = Literal["infiniband", "roce", "efa", "slingshot"]

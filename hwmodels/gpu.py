@@ -43,6 +43,11 @@ PEAK_OF: dict[str, str] = {
 }
 
 
+# formats whose scales (one per 32 elements) tensor cores apply themselves; the parts that do also have a 4-bit path
+# (Blackwell: PTX ISA, `mma` with block scaling; CDNA 4 white paper), Hopper's and Ada's 8-bit paths do not
+_MICROSCALED = ("mxfp8",)
+
+
 def bytes_per_element(dtype: str) -> float:
     """Bytes of one element of `dtype`, block scales included. KeyError for an unknown name."""
     return _BYTES[dtype]
@@ -88,16 +93,15 @@ class GpuSpec:
 
     def peak(self, dtype: str) -> float:
         """Peak FLOP/s of the tensor path that runs `dtype`. FactError when this GPU has none."""
-        name = PEAK_OF[dtype]
-        rate = self.peak_flops_per_s.get(name)
-        if rate is None:
+        if not self.supports(dtype):
             have = ", ".join(sorted(self.peak_flops_per_s))
             raise FactError(f"{self.name} has no {dtype} tensor path; it has {have}")
-        return rate
+        return self.peak_flops_per_s[PEAK_OF[dtype]]
 
     def supports(self, dtype: str) -> bool:
-        """True when the data sheet lists a peak for `dtype`."""
-        return PEAK_OF[dtype] in self.peak_flops_per_s
+        """True when the data sheet lists a peak for `dtype`, and the tensor cores apply the scales that it has."""
+        peaks = self.peak_flops_per_s
+        return PEAK_OF[dtype] in peaks and (dtype not in _MICROSCALED or "fp4" in peaks)
 
 
 def spec_from_record(name: str, r: GpuRecord) -> GpuSpec:

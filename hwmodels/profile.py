@@ -11,12 +11,13 @@ from math import log
 from typing import Any, TypeVar
 
 from moesim.hwmodels.domain_collectives import CollectiveFit
-from moesim.hwmodels.facts import GpuRecord, checked
+from moesim.hwmodels.facts import GpuRecord, catalogue, checked
 from moesim.hwmodels.gpu import PEAK_OF, GpuSpec, load_gpu, spec_from_record
 from moesim.hwmodels.kernel_fits import AttentionFit, GemmFit, GroupedGemmFit, StreamFit, surface_from
 from moesim.refusal import Refusal
 
 F = TypeVar("F")
+M = TypeVar("M", GemmFit, GroupedGemmFit, AttentionFit)
 
 
 class NoFit(Refusal):
@@ -88,21 +89,28 @@ class Profile:
 
 
 _SAME = "same efficiencies and launch times on this part's own peaks, bandwidth and link rate"
+_SM120 = "tensor cores of sm120 are programmed like Ampere's (mma.sync), not like those of sm100"
 # GPU -> (measured GPU that lends its coefficients, why)
 _DERIVED: dict[str, tuple[str, str]] = {
     "h800-sxm": ("h100-sxm", f"H100 silicon with NVLink cut to 200 GB/s: {_SAME}"),
     "h20-96gb": ("h100-sxm", f"Hopper with fewer SMs: {_SAME}"),
     "h100-sxm-96gb-500w": ("h100-sxm", f"H100 with other memory and a lower power limit: {_SAME}"),
-    "h100-pcie": ("h100-sxm", f"H100 with fewer SMs and a lower power limit (not modelled): {_SAME}"),
+    "h100-pcie": ("h100-sxm", f"H100 with fewer SMs and a lower power limit: {_SAME}"),
+    "h100-nvl": ("h100-sxm", f"H100 with a lower power limit: {_SAME}"),
     "gh200-96gb": ("h100-sxm", f"Hopper with other memory: {_SAME}"),
     "mi300x": ("h100-sxm", f"no table for AMD: {_SAME}; software of another vendor, expect tens of percent"),
     "mi325x": ("h100-sxm", f"no table for AMD: {_SAME}; software of another vendor, expect tens of percent"),
     "mi355x": ("b200-hgx", f"no table for AMD: {_SAME}; software of another vendor, expect tens of percent"),
+    "rtx-5090": ("a100-sxm-80gb", f"{_SM120}: {_SAME}"),
+    "rtx-pro-6000": ("a100-sxm-80gb", f"{_SM120}: {_SAME}"),
+    "rtx-pro-6000-server": ("a100-sxm-80gb", f"{_SM120}: {_SAME}"),
     "a100-sxm-40gb": ("a100-sxm-80gb", f"A100 with less and slower memory: {_SAME}"),
     "v100-sxm2-16gb": ("a100-sxm-80gb", f"Volta, fp16 only: {_SAME}"),
     "v100-sxm2-32gb": ("a100-sxm-80gb", f"Volta, fp16 only: {_SAME}"),
 }
-_NO_NVLS = ("AMD", "Google")
+# parts whose power limit holds the clock of long kernels below the lender's; training runs measured that of the 500 W
+# H100 (clock_factor in the constants of training)
+_POWER_LIMITED = ("h100-pcie", "h100-nvl")
 
 
 def measured_gpus() -> tuple[str, ...]:
@@ -136,7 +144,8 @@ def _nearest(gpu: GpuSpec, measured: tuple[str, ...]) -> tuple[str, str]:
         return other_arch, abs(log(_peak16(other) / _peak16(gpu)))
 
     name = min(measured, key=distance)
-    return name, f"nothing measured on {gpu.name}, nearest in the catalogue: {_SAME}"
+    foreign = "" if gpu.vendor == load_gpu(name).vendor else "; software of another vendor, expect tens of percent"
+    return name, f"nothing measured on {gpu.name}, nearest in the catalogue: {_SAME}{foreign}"
 
 
 def _peak16(gpu: GpuSpec) -> float:
@@ -147,18 +156,39 @@ def _derive(gpu: GpuSpec, base: Profile, note: str) -> Profile:
     """`base` under another name: only the dtypes this GPU has, NVLS only where the switches have it."""
     collectives = base.collectives
     old = gpu.arch.split()[0] in ("Volta", "Turing", "Ampere", "Ada")
-    if gpu.vendor in _NO_NVLS or old or not gpu.scale_up_bytes_per_s:
+    if gpu.vendor != "NVIDIA" or old or not gpu.scale_up_bytes_per_s:
         collectives = replace(collectives, nvls_efficiency=0.0, nvls_min_ranks=0)
+    share = _sustained_share(gpu, load_gpu(base.gpu)) if gpu.name in _POWER_LIMITED else 1.0
+    if share < 1.0:
+        note += f"; {share:.0%} of the lender's sustained share of peak, by watts per peak FLOP/s (assumed)"
     return replace(
         base,
         gpu=gpu.name,
         derived_from=base.gpu,
         derived_note=note,
-        gemms=_supported(gpu, base.gemms),
-        grouped_gemms=_supported(gpu, base.grouped_gemms),
-        attentions=_supported(gpu, base.attentions),
+        gemms={d: _slower(f, share) for d, f in _supported(gpu, base.gemms).items()},
+        grouped_gemms={d: _slower(f, share) for d, f in _supported(gpu, base.grouped_gemms).items()},
+        attentions={d: _slower(f, share) for d, f in _supported(gpu, base.attentions).items()},
         collective_fit=collectives,
     )
+
+
+def _sustained_share(gpu: GpuSpec, lender: GpuSpec) -> float:
+    """Sustained clocks of a part against its lender's of the same silicon: watts per peak FLOP/s to a power below 1."""
+    watts = (gpu.tdp_w / _peak16(gpu)) / (lender.tdp_w / _peak16(lender))
+    exponent: float = catalogue("power")["clock_per_watt_exponent"]["value"]
+    slowed: float = watts**exponent
+    return min(1.0, slowed)
+
+
+def _slower(fit: M, share: float) -> M:
+    """A matrix or attention fit at a share of its arithmetic rate; traffic and launches as they were."""
+    if share >= 1.0:
+        return fit
+    if isinstance(fit, AttentionFit):
+        decode = fit.decode_flops_efficiency * share
+        return replace(fit, flops_efficiency=fit.flops_efficiency * share, decode_flops_efficiency=decode)
+    return replace(fit, flops_efficiency=fit.flops_efficiency * share)
 
 
 def _supported(gpu: GpuSpec, fits: Mapping[str, F]) -> dict[str, F]:

@@ -18,6 +18,7 @@ cluster:
   # gpus_per_node: 4              # where hosts hold fewer GPUs than the node of the catalogue
   # nic_bytes_per_s: 400 Gb/s     # per GPU and direction; overrides the node's
   # oversubscription: 1.0         # of the fabric's upper tiers
+  # host_memory_bytes: 2 TiB      # of one host, for what is offloaded; overrides the node's
 
 layout:
   tp: 1                           # tensor parallel

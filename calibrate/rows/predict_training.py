@@ -7,8 +7,8 @@ from dataclasses import dataclass, replace
 from moesim.calibrate.rows.cells import Row
 from moesim.calibrate.rows.training import scenario_of
 from moesim.sim.question.scenario import parse_scenario
+from moesim.sim.train.fitting import step_fits
 from moesim.sim.train.job import Resolved, resolve
-from moesim.sim.train.memory import step_memory
 from moesim.sim.train.prices import StepPrices
 from moesim.sim.train.step import StepResult, simulate_step
 
@@ -48,17 +48,15 @@ def _with_recipe(
     Tuned MoE stacks only: dense recipes of that size keep or offload everything (assumed). The row ran, so it fitted.
     """
     job = resolved.job
-    if job.stack.name != "megatron-tuned" or not job.arch.is_moe or _fits(prices):
+    if job.stack.name != "megatron-tuned" or not job.arch.is_moe or step_fits(prices):
         return resolved, prices
     for modules in _RECIPES:
         job = replace(resolved.job, recompute=modules)
         candidate = StepPrices(job, prices.profile, resolved.tuning(overrides))
-        if _fits(candidate):
+        if step_fits(candidate):
             break
-    enough = "needed to fit" if _fits(candidate) else "and yet it would not fit: something that saves memory is missing"
+    enough = (
+        "needed to fit" if step_fits(candidate) else "and yet it would not fit: something that saves memory is missing"
+    )
     note = f"recompute = {', '.join(sorted(modules))} (not stated; {enough})"
     return replace(resolved, job=job, assumptions=(*resolved.assumptions, note)), candidate
-
-
-def _fits(prices: StepPrices) -> bool:
-    return max(m.total for m in step_memory(prices)) <= prices.job.cluster.gpu.usable_bytes

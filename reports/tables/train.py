@@ -124,9 +124,8 @@ def _answer(p: Prediction) -> Table:
         f"{seconds(p.step_time_s)}   (90 % interval {three(p.low_s)} to {seconds(p.high_s)}, {p.band})",
     )
     table.add_row("tokens/s", f"{p.tokens_per_s:,.0f}   ({p.tokens_per_s_per_gpu:,.1f} per GPU)")
-    table.add_row(
-        "MFU", f"{p.mfu:.1%} of the 16-bit peak   ({p.model_flops_per_s_per_gpu / 1e12:,.1f} TFLOP/s per GPU)"
-    )
+    peak = f"{p.resolved.job.precision} peak"
+    table.add_row("MFU", f"{p.mfu:.1%} of the {peak}   ({p.model_flops_per_s_per_gpu / 1e12:,.1f} TFLOP/s per GPU)")
     table.add_row("peak memory", _memory_line(p))
     table.add_row("cost", _cost_line(p))
     bounds = ", ".join(f"{seconds(v)} ({k})" for k, v in p.lower_bounds_s.items() if v > 0)

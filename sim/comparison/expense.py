@@ -17,9 +17,9 @@ from moesim.sim.serve.accounts import span_s
 from moesim.sim.serve.capacity import drained_per_s
 from moesim.sim.serve.job import Deployment, resolve_serve
 from moesim.sim.serve.simulate import PricedJobs, simulate
+from moesim.sim.train.fitting import step_fits
 from moesim.sim.train.job import resolve
 from moesim.sim.train.long_step import long_step
-from moesim.sim.train.memory import step_memory
 from moesim.sim.train.prices import StepPrices
 from moesim.sim.train.step import simulate_step
 
@@ -47,11 +47,11 @@ def train_hours(scenario: Mapping[str, Any], hardware: Hardware = AS_IS) -> floa
     """
     resolved = resolve(scenario_of(scenario))
     job = replace(resolved.job, cluster=hardware.of(resolved.job.cluster))
-    light = job.recompute | modules_of("light", job.arch, job.stack.attention_kernel)
+    light = job.recompute | modules_of("light", job.arch, job.stack)
     for modules in (job.recompute, light, frozenset({"full"})):
         tried = replace(job, recompute=modules)
         prices = StepPrices(tried, resolved.kernels, resolved.tuning(), drawn=False)
-        if max(m.total for m in step_memory(prices)) <= job.cluster.gpu.usable_bytes:
+        if step_fits(prices):
             return job.cluster.gpus * step_s(prices) / 3600.0 / (job.global_batch * job.seq_len) * 1e6
     raise DoesNotFit(f"does not fit at micro_batch={job.micro_batch}, seq_len={job.seq_len}")
 

@@ -6,9 +6,11 @@ from dataclasses import replace
 
 from moesim.hwmodels.work import Attention, Comm
 from moesim.sim.layers.context import LayerContext
+from moesim.sim.layers.sparse import chooses, index_core, index_projections, sparse_core
 from moesim.sim.layers.steps import Core, Exchange, Linear, Pointwise, Step
 from moesim.sim.model.arch import AttentionArch
 
+MLP = ("mlp", "mlp_act")  # modules of a dense feed-forward block: matrices, activation
 _ACCUMULATE = 8.0  # fp32 gradient buffer: read and write per weight
 
 # How often memory-bound work moves each element it touches when nothing is fused or spilt. Calibration times the same
@@ -140,7 +142,7 @@ def _context_exchange(ctx: LayerContext, name: str, elements: float) -> list[Ste
     return [Exchange(name=name, forward=comm, backward=comm, category="cp_comm", exposed=exposed)]
 
 
-def _core(ctx: LayerContext, a: AttentionArch, *, window: bool, causal: bool) -> Core:
+def _core(ctx: LayerContext, a: AttentionArch, *, window: bool, causal: bool, sparse: bool = False) -> Core:
     heads, kv_heads = a.heads // ctx.layout.tp, max(1, a.kv_heads // ctx.layout.tp)
     seq, cp = ctx.seq_len, ctx.layout.cp
     size = a.window if window and a.window and a.window < seq else None
@@ -157,6 +159,8 @@ def _core(ctx: LayerContext, a: AttentionArch, *, window: bool, causal: bool) ->
         ctx.micro_batch, q_len, kv_len, heads, kv_heads, a.head_dim, a.v_head_dim, masked, size, ctx.half, "forward"
     )
     if ctx.stack.attention_kernel != "unfused":
+        if sparse:
+            work = sparse_core(a, work)
         eight = ctx.stack.fp8_attention and ctx.quantised
         return Core(name="attention.core", work=work, scale=ctx.tuning.get("fp8_attention_factor") if eight else 1.0)
     factor = ctx.tuning.get("unfused_score_bytes", ctx.stack.constants_of)
@@ -178,7 +182,7 @@ def _mla_projections(ctx: LayerContext, a: AttentionArch) -> list[Step]:
         steps.append(linear(ctx, "attention.q", t, heads * a.head_dim, h))
     up = heads * (a.qk_nope_head_dim + a.v_head_dim)
     steps.append(linear(ctx, "attention.kv_up", t, up, a.kv_lora_rank, "mla_up_proj"))
-    return steps
+    return [*steps, *index_projections(ctx, a)]
 
 
 def attention_inputs(ctx: LayerContext, prefix: str = "attention") -> list[Step]:
@@ -218,20 +222,30 @@ def attention_steps(ctx: LayerContext, *, window: bool = False, causal: bool = T
     prefix = "cross" if cross else "attention"
     steps = attention_inputs(ctx, prefix)
     steps += _context_exchange(ctx, f"{prefix}.cp_in", t * (heads * a.head_dim + 2 * kv * a.head_dim))
-    steps.append(_core(ctx, a, window=window, causal=causal))
+    sparse = not window and not cross and chooses(a, ctx.seq_len)
+    core = _core(ctx, a, window=window, causal=causal, sparse=sparse)
+    if sparse:
+        steps += index_core(ctx, a, _core(ctx, a, window=False, causal=causal).work)
+    steps.append(core)
     steps += _context_exchange(ctx, f"{prefix}.cp_out", t * heads * a.v_head_dim)
     steps += attention_output(ctx, prefix)
     steps.append(residual(ctx, f"{prefix}.residual"))
     return steps
 
 
-def feed_forward(ctx: LayerContext, name: str, intermediate: int, gated: bool, tokens: float) -> list[Step]:
-    """Two or three matrices with the activation between; width already split over the tensor group."""
+def feed_forward(
+    ctx: LayerContext, name: str, intermediate: int, gated: bool, tokens: float, modules: tuple[str, str] = MLP
+) -> list[Step]:
+    """Two or three matrices with the activation between; width already split over the tensor group.
+
+    `modules`: what the matrices and the activation are to recompute.
+    """
     h = ctx.arch.hidden
     elements = tokens * intermediate
-    first = linear(ctx, f"{name}.up", tokens, (2 if gated else 1) * intermediate, h, "mlp")
-    act = passing(ctx, f"{name}.act", "gated_act" if gated else "act", elements, "mlp_act")
-    return [first, act, linear(ctx, f"{name}.down", tokens, h, intermediate, "mlp")]
+    matrices, activation = modules
+    first = linear(ctx, f"{name}.up", tokens, (2 if gated else 1) * intermediate, h, matrices)
+    act = passing(ctx, f"{name}.act", "gated_act" if gated else "act", elements, activation)
+    return [first, act, linear(ctx, f"{name}.down", tokens, h, intermediate, matrices)]
 
 
 def dense_ffn_steps(ctx: LayerContext) -> list[Step]:

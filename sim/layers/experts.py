@@ -214,7 +214,7 @@ def _shared(ctx: LayerContext, moe: MoeArch) -> list[Step]:
         return []
     steps = enter_tensor_parallel(ctx, "shared.enter", "shared_experts")
     width = max(1, moe.shared_intermediate // ctx.layout.tp)
-    steps += feed_forward(ctx, "shared", width, moe.gated, float(ctx.tokens))
+    steps += feed_forward(ctx, "shared", width, moe.gated, float(ctx.tokens), ("shared_experts", "shared_act"))
     return steps + leave_tensor_parallel(ctx, "shared.leave", "shared_experts")
 
 
@@ -231,7 +231,7 @@ def moe_steps(ctx: LayerContext, kind: LayerKind) -> list[Step]:
     steps: list[Step] = [norm(ctx, "moe.norm"), *_router(ctx, moe, experts)]
     steps += _shared(ctx, moe)
     if moe.latent:
-        steps.append(linear(ctx, "moe.latent_down", ctx.local_tokens, moe.latent, ctx.arch.hidden))
+        steps.append(linear(ctx, "moe.latent_down", ctx.local_tokens, moe.latent, ctx.arch.hidden, "moe"))
     there, back = _exchange(ctx, moe, experts, load, width)
     enter, leave = _expert_tensor(ctx, received, width)
     drop, regather = _drop_duplicates(ctx)
@@ -248,7 +248,7 @@ def moe_steps(ctx: LayerContext, kind: LayerKind) -> list[Step]:
         steps.append(_permute(ctx, "moe.unpermute", sent, width, "unpermute"))
     steps += regather
     if moe.latent:
-        steps.append(linear(ctx, "moe.latent_up", ctx.local_tokens, ctx.arch.hidden, moe.latent))
+        steps.append(linear(ctx, "moe.latent_up", ctx.local_tokens, ctx.arch.hidden, moe.latent, "moe"))
     if kind.ffn == "moe_residual" and moe.residual_intermediate:
         steps += dense_residual(ctx, moe)
     steps.append(residual(ctx, "moe.residual"))
@@ -257,6 +257,6 @@ def moe_steps(ctx: LayerContext, kind: LayerKind) -> list[Step]:
 
 def dense_residual(ctx: LayerContext, moe: MoeArch) -> list[Step]:
     """The dense MLP beside the experts (Arctic, PR-MoE)."""
-    steps = enter_tensor_parallel(ctx, "residual.enter")
+    steps = enter_tensor_parallel(ctx, "residual.enter", "mlp")
     steps += feed_forward(ctx, "residual", moe.residual_intermediate // ctx.layout.tp, moe.gated, float(ctx.tokens))
-    return steps + leave_tensor_parallel(ctx, "residual.leave")
+    return steps + leave_tensor_parallel(ctx, "residual.leave", "mlp")

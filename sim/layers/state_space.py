@@ -55,7 +55,7 @@ def ssm_steps(ctx: LayerContext, kind: str) -> list[Step]:
     steps: list[Step] = [norm(ctx, "ssm.norm"), *enter_tensor_parallel(ctx, "ssm.enter")]
     steps.append(linear(ctx, "ssm.in", t, width, h))
     convolved = t * (inner + 2 * keys)
-    steps.append(pointwise(ctx, "ssm.conv", 4.0 * convolved, 8.0 * convolved))
+    steps.append(pointwise(ctx, "ssm.conv", 4.0 * convolved, 8.0 * convolved, "ssm"))
     if kind == "mamba1":
         steps.append(linear(ctx, "ssm.x", t, s.dt_rank + 2 * s.d_state, inner))
         steps.append(linear(ctx, "ssm.dt", t, inner, s.dt_rank))
@@ -74,7 +74,7 @@ def ssm_steps(ctx: LayerContext, kind: str) -> list[Step]:
         head_dim = s.d_inner // max(1, s.heads)
         state = s.key_dim if kind == "gated_deltanet" else s.d_state
         steps += _chunked_scan(ctx, "ssm.core", heads, state, head_dim)
-    steps.append(pointwise(ctx, "ssm.gate_norm", 6.0 * t * inner, 10.0 * t * inner))
+    steps.append(pointwise(ctx, "ssm.gate_norm", 6.0 * t * inner, 10.0 * t * inner, "ssm"))
     steps.append(linear(ctx, "ssm.out", t, h, inner))
     steps += [*leave_tensor_parallel(ctx, "ssm.leave"), residual(ctx, "ssm.residual")]
     return steps

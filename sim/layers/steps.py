@@ -72,6 +72,7 @@ class Core:
     unfused_bytes: float = 0.0  # per score element, forward; 0 for a fused kernel
     unfused_backward_bytes: float = 0.0
     scale: float = 1.0  # of the fused kernel's time
+    backward_work: Attention | None = None  # where that is on other pairs than the forward's; forward phase, too
     category: str = "attention"
     module: str = "core_attention"
     part: Part = "core"
@@ -212,7 +213,8 @@ def _core_forward(builder: SegmentBuilder, step: Core) -> None:
 def _core_backward(builder: SegmentBuilder, step: Core) -> None:
     w = step.work
     if step.unfused_bytes <= 0:
-        builder.compute(f"{step.name}.bwd", replace(w, phase="backward"), step.category, scale=step.scale)
+        back = replace(step.backward_work or w, phase="backward")
+        builder.compute(f"{step.name}.bwd", back, step.category, scale=step.scale)
         return
     rows = w.batch * w.heads * w.q_len
     inner = Gemm(rows, w.kv_len, w.qk_dim, w.dtype, count=2)
@@ -307,12 +309,3 @@ def backward(builder: SegmentBuilder, steps: Sequence[Step]) -> None:
     for step in reversed(steps):
         backward_input(builder, (step,))
         backward_weight(builder, (step,))
-
-
-def recomputed(steps: Sequence[Step], modules: frozenset[str]) -> tuple[Step, ...]:
-    """The steps that a backward pass runs again when these modules are not kept ("full": everything).
-
-    "keep_collectives": what transfers brought was kept and is not sent again (TED's CAC).
-    """
-    again = tuple(s for s in steps if "full" in modules or s.module in modules)
-    return tuple(s for s in again if not isinstance(s, Exchange)) if "keep_collectives" in modules else again

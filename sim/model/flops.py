@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Sequence
 
 from moesim.hwmodels.gpu import bytes_per_element
 from moesim.sim.model.arch import LayerKind, ModelArch
@@ -34,8 +35,21 @@ def flops_per_token(arch: ModelArch, seq_len: int, causal: bool = True) -> float
     Attention is counted on unmasked pairs only. Encoder-decoder models: one encoder token plus one decoder
     token, both sequences `seq_len` long.
     """
-    mixing = sum(n * _mixing_flops(arch, kind, seq_len, causal) for kind, n in Counter(arch.layers).items())
-    return 2.0 * matmul_params(arch) + mixing
+    return 2.0 * matmul_params(arch) + mixing_flops_per_token(arch, seq_len, causal)
+
+
+def mixing_flops_per_token(arch: ModelArch, seq_len: int, causal: bool = True) -> float:
+    """Forward FLOPs per token that no weight explains: scores and values on unmasked pairs, recurrent states."""
+    return sum(n * _mixing_flops(arch, kind, seq_len, causal) for kind, n in Counter(arch.layers).items())
+
+
+def kept_matmul_params(arch: ModelArch, kept: Sequence[float]) -> float:
+    """Weights that multiply a token where a layer computes only a share of the token-expert pairs.
+
+    `kept` [layers]: that share, 1 in a layer without experts or without a capacity limit.
+    """
+    lost = sum((1.0 - share) * _routed_matrix(arch, kind) for kind, share in zip(arch.layers, kept, strict=True))
+    return matmul_params(arch) - lost
 
 
 def kv_bytes_per_token(arch: ModelArch, dtype: str) -> float:
@@ -61,9 +75,15 @@ def kv_bytes_per_token(arch: ModelArch, dtype: str) -> float:
 def _active_layer_matrix(arch: ModelArch, kind: LayerKind) -> int:
     matrix = mixer(arch, kind).matrix + dense_ffn(arch, kind).matrix
     if kind.ffn in EXPERT_FFN:
-        visited = min(moe_of(arch).top_k, experts_in(arch, kind))
-        matrix += router(arch, kind).matrix + shared(arch).matrix + visited * expert(arch).matrix
+        matrix += router(arch, kind).matrix + shared(arch).matrix + _routed_matrix(arch, kind)
     return matrix
+
+
+def _routed_matrix(arch: ModelArch, kind: LayerKind) -> int:
+    """Weights of the routed experts that a token visits in a layer."""
+    if kind.ffn not in EXPERT_FFN:
+        return 0
+    return min(moe_of(arch).top_k, experts_in(arch, kind)) * expert(arch).matrix
 
 
 def _mixing_flops(arch: ModelArch, kind: LayerKind, seq_len: int, causal: bool) -> float:

@@ -5,7 +5,7 @@ What a scenario says and its verb has no use for is refused here: an answer must
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
 
@@ -122,6 +122,8 @@ def _cluster(scenario: Scenario) -> tuple[Cluster, list[str]]:
     cluster = build_cluster(node, ask.gpus, ask.fabric, ask.nic_bytes_per_s, ask.oversubscription)
     if ask.gpus_per_node is not None:
         cluster = with_hosts_of(cluster, ask.gpus_per_node)
+    if ask.host_memory_bytes is not None:
+        cluster = replace(cluster, host_memory_bytes=ask.host_memory_bytes, host_memory_source="as asked")
     if cluster.domains > 1 and (ask.fabric is None or ask.fabric in fabric_kinds()):
         why = f"{cluster.fabric_kind}: node's NICs" if ask.fabric is None else f"the nearest {ask.fabric}"
         rate = f"{cluster.nic_bytes_per_s / 1e9:g} GB/s per GPU"
@@ -133,7 +135,9 @@ def _kernels(profile: str, cluster: Cluster) -> tuple[Profile, list[str]]:
     """Kernel fits: the shipped ones of a GPU by name, or those of a profile file, which must be of the same GPU."""
     if not is_profile_file(profile):
         if load_gpu(profile).name == cluster.gpu.name:
-            return load_profile(profile), []
+            kernels = load_profile(profile)
+            lent = f"kernels of {kernels.gpu} = derived from {kernels.derived_from}: {kernels.derived_note}"
+            return kernels, [lent] if kernels.derived_from else []
         note = f"profile = {profile} (asked for): kernels measured on another GPU than {cluster.gpu.name}"
         return load_profile(profile), [note]
     measured = load_machine(profile, cluster.gpus)

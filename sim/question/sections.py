@@ -39,7 +39,7 @@ class ClusterAsk(Strict):
     """Which machines: a catalogue node (or a GPU, whose usual node is taken), how many GPUs, which fabric.
 
     fabric: a name of the catalogue, or its kind (infiniband, roce, efa, slingshot). gpus_per_node: of one host, where
-    it holds fewer than the node of the catalogue.
+    it holds fewer than the node of the catalogue. host_memory_bytes: of one host, in place of the catalogue's.
     """
 
     node: str | None = None
@@ -49,11 +49,17 @@ class ClusterAsk(Strict):
     fabric: str | None = None
     nic_bytes_per_s: float | None = Field(default=None, ge=1)
     oversubscription: float | None = Field(default=None, ge=1, le=1_000_000)
+    host_memory_bytes: float | None = Field(default=None, gt=0)
 
     @field_validator("nic_bytes_per_s", mode="before")
     @classmethod
     def _rate(cls, value: Any) -> Any:
         return value if value is None else parse_quantity(value, "B/s")
+
+    @field_validator("host_memory_bytes", mode="before")
+    @classmethod
+    def _size(cls, value: Any) -> Any:
+        return value if value is None else parse_quantity(value, "B")
 
 
 class LayoutAsk(Strict):

@@ -78,6 +78,10 @@ class Stack:
     fused_loss: bool
     fp8_activations: bool  # inputs of expert layers are kept for the backward pass in 8 bits
     master_dtype_bytes: float  # optimizer state per parameter: fp32 master + two moments
+    sharded_masters: bool  # under ZeRO-3 the shard is the fp32 master itself; 16-bit copies live only while gathered
+    logit_bytes: float  # alive at once per logit in the loss, unless that is fused (2: its gradient takes their place)
+    split_logit_bytes: float  # the same where a tensor group splits the vocabulary
+    selective: str  # what recompute=selective means: core_attention | operators (every second matrix and what is cheap)
     source: str = ""
 
 
@@ -91,7 +95,9 @@ _CHOICES = {
     "dispatcher": ("auto", *DISPATCHERS),
     "fused_experts": ("auto", True, False),
     "dispatch_dtype": ("bf16", "fp8_block"),
+    "selective": ("core_attention", "operators"),
 }
+_BYTES = ("master_dtype_bytes", "logit_bytes", "split_logit_bytes")
 
 
 def _checked(key: str, value: Any) -> Any:
@@ -101,9 +107,10 @@ def _checked(key: str, value: Any) -> Any:
     if key in _CHOICES:
         if value not in _CHOICES[key]:
             raise StackError(f"stack.{key}={value!r} is not one of {', '.join(map(str, _CHOICES[key]))}")
-    elif key == "master_dtype_bytes":
+    elif key in _BYTES:
         if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0 <= value <= 64:
-            raise StackError(f"stack.{key}={value!r} must be bytes per parameter between 0 and 64")
+            each = "logit" if "logit" in key else "parameter"
+            raise StackError(f"stack.{key}={value!r} must be bytes per {each} between 0 and 64")
     elif not isinstance(value, bool):
         raise StackError(f"stack.{key}={value!r} must be true or false")
     return value

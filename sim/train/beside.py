@@ -13,9 +13,10 @@ from moesim.sim.clock.together import Party, Round, Tail, run_together
 from moesim.sim.layout.uplinks import SPREADS, Seat, Spread, fullest, seats, uplinks_of
 from moesim.sim.question.lookup import training_of
 from moesim.sim.question.scenario import Asked, ScenarioError, scenario_of
+from moesim.sim.train.fitting import require_memory
 from moesim.sim.train.job import Resolved, resolve
 from moesim.sim.train.members import StageMembers, stage_members
-from moesim.sim.train.memory import require_memory, step_memory
+from moesim.sim.train.memory import step_memory
 from moesim.sim.train.prices import StepPrices
 from moesim.sim.train.program import step_program
 from moesim.sim.train.shared_fabric import JobBeside, SharedFabric, UplinkUse

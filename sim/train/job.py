@@ -14,6 +14,8 @@ from typing import Any
 from moesim.hwmodels.cluster import Cluster
 from moesim.hwmodels.power_and_money import Price
 from moesim.hwmodels.profile import Profile
+from moesim.hwmodels.units import GIB
+from moesim.sim.layers.recompute import check_words
 from moesim.sim.layout.layout import BadLayout, Layout, check_layout
 from moesim.sim.layout.pipeline import PAIRABLE
 from moesim.sim.layout.slots import BLOCKS, Placement, placement_of
@@ -109,8 +111,6 @@ def load_corrections(path: str) -> dict[str, Correction]:
     return {c.deployment: c for c in corrections}
 
 
-# what "selective" means: keep everything but what attention can redo cheaply (Korthikanti et al. 2022)
-_SELECTIVE = frozenset({"core_attention"})
 # bytes per frozen weight under LoRA; nf4 carries one scale per 64 weights, itself quantised (QLoRA)
 _BASE_BYTES = {"bf16": 2.0, "fp8": 1.0, "nf4": 0.516}
 
@@ -222,16 +222,20 @@ def _check_batch(train: TrainAsk, layout: Layout) -> None:
             )
 
 
-def recompute_modules(names: tuple[str, ...]) -> frozenset[str]:
-    """Modules to run again in the backward, from a scenario's names. ScenarioError when nothing runs again."""
+def recompute_modules(names: tuple[str, ...], arch: ModelArch, stack: Stack) -> frozenset[str]:
+    """Modules to run again in the backward, from a scenario's names. ScenarioError when nothing would run again.
+
+    "selective" is what the stack means by it: the core of attention (Korthikanti et al. 2022), or single operators.
+    """
     modules: set[str] = set()
     for name in names:
         if name == "selective":
-            modules |= _SELECTIVE
+            modules.add(stack.selective)
         elif name != "none":
             modules.add(name)
     if modules == {"keep_collectives"}:
         raise ScenarioError("recompute: keep_collectives keeps transfers of what runs again; add full or a module")
+    check_words(sorted(modules), arch)
     return frozenset(modules)
 
 
@@ -248,7 +252,7 @@ def train_job(
         micro_batch=train.micro_batch,
         seq_len=train.seq_len,
         precision=train.precision,
-        recompute=recompute_modules(train.recompute),
+        recompute=recompute_modules(train.recompute, arch, stack),
         routing=routing_of(scenario),
         placement=placement_of(scenario, arch),
         unlike=unlike_of(scenario, cluster),
@@ -305,6 +309,10 @@ def resolve(scenario: Scenario) -> Resolved:
             else f"schedule {layout.schedule} runs no pairs of micro-batches"
         )
         from_rules.append(f"ep_overlap = hidden has no effect: {why}")
+    if job.offloads:
+        has = cluster.host_memory_bytes
+        size = f"{has / GIB:,.0f} GiB a host ({cluster.host_memory_source})" if has else "not known: not checked"
+        from_rules.append(f"cluster.host_memory_bytes = {size}")
     correction, from_runs = correction_of(scenario, job)
     about_routing = routing_assumed(scenario, arch)
     note = uplink_note(layout, cluster)

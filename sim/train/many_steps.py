@@ -11,8 +11,9 @@ from typing import Any
 import numpy as np
 
 from moesim.sim.question.scenario import Asked, Scenario, ScenarioError, scenario_of
+from moesim.sim.train.fitting import require_memory
 from moesim.sim.train.job import Resolved, resolve
-from moesim.sim.train.memory import require_memory, step_memory
+from moesim.sim.train.memory import step_memory
 from moesim.sim.train.prices import StepPrices
 from moesim.sim.train.step import corrected, simulate_step
 from moesim.sim.train.workers import answers

@@ -1,26 +1,28 @@
 """Memory of every pipeline rank: weights, gradients, optimizer, activations in flight, logits, buffers, reserve.
 
-Activation bytes per token follow what Transformer Engine layers keep for the backward pass; checked against the
-measured peaks of SimuMax's B200 runs (docs/accuracy.md).
+What layers keep for the backward pass is in activations.py; checked against the measured peaks of SimuMax's B200 runs
+(docs/accuracy.md).
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import lru_cache
 
 from moesim.hwmodels.gpu import bytes_per_element
 from moesim.hwmodels.units import GIB
-from moesim.sim.layout.layout import BadLayout, check_layout, held_params
+from moesim.sim.layout.layout import held_params
 from moesim.sim.layout.pipeline import in_flight, orders
-from moesim.sim.layout.placement import ExpertLoad
 from moesim.sim.model.arch import AttentionArch, LayerKind, ModelArch
-from moesim.sim.question.refusals import DoesNotFit
+from moesim.sim.train.activations import fullest_expert_rank, layer_bytes, sharding, working_bytes
 from moesim.sim.train.job import TrainJob
 from moesim.sim.train.prices import StepPrices
 
 _CONTEXT_BYTES = 0.25 * GIB  # allocator slack and small buffers inside the framework's own count
+_MASTER_BYTES = 4.0  # of one weight in fp32
+_GATHERED_LAYERS = 2  # under ZeRO-3: the one that runs, and the next one on its way
+_FUSED_LOGIT_BYTES = 2.0  # the gradient takes the place of the logits
 _RESERVE_BYTES = 2.0 * GIB  # CUDA context, NCCL channels, fragmentation: seen by the driver, not by the framework
 
 
@@ -40,6 +42,7 @@ class RankMemory:
     logits: float
     buffers: float  # the output head's gradient, shared gradient buffers, the allocator's slack
     reserve: float  # CUDA context, NCCL channels, fragmentation: seen by the driver, not by the framework
+    offloaded: float = 0.0  # activations that wait in the host's memory: not part of the total
 
     @property
     def allocated(self) -> float:
@@ -79,116 +82,6 @@ def stage_params(prices: StepPrices, stages: Sequence[int], trainable: bool = Tr
     return dense, expert
 
 
-def sharding(job: TrainJob) -> float:
-    """What sequence parallelism divides: 1/tp in the sharded regions, else only inside tensor-parallel blocks."""
-    return float(job.layout.tp) if job.layout.sequence_parallel else 1.0
-
-
-def attention_bytes(job: TrainJob, kind: LayerKind) -> float:
-    """Bytes kept per token by one attention block."""
-    a, arch, tp = job.arch.attention, job.arch, job.layout.tp
-    assert a is not None
-    hidden = 4.0 * arch.hidden / sharding(job)
-    if "layernorm" in job.recompute:
-        hidden /= 2.0
-    if a.is_mla:
-        kept = 0.5 if job.stack.fp8_activations else 1.0
-        latent = 4.0 * kept * ((a.q_lora_rank or 0) + (a.kv_lora_rank or 0) + (a.qk_rope_head_dim or 0)) / sharding(job)
-        projected = (4.0 * a.heads * a.head_dim + 2.0 * a.heads * a.v_head_dim) / tp  # queries, keys, values
-        output = (1.5 if job.stack.fp8_activations else 2.0) * a.heads * a.v_head_dim / tp  # E5M6 takes 12 bits
-        return hidden + latent + output + (0.0 if "mla_up_proj" in job.recompute else projected)
-    q, kv = a.heads * a.head_dim, a.kv_heads * a.head_dim
-    kept = 2.0 * (q + 2 * kv) / tp + 2.0 * q / tp
-    if job.layout.cp > 1:
-        kept += 2.0 * (q + 2 * kv) / tp  # both sides of the sequence-to-heads exchange
-    if job.stack.attention_kernel == "unfused" and "core_attention" not in job.recompute:
-        kept += 5.0 * a.heads / tp * job.seq_len  # softmax output, dropout mask and output
-    return hidden + kept
-
-
-def ssm_bytes(job: TrainJob) -> float:
-    """Bytes kept per token by one state-space block: projection output, convolution, gate, output."""
-    s = job.arch.ssm
-    assert s is not None
-    return (4.0 * job.arch.hidden) / sharding(job) + 2.0 * 5.0 * s.d_inner / job.layout.tp
-
-
-def ffn_bytes(job: TrainJob, kind: LayerKind, rows: float, tokens: float) -> float:
-    """Bytes kept per token by the feed-forward block; `rows` reach this rank's experts."""
-    arch = job.arch
-    hidden = 4.0 * arch.hidden / sharding(job)
-    if "layernorm" in job.recompute:
-        hidden /= 2.0
-    if kind.ffn == "dense":
-        assert arch.ffn is not None
-        width = (6.0 if arch.ffn.gated else 4.0) * arch.ffn.intermediate / job.layout.tp
-        return hidden + (0.0 if "mlp" in job.recompute else width)
-    moe = arch.moe
-    assert moe is not None
-    kept = 0.5 if job.stack.fp8_activations else 1.0  # inputs of expert layers are cached in 8 bits
-    per_row = 2.0 * kept * (moe.latent or arch.hidden)
-    inner = 6.0 * kept if moe.gated else 4.0 * kept
-    if "moe_act" in job.recompute:
-        inner -= 2.0 * kept
-    per_row += inner * moe.expert_intermediate / job.layout.etp
-    rows_per_token = rows / tokens
-    shared = inner * (moe.shared_intermediate + moe.residual_intermediate) / job.layout.tp
-    experts = 0.0 if "moe" in job.recompute else rows_per_token * per_row
-    return hidden + experts + shared
-
-
-def brought_bytes(job: TrainJob, kind: LayerKind, rows: float) -> float:
-    """Bytes of what a layer's transfers brought in its forward, kept so that none is sent again."""
-    lay, arch = job.layout, job.arch
-    tokens = job.micro_batch * job.seq_len / lay.cp
-    hidden = 2.0 * arch.hidden * tokens / sharding(job) if lay.tp > 1 else 0.0
-    if kind.ffn not in ("moe", "moe_residual"):
-        return 2.0 * hidden
-    assert arch.moe is not None
-    width = 2.0 * (arch.moe.latent or arch.hidden)
-    sent = tokens / lay.dispatch_split * arch.moe.top_k if lay.ep > 1 else 0.0
-    gathered = rows if lay.etp > 1 else 0.0
-    return hidden + width * ((rows if lay.ep > 1 else 0.0) + gathered + sent)
-
-
-def layer_bytes(job: TrainJob, loads: Sequence[ExpertLoad | None], index: int, ep_rank: int = 0) -> float:
-    """Bytes kept by layer `index` for one micro-batch on rank `ep_rank` of the expert group."""
-    kind = job.arch.layers[index]
-    tokens = job.micro_batch * job.seq_len / job.layout.cp
-    if "full" in job.recompute:
-        brought = brought_bytes(job, kind, _rows(loads[index], ep_rank)) if "keep_collectives" in job.recompute else 0.0
-        return job.width_bytes * job.arch.hidden * tokens / sharding(job) + brought
-    total = 0.0
-    if kind.mixer in ("attention", "window_attention", "cross_attention"):
-        total += attention_bytes(job, kind) * (2.0 if kind.mixer == "cross_attention" else 1.0)
-    elif kind.mixer != "none":
-        total += ssm_bytes(job)
-    if kind.ffn != "none":
-        total += ffn_bytes(job, kind, _rows(loads[index], ep_rank), tokens)
-    return total * tokens * job.width_bytes / 2.0
-
-
-def _rows(load: ExpertLoad | None, ep_rank: int) -> float:
-    return 0.0 if load is None else float(load.rank_rows[ep_rank % len(load.rank_rows)])
-
-
-def fullest_expert_rank(loads: Sequence[ExpertLoad | None], layers: Sequence[int]) -> int:
-    """The rank of the expert group that receives most rows over these layers together: the one that runs out first."""
-    used = [load for load in (loads[i] for i in layers) if load is not None and len(load.rank_rows) > 1]
-    if not used:
-        return 0
-    ranks = range(len(used[0].rank_rows))
-    return max(ranks, key=lambda r: (sum(_rows(load, r) for load in used), -r))
-
-
-def _working_bytes(prices: StepPrices) -> float:
-    """With full recompute one layer's activations live again during its backward."""
-    if "full" not in prices.job.recompute:
-        return 0.0
-    keeping = replace(prices.job, recompute=frozenset())
-    return max(layer_bytes(keeping, prices.loads, i) for i in range(len(keeping.arch.layers)))
-
-
 def _weight_shapes(arch: ModelArch, job: TrainJob, layers: set[LayerKind]) -> float:
     """Elements of one 16-bit dummy gradient per distinct weight shape that Transformer Engine keeps."""
     tp, h = job.layout.tp, arch.hidden
@@ -223,9 +116,11 @@ def _static(prices: StepPrices, rank: int) -> tuple[float, float, float]:
     shards = (lay.dense_shards, lay.expert_shards)
     for own, params, ways in zip(held, trained, shards, strict=True):
         frozen = own if job.lora_rank else 0.0
-        weights = (job.width_bytes * params + job.base_bytes * frozen) / (ways if lay.zero >= 3 else 1)
+        masters = _MASTER_BYTES if lay.zero >= 3 and job.stack.sharded_masters else 0.0
+        width, state = masters or job.width_bytes, max(0.0, job.stack.master_dtype_bytes - masters)
+        weights = (width * params + job.base_bytes * frozen) / (ways if lay.zero >= 3 else 1)
         gradients = gradient_bytes * params / (ways if lay.zero >= 2 else 1)
-        optimizer = job.stack.master_dtype_bytes * params / (ways if lay.zero >= 1 else 1)
+        optimizer = state * params / (ways if lay.zero >= 1 else 1)
         for i, value in enumerate((weights, gradients, 0.0 if job.offload_optimizer else optimizer)):
             total[i] += value
     return total[0], total[1], total[2]
@@ -244,16 +139,17 @@ def rank_memory(prices: StepPrices, rank: int) -> RankMemory:
     held = _held(lay.schedule, lay.pp, lay.vpp, min(job.micro_batches, 4 * lay.pp * lay.vpp), job.hides_exchanges)[rank]
     tokens = job.micro_batch * job.seq_len / lay.cp
     full = fullest_expert_rank(prices.loads, [i for stage in held for i in prices.chunks[stage].layers])
-    activations, logits, kinds = 0.0, 0.0, set()
+    activations, offloaded, working, logits, kinds = 0.0, 0.0, 0.0, 0.0, set()
     buffers = _CONTEXT_BYTES
     for stage, count in held.items():
         chunk = prices.chunks[stage]
         kept = count * sum(layer_bytes(job, prices.loads, i, full) for i in chunk.layers)
         activations += kept * (1.0 - job.offload_activations)
+        offloaded += kept * job.offload_activations
+        working = max(working, working_bytes(job, prices.loads, chunk.layers))
         if chunk.head:
-            per_logit = 2.0 if job.stack.fused_loss else 6.0
-            logits = per_logit * tokens * job.arch.vocab / lay.tp * (1 + chunk.mtp)
-            activations += job.width_bytes * job.arch.hidden * tokens / sharding(job)
+            logits = _per_logit(job) * tokens * job.arch.vocab / lay.tp * (1 + chunk.mtp)
+            activations += _head_input_bytes(job) * tokens
     for chunk in (prices.chunks[c] for c in lay.chunks_of(rank)):
         kinds |= {job.arch.layers[i] for i in chunk.layers}
         if chunk.head:
@@ -261,58 +157,36 @@ def rank_memory(prices: StepPrices, rank: int) -> RankMemory:
     weights, gradients, optimizer = _static(prices, rank)
     if job.stack.dummy_gradients:
         buffers += 2.0 * _weight_shapes(job.arch, job, kinds)
-    return RankMemory(
-        rank, weights, gradients, optimizer, activations + _working_bytes(prices), logits, buffers, _RESERVE_BYTES
-    )
+    if lay.zero >= 3:
+        buffers += _gathered_bytes(prices, rank)
+    activations += max(0.0, working - logits)  # the loss is over when layers run again
+    return RankMemory(rank, weights, gradients, optimizer, activations, logits, buffers, _RESERVE_BYTES, offloaded)
+
+
+def _per_logit(job: TrainJob) -> float:
+    """Bytes alive at once per logit of one GPU."""
+    if job.stack.fused_loss:
+        return _FUSED_LOGIT_BYTES
+    return job.stack.split_logit_bytes if job.layout.tp > 1 else job.stack.logit_bytes
+
+
+def _head_input_bytes(job: TrainJob) -> float:
+    """Bytes per token of what the output head reads; where it was gathered and is kept, also its gradient."""
+    if job.layout.tp > 1 and not job.stack.regather:
+        return 2.0 * job.width_bytes * job.arch.hidden
+    return job.width_bytes * job.arch.hidden / sharding(job)
+
+
+def _gathered_bytes(prices: StepPrices, rank: int) -> float:
+    """ZeRO-3: whole weights of the layers at hand, and the whole gradient of one until it is reduced."""
+    job = prices.job
+    kinds = {kind for c in job.layout.chunks_of(rank) for _, kind in prices.chunks[c].blocks(job.arch) if kind}
+    layer = max((sum(held_params(job.arch, job.layout, "L", kind)) for kind in kinds), default=0.0)
+    gradient = 0.0 if job.lora_rank else job.width_bytes + bytes_per_element(job.stack.grad_dtype)
+    frozen = job.base_bytes if job.lora_rank else job.width_bytes
+    return layer * (_GATHERED_LAYERS * frozen + gradient)
 
 
 def step_memory(prices: StepPrices) -> list[RankMemory]:
     """Peak memory of every pipeline rank."""
     return [rank_memory(prices, rank) for rank in range(prices.job.layout.pp)]
-
-
-def require_memory(prices: StepPrices, memory: tuple[RankMemory, ...]) -> None:
-    """DoesNotFit where a rank needs more than a GPU has; the message says how much, and what would fit."""
-    worst = max(memory, key=lambda m: m.total)
-    usable = prices.job.cluster.gpu.usable_bytes
-    if worst.total <= usable:
-        return
-    raise DoesNotFit(
-        f"does not fit: needs {worst.total / GIB:.1f} GiB of {usable / GIB:.1f} GiB on stage {worst.rank}; "
-        f"{_what_fits(prices, usable)}"
-    )
-
-
-def _what_fits(prices: StepPrices, usable: float) -> str:
-    """The nearest changes, one at a time, that make the job fit."""
-    job = prices.job
-    lay = job.layout
-    tries: list[tuple[str, TrainJob]] = []
-    for name, modules in (("recompute=selective", {"core_attention"}), ("recompute=full", {"full"})):
-        if not modules <= job.recompute:
-            tries.append((name, replace(job, recompute=frozenset(modules))))
-    changes: list[dict[str, int]] = [{"zero": z} for z in (1, 3) if z > lay.zero]
-    for key in ("tp", "pp", "ep"):
-        value = getattr(lay, key)
-        changes += [{key: value * 2}, {key: value * 4}]
-    for change in changes:
-        try:
-            other = replace(lay, **change)  # type: ignore[arg-type]  # keys are those of integer fields
-            tries.append((_spell(change), replace(job, layout=check_layout(other, job.arch))))
-        except BadLayout:
-            continue
-    fitting = [name for name, other in tries if _fits(other, prices, usable)]
-    if fitting:
-        return "fits with " + " or ".join(fitting[:3])
-    return "no single change of recompute, zero, tp, pp or ep is enough: use more GPUs, or a smaller model or batch"
-
-
-def _spell(change: dict[str, int]) -> str:
-    return ", ".join(f"{k}={v}" for k, v in change.items())
-
-
-def _fits(job: TrainJob, prices: StepPrices, usable: float) -> bool:
-    if job.global_batch % (job.micro_batch * job.layout.dp):
-        return False
-    other = StepPrices(job, prices.profile, prices.tuning)
-    return max(m.total for m in step_memory(other)) <= usable

@@ -16,7 +16,7 @@ from moesim.hwmodels.work import Comm
 from moesim.sim.clock.plan import Hold, Lane, Plan, Send
 from moesim.sim.clock.script import Piece, Script
 from moesim.sim.layout.pipeline import Slot
-from moesim.sim.train.memory import fullest_expert_rank, layer_bytes
+from moesim.sim.train.activations import fullest_expert_rank, layer_bytes
 from moesim.sim.train.prices import StepPrices
 from moesim.sim.train.updates import owned_params, serial_gradients
 

@@ -13,13 +13,15 @@ from moesim.hwmodels.power_and_money import (
     usd,
     usd_per_million,
 )
-from moesim.sim.model.flops import flops_per_token
 from moesim.sim.question.scenario import Asked, scenario_of
 from moesim.sim.train.band import corrected_interval, interval
 from moesim.sim.train.expert_view import expert_view
+from moesim.sim.train.fitting import fits, require_memory
+from moesim.sim.train.host_memory import host_use
 from moesim.sim.train.job import Resolved, TrainJob, resolve
 from moesim.sim.train.lost import Which, lost_s
-from moesim.sim.train.memory import RankMemory, require_memory, step_memory
+from moesim.sim.train.memory import RankMemory, step_memory
+from moesim.sim.train.model_flops import model_flops_per_token
 from moesim.sim.train.prediction import CATEGORIES, Prediction
 from moesim.sim.train.prices import StepPrices
 from moesim.sim.train.step import StepResult, corrected, lower_bounds_s, simulate_step
@@ -74,10 +76,7 @@ def assemble(
     job = resolved.job
     tokens = float(job.global_batch) * job.seq_len
     rate = tokens / step.step_time_s
-    model_flops = 3.0 * flops_per_token(job.arch, job.seq_len)
-    per_gpu = model_flops * rate / job.cluster.gpus
-    peaks = job.cluster.gpu.peak_flops_per_s
-    peak16 = peaks.get("bf16") or peaks.get("fp16") or peaks["fp32"]
+    per_gpu = model_flops_per_token(prices) * rate / job.cluster.gpus
     own = resolved.correction
     band = corrected_interval(step.step_time_s, own) if own else interval(job, step.step_time_s)
     usable = job.cluster.gpu.usable_bytes
@@ -96,10 +95,11 @@ def assemble(
         tokens_per_s=rate,
         tokens_per_s_per_gpu=rate / job.cluster.gpus,
         model_flops_per_s_per_gpu=per_gpu,
-        mfu=per_gpu / peak16,
+        mfu=per_gpu / job.cluster.gpu.peak(job.precision),
         breakdown_s={k: step.breakdown_s[k] for k in CATEGORIES if step.breakdown_s.get(k, 0.0) != 0.0},
         memory=memory,
-        memory_fits=max(m.total for m in memory) <= usable,
+        memory_fits=fits(prices, memory),
+        host_memory=host_use(prices, memory),
         usable_bytes=usable,
         cost=_cost(job, step.step_time_s, tokens, resolved.price),
         sources={k: v / busy for k, v in sorted(step.by_source.items(), key=lambda kv: -kv[1])},

@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from moesim.sim.train.expert_view import ExpertView
+from moesim.sim.train.host_memory import HostUse
 from moesim.sim.train.job import Resolved
 from moesim.sim.train.memory import RankMemory
 from moesim.sim.train.step import StepResult
@@ -37,8 +38,8 @@ class Prediction:
     tokens_per_step: float  # global batch x sequence length
     tokens_per_s: float
     tokens_per_s_per_gpu: float
-    model_flops_per_s_per_gpu: float  # 3 x the forward of the active weights, causal attention, nothing recomputed
-    mfu: float  # those over the GPU's 16-bit peak, whatever the precision
+    model_flops_per_s_per_gpu: float  # that are asked for and executed, see sim/train/model_flops.py
+    mfu: float  # those over the GPU's dense peak of the run's precision
     breakdown_s: dict[str, float]  # by CATEGORIES, mean over pipeline ranks; sums to step_time_s
     memory: tuple[RankMemory, ...]  # one GPU of every pipeline rank, in order
     memory_fits: bool
@@ -52,6 +53,7 @@ class Prediction:
     step: StepResult  # with the timeline of all pipeline ranks
     wires: WireView  # how full NICs and scale-up links are
     experts: ExpertView | None = None  # who got the tokens; None for a model without routed experts
+    host_memory: HostUse | None = None  # of one host; None where nothing is kept there
     lost_s: dict[str, float] = field(default_factory=dict)  # what would be won without it, see sim/train/lost.py
 
     def to_dict(self) -> dict[str, Any]:
@@ -84,6 +86,7 @@ class Prediction:
                 "peak": max(m.total for m in self.memory),
                 "usable": self.usable_bytes,
                 "fits": self.memory_fits,
+                "host": None if self.host_memory is None else self.host_memory.to_dict(),
             },
             "cost": self.cost,
             "sources": self.sources,

@@ -11,6 +11,7 @@ from moesim.hwmodels.work import Comm, CommKind, ExpertExchange
 from moesim.sim.layers.blocks import block_steps
 from moesim.sim.layers.context import LayerContext
 from moesim.sim.layers.graph import Op, Segment
+from moesim.sim.layers.recompute import recomputed
 from moesim.sim.layers.steps import (
     GroupedLinear,
     Linear,
@@ -20,7 +21,6 @@ from moesim.sim.layers.steps import (
     backward_input,
     backward_weight,
     forward,
-    recomputed,
 )
 from moesim.sim.layout.layout import Chunk, held_params
 from moesim.sim.layout.placement import ExpertLoad

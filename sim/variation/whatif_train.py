@@ -14,6 +14,7 @@ from moesim.hwmodels.power_and_money import gpu_hours, usd_per_gpu_hour, usd_per
 from moesim.hwmodels.profile import NoFit, Profile
 from moesim.sim.question.scenario import Asked, number_asked, scenario_of
 from moesim.sim.question.sections import PRECISIONS
+from moesim.sim.train.fitting import fits, step_fits
 from moesim.sim.train.job import TrainJob, resolve
 from moesim.sim.train.memory import step_memory
 from moesim.sim.train.prices import StepPrices
@@ -183,7 +184,7 @@ def whatif_train(scenario: Asked, share: float = 0.2) -> WhatIf:
     job, profile = resolved.job, resolved.kernels
     asked = StepPrices(job, profile, resolved.tuning())
     usable = job.cluster.gpu.usable_bytes
-    memory = max(m.total for m in step_memory(asked))
+    held = step_memory(asked)
     own = resolved.correction.factor if resolved.correction else 1.0  # what own runs say of it, whatever is changed
     step_s = own * simulate_step(asked, events=False).step_time_s
     # changes are compared on one rank that stands for all: a ratio needs no draw, and many would take minutes
@@ -197,11 +198,10 @@ def whatif_train(scenario: Asked, share: float = 0.2) -> WhatIf:
         except NoFit:  # a precision that the kernels were not measured in: no change to offer
             continue
         factor = other.global_batch * other.seq_len / seconds / rate
-        fits = max(m.total for m in step_memory(prices)) <= other.cluster.gpu.usable_bytes
-        outcomes.append(Outcome(knob, change, seconds, factor, fits))
+        outcomes.append(Outcome(knob, change, seconds, factor, step_fits(prices)))
     if resolved.price is not None:
-        fits = memory <= usable
-        outcomes += [Outcome("price", f"{f - 1.0:+.0%}", step_s, 1.0, fits, f) for f in (1.0 - share, 1.0 + share)]
+        room = fits(asked, held)
+        outcomes += [Outcome("price", f"{f - 1.0:+.0%}", step_s, 1.0, room, f) for f in (1.0 - share, 1.0 + share)]
     return WhatIf(
         step_time_s=step_s,
         tokens_per_s=rate,
@@ -209,6 +209,6 @@ def whatif_train(scenario: Asked, share: float = 0.2) -> WhatIf:
         usd_per_hour=usd_per_gpu_hour(resolved.price),
         outcomes=in_order(outcomes),
         parts=tuple(parts_of_run(asked)),
-        free_bytes=usable - memory,
+        free_bytes=usable - max(m.total for m in held),
         notes=(_ESTIMATED,) if asked.varies else (),
     )

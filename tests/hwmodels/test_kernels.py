@@ -10,6 +10,8 @@ from itertools import pairwise
 import pytest
 from measured import fit_of
 
+from moesim.hwmodels.cluster import build_cluster
+from moesim.hwmodels.cost import KernelCostModel, Sustained
 from moesim.hwmodels.domain_collectives import domain_collective_s, ring_steps, wire_bytes
 from moesim.hwmodels.gpu import load_gpu
 from moesim.hwmodels.kernels import attention_time_s, gemm_time_s, grouped_gemm_time_s
@@ -199,3 +201,18 @@ def test_collectives_monotone_and_above_the_wire(gpu: str) -> None:
 
 def test_ring_steps() -> None:
     assert [ring_steps(k, 8) for k in KINDS] == [14, 7, 7, 1, 1, 7]
+
+
+@pytest.mark.parametrize("node", ["dgx-h100", "hgx-b300", "mi300x-platform"])
+@pytest.mark.parametrize("dtype", ["bf16", "fp8"])
+def test_groups_are_never_faster_than_one_gemm_of_all_their_rows(node: str, dtype: str) -> None:
+    """In a long step both run at the clock that the chip sustains; alone they are what was timed."""
+    cluster = build_cluster(node, 8)
+    factors = Sustained(gemm={dtype: 1.12}, grouped={dtype: 1.05})
+    model = KernelCostModel(cluster, load_profile(cluster.gpu.name), factors)
+    for n, k in ((4096, 4096), (28672, 4096), (1024, 7168)):
+        for rows in (64, 512, 8192):
+            groups, one = GroupedGemm((rows,) * 8, n, k, dtype), Gemm(8 * rows, n, k, dtype)
+            assert model.cost(groups).time_s >= model.cost(one).time_s
+            weights = replace(groups, weight_gradient=True)
+            assert model.cost(weights).time_s >= model.cost(Gemm(n, k, 8 * rows, dtype)).time_s

@@ -10,10 +10,13 @@ from importlib.util import find_spec
 import pytest
 from measured import fit_of
 
+from moesim.hwmodels.cluster import build_cluster, node_for_gpu
+from moesim.hwmodels.cost import KernelCostModel, Sustained
 from moesim.hwmodels.facts import FactError
 from moesim.hwmodels.gpu import gpu_names, load_gpu
 from moesim.hwmodels.machine import profile_text
 from moesim.hwmodels.profile import NoFit, load_profile, measured_gpus, profile_from_dict
+from moesim.hwmodels.work import Gemm
 
 
 def test_seven_gpus_are_measured() -> None:
@@ -115,3 +118,48 @@ def test_refit_of_one_small_table_agrees() -> None:
     assert len(samples) == 252 and dropped == 0
     assert result.median_error == pytest.approx(shipped.provenance["collectives"].median_error, rel=0.05)
     assert fit.link_efficiency == pytest.approx(shipped.collectives.link_efficiency, rel=0.01)
+
+
+@pytest.mark.parametrize("gpu", ["l40s", "l4", "rtx-4090", "mi300x", "rtx-pro-6000-server", "trainium2"])
+def test_eight_bits_are_derived_from_sixteen_where_the_lender_has_none(gpu: str) -> None:
+    """FP8 where the data sheet has it: never slower than 16 bits, at most the ratio of peaks or of bytes faster."""
+    node = node_for_gpu(gpu)
+    cluster = build_cluster(node, 1)
+    model = KernelCostModel(cluster, load_profile(gpu), Sustained())
+    ratio = cluster.gpu.peak("fp8") / cluster.gpu.peak("bf16")
+    for m in (1, 64, 4096):
+        wide, narrow = model.cost(Gemm(m, 8192, 8192)), model.cost(Gemm(m, 8192, 8192, "fp8"))
+        assert 1.0 <= wide.time_s / narrow.time_s <= ratio * 1.05
+        assert narrow.source.startswith("derived ")
+
+
+def test_a_format_that_the_part_lacks_is_refused_not_derived() -> None:
+    ampere = build_cluster("dgx-a100", 1)
+    with pytest.raises(FactError, match=r"a100-sxm-80gb has no fp8 tensor path; it has bf16, fp16"):
+        KernelCostModel(ampere, load_profile("a100-sxm-80gb"), Sustained()).cost(Gemm(64, 64, 64, "fp8"))
+    assert not load_gpu("h100-sxm").supports("mxfp8") and load_gpu("h100-sxm").supports("fp8_block")
+    assert not load_gpu("l40s").supports("mxfp8") and not load_gpu("mi300x").supports("mxfp8")
+    assert load_gpu("b200-hgx").supports("mxfp8") and load_gpu("mi355x").supports("mxfp8")
+    with pytest.raises(FactError, match="no mxfp8 tensor path"):
+        load_gpu("h100-sxm").peak("mxfp8")
+
+
+def test_a_lower_power_limit_lowers_what_is_sustained() -> None:
+    """Watts per peak FLOP/s of the same silicon: the 350 W card keeps four fifths of the 700 W part's share of peak."""
+    work = Gemm(8192, 8192, 8192)
+    shares = {}
+    for gpu in ("h100-sxm", "h100-pcie", "h100-nvl", "h20-96gb"):
+        spec = load_gpu(gpu)
+        model = KernelCostModel(build_cluster(node_for_gpu(gpu), 1), load_profile(gpu), Sustained())
+        shares[gpu] = work.flops / model.cost(work).time_s / spec.peak("bf16")
+    assert shares["h100-pcie"] / shares["h100-sxm"] == pytest.approx(0.8, abs=0.04)
+    assert shares["h100-nvl"] / shares["h100-sxm"] == pytest.approx(0.81, abs=0.04)
+    assert shares["h20-96gb"] > shares["h100-pcie"]  # few FLOPs for its watts: nothing to give up
+    assert "sustained share of peak" in load_profile("h100-pcie").derived_note
+    assert "sustained share" not in load_profile("h800-sxm").derived_note
+
+
+def test_other_vendors_software_is_said() -> None:
+    for gpu in ("gaudi-3", "trainium2", "tpu-v7", "ascend-910c", "mi300x"):
+        assert "software of another vendor" in load_profile(gpu).derived_note
+        assert load_profile(gpu).collectives.nvls_efficiency == 0.0

@@ -16,10 +16,14 @@ from moesim.hwmodels.cluster import build_cluster
 from moesim.hwmodels.wires import HOST_WIRES, WIRES, slot_seconds, wire_seconds
 from moesim.hwmodels.work import Comm
 from moesim.sim.clock.plan import ScriptRun, Send
+from moesim.sim.question.refusals import DoesNotFit
 from moesim.sim.question.scenario import ScenarioError, parse_scenario
+from moesim.sim.train.activations import layer_bytes
+from moesim.sim.train.host_memory import host_use
 from moesim.sim.train.job import resolve
-from moesim.sim.train.memory import layer_bytes
+from moesim.sim.train.memory import step_memory
 from moesim.sim.train.offload import moved_bytes, optimizer_bytes
+from moesim.sim.train.predict import predict_train
 from moesim.sim.train.prices import StepPrices
 from moesim.sim.train.program import step_program
 from moesim.sim.train.step import StepResult, lower_bounds_s, simulate_step
@@ -275,3 +279,48 @@ def test_a_link_that_nobody_knows_is_refused() -> None:
         with pytest.raises(ScenarioError, match="says nothing of a link to the host's memory") as caught:
             resolve(parse_scenario({**asked, "train": {**asked["train"], **words}}))
         assert "\n" not in str(caught.value)
+
+
+BIG = {
+    "model": "llama-3.1-405b",
+    "cluster": {"node": "hgx-b300", "gpus": 8},
+    "layout": {"zero": 3},
+    "train": {"global_batch": 8, "seq_len": 2048, "recompute": ["full"], "offload_optimizer": True},
+}
+
+
+def test_an_optimizer_that_no_host_holds_does_not_fit() -> None:
+    """12 bytes of state and 2 of gradient for each of 405 billion parameters, on one host of 2 TiB."""
+    with pytest.raises(
+        DoesNotFit, match=r"a host of 8 b300-hgx would keep 5,\d\d\d GiB .* has 1,843 of 2,048 GiB .*DGX"
+    ):
+        predict_train(BIG)
+    answer = predict_train(BIG, check_memory=False, events=False)
+    assert not answer.memory_fits and answer.host_memory is not None
+    assert answer.host_memory.needed_bytes == pytest.approx(14.0 * 405.85e9, rel=1e-3)
+    assert any(line.startswith("cluster.host_memory_bytes = 2,048 GiB a host (DGX") for line in answer.assumptions)
+    room = {**BIG, "cluster": {**BIG["cluster"], "host_memory_bytes": "8 TiB"}}  # type: ignore[dict-item]
+    assert predict_train(room, events=False).memory_fits
+
+
+@pytest.mark.parametrize(("gpus", "pp"), [(8, 1), (16, 1), (16, 2), (8, 4), (16, 8)])
+def test_hosts_together_hold_every_state_once(gpus: int, pp: int) -> None:
+    """ZeRO shards states over a stage: however stages lie on hosts, all hosts hold each state once (equal stages)."""
+    asked = {
+        "model": "llama-3.1-8b",
+        "cluster": {"node": "dgx-h100", "gpus": gpus},
+        "layout": {"pp": pp, "zero": 1},
+        "train": {"global_batch": 64, "seq_len": 2048, "offload_optimizer": True},
+    }
+    answer = predict_train(asked, check_memory=False, events=False)
+    assert answer.host_memory is not None
+    hosts = gpus // 8
+    assert answer.host_memory.needed_bytes * hosts == pytest.approx(14.0 * 8.03e9, rel=0.14 if pp > 1 else 1e-3)
+
+
+def test_offloaded_activations_fill_the_host() -> None:
+    prices = prices_of("pipeline", acts=0.5) if "pipeline" in JOBS else prices_of(next(iter(JOBS)), acts=0.5)
+    use = host_use(prices, step_memory(prices))
+    assert use is not None
+    most = max(m.offloaded for m in step_memory(prices))
+    assert 0.0 < most <= use.needed_bytes <= most * prices.job.cluster.gpus_per_host

@@ -22,8 +22,8 @@ from moesim.sim.layout.layout import Chunk, Layout, layers_per_chunk
 from moesim.sim.layout.pipeline import SPLIT, in_flight, orders
 from moesim.sim.model.arch import ModelArch
 from moesim.sim.software.stack import Stack, Tuning
+from moesim.sim.train.activations import fullest_expert_rank, layer_bytes
 from moesim.sim.train.job import TrainJob
-from moesim.sim.train.memory import fullest_expert_rank, layer_bytes
 from moesim.sim.train.offload import host_update_seconds_per_param
 from moesim.sim.train.prices import StepPrices
 from moesim.sim.train.updates import optimizer_seconds_per_param

@@ -15,6 +15,7 @@ from moesim.sim.plan.train.space import Candidate, modules_of
 from moesim.sim.question.lookup import look_up, training_of
 from moesim.sim.question.scenario import Scenario
 from moesim.sim.software.stack import Stack, Tuning, release_age, stack_asked
+from moesim.sim.train.fitting import fits
 from moesim.sim.train.job import (
     TrainJob,
     check_precision,
@@ -86,7 +87,7 @@ class Judge:
     def job(self, candidate: Candidate) -> TrainJob:
         """The training job of a candidate."""
         stack = self.stack(candidate)
-        modules = modules_of(candidate.recompute, self.base.arch, stack.attention_kernel)
+        modules = modules_of(candidate.recompute, self.base.arch, stack)
         return replace(
             self.base, layout=candidate.layout, stack=stack, micro_batch=candidate.micro_batch, recompute=modules
         )
@@ -143,10 +144,11 @@ class Judge:
         if not drawn:
             job = replace(job, unlike=ALIKE)
         prices = StepPrices(job, self.profile, self.tuning, model=self.model(job), drawn=drawn)
-        memory = max(m.total for m in step_memory(prices))
+        held = step_memory(prices)
+        memory = max(m.total for m in held)
         step = simulate_step(prices, events=False) if drawn else long_step(prices, partial(simulate_step, events=False))
         if self.correction is not None:
             step = corrected(step, self.correction)
-        fits = memory <= job.cluster.gpu.usable_bytes
+        room = fits(prices, held)
         seconds, carrier = step.step_time_s, job.stack.dispatcher
-        return Finalist(candidate, bound_s, seconds, memory, fits, carrier, step.breakdown_s, drawn)
+        return Finalist(candidate, bound_s, seconds, memory, room, carrier, step.breakdown_s, drawn)

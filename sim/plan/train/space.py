@@ -10,6 +10,7 @@ from moesim.sim.layout.layout import BadLayout, Layout, check_layout
 from moesim.sim.layout.pipeline import V_SHAPED
 from moesim.sim.model.arch import ModelArch
 from moesim.sim.question.scenario import ScenarioError
+from moesim.sim.software.stack import Stack
 from moesim.sim.train.job import MAX_SLOTS, TrainJob, recompute_modules
 
 RECOMPUTE = ("none", "light", "full")  # light: what costs little to run again
@@ -90,7 +91,7 @@ def default_space(job: TrainJob, stack_dispatcher: str, given: Mapping[str, Iter
     return Space(**axes)  # type: ignore[arg-type]  # values of every axis were read for that axis
 
 
-def modules_of(recompute: str, arch: ModelArch, stack_attention: str) -> frozenset[str]:
+def modules_of(recompute: str, arch: ModelArch, stack: Stack) -> frozenset[str]:
     """What runs again in the backward."""
     if recompute == "light":
         light = {"layernorm"}
@@ -98,10 +99,10 @@ def modules_of(recompute: str, arch: ModelArch, stack_attention: str) -> frozens
             light.add("moe_act")
         if arch.attention is not None and arch.attention.is_mla:
             light.add("mla_up_proj")
-        if stack_attention == "unfused":
+        if stack.attention_kernel == "unfused":
             light.add("core_attention")
         return frozenset(light)
-    return recompute_modules((recompute,))
+    return recompute_modules((recompute,), arch, stack)
 
 
 def _stages_of(schedule: str, vpp: int) -> bool:

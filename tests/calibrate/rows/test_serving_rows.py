@@ -90,7 +90,7 @@ def test_validate_takes_a_file_of_serving_rows(tmp_path: Path) -> None:
 
 
 def test_a_row_that_ran_is_given_the_memory_it_needed_and_no_more() -> None:
-    tight = {**ROW, "gpu": "GB200", "gpus": "4", "model": "deepseek-v3", "engine": "sglang", "tp": "4"}
+    tight = {**ROW, "gpu": "B200", "gpus": "4", "model": "deepseek-v3", "engine": "sglang", "tp": "4"}
     result = predict_serving_row(tight)
     assert any("needed to fit" in line for line in result.resolved.assumptions)
     assert not any("needed to fit" in line for line in predict_serving_row(ROW).resolved.assumptions)

@@ -1,0 +1,72 @@
+"""Whether a training step fits: every GPU and every host; and what would, where it does not."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+
+from moesim.hwmodels.units import GIB
+from moesim.sim.layout.layout import BadLayout, check_layout
+from moesim.sim.question.refusals import DoesNotFit
+from moesim.sim.train.host_memory import host_shortage
+from moesim.sim.train.job import TrainJob
+from moesim.sim.train.memory import RankMemory, step_memory
+from moesim.sim.train.prices import StepPrices
+
+
+def fits(prices: StepPrices, memory: Sequence[RankMemory]) -> bool:
+    """Whether every GPU and every host has room."""
+    return max(m.total for m in memory) <= prices.job.cluster.gpu.usable_bytes and not host_shortage(prices, memory)
+
+
+def step_fits(prices: StepPrices) -> bool:
+    """The same of a step whose memory nobody has asked for yet."""
+    return fits(prices, step_memory(prices))
+
+
+def require_memory(prices: StepPrices, memory: tuple[RankMemory, ...]) -> None:
+    """DoesNotFit where a rank needs more than a GPU has, or its host; the message says how much, and what would fit."""
+    worst = max(memory, key=lambda m: m.total)
+    usable = prices.job.cluster.gpu.usable_bytes
+    if worst.total <= usable:
+        if shortage := host_shortage(prices, memory):
+            raise DoesNotFit(f"does not fit: {shortage}")
+        return
+    raise DoesNotFit(
+        f"does not fit: needs {worst.total / GIB:.1f} GiB of {usable / GIB:.1f} GiB on stage {worst.rank}; "
+        f"{_what_fits(prices)}"
+    )
+
+
+def _what_fits(prices: StepPrices) -> str:
+    """The nearest changes, one at a time, that make the job fit."""
+    job = prices.job
+    lay = job.layout
+    tries: list[tuple[str, TrainJob]] = []
+    for name, modules in (("recompute=selective", {job.stack.selective}), ("recompute=full", {"full"})):
+        if not modules <= job.recompute:
+            tries.append((name, replace(job, recompute=frozenset(modules))))
+    changes: list[dict[str, int]] = [{"zero": z} for z in (1, 3) if z > lay.zero]
+    for key in ("tp", "pp", "ep"):
+        value = getattr(lay, key)
+        changes += [{key: value * 2}, {key: value * 4}]
+    for change in changes:
+        try:
+            other = replace(lay, **change)  # type: ignore[arg-type]  # keys are those of integer fields
+            tries.append((_spell(change), replace(job, layout=check_layout(other, job.arch))))
+        except BadLayout:
+            continue
+    fitting = [name for name, other in tries if _fits(other, prices)]
+    if fitting:
+        return "fits with " + " or ".join(fitting[:3])
+    return "no single change of recompute, zero, tp, pp or ep is enough: use more GPUs, or a smaller model or batch"
+
+
+def _spell(change: dict[str, int]) -> str:
+    return ", ".join(f"{k}={v}" for k, v in change.items())
+
+
+def _fits(job: TrainJob, prices: StepPrices) -> bool:
+    if job.global_batch % (job.micro_batch * job.layout.dp):
+        return False
+    return step_fits(StepPrices(job, prices.profile, prices.tuning))
