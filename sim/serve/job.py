@@ -17,7 +17,7 @@ from moesim.sim.question.lookup import LookUp, look_up, routing_assumed, routing
 from moesim.sim.question.scenario import Scenario, ScenarioError
 from moesim.sim.question.sections import PoolAsk, ServeAsk
 from moesim.sim.serve.workload import Workload, workload_of
-from moesim.sim.software.serving_engine import Engine, engine_asked, engine_tuning
+from moesim.sim.software.serving_engine import AskedEngine, Engine, engine_asked, engine_tuning
 from moesim.sim.software.stack import Tuning
 from moesim.traces.routing import Routing
 
@@ -240,7 +240,9 @@ def resolve_serve(scenario: Scenario, requests: str | Path | None = None) -> Res
         raise ScenarioError("the scenario has no serve section; add serve: {engine: vllm, requests: {...}}")
     seen = look_up(scenario)
     arch, cluster = seen.arch, seen.cluster
-    engine = engine_asked(ask.engine)
+    asked = engine_asked(ask.engine)
+    _check_args(asked, scenario)
+    engine, from_engine = asked.engine.on(cluster.gpu, ask.speculative is not None)
     formats = formats_of(ask.precision, ask.kv_dtype, arch, cluster.gpu, engine)
     offload, from_offload = _experts_in_host(ask, arch)
     job = _job(scenario, ask, seen, engine, formats)
@@ -251,7 +253,9 @@ def resolve_serve(scenario: Scenario, requests: str | Path | None = None) -> Res
         check_slots(each.placement, arch, each.layout.ep)
     said = (
         *seen.assumptions,
-        *_said(ask, engine, formats),
+        *asked.said,
+        *from_engine,
+        *_said(asked.engine, engine, formats, ask.kv_dtype),
         *routing_assumed(scenario, arch),
         *from_offload,
         *from_load,
@@ -281,13 +285,23 @@ def _job(scenario: Scenario, ask: ServeAsk, seen: LookUp, engine: Engine, format
     )
 
 
-def _said(ask: ServeAsk, engine: Engine, formats: Formats) -> list[str]:
+def _check_args(asked: AskedEngine, scenario: Scenario) -> None:
+    """A command line and a layout that do not agree are two questions."""
+    for key, degree in asked.layout.items():
+        own = getattr(scenario.layout, key)
+        if scenario.serve is not None and scenario.serve.pools is None and own != degree:
+            raise ScenarioError(
+                f"serve.engine.args say {key}={degree} and layout.{key} is {own}; write the same in both"
+            )
+
+
+def _said(asked: Engine, engine: Engine, formats: Formats, kv_dtype: str | None) -> list[str]:
     said = [
         f"{key} = {getattr(engine, key)} (default of {engine.name})"
         for key in ("scheduling", "admission", "token_budget", "max_batch", "kv_fraction")
-        if isinstance(ask.engine, str) or key not in ask.engine
+        if key not in asked.given and not any(key in rule["set"] for rule in asked.defaults)
     ]
-    if ask.kv_dtype is None:
+    if kv_dtype is None:
         said.append(f"kv_dtype = {formats.kv} (rule of {engine.name})")
     said.append(f"weights: attention {formats.attention}, experts {formats.experts}, head {formats.head}")
     return said
