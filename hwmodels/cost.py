@@ -40,7 +40,8 @@ _STAND_INS: dict[str, tuple[str, ...]] = {
     "fp8": ("fp8_block",),
     "fp8_block": ("fp8",),
     "mxfp4": ("nvfp4",),
-    "int4": ("bf16",),  # weight-only: 16-bit kernels that read narrow weights
+    "w8a16": ("bf16",),  # weight-only: 16-bit kernels that read narrow weights
+    "int4": ("bf16",),
 }
 # attention with an 8-bit cache: the efficiencies of the 16-bit kernels on the bytes of the narrow one
 _ATTENTION_STAND_INS: dict[str, tuple[str, ...]] = {"fp16": ("bf16",), "fp8": ("bf16",)}

@@ -22,6 +22,7 @@ from moesim.sim.software.stack import Tuning
 from moesim.traces.routing import Routing
 
 SERVE_PRECISIONS = ("bf16", "fp16", "fp8", "fp8_block", "fp4", "nvfp4", "int4")
+WEIGHT_ONLY = "w8a16"
 _BLOCK_SCALED_EXPERTS = 32  # assumed: FP8 checkpoints with that many experts scale 128 x 128 blocks (DeepSeek, Qwen3)
 
 
@@ -107,13 +108,16 @@ def formats_of(precision: str, kv: str | None, arch: ModelArch, gpu: GpuSpec, en
     if precision in ("fp8", "fp8_block"):
         blocks = many or arch.fp8_blocks or precision == "fp8_block"
         attention = experts = "fp8_block" if blocks else "fp8"
+        if not gpu.supports(attention):  # 8-bit weights without an 8-bit tensor path: widened in the kernels
+            attention = experts = WEIGHT_ONLY
     elif precision in ("fp4", "nvfp4", "int4"):
         native = precision != "int4" and gpu.supports("nvfp4")
         experts = "nvfp4" if native else "int4"  # without a 4-bit tensor path: weight-only
         attention = half if arch.is_moe else experts  # MoE checkpoints quantise their experts only
+    narrow = "bf16 or int4" if gpu.supports("int4") else "bf16"
     for name in (attention, experts):
         if not gpu.supports(name):
-            raise ScenarioError(f"serve.precision={precision} has no tensor path on {gpu.name}; use bf16 or int4")
+            raise ScenarioError(f"serve.precision={precision} has no tensor path on {gpu.name}; use {narrow}")
     cache = kv or engine.cache_dtype(gpu, precision, arch.moe.experts if arch.moe else 0)
     if cache == "fp8" and not gpu.supports("fp8"):
         cache = half
@@ -304,4 +308,8 @@ def _said(asked: Engine, engine: Engine, formats: Formats, kv_dtype: str | None)
     if kv_dtype is None:
         said.append(f"kv_dtype = {formats.kv} (rule of {engine.name})")
     said.append(f"weights: attention {formats.attention}, experts {formats.experts}, head {formats.head}")
+    if WEIGHT_ONLY in (formats.attention, formats.experts):
+        said.append(
+            "this GPU has no 8-bit tensor path: 8-bit weights are read and computed with in 16 bits (weight-only)"
+        )
     return said

@@ -15,6 +15,8 @@ from moesim.sim.serve.stages import PassSeconds, batches_of, cycle_s, hops_of, l
 from moesim.sim.serve.step_parts import Parts, Priced, StepParts, Table, layer_count
 from moesim.sim.software.stack import Tuning
 
+NARROW_HEAD = 64  # wide, or less: heads that kernels written for 128 fill by half
+
 
 class StepCosts:
     """Pass times of one job for sequences of about `contexts` (shortest, longest) tokens."""
@@ -74,6 +76,9 @@ class StepCosts:
         self.host_s, self.sequence_s = get("host_step_s", engine), get("host_sequence_s", engine)
         self.prefill_s = get("prefill_step_s", engine)
         self._prefill_factor = get("attention_prefill_factor", family)
+        attention = self._job.arch.attention
+        if attention is not None and attention.head_dim <= NARROW_HEAD:
+            self._prefill_factor *= get("narrow_head_prefill_factor", family)
 
     def _leg_factors(self) -> dict[str, tuple[float, float, float]]:
         """Factors of (fixed, arithmetic, traffic) of matrix kernels by part."""

@@ -100,7 +100,7 @@ def test_too_little_memory_names_the_smallest_layout_that_does() -> None:
         ({"serve__attention_dp": 2, "model": "llama-3.1-8b"}, BadLayout, "needs experts"),
         ({"serve__offload": {"resident": 0.5}, "model": "llama-3.1-8b"}, ScenarioError, "has none"),
         ({"serve__pools": {"prefill": {"tp": 2}, "decode": {"tp": 2}}}, BadLayout, "the pools take 4 GPUs"),
-        ({"serve__precision": "fp8", "cluster": {"node": "dgx-a100"}}, ScenarioError, "no tensor path"),
+        ({"serve__precision": "fp8", "cluster": {"node": "dgx-v100"}}, ScenarioError, "no tensor path"),
     ],
 )
 def test_bad_questions_get_one_clear_line(change: dict[str, Any], error: type[Exception], says: str) -> None:
