@@ -25,6 +25,12 @@ _WIDE = 16  # assumed: from that many expert-parallel ranks on deployments repli
 _OPEN_COUNT = 1000  # requests of a run at a rate: num_prompts of the harnesses of vLLM and SGLang
 _DATASETS = r"sharegpt|share gpt|lmsys|alpaca|dolly|mean|average|avg|varied|variable|distribut|dataset|conversation"
 _LEAST_MEAN, _NEAR, _ROUND = 32, 0.01, (50, 64)  # assumed: within a hundredth of a multiple of these, a length was set
+_YES = ("yes", "true", "1", "mtp")
+_DRAFTS: dict[str, Any] = {
+    "tokens": 1,
+    "acceptance": 0.85,
+}  # DeepSeek-V3 report: 0.85 to 0.9; k = 1 suits 15 fit rows best
+_DRAFTING_BATCH, _OVER = 48, 2  # SGLang's limit with drafts; assumed: who runs more than twice as many has raised it
 _MOST_CLOSED = 20_000  # requests simulated of a closed loop; at least three per client
 _ENGINES = {"vllm": "vllm", "sglang": "sglang", "trtllm": "trtllm", "tensorrt-llm": "trtllm"}
 # requests of an offline table by total tokens: its source says 30,000, 3,000, 1,500 or 1,000, depending on lengths.
@@ -152,6 +158,15 @@ def serving_row(row: Row) -> tuple[dict[str, Any], list[str]]:
         settings["token_budget"] = budget
         said.append(f"token_budget = {budget} (one prompt per pass in the vendor's sweeps)")
     ask["engine"] = settings
+    if text_of(row, "mtp").lower() in _YES:
+        ask["speculative"] = dict(_DRAFTS)
+        said.append(f"{_DRAFTS['tokens']} drafted token, accepted with {_DRAFTS['acceptance']:g} (not stated)")
+        clients = ask["requests"].get("concurrency", 0)
+        if name == "sglang" and (text_of(row, "prefill_workers") or clients > _OVER * _DRAFTING_BATCH):
+            settings["max_batch"] = max(clients, _DRAFTING_BATCH)
+            said.append(
+                f"max_batch = {settings['max_batch']} (the default of {_DRAFTING_BATCH} could not carry this load)"
+            )
     gpus = _whole(row, "gpus")
     layout = {"tp": _whole(row, "tp"), "pp": _whole(row, "pp"), "ep": _whole(row, "ep")}
     if text_of(row, "prefill_workers"):

@@ -161,3 +161,23 @@ def test_a_row_that_ran_is_given_the_memory_it_needed_and_no_more() -> None:
     assert not any("needed to fit" in line for line in predict_serving_row(ROW).resolved.assumptions)
     with pytest.raises(DoesNotFit):
         predict_serving_row({**tight, "gpus": "2", "tp": "2"})
+
+
+def test_drafted_tokens_are_drafted() -> None:
+    row = {
+        **ROW, "engine": "sglang", "gpu": "B200", "gpus": "8", "model": "deepseek-v3", "tp": "8", "concurrency": "16",
+    }  # fmt: skip
+    plain, drafted = predict_serving_row(row), predict_serving_row({**row, "mtp": "yes"})
+    assert 0.45 * plain.values["tpot_ms"] < drafted.values["tpot_ms"] < 0.8 * plain.values["tpot_ms"]
+    assert plain.values == predict_serving_row({**row, "mtp": "likely"}).values
+    assert any("drafted" in line for line in drafted.resolved.assumptions)
+
+
+def test_the_limit_of_a_drafting_engine_is_not_that_of_a_load_far_above_it() -> None:
+    def limit(**cells: str) -> int:
+        asked = serving_row({**ROW, "engine": "sglang", "mtp": "yes", **cells})[0]["serve"]["engine"]
+        return int(asked.get("max_batch", 0))
+
+    assert limit(concurrency="64") == 0  # the engine's own 48
+    assert limit(concurrency="512") == 512
+    assert limit(concurrency="64", engine="vllm") == 0
