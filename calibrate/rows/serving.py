@@ -144,7 +144,9 @@ def serving_row(row: Row) -> tuple[dict[str, Any], list[str]]:
     precision = text_of(row, "precision").lower()
     ask: dict[str, Any] = {"precision": "int4" if precision == "int4" else _PRECISIONS[precision_of(precision)]}
     name, version = engine_of(row)
-    settings: dict[str, Any] = {"name": name, "version": version}
+    settings: dict[str, Any] = {"name": name, "version": version, "cold_start": True}
+    if text_of(row, "measured_on"):
+        settings["date"] = text_of(row, "measured_on")[:7]
     ask["requests"], said = load_of(row)
     if arrival_of(row).kind == OFFLINE and name == "vllm":
         settings["run"] = "library"

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from heapq import heapify, heappop, heappush
 
+from moesim.sim.serve.age import cold_s
 from moesim.sim.serve.handover import HandOver, Side
 from moesim.sim.serve.job import Deployment, ServeJob
 from moesim.sim.serve.kv_cache import KvCache, token_bytes
@@ -29,6 +30,7 @@ class Front:
     request_s: float = 0.0
     token_s: float = 0.0
     server_s: float = 0.0
+    ready_s: float = 0.0  # before then nothing is served
     _free_s: float = 0.0
 
     def enter(self, arrival_s: float, tokens: int) -> float:
@@ -36,7 +38,7 @@ class Front:
         if self.server_s:
             self._free_s = max(self._free_s, arrival_s) + self.server_s
             arrival_s = self._free_s
-        return arrival_s + self.request_s + self.token_s * tokens
+        return max(self.ready_s, arrival_s + self.request_s + self.token_s * tokens)
 
 
 def run_open(log: RequestLog, replica: Replica, front: Front, requests: Sequence[int] | None = None) -> None:
@@ -166,7 +168,8 @@ def machine_of(
 def front_of(job: ServeJob, tuning: Tuning) -> Front:
     """The API server of this engine."""
     engine = job.engine.name
-    return Front(tuning.get("request_s", engine), tuning.get("prompt_token_s", engine), tuning.get("front_s", engine))
+    front = Front(tuning.get("request_s", engine), tuning.get("prompt_token_s", engine), tuning.get("front_s", engine))
+    return replace(front, ready_s=cold_s(job, tuning)) if job.engine.cold_start else front
 
 
 def log_of(workload: Workload) -> RequestLog:

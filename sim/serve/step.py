@@ -9,6 +9,7 @@ from __future__ import annotations
 from bisect import bisect_left, bisect_right
 from collections.abc import Sequence
 
+from moesim.sim.serve.age import age_of, young_experts
 from moesim.sim.serve.kv_cache import token_bytes
 from moesim.sim.serve.lines import Line, rounded
 from moesim.sim.serve.stages import PassSeconds, batches_of, cycle_s, hops_of, layers_of_stages
@@ -34,6 +35,8 @@ class StepCosts:
         self._width = 1 + (job.speculation.tokens if job.speculation else 0)
         self._factors, self._legs = self._part_factors(), self._leg_factors()
         self._constants()
+        age = age_of(job, tuning, layer_count(parts.kinds, "moe"))
+        self.pace, self._aged = age.factor, (age.factor, age.added_s)
         self._rank, self._head = self._line(parts.rank), self._line(parts.head)
         self._experts: dict[bool, Line] = {}
         self._exchanges: dict[bool, Line] = {}
@@ -93,7 +96,7 @@ class StepCosts:
         if self._moe:
             factors["experts"] = (
                 get("expert_fixed_factor", engine, family),
-                get("expert_flops_factor", formats.experts, engine, family),
+                get("expert_flops_factor", formats.experts, engine, family) * young_experts(self._job, self.tuning),
                 get("expert_bytes_factor", formats.experts, engine, family),
             )
         return factors
@@ -228,9 +231,8 @@ class StepCosts:
         head = self._head.at(tokens)
         layers -= self._hidden_s(host + layers + head, padded, False)
         head += self._draft_s(mine, batch)
-        hops = tuple(seconds / self.yields for seconds in self._hops_s(tokens))
-        each = PassSeconds(host / self.yields, layers / self.yields, head / self.yields, hops)
-        return each, slope / self._job.attention_dp / self.yields
+        each = PassSeconds(host, layers, head, self._hops_s(tokens)).aged(*self._aged, self.yields)
+        return each, self.pace * slope / self._job.attention_dp / self.yields
 
     def _hops_s(self, tokens: float) -> tuple[float, ...]:
         if self._stages == 1:
@@ -273,7 +275,7 @@ class StepCosts:
             parts["ep_comm"] -= self._hidden_s(sum(parts.values()), padded, False)
         if self._stages > 1:
             parts["pp_comm"] = sum(self._hops_s(tokens))
-        parts = {name: seconds / self.yields for name, seconds in parts.items()}
+        parts = {name: self.pace * seconds / self.yields for name, seconds in parts.items()}
         if self._stages > 1:  # of a batch that comes round sooner than the slowest resource has served the others
             full = self.per_batch(batch)
             parts["pp_wait"] = max(0.0, a + b * cached - sum(self.resources((), full, cached * full / batch)))
@@ -337,4 +339,5 @@ class StepCosts:
             fixed, slope = self._attention_line(rounded(mine))
             gpu_s += fixed + slope * cached / dp
         host_s = self.host_s + self.sequence_s * mine + self.prefill_s
-        return PassSeconds(host_s, max(gpu_s, self.floor_s) - head_s, head_s, self._hops_s(tokens))
+        each = PassSeconds(host_s, max(gpu_s, self.floor_s) - head_s, head_s, self._hops_s(tokens))
+        return each.aged(*self._aged)

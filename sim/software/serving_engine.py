@@ -11,7 +11,7 @@ from moesim.hwmodels.facts import did_you_mean, read_yaml
 from moesim.hwmodels.gpu import GpuSpec
 from moesim.hwmodels.units import GIB
 from moesim.sim.software.engine_arguments import arguments_of
-from moesim.sim.software.engine_release import is_before, version_of
+from moesim.sim.software.engine_release import is_before, month_of, released, version_of
 from moesim.sim.software.stack import Stack, StackError, Tuning
 
 _ENGINES = Path(__file__).parent / "engines"
@@ -24,6 +24,7 @@ _CHOICES: dict[str, tuple[Any, ...]] = {
     "exchange": ("auto", "gather", "normal", "low_latency", "one_sided"),
     "prefix_cache": (True, False),
     "run": ("server", "library"),
+    "cold_start": (True, False),
 }
 _DEFAULT_NAME = "vllm"  # as of serve.engine
 # smallest and largest value that a scenario may give
@@ -63,6 +64,8 @@ class Engine:
     before: str = ""  # stands for versions before this one
     defaults: tuple[dict[str, Any], ...] = ()  # settings by conditions, the first that fits is taken
     version: str = ""  # as stated
+    month: int | None = None  # of its release, since the year 0; None: not known
+    cold_start: bool = False  # the first requests wait until kernels are compiled and warmed up
     run: str = "server"  # behind an API server, or as a library in the process that has the requests
     given: tuple[str, ...] = ()  # settings that the scenario states
 
@@ -151,8 +154,11 @@ def record_name(name: str, version: str) -> str:
     return older[min(fitting, key=lambda b: version_of(b) or ())] if fitting else name
 
 
-def load_engine(name: str, overrides: dict[str, Any] | None = None, version: str = "") -> Engine:
-    """The engine called `name` with settings replaced. StackError for a name or setting that does not exist."""
+def load_engine(name: str, overrides: dict[str, Any] | None = None, version: str = "", date: str = "") -> Engine:
+    """The engine called `name` with settings replaced. StackError for a name or setting that does not exist.
+
+    `date`: when it ran, "2025-10", which dates a version that has no known month.
+    """
     records = _records()
     if name not in records:
         raise StackError(f"unknown engine {name!r}; {did_you_mean(name, list(records))}")
@@ -162,7 +168,9 @@ def load_engine(name: str, overrides: dict[str, Any] | None = None, version: str
     if lacks:
         raise StackError(f"engine {name!r} in engines.yaml lacks {', '.join(lacks)}; copy the record of another engine")
     record = {**records[name], "defaults": tuple(records[name].get("defaults", ()))}
-    engine = Engine(name=name, **record, version=version, given=tuple(overrides or ()))
+    month = released(record["family"], version)
+    month = month_of(date) if month is None else month
+    engine = Engine(name=name, **record, version=version, month=month, given=tuple(overrides or ()))
     known = [*_CHOICES, *_RANGES]
     for key, value in (overrides or {}).items():
         if key not in known:
@@ -182,11 +190,14 @@ class AskedEngine:
 
 
 def engine_asked(ask: str | dict[str, Any]) -> AskedEngine:
-    """A name, or a mapping of name, version, args (the engine's own command line) and settings, which come first."""
+    """A name, or a mapping of name, version, date, args (the engine's command line) and settings, which come first."""
     if isinstance(ask, str):
         return AskedEngine(load_engine(ask), {})
     settings = dict(ask)
-    name, version, args = settings.pop("name", None), settings.pop("version", ""), settings.pop("args", "")
+    name, version, args = settings.pop("name", None), str(settings.pop("version", "")), settings.pop("args", "")
+    date = str(settings.pop("date", ""))
+    if date and month_of(date) is None:
+        raise StackError(f"serve.engine.date={date!r} is no month; write it as 2025-10")
     said = []
     if name is None and version:
         name = _DEFAULT_NAME
@@ -195,8 +206,8 @@ def engine_asked(ask: str | dict[str, Any]) -> AskedEngine:
         raise StackError("serve.engine: a mapping needs name, for example {name: vllm, token_budget: 4096}")
     if not isinstance(args, str):
         raise StackError('serve.engine.args must be one text, for example "--max-num-seqs 512"')
-    engine = load_engine(name, settings, str(version))
-    if version and version_of(str(version)) is None:
+    engine = load_engine(name, settings, version, date)
+    if version and version_of(version) is None:
         said.append(f"engine version {version!r} is no number: taken as the newest {name}")
     if not args:
         return AskedEngine(engine, {}, tuple(said))
@@ -206,7 +217,7 @@ def engine_asked(ask: str | dict[str, Any]) -> AskedEngine:
         raise StackError(f"serve.engine: args and {', '.join(twice)} say the same thing; write one of them")
     if stated.unused:
         said.append(f"args without effect here: {', '.join('--' + word for word in stated.unused)}")
-    return AskedEngine(load_engine(name, {**settings, **stated.settings}, str(version)), stated.layout, tuple(said))
+    return AskedEngine(load_engine(name, {**settings, **stated.settings}, version, date), stated.layout, tuple(said))
 
 
 def inference_stack(engine: Engine) -> Stack:
