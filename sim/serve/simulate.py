@@ -81,7 +81,7 @@ def run_balanced(log: RequestLog, replicas: Sequence[Replica], front: Front) -> 
     due = [(_FOREVER, n) for n in range(len(replicas))]  # no replica finishes anything before its time here
     loads = [0] * len(replicas)
     for time_s, request in entered:
-        while due[0][0] <= time_s:
+        while due[0][0] < time_s:  # strictly: a replica that has reached this time would be due at it for ever
             _, n = heappop(due)
             replicas[n].advance(time_s)
             loads[n] = replicas[n].load
