@@ -62,6 +62,17 @@ def young_experts(job: ServeJob, tuning: Tuning) -> float:
     return tuning.get("young_expert_factor", job.formats.experts, job.engine.name, job.cluster.gpu.family)
 
 
+def stream_s(job: ServeJob, tuning: Tuning) -> float:
+    """Seconds of the API server's process per token that it sends: with many sequences passes wait for it.
+
+    Nothing where the engine is a library, and for releases that were not seen at this limit.
+    """
+    month = job.engine.month
+    if job.engine.run == "library" or month is None or month >= tuning.get("streaming_month", job.engine.name):
+        return 0.0
+    return tuning.get("stream_token_s", job.engine.name)
+
+
 def cold_s(job: ServeJob, tuning: Tuning) -> float:
     """Seconds of a cold start until the first request is served: kernels compiled, tuned and warmed up."""
     month = job.engine.month

@@ -9,7 +9,7 @@ from __future__ import annotations
 from bisect import bisect_left, bisect_right
 from collections.abc import Sequence
 
-from moesim.sim.serve.age import age_of, young_experts
+from moesim.sim.serve.age import age_of, stream_s, young_experts
 from moesim.sim.serve.kv_cache import token_bytes
 from moesim.sim.serve.lines import Line, rounded
 from moesim.sim.serve.stages import PassSeconds, batches_of, cycle_s, hops_of, layers_of_stages
@@ -36,6 +36,7 @@ class StepCosts:
         self._factors, self._legs = self._part_factors(), self._leg_factors()
         self._constants()
         age = age_of(job, tuning, layer_count(parts.kinds, "moe"))
+        self.stream_s = stream_s(job, tuning)
         self.pace, self._aged = age.factor, (age.factor, age.added_s)
         self._rank, self._head = self._line(parts.rank), self._line(parts.head)
         self._experts: dict[bool, Line] = {}
@@ -200,7 +201,8 @@ class StepCosts:
     def _pass_line(self, batch: int) -> tuple[float, float]:
         """a + b K of one batch's pass."""
         empty, slope = self._decode_pass(batch)
-        return empty.total_s, slope
+        middle = batch * sum(self._contexts) / 2.0
+        return empty.total_s + max(0.0, self.stream_s * batch - empty.total_s - slope * middle), slope
 
     def _round_line(self, batch: int) -> tuple[float, float]:
         """a + b K of a round of all batches in flight, with the resource that is the busiest at contexts between."""
@@ -319,7 +321,7 @@ class StepCosts:
 
     def mixed(self, chunks: Sequence[tuple[int, int]], batch: int, cached: float) -> float:
         """Seconds of a pass with prompt chunks of (new, already cached) tokens beside `batch` decoding sequences."""
-        return self._prompt_pass(chunks, batch, cached).total_s
+        return max(self._prompt_pass(chunks, batch, cached).total_s, self.stream_s * (batch + len(chunks)))
 
     def _prompt_pass(self, chunks: Sequence[tuple[int, int]], batch: int, cached: float) -> PassSeconds:
         total = sum(new for new, _ in chunks)

@@ -104,3 +104,20 @@ def test_a_cold_start_delays_the_first_requests_only_where_it_is_asked_for() -> 
 def test_a_date_is_a_month() -> None:
     with pytest.raises(StackError, match="is no month"):
         predict_serve(asked({"name": "sglang", "date": "last week"}))
+
+
+def test_an_old_server_sends_no_more_tokens_than_its_process_can() -> None:
+    def rate(**engine: str) -> float:
+        raw = asked(
+            {"name": "vllm", **engine},
+            model="llama-3.1-8b",
+            concurrency=1000,
+            count=1000,
+            input_tokens=16,
+            output_tokens=200,
+        )
+        return predict_serve(raw).output_tokens_per_s
+
+    ceiling = 1.0 / engine_tuning().get("stream_token_s", "vllm")
+    assert rate(version="0.10.2") < ceiling < rate(version="0.10.2", run="library")
+    assert rate(version="0.14.0") == rate() > ceiling
