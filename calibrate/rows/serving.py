@@ -46,13 +46,13 @@ def _whole(row: Row, key: str, default: int = 1) -> int:
 def engine_of(row: Row) -> tuple[str, str]:
     """(our name of the engine, its version): the version chooses the record of its age (sim/software).
 
-    Pools of TensorRT-LLM name their router's version: none. A library that nothing asks over a network is said so.
+    Pools name their router's version, or run builds of their own: none.
     """
     name = text_of(row, "engine").lower()
     if name not in _ENGINES:
         raise ScenarioError(f"column engine: {name!r} is not known; write one of {', '.join(sorted(set(_ENGINES)))}")
     version = text_of(row, "engine_version")
-    if _ENGINES[name] == "trtllm" and text_of(row, "prefill_workers"):
+    if text_of(row, "prefill_workers"):
         version = ""
     return _ENGINES[name], version
 
@@ -145,7 +145,7 @@ def serving_row(row: Row) -> tuple[dict[str, Any], list[str]]:
     ask: dict[str, Any] = {"precision": "int4" if precision == "int4" else _PRECISIONS[precision_of(precision)]}
     name, version = engine_of(row)
     settings: dict[str, Any] = {"name": name, "version": version, "cold_start": True}
-    if text_of(row, "measured_on"):
+    if text_of(row, "measured_on") and not text_of(row, "prefill_workers"):
         settings["date"] = text_of(row, "measured_on")[:7]
     ask["requests"], said = load_of(row)
     if arrival_of(row).kind == OFFLINE and name == "vllm":

@@ -181,3 +181,15 @@ def test_the_limit_of_a_drafting_engine_is_not_that_of_a_load_far_above_it() -> 
     assert limit(concurrency="64") == 0  # the engine's own 48
     assert limit(concurrency="512") == 512
     assert limit(concurrency="64", engine="vllm") == 0
+
+
+def test_pools_are_of_no_known_release_and_other_rows_are_dated() -> None:
+    def engine(**cells: str) -> dict[str, object]:
+        asked: dict[str, object] = serving_row({**ROW, "engine": "sglang", **cells})[0]["serve"]["engine"]
+        return asked
+
+    dated = engine(engine_version="nightly-1", measured_on="2026-05-18")
+    assert (dated["version"], dated["date"], dated["cold_start"]) == ("nightly-1", "2026-05", True)
+    pools = {f"{pool}_{key}": "1" for pool in ("prefill", "decode") for key in ("workers", "tp", "ep", "attention_dp")}
+    pooled = engine(engine_version="0.5.9", measured_on="2026-05-18", **pools)
+    assert pooled["version"] == "" and "date" not in pooled
