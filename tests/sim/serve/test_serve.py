@@ -57,7 +57,7 @@ def test_the_answer_has_everything_and_is_json() -> None:
         assert set(answer[name]) == {"mean", "p50", "p90", "p99"}
     for name in (
         "output_tokens_per_s", "output_tokens_per_s_per_gpu", "goodput_per_s", "label", "capacity_requests_per_s",
-        "kv_blocks", "cost", "sources", "assumptions",
+        "kv_blocks", "kv_tokens", "cost", "sources", "assumptions",
     ):  # fmt: skip
         assert name in answer
     assert answer["label"] == "stable" and answer["goodput_per_s"] > 0
