@@ -207,9 +207,10 @@ def simulate(deployment: Deployment, workload: Workload, tuning: Tuning, priced:
     if deployment.prefill is not None:
         return _simulate_pools(deployment, workload, tuning, machines, front, priced)
     replicas = [machine.replica(log) for machine in machines]
+    streamed = first_together(deployment.job, tuning)
     if deployment.router == "least_loaded" and len(replicas) > 1 and not workload.clients:
         run_balanced(log, replicas, front)
-        return ServeRun(log, machines, replicas, stream_tokens=deployment.job.engine.stream_tokens)
+        return ServeRun(log, machines, replicas, stream_tokens=streamed)
     busy = min(len(replicas), workload.clients or len(replicas))  # a replica without a client gets no request
     for n, replica in enumerate(replicas[:busy]):
         mine = range(n, count, busy)
@@ -218,7 +219,14 @@ def simulate(deployment: Deployment, workload: Workload, tuning: Tuning, priced:
             run_closed(log, replica, replace(front), share, mine)
         else:
             run_open(log, replica, replace(front), mine)
-    return ServeRun(log, machines, replicas, stream_tokens=deployment.job.engine.stream_tokens)
+    return ServeRun(log, machines, replicas, stream_tokens=streamed)
+
+
+def first_together(job: ServeJob, tuning: Tuning) -> float:
+    """Tokens' time until a client sees its first one: engines send groups, or hold prompts until every rank has one."""
+    engine = job.engine
+    held = tuning.get("rank_wait_tokens", engine.name) if job.attention_dp > 1 else 1.0
+    return max(held, float(engine.stream_tokens))
 
 
 def _simulate_pools(

@@ -7,9 +7,11 @@ from typing import Any
 import pytest
 
 from moesim.sim.question.scenario import parse_scenario
+from moesim.sim.serve.accounts import latencies_of
 from moesim.sim.serve.age import Age, age_of, cold_s, young_experts
 from moesim.sim.serve.job import ServeJob, resolve_serve
 from moesim.sim.serve.predict import predict_serve
+from moesim.sim.serve.simulate import simulate
 from moesim.sim.software.engine_release import is_before, month_of, released, version_of
 from moesim.sim.software.serving_engine import engine_tuning, load_engine
 from moesim.sim.software.stack import StackError
@@ -121,3 +123,20 @@ def test_an_old_server_sends_no_more_tokens_than_its_process_can() -> None:
     ceiling = 1.0 / engine_tuning().get("stream_token_s", "vllm")
     assert rate(version="0.10.2") < ceiling < rate(version="0.10.2", run="library")
     assert rate(version="0.14.0") == rate() > ceiling
+
+
+def test_ranks_of_trtllm_wait_for_each_others_prompts() -> None:
+    """The first token comes some passes later where attention is data-parallel, and no request takes longer for it."""
+
+    def times(engine: str, dp: int, tokens: float) -> tuple[float, float]:
+        raw = asked({"name": engine}, concurrency=64, count=256)
+        raw["layout"], raw["serve"]["attention_dp"] = {"tp": 8 // dp, "ep": dp}, dp
+        resolved = resolve_serve(parse_scenario(raw))
+        tuning = engine_tuning({"rank_wait_tokens[trtllm]": tokens})
+        run = latencies_of(simulate(resolved.deployment, resolved.workload, tuning))
+        return float(run.ttft_s.mean()), float(run.e2e_s.mean())
+
+    (plain, whole), (held, same) = times("trtllm", 8, 1.0), times("trtllm", 8, 31.0)
+    assert held == pytest.approx(plain + 30 * (whole - plain) / 63, rel=0.02) and same == whole
+    assert times("trtllm", 1, 1.0) == times("trtllm", 1, 31.0)
+    assert times("sglang", 8, 1.0) == times("sglang", 8, 31.0)
