@@ -258,8 +258,7 @@ def resolve_serve(scenario: Scenario, requests: str | Path | None = None) -> Res
     said = (
         *seen.assumptions,
         *asked.said,
-        *from_engine,
-        *_said(asked.engine, engine, formats, ask.kv_dtype),
+        *_said(from_engine, engine, formats, ask.kv_dtype),
         *routing_assumed(scenario, arch),
         *from_offload,
         *from_load,
@@ -299,12 +298,19 @@ def _check_args(asked: AskedEngine, scenario: Scenario) -> None:
             )
 
 
-def _said(asked: Engine, engine: Engine, formats: Formats, kv_dtype: str | None) -> list[str]:
-    said = [
+def _said(taken: list[str], engine: Engine, formats: Formats, kv_dtype: str | None) -> list[str]:
+    """What was not stated; `taken`: defaults that have a reason of their own."""
+    plain = [
         f"{key} = {getattr(engine, key)} (default of {engine.name})"
         for key in ("scheduling", "admission", "token_budget", "max_batch", "kv_fraction")
-        if key not in asked.given and not any(key in rule["set"] for rule in asked.defaults)
+        if key not in engine.given and not any(line.startswith(f"{key} = ") for line in taken)
     ]
+    said = [*taken, *plain]
+    if engine.month is not None:
+        when = f"{engine.month // 12}-{engine.month % 12 + 1:02d}"
+        said.append(f"{engine.name} {engine.version} is of {when}: passes of large expert models age with it")
+    if engine.cold_start:
+        said.append("cold start: the first requests wait for kernels to be compiled and warmed up")
     if kv_dtype is None:
         said.append(f"kv_dtype = {formats.kv} (rule of {engine.name})")
     said.append(f"weights: attention {formats.attention}, experts {formats.experts}, head {formats.head}")

@@ -5,6 +5,8 @@ from __future__ import annotations
 import pytest
 
 from moesim.hwmodels.gpu import load_gpu
+from moesim.sim.question.scenario import parse_scenario
+from moesim.sim.serve.job import resolve_serve
 from moesim.sim.software.serving_engine import engine_asked, engine_constants, engine_names, load_engine
 from moesim.sim.software.stack import StackError
 
@@ -78,3 +80,14 @@ def test_command_lines_are_read_in_the_words_of_their_engine() -> None:
 def test_what_a_command_line_cannot_say_is_refused(ask: dict[str, object], says: str) -> None:
     with pytest.raises(StackError, match=says):
         engine_asked(ask)
+
+
+@pytest.mark.parametrize("engine", ["vllm", "sglang", "trtllm", {"name": "sglang", "max_batch": 64}])
+def test_every_setting_that_was_not_stated_is_said_once(engine: str | dict[str, object]) -> None:
+    requests = {"kind": "closed", "concurrency": 1, "count": 2, "output_tokens": 2}
+    cluster = {"node": "dgx-h100", "gpus": 1}
+    asked = {"model": "llama-3.1-8b", "cluster": cluster, "serve": {"engine": engine, "requests": requests}}
+    said = resolve_serve(parse_scenario(asked)).assumptions
+    for key in ("scheduling", "admission", "token_budget", "max_batch", "kv_fraction"):
+        stated = isinstance(engine, dict) and key in engine
+        assert sum(line.startswith(f"{key} = ") for line in said) == (0 if stated else 1), key
