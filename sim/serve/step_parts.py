@@ -19,6 +19,7 @@ from moesim.sim.model.arch import AttentionArch, LayerKind
 from moesim.sim.model.params import EXPERT_FFN, SOFTMAX
 from moesim.sim.serve.job import ServeJob
 from moesim.sim.serve.layers import (
+    adapter_kernels,
     adapter_work,
     context,
     dense_steps,
@@ -235,7 +236,8 @@ class StepParts:
             elif kind.ffn in EXPERT_FFN:
                 point.extend(self.price(router_steps(ctx, kind), count))
         if self.job.adapters is not None:
-            point.add("adapters", self.seconds(adapter_work(self.job, tokens)))
+            small_s = self._tuning.get("adapter_kernel_s", self.job.engine.name)
+            point.add("adapters", self.seconds(adapter_work(self.job, tokens)) + adapter_kernels(self.job) * small_s)
         return point
 
     def hop(self, crosses: bool) -> Table:
