@@ -11,7 +11,8 @@ from moesim.sim.serve.accounts import latencies_of
 from moesim.sim.serve.age import Age, age_of, cold_s, young_experts
 from moesim.sim.serve.job import ServeJob, resolve_serve
 from moesim.sim.serve.predict import predict_serve
-from moesim.sim.serve.simulate import simulate
+from moesim.sim.serve.simulate import machine_of, simulate
+from moesim.sim.serve.step import StepCosts
 from moesim.sim.software.engine_release import is_before, month_of, released, version_of
 from moesim.sim.software.serving_engine import engine_tuning, load_engine
 from moesim.sim.software.stack import StackError
@@ -140,3 +141,35 @@ def test_ranks_of_trtllm_wait_for_each_others_prompts() -> None:
     assert held == pytest.approx(plain + 30 * (whole - plain) / 63, rel=0.02) and same == whole
     assert times("trtllm", 1, 1.0) == times("trtllm", 1, 31.0)
     assert times("sglang", 8, 1.0) == times("sglang", 8, 31.0)
+
+
+def costs_of(engine: dict[str, Any], model: str, precision: str, node: str, overrides: dict[str, float]) -> StepCosts:
+    raw = asked(engine, node=node, model=model)
+    raw["serve"]["precision"] = precision
+    resolved = resolve_serve(parse_scenario(raw))
+    return machine_of(resolved.deployment.job, resolved.workload, engine_tuning(overrides)).costs
+
+
+def test_constants_of_age_reach_the_passes_they_are_about() -> None:
+    chunks = [(4096, 0)]
+
+    def prompt_s(engine: dict[str, Any], key: str, value: float, *where: str) -> float:
+        return costs_of(engine, *where, {key: value}).mixed(chunks, 0, 0)
+
+    port = ({"name": "sglang", "version": "0.5.12"}, "young_layer_s[sglang,mi300x]")
+    where = ("deepseek-v3", "fp8", "mi300x-platform")
+    assert prompt_s(*port, 1.1e-4, *where) - prompt_s(*port, 1e-5, *where) == pytest.approx(58 * 1e-4, rel=0.01)
+    old, key = {"name": "vllm", "version": "0.10.2"}, "young_expert_factor[int4,vllm,hopper]"
+    where = ("gpt-oss-120b", "fp4", "dgx-h100")
+    assert prompt_s(old, key, 6.0, *where) > 1.2 * prompt_s(old, key, 1.0, *where)
+    new = {"name": "vllm", "version": "0.11.0"}
+    assert prompt_s(new, key, 6.0, *where) == prompt_s(new, key, 1.0, *where)
+
+
+def test_narrow_heads_of_prompts_cost_more_on_an_a100() -> None:
+    def prompt_s(model: str, factor: float) -> float:
+        overrides = {"narrow_head_prefill_factor[a100]": factor}
+        return costs_of({"name": "vllm"}, model, "bf16", "dgx-a100", overrides).mixed([(2048, 16000)], 0, 0.0)
+
+    assert prompt_s("gpt-oss-20b", 4.0) > 1.1 * prompt_s("gpt-oss-20b", 1.0)
+    assert prompt_s("qwen3-30b-a3b", 4.0) == prompt_s("qwen3-30b-a3b", 1.0)
