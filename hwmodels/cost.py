@@ -40,7 +40,8 @@ _STAND_INS: dict[str, tuple[str, ...]] = {
     "fp8": ("fp8_block",),
     "fp8_block": ("fp8",),
     "mxfp4": ("nvfp4",),
-    "int4": ("bf16",),  # weight-only: 16-bit kernels that read narrow weights
+    "w8a16": ("bf16",),  # weight-only: 16-bit kernels that read narrow weights
+    "int4": ("bf16",),
 }
 # where kernels are derived anyway and the lender has no such tensor path: the efficiencies of its 16-bit kernels on the
 # part's own peak of the format, and on the bytes of the narrow operands (Ada's FP8, from Ampere)

@@ -20,6 +20,7 @@ _BYTES: dict[str, float] = {
     "mxfp8": 1.0 + 1.0 / 32.0,
     "fp6": 0.75,
     "int8": 1.0,
+    "w8a16": 1.0 + 4.0 / 128.0,
     "int4": 0.5 + 2.0 / 128.0,
     "mxfp4": 0.5 + 1.0 / 32.0,
     "nvfp4": 0.5 + 1.0 / 16.0,
@@ -37,7 +38,8 @@ PEAK_OF: dict[str, str] = {
     "mxfp8": "fp8",
     "fp6": "fp6",
     "int8": "int8",
-    "int4": "bf16",  # weight-only: dequantised to 16 bits before the tensor cores
+    "w8a16": "bf16",  # weight-only, as int4: widened to 16 bits before the tensor cores
+    "int4": "bf16",
     "mxfp4": "fp4",
     "nvfp4": "fp4",
 }

@@ -164,7 +164,12 @@ def _engine(name: str) -> Entry:
     settings = asdict(load_engine(name))
     title, source = settings.pop("title"), settings.pop("source")
     settings["kv_dtype"] = ", ".join(f"{gpu}: {dtype}" for gpu, dtype in settings["kv_dtype"].items())
-    del settings["name"]
+    for stated in ("name", "given", "version", "month", "family"):  # by a scenario, or by the record's own name
+        del settings[stated]
+    settings["defaults"] = "; ".join(
+        f"{', '.join(f'{key} {value}' for key, value in rule['set'].items())}: {rule['why']}"
+        for rule in settings["defaults"]
+    )
     others = set(engine_names()) - {name}
     constants = {
         key: dict(record)

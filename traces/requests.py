@@ -97,3 +97,17 @@ def uniform_lengths(nominal: int, jitter: float, count: int, seed: int, name: st
         return np.full(count, nominal, dtype=np.int64)
     low = max(1, round(nominal * (1.0 - jitter)))
     return stream(seed, f"requests.{name}").integers(low, nominal + 1, count)
+
+
+_LONGEST = 5.0  # means that a length has at most; ShareGPT prompts of 215 tokens are cut at 1,024 by the harnesses
+
+
+def lognormal_lengths(mean: int, sigma: float, count: int, seed: int, name: str) -> Ints:
+    """Lengths with a lognormal spread, at least one and at most five means long; they average `mean`."""
+    drawn = np.exp(sigma * stream(seed, f"requests.{name}.lognormal").standard_normal(count))
+    low, high = 0.0, mean * _LONGEST
+    for _ in range(60):  # the factor that gives the mean once the longest are cut
+        middle = (low + high) / 2.0
+        below = float(np.minimum(np.maximum(middle * drawn, 1.0), mean * _LONGEST).mean()) < mean
+        low, high = (middle, high) if below else (low, middle)
+    return np.maximum(1, np.rint(np.minimum(high * drawn, mean * _LONGEST))).astype(np.int64)

@@ -23,7 +23,7 @@ _NORMAL_90, _MAD = 1.645, 1.4826  # of a normal distribution: its 90 % half-widt
 
 @dataclass(frozen=True, slots=True)
 class Error:
-    """A log error (predicted over measured) of a row whose source the fit had not seen; classes, most specific first."""
+    """A log error (predicted over measured) of a row whose source the fit had not seen; classes: narrow to wide."""
 
     classes: tuple[str, ...]
     source: str

@@ -18,6 +18,7 @@ from typing import Any
 
 from moesim.calibrate.fit.bands import bands, describe, write_bands
 from moesim.calibrate.fit.regression import FEWEST, STEP, fit, left_out, prior_of, write_constants
+from moesim.calibrate.rows.arrivals import CLOSED, arrival_of
 from moesim.calibrate.rows.cells import Row
 from moesim.calibrate.rows.predict_serving import BAND_OF, predict_serving_row
 from moesim.sim.serve.band import band_keys, load_class
@@ -30,6 +31,13 @@ METRICS = {
     "tpot_ms": 1.0, "ttft_ms": 3.0, "output_tokens_per_s": 1.0, "output_tokens_per_s_per_gpu": 1.0,
     "derived_tokens_per_s_per_gpu": 1000.0,
 }  # fmt: skip
+# published runs that something else broke: never fitted, always shown by validate
+_BROKEN = {
+    "gpustack-126": "gpt-oss-120b on SGLang 0.5.3, A100: 8 times slower than vLLM beside it, a fallback kernel",
+    "gpustack-142": "gpt-oss-120b on SGLang 0.5.3, H100: 6 times slower, a fallback kernel",
+    "gpustack-143": "gpt-oss-120b on TensorRT-LLM 1.0.0, H100: 7 times slower, a fallback kernel",
+    "gpustack-160": "gpt-oss-20b on SGLang 0.5.4, A100: 6.2 s per token, a fallback kernel",
+}
 _MOST, _MOST_OF_POOLS = 512, 48  # clients: rows of more take seconds each and say little that others do not
 _HEADER = (
     "# Log 90 % half-widths of serving predictions by metric and class of run: kind, load, engine, GPU generation.",
@@ -70,11 +78,15 @@ def _predict(task: tuple[Row, Mapping[str, float]]) -> Answer | None:
 class ServingProblem:
     """Predictions of all (row, metric) samples as a function of the free constants."""
 
-    def __init__(self, rows: Sequence[Row], keys: Sequence[str], pool: ProcessPoolExecutor) -> None:
+    def __init__(
+        self, rows: Sequence[Row], keys: Sequence[str], pool: ProcessPoolExecutor, users_only: bool = False
+    ) -> None:
+        """`users_only`: rows that use none of these constants say nothing about them and are left out."""
         self._pool = pool
         start = {k: float(engine_constants()[k]["value"]) for k in keys}
         first = list(pool.map(_predict, [(row, start) for row in rows], chunksize=4))
-        kept = [(row, a) for row, a in zip(rows, first, strict=True) if a is not None]
+        answered = [(row, a) for row, a in zip(rows, first, strict=True) if a is not None]
+        kept = [(row, a) for row, a in answered if not users_only or set(keys) & set(a.used)]
         self.rows = [row for row, _ in kept]
         self._uses = [set(a.used) for _, a in kept]
         self.samples = [(i, m) for i, (row, a) in enumerate(kept) for m in METRICS if row.get(m) and m in a.logs]
@@ -117,7 +129,9 @@ def _log_of(answer: Answer | None, metric: str) -> float:
 
 
 def _clients(row: Row) -> int:
-    return int(row["concurrency"]) if row["concurrency"].isdigit() else 0
+    """Of a closed loop; a burst of as many is over soon."""
+    closed = arrival_of(row).kind == CLOSED
+    return int(row["concurrency"]) if closed and row["concurrency"].isdigit() else 0
 
 
 def load_rows_to_fit(paths: Sequence[Path], every: int) -> list[Row]:
@@ -127,7 +141,9 @@ def load_rows_to_fit(paths: Sequence[Path], every: int) -> list[Row]:
     for path in paths:
         with path.open(newline="", encoding="utf-8") as handle:
             for row in csv.DictReader(handle):
-                if row.get("split") != "fit" or _clients(row) > (_MOST_OF_POOLS if row["prefill_workers"] else _MOST):
+                if row.get("split") != "fit" or row.get("id") in _BROKEN:
+                    continue
+                if _clients(row) > (_MOST_OF_POOLS if row["prefill_workers"] else _MOST):
                     continue
                 family = family_of(row)
                 n = counts[family] = counts.get(family, 0) + 1
@@ -142,6 +158,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("rows", nargs="+", type=Path)
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--every", type=int, default=1, help="take every n-th row of large families")
+    parser.add_argument("--only", nargs="*", default=[], help="fit constants of these names or keys only")
     parser.add_argument("--write", type=Path, help="constants file to update")
     parser.add_argument("--bands", type=Path, help="file of interval half-widths to write, from left-out errors")
     parser.add_argument("--workers", type=int, default=2)
@@ -149,21 +166,25 @@ def main(arguments: Sequence[str] | None = None) -> None:
     rows = load_rows_to_fit(options.rows, options.every)
     records = engine_constants()
     with ProcessPoolExecutor(options.workers) as pool:
-        problem = ServingProblem(rows, [k for k, r in records.items() if "fit" in r], pool)
+        only = options.only
+        free = [k for k, r in records.items() if "fit" in r and (not only or k in only or k.split("[")[0] in only)]
+        problem = ServingProblem(rows, free, pool, bool(only))
         _say(f"{len(problem.rows)} rows, {len(problem.samples)} samples, {len(problem.keys)} free constants")
         fitted = fit(problem, records, options.rounds, _say)
-        unseen = left_out(problem, records, fitted) if options.bands else []
+        unseen = left_out(problem, records, fitted)
         widths = _bands(problem, fitted.values, unseen) if options.bands else {}
     for key in problem.keys:
         sys.stdout.write(f"{key}: {records[key]['value']} -> {fitted.values[key]:.4g}\n")
     note = f"{len(problem.rows)} published fit rows"
+    error = describe(unseen, problem.families)
+    _say(f"left-out error by family: {error}")
     if options.bands:
-        error = describe(unseen, problem.families)
-        _say(f"left-out error by family: {error}")
         note += f", left-out error {error}"
         write_bands(widths, note, options.bands, _HEADER)
     if options.write:
-        write_constants({**problem.held, **fitted.values}, records, note, options.write, problem.held)
+        write_constants(
+            {**problem.held, **fitted.values}, records, note, options.write, problem.held, ", ".join(options.only)
+        )
 
 
 def _bands(

@@ -42,17 +42,18 @@ SERVING = Table(
     workload=(
         "gpu", "gpus", "model", "precision", "engine", "engine_version", "tp", "pp", "ep", "attention_dp",
         "prefill_workers", "prefill_tp", "prefill_ep", "prefill_attention_dp", "decode_workers", "decode_tp",
-        "decode_ep", "decode_attention_dp", "concurrency", "arrival", "isl", "osl",
+        "decode_ep", "decode_attention_dp", "concurrency", "arrival", "isl", "osl", "mtp", "measured_on",
     ),
     metrics=(
         "tpot_ms", "ttft_ms", "derived_tokens_per_s_per_gpu", "output_tokens_per_s", "output_tokens_per_s_per_gpu",
+        "requests_per_s",
     ),
 )  # fmt: skip
 TABLES = (TRAINING, COMM, SERVING)
 
 # what people read: never shown to the predictor
 HIDDEN = (
-    "id", "source", "notes", "split", "repeats", "spread_pct", "mtp", "measured_on", "requests_per_s",
+    "id", "source", "notes", "split", "repeats", "spread_pct",
     *(m for table in TABLES for m in table.metrics),
 )  # fmt: skip
 

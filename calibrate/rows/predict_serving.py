@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
+from moesim.calibrate.rows.arrivals import arrival_of
 from moesim.calibrate.rows.cells import Row, text_of, whole_of
-from moesim.calibrate.rows.serving import arrival_of, serving_row
+from moesim.calibrate.rows.serving import serving_row
 from moesim.sim.question.refusals import DoesNotFit
 from moesim.sim.question.scenario import parse_scenario
 from moesim.sim.serve.accounts import latencies_of, span_s, spread
@@ -20,6 +21,7 @@ BAND_OF = {
     "tpot_ms": "tpot_s",
     "ttft_ms": "ttft_s",
     "output_tokens_per_s": "output_tokens_per_s",
+    "requests_per_s": "output_tokens_per_s",
     "output_tokens_per_s_per_gpu": "output_tokens_per_s",
     "derived_tokens_per_s_per_gpu": "output_tokens_per_s",
 }
@@ -64,6 +66,7 @@ def _values(row: Row, run: ServeRun, gpus: int) -> dict[str, float]:
         "ttft_ms": ttft * 1e3,
         "output_tokens_per_s": rate,
         "output_tokens_per_s_per_gpu": rate / gpus,
+        "requests_per_s": len(run.log) / span_s(run),
     }
     if tpot > 0:
         values["tpot_ms"] = tpot * 1e3
@@ -78,4 +81,4 @@ def family_of_serving(row: Row, moe: bool) -> str:
     if text_of(row, "prefill_workers"):
         return "disaggregated"
     kind = "MoE" if moe else "dense"
-    return f"{kind}, {arrival_of(row)}"
+    return f"{kind}, {arrival_of(row).kind}"

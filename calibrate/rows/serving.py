@@ -9,6 +9,7 @@ from __future__ import annotations
 import re
 from typing import Any
 
+from moesim.calibrate.rows.arrivals import CLOSED, OFFLINE, RATE, arrival_of
 from moesim.calibrate.rows.cells import Row, text_of, whole_of
 from moesim.calibrate.rows.training import precision_of
 from moesim.hwmodels.cluster import node_for_gpu
@@ -21,6 +22,15 @@ _PER_CLIENT = 10  # requests per client of a closed loop, as the harness of the 
 _EARLY_STREAM, _LATE_STREAM = 40, 15  # tokens per group: read off fit rows of several models, see _stream_tokens
 _LEAST_BUDGET = 1024  # prompt tokens of a pass in the vendor's sweeps, at least; read off the same rows
 _WIDE = 16  # assumed: from that many expert-parallel ranks on deployments replicate busy experts
+_OPEN_COUNT = 1000  # requests of a run at a rate: num_prompts of the harnesses of vLLM and SGLang
+_DATASETS = r"sharegpt|share gpt|lmsys|alpaca|dolly|mean|average|avg|varied|variable|distribut|dataset|conversation"
+_LEAST_MEAN, _NEAR, _ROUND = 32, 0.01, (50, 64)  # assumed: within a hundredth of a multiple of these, a length was set
+_YES = ("yes", "true", "1", "mtp")
+_DRAFTS: dict[str, Any] = {
+    "tokens": 1,
+    "acceptance": 0.85,
+}  # DeepSeek-V3 report: 0.85 to 0.9; k = 1 suits 15 fit rows best
+_DRAFTING_BATCH, _OVER = 48, 2  # SGLang's limit with drafts; assumed: who runs more than twice as many has raised it
 _MOST_CLOSED = 20_000  # requests simulated of a closed loop; at least three per client
 _ENGINES = {"vllm": "vllm", "sglang": "sglang", "trtllm": "trtllm", "tensorrt-llm": "trtllm"}
 # requests of an offline table by total tokens: its source says 30,000, 3,000, 1,500 or 1,000, depending on lengths.
@@ -33,15 +43,18 @@ def _whole(row: Row, key: str, default: int = 1) -> int:
     return whole_of(row, key) or default
 
 
-def engine_of(row: Row) -> str:
-    """Our name of the engine and its age. TensorRT-LLM 0.x ran compiled engines; pools name their router's version."""
+def engine_of(row: Row) -> tuple[str, str]:
+    """(our name of the engine, its version): the version chooses the record of its age (sim/software).
+
+    Pools name their router's version, or run builds of their own: none.
+    """
     name = text_of(row, "engine").lower()
     if name not in _ENGINES:
         raise ScenarioError(f"column engine: {name!r} is not known; write one of {', '.join(sorted(set(_ENGINES)))}")
-    if _ENGINES[name] != "trtllm" or text_of(row, "prefill_workers"):
-        return _ENGINES[name]
     version = text_of(row, "engine_version")
-    return "trtllm-engine" if version.startswith("0.") else "trtllm-1.0" if version.startswith("1.0") else "trtllm"
+    if text_of(row, "prefill_workers"):
+        version = ""
+    return _ENGINES[name], version
 
 
 def is_public(row: Row) -> bool:
@@ -55,29 +68,43 @@ def _is_vendors(row: Row) -> bool:
     return text_of(row, "engine_version").startswith("1.0.0rc")
 
 
-def arrival_of(row: Row) -> str:
-    """How requests come: "offline" (all queued), "one batch", or "closed loop"."""
-    arrival = text_of(row, "arrival").lower()
-    if text_of(row, "concurrency").lower() == "max" or "offline" in arrival:
-        return "offline"
-    return "one batch" if "static" in arrival else "closed loop"
+def _is_spread(row: Row) -> bool:
+    """Lengths of a data set: the text says so, or the mean input is no number that anybody would ask for.
+
+    215 or 229 tokens are means of what people wrote; 128, 1,000 and 3,998 of 4,000 are lengths that were set.
+    """
+    if re.search(_DATASETS, text_of(row, "arrival").lower()):
+        return True
+    isl = _whole(row, "isl")
+    return isl >= _LEAST_MEAN and all(abs(isl - step * round(isl / step)) > _NEAR * isl for step in _ROUND)
 
 
 def load_of(row: Row) -> tuple[dict[str, Any], list[str]]:
-    """The requests of a row: closed loop, everything queued, or one batch."""
+    """The requests of a row, and what had to be assumed about them."""
     isl, osl = _whole(row, "isl"), _whole(row, "osl")
-    ask: dict[str, Any] = {"input_tokens": isl, "output_tokens": osl}
     arrival = arrival_of(row)
-    if arrival == "offline":
-        count = next(n for limit, n in _OFFLINE if isl + osl <= limit)
-        return {**ask, "kind": "offline", "count": count}, [f"{count} requests, all queued (not stated)"]
-    clients = _whole(row, "concurrency")
-    if arrival == "one batch":
-        return {**ask, "kind": "offline", "count": clients}, []
-    jitter = _PUBLIC_JITTER if is_public(row) else 0.0
-    count = max(3 * clients, min(_PER_CLIENT * clients, _MOST_CLOSED))
-    said = [f"{count} requests, lengths uniform in [{1 - jitter:g}, 1] of the nominal ones (not stated)"]
-    return {**ask, "kind": "closed", "concurrency": clients, "count": count, "jitter": jitter}, said
+    ask: dict[str, Any] = {"input_tokens": isl, "output_tokens": osl}
+    said = []
+    spread = _is_spread(row)
+    if spread:
+        ask["lengths"] = "lognormal"
+        said.append("lengths lognormal around the means (those of a data set, not stated)")
+    if arrival.kind == RATE:
+        count = arrival.count or _OPEN_COUNT
+        said += [] if arrival.count else [f"{count} requests (not stated: the harnesses' own number)"]
+        said += ["column concurrency not used: requests come at a rate"] if text_of(row, "concurrency") else []
+        return {**ask, "kind": "poisson", "rate_per_s": arrival.rate_per_s, "count": count}, said
+    if arrival.kind == CLOSED:
+        clients = arrival.count or 1
+        jitter = _PUBLIC_JITTER if is_public(row) else 0.0
+        count = max(3 * clients, min(_PER_CLIENT * clients, _MOST_CLOSED))
+        lengths = "" if spread else f", lengths uniform in [{1 - jitter:g}, 1] of the nominal ones"
+        said.append(f"{count} requests{lengths} (not stated)")
+        return {**ask, "kind": "closed", "concurrency": clients, "count": count, "jitter": jitter}, said
+    if arrival.count is not None:
+        return {**ask, "kind": "offline", "count": arrival.count}, said
+    count = next(n for limit, n in _OFFLINE if isl + osl <= limit)
+    return {**ask, "kind": "offline", "count": count}, [*said, f"{count} requests, all queued (not stated)"]
 
 
 def _stream_tokens(row: Row, engine: str) -> int:
@@ -98,9 +125,9 @@ def _token_budget(row: Row) -> int | None:
     Read off fit rows: a prompt delays the others' tokens by the same time at every load, and the first tokens of
     many clients come as early as if their prompts never met.
     """
-    if not _is_vendors(row) or arrival_of(row) != "closed loop" or text_of(row, "prefill_workers"):
+    if not _is_vendors(row) or arrival_of(row).kind != CLOSED or text_of(row, "prefill_workers"):
         return None
-    return max(_whole(row, "isl"), _LEAST_BUDGET) + _whole(row, "concurrency")
+    return max(_whole(row, "isl"), _LEAST_BUDGET) + (arrival_of(row).count or 1)
 
 
 def _pool(row: Row, name: str) -> dict[str, int]:
@@ -116,8 +143,14 @@ def serving_row(row: Row) -> tuple[dict[str, Any], list[str]]:
     """(scenario, assumptions) of a row. ScenarioError or FactError when a needed cell is unusable."""
     precision = text_of(row, "precision").lower()
     ask: dict[str, Any] = {"precision": "int4" if precision == "int4" else _PRECISIONS[precision_of(precision)]}
-    settings: dict[str, Any] = {"name": engine_of(row)}
+    name, version = engine_of(row)
+    settings: dict[str, Any] = {"name": name, "version": version, "cold_start": True}
+    if text_of(row, "measured_on") and not text_of(row, "prefill_workers"):
+        settings["date"] = text_of(row, "measured_on")[:7]
     ask["requests"], said = load_of(row)
+    if arrival_of(row).kind == OFFLINE and name == "vllm":
+        settings["run"] = "library"
+        said.append("run = library (an offline run has no API server)")
     grouped = _stream_tokens(row, settings["name"])
     if grouped > 1:
         settings["stream_tokens"] = grouped
@@ -127,6 +160,15 @@ def serving_row(row: Row) -> tuple[dict[str, Any], list[str]]:
         settings["token_budget"] = budget
         said.append(f"token_budget = {budget} (one prompt per pass in the vendor's sweeps)")
     ask["engine"] = settings
+    if text_of(row, "mtp").lower() in _YES:
+        ask["speculative"] = dict(_DRAFTS)
+        said.append(f"{_DRAFTS['tokens']} drafted token, accepted with {_DRAFTS['acceptance']:g} (not stated)")
+        clients = ask["requests"].get("concurrency", 0)
+        if name == "sglang" and (text_of(row, "prefill_workers") or clients > _OVER * _DRAFTING_BATCH):
+            settings["max_batch"] = max(clients, _DRAFTING_BATCH)
+            said.append(
+                f"max_batch = {settings['max_batch']} (the default of {_DRAFTING_BATCH} could not carry this load)"
+            )
     gpus = _whole(row, "gpus")
     layout = {"tp": _whole(row, "tp"), "pp": _whole(row, "pp"), "ep": _whole(row, "ep")}
     if text_of(row, "prefill_workers"):

@@ -96,7 +96,7 @@ def _rates(p: ServePrediction) -> Table:
         ("requests/s", three(p.requests_per_s)),
         (f"requests/s within {slo.ttft_s:g} s + {slo.tpot_s * 1e3:g} ms a token", three(p.goodput_per_s)),
         ("mean running sequences", three(p.mean_batch)),
-        ("KV blocks per replica, used at most", f"{p.kv_blocks:,}, {p.kv_use:.0%}"),
+        ("KV blocks, tokens per replica, used at most", f"{p.kv_blocks:,}, {p.kv_tokens:,}, {p.kv_use:.0%}"),
         ("preemptions", f"{p.preemptions:,}"),
         ("weights, KV space per GPU", f"{gib(p.memory['weights'])} GiB, {gib(p.memory['cache_bytes'])} GiB"),
     ]

@@ -220,7 +220,10 @@ MAX_REQUESTS = 2_000_000
 
 
 class RequestsAsk(Strict):
-    """Who asks, how often and for how much. Lengths are uniform in [(1 - jitter) n, n], or drawn like a trace's."""
+    """Who asks, how often and for how much.
+
+    Lengths are uniform in [(1 - jitter) n, n], lognormal with mean n, or drawn like a trace's.
+    """
 
     kind: RequestKind = "poisson"
     rate_per_s: float | None = Field(default=None, gt=0, le=1e7)
@@ -230,6 +233,8 @@ class RequestsAsk(Strict):
     input_tokens: int = Field(default=1024, ge=1, le=10_000_000)
     output_tokens: int = Field(default=256, ge=1, le=10_000_000)
     jitter: float = Field(default=0.0, ge=0, lt=1)
+    lengths: Literal["uniform", "lognormal"] = "uniform"
+    sigma: float | None = Field(default=None, gt=0, le=3, description="of the logarithm of lengths, lengths lognormal")
     file: str | None = None
     warmup: float = Field(default=0.0, ge=0, lt=1, description="share of the first requests left out of the figures")
     seed: int = Field(default=0, ge=0)
@@ -240,6 +245,10 @@ class RequestsAsk(Strict):
             raise ValueError("kind closed needs concurrency: the number of clients")
         if self.kind in ("poisson", "gamma") and self.rate_per_s is None:
             raise ValueError(f"kind {self.kind} needs rate_per_s")
+        if self.lengths == "lognormal" and self.jitter:
+            raise ValueError("lengths lognormal have no jitter; say how far they spread with sigma")
+        if self.lengths == "uniform" and self.sigma is not None:
+            raise ValueError("sigma needs lengths: lognormal")
         if self.kind == "trace" and self.file is None:
             raise ValueError("kind trace needs file: a CSV of arrival_s,input_tokens,output_tokens[,prefix]")
         return self

@@ -17,11 +17,12 @@ from moesim.sim.question.lookup import LookUp, look_up, routing_assumed, routing
 from moesim.sim.question.scenario import Scenario, ScenarioError
 from moesim.sim.question.sections import PoolAsk, ServeAsk
 from moesim.sim.serve.workload import Workload, workload_of
-from moesim.sim.software.serving_engine import Engine, engine_asked, engine_tuning
+from moesim.sim.software.serving_engine import AskedEngine, Engine, engine_asked, engine_tuning
 from moesim.sim.software.stack import Tuning
 from moesim.traces.routing import Routing
 
 SERVE_PRECISIONS = ("bf16", "fp16", "fp8", "fp8_block", "fp4", "nvfp4", "int4")
+WEIGHT_ONLY = "w8a16"
 _BLOCK_SCALED_EXPERTS = 32  # assumed: FP8 checkpoints with that many experts scale 128 x 128 blocks (DeepSeek, Qwen3)
 
 
@@ -107,13 +108,16 @@ def formats_of(precision: str, kv: str | None, arch: ModelArch, gpu: GpuSpec, en
     if precision in ("fp8", "fp8_block"):
         blocks = many or arch.fp8_blocks or precision == "fp8_block"
         attention = experts = "fp8_block" if blocks else "fp8"
+        if not gpu.supports(attention):  # 8-bit weights without an 8-bit tensor path: widened in the kernels
+            attention = experts = WEIGHT_ONLY
     elif precision in ("fp4", "nvfp4", "int4"):
         native = precision != "int4" and gpu.supports("nvfp4")
         experts = "nvfp4" if native else "int4"  # without a 4-bit tensor path: weight-only
         attention = half if arch.is_moe else experts  # MoE checkpoints quantise their experts only
+    narrow = "bf16 or int4" if gpu.supports("int4") else "bf16"
     for name in (attention, experts):
         if not gpu.supports(name):
-            raise ScenarioError(f"serve.precision={precision} has no tensor path on {gpu.name}; use bf16 or int4")
+            raise ScenarioError(f"serve.precision={precision} has no tensor path on {gpu.name}; use {narrow}")
     cache = kv or engine.cache_dtype(gpu, precision, arch.moe.experts if arch.moe else 0)
     if cache == "fp8" and not gpu.supports("fp8"):
         cache = half
@@ -240,7 +244,9 @@ def resolve_serve(scenario: Scenario, requests: str | Path | None = None) -> Res
         raise ScenarioError("the scenario has no serve section; add serve: {engine: vllm, requests: {...}}")
     seen = look_up(scenario)
     arch, cluster = seen.arch, seen.cluster
-    engine = engine_asked(ask.engine)
+    asked = engine_asked(ask.engine)
+    _check_args(asked, scenario)
+    engine, from_engine = asked.engine.on(cluster.gpu, ask.speculative is not None)
     formats = formats_of(ask.precision, ask.kv_dtype, arch, cluster.gpu, engine)
     offload, from_offload = _experts_in_host(ask, arch)
     job = _job(scenario, ask, seen, engine, formats)
@@ -251,7 +257,8 @@ def resolve_serve(scenario: Scenario, requests: str | Path | None = None) -> Res
         check_slots(each.placement, arch, each.layout.ep)
     said = (
         *seen.assumptions,
-        *_said(ask, engine, formats),
+        *asked.said,
+        *_said(from_engine, engine, formats, ask.kv_dtype),
         *routing_assumed(scenario, arch),
         *from_offload,
         *from_load,
@@ -281,13 +288,34 @@ def _job(scenario: Scenario, ask: ServeAsk, seen: LookUp, engine: Engine, format
     )
 
 
-def _said(ask: ServeAsk, engine: Engine, formats: Formats) -> list[str]:
-    said = [
+def _check_args(asked: AskedEngine, scenario: Scenario) -> None:
+    """A command line and a layout that do not agree are two questions."""
+    for key, degree in asked.layout.items():
+        own = getattr(scenario.layout, key)
+        if scenario.serve is not None and scenario.serve.pools is None and own != degree:
+            raise ScenarioError(
+                f"serve.engine.args say {key}={degree} and layout.{key} is {own}; write the same in both"
+            )
+
+
+def _said(taken: list[str], engine: Engine, formats: Formats, kv_dtype: str | None) -> list[str]:
+    """What was not stated; `taken`: defaults that have a reason of their own."""
+    plain = [
         f"{key} = {getattr(engine, key)} (default of {engine.name})"
         for key in ("scheduling", "admission", "token_budget", "max_batch", "kv_fraction")
-        if isinstance(ask.engine, str) or key not in ask.engine
+        if key not in engine.given and not any(line.startswith(f"{key} = ") for line in taken)
     ]
-    if ask.kv_dtype is None:
+    said = [*taken, *plain]
+    if engine.month is not None:
+        when = f"{engine.month // 12}-{engine.month % 12 + 1:02d}"
+        said.append(f"{engine.name} {engine.version} is of {when}: passes of large expert models age with it")
+    if engine.cold_start:
+        said.append("cold start: the first requests wait for kernels to be compiled and warmed up")
+    if kv_dtype is None:
         said.append(f"kv_dtype = {formats.kv} (rule of {engine.name})")
     said.append(f"weights: attention {formats.attention}, experts {formats.experts}, head {formats.head}")
+    if WEIGHT_ONLY in (formats.attention, formats.experts):
+        said.append(
+            "this GPU has no 8-bit tensor path: 8-bit weights are read and computed with in 16 bits (weight-only)"
+        )
     return said

@@ -51,7 +51,7 @@ def offload_bytes(job: ServeJob, tokens: int) -> float:
     return touched * expert_bytes(job) * (1.0 - job.offload.hit_rate)
 
 
-_KERNELS = 2  # assumed: grouped kernels per layer, one down and one up (Punica, S-LoRA)
+_KERNELS = 4  # grouped kernels per layer: one down and one up beside the inputs and the output of attention
 
 
 def adapter_bytes(job: ServeJob) -> float:
@@ -68,7 +68,12 @@ def adapter_work(job: ServeJob, tokens: int) -> Stream:
     assert job.adapters is not None
     count = job.adapters.count
     touched = count * (1.0 - (1.0 - 1.0 / count) ** tokens)
-    return Stream(adapter_bytes(job) / count * touched, "adapters", _KERNELS * job.arch.num_layers)
+    return Stream(adapter_bytes(job) / count * touched, "adapters", 0)
+
+
+def adapter_kernels(job: ServeJob) -> int:
+    """Small kernels that a pass with adapters runs on top, beside their bytes (vLLM's shrink and expand)."""
+    return _KERNELS * job.arch.num_layers
 
 
 def context(job: ServeJob, tuning: Tuning, tokens: int) -> LayerContext:

@@ -13,6 +13,7 @@ from moesim.sim.serve.job import ServeJob
 from moesim.sim.serve.kv_cache import KvCache, kv_cache
 from moesim.sim.serve.layers import adapter_bytes
 
+_PAD = 256
 _DRIVER_BYTES = 1e9  # assumed: what TensorRT-LLM leaves to the driver beside its share
 
 
@@ -33,6 +34,21 @@ class ServeMemory:
         return {name: getattr(self, name) for name in names}
 
 
+def padded_share(job: ServeJob) -> float:
+    """What 4-bit experts take over what they hold: kernels want both sides of a matrix in multiples of 256.
+
+    gpt-oss: 2,880 become 3,072. vllm/model_executor/layers/quantization/mxfp4.py; assumed of other engines.
+    """
+    moe = job.arch.moe
+    if moe is None or job.formats.experts not in ("int4", "nvfp4"):
+        return 1.0
+    sides = (moe.latent or job.arch.hidden, moe.expert_intermediate)
+    padded = held = 1
+    for side in sides:
+        padded, held = padded * -(-side // _PAD) * _PAD, held * side
+    return padded / held
+
+
 def weight_bytes(job: ServeJob) -> tuple[float, float]:
     """(all, routed experts) bytes of weights on the fullest GPU; embedding and head stay in 16 bits."""
     arch, lay, formats = job.arch, job.layout, job.formats
@@ -44,7 +60,7 @@ def weight_bytes(job: ServeJob) -> tuple[float, float]:
         dense += rest * dense_bytes / lay.tp
         if layer.experts:
             copies = experts_in(arch, kind) / lay.ep + (job.expert_slots / lay.ep if job.expert_slots else 0.0)
-            experts += copies * expert_params(arch) * expert_bytes / lay.etp
+            experts += copies * expert_params(arch) * expert_bytes * padded_share(job) / lay.etp
     if job.offload is not None:
         experts *= job.offload.resident
     ends = (embedding_params(arch) + head_params(arch)) * bytes_per_element(formats.head) / lay.tp

@@ -79,6 +79,7 @@ def assemble(resolved: ResolvedServe, run: ServeRun, tuning: Tuning, capacity: f
         label=label,
         capacity_requests_per_s=capacity,
         kv_blocks=blocks.blocks,
+        kv_tokens=blocks.blocks * blocks.block_tokens,
         kv_use=min(1.0, max(r.peak_cached for r in run.replicas) / max(1, blocks.blocks * blocks.block_tokens)),
         preemptions=run.log.preemptions,
         mean_batch=sum(b * k for r in run.replicas for b, k in r.steps_at.items()) / steps,

@@ -49,6 +49,7 @@ class ServePrediction:
     label: str  # stable, backlogged (the queue grew) or overloaded (more comes than can be served)
     capacity_requests_per_s: float  # with a queue that is never empty
     kv_blocks: int  # of one replica
+    kv_tokens: int  # that they hold: what engines print when they start
     kv_use: float  # largest share of the blocks in use
     preemptions: int
     mean_batch: float  # decoding sequences per decode pass of a replica
@@ -66,9 +67,9 @@ class ServePrediction:
         """Ready for JSON."""
         plain = (
             "band", "requests", "requests_per_s", "input_tokens_per_s", "output_tokens_per_s",
-            "output_tokens_per_s_per_gpu", "goodput_per_s", "label", "capacity_requests_per_s", "kv_blocks", "kv_use",
-            "preemptions", "mean_batch", "utilisation", "exposed_communication", "handover", "memory", "cost",
-            "sources",
+            "output_tokens_per_s_per_gpu", "goodput_per_s", "label", "capacity_requests_per_s", "kv_blocks",
+            "kv_tokens", "kv_use", "preemptions", "mean_batch", "utilisation", "exposed_communication", "handover",
+            "memory", "cost", "sources",
         )  # fmt: skip
         deployment = self.resolved.deployment
         return {

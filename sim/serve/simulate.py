@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from heapq import heapify, heappop, heappush
 
+from moesim.sim.serve.age import cold_s
 from moesim.sim.serve.handover import HandOver, Side
 from moesim.sim.serve.job import Deployment, ServeJob
 from moesim.sim.serve.kv_cache import KvCache, token_bytes
@@ -29,6 +30,7 @@ class Front:
     request_s: float = 0.0
     token_s: float = 0.0
     server_s: float = 0.0
+    ready_s: float = 0.0  # before then nothing is served
     _free_s: float = 0.0
 
     def enter(self, arrival_s: float, tokens: int) -> float:
@@ -36,7 +38,7 @@ class Front:
         if self.server_s:
             self._free_s = max(self._free_s, arrival_s) + self.server_s
             arrival_s = self._free_s
-        return arrival_s + self.request_s + self.token_s * tokens
+        return max(self.ready_s, arrival_s + self.request_s + self.token_s * tokens)
 
 
 def run_open(log: RequestLog, replica: Replica, front: Front, requests: Sequence[int] | None = None) -> None:
@@ -79,7 +81,7 @@ def run_balanced(log: RequestLog, replicas: Sequence[Replica], front: Front) -> 
     due = [(_FOREVER, n) for n in range(len(replicas))]  # no replica finishes anything before its time here
     loads = [0] * len(replicas)
     for time_s, request in entered:
-        while due[0][0] <= time_s:
+        while due[0][0] < time_s:  # strictly: a replica that has reached this time would be due at it for ever
             _, n = heappop(due)
             replicas[n].advance(time_s)
             loads[n] = replicas[n].load
@@ -166,7 +168,8 @@ def machine_of(
 def front_of(job: ServeJob, tuning: Tuning) -> Front:
     """The API server of this engine."""
     engine = job.engine.name
-    return Front(tuning.get("request_s", engine), tuning.get("prompt_token_s", engine), tuning.get("front_s", engine))
+    front = Front(tuning.get("request_s", engine), tuning.get("prompt_token_s", engine), tuning.get("front_s", engine))
+    return replace(front, ready_s=cold_s(job, tuning)) if job.engine.cold_start else front
 
 
 def log_of(workload: Workload) -> RequestLog:
@@ -204,9 +207,10 @@ def simulate(deployment: Deployment, workload: Workload, tuning: Tuning, priced:
     if deployment.prefill is not None:
         return _simulate_pools(deployment, workload, tuning, machines, front, priced)
     replicas = [machine.replica(log) for machine in machines]
+    streamed = first_together(deployment.job, tuning)
     if deployment.router == "least_loaded" and len(replicas) > 1 and not workload.clients:
         run_balanced(log, replicas, front)
-        return ServeRun(log, machines, replicas, stream_tokens=deployment.job.engine.stream_tokens)
+        return ServeRun(log, machines, replicas, stream_tokens=streamed)
     busy = min(len(replicas), workload.clients or len(replicas))  # a replica without a client gets no request
     for n, replica in enumerate(replicas[:busy]):
         mine = range(n, count, busy)
@@ -215,7 +219,14 @@ def simulate(deployment: Deployment, workload: Workload, tuning: Tuning, priced:
             run_closed(log, replica, replace(front), share, mine)
         else:
             run_open(log, replica, replace(front), mine)
-    return ServeRun(log, machines, replicas, stream_tokens=deployment.job.engine.stream_tokens)
+    return ServeRun(log, machines, replicas, stream_tokens=streamed)
+
+
+def first_together(job: ServeJob, tuning: Tuning) -> float:
+    """Tokens' time until a client sees its first one: engines send groups, or hold prompts until every rank has one."""
+    engine = job.engine
+    held = tuning.get("rank_wait_tokens", engine.name) if job.attention_dp > 1 else 1.0
+    return max(held, float(engine.stream_tokens))
 
 
 def _simulate_pools(

@@ -47,6 +47,14 @@ class PassSeconds(NamedTuple):
     head_s: float
     hops_s: tuple[float, ...] = ()
 
+    def aged(self, factor: float, added_s: float, yields: float = 1.0) -> PassSeconds:
+        """Everything times a factor and seconds for the layers on top, per token that the pass yields."""
+        if factor == 1.0 and added_s == 0.0 and yields == 1.0:
+            return self
+        hops = tuple(factor * seconds / yields for seconds in self.hops_s)
+        layers_s = (factor * self.layers_s + added_s) / yields
+        return PassSeconds(factor * self.host_s / yields, layers_s, factor * self.head_s / yields, hops)
+
     @property
     def total_s(self) -> float:
         """When nothing is in its way."""

@@ -9,11 +9,14 @@ from __future__ import annotations
 from bisect import bisect_left, bisect_right
 from collections.abc import Sequence
 
+from moesim.sim.serve.age import age_of, stream_s, young_experts
 from moesim.sim.serve.kv_cache import token_bytes
 from moesim.sim.serve.lines import Line, rounded
 from moesim.sim.serve.stages import PassSeconds, batches_of, cycle_s, hops_of, layers_of_stages
 from moesim.sim.serve.step_parts import Parts, Priced, StepParts, Table, layer_count
 from moesim.sim.software.stack import Tuning
+
+NARROW_HEAD = 64  # wide, or less: heads that kernels written for 128 fill by half
 
 
 class StepCosts:
@@ -32,6 +35,9 @@ class StepCosts:
         self._width = 1 + (job.speculation.tokens if job.speculation else 0)
         self._factors, self._legs = self._part_factors(), self._leg_factors()
         self._constants()
+        age = age_of(job, tuning, layer_count(parts.kinds, "moe"))
+        self.stream_s = stream_s(job, tuning)
+        self.pace, self._aged = age.factor, (age.factor, age.added_s)
         self._rank, self._head = self._line(parts.rank), self._line(parts.head)
         self._experts: dict[bool, Line] = {}
         self._exchanges: dict[bool, Line] = {}
@@ -74,6 +80,9 @@ class StepCosts:
         self.host_s, self.sequence_s = get("host_step_s", engine), get("host_sequence_s", engine)
         self.prefill_s = get("prefill_step_s", engine)
         self._prefill_factor = get("attention_prefill_factor", family)
+        attention = self._job.arch.attention
+        if attention is not None and attention.head_dim <= NARROW_HEAD:
+            self._prefill_factor *= get("narrow_head_prefill_factor", family)
 
     def _leg_factors(self) -> dict[str, tuple[float, float, float]]:
         """Factors of (fixed, arithmetic, traffic) of matrix kernels by part."""
@@ -88,7 +97,7 @@ class StepCosts:
         if self._moe:
             factors["experts"] = (
                 get("expert_fixed_factor", engine, family),
-                get("expert_flops_factor", formats.experts, engine, family),
+                get("expert_flops_factor", formats.experts, engine, family) * young_experts(self._job, self.tuning),
                 get("expert_bytes_factor", formats.experts, engine, family),
             )
         return factors
@@ -192,7 +201,8 @@ class StepCosts:
     def _pass_line(self, batch: int) -> tuple[float, float]:
         """a + b K of one batch's pass."""
         empty, slope = self._decode_pass(batch)
-        return empty.total_s, slope
+        middle = batch * sum(self._contexts) / 2.0
+        return empty.total_s + max(0.0, self.stream_s * batch - empty.total_s - slope * middle), slope
 
     def _round_line(self, batch: int) -> tuple[float, float]:
         """a + b K of a round of all batches in flight, with the resource that is the busiest at contexts between."""
@@ -223,9 +233,8 @@ class StepCosts:
         head = self._head.at(tokens)
         layers -= self._hidden_s(host + layers + head, padded, False)
         head += self._draft_s(mine, batch)
-        hops = tuple(seconds / self.yields for seconds in self._hops_s(tokens))
-        each = PassSeconds(host / self.yields, layers / self.yields, head / self.yields, hops)
-        return each, slope / self._job.attention_dp / self.yields
+        each = PassSeconds(host, layers, head, self._hops_s(tokens)).aged(*self._aged, self.yields)
+        return each, self.pace * slope / self._job.attention_dp / self.yields
 
     def _hops_s(self, tokens: float) -> tuple[float, ...]:
         if self._stages == 1:
@@ -268,7 +277,7 @@ class StepCosts:
             parts["ep_comm"] -= self._hidden_s(sum(parts.values()), padded, False)
         if self._stages > 1:
             parts["pp_comm"] = sum(self._hops_s(tokens))
-        parts = {name: seconds / self.yields for name, seconds in parts.items()}
+        parts = {name: self.pace * seconds / self.yields for name, seconds in parts.items()}
         if self._stages > 1:  # of a batch that comes round sooner than the slowest resource has served the others
             full = self.per_batch(batch)
             parts["pp_wait"] = max(0.0, a + b * cached - sum(self.resources((), full, cached * full / batch)))
@@ -312,7 +321,7 @@ class StepCosts:
 
     def mixed(self, chunks: Sequence[tuple[int, int]], batch: int, cached: float) -> float:
         """Seconds of a pass with prompt chunks of (new, already cached) tokens beside `batch` decoding sequences."""
-        return self._prompt_pass(chunks, batch, cached).total_s
+        return max(self._prompt_pass(chunks, batch, cached).total_s, self.stream_s * (batch + len(chunks)))
 
     def _prompt_pass(self, chunks: Sequence[tuple[int, int]], batch: int, cached: float) -> PassSeconds:
         total = sum(new for new, _ in chunks)
@@ -332,4 +341,5 @@ class StepCosts:
             fixed, slope = self._attention_line(rounded(mine))
             gpu_s += fixed + slope * cached / dp
         host_s = self.host_s + self.sequence_s * mine + self.prefill_s
-        return PassSeconds(host_s, max(gpu_s, self.floor_s) - head_s, head_s, self._hops_s(tokens))
+        each = PassSeconds(host_s, max(gpu_s, self.floor_s) - head_s, head_s, self._hops_s(tokens))
+        return each.aged(*self._aged)

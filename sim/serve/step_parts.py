@@ -19,6 +19,7 @@ from moesim.sim.model.arch import AttentionArch, LayerKind
 from moesim.sim.model.params import EXPERT_FFN, SOFTMAX
 from moesim.sim.serve.job import ServeJob
 from moesim.sim.serve.layers import (
+    adapter_kernels,
     adapter_work,
     context,
     dense_steps,
@@ -29,6 +30,7 @@ from moesim.sim.serve.layers import (
     router_steps,
     scan_steps,
 )
+from moesim.sim.serve.tiles import NarrowTiles
 from moesim.sim.software.stack import Tuning
 
 _INDEX_DTYPE = "fp8"  # assumed: sparse attention keeps its index keys in 8 bits (DeepSeek-V3.2, GLM-5)
@@ -188,6 +190,7 @@ class StepParts:
                 stream_launch_s=tuning.get("stream_launch_s", engine),
             ),
         )
+        self._tiles = NarrowTiles(job)
         self.kinds = Counter(kind for kind in job.arch.layers)
         self._prefill: dict[tuple[int, int], float] = {}
         self._hops: dict[bool, Table] = {}
@@ -209,7 +212,9 @@ class StepParts:
             part = _PART_OF.get(op.category, "elementwise")
             if isinstance(op.work, Gemm | GroupedGemm):
                 floor = floor_s(op.work, self.job.cluster.gpu)
-                priced.kernels.append(Kernel(part, times * op.scale, self._model.legs(op.work), floor))
+                priced.kernels.append(
+                    Kernel(part, times * op.scale, self._tiles.legs(op.work, self._model.legs(op.work)), floor)
+                )
                 self.sources[self._model.cost(op.work).source] += 1
             else:
                 priced.add(part, times * self.seconds(op.work) * op.scale)
@@ -231,7 +236,8 @@ class StepParts:
             elif kind.ffn in EXPERT_FFN:
                 point.extend(self.price(router_steps(ctx, kind), count))
         if self.job.adapters is not None:
-            point.add("adapters", self.seconds(adapter_work(self.job, tokens)))
+            small_s = self._tuning.get("adapter_kernel_s", self.job.engine.name)
+            point.add("adapters", self.seconds(adapter_work(self.job, tokens)) + adapter_kernels(self.job) * small_s)
         return point
 
     def hop(self, crosses: bool) -> Table:

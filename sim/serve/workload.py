@@ -13,10 +13,11 @@ from moesim.sim.model.arch import ModelArch
 from moesim.sim.question.scenario import ScenarioError
 from moesim.sim.question.sections import RequestsAsk
 from moesim.traces.generators import GENERATORS, generate
-from moesim.traces.requests import Requests, gamma_arrivals, load_requests, uniform_lengths
+from moesim.traces.requests import Requests, gamma_arrivals, load_requests, lognormal_lengths, uniform_lengths
 
 _PER_CLIENT = 10  # requests per client of a closed loop where the count is not given: as public benchmarks do
 _DEFAULT_COUNT = 2000
+SIGMA = 1.0  # assumed: of the logarithms of ShareGPT's prompts and answers
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,6 +49,14 @@ class Workload:
 
 def lengths(ask: RequestsAsk, count: int) -> tuple[tuple[int, ...], tuple[int, ...]]:
     """Input and output tokens of `count` requests."""
+    if ask.lengths == "lognormal":
+        sigma = SIGMA if ask.sigma is None else ask.sigma
+        drawn = (
+            lognormal_lengths(mean, sigma, count, ask.seed, name)
+            for mean, name in ((ask.input_tokens, "input"), (ask.output_tokens, "output"))
+        )
+        inputs, answers = (tuple(int(v) for v in each) for each in drawn)
+        return inputs, answers
     prompts = uniform_lengths(ask.input_tokens, ask.jitter, count, ask.seed, "input")
     outputs = uniform_lengths(ask.output_tokens, ask.jitter, count, ask.seed, "output")
     return tuple(int(v) for v in prompts), tuple(int(v) for v in outputs)
@@ -69,6 +78,8 @@ def workload_of(ask: RequestsAsk, arch: ModelArch, trace: str | Path | None = No
         count = ask.count or (max(_PER_CLIENT * clients, 1) if clients else _DEFAULT_COUNT)
         if ask.count is None:
             said.append(f"requests.count = {count} (not stated)")
+        if ask.lengths == "lognormal" and ask.sigma is None:
+            said.append(f"requests.sigma = {SIGMA:g} (not stated: as of ShareGPT)")
         prompts, outputs = lengths(ask, count)
         arrivals = (0.0,) * count
         if ask.kind in ("poisson", "gamma") and ask.rate_per_s:

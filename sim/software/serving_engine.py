@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, fields, replace
+from dataclasses import MISSING, dataclass, fields, replace
 from functools import cache
 from pathlib import Path
 from typing import Any
 
 from moesim.hwmodels.facts import did_you_mean, read_yaml
 from moesim.hwmodels.gpu import GpuSpec
+from moesim.hwmodels.units import GIB
+from moesim.sim.software.engine_arguments import arguments_of
+from moesim.sim.software.engine_release import is_before, month_of, released, version_of
 from moesim.sim.software.stack import Stack, StackError, Tuning
 
 _ENGINES = Path(__file__).parent / "engines"
@@ -20,7 +23,10 @@ _CHOICES: dict[str, tuple[Any, ...]] = {
     "kv_of": ("total", "free"),
     "exchange": ("auto", "gather", "normal", "low_latency", "one_sided"),
     "prefix_cache": (True, False),
+    "run": ("server", "library"),
+    "cold_start": (True, False),
 }
+_DEFAULT_NAME = "vllm"  # as of serve.engine
 # smallest and largest value that a scenario may give
 _RANGES: dict[str, tuple[float, float]] = {
     "token_budget": (1, 10_000_000),
@@ -54,6 +60,27 @@ class Engine:
     exchange: str  # how tokens travel to experts under attention data parallelism, see sim/serve/layers.py
     kv_dtype: dict[str, str]
     source: str
+    family: str  # whose versions and command line choose this record
+    before: str = ""  # stands for versions before this one
+    defaults: tuple[dict[str, Any], ...] = ()  # settings by conditions, the first that fits is taken
+    version: str = ""  # as stated
+    month: int | None = None  # of its release, since the year 0; None: not known
+    cold_start: bool = False  # the first requests wait until kernels are compiled and warmed up
+    run: str = "server"  # behind an API server, or as a library in the process that has the requests
+    given: tuple[str, ...] = ()  # settings that the scenario states
+
+    def on(self, gpu: GpuSpec, drafts: bool) -> tuple[Engine, list[str]]:
+        """This engine as it would start on a GPU, and what it takes by default there and why."""
+        for rule in self.defaults:
+            if not _fits(rule, self.run, gpu, drafts):
+                continue
+            taken = {key: value for key, value in rule["set"].items() if key not in self.given}
+            changed: dict[str, Any] = {**taken, "defaults": ()}
+            said = [
+                f"{key} = {value} (default of {self.name} on {gpu.name}: {rule['why']})" for key, value in taken.items()
+            ]
+            return replace(self, **changed), said
+        return replace(self, defaults=()), []
 
     def cache_dtype(self, gpu: GpuSpec, precision: str, experts: int) -> str:
         """Format of keys and values that this engine takes by default; 16 bits unless the model is quantised.
@@ -65,6 +92,16 @@ class Engine:
         if gpu.generation == "hopper" and experts >= _UNSCALED_CACHE:
             return "bf16"
         return self.kv_dtype.get(gpu.generation, self.kv_dtype["*"])
+
+
+def _fits(rule: dict[str, Any], run: str, gpu: GpuSpec, drafts: bool) -> bool:
+    """Whether all conditions of a rule hold."""
+    return (
+        rule.get("run", run) == run
+        and gpu.usable_bytes >= rule.get("memory_gib", 0) * GIB
+        and rule.get("not_gpu") != gpu.family
+        and rule.get("drafts", drafts) == drafts
+    )
 
 
 @cache
@@ -104,33 +141,83 @@ def _checked(key: str, value: Any) -> Any:
     return int(value) if whole else float(value)
 
 
-def load_engine(name: str, overrides: dict[str, Any] | None = None) -> Engine:
-    """The engine called `name` with settings replaced. StackError for a name or setting that does not exist."""
+def record_name(name: str, version: str) -> str:
+    """The record that stands for this version of an engine: the one whose `before` is the nearest above it.
+
+    An engine without a version, or with one that is no number, is what its name says.
+    """
+    records, number = _records(), version_of(version)
+    if records.get(name, {}).get("before") or number is None:
+        return name
+    older = {r["before"]: n for n, r in records.items() if r.get("before") and r["family"] == name}
+    fitting = [before for before in older if is_before(number, before)]
+    return older[min(fitting, key=lambda b: version_of(b) or ())] if fitting else name
+
+
+def load_engine(name: str, overrides: dict[str, Any] | None = None, version: str = "", date: str = "") -> Engine:
+    """The engine called `name` with settings replaced. StackError for a name or setting that does not exist.
+
+    `date`: when it ran, "2025-10", which dates a version that has no known month.
+    """
     records = _records()
     if name not in records:
         raise StackError(f"unknown engine {name!r}; {did_you_mean(name, list(records))}")
-    lacks = sorted({f.name for f in fields(Engine)} - {"name", *records[name]})
+    name = record_name(name, version)
+    needed = {f.name for f in fields(Engine) if f.default is MISSING}
+    lacks = sorted(needed - {"name", *records[name]})
     if lacks:
         raise StackError(f"engine {name!r} in engines.yaml lacks {', '.join(lacks)}; copy the record of another engine")
-    engine = Engine(name=name, **records[name])
+    record = {**records[name], "defaults": tuple(records[name].get("defaults", ()))}
+    month = released(record["family"], version)
+    month = month_of(date) if month is None else month
+    engine = Engine(name=name, **record, version=version, month=month, given=tuple(overrides or ()))
     known = [*_CHOICES, *_RANGES]
     for key, value in (overrides or {}).items():
         if key not in known:
-            raise StackError(f"unknown engine setting {key!r}; {did_you_mean(key, known)}")
+            raise StackError(f"unknown engine setting {key!r}; {did_you_mean(key, [*known, 'version', 'args'])}")
         changed: dict[str, Any] = {key: _checked(key, value)}
         engine = replace(engine, **changed)
     return engine
 
 
-def engine_asked(ask: str | dict[str, Any]) -> Engine:
-    """The engine that a scenario names: a name, or a mapping of name and settings. StackError without a name."""
+@dataclass(frozen=True, slots=True)
+class AskedEngine:
+    """An engine as a scenario names it, the degrees its command line states, and what is to be said about it."""
+
+    engine: Engine
+    layout: dict[str, int]
+    said: tuple[str, ...] = ()
+
+
+def engine_asked(ask: str | dict[str, Any]) -> AskedEngine:
+    """A name, or a mapping of name, version, date, args (the engine's command line) and settings, which come first."""
     if isinstance(ask, str):
-        return load_engine(ask)
+        return AskedEngine(load_engine(ask), {})
     settings = dict(ask)
-    name = settings.pop("name", None)
+    name, version, args = settings.pop("name", None), str(settings.pop("version", "")), settings.pop("args", "")
+    date = str(settings.pop("date", ""))
+    if date and month_of(date) is None:
+        raise StackError(f"serve.engine.date={date!r} is no month; write it as 2025-10")
+    said = []
+    if name is None and version:
+        name = _DEFAULT_NAME
+        said.append(f"serve.engine.name = {name} (not stated)")
     if not isinstance(name, str):
         raise StackError("serve.engine: a mapping needs name, for example {name: vllm, token_budget: 4096}")
-    return load_engine(name, settings)
+    if not isinstance(args, str):
+        raise StackError('serve.engine.args must be one text, for example "--max-num-seqs 512"')
+    engine = load_engine(name, settings, version, date)
+    if version and version_of(version) is None:
+        said.append(f"engine version {version!r} is no number: taken as the newest {name}")
+    if not args:
+        return AskedEngine(engine, {}, tuple(said))
+    stated = arguments_of(engine.family, args)
+    twice = sorted(set(stated.settings) & set(settings))
+    if twice:
+        raise StackError(f"serve.engine: args and {', '.join(twice)} say the same thing; write one of them")
+    if stated.unused:
+        said.append(f"args without effect here: {', '.join('--' + word for word in stated.unused)}")
+    return AskedEngine(load_engine(name, {**settings, **stated.settings}, version, date), stated.layout, tuple(said))
 
 
 def inference_stack(engine: Engine) -> Stack:

@@ -183,6 +183,29 @@ def test_balanced_routing_beats_round_robin_and_loses_nothing() -> None:
     assert waits["balanced"] < waits["round"]
 
 
+class Patient(Replica):
+    """Counts how often it is asked to go on, and gives up where a driver would ask for ever."""
+
+    asked = 0
+
+    def advance(self, until: float, stop: bool = False) -> None:
+        self.asked += 1
+        assert self.asked < 10_000, "the driver does not end"
+        super().advance(until, stop)
+
+
+@pytest.mark.parametrize("times", [[0.0] * 64, [0.0] * 8 + [0.5] * 56, sorted([0.25, 0.5] * 32)])
+def test_balanced_routing_of_requests_at_one_instant_ends_and_is_even(times: list[float]) -> None:
+    log = request_log(times, [300] * 64, [20] * 64)
+    replicas = [Patient(log, Affine(), engine(), KvCache(100_000, 16, 1.0)) for _ in range(4)]
+    run_balanced(log, replicas, Front())
+    assert [len(r.done) for r in replicas] == [16] * 4
+    assert all(
+        finish > first > arrival - 1e-12
+        for arrival, first, finish in zip(log.arrival_s, log.first_s, log.finish_s, strict=True)
+    )
+
+
 def scenario(**serve: object) -> dict[str, object]:
     requests = {"kind": "closed", "concurrency": 1, "count": 4, "input_tokens": 200, "output_tokens": 200}
     return {

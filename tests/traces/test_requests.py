@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from moesim.traces.generators import GENERATORS, generate
-from moesim.traces.requests import gamma_arrivals, uniform_lengths
+from moesim.traces.requests import gamma_arrivals, lognormal_lengths, uniform_lengths
 
 # measured on the traces: rate 1/s, mean input, mean output, CV of gaps, index of dispersion of counts in 10 s
 MEASURED = {
@@ -56,3 +56,12 @@ def test_lengths_lie_in_their_range_and_depend_on_the_seed_only() -> None:
     assert drawn.mean() == pytest.approx(900, rel=0.01)
     assert (drawn == uniform_lengths(1000, 0.2, 5000, 7, "input")).all()
     assert (uniform_lengths(1000, 0.0, 5, 7, "input") == 1000).all()
+
+
+@pytest.mark.parametrize(("mean", "sigma"), [(215, 1.0), (4, 1.0), (3000, 0.5), (200, 2.0)])
+def test_lognormal_lengths_keep_their_mean_and_are_cut(mean: int, sigma: float) -> None:
+    drawn = lognormal_lengths(mean, sigma, 4000, 3, "input")
+    assert drawn.mean() == pytest.approx(mean, rel=0.01)
+    assert drawn.min() >= 1 and drawn.max() <= 5 * mean
+    assert (drawn == lognormal_lengths(mean, sigma, 4000, 3, "input")).all()
+    assert np.log(drawn).std() == pytest.approx(sigma, rel=0.35)

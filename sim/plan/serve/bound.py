@@ -37,13 +37,13 @@ def floors_of(costs: StepCosts) -> Floors:
     mixed = kept * (base + head + costs.lowest("prefill experts"))
     mixed = max(mixed, costs.floor_s) + costs.host_s + costs.prefill_s
     rank, experts, wide = costs.leanest("rank"), costs.leanest("experts"), costs.leanest("prefill experts")
-    shared = min(wide, experts)
+    shared, pace = min(wide, experts), costs.pace
     return Floors(
-        prompt_s=mixed,
-        prompt_token_s=kept * (rank + wide) / pp,
-        prompt_share_s=kept * (rank / dp + wide) / pp,
-        token_s=min(decode / costs.yields, mixed),
-        token_share_s=kept * (rank / dp + shared) / pp,
+        prompt_s=pace * mixed,
+        prompt_token_s=pace * kept * (rank + wide) / pp,
+        prompt_share_s=pace * kept * (rank / dp + wide) / pp,
+        token_s=pace * min(decode / costs.yields, mixed),
+        token_share_s=pace * kept * (rank / dp + shared) / pp,
     )
 
 

@@ -19,7 +19,7 @@ from moesim.sim.serve.accounts import goodput_per_s, label_of, latencies_of, spa
 from moesim.sim.serve.capacity import drained_per_s
 from moesim.sim.serve.job import Deployment, ResolvedServe, ServeJob, replica_layout, resolve_serve
 from moesim.sim.serve.memory import serve_memory
-from moesim.sim.serve.simulate import Machine, PricedJobs, ServeRun, front_of, machine_of, simulate
+from moesim.sim.serve.simulate import Machine, PricedJobs, ServeRun, first_together, front_of, machine_of, simulate
 from moesim.sim.serve.slo import Slo
 from moesim.sim.serve.workload import Workload
 from moesim.traces.requests import Requests
@@ -110,6 +110,7 @@ class ServeJudge:
         own, engine = self._floor(c.shape, c.max_batch), self.base.engine
         streamed_tokens = float(engine.stream_tokens)
         if c.prefill is None:
+            streamed_tokens = first_together(self.job(c.shape, c.max_batch), self._tuning)
             pools = Pools(own, c.replicas, own, c.replicas, True, streamed_tokens)
         else:
             late = self._tuning.get("handover_tokens", engine.name, self.base.cluster.gpu.family)

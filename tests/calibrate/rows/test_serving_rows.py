@@ -8,12 +8,14 @@ import pytest
 
 from moesim.calibrate.record.summary import summarise
 from moesim.calibrate.record.validation import validate
+from moesim.calibrate.rows.arrivals import BATCH, BURST, CLOSED, OFFLINE, RATE, Arrival, arrival_of
 from moesim.calibrate.rows.files import blinded, load_rows, published_rows
 from moesim.calibrate.rows.kinds import HIDDEN, SERVING
 from moesim.calibrate.rows.predict_serving import predict_serving_row
 from moesim.calibrate.rows.serving import engine_of, load_of, serving_row
 from moesim.sim.question.refusals import DoesNotFit
 from moesim.sim.question.scenario import ScenarioError
+from moesim.sim.software.serving_engine import load_engine
 
 ROW = {
     "gpu": "H100 SXM", "gpus": "2", "model": "llama-3.1-70b", "precision": "fp8", "engine": "vllm",
@@ -38,11 +40,74 @@ def test_lengths_vary_in_public_runs_and_not_in_the_vendors_own() -> None:
 
 
 def test_engines_by_version() -> None:
-    assert engine_of({**ROW, "engine": "trtllm", "engine_version": "0.17"}) == "trtllm-engine"
-    assert engine_of({**ROW, "engine": "trtllm", "engine_version": "0.8.1", "prefill_workers": "2"}) == "trtllm"
-    assert engine_of({**ROW, "engine": "trtllm", "engine_version": ""}) == "trtllm"
+    def record(**cells: str) -> str:
+        name, version = engine_of({**ROW, **cells})
+        return load_engine(name, version=version).name
+
+    assert record(engine="trtllm", engine_version="0.17") == "trtllm-engine"
+    assert record(engine="trtllm", engine_version="1.0.0rc3") == "trtllm-1.0"
+    assert record(engine="trtllm", engine_version="1.1.0rc2") == "trtllm"
+    assert record(engine="trtllm", engine_version="0.8.1", prefill_workers="2") == "trtllm"
+    assert record(engine="trtllm", engine_version="") == "trtllm"
+    assert record(engine="vllm", engine_version="0.7.3") == "vllm-0"
+    assert record(engine="vllm", engine_version="nightly-5b8c") == "vllm"
     with pytest.raises(ScenarioError, match="'tgi' is not known"):
         engine_of({**ROW, "engine": "tgi"})
+
+
+@pytest.mark.parametrize(
+    ("text", "clients", "kind", "rate", "count"),
+    [
+        ("QPS 8", "", RATE, 8.0, None),
+        ("8 req/s", "64", RATE, 8.0, None),
+        ("rate 8", "", RATE, 8.0, None),
+        ("request rate = 2.5", "", RATE, 2.5, None),
+        ("5 requests per second", "", RATE, 5.0, None),
+        ("5 rps", "", RATE, 5.0, None),
+        ("Poisson 5/s, 300 prompts", "", RATE, 5.0, 300),
+        ("120 requests per minute", "", RATE, 2.0, None),
+        ("inf", "200", BURST, 0.0, 200),
+        ("request rate inf", "200", BURST, 0.0, 200),
+        ("all at once (INF)", "500", BURST, 0.0, 500),
+        ("1000 prompts at once", "", BURST, 0.0, 1000),
+        ("1,000 requests, all queued at once", "", BURST, 0.0, 1000),
+        ("static batch, all queued at once", "32", BATCH, 0.0, 32),
+        ("offline, infinite rate", "max", OFFLINE, 0.0, None),
+        ("closed loop at fixed concurrency", "16", CLOSED, 0.0, 16),
+        ("closed loop, 24 clients", "", CLOSED, 0.0, 24),
+        ("one at a time", "", CLOSED, 0.0, 1),
+        ("", "4", CLOSED, 0.0, 4),
+    ],
+)
+def test_arrivals_are_read_from_their_text(text: str, clients: str, kind: str, rate: float, count: int | None) -> None:
+    assert arrival_of({**ROW, "arrival": text, "concurrency": clients}) == Arrival(kind, rate, count)
+
+
+@pytest.mark.parametrize("text", ["all at once", "burst", "diurnal", "closed loop", "", "QPS 0"])
+def test_arrivals_that_cannot_be_read_refuse_their_row(text: str) -> None:
+    with pytest.raises(ScenarioError, match="column"):
+        arrival_of({**ROW, "arrival": text, "concurrency": ""})
+
+
+def test_a_rate_is_served_at_that_rate_and_a_burst_is_all_of_it() -> None:
+    def values(**cells: str) -> dict[str, float]:
+        return predict_serving_row({**ROW, "isl": "300", "osl": "200", **cells}).values
+
+    rate = values(arrival="QPS 5", concurrency="")
+    assert rate["output_tokens_per_s"] == pytest.approx(1000, rel=0.1)
+    assert rate["requests_per_s"] == pytest.approx(5, rel=0.1)
+    alone = values(arrival="one at a time", concurrency="")
+    burst = values(arrival="400 prompts at once", concurrency="")
+    assert burst["ttft_ms"] > 10 * alone["ttft_ms"]
+    assert burst["output_tokens_per_s"] > 10 * alone["output_tokens_per_s"]
+
+
+def test_lengths_of_data_sets_spread_and_nominal_ones_do_not() -> None:
+    def spread(**cells: str) -> bool:
+        return load_of({**ROW, **cells})[0].get("lengths") == "lognormal"
+
+    assert spread(isl="215", osl="197") and spread(isl="229") and spread(isl="1024", arrival="ShareGPT, 4 clients")
+    assert not any(spread(isl=isl) for isl in ("128", "1000", "3998", "32000", "1024", "8192", "1996", "7"))
 
 
 def test_tokens_arrive_in_groups_on_blackwell_with_sglang_only() -> None:
@@ -96,3 +161,35 @@ def test_a_row_that_ran_is_given_the_memory_it_needed_and_no_more() -> None:
     assert not any("needed to fit" in line for line in predict_serving_row(ROW).resolved.assumptions)
     with pytest.raises(DoesNotFit):
         predict_serving_row({**tight, "gpus": "2", "tp": "2"})
+
+
+def test_drafted_tokens_are_drafted() -> None:
+    row = {
+        **ROW, "engine": "sglang", "gpu": "B200", "gpus": "8", "model": "deepseek-v3", "tp": "8", "concurrency": "16",
+    }  # fmt: skip
+    plain, drafted = predict_serving_row(row), predict_serving_row({**row, "mtp": "yes"})
+    assert 0.45 * plain.values["tpot_ms"] < drafted.values["tpot_ms"] < 0.8 * plain.values["tpot_ms"]
+    assert plain.values == predict_serving_row({**row, "mtp": "likely"}).values
+    assert any("drafted" in line for line in drafted.resolved.assumptions)
+
+
+def test_the_limit_of_a_drafting_engine_is_not_that_of_a_load_far_above_it() -> None:
+    def limit(**cells: str) -> int:
+        asked = serving_row({**ROW, "engine": "sglang", "mtp": "yes", **cells})[0]["serve"]["engine"]
+        return int(asked.get("max_batch", 0))
+
+    assert limit(concurrency="64") == 0  # the engine's own 48
+    assert limit(concurrency="512") == 512
+    assert limit(concurrency="64", engine="vllm") == 0
+
+
+def test_pools_are_of_no_known_release_and_other_rows_are_dated() -> None:
+    def engine(**cells: str) -> dict[str, object]:
+        asked: dict[str, object] = serving_row({**ROW, "engine": "sglang", **cells})[0]["serve"]["engine"]
+        return asked
+
+    dated = engine(engine_version="nightly-1", measured_on="2026-05-18")
+    assert (dated["version"], dated["date"], dated["cold_start"]) == ("nightly-1", "2026-05", True)
+    pools = {f"{pool}_{key}": "1" for pool in ("prefill", "decode") for key in ("workers", "tp", "ep", "attention_dp")}
+    pooled = engine(engine_version="0.5.9", measured_on="2026-05-18", **pools)
+    assert pooled["version"] == "" and "date" not in pooled

@@ -57,7 +57,7 @@ def test_the_answer_has_everything_and_is_json() -> None:
         assert set(answer[name]) == {"mean", "p50", "p90", "p99"}
     for name in (
         "output_tokens_per_s", "output_tokens_per_s_per_gpu", "goodput_per_s", "label", "capacity_requests_per_s",
-        "kv_blocks", "cost", "sources", "assumptions",
+        "kv_blocks", "kv_tokens", "cost", "sources", "assumptions",
     ):  # fmt: skip
         assert name in answer
     assert answer["label"] == "stable" and answer["goodput_per_s"] > 0
@@ -100,7 +100,7 @@ def test_too_little_memory_names_the_smallest_layout_that_does() -> None:
         ({"serve__attention_dp": 2, "model": "llama-3.1-8b"}, BadLayout, "needs experts"),
         ({"serve__offload": {"resident": 0.5}, "model": "llama-3.1-8b"}, ScenarioError, "has none"),
         ({"serve__pools": {"prefill": {"tp": 2}, "decode": {"tp": 2}}}, BadLayout, "the pools take 4 GPUs"),
-        ({"serve__precision": "fp8", "cluster": {"node": "dgx-a100"}}, ScenarioError, "no tensor path"),
+        ({"serve__precision": "fp8", "cluster": {"node": "dgx-v100"}}, ScenarioError, "no tensor path"),
     ],
 )
 def test_bad_questions_get_one_clear_line(change: dict[str, Any], error: type[Exception], says: str) -> None:

@@ -1,0 +1,82 @@
+"""Weights in fewer bits than tensor cores take: read narrow, computed with in 16 bits, padded as kernels store them."""
+
+from __future__ import annotations
+
+from copy import deepcopy
+from typing import Any
+
+import pytest
+
+from moesim.hwmodels.cost import KernelCostModel, Sustained
+from moesim.hwmodels.gpu import load_gpu
+from moesim.hwmodels.work import Gemm, GroupedGemm
+from moesim.sim.model.catalogue import load_model
+from moesim.sim.question.scenario import parse_scenario
+from moesim.sim.serve.job import ServeJob, formats_of, resolve_serve
+from moesim.sim.serve.memory import padded_share
+from moesim.sim.serve.predict import predict_serve
+from moesim.sim.serve.tiles import NarrowTiles, filled_share
+from moesim.sim.software.serving_engine import load_engine
+
+
+def asked_of(model: str, precision: str, cluster: dict[str, Any], **load: Any) -> dict[str, Any]:
+    """One engine on one group of GPUs."""
+    serve = {"engine": "vllm", "precision": precision, "requests": {"kind": "closed", "concurrency": 1, **load}}
+    return {"model": model, "cluster": cluster, "layout": {"tp": cluster["gpus"]}, "serve": deepcopy(serve)}
+
+
+def test_eight_bits_without_an_eight_bit_path_are_read_and_widened() -> None:
+    """FP8 on an A100: half the bytes of bf16 in weights, no faster arithmetic than 16 bits, and the answer says so."""
+    vllm, a100 = load_engine("vllm"), load_gpu("a100-sxm-80gb")
+    formats = formats_of("fp8", None, load_model("qwen3-235b-a22b"), a100, vllm)
+    assert (formats.attention, formats.experts, formats.kv) == ("w8a16", "w8a16", "bf16")
+    one = {"gpu": "a100-sxm-80gb", "gpus": 1}
+    many = {"concurrency": 256, "count": 256, "input_tokens": 512, "output_tokens": 8}
+    half, eight = (predict_serve(asked_of("qwen3-32b", p, one, **many)) for p in ("bf16", "fp8"))
+    assert eight.memory["weights"] == pytest.approx(0.53 * half.memory["weights"], rel=0.05)
+    assert eight.ttft_s.mean > half.ttft_s.mean  # prompts are arithmetic
+    assert any("weight-only" in line for line in eight.assumptions)
+    few = {"count": 2, "input_tokens": 64, "output_tokens": 64}
+    half, eight = (predict_serve(asked_of("qwen3-32b", p, one, **few)) for p in ("bf16", "fp8"))
+    assert eight.tpot_s.mean < 0.7 * half.tpot_s.mean  # single tokens are bytes
+
+
+def test_four_bit_experts_are_stored_in_multiples_of_256() -> None:
+    """gpt-oss: 2,880 by 2,880 become 3,072 by 3,072; models whose sides are multiples take nothing more."""
+
+    def share(model: str, precision: str = "fp4") -> float:
+        asked = asked_of(model, precision, {"node": "dgx-h100", "gpus": 8})
+        return padded_share(resolve_serve(parse_scenario(asked)).deployment.job)
+
+    assert share("gpt-oss-120b") == pytest.approx((3072 / 2880) ** 2)
+    assert share("gpt-oss-120b", "bf16") == share("deepseek-v3") == share("llama-3.1-8b") == 1.0
+
+
+@pytest.mark.parametrize(
+    ("node", "model"),
+    [
+        ("hgx-h20", "llama-3.1-8b"), ("hgx-h20", "qwen3-30b-a3b"), ("dgx-h100", "llama-3.1-8b"),
+        ("dgx-h100", "qwen3-30b-a3b"), ("dgx-b200", "llama-3.1-8b"),
+    ],
+)  # fmt: skip
+def test_eight_bits_are_not_slower_than_sixteen_for_one_client(node: str, model: str) -> None:
+    """On a GPU of much memory and little arithmetic too: few rows do not pay for the empty rows of wide tiles."""
+    few = {"count": 2, "input_tokens": 256, "output_tokens": 64}
+    half, eight = (predict_serve(asked_of(model, p, {"node": node, "gpus": 1}, **few)) for p in ("bf16", "fp8"))
+    assert eight.tpot_s.mean < half.tpot_s.mean
+
+
+def test_empty_rows_cost_less_and_full_tiles_the_same() -> None:
+    def job(node: str) -> ServeJob:
+        return resolve_serve(parse_scenario(asked_of("llama-3.1-8b", "fp8", {"node": node, "gpus": 1}))).deployment.job
+
+    derived, measured = job("hgx-h20"), job("dgx-h100")
+    model = KernelCostModel(derived.cluster, derived.kernels, Sustained())
+    for rows in (1, 64, 128, 200, 4096):
+        work = Gemm(rows, 4096, 4096, "fp8", "bf16")
+        before, after = model.legs(work), NarrowTiles(derived).legs(work, model.legs(work))
+        assert (after.fixed_s, after.bytes_s) == (before.fixed_s, before.bytes_s)
+        assert after.flops_s < before.flops_s if rows % 128 else after.flops_s == before.flops_s
+        assert NarrowTiles(measured).legs(work, before) == before
+    few, many = (GroupedGemm((n, 0, 128), 512, 512, "fp8") for n in (1, 127))
+    assert filled_share(few) == pytest.approx(129 / 256) and filled_share(many) == pytest.approx(255 / 256)
