@@ -142,7 +142,7 @@ class Judged:
 
 def judged(errors: Sequence[Error], name: str) -> Judged:
     """Leave each source out, take widths from the others, and look at its rows."""
-    covered, widths, scores = [], [], []
+    verdicts: list[tuple[float, float, float]] = []
     for source in by_source(errors):
         found = bands([e for e in errors if e.source != source], ESTIMATORS[name])
         rows = []
@@ -151,10 +151,10 @@ def judged(errors: Sequence[Error], name: str) -> Judged:
             half = found[key].half_width if key else max(b.half_width for b in found.values())
             out = max(0.0, abs(error.log_error) - half)
             rows.append((float(out == 0.0), half, 2.0 * half + 2.0 / (1.0 - LEVEL) * out))
-        for to, values in zip((covered, widths, scores), zip(*rows, strict=True), strict=True):
-            to.append(sum(values) / len(values))
-    n = len(covered)
-    return Judged(name, sum(covered) / n, sum(widths) / n, sum(scores) / n)
+        covered, width, score = (sum(values) / len(rows) for values in zip(*rows, strict=True))
+        verdicts.append((covered, width, score))
+    coverage, half_width, mean_score = (sum(values) / len(verdicts) for values in zip(*verdicts, strict=True))
+    return Judged(name, coverage, half_width, mean_score)
 
 
 def chosen(errors: Sequence[Error]) -> str:

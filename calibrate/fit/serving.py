@@ -16,17 +16,18 @@ from math import exp, log
 from pathlib import Path
 from typing import Any
 
-from moesim.calibrate.fit.bands import bands, describe, write_bands
-from moesim.calibrate.fit.regression import FEWEST, STEP, fit, left_out, prior_of, write_constants
+from moesim.calibrate.fit.bands import describe
+from moesim.calibrate.fit.regression import FEWEST, STEP, Fitted, fit, left_out, prior_of, write_constants
+from moesim.calibrate.fit.unseen import Unseen, write_unseen
 from moesim.calibrate.rows.arrivals import CLOSED, arrival_of
 from moesim.calibrate.rows.cells import Row
-from moesim.calibrate.rows.predict_serving import BAND_OF, predict_serving_row
-from moesim.sim.serve.band import band_keys, load_class
+from moesim.calibrate.rows.predict_serving import predict_serving_row
+from moesim.calibrate.rows.sources import serving_source_of
 from moesim.sim.serve.simulate import PricedJobs
 from moesim.sim.software.serving_engine import engine_constants
 
 # metric -> how much noisier (8 % median between runs against 4 %, p75 30 %); what follows from the two latencies of a
-# closed loop says nothing more about constants, and has a band of its own
+# closed loop says nothing more about constants
 METRICS = {
     "tpot_ms": 1.0, "ttft_ms": 3.0, "output_tokens_per_s": 1.0, "output_tokens_per_s_per_gpu": 1.0,
     "derived_tokens_per_s_per_gpu": 1000.0,
@@ -39,10 +40,6 @@ _BROKEN = {
     "gpustack-160": "gpt-oss-20b on SGLang 0.5.4, A100: 6.2 s per token, a fallback kernel",
 }
 _MOST, _MOST_OF_POOLS = 512, 48  # clients: rows of more take seconds each and say little that others do not
-_HEADER = (
-    "# Log 90 % half-widths of serving predictions by metric and class of run: kind, load, engine, GPU generation.",
-    "# Written by calibrate/fit/serving.py --bands from errors on fitted families and on families left out: ",
-)
 
 
 _PRICED = PricedJobs()  # of this process: free constants do not enter the prices of kernels
@@ -50,11 +47,10 @@ _PRICED = PricedJobs()  # of this process: free constants do not enter the price
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """What one row came to: logarithms by metric, the constants it used, its classes."""
+    """What one row came to: logarithms by metric, the constants it used."""
 
     logs: dict[str, float]
     used: tuple[str, ...]
-    classes: tuple[str, ...]
 
 
 def family_of(row: Row) -> str:
@@ -69,10 +65,8 @@ def _predict(task: tuple[Row, Mapping[str, float]]) -> Answer | None:
         result = predict_serving_row(row, overrides, _PRICED)
     except ValueError:
         return None
-    deployment, load = result.resolved.deployment, result.resolved.workload
-    classes = band_keys(deployment.job, deployment.prefill is not None, load_class(load.clients))
     logs = {m: log(v) for m, v in result.values.items() if m in METRICS and v > 0}
-    return Answer(logs, tuple(result.tuning.used), tuple(classes))
+    return Answer(logs, tuple(result.tuning.used))
 
 
 class ServingProblem:
@@ -96,7 +90,6 @@ class ServingProblem:
         self.families = [family_of(self.rows[i]) + ("/ttft" if m == "ttft_ms" else "") for i, m in self.samples]
         self.log_measured = [log(float(self.rows[i][m])) for i, m in self.samples]
         self.scales = [METRICS[m] for _, m in self.samples]
-        self.classes = [[f"{BAND_OF[m]},{c}" for c in kept[i][1].classes] for i, m in self.samples]
 
     def _answers(self, tasks: Sequence[tuple[Row, Mapping[str, float]]]) -> list[Answer | None]:
         return list(self._pool.map(_predict, tasks, chunksize=8))
@@ -160,7 +153,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--every", type=int, default=1, help="take every n-th row of large families")
     parser.add_argument("--only", nargs="*", default=[], help="fit constants of these names or keys only")
     parser.add_argument("--write", type=Path, help="constants file to update")
-    parser.add_argument("--bands", type=Path, help="file of interval half-widths to write, from left-out errors")
+    parser.add_argument("--unseen", type=Path, help="file of errors with families and sources left out to write")
     parser.add_argument("--workers", type=int, default=2)
     options = parser.parse_args(arguments)
     rows = load_rows_to_fit(options.rows, options.every)
@@ -172,31 +165,30 @@ def main(arguments: Sequence[str] | None = None) -> None:
         _say(f"{len(problem.rows)} rows, {len(problem.samples)} samples, {len(problem.keys)} free constants")
         fitted = fit(problem, records, options.rounds, _say)
         unseen = left_out(problem, records, fitted)
-        widths = _bands(problem, fitted.values, unseen) if options.bands else {}
+        if options.unseen:
+            write_unseen(_unseen(problem, fitted), options.unseen)
     for key in problem.keys:
         sys.stdout.write(f"{key}: {records[key]['value']} -> {fitted.values[key]:.4g}\n")
     note = f"{len(problem.rows)} published fit rows"
     error = describe(unseen, problem.families)
     _say(f"left-out error by family: {error}")
-    if options.bands:
-        note += f", left-out error {error}"
-        write_bands(widths, note, options.bands, _HEADER)
     if options.write:
         write_constants(
             {**problem.held, **fitted.values}, records, note, options.write, problem.held, ", ".join(options.only)
         )
 
 
-def _bands(
-    problem: ServingProblem, values: Mapping[str, float], unseen: list[float]
-) -> dict[str, tuple[float, int, int]]:
-    """Half-widths from errors on families left out and on fitted ones alike.
-
-    Two questions of three are taken to be about a combination that was not measured.
-    """
-    seen = [p - m for p, m in zip(problem.predict(values), problem.log_measured, strict=True)]
-    widths = bands(problem.classes * 3, unseen * 2 + seen, problem.families * 3)
-    return {key: (width, rows // 3, families) for key, (width, rows, families) in widths.items()}
+def _unseen(problem: ServingProblem, fitted: Fitted) -> list[Unseen]:
+    """Errors of all samples with nothing, their family, and their whole source left out."""
+    records = engine_constants()
+    sources = [serving_source_of(problem.rows[i]) for i, _ in problem.samples]
+    predicted = problem.predict(fitted.values)
+    seen = [p - m for p, m in zip(predicted, problem.log_measured, strict=True)]
+    family, source = (left_out(problem, records, fitted, names) for names in (None, sources))
+    return [
+        Unseen(problem.rows[i]["id"], metric, name, a, b, c)
+        for (i, metric), name, a, b, c in zip(problem.samples, sources, seen, family, source, strict=True)
+    ]
 
 
 def _say(text: str) -> None:

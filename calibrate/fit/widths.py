@@ -1,6 +1,6 @@
 """Write the widths of intervals from errors with sources left out: `python -m moesim.calibrate.fit.widths`
 
-Reads calibrate/published/unseen/*.csv and the shipped rows that they are of; judges every estimator on sources left out.
+Reads calibrate/published/unseen/*.csv and the rows that they are of; judges every estimator on sources left out.
 """
 
 from __future__ import annotations
@@ -67,10 +67,8 @@ def _measured(jobs: dict[str, TrainJob]) -> dict[str, object]:
 
 def table(errors: Sequence[Error], classes: Sequence[str]) -> str:
     """Markdown: every estimator on sources left out, by root class."""
-    lines = [
-        "| class | estimator | sources held | mean half-width | interval score |",
-        "| --- | --- | ---: | ---: | ---: |",
-    ]
+    lines = ["| class | estimator | sources held | mean half-width | interval score |"]
+    lines.append("| --- | --- | ---: | ---: | ---: |")
     for root in classes:
         own = [e for e in errors if e.classes[-1] == root]
         used = chosen(own)

@@ -1,7 +1,7 @@
 """How sure a prediction is: a 90 % interval that is meant to hold on runs of teams that nobody here has seen.
 
-Its width is of the class of run, from errors with whole sources left out of the fit (calibrate/fit/widths.py), and grows
-with what no fitted run is like: a GPU that none ran on, a length or a number of GPUs beyond them.
+Its width is of the class of run, from errors with whole sources left out of the fit (calibrate/fit/widths.py), and
+grows with what no fitted run is like: a GPU that none ran on, a length or a number of GPUs beyond them.
 """
 
 from __future__ import annotations
