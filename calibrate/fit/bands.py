@@ -115,8 +115,10 @@ ESTIMATORS: dict[str, Estimator] = {
 COVERS = 0.85  # share of left-out sources' errors that an estimator must hold to be chosen
 
 
-def bands(errors: Sequence[Error], estimator: Estimator = of_quantiles_conformal) -> dict[str, Band]:
-    """class -> its band. The widest class (the last of each error) has one whatever it rests on."""
+def bands(
+    errors: Sequence[Error], estimator: Estimator = of_quantiles_conformal, least: float = NOISE
+) -> dict[str, Band]:
+    """class -> its band, `least` wide or more. The widest class (the last of each error) has one whatever it rests on."""
     members: dict[str, list[Error]] = {}
     for error in errors:
         for key in dict.fromkeys(error.classes):
@@ -126,7 +128,7 @@ def bands(errors: Sequence[Error], estimator: Estimator = of_quantiles_conformal
     for key, own in sorted(members.items()):
         sources = len(by_source(own))
         if key in roots or (len(own) >= _ROWS and sources >= _SOURCES):
-            found[key] = Band(max(NOISE, estimator(own)), len(own), sources)
+            found[key] = Band(max(least, estimator(own)), len(own), sources)
     return found
 
 
@@ -164,12 +166,12 @@ def chosen(errors: Sequence[Error]) -> str:
     return (min(fair, key=lambda v: v.score) if fair else max(verdicts, key=lambda v: v.coverage)).name
 
 
-def bands_by_root(errors: Sequence[Error]) -> dict[str, Band]:
+def bands_by_root(errors: Sequence[Error], least: Callable[[str], float] = lambda root: NOISE) -> dict[str, Band]:
     """Bands of all classes, those below each widest class by the estimator that does best there."""
     found: dict[str, Band] = {}
     for root in sorted({e.classes[-1] for e in errors}):
         own = [e for e in errors if e.classes[-1] == root]
-        found |= bands(own, ESTIMATORS[chosen(own)])
+        found |= bands(own, ESTIMATORS[chosen(own)], least(root))
     return found
 
 

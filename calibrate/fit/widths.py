@@ -15,20 +15,32 @@ import yaml
 from moesim.calibrate.fit.bands import ESTIMATORS, Error, bands_by_root, chosen, judged, write_bands
 from moesim.calibrate.fit.unseen import read_unseen
 from moesim.calibrate.rows.files import published_rows
-from moesim.calibrate.rows.kinds import TRAINING
+from moesim.calibrate.rows.kinds import SERVING, TRAINING, Table
+from moesim.calibrate.rows.predict_serving import BAND_OF
+from moesim.calibrate.rows.serving import serving_row
 from moesim.calibrate.rows.training import scenario_of
 from moesim.sim.question.scenario import parse_scenario
+from moesim.sim.serve.band import band_keys as serving_keys
+from moesim.sim.serve.band import load_class
+from moesim.sim.serve.job import ResolvedServe, resolve_serve
 from moesim.sim.train.band import NO_ROWS_OF_STACK, axes_of, band_keys, kind_of
 from moesim.sim.train.job import TrainJob, resolve
 
 _SIM = Path(__file__).parents[2] / "sim"
-STACKS = _SIM / "software" / "stacks"
+STACKS, ENGINES = _SIM / "software" / "stacks", _SIM / "software" / "engines"
+# least half-width by metric: most sources of a class are runs of one team, and another team's differ. Read off the medians
+# of other teams' sources left out (0.12 root mean square for tokens, twice that for the first one), times 1.645
+_LEAST = {"tpot_s": 0.2, "output_tokens_per_s": 0.2, "ttft_s": 0.4}
 _ALONE = 0.9  # share of a stack's fitted rows from which leaving a source out leaves the stack without constants
+
+
+def _rows(table: Table) -> dict[str, dict[str, str]]:
+    return {row["id"]: row for file in published_rows() if file.table is table for row in file.rows}
 
 
 def training_jobs() -> dict[str, TrainJob]:
     """The jobs of all fitted training rows, by id."""
-    rows = {row["id"]: row for file in published_rows() if file.table is TRAINING for row in file.rows}
+    rows = _rows(TRAINING)
     return {u.id: resolve(parse_scenario(scenario_of(rows[u.id])[0])).job for u in read_unseen("training")}
 
 
@@ -49,6 +61,28 @@ def training_errors(jobs: dict[str, TrainJob]) -> list[Error]:
         if alone:
             errors.append(Error((NO_ROWS_OF_STACK,), u.source, u.source_log))
     return errors
+
+
+def deployments() -> dict[str, ResolvedServe]:
+    """What the fitted serving rows ask, by id."""
+    rows = _rows(SERVING)
+    ids = dict.fromkeys(u.id for u in read_unseen("serving"))
+    return {i: resolve_serve(parse_scenario(serving_row(rows[i])[0])) for i in ids}
+
+
+def serving_errors(resolved: dict[str, ResolvedServe]) -> list[Error]:
+    """Errors of every metric of serving rows with their source left out."""
+    errors = []
+    for u in read_unseen("serving"):
+        of = resolved[u.id]
+        job, pools = of.deployment.job, of.deployment.prefill is not None
+        keys = serving_keys(job, pools, load_class(of.workload.clients))
+        errors.append(Error(tuple(f"{BAND_OF[u.metric]},{key}" for key in keys), u.source, u.source_log))
+    return errors
+
+
+def _least(root: str) -> float:
+    return _LEAST[root.split(",")[0]]
 
 
 def _measured(jobs: dict[str, TrainJob]) -> dict[str, object]:
@@ -92,6 +126,18 @@ def main() -> None:
     text = yaml.safe_dump(_measured(jobs), sort_keys=True, default_flow_style=None, width=118)
     (STACKS / "measured.yaml").write_text(said + text, encoding="utf-8")
     sys.stdout.write(table(errors, ("dense", "moe")))
+    served = deployments()
+    errors = serving_errors(served)
+    header = (
+        "Log 90 % half-widths of serving predictions: metric, kind, load, engine, GPU generation.",
+        f"Written by calibrate/fit/widths.py from {len(served)} published fit rows with their sources left out.",
+    )
+    write_bands(bands_by_root(errors, _least), header, ENGINES / "bands.yaml")
+    gpus = sorted({of.deployment.job.cluster.gpu.name for of in served.values()})
+    said = "# GPUs of fitted serving rows. Written by calibrate/fit/widths.py.\n"
+    text = yaml.safe_dump({"gpus": gpus}, default_flow_style=None, width=118)
+    (ENGINES / "measured.yaml").write_text(said + text, encoding="utf-8")
+    sys.stdout.write(table(errors, sorted({e.classes[-1] for e in errors})))
 
 
 if __name__ == "__main__":

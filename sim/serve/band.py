@@ -1,4 +1,8 @@
-"""How sure a serving prediction is: 90 % intervals from left-out errors of the same class of deployment."""
+"""How sure a serving prediction is: 90 % intervals from errors with whole sources left out of the fit.
+
+A source is a team's engine of one release on one GPU (calibrate/fit/widths.py). Classes narrow from the kind of model
+to engine and GPU generation; a GPU that no fitted run is of widens the interval.
+"""
 
 from __future__ import annotations
 
@@ -13,7 +17,7 @@ from moesim.sim.serve.job import Deployment, ServeJob
 from moesim.sim.serve.workload import Workload
 
 _BANDS = Path(__file__).parents[1] / "software" / "engines" / "bands.yaml"
-_WIDER = 1.5  # assumed: a class without measurements is that much less sure than its relatives
+_WIDER = 1.5  # assumed: a GPU without measurements makes an answer that much less sure than its relatives
 METRICS = ("ttft_s", "tpot_s", "output_tokens_per_s")
 
 
@@ -21,6 +25,12 @@ METRICS = ("ttft_s", "tpot_s", "output_tokens_per_s")
 def _bands() -> dict[str, dict[str, Any]]:
     bands: dict[str, dict[str, Any]] = read_yaml(_BANDS)
     return bands
+
+
+@cache
+def _measured_gpus() -> frozenset[str]:
+    gpus: list[str] = read_yaml(_BANDS.with_name("measured.yaml"))["gpus"]
+    return frozenset(gpus)
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,17 +68,14 @@ def band_keys(job: ServeJob, pools: bool, load: str) -> list[str]:
 def serve_band(deployment: Deployment, load: Workload) -> ServeBand:
     """Intervals of a deployment under a load."""
     keys = band_keys(deployment.job, deployment.prefill is not None, load_class(load.clients))
-    widths, used = {}, keys[0]
-    bands = _bands()
+    gpu = deployment.job.cluster.gpu.name
+    factor = 1.0 if gpu in _measured_gpus() else _WIDER
+    widths, used, bands = {}, keys[0], _bands()
     for metric in METRICS:
-        key = next((k for k in keys if f"{metric},{k}" in bands), "")
-        if key:
-            half = float(bands[f"{metric},{key}"]["half_width"])
-        else:
-            half = max(float(b["half_width"]) for name, b in bands.items() if name.split(",")[0] == metric)
-        if key != keys[0]:
-            half *= _WIDER
-            used = key or "all"
-        widths[metric] = half
-    note = "" if used == keys[0] else f"no measured runs of class {keys[0]}: {_WIDER:g} times the band of {used}"
-    return ServeBand(keys[0] if not note else used, widths, note)
+        key = next(k for k in keys if f"{metric},{k}" in bands)
+        widths[metric] = factor * float(bands[f"{metric},{key}"]["half_width"])
+        used = max(used, key, key=keys.index)
+    notes = [] if used == keys[0] else [f"too few sources of class {keys[0]}: the intervals of {used}"]
+    if factor > 1.0:
+        notes.append(f"intervals widened {factor:g} times: no fitted run on {gpu} (assumed)")
+    return ServeBand(used, widths, "; ".join(notes))
