@@ -118,7 +118,7 @@ COVERS = 0.85  # share of left-out sources' errors that an estimator must hold t
 def bands(
     errors: Sequence[Error], estimator: Estimator = of_quantiles_conformal, least: float = NOISE
 ) -> dict[str, Band]:
-    """class -> its band, `least` wide or more. The widest class (the last of each error) has one whatever it rests on."""
+    """class -> its band, `least` wide or more. The widest class (the last of each error) always has one."""
     members: dict[str, list[Error]] = {}
     for error in errors:
         for key in dict.fromkeys(error.classes):

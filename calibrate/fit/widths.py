@@ -5,6 +5,7 @@ Reads calibrate/published/unseen/*.csv and the rows that they are of; judges eve
 
 from __future__ import annotations
 
+import argparse
 import sys
 from collections import Counter
 from collections.abc import Sequence
@@ -28,8 +29,8 @@ from moesim.sim.train.job import TrainJob, resolve
 
 _SIM = Path(__file__).parents[2] / "sim"
 STACKS, ENGINES = _SIM / "software" / "stacks", _SIM / "software" / "engines"
-# least half-width by metric: most sources of a class are runs of one team, and another team's differ. Read off the medians
-# of other teams' sources left out (0.12 root mean square for tokens, twice that for the first one), times 1.645
+# least half-width by metric: most sources of a class are runs of one team, and another team's differ. Read off the
+# medians of other teams' sources left out (0.12 root mean square, twice that for the first token), times 1.645
 _LEAST = {"tpot_s": 0.2, "output_tokens_per_s": 0.2, "ttft_s": 0.4}
 _ALONE = 0.9  # share of a stack's fitted rows from which leaving a source out leaves the stack without constants
 
@@ -113,31 +114,35 @@ def table(errors: Sequence[Error], classes: Sequence[str]) -> str:
     return "\n".join(lines) + "\n"
 
 
-def main() -> None:
-    """Write the files that intervals are read from, and print how the estimators do."""
-    jobs = training_jobs()
-    errors = training_errors(jobs)
-    header = (
-        "Log 90 % half-widths of step times by class of run: kind, author, stack, GPU family.",
-        f"Written by calibrate/fit/widths.py from {len(jobs)} published fit rows with their sources left out.",
-    )
-    write_bands(bands_by_root(errors), header, STACKS / "bands.yaml")
-    said = "# What fitted training rows hold, by kind of model. Written by calibrate/fit/widths.py.\n"
-    text = yaml.safe_dump(_measured(jobs), sort_keys=True, default_flow_style=None, width=118)
-    (STACKS / "measured.yaml").write_text(said + text, encoding="utf-8")
-    sys.stdout.write(table(errors, ("dense", "moe")))
-    served = deployments()
-    errors = serving_errors(served)
-    header = (
-        "Log 90 % half-widths of serving predictions: metric, kind, load, engine, GPU generation.",
-        f"Written by calibrate/fit/widths.py from {len(served)} published fit rows with their sources left out.",
-    )
-    write_bands(bands_by_root(errors, _least), header, ENGINES / "bands.yaml")
+def _yaml(said: str, record: object, path: Path) -> None:
+    text = yaml.safe_dump(record, sort_keys=True, default_flow_style=None, width=118)
+    path.write_text(f"# {said} Written by calibrate/fit/widths.py.\n{text}", encoding="utf-8")
+
+
+def _write(jobs: dict[str, TrainJob], served: dict[str, ResolvedServe]) -> None:
+    """The four files that intervals are read from."""
+    by = "Written by calibrate/fit/widths.py from {} published fit rows with their sources left out."
+    said = "Log 90 % half-widths of step times by class of run: kind, author, stack, GPU family."
+    write_bands(bands_by_root(training_errors(jobs)), (said, by.format(len(jobs))), STACKS / "bands.yaml")
+    _yaml("What fitted training rows hold, by kind of model.", _measured(jobs), STACKS / "measured.yaml")
+    said = "Log 90 % half-widths of serving predictions: metric, kind, load, engine, GPU generation."
+    found = bands_by_root(serving_errors(served), _least)
+    write_bands(found, (said, by.format(len(served))), ENGINES / "bands.yaml")
     gpus = sorted({of.deployment.job.cluster.gpu.name for of in served.values()})
-    said = "# GPUs of fitted serving rows. Written by calibrate/fit/widths.py.\n"
-    text = yaml.safe_dump({"gpus": gpus}, default_flow_style=None, width=118)
-    (ENGINES / "measured.yaml").write_text(said + text, encoding="utf-8")
-    sys.stdout.write(table(errors, sorted({e.classes[-1] for e in errors})))
+    _yaml("GPUs of fitted serving rows.", {"gpus": gpus}, ENGINES / "measured.yaml")
+
+
+def main() -> None:
+    """Write the files that intervals are read from, and print how the estimators do; `--table` only prints."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--table", action="store_true", help="print how the estimators do, and write nothing")
+    only_table = parser.parse_args().table
+    jobs, served = training_jobs(), deployments()
+    if not only_table:
+        _write(jobs, served)
+    errors = [*training_errors(jobs), *serving_errors(served)]
+    roots = sorted({e.classes[-1] for e in errors} - {NO_ROWS_OF_STACK})
+    sys.stdout.write(table(errors, roots))
 
 
 if __name__ == "__main__":

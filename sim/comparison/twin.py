@@ -17,6 +17,7 @@ from moesim.sim.model.arch import ArchError, AttentionArch, FfnArch, LayerKind, 
 from moesim.sim.model.params import active_parameters
 
 _EXPERTS = ("moe", "moe_residual")
+_IN_DENSE = {"moe_act": "mlp_act", "moe": "mlp", "shared_experts": "mlp"}  # words of recompute
 _MULTIPLES = (256, 128, 64, 32, 16, 8, 4, 2, 1)  # widths that tensor parallelism and tiles like, coarsest first
 TOLERANCE = 0.005  # of the parameters; smaller steps are taken until the twin is within it
 _SAME = 0.15  # sizes that near keep every shape but the width
@@ -140,6 +141,8 @@ def twin_scenario(scenario: Mapping[str, Any], arch: ModelArch, twin: ModelArch 
     if "train" in scenario or "serve" not in scenario:
         train = scenario.get("train", {})
         question["train"] = {key: value for key, value in train.items() if key != "capacity_factor"}
+        if "recompute" in train:
+            question["train"]["recompute"] = _dense_words(train["recompute"])
     if "serve" in scenario:
         serve = scenario["serve"]
         layout["tp"] = layout.get("tp", 1) * serve.get("attention_dp", 1)
@@ -147,6 +150,13 @@ def twin_scenario(scenario: Mapping[str, Any], arch: ModelArch, twin: ModelArch 
         if serve.get("pools"):
             question["serve"]["pools"] = {name: _one_group(pool) for name, pool in serve["pools"].items()}
     return {**question, "layout": layout}
+
+
+def _dense_words(words: Any) -> Any:
+    """What was run again of experts is run again of the dense blocks that stand for them."""
+    if isinstance(words, str):
+        return _IN_DENSE.get(words, words)
+    return list(dict.fromkeys(_IN_DENSE.get(word, word) for word in words)) if isinstance(words, list) else words
 
 
 def _one_group(pool: Mapping[str, Any]) -> dict[str, Any]:

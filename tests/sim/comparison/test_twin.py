@@ -72,3 +72,12 @@ def test_twin_scenario_predicts() -> None:
     prediction = predict_train(twin, check_memory=False)
     assert prediction.resolved.job.arch.name == "mixtral-8x7b-dense-twin"
     assert "ep_comm" not in prediction.breakdown_s
+
+
+def test_what_experts_recompute_the_dense_blocks_of_the_twin_recompute() -> None:
+    words = {"moe_act": "mlp_act", "moe": "mlp", "layernorm": "layernorm", "none": "none"}
+    arch = load_model("deepseek-v3")
+    for asked, wanted in words.items():
+        for ask, want in ((asked, wanted), ([asked, "mla_up_proj"], [wanted, "mla_up_proj"])):
+            question = {"model": "deepseek-v3", "train": {"global_batch": 64, "seq_len": 4096, "recompute": ask}}
+            assert twin_scenario(question, arch)["train"]["recompute"] == want
