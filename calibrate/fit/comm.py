@@ -1,8 +1,8 @@
 """Fit the constants of networks and exchange kernels on rows marked `fit`: `-m moesim.calibrate.fit.comm ROWS.csv`.
 
 Every record of hwmodels/profiles/comm/{fabric,exchange}.yaml with a `fit:` range may move; residuals are log errors
-with a soft loss, a prior keeps each near its start. Rows marked `test` are never read. Half-widths of intervals
-(bands.yaml) come from left-out errors: each class predicted by constants fitted without a fifth of its rows.
+with a soft loss, a prior keeps each near its start. Rows marked `test` are never read. Errors with a fifth of the rows
+and with whole sources left out are kept for the intervals (calibrate/fit/widths.py).
 """
 
 from __future__ import annotations
@@ -17,17 +17,16 @@ from pathlib import Path
 from typing import Any
 
 from moesim.calibrate.fit.bands import weighted_quantile
+from moesim.calibrate.fit.unseen import Unseen, write_unseen
 from moesim.calibrate.rows.comm import CommRow, comm_row
+from moesim.calibrate.rows.sources import comm_source_of
 from moesim.hwmodels.collectives import FabricFit, choose
 from moesim.hwmodels.exchange_kernels import ExchangeFit, exchange_s
 from moesim.hwmodels.facts import comm_records
 from moesim.hwmodels.profile import load_profile
 from moesim.hwmodels.work import Comm
-from moesim.sim.transfer.alone import band_keys
 
 _FOLDER = Path(__file__).parents[2] / "hwmodels" / "profiles" / "comm"
-_MEDIAN_TO_90, _NOISE, _ROWS = 1.645 / 0.674, 0.03, 6
-_OTHER_SHAPES = 1.2  # assumed: configurations nobody measured, of a class that somebody did
 _FOLDS = 5
 
 
@@ -35,6 +34,9 @@ _FOLDS = 5
 class Sample:
     """One measured transfer and its log seconds."""
 
+    id: str
+    source: str
+    metric: str  # the one that was measured
     question: CommRow
     log_s: float
 
@@ -51,7 +53,8 @@ def load_samples(path: Path) -> list[Sample]:
                 seconds = float(row["time_us"]) * 1e-6
             else:
                 seconds = question.logical_bytes / (float(row["bandwidth_gbs"]) * 1e9)
-            samples.append(Sample(question, log(seconds)))
+            metric = "time_us" if row["time_us"] else "bandwidth_gbs"
+            samples.append(Sample(row["id"], comm_source_of(row), metric, question, log(seconds)))
     return samples
 
 
@@ -121,30 +124,16 @@ def errors(samples: Sequence[Sample], fitted: Mapping[str, Mapping[str, float]])
     return [predicted(s.question, of[name]) - s.log_s for s, name in zip(samples, names, strict=True)]
 
 
-def left_out(samples: Sequence[Sample], names: Sequence[str]) -> list[float]:
-    """Log error of every sample by constants fitted without its fifth of the rows."""
+def left_out(samples: Sequence[Sample], names: Sequence[str], groups: Sequence[object]) -> list[float]:
+    """Log error of every sample by constants fitted without the samples of its group."""
     unseen = [0.0] * len(samples)
-    for fold in range(_FOLDS):
-        inside = [s for i, s in enumerate(samples) if i % _FOLDS != fold]
-        outside = [i for i in range(len(samples)) if i % _FOLDS == fold]
+    for group in dict.fromkeys(groups):
+        inside = [s for s, g in zip(samples, groups, strict=True) if g != group]
+        outside = [i for i, g in enumerate(groups) if g == group]
         fitted = fit(inside, names)
         for i, error in zip(outside, errors([samples[i] for i in outside], fitted), strict=True):
             unseen[i] = error
     return unseen
-
-
-def bands(samples: Sequence[Sample], unseen: Sequence[float]) -> dict[str, tuple[float, int]]:
-    """class -> (half-width of the log, rows)."""
-    members: dict[str, list[float]] = {}
-    for s, error in zip(samples, unseen, strict=True):
-        for key in band_keys(s.question.work, s.question.cluster.gpu.generation):
-            members.setdefault(key, []).append(abs(error))
-    widths = {}
-    for key, sizes in sorted(members.items()):
-        if len(sizes) >= _ROWS or "," not in key:
-            median = weighted_quantile([(e, 1.0) for e in sizes], 0.5)
-            widths[key] = (max(_NOISE, _OTHER_SHAPES * _MEDIAN_TO_90 * median), len(sizes))
-    return widths
 
 
 def _write(name: str, values: Mapping[str, float], note: str) -> None:
@@ -160,32 +149,43 @@ def _write(name: str, values: Mapping[str, float], note: str) -> None:
     path.write_text("\n".join(lines) + "\n", encoding="utf-8")
 
 
+def _unseen(samples: Sequence[Sample], names: Sequence[str], strangers: Sequence[Sample]) -> list[Unseen]:
+    """Errors with nothing, a fifth, and the whole source left out; no constant has seen the rows of `strangers`."""
+    fitted = fit(samples, names)
+    fifth = left_out(samples, names, [i % _FOLDS for i in range(len(samples))])
+    source = left_out(samples, names, [s.source for s in samples])
+    kept = [
+        Unseen(s.id, s.metric, s.source, *of)
+        for s, *of in zip(samples, errors(samples, fitted), fifth, source, strict=True)
+    ]
+    far = errors(strangers, fitted)
+    return kept + [Unseen(s.id, s.metric, s.source, e, e, e) for s, e in zip(strangers, far, strict=True)]
+
+
 def main(arguments: Sequence[str] | None = None) -> None:
     """Command line of the fit."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("rows", type=Path)
-    parser.add_argument("--write", action="store_true", help="write constants and bands into hwmodels/profiles/comm")
+    parser.add_argument("--write", action="store_true", help="write constants into hwmodels/profiles/comm")
+    parser.add_argument("--unseen", type=Path, help="file of errors with a fifth and with sources left out to write")
+    parser.add_argument("--strangers", type=Path, help="rows that are judged in that file and not fitted")
     options = parser.parse_args(arguments)
     samples, names = load_samples(options.rows), ("fabric", "exchange")
     fitted = fit(samples, names)
     for name in names:
         for key, value in fitted[name].items():
             sys.stdout.write(f"{name} {key}: {comm_records(name)[key]['value']} -> {value:.4g}\n")
-    unseen = left_out(samples, names)
-    sizes = [(abs(e), 1.0) for e in unseen]
+    strangers = load_samples(options.strangers) if options.strangers else []
+    unseen = _unseen(samples, names, strangers)
+    sizes = [(abs(u.family_log), 1.0) for u in unseen[: len(samples)]]
     note = f"{len(samples)} measured rows, left-out error {weighted_quantile(sizes, 0.5):.1%} median"
     note += f", {weighted_quantile(sizes, 0.9):.1%} p90"
     sys.stdout.write(note + "\n")
+    if options.unseen:
+        write_unseen(unseen, options.unseen)
     if options.write:
         for name in names:
             _write(name, fitted[name], note)
-        lines = [
-            "# Log 90 % half-widths of predicted transfers by class: library or kernel, size or reach, GPU generation.",
-            f"# Written by calibrate/fit/comm.py from left-out errors: {note}.",
-        ]
-        widths = bands(samples, unseen)
-        lines += [f'"{k}": {{half_width: {w:.3f}, kind: fitted, rows: {n}}}' for k, (w, n) in widths.items()]
-        (_FOLDER / "bands.yaml").write_text("\n".join(lines) + "\n", encoding="utf-8")
 
 
 if __name__ == "__main__":

@@ -15,8 +15,9 @@ import yaml
 
 from moesim.calibrate.fit.bands import ESTIMATORS, Error, bands_by_root, chosen, judged, write_bands
 from moesim.calibrate.fit.unseen import read_unseen
+from moesim.calibrate.rows.comm import comm_row
 from moesim.calibrate.rows.files import published_rows
-from moesim.calibrate.rows.kinds import SERVING, TRAINING, Table
+from moesim.calibrate.rows.kinds import COMM, SERVING, TRAINING, Table
 from moesim.calibrate.rows.predict_serving import BAND_OF
 from moesim.calibrate.rows.serving import serving_row
 from moesim.calibrate.rows.training import scenario_of
@@ -26,12 +27,14 @@ from moesim.sim.serve.band import load_class
 from moesim.sim.serve.job import ResolvedServe, resolve_serve
 from moesim.sim.train.band import NO_ROWS_OF_STACK, axes_of, band_keys, kind_of
 from moesim.sim.train.job import TrainJob, resolve
+from moesim.sim.transfer.alone import band_keys as transfer_keys
 
 _SIM = Path(__file__).parents[2] / "sim"
 STACKS, ENGINES = _SIM / "software" / "stacks", _SIM / "software" / "engines"
 # least half-width by metric: most sources of a class are runs of one team, and another team's differ. Read off the
 # medians of other teams' sources left out (0.12 root mean square, twice that for the first token), times 1.645
 _LEAST = {"tpot_s": 0.2, "output_tokens_per_s": 0.2, "ttft_s": 0.4}
+TRANSFERS = _SIM.parent / "hwmodels" / "profiles" / "comm"
 _ALONE = 0.9  # share of a stack's fitted rows from which leaving a source out leaves the stack without constants
 
 
@@ -86,6 +89,16 @@ def _least(root: str) -> float:
     return _LEAST[root.split(",")[0]]
 
 
+def transfer_errors() -> list[Error]:
+    """Errors of collectives and exchanges with their source left out."""
+    rows, errors = _rows(COMM), []
+    for u in read_unseen("comm"):
+        question = comm_row(rows[u.id])
+        keys = transfer_keys(question.work, question.cluster.gpu.generation)
+        errors.append(Error(tuple(keys), u.source, u.source_log))
+    return errors
+
+
 def _measured(jobs: dict[str, TrainJob]) -> dict[str, object]:
     """What the fitted rows of each kind hold, as sim/train/band.py reads it."""
     record: dict[str, object] = {}
@@ -120,7 +133,7 @@ def _yaml(said: str, record: object, path: Path) -> None:
 
 
 def _write(jobs: dict[str, TrainJob], served: dict[str, ResolvedServe]) -> None:
-    """The four files that intervals are read from."""
+    """The files that intervals are read from."""
     by = "Written by calibrate/fit/widths.py from {} published fit rows with their sources left out."
     said = "Log 90 % half-widths of step times by class of run: kind, author, stack, GPU family."
     write_bands(bands_by_root(training_errors(jobs)), (said, by.format(len(jobs))), STACKS / "bands.yaml")
@@ -128,6 +141,9 @@ def _write(jobs: dict[str, TrainJob], served: dict[str, ResolvedServe]) -> None:
     said = "Log 90 % half-widths of serving predictions: metric, kind, load, engine, GPU generation."
     found = bands_by_root(serving_errors(served), _least)
     write_bands(found, (said, by.format(len(served))), ENGINES / "bands.yaml")
+    said = "Log 90 % half-widths of transfers: library or kernel, size or reach, GPU generation."
+    transfers = transfer_errors()
+    write_bands(bands_by_root(transfers), (said, by.format(len(transfers))), TRANSFERS / "bands.yaml")
     gpus = sorted({of.deployment.job.cluster.gpu.name for of in served.values()})
     _yaml("GPUs of fitted serving rows.", {"gpus": gpus}, ENGINES / "measured.yaml")
 
@@ -140,7 +156,7 @@ def main() -> None:
     jobs, served = training_jobs(), deployments()
     if not only_table:
         _write(jobs, served)
-    errors = [*training_errors(jobs), *serving_errors(served)]
+    errors = [*training_errors(jobs), *serving_errors(served), *transfer_errors()]
     roots = sorted({e.classes[-1] for e in errors} - {NO_ROWS_OF_STACK})
     sys.stdout.write(table(errors, roots))
 

@@ -21,6 +21,7 @@ from moesim.refusal import Refusal
 from moesim.sim.serve.band import serve_band
 from moesim.sim.train.band import interval
 from moesim.sim.train.memory import step_memory
+from moesim.sim.train.step import lower_bounds_s
 
 MEMORY_BAND = 0.03  # assumed: relative half-width of the interval of peak memory
 _PARALLEL_FROM = 100  # distinct workloads below which starting processes costs more than it saves
@@ -94,7 +95,7 @@ def _predict_training(row: dict[str, str]) -> Outcome:
         return Outcome({}, refusal=" ".join(str(error).split()))
     job = result.resolved.job
     seconds = result.step.step_time_s
-    band = interval(job, seconds)
+    band = interval(job, seconds, max(lower_bounds_s(result.prices).values()))
     estimates = (
         Estimate(seconds, band.low_s, band.high_s),
         Estimate(peak, peak * (1.0 - MEMORY_BAND), peak * (1.0 + MEMORY_BAND)),

@@ -19,3 +19,8 @@ def serving_source_of(row: Row) -> str:
     version = re.match(r"\d+\.\d+", text_of(row, "engine_version"))
     engine = f"{text_of(row, 'engine').lower()} {version.group(0) if version else ''}".strip()
     return f"{source_of(text_of(row, 'source'))}, {engine}, {text_of(row, 'gpu')}"
+
+
+def comm_source_of(row: Row) -> str:
+    """Team, library and GPU of a transfer."""
+    return f"{source_of(text_of(row, 'source'))}, {text_of(row, 'library')}, {text_of(row, 'gpu')}"

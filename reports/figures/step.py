@@ -26,6 +26,7 @@ FORMATS = (".png", ".svg", ".pdf")
 WIDTH = 15.0  # inches
 _WIDE = 12.0  # inches from which a long legend has room in one row
 _LEFT, _RIGHT = 0.9, 0.25  # inches beside the lanes
+_TITLE_CHARACTERS = 165  # of the line of numbers, over the whole width
 STYLE: Any = {
     "font.size": 9.0,
     "axes.edgecolor": "#888888",
@@ -109,7 +110,9 @@ def _title(figure: Figure, p: Prediction, height: float) -> None:
     numbers = (
         f"90 % interval {three(p.low_s)} to {seconds(p.high_s)}   |   "
         f"{p.tokens_per_s_per_gpu:,.0f} tokens/s per GPU   |   MFU {p.mfu:.1%}   |   bubble {bubble:.1%}"
-    ) + "".join(f"   |   {line}" for line in lost_lines(p)[:2])
+    )
+    for line in lost_lines(p):  # as many as the picture is wide
+        numbers += f"   |   {line}" if len(numbers) + len(line) < _TITLE_CHARACTERS else ""
     figure.text(x, 1 - 0.6 / height, numbers, fontsize=10.5, va="center")
     layout = f"{layout_line(p)}; {batch_line(p)}; stack {job.stack.name}"
     figure.text(x, 1 - 0.82 / height, layout, fontsize=9.5, va="center", color="#555555")

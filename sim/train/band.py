@@ -7,7 +7,7 @@ grows with what no fitted run is like: a GPU that none ran on, a length or a num
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import cache
 from math import exp, log2, sqrt
 from pathlib import Path
@@ -31,8 +31,8 @@ class Interval:
     high_s: float
     band: str
     note: str
-    parts: dict[str, float] = field(default_factory=dict)  # reason -> its share of the squared half-width; sums to 1
-    narrower: str = ""  # the one fact that would narrow it most
+    parts: dict[str, float]  # reason -> its share of the squared half-width; sums to 1
+    narrower: str  # the one fact that would narrow it most
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,38 +111,37 @@ def _class_width(job: TrainJob) -> tuple[str, float, str]:
     return key, half, note
 
 
-def interval(job: TrainJob, step_time_s: float) -> Interval:
-    """The 90 % interval of a predicted step time."""
+def interval(job: TrainJob, step_time_s: float, least_s: float = 0.0) -> Interval:
+    """The 90 % interval of a predicted step time; no lower than `least_s`, which no such step can beat."""
     key, half, note = _class_width(job)
     seen = measured(kind_of(job))
     widths = {f"how far sources of class {key} lie from us": half}
+    # dense runs show a GPU's kernels for both kinds; those of experts hide them behind exchanges and the host
     if job.cluster.gpu.name not in seen.gpus | measured("dense").gpus:
         widths[f"no fitted run on {job.cluster.gpu.name} (assumed)"] = _OTHER_GPU
     widths |= _beyond(job, seen)
     whole = sqrt(sum(w * w for w in widths.values()))
     parts = {reason: (w / whole) ** 2 for reason, w in widths.items()}
     notes = [*([note] if note else []), *(f"interval widened: {reason}" for reason in list(widths)[1:])]
-    narrower = _narrower(job, half, parts)
-    return Interval(step_time_s * exp(-whole), step_time_s * exp(whole), key, "; ".join(notes), parts, narrower)
+    narrower = _narrower(job, half)
+    low_s = max(step_time_s * exp(-whole), min(least_s, step_time_s))
+    return Interval(low_s, step_time_s * exp(whole), key, "; ".join(notes), parts, narrower)
 
 
-def _narrower(job: TrainJob, half: float, parts: Mapping[str, float]) -> str:
-    """The one fact that would narrow the interval most: the software's release, or runs of one's own."""
-    bands = _bands()
-    vendor = float(bands.get(f"{kind_of(job)},vendor", {"half_width": half})["half_width"])
-    own = "three runs of your own: moesim calibrate --from rows"
-    if (
-        job.stack.name == "megatron-tuned"
-        and not job.release
-        and vendor < half
-        and max(parts.values()) == next(iter(parts.values()))
-    ):
-        return f"the release of the vendor's recipe, if it is one (+-{exp(vendor) - 1.0:.0%} then); else {own}"
-    return own
+def _narrower(job: TrainJob, half: float) -> str:
+    """The one fact that would narrow the interval most: the release of a vendor's recipe, or runs of one's own."""
+    own = "runs of your own (moesim calibrate --from rows)"
+    vendor = _bands().get(f"{kind_of(job)},vendor")
+    if vendor is None or author_of(job) == "vendor" or job.stack.name != "megatron-tuned":
+        return own
+    known = float(vendor["half_width"])
+    return (
+        f"the software's release, if this is a vendor's recipe (+{exp(known) - 1.0:.0%} then)" if known < half else own
+    )
 
 
 def corrected_interval(step_time_s: float, correction: Correction) -> Interval:
     """The band that the deployment's own rows left."""
     half = correction.half_width
     name = f"own runs: {correction.deployment}"
-    return Interval(step_time_s * exp(-half), step_time_s * exp(half), name, "", {name: 1.0})
+    return Interval(step_time_s * exp(-half), step_time_s * exp(half), name, "", {name: 1.0}, "more runs of your own")

@@ -77,8 +77,8 @@ def assemble(
     tokens = float(job.global_batch) * job.seq_len
     rate = tokens / step.step_time_s
     per_gpu = model_flops_per_token(prices) * rate / job.cluster.gpus
-    own = resolved.correction
-    band = corrected_interval(step.step_time_s, own) if own else interval(job, step.step_time_s)
+    own, bounds = resolved.correction, lower_bounds_s(prices)
+    band = corrected_interval(step.step_time_s, own) if own else interval(job, step.step_time_s, max(bounds.values()))
     usable = job.cluster.gpu.usable_bytes
     busy = sum(step.by_source.values()) or 1.0
     drops = [load.dropped_share for load in prices.loads if load is not None]
@@ -91,6 +91,8 @@ def assemble(
         low_s=band.low_s,
         high_s=band.high_s,
         band=band.band,
+        band_parts=band.parts,
+        narrower=band.narrower,
         tokens_per_step=tokens,
         tokens_per_s=rate,
         tokens_per_s_per_gpu=rate / job.cluster.gpus,
@@ -104,7 +106,7 @@ def assemble(
         cost=_cost(job, step.step_time_s, tokens, resolved.price),
         sources={k: v / busy for k, v in sorted(step.by_source.items(), key=lambda kv: -kv[1])},
         assumptions=tuple(assumptions),
-        lower_bounds_s=lower_bounds_s(prices),
+        lower_bounds_s=bounds,
         dropped_share=sum(drops) / len(drops) if drops else 0.0,
         resolved=resolved,
         step=step,

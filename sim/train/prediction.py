@@ -34,7 +34,9 @@ class Prediction:
     step_time_s: float
     low_s: float  # 90 % interval, from the errors on runs of the class `band`: published ones, or one's own
     high_s: float
-    band: str  # for example "moe,megatron-tuned,hopper"
+    band: str  # for example "moe,vendor,megatron-tuned,h100"
+    band_parts: dict[str, float]  # what makes the interval as wide as it is: shares of its squared half-width, sum 1
+    narrower: str  # the one fact that would narrow it most
     tokens_per_step: float  # global batch x sequence length
     tokens_per_s: float
     tokens_per_s_per_gpu: float
@@ -76,6 +78,8 @@ class Prediction:
             "low_s": self.low_s,
             "high_s": self.high_s,
             "band": self.band,
+            "band_parts": self.band_parts,
+            "narrower": self.narrower,
             "tokens_per_s": self.tokens_per_s,
             "tokens_per_s_per_gpu": self.tokens_per_s_per_gpu,
             "model_flops_per_s_per_gpu": self.model_flops_per_s_per_gpu,

@@ -108,8 +108,5 @@ def _band(work: Comm | ExpertExchange, generation: str) -> tuple[str, float, str
     bands = _bands()
     key = next(k for k in keys if k in bands)
     half = float(bands[key]["half_width"])
-    if key == keys[0]:
-        return key, half, ""
-    nearest = [float(b["half_width"]) for name, b in bands.items() if f"{name},".startswith(f"{key},")]
-    wide = 2.0 * max(nearest)  # assumed: borrowed from another generation or library, twice as unsure
-    return key, wide, f"nothing measured of class {keys[0]}: twice the widest band of {key}"
+    note = "" if key == keys[0] else f"too few sources of class {keys[0]}: the interval of {key}"
+    return key, half, note

@@ -53,3 +53,17 @@ def test_the_release_of_a_vendors_recipe_narrows_a_mixture() -> None:
 def test_the_answer_carries_the_reasons() -> None:
     answer = predict_train({**JOB, "train": {"global_batch": 8, "seq_len": 131072, "recompute": "full"}})
     assert any("interval widened" in line for line in answer.assumptions)
+
+
+def test_no_interval_reaches_below_what_no_step_can_beat() -> None:
+    answer = predict_train(
+        {
+            **JOB,
+            "model": "mixtral-8x7b",
+            "cluster": {"node": "dgx-h100", "gpus": 64},
+            "layout": {"pp": 4, "vpp": 8, "ep": 8},
+            "train": {"global_batch": 256, "seq_len": 4096},
+        }
+    )
+    assert max(answer.lower_bounds_s.values()) == answer.low_s < answer.step_time_s
+    assert sum(answer.band_parts.values()) == pytest.approx(1.0) and "release" in answer.narrower
