@@ -6,12 +6,15 @@ from typing import Any
 
 import pytest
 
-from moesim.sim.layers.recompute import words_of
+from moesim.sim.layers.recompute import recomputed, words_of
+from moesim.sim.layers.steps import Linear
 from moesim.sim.model.catalogue import load_model
 from moesim.sim.question.scenario import ScenarioError
 from moesim.sim.question.sections import RECOMPUTE_MODULES
+from moesim.sim.train.activations import layer_bytes
 from moesim.sim.train.predict import predict_train
 from moesim.sim.train.prediction import Prediction
+from moesim.sim.train.prices import StepPrices
 
 PARTS = tuple(w for w in RECOMPUTE_MODULES if w not in ("none", "selective", "full", "keep_collectives"))
 MODELS: dict[str, dict[str, Any]] = {
@@ -75,3 +78,22 @@ def test_what_transfers_brought_is_kept_where_it_is_not_sent_again() -> None:
     layout = MODELS["mixtral-8x7b"]
     sent, kept = (predicted("mixtral-8x7b", layout, w) for w in (["moe"], ["moe", "keep_collectives"]))
     assert kept.step_time_s < sent.step_time_s and peak(kept) > peak(sent)
+
+
+@pytest.mark.parametrize("model", ["llama-3.1-8b", "mixtral-8x7b"])
+def test_what_runs_again_lives_again_during_its_backward(model: str) -> None:
+    """Where everything is recomputed a stage without the loss still holds one whole layer."""
+    layout = {**MODELS[model], "pp": 2}
+    full, kept = (predicted(model, layout, [word]) for word in ("full", "none"))
+    resolved = kept.resolved
+    loads = StepPrices(resolved.job, resolved.kernels, resolved.tuning()).loads
+    assert full.memory[0].activations >= layer_bytes(resolved.job, loads, 1)
+
+
+def test_operators_keep_the_second_of_gate_and_up() -> None:
+    """Every second matrix is kept: half of a joined gate and up runs again, not all of it."""
+    up, down = Linear(name="mlp.up", m=64, n=2 * 512, k=128), Linear(name="mlp.down", m=64, n=128, k=512)
+    plain = Linear(name="mlp.up", m=64, n=512, k=128)
+    (again,) = recomputed([up, down], frozenset({"operators"}))
+    assert again.n == 512
+    assert recomputed([plain, down], frozenset({"operators"})) == ()  # without a gate nothing is joined

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from moesim.calibrate.fit.bands import NOISE, Error, bands, bands_by_root, chosen, judged
+from moesim.calibrate.fit.unseen import read_unseen
 from moesim.calibrate.fit.widths import training_errors, training_jobs
 
 
@@ -50,3 +51,24 @@ def test_shipped_errors_give_bands_that_hold_left_out_sources() -> None:
     for root in ("dense", "moe"):
         own = [e for e in errors if e.classes[-1] == root]
         assert judged(own, chosen(own)).coverage >= 0.85, root
+
+
+def test_a_source_is_judged_by_widths_that_it_had_no_part_in() -> None:
+    errors = [Error(("kind",), s, 0.05) for s in "ab" for _ in range(6)] + [Error(("kind",), "far", 0.9)] * 6
+    verdict = judged(errors, "the same at the conformal level")
+    assert verdict.coverage == pytest.approx(2.0 / 3.0)  # the far one is outside, and makes the others' intervals wide
+
+
+def test_a_stack_of_one_source_says_how_far_an_unknown_stack_is() -> None:
+    """Leaving vTrain out leaves its stack without constants: that error is not the next run's of that stack."""
+    errors = [e for e in training_errors(training_jobs()) if e.source == "vTrain"]
+    own = [abs(e.log_error) for e in errors if e.classes[-1] == "dense"]
+    unknown = [abs(e.log_error) for e in errors if e.classes == ("a stack without fitted runs",)]
+    assert len(own) == len(unknown) > 50 and float(np.median(unknown)) > 3 * float(np.median(own))
+
+
+def test_other_sources_are_judged_with_themselves_left_out() -> None:
+    errors = training_errors(training_jobs())
+    for source in ("NVIDIA NeMo docs", "torchtitan", "KempnerInstitute/KempnerForge"):
+        left_out = [u.source_log for u in read_unseen("training") if u.source == source]
+        assert left_out and [e.log_error for e in errors if e.source == source] == left_out

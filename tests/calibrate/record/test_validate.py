@@ -6,6 +6,7 @@ import csv
 import io
 import re
 from collections.abc import Sequence
+from dataclasses import replace
 from importlib.resources import files
 from pathlib import Path
 
@@ -171,6 +172,17 @@ def record(predicted: float | None, value: float | None, split: str = "fit", **g
     )  # fmt: skip
 
 
+def test_rows_of_other_teams_stand_apart(tmp_path: Path) -> None:
+    """The same row in a file of other teams: same prediction, families and kinds of their own."""
+    kinds = {}
+    for name in ("training.csv", "training_other_teams.csv"):
+        (tmp_path / name).write_text(HEADER + ROWS.splitlines(keepends=True)[0])
+        first = validate(tmp_path / name).records[0]
+        kinds[name] = (first.predicted, first.groups["kind"], first.groups["whose rows"])
+    (ours, kind, whose), (theirs, other, others) = kinds.values()
+    assert ours == theirs and other == f"other teams: {kind}" and (whose, others) == ("first files", "other teams")
+
+
 def test_statistics_by_hand() -> None:
     errors = accuracy([record(1.1, 1.0), record(0.8, 1.0), record(1.0, 1.0), record(1.0, None), record(None, 1.0)])
     assert errors is not None
@@ -181,6 +193,10 @@ def test_statistics_by_hand() -> None:
     assert errors.median_bias_pct == pytest.approx(0.0)
     assert errors.mean_bias_pct == pytest.approx(-10.0 / 3)
     assert errors.coverage_pct == pytest.approx(200.0 / 3)
+    assert errors.half_width_pct == pytest.approx(10.0)
+    wide = replace(record(1.0, 1.0), high=2.0)
+    told = accuracy([record(1.0, 1.0), wide, wide])
+    assert told is not None and told.half_width_pct == pytest.approx(100.0)  # of the interval in the middle
     assert accuracy([record(1.0, None)]) is None
 
 

@@ -114,3 +114,9 @@ def test_unknown_libraries_are_refused() -> None:
 def test_bad_cells_of_exchanges_are_named(change: dict[str, str], part: str) -> None:
     with pytest.raises((ScenarioError, FactError), match=part):
         predict_comm_row({**MOE, **change})
+
+
+@pytest.mark.parametrize("column", ["hidden", "top_k", "tokens"])
+def test_an_exchange_of_unknown_size_is_refused(column: str) -> None:
+    with pytest.raises(ScenarioError, match=f"column {column}: is needed"):
+        comm_row({**MOE, column: ""})

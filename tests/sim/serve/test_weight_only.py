@@ -8,12 +8,12 @@ from typing import Any
 import pytest
 
 from moesim.hwmodels.cost import KernelCostModel, Sustained
-from moesim.hwmodels.gpu import load_gpu
+from moesim.hwmodels.gpu import bytes_per_element, load_gpu
 from moesim.hwmodels.work import Gemm, GroupedGemm
 from moesim.sim.model.catalogue import load_model
 from moesim.sim.question.scenario import parse_scenario
 from moesim.sim.serve.job import ServeJob, formats_of, resolve_serve
-from moesim.sim.serve.memory import padded_share
+from moesim.sim.serve.memory import padded_share, weight_bytes
 from moesim.sim.serve.predict import predict_serve
 from moesim.sim.serve.tiles import NarrowTiles, filled_share
 from moesim.sim.software.serving_engine import load_engine
@@ -49,6 +49,10 @@ def test_four_bit_experts_are_stored_in_multiples_of_256() -> None:
         return padded_share(resolve_serve(parse_scenario(asked)).deployment.job)
 
     assert share("gpt-oss-120b") == pytest.approx((3072 / 2880) ** 2)
+    asked = asked_of("gpt-oss-120b", "fp4", {"node": "dgx-h100", "gpus": 1})
+    job = resolve_serve(parse_scenario(asked)).deployment.job
+    _, stored = weight_bytes(job)  # layers, experts, matrices, sides as stored
+    assert stored == pytest.approx(36 * 128 * 3 * 3072**2 * bytes_per_element(job.formats.experts), rel=0.01)
     assert share("gpt-oss-120b", "bf16") == share("deepseek-v3") == share("llama-3.1-8b") == 1.0
 
 
