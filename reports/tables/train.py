@@ -167,9 +167,9 @@ def experts_line(experts: ExpertView) -> str:
 
 
 def lost_lines(p: Prediction) -> list[str]:
-    """'the busiest rank costs 1.50 s (7 %)', for everything that sets ranks apart."""
+    """'the busiest rank costs 1.50 s (7 %)', for everything that sets ranks apart, the largest first."""
     lines = []
-    for name, lost in p.lost_s.items():
+    for name, lost in sorted(p.lost_s.items(), key=lambda item: -abs(item[1])):
         if abs(lost) < 0.0005 * p.step_time_s:
             lines.append(f"{LOST_TITLES[name]}: nothing")
         else:

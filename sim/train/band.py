@@ -115,7 +115,7 @@ def interval(job: TrainJob, step_time_s: float, least_s: float = 0.0) -> Interva
     """The 90 % interval of a predicted step time; no lower than `least_s`, which no such step can beat."""
     key, half, note = _class_width(job)
     seen = measured(kind_of(job))
-    widths = {f"how far sources of class {key} lie from us": half}
+    widths = {f"how far off runs of unseen teams were, class {key}": half}
     # dense runs show a GPU's kernels for both kinds; those of experts hide them behind exchanges and the host
     if job.cluster.gpu.name not in seen.gpus | measured("dense").gpus:
         widths[f"no fitted run on {job.cluster.gpu.name} (assumed)"] = _OTHER_GPU
