@@ -281,7 +281,7 @@ def test_a_link_that_nobody_knows_is_refused() -> None:
         assert "\n" not in str(caught.value)
 
 
-BIG = {
+BIG: dict[str, Any] = {
     "model": "llama-3.1-405b",
     "cluster": {"node": "hgx-b300", "gpus": 8},
     "layout": {"zero": 3},
@@ -299,7 +299,8 @@ def test_an_optimizer_that_no_host_holds_does_not_fit() -> None:
     assert not answer.memory_fits and answer.host_memory is not None
     assert answer.host_memory.needed_bytes == pytest.approx(14.0 * 405.85e9, rel=1e-3)
     assert any(line.startswith("cluster.host_memory_bytes = 2,048 GiB a host (DGX") for line in answer.assumptions)
-    room = {**BIG, "cluster": {**BIG["cluster"], "host_memory_bytes": "8 TiB"}}  # type: ignore[dict-item]
+    cluster: dict[str, Any] = {**BIG["cluster"], "host_memory_bytes": "8 TiB"}
+    room = {**BIG, "cluster": cluster}
     assert predict_train(room, events=False).memory_fits
 
 

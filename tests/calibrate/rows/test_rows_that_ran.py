@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-from importlib.resources import files
-
 import pytest
 
 from moesim.calibrate.rows.cells import Row, text_of
-from moesim.calibrate.rows.files import load_rows
+from moesim.calibrate.rows.files import published_rows
 from moesim.calibrate.rows.training import scenario_of
 from moesim.sim.question.scenario import parse_scenario
 from moesim.sim.train.fitting import step_fits
@@ -20,7 +18,7 @@ UNSAID = {"mcoremoe-Qwen3-235B-A22B-GB200-MXFP8-256g-4096-tok"}
 
 
 def rows_of(name: str) -> tuple[Row, ...]:
-    return tuple(load_rows(files("moesim.calibrate").joinpath("published", name)).rows)  # type: ignore[arg-type]
+    return next(file.rows for file in published_rows() if file.name == name)
 
 
 def fits(row: Row) -> bool:
