@@ -8,6 +8,7 @@ from typing import Any
 
 from rich.console import Console
 
+from moesim.hwmodels.interval import Sureness
 from moesim.hwmodels.units import GIB
 
 _WIDTH = 110  # widest table; also used when the output is not a terminal
@@ -99,3 +100,10 @@ def si(value: float, unit: str) -> str:
         if abs(value) >= factor * 0.99995:
             return f"{value / factor:.4g} {prefix}{unit}"
     return f"{value:.4g} {unit}"
+
+
+def sureness_lines(sure: Sureness) -> list[str]:
+    """What makes an interval as wide as it is, in shares of its square, and what would narrow it most."""
+    parts = sorted(sure.parts.items(), key=lambda item: -item[1])
+    why = "; ".join(f"{reason}{'' if len(parts) == 1 else f' ({share:.0%})'}" for reason, share in parts)
+    return [f"from {why}", f"narrower with {sure.narrower}"]

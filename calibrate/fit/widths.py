@@ -13,7 +13,7 @@ from pathlib import Path
 
 import yaml
 
-from moesim.calibrate.fit.bands import ESTIMATORS, Error, bands_by_root, chosen, judged, write_bands
+from moesim.calibrate.fit.bands import ESTIMATORS, NOISE, Error, bands_by_root, by_kind, chosen, judged, write_bands
 from moesim.calibrate.fit.unseen import read_unseen
 from moesim.calibrate.rows.comm import comm_row
 from moesim.calibrate.rows.files import published_rows
@@ -32,8 +32,9 @@ from moesim.sim.transfer.alone import band_keys as transfer_keys
 _SIM = Path(__file__).parents[2] / "sim"
 STACKS, ENGINES = _SIM / "software" / "stacks", _SIM / "software" / "engines"
 # least half-width by metric: most sources of a class are runs of one team, and another team's differ. Read off the
-# medians of other teams' sources left out (0.12 root mean square, twice that for the first token), times 1.645
-_LEAST = {"tpot_s": 0.2, "output_tokens_per_s": 0.2, "ttft_s": 0.4}
+# medians of other teams' sources left out (0.12 root mean square, twice that for the first token), times 1.645; of
+# training steps, dense ones of well-known stacks (0.06)
+_LEAST = {"tpot_s": 0.2, "output_tokens_per_s": 0.2, "ttft_s": 0.4, "dense": 0.1, "moe": 0.1}
 TRANSFERS = _SIM.parent / "hwmodels" / "profiles" / "comm"
 _ALONE = 0.9  # share of a stack's fitted rows from which leaving a source out leaves the stack without constants
 
@@ -86,7 +87,7 @@ def serving_errors(resolved: dict[str, ResolvedServe]) -> list[Error]:
 
 
 def _least(root: str) -> float:
-    return _LEAST[root.split(",")[0]]
+    return _LEAST.get(root.split(",")[0], NOISE)
 
 
 def transfer_errors() -> list[Error]:
@@ -113,12 +114,13 @@ def _measured(jobs: dict[str, TrainJob]) -> dict[str, object]:
     return record
 
 
-def table(errors: Sequence[Error], classes: Sequence[str]) -> str:
-    """Markdown: every estimator on sources left out, by root class."""
+def table(errors: Sequence[Error]) -> str:
+    """Markdown: every estimator on sources left out, by kind."""
     lines = ["| class | estimator | sources held | mean half-width | interval score |"]
     lines.append("| --- | --- | ---: | ---: | ---: |")
-    for root in classes:
-        own = [e for e in errors if e.classes[-1] == root]
+    for root, own in by_kind(errors).items():
+        if root == NO_ROWS_OF_STACK:
+            continue
         used = chosen(own)
         for name in ESTIMATORS:
             j = judged(own, name)
@@ -135,15 +137,15 @@ def _yaml(said: str, record: object, path: Path) -> None:
 def _write(jobs: dict[str, TrainJob], served: dict[str, ResolvedServe]) -> None:
     """The files that intervals are read from."""
     by = "Written by calibrate/fit/widths.py from {} published fit rows with their sources left out."
-    said = "Log 90 % half-widths of step times by class of run: kind, author, stack, GPU family."
-    write_bands(bands_by_root(training_errors(jobs)), (said, by.format(len(jobs))), STACKS / "bands.yaml")
+    said = "Log 90 % widths, below and above, of step times by class of run: kind, author, stack, GPU family."
+    write_bands(bands_by_root(training_errors(jobs), _least), (said, by.format(len(jobs))), STACKS / "bands.yaml")
     _yaml("What fitted training rows hold, by kind of model.", _measured(jobs), STACKS / "measured.yaml")
-    said = "Log 90 % half-widths of serving predictions: metric, kind, load, engine, GPU generation."
+    said = "Log 90 % widths, below and above, of serving predictions: metric, kind, load, engine, GPU generation."
     found = bands_by_root(serving_errors(served), _least)
     write_bands(found, (said, by.format(len(served))), ENGINES / "bands.yaml")
-    said = "Log 90 % half-widths of transfers: library or kernel, size or reach, GPU generation."
+    said = "Log 90 % widths, below and above, of transfers: library or kernel, size or reach, GPU generation."
     transfers = transfer_errors()
-    write_bands(bands_by_root(transfers), (said, by.format(len(transfers))), TRANSFERS / "bands.yaml")
+    write_bands(bands_by_root(transfers, _least), (said, by.format(len(transfers))), TRANSFERS / "bands.yaml")
     gpus = sorted({of.deployment.job.cluster.gpu.name for of in served.values()})
     _yaml("GPUs of fitted serving rows.", {"gpus": gpus}, ENGINES / "measured.yaml")
 
@@ -157,8 +159,7 @@ def main() -> None:
     if not only_table:
         _write(jobs, served)
     errors = [*training_errors(jobs), *serving_errors(served), *transfer_errors()]
-    roots = sorted({e.classes[-1] for e in errors} - {NO_ROWS_OF_STACK})
-    sys.stdout.write(table(errors, roots))
+    sys.stdout.write(table(errors))
 
 
 if __name__ == "__main__":

@@ -18,8 +18,8 @@ from moesim.calibrate.rows.predict_training import simulate_row
 from moesim.calibrate.rows.training import scenario_of
 from moesim.hwmodels.units import GIB
 from moesim.refusal import Refusal
-from moesim.sim.serve.band import serve_band
-from moesim.sim.train.band import interval
+from moesim.sim.serve.band import serve_sureness
+from moesim.sim.train.band import interval_s, sureness
 from moesim.sim.train.memory import step_memory
 from moesim.sim.train.step import lower_bounds_s
 
@@ -64,9 +64,9 @@ def _predict_serving(row: dict[str, str]) -> Outcome:
     except Refusal as error:
         return Outcome({}, refusal=" ".join(str(error).split()))
     deployment = result.resolved.deployment
-    band = serve_band(deployment, result.resolved.workload)
+    sure = serve_sureness(deployment, result.resolved.workload)
     gpu, moe = deployment.job.cluster.gpu, deployment.job.arch.is_moe
-    estimates = {m: Estimate(v, *band.around(BAND_OF[m], v)) for m, v in result.values.items()}
+    estimates = {m: Estimate(v, *sure[BAND_OF[m]].around(v)) for m, v in result.values.items()}
     kind = "MoE" if moe else "dense"
     return Outcome(estimates, family_of_serving(row, moe), gpu.name, gpu.generation, kind)
 
@@ -95,9 +95,9 @@ def _predict_training(row: dict[str, str]) -> Outcome:
         return Outcome({}, refusal=" ".join(str(error).split()))
     job = result.resolved.job
     seconds = result.step.step_time_s
-    band = interval(job, seconds, max(lower_bounds_s(result.prices).values()))
+    low_s, high_s = interval_s(sureness(job), seconds, max(lower_bounds_s(result.prices).values()))
     estimates = (
-        Estimate(seconds, band.low_s, band.high_s),
+        Estimate(seconds, low_s, high_s),
         Estimate(peak, peak * (1.0 - MEMORY_BAND), peak * (1.0 + MEMORY_BAND)),
     )
     kind = "MoE" if job.arch.is_moe else "dense"

@@ -132,20 +132,21 @@ def _from(source: str, inputs: list[Path], system: str, out: Path, json: bool) -
 
 
 def _corrections(path: Path, out: Path, json: bool) -> int:
-    """One factor per deployment from the user's own measured runs."""
-    from moesim.calibrate.own.deployments import learn, write_corrections
+    """How far the user's own measured runs are from their predictions, by deployment."""
+    from moesim.calibrate.own.deployments import learn
     from moesim.calibrate.rows.files import load_rows
     from moesim.reports.failures import writing
     from moesim.reports.tables.calibrate import corrections_report
     from moesim.reports.text import console, note, print_json
+    from moesim.sim.train.own_runs import write_own_runs
 
-    corrections = learn(load_rows(path))
+    kept = learn(load_rows(path))
     with writing(out):
-        write_corrections(corrections, out)
+        write_own_runs(kept, out)
     if json:
-        print_json({"corrections": [c.to_dict() for c in corrections], "file": str(out)})
+        print_json({"own_runs": [each.to_dict() for each in kept], "file": str(out)})
     else:
-        console().print(corrections_report(corrections))
+        console().print(corrections_report(kept))
     note(f"corrections: {out}; use them as `corrections: {out}` in a scenario")
     return 0
 

@@ -17,7 +17,7 @@ from moesim.reports.page.section import Chapter, Section, Tile
 from moesim.reports.page.spent import spent
 from moesim.reports.page.timeline import timeline
 from moesim.reports.page.train_case import TrainCase
-from moesim.reports.page.trust import assumptions_section, sources_section
+from moesim.reports.page.trust import assumptions_section, sources_section, sureness_section
 from moesim.reports.page.whole_run import whole_run
 from moesim.reports.tables.train import batch_line, layout_line
 from moesim.reports.text import gib, seconds, three, times
@@ -41,7 +41,7 @@ def train_chapter(case: TrainCase, key: str) -> Chapter:
         sections.append(whole_run(case.run))
     record = record_section(comparable_training(_alike(p)), ("step_time_s",))
     sources = sources_section(p.sources, sum(p.step.by_source.values()))
-    sections += [sources, record, assumptions_section(p.assumptions)]
+    sections += [sureness_section({"step": p.sureness}), sources, record, assumptions_section(p.assumptions)]
     points = [spent(case).lead, matters_lead(case.whatif), layouts_lead(case), record.lead]
     return Chapter(
         key=key,

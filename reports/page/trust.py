@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
+from moesim.hwmodels.interval import Sureness
 from moesim.reports.figures.palette import PHASES
 from moesim.reports.page.section import Section
 from moesim.reports.text import seconds
@@ -25,6 +26,25 @@ def kind_of(source: str) -> str:
     if head in ("assumed", "roofline"):
         return head
     return "measured"
+
+
+def sureness_section(sure: Mapping[str, Sureness]) -> Section:
+    """How wide the 90 % interval of each number (by title) is, what makes it so, and what would narrow it."""
+    rows = [
+        {
+            "title": title,
+            "reach": f"{of.width.around(1.0)[0] - 1.0:+.0%} to {of.width.around(1.0)[1] - 1.0:+.0%}",
+            "why": [(reason, share) for reason, share in sorted(of.parts.items(), key=lambda kv: -kv[1])],
+            "note": of.note,
+        }
+        for title, of in sure.items()
+    ]
+    widest = max(sure.values(), key=lambda of: of.width.square)
+    reaches = "; ".join(f"{row['title']} {row['reach']}" for row in rows)
+    lead = f"Nine of ten measured values are meant to lie within: {reaches}. Narrower with {widest.narrower}."
+    return Section(
+        "sureness", "How sure it is", lead, {title: of.to_dict() for title, of in sure.items()}, {"rows": rows}
+    )
 
 
 def sources_section(sources: Mapping[str, float], unit_s: float | None) -> Section:

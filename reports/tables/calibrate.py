@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from math import exp
+from statistics import median
 from typing import TYPE_CHECKING, Any
 
 from rich.console import Group
@@ -13,7 +15,7 @@ from moesim.reports.text import seconds, si
 
 if TYPE_CHECKING:
     from moesim.calibrate.prove.proof import Proof
-    from moesim.sim.train.job import Correction
+    from moesim.sim.train.own_runs import OwnRuns
 
 
 def profile_summary(made: Mapping[str, Any]) -> dict[str, Any]:
@@ -78,11 +80,14 @@ def proof_report(proof: Proof) -> Group:
     return Group(table, Text(line))
 
 
-def corrections_report(corrections: Sequence[Correction]) -> Table:
-    """Factor and band of every deployment."""
-    table = Table(title="corrections learned from own runs", title_justify="left")
-    for name in ("deployment", "rows", "factor", "band %"):
+def corrections_report(kept: Sequence[OwnRuns]) -> Table:
+    """Own runs of every deployment: how many, of how many layouts and scales, and measured over predicted."""
+    table = Table(title="learned from own runs", title_justify="left")
+    for name in ("deployment", "runs", "layouts", "measured / predicted", "least to most"):
         table.add_column(name, justify="left" if name == "deployment" else "right")
-    for c in corrections:
-        table.add_row(c.deployment, str(c.rows), f"{c.factor:.3f}", f"{100.0 * c.half_width:.1f}")
+    for each in kept:
+        ratios = sorted(exp(run.log_ratio) for run in each.runs)
+        places = len({run.place for run in each.runs})
+        middle, spread = f"{median(ratios):.3f}", f"{ratios[0]:.3f} to {ratios[-1]:.3f}"
+        table.add_row(each.deployment, str(len(ratios)), str(places), middle, spread)
     return table

@@ -10,7 +10,7 @@ from rich.table import Table
 from rich.text import Text
 
 from moesim.hwmodels.units import MIB
-from moesim.reports.text import binary, seconds
+from moesim.reports.text import binary, seconds, sureness_lines
 from moesim.sim.transfer.beside import Together
 from moesim.sim.transfer.predict import LOW_LATENCY_TOKENS, CommAnswer
 from moesim.sim.transfer.question import CommQuestion
@@ -22,6 +22,7 @@ def comm_report(answer: CommAnswer) -> RenderableType:
     what = f"{q.op} of {_amount(q)} on {q.ranks} x {answer.cluster.gpu.name} ({q.node}, {answer.cluster.fabric})"
     table = Table(box=box.ROUNDED, show_header=False)
     table.add_row("time", f"{seconds(p.time_s)}   (90 % interval {seconds(p.low_s)} to {seconds(p.high_s)})")
+    table.add_row("interval", "\n".join(sureness_lines(p.sureness)))
     table.add_row("algorithm", p.algorithm + _why(q))
     table.add_row("algorithm bandwidth", f"{p.algbw_bytes_per_s / 1e9:.1f} GB/s")
     table.add_row("bus bandwidth", f"{p.busbw_bytes_per_s / 1e9:.1f} GB/s")
@@ -38,7 +39,7 @@ def comm_report(answer: CommAnswer) -> RenderableType:
     parts: list[RenderableType] = [Text(what, style="bold"), table, _loads(answer)]
     if answer.together:
         parts.append(_together(answer.together))
-    parts += [Text(f"- {line}") for line in (*answer.assumptions, p.note) if line]
+    parts += [Text(f"- {line}") for line in (*answer.assumptions, p.sureness.note) if line]
     return Group(*parts)
 
 

@@ -7,7 +7,7 @@ from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from moesim.reports.text import gib, seconds, three
+from moesim.reports.text import gib, seconds, sureness_lines, three
 from moesim.sim.serve.accounts import Spread
 from moesim.sim.serve.job import ServeJob
 from moesim.sim.serve.prediction import ServePrediction
@@ -100,6 +100,7 @@ def _rates(p: ServePrediction) -> Table:
         ("preemptions", f"{p.preemptions:,}"),
         ("weights, KV space per GPU", f"{gib(p.memory['weights'])} GiB, {gib(p.memory['cache_bytes'])} GiB"),
     ]
+    rows.append(("intervals", "\n".join(sureness_lines(p.sureness["tpot_s"]))))
     for title, value in (*rows, *_expert_rows(p), *_handover_rows(p), *_money_rows(p)):
         table.add_row(title, value)
     return table

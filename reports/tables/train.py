@@ -11,7 +11,7 @@ from rich.text import Text
 
 from moesim.hwmodels.power_and_money import JOULES_PER_KWH
 from moesim.hwmodels.wires import Wire
-from moesim.reports.text import gib, seconds, three
+from moesim.reports.text import gib, seconds, sureness_lines, three
 from moesim.sim.train.expert_view import ExpertView
 from moesim.sim.train.memory import RankMemory
 from moesim.sim.train.prediction import Prediction
@@ -121,9 +121,9 @@ def _answer(p: Prediction) -> Table:
     table.add_column()
     table.add_row(
         "step time",
-        f"{seconds(p.step_time_s)}   (90 % interval {three(p.low_s)} to {seconds(p.high_s)}, {p.band})",
+        f"{seconds(p.step_time_s)}   (90 % interval {three(p.low_s)} to {seconds(p.high_s)}, {p.sureness.band})",
     )
-    table.add_row("interval", "\n".join(interval_lines(p)))
+    table.add_row("interval", "\n".join(sureness_lines(p.sureness)))
     table.add_row("tokens/s", f"{p.tokens_per_s:,.0f}   ({p.tokens_per_s_per_gpu:,.1f} per GPU)")
     peak = f"{p.resolved.job.precision} peak"
     table.add_row("MFU", f"{p.mfu:.1%} of the {peak}   ({p.model_flops_per_s_per_gpu / 1e12:,.1f} TFLOP/s per GPU)")
@@ -140,13 +140,6 @@ def _answer(p: Prediction) -> Table:
     if p.lost_s:
         table.add_row("time lost", "\n".join(lost_lines(p)))
     return table
-
-
-def interval_lines(p: Prediction) -> list[str]:
-    """What makes the interval as wide as it is, in shares of its square, and what would narrow it most."""
-    parts = sorted(p.band_parts.items(), key=lambda item: -item[1])
-    why = "; ".join(f"{reason}{'' if len(parts) == 1 else f' ({share:.0%})'}" for reason, share in parts)
-    return [f"from {why}", f"narrower with {p.narrower}"]
 
 
 def wires_line(wires: WireView) -> str:

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from moesim.sim.question.scenario import Asked, scenario_of
 from moesim.sim.serve.accounts import costs_of, goodput_per_s, label_of, latencies_of, span_s, spread, utilisation
-from moesim.sim.serve.band import serve_band
+from moesim.sim.serve.band import serve_sureness
 from moesim.sim.serve.capacity import drained_per_s
 from moesim.sim.serve.job import ResolvedServe, resolve_serve
 from moesim.sim.serve.prediction import Range, ServePrediction
@@ -56,7 +56,7 @@ def assemble(resolved: ResolvedServe, run: ServeRun, tuning: Tuning, capacity: f
     goodput = goodput_per_s(seen, slo.ttft_s, slo.tpot_s)
     label = label_of(seen, load.rate_per_s, capacity, bool(load.clients))
     shares, gpus, cost = utilisation(run), deployment.gpus, costs_of(run, deployment, resolved.price)
-    band = serve_band(deployment, load)
+    sure = serve_sureness(deployment, load)
     means = {"ttft_s": float(seen.ttft_s.mean()), "tpot_s": tpot.mean}
     means["output_tokens_per_s"] = sum(run.log.output) / span
     constants = [f"constant {c.key} = {c.value:g} (assumed)" for c in tuning.used.values() if c.kind == "assumed"]
@@ -68,8 +68,8 @@ def assemble(resolved: ResolvedServe, run: ServeRun, tuning: Tuning, capacity: f
         ttft_s=ttft,
         tpot_s=tpot,
         e2e_s=e2e,
-        intervals={name: Range(*band.around(name, value)) for name, value in means.items()},
-        band=band.key,
+        intervals={name: Range(*sure[name].around(value)) for name, value in means.items()},
+        sureness=sure,
         requests=len(run.log),
         requests_per_s=len(run.log) / span,
         input_tokens_per_s=sum(run.log.prompt) / span,
@@ -89,7 +89,11 @@ def assemble(resolved: ResolvedServe, run: ServeRun, tuning: Tuning, capacity: f
         memory=run.machine.memory.by_kind(),
         cost=cost,
         sources={name: count / counted for name, count in sources.most_common()},
-        assumptions=(*resolved.assumptions, *([band.note] if band.note else []), *sorted(constants)),
+        assumptions=(
+            *resolved.assumptions,
+            *dict.fromkeys(s.note for s in sure.values() if s.note),
+            *sorted(constants),
+        ),
         resolved=replace(resolved),
         run=run,
     )

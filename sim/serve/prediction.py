@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any
 
+from moesim.hwmodels.interval import Sureness
 from moesim.sim.serve.accounts import Spread
 from moesim.sim.serve.expert_rows import busiest_by_layer
 from moesim.sim.serve.job import ResolvedServe
@@ -39,7 +40,7 @@ class ServePrediction:
     tpot_s: Spread  # between two tokens after the first; requests of one token left out
     e2e_s: Spread  # from arrival to the last token
     intervals: dict[str, Range]  # 90 %, of ttft_s and tpot_s (means) and output_tokens_per_s
-    band: str  # the class of published runs whose errors gave them
+    sureness: dict[str, Sureness]  # of each: the class whose errors gave it, what makes it wide, what would narrow it
     requests: int
     requests_per_s: float
     input_tokens_per_s: float
@@ -66,7 +67,7 @@ class ServePrediction:
     def to_dict(self) -> dict[str, Any]:
         """Ready for JSON."""
         plain = (
-            "band", "requests", "requests_per_s", "input_tokens_per_s", "output_tokens_per_s",
+            "requests", "requests_per_s", "input_tokens_per_s", "output_tokens_per_s",
             "output_tokens_per_s_per_gpu", "goodput_per_s", "label", "capacity_requests_per_s", "kv_blocks",
             "kv_tokens", "kv_use", "preemptions", "mean_batch", "utilisation", "exposed_communication", "handover",
             "memory", "cost", "sources",
@@ -83,7 +84,10 @@ class ServePrediction:
             "ttft_s": self.ttft_s.to_dict(),
             "tpot_s": self.tpot_s.to_dict(),
             "e2e_s": self.e2e_s.to_dict(),
-            "intervals": {name: {"low": r.low, "high": r.high} for name, r in self.intervals.items()},
+            "intervals": {
+                name: {"low": r.low, "high": r.high, **self.sureness[name].to_dict()}
+                for name, r in self.intervals.items()
+            },
             **{name: getattr(self, name) for name in plain},
             "experts": self.experts(),
             "over_time": self.over_time(),

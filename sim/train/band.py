@@ -1,7 +1,8 @@
 """How sure a prediction is: a 90 % interval that is meant to hold on runs of teams that nobody here has seen.
 
-Its width is of the class of run, from errors with whole sources left out of the fit (calibrate/fit/widths.py), and
-grows with what no fitted run is like: a GPU that none ran on, a length or a number of GPUs beyond them.
+Its width, below and above, is of the class of run, from errors with whole sources left out of the fit
+(calibrate/fit/widths.py), and grows with what no fitted run is like: a GPU that none ran on, a length or a number of
+GPUs beyond them.
 """
 
 from __future__ import annotations
@@ -9,30 +10,22 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cache
-from math import exp, log2, sqrt
+from math import exp, log2
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from moesim.hwmodels.facts import read_yaml
-from moesim.sim.train.job import Correction, TrainJob
+from moesim.hwmodels.interval import OWN_RUNS, Sureness, Width, widened, width_of
+
+if TYPE_CHECKING:
+    from moesim.sim.train.job import TrainJob
+    from moesim.sim.train.own_runs import Correction
 
 _STACKS = Path(__file__).parents[1] / "software" / "stacks"
 NO_ROWS_OF_STACK = "a stack without fitted runs"
 _OTHER_GPU = 0.49  # assumed, from one source: MI355X, whose kernels are derived, is 0.37 off; 1.645 x 0.3
 _PER_DOUBLING = 0.1  # assumed: half-width for every doubling beyond what was measured
 _AXES = {"seq_len": "tokens per sequence", "gpus": "GPUs", "batch_tokens": "tokens per micro-batch"}
-
-
-@dataclass(frozen=True, slots=True)
-class Interval:
-    """Low and high seconds around a prediction, the class whose errors gave them, and why it is wide."""
-
-    low_s: float
-    high_s: float
-    band: str
-    note: str
-    parts: dict[str, float]  # reason -> its share of the squared half-width; sums to 1
-    narrower: str  # the one fact that would narrow it most
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,52 +89,55 @@ def _beyond(job: TrainJob, seen: Measured) -> dict[str, float]:
     return parts
 
 
-def _class_width(job: TrainJob) -> tuple[str, float, str]:
-    """The class whose errors the interval has, its half-width, and why it is not the most specific one."""
+def class_width(job: TrainJob) -> tuple[str, Width, str]:
+    """The class whose errors the interval has, its width, and why it is not the most specific one."""
     bands, keys = _bands(), band_keys(job)
     key = next(k for k in keys if k in bands)
-    half, note = float(bands[key]["half_width"]), ""
+    width, note = width_of(bands[key]), ""
     if job.stack.name not in measured("dense").stacks | measured("moe").stacks:
-        unknown = float(bands[NO_ROWS_OF_STACK]["half_width"])
-        if unknown > half:
-            key, half = NO_ROWS_OF_STACK, unknown
+        unknown = width_of(bands[NO_ROWS_OF_STACK])
+        if unknown.square > width.square:
+            key, width = NO_ROWS_OF_STACK, unknown
         note = f"no fitted run of stack {job.stack.name}"
     elif key != keys[0]:
         note = f"too few sources of class {keys[0]}: the interval of {key}"
-    return key, half, note
+    return key, width, note
 
 
-def interval(job: TrainJob, step_time_s: float, least_s: float = 0.0) -> Interval:
-    """The 90 % interval of a predicted step time; no lower than `least_s`, which no such step can beat."""
-    key, half, note = _class_width(job)
+def sureness(job: TrainJob) -> Sureness:
+    """The 90 % interval of a predicted step time, before anything bounds it."""
+    key, width, note = class_width(job)
     seen = measured(kind_of(job))
-    widths = {f"how far off runs of unseen teams were, class {key}": half}
+    reasons = {}
     # dense runs show a GPU's kernels for both kinds; those of experts hide them behind exchanges and the host
     if job.cluster.gpu.name not in seen.gpus | measured("dense").gpus:
-        widths[f"no fitted run on {job.cluster.gpu.name} (assumed)"] = _OTHER_GPU
-    widths |= _beyond(job, seen)
-    whole = sqrt(sum(w * w for w in widths.values()))
-    parts = {reason: (w / whole) ** 2 for reason, w in widths.items()}
-    notes = [*([note] if note else []), *(f"interval widened: {reason}" for reason in list(widths)[1:])]
-    narrower = _narrower(job, half)
-    low_s = max(step_time_s * exp(-whole), min(least_s, step_time_s))
-    return Interval(low_s, step_time_s * exp(whole), key, "; ".join(notes), parts, narrower)
+        reasons[f"no fitted run on {job.cluster.gpu.name} (assumed)"] = _OTHER_GPU
+    reasons |= _beyond(job, seen)
+    whole, parts = widened(f"how far off runs of unseen teams were, class {key}", width, reasons)
+    notes = [*([note] if note else []), *(f"interval widened: {reason}" for reason in reasons)]
+    return Sureness(key, whole, "; ".join(notes), parts, _narrower(job, width))
 
 
-def _narrower(job: TrainJob, half: float) -> str:
+def _narrower(job: TrainJob, width: Width) -> str:
     """The one fact that would narrow the interval most: the release of a vendor's recipe, or runs of one's own."""
-    own = "runs of your own (moesim calibrate --from rows)"
     vendor = _bands().get(f"{kind_of(job)},vendor")
     if vendor is None or author_of(job) == "vendor" or job.stack.name != "megatron-tuned":
-        return own
-    known = float(vendor["half_width"])
-    return (
-        f"the software's release, if this is a vendor's recipe (+{exp(known) - 1.0:.0%} then)" if known < half else own
-    )
+        return OWN_RUNS
+    known = width_of(vendor)
+    if known.square >= width.square:
+        return OWN_RUNS
+    said = f"-{1.0 - exp(-known.below):.0%} to +{exp(known.above) - 1.0:.0%} then"
+    return f"the software's release, if this is a vendor's recipe ({said})"
 
 
-def corrected_interval(step_time_s: float, correction: Correction) -> Interval:
-    """The band that the deployment's own rows left."""
-    half = correction.half_width
-    name = f"own runs: {correction.deployment}"
-    return Interval(step_time_s * exp(-half), step_time_s * exp(half), name, "", {name: 1.0}, "more runs of your own")
+def of_own_runs(correction: Correction) -> Sureness:
+    """The interval that the deployment's own rows left: they are as near to this job, and as alike, as they are."""
+    half, name = correction.half_width, f"own runs: {correction.deployment}"
+    why = f"{correction.rows} own runs, {correction.near}"
+    return Sureness(name, Width(half, half), "", {why: 1.0}, "more runs of your own, nearer to this layout and scale")
+
+
+def interval_s(sure: Sureness, step_time_s: float, least_s: float) -> tuple[float, float]:
+    """(low, high) seconds of a step; no lower than `least_s`, which no such step can beat."""
+    low_s, high_s = sure.around(step_time_s)
+    return max(low_s, min(least_s, step_time_s)), high_s

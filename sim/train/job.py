@@ -1,14 +1,12 @@
 """TrainJob: everything that decides one training step, resolved; and how a scenario becomes one.
 
-Look-ups, defaults for what was not said, a list of those, and what own runs say of this very deployment.
+Look-ups, defaults for what was not said, a list of those, and what own runs of this deployment say of it.
 """
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
-from pathlib import Path
 from typing import Any
 
 from moesim.hwmodels.cluster import Cluster
@@ -26,6 +24,7 @@ from moesim.sim.question.scenario import Scenario, ScenarioError
 from moesim.sim.question.sections import PRECISIONS, LayoutAsk, TrainAsk
 from moesim.sim.software.dispatchers import borrowed
 from moesim.sim.software.stack import Stack, Tuning, release_age, stack_asked
+from moesim.sim.train.own_runs import Correction, OwnRuns, load_own_runs
 from moesim.sim.train.unlike import ALIKE, Unlike, unlike_of
 from moesim.traces.routing import Routing
 
@@ -78,37 +77,9 @@ class TrainJob:
         object.__setattr__(self, "micro_batches", self.global_batch // (self.micro_batch * self.layout.dp))
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Correction:
-    """`factor` on the predicted step of one deployment, learned from `rows` rows; 90 % of them within the band."""
-
-    deployment: str
-    factor: float
-    half_width: float  # of the logarithm
-    rows: int
-
-    def to_dict(self) -> dict[str, Any]:
-        """Ready for JSON."""
-        return {
-            "deployment": self.deployment, "factor": self.factor, "half_width": self.half_width, "rows": self.rows,
-        }  # fmt: skip
-
-
 def deployment_of(job: TrainJob) -> str:
     """What a correction is learned for: one model on one kind of GPU, with one stack in one precision."""
     return f"{job.arch.name} on {job.cluster.gpu.name}, {job.stack.name}, {job.precision}"
-
-
-def load_corrections(path: str) -> dict[str, Correction]:
-    """Corrections by deployment. ScenarioError for a file that is none."""
-    try:
-        raw = json.loads(Path(path).read_text(encoding="utf-8"))
-        corrections = [Correction(**each) for each in raw["corrections"]]
-    except OSError as error:
-        raise ScenarioError(f"cannot read corrections {path}: {error.strerror}") from None
-    except (ValueError, KeyError, TypeError):
-        raise ScenarioError(f"{path} holds no corrections; `moesim calibrate --from rows` writes them") from None
-    return {c.deployment: c for c in corrections}
 
 
 # bytes per frozen weight under LoRA; nf4 carries one scale per 64 weights, itself quantised (QLoRA)
@@ -133,15 +104,22 @@ class Resolved:
         return Tuning({**self.kernels.constants, **(overrides or {})})
 
 
-def correction_of(scenario: Scenario, job: TrainJob) -> tuple[Correction | None, list[str]]:
-    """What own runs of this very deployment say; of any other they say nothing."""
+def own_runs_of(scenario: Scenario, job: TrainJob) -> OwnRuns | None:
+    """Own runs of this deployment, where the scenario names a file that knows it; of any other they say nothing."""
     if scenario.corrections is None:
-        return None, []
+        return None
+    return load_own_runs(scenario.corrections).get(deployment_of(job))
+
+
+def own_runs_said(scenario: Scenario, job: TrainJob, own: OwnRuns | None) -> list[str]:
+    """What is assumed of own runs, for the answer."""
+    if scenario.corrections is None:
+        return []
     name = deployment_of(job)
-    correction = load_corrections(scenario.corrections).get(name)
-    if correction is None:
-        return None, [f"corrections: {scenario.corrections} knows no own runs of {name}: none applied"]
-    return correction, [f"corrections: step x {correction.factor:.3f}, from {correction.rows} own runs of {name}"]
+    if own is None:
+        return [f"corrections: {scenario.corrections} knows no own runs of {name}: none applied"]
+    it = own.at(job)
+    return [f"corrections: step x {it.factor:.3f}, from {it.rows} own runs of {name}, {it.near}"]
 
 
 def _layout(ask: LayoutAsk, arch: ModelArch, gpus: int, stack: Stack) -> tuple[Layout, list[str]]:
@@ -313,7 +291,8 @@ def resolve(scenario: Scenario) -> Resolved:
         has = cluster.host_memory_bytes
         size = f"{has / GIB:,.0f} GiB a host ({cluster.host_memory_source})" if has else "not known: not checked"
         from_rules.append(f"cluster.host_memory_bytes = {size}")
-    correction, from_runs = correction_of(scenario, job)
+    own = own_runs_of(scenario, job)
+    correction, from_runs = own.at(job) if own else None, own_runs_said(scenario, job, own)
     about_routing = routing_assumed(scenario, arch)
     note = uplink_note(layout, cluster)
     said = (*assumed, *([note] if note else []), *from_layout, *from_stack, *from_rules, *about_routing, *from_runs)

@@ -144,7 +144,7 @@ def _one(scenario: str, number: int) -> tuple[int, OneStep]:
     resolved, prices = _prices(scenario, get_ident())
     step = simulate_step(prices, events=False, number=number)
     if resolved.correction is not None:
-        step = corrected(step, resolved.correction)
+        step = corrected(step, resolved.correction.factor)
     busiest = prices.routed(number).imbalance if prices.varies else {}
     ratio = sum(busiest.values()) / len(busiest) if busiest else 1.0
     spent = {key: seconds for key, seconds in step.breakdown_s.items() if seconds}

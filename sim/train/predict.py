@@ -14,7 +14,7 @@ from moesim.hwmodels.power_and_money import (
     usd_per_million,
 )
 from moesim.sim.question.scenario import Asked, scenario_of
-from moesim.sim.train.band import corrected_interval, interval
+from moesim.sim.train.band import interval_s, of_own_runs, sureness
 from moesim.sim.train.expert_view import expert_view
 from moesim.sim.train.fitting import fits, require_memory
 from moesim.sim.train.host_memory import host_use
@@ -62,7 +62,7 @@ def predict_train(
         require_memory(prices, memory)
     step = simulate_step(prices, events, exact, record=record)
     if resolved.correction is not None:
-        step = corrected(step, resolved.correction)
+        step = corrected(step, resolved.correction.factor)
     return replace(assemble(resolved, prices, step, memory), lost_s=lost_s(resolved, prices, step.step_time_s, lost))
 
 
@@ -78,21 +78,20 @@ def assemble(
     rate = tokens / step.step_time_s
     per_gpu = model_flops_per_token(prices) * rate / job.cluster.gpus
     own, bounds = resolved.correction, lower_bounds_s(prices)
-    band = corrected_interval(step.step_time_s, own) if own else interval(job, step.step_time_s, max(bounds.values()))
+    sure = of_own_runs(own) if own else sureness(job)
+    low_s, high_s = interval_s(sure, step.step_time_s, 0.0 if own else max(bounds.values()))
     usable = job.cluster.gpu.usable_bytes
     busy = sum(step.by_source.values()) or 1.0
     drops = [load.dropped_share for load in prices.loads if load is not None]
     constants = [
         f"constant {c.key} = {c.value:g} (assumed)" for c in prices.tuning.used.values() if c.kind == "assumed"
     ]
-    assumptions = [*resolved.assumptions, *([band.note] if band.note else []), *sorted(constants)]
+    assumptions = [*resolved.assumptions, *([sure.note] if sure.note else []), *sorted(constants)]
     return Prediction(
         step_time_s=step.step_time_s,
-        low_s=band.low_s,
-        high_s=band.high_s,
-        band=band.band,
-        band_parts=band.parts,
-        narrower=band.narrower,
+        low_s=low_s,
+        high_s=high_s,
+        sureness=sure,
         tokens_per_step=tokens,
         tokens_per_s=rate,
         tokens_per_s_per_gpu=rate / job.cluster.gpus,

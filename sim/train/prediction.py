@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any
 
+from moesim.hwmodels.interval import Sureness
 from moesim.sim.train.expert_view import ExpertView
 from moesim.sim.train.host_memory import HostUse
 from moesim.sim.train.job import Resolved
@@ -32,11 +33,11 @@ class Prediction:
     """
 
     step_time_s: float
-    low_s: float  # 90 % interval, from the errors on runs of the class `band`: published ones, or one's own
+    low_s: float  # 90 % interval
     high_s: float
-    band: str  # for example "moe,vendor,megatron-tuned,h100"
-    band_parts: dict[str, float]  # what makes the interval as wide as it is: shares of its squared half-width, sum 1
-    narrower: str  # the one fact that would narrow it most
+    sureness: (
+        Sureness  # its class, for example "moe,vendor,megatron-tuned,h100", what makes it wide, what would narrow it
+    )
     tokens_per_step: float  # global batch x sequence length
     tokens_per_s: float
     tokens_per_s_per_gpu: float
@@ -77,9 +78,9 @@ class Prediction:
             "step_time_s": self.step_time_s,
             "low_s": self.low_s,
             "high_s": self.high_s,
-            "band": self.band,
-            "band_parts": self.band_parts,
-            "narrower": self.narrower,
+            "band": self.sureness.band,
+            "band_parts": dict(self.sureness.parts),
+            "narrower": self.sureness.narrower,
             "tokens_per_s": self.tokens_per_s,
             "tokens_per_s_per_gpu": self.tokens_per_s_per_gpu,
             "model_flops_per_s_per_gpu": self.model_flops_per_s_per_gpu,

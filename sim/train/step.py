@@ -19,7 +19,6 @@ from moesim.sim.clock.walked import Walked
 from moesim.sim.clock.walker import Walker
 from moesim.sim.layers.graph import Segment
 from moesim.sim.layout.pipeline import Slot
-from moesim.sim.train.job import Correction
 from moesim.sim.train.members import StageMembers, stage_members
 from moesim.sim.train.offload import host_seconds_floor
 from moesim.sim.train.prices import StepPrices
@@ -92,9 +91,9 @@ def common_links(prices: StepPrices) -> dict[int, Loads]:
     return {link_of(rank, wire): of_rank for wire in LEAF_WIRES for rank, of_rank in enumerate(parts[wire])}
 
 
-def corrected(step: StepResult, correction: Correction) -> StepResult:
-    """The step times the factor; the difference is booked as a category of its own, below zero where it got faster."""
-    extra = (correction.factor - 1.0) * step.step_time_s
+def corrected(step: StepResult, factor: float) -> StepResult:
+    """The step times a factor from own runs; the difference is booked as a category, below zero where it got faster."""
+    extra = (factor - 1.0) * step.step_time_s
     sources = step.by_source | {"own runs of this deployment": abs(extra)}
     breakdown = step.breakdown_s | {"correction": extra}
     return replace(step, step_time_s=step.step_time_s + extra, breakdown_s=breakdown, by_source=sources)

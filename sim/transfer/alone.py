@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 from functools import cache
-from math import exp
 from typing import Any
 
 from moesim.hwmodels.cluster import Cluster
 from moesim.hwmodels.collectives import choose, load_fabric_fit
 from moesim.hwmodels.exchange_kernels import exchange_s, remote_copies
 from moesim.hwmodels.facts import comm_records
+from moesim.hwmodels.interval import Sureness, width_of
 from moesim.hwmodels.profile import load_profile
 from moesim.hwmodels.work import Comm, ExpertExchange
 
@@ -22,10 +22,9 @@ class CommPrediction:
     """One transfer alone on the network: seconds of the slowest rank, and bandwidths as nccl-tests counts them."""
 
     time_s: float
-    low_s: float  # 90 % interval, from the errors on measured transfers of the class `band`
+    low_s: float  # 90 % interval
     high_s: float
-    band: str
-    note: str  # why the interval is wide; empty where it is not
+    sureness: Sureness  # the class of measured transfers whose errors gave it, why it is wide, what would narrow it
     algorithm: str  # of a collective; of an expert exchange its kernel
     size_bytes: float  # what one rank holds (collective) or sends (exchange)
     algbw_bytes_per_s: float  # size over time, of one rank
@@ -33,8 +32,9 @@ class CommPrediction:
 
     def to_dict(self) -> dict[str, Any]:
         """Ready for JSON."""
-        names = ("time_s", "low_s", "high_s", "band", "note", "algorithm", "algbw_bytes_per_s", "busbw_bytes_per_s")
-        return {name: getattr(self, name) for name in names} | {"bytes_per_rank": self.size_bytes}
+        names = ("time_s", "low_s", "high_s", "algorithm", "algbw_bytes_per_s", "busbw_bytes_per_s")
+        plain = {name: getattr(self, name) for name in names}
+        return plain | {"bytes_per_rank": self.size_bytes, "note": self.sureness.note, **self.sureness.to_dict()}
 
 
 def time_alone(work: Comm | ExpertExchange, cluster: Cluster) -> CommPrediction:
@@ -50,14 +50,14 @@ def time_alone(work: Comm | ExpertExchange, cluster: Cluster) -> CommPrediction:
     else:
         algorithm, seconds = work.kernel, exchange_s(work, cluster)
         size = work.tokens * work.payload_bytes * (work.rank_copies if work.deduplicated else work.top_k)
-    key, half, note = _band(work, generation)
+    sure = _sureness(work, generation)
+    low_s, high_s = sure.around(seconds)
     rate = size / seconds if seconds > 0 else 0.0
     return CommPrediction(
         time_s=seconds,
-        low_s=seconds * exp(-half),
-        high_s=seconds * exp(half),
-        band=key,
-        note=note,
+        low_s=low_s,
+        high_s=high_s,
+        sureness=sure,
         algorithm=algorithm,
         size_bytes=size,
         algbw_bytes_per_s=rate,
@@ -103,10 +103,13 @@ def _bands() -> dict[str, dict[str, Any]]:
     return comm_records("bands")
 
 
-def _band(work: Comm | ExpertExchange, generation: str) -> tuple[str, float, str]:
-    keys = band_keys(work, generation)
-    bands = _bands()
+def _sureness(work: Comm | ExpertExchange, generation: str) -> Sureness:
+    keys, bands = band_keys(work, generation), _bands()
     key = next(k for k in keys if k in bands)
-    half = float(bands[key]["half_width"])
     note = "" if key == keys[0] else f"too few sources of class {keys[0]}: the interval of {key}"
-    return key, half, note
+    own = f"your own sizes measured ({_measured_by(work)})"
+    return Sureness(key, width_of(bands[key]), note, {f"how far off unseen sources were, class {key}": 1.0}, own)
+
+
+def _measured_by(work: Comm | ExpertExchange) -> str:
+    return "moesim calibrate --from nccl-tests" if isinstance(work, Comm) else "moesim validate my_transfers.csv"

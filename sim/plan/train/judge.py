@@ -19,8 +19,9 @@ from moesim.sim.train.fitting import fits
 from moesim.sim.train.job import (
     TrainJob,
     check_precision,
-    correction_of,
     decided,
+    own_runs_of,
+    own_runs_said,
     train_job,
 )
 from moesim.sim.train.long_step import long_step
@@ -60,8 +61,9 @@ class Judge:
             gpus=cluster.gpus, sequence_parallel=ask.sequence_parallel, duplicates=ask.duplicates, schedule="1f1b"
         )
         self.base = train_job(scenario, train, arch, cluster, layout, self.open_stack)
-        self.correction, self.from_runs = correction_of(scenario, self.base)
-        self._own = self.correction.factor if self.correction else 1.0
+        self._own = own_runs_of(scenario, self.base)
+        self.from_runs = own_runs_said(scenario, self.base, self._own)
+        self._factors: dict[Candidate, float] = {}
         self.profile = seen.kernels
         check_precision(train, cluster, self.profile)
         self.tuning = Tuning(dict(self.profile.constants))
@@ -126,11 +128,20 @@ class Judge:
         sizes, stack = self._cell(candidate).sizes, self.stack(candidate)
         return self._bounds(candidate).memory_bytes(candidate.layout, stack, sizes, pipe)
 
+    def _factor(self, candidate: Candidate) -> float:
+        """What own runs say of a step laid out like this."""
+        if self._own is None:
+            return 1.0
+        factor = self._factors.get(candidate)
+        if factor is None:
+            factor = self._factors[candidate] = self._own.at(self.job(candidate)).factor
+        return factor
+
     def bound_s(self, candidate: Candidate) -> float:
         """Seconds that the step takes at least."""
         count, cell = self._micro_batches(candidate), self._cell(candidate)
         pipe = self._pipes.of(candidate.layout, count)
-        return self._own * self._bounds(candidate).step_s(
+        return self._factor(candidate) * self._bounds(candidate).step_s(
             candidate.layout, cell.hides, count, cell.sizes, cell.prices, pipe
         )
 
@@ -147,8 +158,8 @@ class Judge:
         held = step_memory(prices)
         memory = max(m.total for m in held)
         step = simulate_step(prices, events=False) if drawn else long_step(prices, partial(simulate_step, events=False))
-        if self.correction is not None:
-            step = corrected(step, self.correction)
+        if self._own is not None:
+            step = corrected(step, self._factor(candidate))
         room = fits(prices, held)
         seconds, carrier = step.step_time_s, job.stack.dispatcher
         return Finalist(candidate, bound_s, seconds, memory, room, carrier, step.breakdown_s, drawn)

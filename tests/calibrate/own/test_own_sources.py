@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from moesim.calibrate.measure.samples import BadSamples
-from moesim.calibrate.own.deployments import BadDeployment, learn, write_corrections
+from moesim.calibrate.own.deployments import BadDeployment, learn
 from moesim.calibrate.own.sources import (
     BadSource,
     from_nccl_logs,
@@ -27,6 +27,7 @@ from moesim.hwmodels.kernels import gemm_time_s
 from moesim.hwmodels.machine import load_machine
 from moesim.hwmodels.profile import load_profile
 from moesim.hwmodels.work import CommKind, Gemm
+from moesim.sim.train.own_runs import write_own_runs
 from moesim.sim.train.predict import predict_train
 
 SIZES = [2**i for i in range(12, 31, 2)]
@@ -155,27 +156,27 @@ def own_rows(path: Path, factors: list[float]) -> Path:
 
 
 def test_own_rows_correct_their_deployment_and_no_other(tmp_path: Path) -> None:
-    corrections = learn(load_rows(own_rows(tmp_path / "mine.csv", [1.2, 1.25, 1.3])))
-    assert [c.rows for c in corrections] == [3]
-    assert corrections[0].factor == pytest.approx(1.25, rel=1e-6)
-    assert 0.0 < corrections[0].half_width < 0.1  # a band of its own, from its own runs
+    kept = learn(load_rows(own_rows(tmp_path / "mine.csv", [1.2, 1.25, 1.3])))
+    assert [len(each.runs) for each in kept] == [3]
     file = tmp_path / "corrections.json"
-    write_corrections(corrections, file)
+    write_own_runs(kept, file)
     job: dict[str, Any] = {
         "model": "llama-3.1-8b", "cluster": {"gpu": "H100", "gpus": 8}, "stack": "megatron-tuned",
         "train": {"global_batch": 64, "seq_len": 8192},
     }  # fmt: skip
     plain = predict_train(job, check_memory=False)
     ours = predict_train({**job, "corrections": str(file)}, check_memory=False)
-    assert ours.step_time_s == pytest.approx(1.25 * plain.step_time_s, rel=1e-6)
+    assert 1.1 < ours.step_time_s / plain.step_time_s < 1.25  # two doublings away: part of it is not believed yet
+    assert ours.high_s > 1.25 * plain.step_time_s
     assert sum(ours.breakdown_s.values()) == pytest.approx(ours.step_time_s, rel=1e-9)
-    assert ours.band.startswith("own runs") and ours.low_s < ours.step_time_s < ours.high_s
+    assert ours.sureness.band.startswith("own runs") and ours.low_s < ours.step_time_s < ours.high_s
     other = {**job, "model": "mixtral-8x7b", "corrections": str(file)}
     stretched = predict_train(other, check_memory=False)
     assert stretched.step_time_s == predict_train({**job, "model": "mixtral-8x7b"}, check_memory=False).step_time_s
     assert any("knows no own runs of mixtral-8x7b" in note for note in stretched.assumptions)
 
 
-def test_too_few_own_rows_teach_nothing(tmp_path: Path) -> None:
-    with pytest.raises(BadDeployment, match="has 3 measured runs, the fullest has 2"):
-        learn(load_rows(own_rows(tmp_path / "mine.csv", [1.0, 1.1])))
+def test_rows_without_a_measured_step_teach_nothing(tmp_path: Path) -> None:
+    (tmp_path / "mine.csv").write_text(f"{HEADER}\n{ROW},\n")
+    with pytest.raises(BadDeployment, match="no row has a measured step_time_s"):
+        learn(load_rows(tmp_path / "mine.csv"))

@@ -37,6 +37,7 @@ SECTIONS = (
     "experts",
     "matters",
     "layouts",
+    "sureness",
     "run",
     "sources",
     "record",

@@ -15,7 +15,7 @@ from moesim.sim.layout.layout import BadLayout
 from moesim.sim.model.catalogue import load_model
 from moesim.sim.question.refusals import DoesNotFit
 from moesim.sim.question.scenario import ScenarioError, parse_scenario
-from moesim.sim.serve.band import serve_band
+from moesim.sim.serve.band import serve_sureness
 from moesim.sim.serve.frontier import frontier
 from moesim.sim.serve.job import formats_of, resolve_serve
 from moesim.sim.serve.memory import serve_memory
@@ -237,6 +237,8 @@ def test_a_gpu_that_no_fitted_run_is_of_widens_every_interval() -> None:
         resolve_serve(parse_scenario({"model": "llama-3.1-8b", "cluster": {"gpu": gpu, "gpus": 1}, "serve": ask}))
         for gpu in ("h100-sxm", "h100-nvl")
     )
-    near, far = (serve_band(r.deployment, r.workload) for r in (known, strange))
-    assert all(far.widths[m] == pytest.approx(1.5 * near.widths[m]) for m in near.widths)
-    assert "h100-nvl" in far.note and not near.note.count("widened")
+    near, far = (serve_sureness(r.deployment, r.workload) for r in (known, strange))
+    for metric, sure in near.items():
+        assert far[metric].width.above == pytest.approx(1.5 * sure.width.above)
+        assert "h100-nvl" in far[metric].note and "widened" not in sure.note
+        assert sum(far[metric].parts.values()) == pytest.approx(1.0)

@@ -8,8 +8,9 @@ from typing import Any
 import pytest
 
 from moesim import predict_train
+from moesim.hwmodels.interval import Sureness
 from moesim.sim.question.scenario import parse_scenario
-from moesim.sim.train.band import Interval, interval
+from moesim.sim.train.band import interval_s, sureness
 from moesim.sim.train.job import resolve
 
 JOB: dict[str, Any] = {
@@ -20,13 +21,13 @@ JOB: dict[str, Any] = {
 }
 
 
-def of(**changes: Any) -> Interval:
-    return interval(resolve(parse_scenario({**JOB, **changes})).job, 1.0)
+def of(**changes: Any) -> Sureness:
+    return sureness(resolve(parse_scenario({**JOB, **changes})).job)
 
 
-def half(band: Interval) -> float:
-    assert band.high_s * band.low_s == pytest.approx(1.0)
-    return log(band.high_s)
+def half(sure: Sureness) -> float:
+    low, high = sure.around(1.0)
+    return (log(high) - log(low)) / 2.0
 
 
 def test_a_known_dense_stack_on_h100_keeps_a_narrow_interval() -> None:
@@ -56,14 +57,15 @@ def test_the_answer_carries_the_reasons() -> None:
 
 
 def test_no_interval_reaches_below_what_no_step_can_beat() -> None:
-    answer = predict_train(
-        {
-            **JOB,
-            "model": "mixtral-8x7b",
-            "cluster": {"node": "dgx-h100", "gpus": 64},
-            "layout": {"pp": 4, "vpp": 8, "ep": 8},
-            "train": {"global_batch": 256, "seq_len": 4096},
-        }
-    )
-    assert max(answer.lower_bounds_s.values()) == answer.low_s < answer.step_time_s
-    assert sum(answer.band_parts.values()) == pytest.approx(1.0) and "release" in answer.narrower
+    sure = of(model="mixtral-8x7b", layout={"ep": 8})
+    low, high = sure.around(2.0)
+    assert interval_s(sure, 2.0, 1.95) == (1.95, high) and low < 1.95  # a bound just below the step
+    assert interval_s(sure, 2.0, 0.5) == (low, high)
+    answer = predict_train({**JOB, "model": "mixtral-8x7b", "layout": {"ep": 8}}, check_memory=False)
+    assert max(answer.lower_bounds_s.values()) <= answer.low_s < answer.step_time_s < answer.high_s
+    assert sum(answer.sureness.parts.values()) == pytest.approx(1.0) and "release" in answer.sureness.narrower
+
+
+def test_a_mixture_of_an_unnamed_recipe_may_be_much_slower_but_seldom_faster() -> None:
+    width = of(model="mixtral-8x7b", layout={"ep": 8}).width
+    assert width.above > 3.0 * width.below

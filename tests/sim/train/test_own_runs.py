@@ -2,15 +2,27 @@
 
 from __future__ import annotations
 
-import json
+from dataclasses import replace
+from math import log
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 import moesim
 from moesim.sim.train.job import deployment_of, resolve
 from moesim.sim.train.memory import step_memory
+from moesim.sim.train.own_runs import (
+    NOISE_SIGMA,
+    NORMAL_90,
+    Correction,
+    OwnRun,
+    OwnRuns,
+    law_of,
+    place_of,
+    write_own_runs,
+)
 from moesim.sim.train.prices import StepPrices
 from moesim.sim.train.segments import SegmentFactory
 
@@ -23,18 +35,82 @@ JOB: dict[str, Any] = {
 FACTOR = 1.25
 
 
+def runs_of(ratios: tuple[float, ...] = (1.25, 1.25, 1.25), **changes: Any) -> OwnRuns:
+    """Own runs of the job that took so many times what is predicted."""
+    job = moesim.predict_train({**JOB, **changes}).resolved.job
+    return OwnRuns(deployment_of(job), tuple(OwnRun(log(ratio), place_of(job)) for ratio in ratios))
+
+
 @pytest.fixture
 def corrected(tmp_path: Path) -> dict[str, Any]:
-    """The job with a file of corrections that knows its deployment."""
-    own = {"deployment": deployment_of(moesim.predict_train(JOB).resolved.job), "factor": FACTOR, "half_width": 0.1}
+    """The job with a file of own runs that knows its deployment."""
     file = tmp_path / "corrections.json"
-    file.write_text(json.dumps({"corrections": [{**own, "rows": 3}]}), encoding="utf-8")
+    write_own_runs([runs_of()], file)
     return {**JOB, "corrections": str(file)}
+
+
+def at(own: OwnRuns, **changes: Any) -> Correction:
+    return own.at(resolve(moesim.parse_scenario({**JOB, **changes})).job)
+
+
+TWICE_AS_LONG = {"train": {"global_batch": 64, "seq_len": 4096}}
+FAR = {"cluster": {"node": "dgx-h100", "gpus": 256}, "train": {"global_batch": 512, "seq_len": 8192}}
+
+
+def test_runs_narrow_their_own_layout_most_and_far_ones_hardly() -> None:
+    own = runs_of()
+    same, near, far = at(own), at(own, **TWICE_AS_LONG), at(own, **FAR)
+    assert same.factor == pytest.approx(1.25, rel=0.01) and same.doublings_pct == 0.0
+    assert 1.0 < far.factor <= near.factor < same.factor  # what runs alike share is forgotten with distance
+    assert same.half_width < 0.06 < 0.09 < near.half_width < far.half_width
+    assert near.doublings_pct == pytest.approx(100.0) and far.doublings_pct == pytest.approx(900.0)
+
+
+def test_more_runs_narrow_as_statistics_allow_and_stray_ones_widen() -> None:
+    one, three, many = (at(runs_of((1.25,) * n)).half_width for n in (1, 3, 30))
+    assert one > three > many > NORMAL_90 * NOISE_SIGMA  # never below the noise of one run
+    assert at(runs_of((0.8, 1.25, 2.0))).half_width > 2.5 * three
+
+
+def test_runs_of_other_layouts_tell_what_all_runs_share() -> None:
+    spread = [runs_of(**change).runs[0] for change in (TWICE_AS_LONG, {"layout": {"ep": 4}}, {"layout": {"ep": 2}})]
+    alone, together = (OwnRuns("x", tuple(spread[:n])) for n in (1, 3))
+    assert at(together, **FAR).half_width < at(alone, **FAR).half_width
+    assert at(together, **FAR).factor > at(alone, **FAR).factor
+
+
+def test_half_widths_hold_nine_of_ten_next_runs() -> None:
+    """Deployments drawn as the law says: a part that all runs share, one that like runs share, and noise."""
+    rng, job = np.random.default_rng(7), resolve(moesim.parse_scenario(JOB)).job
+    places = [place_of(job), *(replace(place_of(job), doublings=tuple(d + step for d in place_of(job).doublings))
+              for step in (0.1, 0.3))]  # fmt: skip
+    apart = np.array([[a.distance(b) for b in places] for a in places])
+    held = 0
+    for _ in range(400):
+        shared = law_of(job).shared_sigma * rng.standard_normal()
+        like = rng.multivariate_normal(np.zeros(3), law_of(job).layout_sigma ** 2 * np.exp(-apart / 2.0))
+        true = shared + like + NOISE_SIGMA * rng.standard_normal(3)
+        own = OwnRuns("x", tuple(OwnRun(float(t), place) for t, place in zip(true[1:], places[1:], strict=True)))
+        it = own.at(job)
+        held += abs(true[0] - log(it.factor)) <= it.half_width
+    assert 0.86 < held / 400 < 0.96
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["", "[]", '{"corrections": []}', '{"own_runs": [{"deployment": "x", "runs": [{"log_ratio": 1e400}]}]}',
+     '{"own_runs": [{"deployment": "x", "runs": [{"log_ratio": -50}]}]}',
+     '{"own_runs": [{"deployment": "x", "runs": []}]}'],
+)  # fmt: skip
+def test_files_that_hold_no_own_runs_are_refused(tmp_path: Path, text: str) -> None:
+    (tmp_path / "c.json").write_text(text)
+    with pytest.raises(moesim.ScenarioError, match="calibrate --from rows"):
+        moesim.predict_train({**JOB, "corrections": str(tmp_path / "c.json")})
 
 
 def test_a_step_a_sweep_and_a_comparison(corrected: dict[str, Any]) -> None:
     plain, own = moesim.predict_train(JOB), moesim.predict_train(corrected)
-    assert own.step_time_s == pytest.approx(FACTOR * plain.step_time_s)
+    assert own.step_time_s == pytest.approx(FACTOR * plain.step_time_s, rel=0.01)
     assert moesim.sweep(corrected, {"layout.zero": (1,)}).rows[0]["step_time_s"] == own.step_time_s
     column = moesim.compare([corrected, JOB], break_even=False).columns[0]
     assert column.train is not None and column.train.step_time_s == own.step_time_s
@@ -46,7 +122,7 @@ def test_a_plan_and_its_bounds(corrected: dict[str, Any]) -> None:
     assert isinstance(plain, moesim.Plan) and isinstance(own, moesim.Plan)
     for option, other in zip(own.options, plain.options, strict=True):
         assert option.finalist.candidate == other.finalist.candidate
-        assert option.finalist.step_time_s == pytest.approx(FACTOR * other.finalist.step_time_s)
+        assert 1.1 < option.finalist.step_time_s / other.finalist.step_time_s < FACTOR  # by how like its layout is
         assert option.finalist.bound_s <= option.finalist.step_time_s
     assert any("own runs" in note for note in own.notes) and not any("own runs" in note for note in plain.notes)
 
@@ -54,7 +130,7 @@ def test_a_plan_and_its_bounds(corrected: dict[str, Any]) -> None:
 def test_a_what_if(corrected: dict[str, Any]) -> None:
     plain, own = (moesim.whatif(job) for job in (JOB, corrected))
     assert isinstance(plain, moesim.WhatIf) and isinstance(own, moesim.WhatIf)
-    assert own.step_time_s == pytest.approx(FACTOR * plain.step_time_s)
+    assert own.step_time_s == pytest.approx(FACTOR * plain.step_time_s, rel=0.01)
     assert own.outcomes[0].speed_factor == pytest.approx(plain.outcomes[0].speed_factor)
 
 

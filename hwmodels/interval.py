@@ -1,0 +1,66 @@
+"""How sure a predicted number is: a 90 % interval on its logarithm, what makes it wide and what would narrow it.
+
+Steps, served tokens and transfers have classes of their own (sim/train/band.py, sim/serve/band.py,
+sim/transfer/alone.py); how a class and what widens it make an interval is the same for all.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from math import exp, sqrt
+from typing import Any
+
+OWN_RUNS = "runs of your own (moesim calibrate --from rows)"
+
+
+@dataclass(frozen=True, slots=True)
+class Width:
+    """How far measured values may lie below and above a prediction: logarithms of factors."""
+
+    below: float
+    above: float
+
+    def around(self, value: float) -> tuple[float, float]:
+        """(low, high) around a predicted value."""
+        return value * exp(-self.below), value * exp(self.above)
+
+    def scaled(self, factor: float) -> Width:
+        """Both sides times `factor`."""
+        return Width(self.below * factor, self.above * factor)
+
+    @property
+    def square(self) -> float:
+        """Of both sides, to share them out between reasons."""
+        return self.below**2 + self.above**2
+
+
+@dataclass(frozen=True, slots=True)
+class Sureness:
+    """The 90 % interval of a kind of number: class, width, why it is wide, and what would narrow it most."""
+
+    band: str  # the class whose errors gave it
+    width: Width
+    note: str  # why it is not the most specific class, and what widened it; empty where nothing did
+    parts: Mapping[str, float] = field(default_factory=dict)  # reason -> its share of the square; sums to 1
+    narrower: str = OWN_RUNS  # the one fact that would narrow it most
+
+    def around(self, value: float) -> tuple[float, float]:
+        """(low, high) around a predicted value."""
+        return self.width.around(value)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Ready for JSON."""
+        return {"band": self.band, "band_parts": dict(self.parts), "narrower": self.narrower}
+
+
+def width_of(record: Mapping[str, Any]) -> Width:
+    """A class as bands.yaml holds it."""
+    return Width(float(record["below"]), float(record["above"]))
+
+
+def widened(first: str, width: Width, reasons: Mapping[str, float]) -> tuple[Width, dict[str, float]]:
+    """A class's width with half-widths added in quadrature, and the share of every reason, `first` for the class."""
+    whole = Width(*(sqrt(side**2 + sum(w * w for w in reasons.values())) for side in (width.below, width.above)))
+    squares = {first: width.square} | {reason: 2.0 * w * w for reason, w in reasons.items()}
+    return whole, {reason: square / whole.square for reason, square in squares.items()}
