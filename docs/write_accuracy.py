@@ -10,8 +10,12 @@ import argparse
 import re
 import subprocess
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
+
+from moesim.hwmodels.facts import read_yaml
+from moesim.hwmodels.interval import width_of
 
 ROOT = Path(__file__).parents[1]
 PAGE, LOG, README = ROOT / "docs" / "accuracy.md", ROOT / "docs" / "accuracy_log.md", ROOT / "README.md"
@@ -40,6 +44,23 @@ How much of a source is held when neither constants nor widths had seen it, by e
 one used is of the best interval score (twice the half-width, and 20 times what sticks out) of those that hold 85 % or
 more. Half-widths are of the logarithm. Written by `python -m moesim.calibrate.fit.widths --table`.
 """
+TRUST = """## How far to trust your question
+
+Find the line that is most like it. Nine of ten measured values of teams that nobody here has seen are meant to lie
+within the interval (a value 30 % above the prediction is +30 %); an answer prints its own, what makes it wide, and
+what would narrow it. No line of your engine or GPU: the shorter line above holds; a GPU that no fitted run is of, lengths and
+numbers of GPUs beyond the measured ones, and an engine whose version nobody states widen it further.
+"""
+FILES = {
+    "train": ROOT / "sim" / "software" / "stacks" / "bands.yaml",
+    "serve": ROOT / "sim" / "software" / "engines" / "bands.yaml",
+    "transfer": ROOT / "hwmodels" / "profiles" / "comm" / "bands.yaml",
+}
+METRICS = {"tpot_s": "time per output token", "ttft_s": "first token", "output_tokens_per_s": "output tokens/s"}
+WORDS = {
+    "moe": "mixture", "vendor": "vendor's recipe, release named", "other": "any other team or no release",
+    "closed": "closed loop", "open": "open load or batch", "pools": "prefill and decode pools", "nccl": "NCCL",
+}  # fmt: skip
 # the README's table: what a line says, and the table, family and metric of docs/accuracy.md that it is taken from
 LINES = (
     ("training step, mixture of experts", "Step time by kind", "MoE"),
@@ -101,6 +122,33 @@ def predicted(*arguments: str) -> str:
     return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True).stdout.strip()
 
 
+def trust() -> str:
+    """Every class that has a width of its own, as a planner asks: what of, how far, from how many sources and rows."""
+    head = ("your question", "interval", "sources", "rows")
+    lines = [
+        (_question(kind, key), _reach(of), str(of["sources"]), str(of["rows"]))
+        for kind, path in FILES.items()
+        for key, of in sorted(read_yaml(path).items(), key=lambda item: _order(kind, item[0]))
+    ]
+    return TRUST.strip() + "\n\n" + _table(head, lines).strip()
+
+
+def _order(kind: str, key: str) -> tuple[str, ...]:
+    parts = key.split(",")
+    return (*parts[1:], parts[0]) if kind == "serve" else tuple(parts)
+
+
+def _question(kind: str, key: str) -> str:
+    parts = key.split(",")
+    metric = f"{METRICS[parts.pop(0)]}: " if kind == "serve" else ""
+    return f"{kind}, {metric}{', '.join(WORDS.get(part, part) for part in parts)}"
+
+
+def _reach(of: Mapping[str, Any]) -> str:
+    low, high = width_of(of).around(1.0)
+    return f"{low - 1.0:+.0%} to {high - 1.0:+.0%}"
+
+
 def kept(page: str) -> tuple[str, str]:
     """(accuracy tables, ablation table) as the page holds them."""
     tables = re.search(r"(?ms)^\d+ rows .*?(?=^## (?:Intervals, on sources|What each term buys))", page)
@@ -124,7 +172,16 @@ def main() -> None:
         sys.exit("README.md has no <!-- accuracy:begin --> ... <!-- accuracy:end --> block")
     block = BLOCK.sub(lambda match: f"{match[1]}{headline(tables)}{match[2]}", text)
     widths = WIDTHS.strip() + "\n\n" + predicted("moesim.calibrate.fit.widths", "--table")
-    parts = [INTRO.strip(), tables, widths, ABLATION.strip(), ablation, LOG.read_text(encoding="utf-8").strip()]
+    parts = [
+        INTRO.strip(),
+        trust(),
+        "## Errors",
+        tables,
+        widths,
+        ABLATION.strip(),
+        ablation,
+        LOG.read_text(encoding="utf-8").strip(),
+    ]
     PAGE.write_text("\n\n".join(parts) + "\n", encoding="utf-8")
     README.write_text(block, encoding="utf-8")
 

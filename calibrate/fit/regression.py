@@ -18,7 +18,7 @@ STEP = 0.02  # log step of the finite differences
 FEWEST = 2  # samples that must depend on a constant before it may move: none is fitted to a single one
 _LAST_FIT = "# Last fit"
 _REWEIGHTED = 8  # solutions of the robust problem per Jacobian
-_SCALE = 0.05  # Cauchy loss: a sample that is 20 % off for every model pulls like one that is 1 % off
+SCALE = 0.05  # Cauchy loss: a sample that is 20 % off for every model pulls like one that is 1 % off
 
 Records = Mapping[str, Mapping[str, Any]]  # constants by key: value, fit (log spread), prior, why
 
@@ -68,7 +68,7 @@ def fit(problem: Problem, records: Records, rounds: int, log_: Callable[[str], N
     prior = np.array([log(prior_of(r)) for r in chosen])
     spread = np.array([float(r["fit"]) for r in chosen])
     theta = np.array([log(float(r["value"])) for r in chosen])
-    measured, weight, scale = np.array(problem.log_measured), _weights(problem), _SCALE * np.array(problem.scales)
+    measured, weight, scale = np.array(problem.log_measured), _weights(problem), SCALE * np.array(problem.scales)
     noise = np.array(problem.scales)
     values = dict(zip(problem.keys, np.exp(theta), strict=True))
     base = np.array(problem.predict(values))
@@ -112,7 +112,7 @@ def left_out(problem: Problem, records: Records, fitted: Fitted, groups: Sequenc
 
     error = np.array(problem.predict(fitted.values)) - np.array(problem.log_measured)
     spread = np.array([float(records[k]["fit"]) for k in problem.keys])
-    scale = _SCALE * np.array(problem.scales)
+    scale = SCALE * np.array(problem.scales)
     weight = np.array(family_weights(problem.families)) / (1.0 + (error / scale) ** 2) / scale**2
     jac = fitted.jacobian
     inverse = np.linalg.inv((jac * weight[:, None]).T @ jac + np.diag(1.0 / spread**2))

@@ -62,7 +62,9 @@ def training_errors(jobs: dict[str, TrainJob]) -> list[Error]:
     for u in unseen:
         job = jobs[u.id]
         alone = of_source[job.stack.name, u.source] > _ALONE * of_stack[job.stack.name]
-        errors.append(Error(tuple(band_keys(job)), u.source, u.family_log if alone else u.source_log))
+        keys = tuple(band_keys(job))
+        # a vendor's own recipes are another population than everybody else's runs
+        errors.append(Error(keys, u.source, u.family_log if alone else u.source_log, stands_alone=keys[-2]))
         if alone:
             errors.append(Error((NO_ROWS_OF_STACK,), u.source, u.source_log))
     return errors

@@ -8,6 +8,7 @@ import pytest
 from moesim.calibrate.fit.bands import (
     ESTIMATORS,
     NOISE,
+    Band,
     Error,
     bands,
     bands_by_root,
@@ -35,6 +36,15 @@ def test_two_sources_give_the_width_of_the_worse_one() -> None:
     errors = [Error(("a", "all"), "x", 0.1)] * 10 + [Error(("a", "all"), "y", -0.3)] * 2
     found = bands(errors)
     assert found["a"].width.above == pytest.approx(0.3) and found["a"].sources == 2 and found["a"].rows == 12
+
+
+def test_a_class_of_few_sources_leans_on_the_wider_one_unless_it_stands_alone() -> None:
+    def of(alone: str) -> dict[str, Band]:
+        calm = [Error(("a", "all"), source, 0.1, alone) for source in "xy" for _ in range(6)]
+        return bands([*calm, *[Error(("all",), source, 0.4, alone) for source in "pqr"]])
+
+    assert of("")["a"].width.above == pytest.approx(0.2)  # two sources against two: the geometric middle of 0.1 and 0.4
+    assert of("a")["a"].width.above == pytest.approx(0.1) and of("")["all"].width.above == pytest.approx(0.4)
 
 
 def test_a_class_of_one_source_or_few_rows_has_none_but_the_widest_has() -> None:
