@@ -48,8 +48,8 @@ TRUST = """## How far to trust your question
 
 Find the line that is most like it. Nine of ten measured values of teams that nobody here has seen are meant to lie
 within the interval (a value 30 % above the prediction is +30 %); an answer prints its own, what makes it wide, and
-what would narrow it. No line of your engine or GPU: the shorter line above holds; a GPU that no fitted run is of, lengths and
-numbers of GPUs beyond the measured ones, and an engine whose version nobody states widen it further.
+what would narrow it. Where there is no line of your engine or GPU, the shorter line holds; a GPU that no fitted run is
+of, lengths and numbers of GPUs beyond the measured ones, and an engine without a version widen it further.
 """
 FILES = {
     "train": ROOT / "sim" / "software" / "stacks" / "bands.yaml",

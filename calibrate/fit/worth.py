@@ -8,10 +8,9 @@ is, and the table says so.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from math import log
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -101,15 +100,19 @@ def worth(linear: Linear, held: frozenset[int] = frozenset()) -> list[Worth]:
     return sorted(found, key=lambda w: w.buys_pct)
 
 
-def thinned(linear: Linear, least_pct: float) -> tuple[list[str], list[Worth]]:
-    """Constants that buy less than `least_pct` points, taken away one at a time, and what the others then buy."""
+def thinned(linear: Linear, least_pct: float, said: Callable[[str], None]) -> tuple[list[str], list[Worth]]:
+    """Constants that buy less than `least_pct` points, and what the others then buy.
+
+    They go in rounds, the least worth quarter of them at a time: what one buys depends on which others are free.
+    """
     gone: list[str] = []
     while True:
-        held = frozenset(linear.keys.index(key) for key in gone)
-        left = worth(linear, held)
-        if not left or left[0].buys_pct >= least_pct:
+        left = worth(linear, frozenset(linear.keys.index(key) for key in gone))
+        little = [w for w in left if w.buys_pct < least_pct]
+        said(f"{len(gone)} gone, {len(left)} left, {len(little)} of them buy less than {least_pct:g} points")
+        if not little:
             return gone, left
-        gone.append(left[0].key)
+        gone += [w.key for w in little[: max(1, len(little) // 4)]]
 
 
 def table(gone: Sequence[str], left: Sequence[Worth]) -> str:
@@ -123,8 +126,3 @@ def table(gone: Sequence[str], left: Sequence[Worth]) -> str:
             f"| {w.buys_pct:+.1f} |"
         )
     return "\n".join([*lines, "", f"Gone, at their priors: {', '.join(gone) or 'none'}."]) + "\n"
-
-
-def without_fit(records: Mapping[str, Mapping[str, Any]], gone: Sequence[str]) -> dict[str, float]:
-    """Priors of constants that went."""
-    return {key: prior_of(records[key]) for key in gone}
