@@ -14,7 +14,7 @@ from moesim.sim.serve.kv_cache import KvCache, kv_cache
 from moesim.sim.serve.layers import adapter_bytes
 from moesim.sim.serve.work_space import FOUR_BITS, share_of, work_bytes
 
-_PADS = {"hopper": (128, 256)}  # of the two sides of a matrix; elsewhere both are _PAD
+_PADS = {"int4": (128, 256)}  # of the two sides of a matrix where 4 bits are widened; elsewhere both are _PAD
 _PAD = 256
 _DRIVER_BYTES = 1e9  # assumed: what TensorRT-LLM leaves to the driver beside its share
 
@@ -39,15 +39,15 @@ class ServeMemory:
 def padded_share(job: ServeJob) -> float:
     """What 4-bit experts take over what they hold: kernels want both sides of a matrix in multiples of 256.
 
-    gpt-oss: 2,880 become 3,072. vllm/model_executor/layers/quantization/mxfp4.py; assumed of other engines. On Hopper
-    vLLM's logs show 10 % where 14 % would follow: one side in multiples of 128.
+    gpt-oss: 2,880 become 3,072. vllm/model_executor/layers/quantization/mxfp4.py; assumed of other engines. Where
+    kernels widen 4 bits (Hopper, Ampere) logs show 10 to 13 % where 14 % would follow: one side in multiples of 128.
     """
     moe = job.arch.moe
     if moe is None or job.formats.experts not in FOUR_BITS:
         return 1.0
     sides = (moe.latent or job.arch.hidden, moe.expert_intermediate)
     padded = held = 1
-    for side, multiple in zip(sides, _PADS.get(job.cluster.gpu.generation, (_PAD, _PAD)), strict=True):
+    for side, multiple in zip(sides, _PADS.get(job.formats.experts, (_PAD, _PAD)), strict=True):
         padded, held = padded * -(-side // multiple) * multiple, held * side
     return padded / held
 

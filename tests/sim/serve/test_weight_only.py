@@ -42,7 +42,7 @@ def test_eight_bits_without_an_eight_bit_path_are_read_and_widened() -> None:
 
 
 def test_four_bit_experts_are_stored_in_multiples_of_256() -> None:
-    """gpt-oss: 2,880 by 2,880 become 3,072 by 3,072, on Hopper 2,944 by 3,072; multiples stay."""
+    """gpt-oss: 2,880 by 2,880 become 3,072 by 3,072, where they are widened 2,944 by 3,072."""
 
     def share(model: str, precision: str = "fp4", node: str = "dgx-h100") -> float:
         asked = asked_of(model, precision, {"node": node, "gpus": 8})
