@@ -90,6 +90,7 @@ class GpuRecord(_Record):
     aliases: tuple[str, ...] = ()
     alias_notes: dict[str, str] = Field(default_factory=dict)
     peak_flops_per_s: dict[str, float | None]
+    fp4_formats: tuple[Literal["nvfp4", "mxfp4"], ...] = ("nvfp4", "mxfp4")  # that the fp4 peak is for
     hbm_bytes: float = Field(gt=0)
     usable_bytes: float | None = Field(default=None, gt=0)
     hbm_type: str = ""

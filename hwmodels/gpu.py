@@ -79,6 +79,7 @@ class GpuSpec:
     family: str  # parts of the same silicon: they share fitted constants
     generation: str  # families that share what has no constant per family
     peak_flops_per_s: dict[str, float]  # by spec-sheet format: fp32 tf32 fp16 bf16 fp8 fp6 fp4 int8
+    fp4_formats: tuple[str, ...]  # of 4 bits with scales, where there is an fp4 peak: nvfp4 mxfp4
     hbm_bytes: float  # as marketed
     usable_bytes: float  # as the driver reports, where known; else the marketed figure
     hbm_bytes_per_s: float
@@ -97,12 +98,15 @@ class GpuSpec:
         """Peak FLOP/s of the tensor path that runs `dtype`. FactError when this GPU has none."""
         if not self.supports(dtype):
             have = ", ".join(sorted(self.peak_flops_per_s))
-            raise FactError(f"{self.name} has no {dtype} tensor path; it has {have}")
+            four = f" (fp4: {' and '.join(self.fp4_formats)})" if "fp4" in self.peak_flops_per_s else ""
+            raise FactError(f"{self.name} has no {dtype} tensor path; it has {have}{four}")
         return self.peak_flops_per_s[PEAK_OF[dtype]]
 
     def supports(self, dtype: str) -> bool:
         """True when the data sheet lists a peak for `dtype`, and the tensor cores apply the scales that it has."""
         peaks = self.peak_flops_per_s
+        if PEAK_OF[dtype] == "fp4" and dtype not in self.fp4_formats:
+            return False
         return PEAK_OF[dtype] in peaks and (dtype not in _MICROSCALED or "fp4" in peaks)
 
 
@@ -121,6 +125,7 @@ def spec_from_record(name: str, r: GpuRecord) -> GpuSpec:
         family=family,
         generation=r.generation or family,
         peak_flops_per_s={k: v for k, v in r.peak_flops_per_s.items() if v is not None},
+        fp4_formats=r.fp4_formats,
         hbm_bytes=r.hbm_bytes,
         usable_bytes=r.usable_bytes or r.hbm_bytes,
         hbm_bytes_per_s=r.hbm_bytes_per_s,

@@ -295,6 +295,18 @@ def scenario_of(row: Row) -> tuple[dict[str, Any], list[str]]:
     return scenario | _own_machine(row), assumed
 
 
+def left_open(row: Row, raw: Mapping[str, Any]) -> frozenset[str]:
+    """What a row leaves open of the settings that save memory; `raw` is its scenario.
+
+    A recipe closes them, unless it is for another micro-batch than the row's: then its authors ran something else.
+    """
+    micro = raw["train"]["micro_batch"]
+    recipe = _recipe(row, raw["layout"], micro)
+    closed = recipe is not None and recipe.layout["mbs"] == micro
+    stated = {"zero": "zero", "vpp": "vpp", "recompute": "recompute", "offload_activations": ""}
+    return frozenset(key for key, column in stated.items() if not closed and not (column and text_of(row, column)))
+
+
 def _own_machine(row: Row) -> dict[str, Any]:
     """What rows of one's own machine say besides: its profile in place of a GPU, a file of counted routing."""
     own = _routing(text_of(row, "routing"))

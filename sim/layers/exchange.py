@@ -64,7 +64,7 @@ SERVING = ExchangeRules(
     # "gather" is no exchange: all ranks receive all tokens
     kernels={"prompts": "normal", "tokens": "low_latency", "one host": "gather", "one domain": "one_sided"},
     per_expert=frozenset({"low_latency"}),
-    element_bytes=dict.fromkeys(("fp8", "fp8_block", "nvfp4", "int4"), 1.03),  # w8a16: 16 bits, no 8-bit tokens there
+    element_bytes=dict.fromkeys(("fp8", "fp8_block", "nvfp4", "mxfp4", "int4"), 1.03),  # w8a16: 16-bit tokens
     results="16 bits",
     scales="dispatched",
     tell_experts=True,

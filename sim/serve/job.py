@@ -111,8 +111,12 @@ def formats_of(precision: str, kv: str | None, arch: ModelArch, gpu: GpuSpec, en
         if not gpu.supports(attention):  # 8-bit weights without an 8-bit tensor path: widened in the kernels
             attention = experts = WEIGHT_ONLY
     elif precision in ("fp4", "nvfp4", "int4"):
-        native = precision != "int4" and gpu.supports("nvfp4")
-        experts = "nvfp4" if native else "int4"  # without a 4-bit tensor path: weight-only
+        native = [name for name in ("nvfp4", "mxfp4") if gpu.supports(name)] if precision != "int4" else []
+        if precision == "nvfp4" and native == ["mxfp4"]:
+            raise ScenarioError(
+                f"serve.precision=nvfp4: {gpu.name} multiplies MXFP4 and no NVFP4; use fp4, fp8 or bf16"
+            )
+        experts = native[0] if native else "int4"  # without a 4-bit tensor path: weight-only
         attention = half if arch.is_moe else experts  # MoE checkpoints quantise their experts only
     narrow = "bf16 or int4" if gpu.supports("int4") else "bf16"
     for name in (attention, experts):
@@ -300,9 +304,11 @@ def _check_args(asked: AskedEngine, scenario: Scenario) -> None:
 
 def _said(taken: list[str], engine: Engine, formats: Formats, kv_dtype: str | None) -> list[str]:
     """What was not stated; `taken`: defaults that have a reason of their own."""
+    values = {key: getattr(engine, key) for key in ("scheduling", "admission", "token_budget", "max_batch")}
+    values["kv_fraction"] = f"what {engine.name} does not reserve" if engine.reserve else engine.kv_fraction
     plain = [
-        f"{key} = {getattr(engine, key)} (default of {engine.name})"
-        for key in ("scheduling", "admission", "token_budget", "max_batch", "kv_fraction")
+        f"{key} = {value} (default of {engine.name})"
+        for key, value in values.items()
         if key not in engine.given and not any(line.startswith(f"{key} = ") for line in taken)
     ]
     said = [*taken, *plain]

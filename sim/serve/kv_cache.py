@@ -64,8 +64,8 @@ def kv_cache(job: ServeJob, free_bytes: float, typical_tokens: int) -> KvCache:
     """Blocks that fit into `free_bytes` of every rank. A model without any cache counts one byte per token."""
     per_token = token_bytes(job) + sequence_bytes(job, typical_tokens) / max(1, typical_tokens)
     per_token = max(per_token, 1.0)
-    block = job.engine.block_tokens
-    swap_s = 2.0 * per_token / (job.cluster.gpu.host_link_bytes_per_s * _HOST_LINK_SHARE)
+    block, link = job.engine.block_tokens, job.cluster.gpu.host_link_bytes_per_s * _HOST_LINK_SHARE
+    swap_s = 2.0 * per_token / link if link > 0.0 else float("inf")  # refused where a deployment would do it
     return KvCache(int(max(0.0, free_bytes) // (per_token * block)) * job.attention_dp, block, per_token, swap_s)
 
 

@@ -12,7 +12,9 @@ from moesim.sim.question.refusals import DoesNotFit
 from moesim.sim.serve.job import ServeJob
 from moesim.sim.serve.kv_cache import KvCache, kv_cache
 from moesim.sim.serve.layers import adapter_bytes
+from moesim.sim.serve.work_space import FOUR_BITS, share_of, work_bytes
 
+_PADS = {"int4": (128, 256)}  # of the two sides of a matrix where 4 bits are widened; elsewhere both are _PAD
 _PAD = 256
 _DRIVER_BYTES = 1e9  # assumed: what TensorRT-LLM leaves to the driver beside its share
 
@@ -37,48 +39,53 @@ class ServeMemory:
 def padded_share(job: ServeJob) -> float:
     """What 4-bit experts take over what they hold: kernels want both sides of a matrix in multiples of 256.
 
-    gpt-oss: 2,880 become 3,072. vllm/model_executor/layers/quantization/mxfp4.py; assumed of other engines.
+    gpt-oss: 2,880 become 3,072. vllm/model_executor/layers/quantization/mxfp4.py; assumed of other engines. Where
+    kernels widen 4 bits (Hopper, Ampere) logs show 10 to 13 % where 14 % would follow: one side in multiples of 128.
     """
     moe = job.arch.moe
-    if moe is None or job.formats.experts not in ("int4", "nvfp4"):
+    if moe is None or job.formats.experts not in FOUR_BITS:
         return 1.0
     sides = (moe.latent or job.arch.hidden, moe.expert_intermediate)
     padded = held = 1
-    for side in sides:
-        padded, held = padded * -(-side // _PAD) * _PAD, held * side
+    for side, multiple in zip(sides, _PADS.get(job.formats.experts, (_PAD, _PAD)), strict=True):
+        padded, held = padded * -(-side // multiple) * multiple, held * side
     return padded / held
+
+
+def expert_bytes(job: ServeJob) -> float:
+    """Bytes of routed experts that one GPU serves, wherever they lie."""
+    arch, lay, experts = job.arch, job.layout, 0.0
+    each = expert_params(arch) * bytes_per_element(job.formats.experts) * padded_share(job) if arch.is_moe else 0.0
+    for kind in arch.layers:
+        if layer_params(arch, kind).experts:
+            copies = experts_in(arch, kind) / lay.ep + (job.expert_slots / lay.ep if job.expert_slots else 0.0)
+            experts += copies * each / lay.etp
+    return experts / lay.pp
 
 
 def weight_bytes(job: ServeJob) -> tuple[float, float]:
     """(all, routed experts) bytes of weights on the fullest GPU; embedding and head stay in 16 bits."""
     arch, lay, formats = job.arch, job.layout, job.formats
-    dense = experts = 0.0
-    dense_bytes, expert_bytes = bytes_per_element(formats.attention), bytes_per_element(formats.experts)
+    dense, experts = 0.0, expert_bytes(job) * (job.offload.resident if job.offload is not None else 1.0)
     for kind in arch.layers:
         layer = layer_params(arch, kind)
-        rest = layer.total - layer.experts
-        dense += rest * dense_bytes / lay.tp
-        if layer.experts:
-            copies = experts_in(arch, kind) / lay.ep + (job.expert_slots / lay.ep if job.expert_slots else 0.0)
-            experts += copies * expert_params(arch) * expert_bytes * padded_share(job) / lay.etp
-    if job.offload is not None:
-        experts *= job.offload.resident
+        dense += (layer.total - layer.experts) * bytes_per_element(formats.attention) / lay.tp
     ends = (embedding_params(arch) + head_params(arch)) * bytes_per_element(formats.head) / lay.tp
     if job.speculation is not None and arch.mtp_layers:
-        dense += mtp_params(arch) / arch.mtp_layers * dense_bytes / lay.gpus
-    return (dense + experts) / lay.pp + ends, experts / lay.pp
+        dense += mtp_params(arch) / arch.mtp_layers * bytes_per_element(formats.attention) / lay.gpus
+    return dense / lay.pp + experts + ends, experts
 
 
 def serve_memory(job: ServeJob) -> ServeMemory:
     """What one GPU holds. `cache_bytes` may be negative: then the model does not fit."""
     weights, experts = weight_bytes(job)
     adapters = adapter_bytes(job)
-    usable, engine = job.cluster.gpu.usable_bytes, job.engine
-    if engine.kv_of == "free":
-        cache = engine.kv_fraction * (usable - _DRIVER_BYTES - weights - adapters - engine.work_bytes)
+    usable, work = job.cluster.gpu.usable_bytes, work_bytes(job)
+    if job.engine.kv_of == "free":
+        cache = share_of(job) * (usable - _DRIVER_BYTES - weights - adapters - work)
     else:
-        cache = engine.kv_fraction * usable - weights - adapters - engine.work_bytes
-    return ServeMemory(weights, experts, adapters, engine.work_bytes, cache, usable)
+        cache = share_of(job) * usable - weights - adapters - work
+    return ServeMemory(weights, experts, adapters, work, cache, usable)
 
 
 def fitted_cache(

@@ -12,6 +12,7 @@ from moesim.sim.serve.capacity import drained_per_s
 from moesim.sim.serve.job import ResolvedServe, resolve_serve
 from moesim.sim.serve.prediction import Range, ServePrediction
 from moesim.sim.serve.simulate import PricedJobs, ServeRun, simulate
+from moesim.sim.serve.work_space import work_said
 from moesim.sim.software.stack import Tuning
 
 _COMMUNICATION = ("tp_comm", "ep_comm", "pp_comm")
@@ -60,6 +61,7 @@ def assemble(resolved: ResolvedServe, run: ServeRun, tuning: Tuning, capacity: f
     means = {"ttft_s": float(seen.ttft_s.mean()), "tpot_s": tpot.mean}
     means["output_tokens_per_s"] = sum(run.log.output) / span
     constants = [f"constant {c.key} = {c.value:g} (assumed)" for c in tuning.used.values() if c.kind == "assumed"]
+    notes = dict.fromkeys(of.note for of in sure.values() if of.note)
     blocks = run.machine.cache
     sources = run.machine.costs.parts.sources
     counted = sum(sources.values()) or 1
@@ -89,11 +91,7 @@ def assemble(resolved: ResolvedServe, run: ServeRun, tuning: Tuning, capacity: f
         memory=run.machine.memory.by_kind(),
         cost=cost,
         sources={name: count / counted for name, count in sources.most_common()},
-        assumptions=(
-            *resolved.assumptions,
-            *dict.fromkeys(s.note for s in sure.values() if s.note),
-            *sorted(constants),
-        ),
+        assumptions=(*resolved.assumptions, *work_said(deployment.job), *notes, *sorted(constants)),
         resolved=replace(resolved),
         run=run,
     )

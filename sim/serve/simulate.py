@@ -8,6 +8,7 @@ from heapq import heapify, heappop, heappush
 
 from moesim.sim.serve.age import cold_s
 from moesim.sim.serve.handover import HandOver, Side
+from moesim.sim.serve.host_memory import check_host_link, check_host_memory
 from moesim.sim.serve.job import Deployment, ServeJob
 from moesim.sim.serve.kv_cache import KvCache, token_bytes
 from moesim.sim.serve.memory import ServeMemory, fitted_cache
@@ -159,7 +160,9 @@ class PricedJobs:
 def machine_of(
     job: ServeJob, workload: Workload, tuning: Tuning, blocks: int | None = None, priced: PricedJobs | None = None
 ) -> Machine:
-    """Price a job for a load. DoesNotFit when the longest request has no room."""
+    """Price a job for a load. DoesNotFit when the longest request has no room, or experts on a host have none."""
+    check_host_link(job)
+    check_host_memory(job, tuning)
     parts = (PricedJobs() if priced is None else priced).parts_of(job, tuning)
     memory, cache = fitted_cache(job, workload.longest, workload.mean_tokens, blocks)
     return Machine(job, memory, cache, StepCosts(parts, tuning, workload.contexts))

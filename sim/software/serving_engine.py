@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import MISSING, dataclass, fields, replace
+from dataclasses import MISSING, dataclass, field, fields, replace
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -52,7 +52,7 @@ class Engine:
     max_batch: int  # running sequences of one rank
     block_tokens: int  # tokens of one KV block
     kv_fraction: float
-    work_bytes: float
+    work_bytes: float  # beside weights and cache; where a scenario states it, all of that (sim/serve/work_space.py)
     kv_of: str  # kv_fraction counts of the total memory, or of what weights and work space leave free
     prefix_cache: bool
     poll_steps: int  # decode passes between two looks at the queue
@@ -62,6 +62,10 @@ class Engine:
     source: str
     family: str  # whose versions and command line choose this record
     before: str = ""  # stands for versions before this one
+    group_bytes: float = 0.0  # beside work_bytes where a tensor group exchanges
+    sampler_bytes: float = 0.0  # per sequence that may run and word of the vocabulary
+    counts_passes: bool = False  # activations of the largest pass come out of kv_fraction
+    reserve: dict[str, float] = field(default_factory=dict)  # what is kept out of kv_fraction where nothing is stated
     defaults: tuple[dict[str, Any], ...] = ()  # settings by conditions, the first that fits is taken
     version: str = ""  # as stated
     month: int | None = None  # of its release, since the year 0; None: not known
@@ -154,6 +158,13 @@ def record_name(name: str, version: str) -> str:
     return older[min(fitting, key=lambda b: version_of(b) or ())] if fitting else name
 
 
+def _aged(record: dict[str, Any], version: str) -> dict[str, Any]:
+    """The record as a stated version has it: of the settings of older ones the first that stand for it."""
+    plain = {key: value for key, value in record.items() if key != "older"}
+    fitting = (rule["set"] for rule in record.get("older", ()) if is_before(version_of(version), rule["before"]))
+    return {**plain, **next(fitting, {})}
+
+
 def load_engine(name: str, overrides: dict[str, Any] | None = None, version: str = "", date: str = "") -> Engine:
     """The engine called `name` with settings replaced. StackError for a name or setting that does not exist.
 
@@ -163,11 +174,11 @@ def load_engine(name: str, overrides: dict[str, Any] | None = None, version: str
     if name not in records:
         raise StackError(f"unknown engine {name!r}; {did_you_mean(name, list(records))}")
     name = record_name(name, version)
-    needed = {f.name for f in fields(Engine) if f.default is MISSING}
+    needed = {f.name for f in fields(Engine) if f.default is MISSING and f.default_factory is MISSING}
     lacks = sorted(needed - {"name", *records[name]})
     if lacks:
         raise StackError(f"engine {name!r} in engines.yaml lacks {', '.join(lacks)}; copy the record of another engine")
-    record = {**records[name], "defaults": tuple(records[name].get("defaults", ()))}
+    record = {**_aged(records[name], version), "defaults": tuple(records[name].get("defaults", ()))}
     month = released(record["family"], version)
     month = month_of(date) if month is None else month
     engine = Engine(name=name, **record, version=version, month=month, given=tuple(overrides or ()))

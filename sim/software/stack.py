@@ -77,6 +77,7 @@ class Stack:
     host_sync: bool  # the CPU waits for the GPU at pipeline transfers
     fused_loss: bool
     fp8_activations: bool  # inputs of expert layers are kept for the backward pass in 8 bits
+    quantised_inputs: bool  # linear layers keep their inputs for the backward pass in the format they multiply in
     master_dtype_bytes: float  # optimizer state per parameter: fp32 master + two moments
     sharded_masters: bool  # under ZeRO-3 the shard is the fp32 master itself; 16-bit copies live only while gathered
     logit_bytes: float  # alive at once per logit in the loss, unless that is fused (2: its gradient takes their place)

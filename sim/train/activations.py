@@ -1,7 +1,7 @@
 """What one layer keeps for its backward pass: bytes per token of its parts, and what each word of recompute frees.
 
-Bytes per token follow what Transformer Engine layers keep, in 16 bits; a part that runs again keeps nothing, and lives
-again during the backward of its layer.
+Bytes per token follow what Transformer Engine layers keep: 16 bits, but inputs of linear layers in the format that
+these multiply in. A part that runs again keeps nothing, and lives again during the backward of its layer.
 """
 
 from __future__ import annotations
@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 
+from moesim.hwmodels.gpu import bytes_per_element
 from moesim.sim.layers.recompute import OPERATORS, run_again
 from moesim.sim.layers.sparse import chooses
 from moesim.sim.layout.placement import ExpertLoad
@@ -23,13 +24,24 @@ def sharding(job: TrainJob) -> float:
     return float(job.layout.tp) if job.layout.sequence_parallel else 1.0
 
 
-def _hidden_bytes(job: TrainJob, gathered: bool = False) -> float:
+def _input_bytes(job: TrainJob) -> float:
+    """Bytes per element of what a linear layer keeps of its input."""
+    return bytes_per_element(job.precision) if _quantised(job) else 2.0
+
+
+def _quantised(job: TrainJob) -> bool:
+    """Whether a linear layer's input is quantised, and kept like that."""
+    return job.stack.quantised_inputs and bytes_per_element(job.precision) < 2.0
+
+
+def _hidden_bytes(job: TrainJob, gathered: bool = False, read_by: float = 2.0) -> float:
     """Bytes kept per token by a norm: its input, and its output unless that runs again.
 
-    `gathered`: a tensor group works on the output; stacks that do not gather it once more keep all of it.
+    `gathered`: a tensor group works on the output; stacks that do not gather it once more keep all of it. `read_by`:
+    bytes per element in which whoever reads the output keeps it.
     """
     whole = gathered and job.layout.tp > 1 and not job.stack.regather
-    output = 2.0 * job.arch.hidden / (1.0 if whole else sharding(job))
+    output = read_by * job.arch.hidden / (1.0 if whole else sharding(job))
     return 2.0 * job.arch.hidden / sharding(job) + (0.0 if "layernorm" in job.recompute and not whole else output)
 
 
@@ -39,7 +51,9 @@ def attention_bytes(job: TrainJob) -> float:
     assert a is not None
     if OPERATORS in job.recompute:
         return _attention_of_operators(job, a)
-    hidden = _hidden_bytes(job, gathered=True)
+    inputs = _input_bytes(job)
+    hidden = _hidden_bytes(job, gathered=True, read_by=inputs)
+    copied = inputs if _quantised(job) else 0.0  # of the core's answer, beside the 16 bits that the core itself keeps
     core = _core_bytes(job, a.heads / tp)
     if a.is_mla:
         kept = 0.5 if job.stack.fp8_activations else 1.0
@@ -47,10 +61,11 @@ def attention_bytes(job: TrainJob) -> float:
         queries, projected = 2.0 * a.heads * a.head_dim / tp, (2.0 * a.heads * (a.head_dim + a.v_head_dim)) / tp
         if "mla_up_proj" in job.recompute:  # queries without a latent of their own are no up-projection
             queries, projected = queries if not a.q_lora_rank else 0.0, 0.0
-        output = (1.5 if job.stack.fp8_activations else 2.0) * a.heads * a.v_head_dim / tp  # E5M6 takes 12 bits
+        answer = 1.5 if job.stack.fp8_activations else 2.0 + copied  # E5M6 takes 12 bits
+        output = answer * a.heads * a.v_head_dim / tp
         return hidden + latent + output + queries + projected + core + _index_bytes(job, a)
     q, kv = a.heads * a.head_dim, a.kv_heads * a.head_dim
-    kept = 2.0 * (q + 2 * kv) / tp + 2.0 * q / tp
+    kept = 2.0 * (q + 2 * kv) / tp + (2.0 + copied) * q / tp
     if job.layout.cp > 1:
         kept += 2.0 * (q + 2 * kv) / tp  # both sides of the sequence-to-heads exchange
     return hidden + kept + core
@@ -95,22 +110,25 @@ def ffn_bytes(job: TrainJob, kind: LayerKind, rows: float, tokens: float) -> flo
     arch, again, tp = job.arch, run_again(job.recompute), job.layout.tp
     if OPERATORS in job.recompute:
         return _ffn_of_operators(job, kind, rows / tokens)
-    hidden = _hidden_bytes(job, gathered=kind.ffn == "dense")
+    inputs = _input_bytes(job)
     if kind.ffn == "dense":
         assert arch.ffn is not None
-        kept = _mlp_bytes(arch.ffn.gated, 1.0, "mlp" in again, "mlp_act" in again)
+        hidden = _hidden_bytes(job, gathered=True, read_by=inputs)
+        kept = _mlp_bytes(arch.ffn.gated, 1.0, "mlp" in again, "mlp_act" in again, inputs)
         return hidden + kept * arch.ffn.intermediate / tp
     moe = arch.moe
     assert moe is not None
+    hidden = _hidden_bytes(job)  # the router reads it in 16 bits
     kept = 0.5 if job.stack.fp8_activations else 1.0  # inputs of expert layers are cached in 8 bits
-    shared = _mlp_bytes(moe.gated, kept, "shared_experts" in again, "shared_act" in again) * moe.shared_intermediate
-    beside = _mlp_bytes(moe.gated, kept, "mlp" in again, "mlp_act" in again) * moe.residual_intermediate
+    shared = _mlp_bytes(moe.gated, kept, "shared_experts" in again, "shared_act" in again, inputs)
+    beside = _mlp_bytes(moe.gated, kept, "mlp" in again, "mlp_act" in again, inputs)
+    shared, beside = shared * moe.shared_intermediate, beside * moe.residual_intermediate
     total = hidden + (shared + beside) / tp
     if "moe" in again:
         brought = brought_rows(job, rows) if "keep_collectives" in job.recompute else 0.0
         return total + 2.0 * (moe.latent or arch.hidden) * brought / tokens
-    per_row = 2.0 * kept * (moe.latent or arch.hidden)
-    per_row += _mlp_bytes(moe.gated, kept, False, "moe_act" in again) * moe.expert_intermediate / job.layout.etp
+    per_row = inputs * kept * (moe.latent or arch.hidden)
+    per_row += _mlp_bytes(moe.gated, kept, False, "moe_act" in again, inputs) * moe.expert_intermediate / job.layout.etp
     return total + rows / tokens * per_row
 
 
@@ -126,14 +144,14 @@ def _ffn_of_operators(job: TrainJob, kind: LayerKind, rows_per_token: float) -> 
     return brought + 2.0 * (arch.hidden + beside / job.layout.tp)
 
 
-def _mlp_bytes(gated: bool, kept: float, block: bool, activation: bool) -> float:
+def _mlp_bytes(gated: bool, kept: float, block: bool, activation: bool, inputs: float) -> float:
     """Bytes kept per token and column between two matrices: before the activation and behind it.
 
-    `block`, `activation`: what of them runs again.
+    `block`, `activation`: what of them runs again; `inputs`: bytes per element that the second matrix keeps.
     """
     if block:
         return 0.0
-    return kept * ((4.0 if gated else 2.0) + (0.0 if activation else 2.0))
+    return kept * ((4.0 if gated else 2.0) + (0.0 if activation else inputs))
 
 
 def brought_rows(job: TrainJob, rows: float) -> float:

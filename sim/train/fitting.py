@@ -13,6 +13,8 @@ from moesim.sim.train.job import TrainJob
 from moesim.sim.train.memory import RankMemory, step_memory
 from moesim.sim.train.prices import StepPrices
 
+_FULL = 0.99  # of a GPU's memory: from here on an answer says what is left
+
 
 def fits(prices: StepPrices, memory: Sequence[RankMemory]) -> bool:
     """Whether every GPU and every host has room."""
@@ -35,6 +37,18 @@ def require_memory(prices: StepPrices, memory: tuple[RankMemory, ...]) -> None:
     raise DoesNotFit(
         f"does not fit: needs {worst.total / GIB:.1f} GiB of {usable / GIB:.1f} GiB on stage {worst.rank}; "
         f"{_what_fits(prices)}"
+    )
+
+
+def headroom_note(prices: StepPrices, memory: Sequence[RankMemory]) -> str:
+    """What is left where the fullest GPU is full but for a hundredth; empty where more is left, or nothing."""
+    worst, usable = max(memory, key=lambda m: m.total), prices.job.cluster.gpu.usable_bytes
+    share = worst.total / usable
+    if not _FULL <= share <= 1.0:
+        return ""
+    return (
+        f"memory: stage {worst.rank} fills {share:.1%} of a GPU, {(usable - worst.total) / GIB:.1f} GiB are left: more "
+        f"fragmentation than the {worst.reserve / GIB:.1f} GiB counted for it, or an uneven batch, would not fit"
     )
 
 

@@ -157,9 +157,9 @@ def rank_memory(prices: StepPrices, rank: int) -> RankMemory:
     weights, gradients, optimizer = _static(prices, rank)
     if job.stack.dummy_gradients:
         buffers += 2.0 * _weight_shapes(job.arch, job, kinds)
-    if lay.zero >= 3:
-        buffers += _gathered_bytes(prices, rank)
-    activations += max(0.0, working - logits)  # the loss is over when layers run again
+    gathered, head = _gathered_bytes(prices, rank)
+    activations += max(0.0, working - logits)  # the loss is over when layers run again, and when their weights are back
+    buffers += max(0.0, gathered - max(0.0, logits - working), head - max(0.0, working - logits))
     return RankMemory(rank, weights, gradients, optimizer, activations, logits, buffers, _RESERVE_BYTES, offloaded)
 
 
@@ -177,14 +177,21 @@ def _head_input_bytes(job: TrainJob) -> float:
     return job.width_bytes * job.arch.hidden / sharding(job)
 
 
-def _gathered_bytes(prices: StepPrices, rank: int) -> float:
-    """ZeRO-3: whole weights of the layers at hand, and the whole gradient of one until it is reduced."""
+def _gathered_bytes(prices: StepPrices, rank: int) -> tuple[float, float]:
+    """ZeRO-3: whole weights of the layers at hand with the whole gradient of one until it is reduced; of the head.
+
+    The latter while the loss is computed, the former behind it.
+    """
     job = prices.job
-    kinds = {kind for c in job.layout.chunks_of(rank) for _, kind in prices.chunks[c].blocks(job.arch) if kind}
+    if job.layout.zero < 3:
+        return 0.0, 0.0
+    chunks = [prices.chunks[c] for c in job.layout.chunks_of(rank)]
+    kinds = {kind for chunk in chunks for _, kind in chunk.blocks(job.arch) if kind}
     layer = max((sum(held_params(job.arch, job.layout, "L", kind)) for kind in kinds), default=0.0)
     gradient = 0.0 if job.lora_rank else job.width_bytes + bytes_per_element(job.stack.grad_dtype)
     frozen = job.base_bytes if job.lora_rank else job.width_bytes
-    return layer * (_GATHERED_LAYERS * frozen + gradient)
+    head = frozen * job.arch.vocab * job.arch.hidden / job.layout.tp if any(c.head for c in chunks) else 0.0
+    return layer * (_GATHERED_LAYERS * frozen + gradient), head
 
 
 def step_memory(prices: StepPrices) -> list[RankMemory]:

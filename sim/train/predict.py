@@ -16,7 +16,7 @@ from moesim.hwmodels.power_and_money import (
 from moesim.sim.question.scenario import Asked, scenario_of
 from moesim.sim.train.band import interval_s, of_own_runs, sureness
 from moesim.sim.train.expert_view import expert_view
-from moesim.sim.train.fitting import fits, require_memory
+from moesim.sim.train.fitting import fits, headroom_note, require_memory
 from moesim.sim.train.host_memory import host_use
 from moesim.sim.train.job import Resolved, TrainJob, resolve
 from moesim.sim.train.lost import Which, lost_s
@@ -86,7 +86,8 @@ def assemble(
     constants = [
         f"constant {c.key} = {c.value:g} (assumed)" for c in prices.tuning.used.values() if c.kind == "assumed"
     ]
-    assumptions = [*resolved.assumptions, *([sure.note] if sure.note else []), *sorted(constants)]
+    notes = [note for note in (sure.note, headroom_note(prices, memory)) if note]
+    assumptions = [*resolved.assumptions, *notes, *sorted(constants)]
     return Prediction(
         step_time_s=step.step_time_s,
         low_s=low_s,

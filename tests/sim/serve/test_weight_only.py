@@ -42,17 +42,18 @@ def test_eight_bits_without_an_eight_bit_path_are_read_and_widened() -> None:
 
 
 def test_four_bit_experts_are_stored_in_multiples_of_256() -> None:
-    """gpt-oss: 2,880 by 2,880 become 3,072 by 3,072; models whose sides are multiples take nothing more."""
+    """gpt-oss: 2,880 by 2,880 become 3,072 by 3,072, where they are widened 2,944 by 3,072."""
 
-    def share(model: str, precision: str = "fp4") -> float:
-        asked = asked_of(model, precision, {"node": "dgx-h100", "gpus": 8})
+    def share(model: str, precision: str = "fp4", node: str = "dgx-h100") -> float:
+        asked = asked_of(model, precision, {"node": node, "gpus": 8})
         return padded_share(resolve_serve(parse_scenario(asked)).deployment.job)
 
-    assert share("gpt-oss-120b") == pytest.approx((3072 / 2880) ** 2)
+    assert share("gpt-oss-120b", node="dgx-b200") == pytest.approx((3072 / 2880) ** 2)
+    assert share("gpt-oss-120b") == pytest.approx(3072 * 2944 / 2880**2)
     asked = asked_of("gpt-oss-120b", "fp4", {"node": "dgx-h100", "gpus": 1})
     job = resolve_serve(parse_scenario(asked)).deployment.job
     _, stored = weight_bytes(job)  # layers, experts, matrices, sides as stored
-    assert stored == pytest.approx(36 * 128 * 3 * 3072**2 * bytes_per_element(job.formats.experts), rel=0.01)
+    assert stored == pytest.approx(36 * 128 * 3 * 3072 * 2944 * bytes_per_element(job.formats.experts), rel=0.01)
     assert share("gpt-oss-120b", "bf16") == share("deepseek-v3") == share("llama-3.1-8b") == 1.0
 
 
