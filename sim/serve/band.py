@@ -19,7 +19,7 @@ from moesim.sim.serve.workload import Workload
 _BANDS = Path(__file__).parents[1] / "software" / "engines" / "bands.yaml"
 _STRANGE_GPU = 1.5  # assumed: a GPU without measurements makes an answer that much less sure than its relatives
 # from two sources left out, of mixtures on an engine whose version nobody said: 0.50 of the token's time at p90 against
-# 0.29 where it is said; dense models show no difference
+# 0.29 where it is said; dense models show no difference, and first tokens are as unsure either way
 _UNDATED = 1.7
 METRICS = ("ttft_s", "tpot_s", "output_tokens_per_s")
 
@@ -54,12 +54,12 @@ def band_keys(job: ServeJob, pools: bool, load: str) -> list[str]:
     ]
 
 
-def _wider(job: ServeJob) -> dict[str, float]:
-    """What makes every interval of a deployment wider than its class: reason -> factor."""
+def _wider(job: ServeJob, metric: str) -> dict[str, float]:
+    """What makes an interval of a deployment wider than its class: reason -> factor."""
     gpu, engine, factors = job.cluster.gpu.name, job.engine, {}
     if gpu not in _measured_gpus():
         factors[f"no fitted run on {gpu} (assumed)"] = _STRANGE_GPU
-    if job.arch.is_moe and not engine.version and engine.month is None:
+    if metric != "ttft_s" and job.arch.is_moe and not engine.version and engine.month is None:
         factors[f"no version or date of {engine.family} stated"] = _UNDATED
     return factors
 
@@ -78,9 +78,10 @@ def serve_sureness(deployment: Deployment, load: Workload) -> dict[str, Sureness
     """The 90 % interval of every metric of a deployment under a load."""
     job = deployment.job
     keys = band_keys(job, deployment.prefill is not None, load_class(load.clients))
-    factors, bands, found = _wider(job), _bands(), {}
-    notes = [f"intervals widened {factor:g} times: {reason}" for reason, factor in factors.items()]
+    bands, found = _bands(), {}
     for metric in METRICS:
+        factors = _wider(job, metric)
+        notes = [f"interval widened {factor:g} times: {reason}" for reason, factor in factors.items()]
         key = next(k for k in keys if f"{metric},{k}" in bands)
         own = width_of(bands[f"{metric},{key}"])
         whole = own.scaled(prod(factors.values()))

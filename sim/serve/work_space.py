@@ -55,10 +55,21 @@ def _block_bytes(job: ServeJob) -> float:
 
 
 def share_of(job: ServeJob) -> float:
-    """The share of a GPU's memory that the engine takes: as stated, its default, or what it does not reserve."""
-    engine, gpu, lay = job.engine, job.cluster.gpu, job.layout
+    """The share of a GPU's memory that the engine takes: as stated, its default, or what it does not reserve.
+
+    Where its default reserve leaves too little to start with (attention data parallel over many GPUs), operators state
+    a share: theirs is taken.
+    """
+    engine = job.engine
     if "kv_fraction" in engine.given or not engine.reserve:
         return engine.kv_fraction
+    share = _not_reserved(job)
+    return share if share >= engine.reserve["least_share"] else engine.reserve["operators_share"]
+
+
+def _not_reserved(job: ServeJob) -> float:
+    """What the engine's rule of reserving leaves of a GPU; below zero where it leaves nothing."""
+    engine, gpu, lay = job.engine, job.cluster.gpu, job.layout
     facts = engine.reserve
     large = gpu.usable_bytes >= facts["large_gpu_bytes"]
     tokens = engine.token_budget if "token_budget" in engine.given else facts["large_tokens" if large else "tokens"]
@@ -70,7 +81,7 @@ def share_of(job: ServeJob) -> float:
     if gpu.usable_bytes > facts["least_from_bytes"]:
         held = max(held, facts["least_bytes"])
     held += facts["draft_bytes"] if job.speculation is not None else 0.0
-    return max(0.0, 1.0 - held / gpu.usable_bytes)
+    return 1.0 - held / gpu.usable_bytes
 
 
 def work_said(job: ServeJob) -> list[str]:
@@ -79,5 +90,7 @@ def work_said(job: ServeJob) -> list[str]:
     if "work_bytes" not in engine.given:
         said.append(f"work_bytes = {work_bytes(job):.3g} (beside weights and cache: rule of {engine.name})")
     if "kv_fraction" not in engine.given and engine.reserve:
-        said.append(f"{engine.name} takes {share_of(job):.3f} of a GPU: what is left of its default reserve")
+        own = _not_reserved(job) >= engine.reserve["least_share"]
+        why = "what is left of its default reserve" if own else "as operators state it: its default reserve leaves none"
+        said.append(f"{engine.name} takes {share_of(job):.3f} of a GPU: {why}")
     return said

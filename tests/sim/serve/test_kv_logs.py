@@ -115,3 +115,13 @@ def test_sglang_reserves_what_passes_and_graphs_will_take() -> None:
     assert share_of(serving("qwen3-32b", "h100-sxm", 1, 1, {"name": "sglang", "kv_fraction": 0.9})) == 0.9
     ranks = serving("deepseek-v3", "b200-hgx", 1, 1, "sglang", attention_dp=8, layout={"ep": 8}, precision="fp8")
     assert share_of(ranks) < share_of(serving("deepseek-v3", "b200-hgx", 8, 1, "sglang", precision="fp8"))
+
+
+def test_where_the_default_reserve_leaves_nothing_the_operators_share_is_taken() -> None:
+    """Attention data parallel over 64 GPUs: the rule reserves more than an H100 has, and nobody runs it so."""
+    load = {"kind": "closed", "concurrency": 64}
+    ask = {"engine": "sglang", "precision": "fp8_block", "attention_dp": 64, "requests": load}
+    scenario = {"model": "deepseek-v3", "cluster": {"node": "dgx-h100", "gpus": 64}, "layout": {"tp": 1, "ep": 64}}
+    job = resolve_serve(parse_scenario({**scenario, "serve": ask})).deployment.job
+    assert share_of(job) == job.engine.reserve["operators_share"]
+    assert any("as operators state it" in line for line in work_said(job))
