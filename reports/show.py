@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -155,7 +155,9 @@ def _stack(name: str) -> Entry:
         "title": plain.title,
         "settings": settings,
         "source": plain.source,
-        "constants": _constants_of(name, settings),
+        "author": plain.author,
+        "constants_of": plain.constants_of,
+        "constants": _constants_of(dict.fromkeys((name, plain.constants_of)), settings),
     }
 
 
@@ -181,9 +183,9 @@ def _engine(name: str) -> Entry:
     }  # fmt: skip
 
 
-def _constants_of(stack: str, settings: Entry) -> dict[str, Entry]:
-    """Constants that may enter a prediction with this stack: other stacks' and other settings' left out."""
-    own = (stack, f"{stack}+compile") if settings["compiled"] else (stack,)
+def _constants_of(stacks: Iterable[str], settings: Entry) -> dict[str, Entry]:
+    """Constants that may enter a prediction with these stacks: other stacks' and other settings' left out."""
+    own = [spelling for s in stacks for spelling in ((s, f"{s}+compile") if settings["compiled"] else (s,))]
     strangers = {spelling for s in stack_names() for spelling in (s, f"{s}+compile")} - set(own)
     choices = {
         "attention_factor": (settings["attention_kernel"], "*"),

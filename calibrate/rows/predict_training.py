@@ -48,7 +48,7 @@ def _with_recipe(
     Tuned MoE stacks only: dense recipes of that size keep or offload everything (assumed). The row ran, so it fitted.
     """
     job = resolved.job
-    if job.stack.name != "megatron-tuned" or not job.arch.is_moe or step_fits(prices):
+    if job.stack.constants_of != "megatron-tuned" or not job.arch.is_moe or step_fits(prices):
         return resolved, prices
     for modules in _RECIPES:
         job = replace(resolved.job, recompute=modules)

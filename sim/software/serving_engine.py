@@ -238,5 +238,7 @@ def inference_stack(engine: Engine) -> Stack:
         "fused_loss": True,
         "master_dtype_bytes": 0.0,
         "source": engine.source,
+        "author": "other framework",
+        "words": (),
     }
     return Stack(**named)
