@@ -22,7 +22,8 @@ def _shared(asked: list[str], known: list[str]) -> float:
 
     def is_known(word: str) -> bool:
         return any(
-            word == other or (min(len(word), len(other)) >= _LEAST and (word.startswith(other) or other.startswith(word)))
+            word == other
+            or (min(len(word), len(other)) >= _LEAST and (word.startswith(other) or other.startswith(word)))
             for other in known
         )
 

@@ -59,7 +59,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
     """Command line of the fit."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("rows", type=Path)
-    parser.add_argument("--write", action="store_true", help="write constants into hwmodels/profiles/comm/libraries.yaml")
+    parser.add_argument(
+        "--write", action="store_true", help="write constants into hwmodels/profiles/comm/libraries.yaml"
+    )
     options = parser.parse_args(arguments)
     samples, text = load_samples(options.rows), PATH.read_text(encoding="utf-8")
     for key, record in comm_records("libraries").items():

@@ -45,11 +45,7 @@ class CommRow:
     logical_bytes: float  # what its bandwidth column divides by the time
     library: Library
 
-    @property
-    def assumptions(self) -> tuple[str, ...]:
-        """Whose constants stand for those of the library, where it has none of its own."""
-        note = borrowed_from(self.library, self.work.kernel if isinstance(self.work, ExpertExchange) else "")
-        return (note,) if note else ()
+    assumptions: tuple[str, ...] = ()  # whose constants stand for the library's, and what cells left open
 
 
 def _number(row: Row, key: str) -> float:
@@ -112,6 +108,11 @@ def algorithm_of(text: str) -> str:
     return "ring" if re.search(r"(?<![a-z])ring", t) else "auto"
 
 
+def _said(*notes: str) -> tuple[str, ...]:
+    """Notes that say something."""
+    return tuple(note for note in notes if note)
+
+
 def _collective(row: Row, kind: CommKind, cluster: Cluster) -> CommRow:
     ranks = _whole(row, "gpus")
     size = _number(row, "bytes")
@@ -123,7 +124,9 @@ def _collective(row: Row, kind: CommKind, cluster: Cluster) -> CommRow:
     work = Comm(kind, size, cluster.group(ranks), algorithm)
     share = (ranks - 1) / ranks * (2.0 if kind == "all_reduce" else 1.0) if ranks > 1 else 1.0
     busbw = text_of(row, "bandwidth_kind") == "busbw"
-    return CommRow(work, cluster, size * share if busbw else size, _library(row, collective=True))
+    library = _library(row, collective=True)
+    said = [] if text_of(row, "library") else [f"library = {library.name} (not stated)"]
+    return CommRow(work, cluster, size * share if busbw else size, library, _said(borrowed_from(library), *said))
 
 
 def _library(row: Row, collective: bool) -> Library:
@@ -139,7 +142,7 @@ def _library(row: Row, collective: bool) -> Library:
 
 
 def kernel_of(library: Library, algorithm: str) -> str:
-    """Our kind of exchange kernel for a library and a published algorithm cell. ScenarioError where it has none such."""
+    """Our kind of exchange kernel for a library and a published algorithm cell. ScenarioError where it has none."""
     try:
         return kernel_in(library, algorithm)
     except FactError as error:
@@ -192,4 +195,13 @@ def _exchange(row: Row, op: str, cluster: Cluster) -> CommRow:
     )
     work = carried_by(expert_exchange(MEASURED, _STAGES[op], sent), library)
     copies = nodes if "rdma" in kind else ranks
-    return CommRow(work, cluster, tokens * work.payload_bytes * copies, library)
+    open_cells = [
+        f"{what} (not stated)"
+        for column, what in (
+            ("experts", f"experts = {_EXPERTS}, the setting of DeepEP's benchmark"),
+            ("dtype", "dtype = bf16"),
+        )
+        if not text_of(row, column)
+    ]
+    said = _said(borrowed_from(library, kernel), *open_cells)
+    return CommRow(work, cluster, tokens * work.payload_bytes * copies, library, said)

@@ -23,6 +23,7 @@ _NETWORKS = (
 _YES = {"yes": True, "true": True, "on": True, "1": True, "no": False, "false": False, "off": False, "0": False}
 _GRAPHS = ("none", "partial", "full")
 
+
 @dataclass(frozen=True, slots=True)
 class Network:
     """What a row says of the network between its nodes: kind of fabric, "" where it does not, and bytes/s per GPU."""
@@ -74,6 +75,14 @@ def stack_of_software(text: str) -> tuple[str, str]:
     return stack, f"software: {text}"
 
 
+def yes_no(row: Row, column: str) -> bool | None:
+    """What a cell of yes or no says; None where it is empty. ScenarioError for another word."""
+    said = text_of(row, column).lower()
+    if said and said not in _YES:
+        raise ScenarioError(f"column {column}: {said!r} is not known; write yes or no")
+    return _YES[said] if said else None
+
+
 def settings_of(row: Row) -> dict[str, Any]:
     """Stack settings that a row's own cells state. ScenarioError for a word that nobody knows."""
     settings: dict[str, Any] = {}
@@ -84,11 +93,9 @@ def settings_of(row: Row) -> dict[str, Any]:
         settings["dispatcher"] = dispatcher_named(said)
         if settings["dispatcher"] is None:
             raise ScenarioError(f"column dispatcher: {unknown_dispatcher(said)}")
-    said = text_of(row, "ep_overlap").lower()
-    if said:
-        if said not in _YES:
-            raise ScenarioError(f"column ep_overlap: {said!r} is not known; write yes or no")
-        settings["ep_overlap"] = "hidden" if _YES[said] else "none"
+    hidden = yes_no(row, "ep_overlap")
+    if hidden is not None:
+        settings["ep_overlap"] = "hidden" if hidden else "none"
     said = text_of(row, "cuda_graphs").lower()
     if said:
         if said not in _GRAPHS:

@@ -61,8 +61,8 @@ def comm(  # noqa: PLR0913  # one argument per option of the command
 
     question = CommQuestion(
         node=cluster, op=op, ranks=ranks, size_bytes=float(parse_quantity(size, "B")) if size else 0.0, fabric=fabric,
-        oversubscription=oversubscription, algorithm=algorithm, library=library, tokens=tokens, hidden=hidden, top_k=top_k,
-        experts=experts, groups=groups, top_groups=top_groups, dtype=dtype, sigma=skew, seed=seed, sms=sms,
+        oversubscription=oversubscription, algorithm=algorithm, library=library, tokens=tokens, hidden=hidden,
+        top_k=top_k, experts=experts, groups=groups, top_groups=top_groups, dtype=dtype, sigma=skew, seed=seed, sms=sms,
         ecmp=ecmp, beside=tuple(parse_beside(text) for text in beside or ()), degrade=tuple(degrade or ()),
     )  # fmt: skip
     return _show(question, sweep, json, figure)

@@ -1,5 +1,4 @@
-"""What carries tokens to experts, by the words that tables of results use; and what a library loses on a fabric.
-"""
+"""What carries tokens to experts, by the words that tables of results use; and what a library loses on a fabric."""
 
 from __future__ import annotations
 
@@ -29,9 +28,7 @@ DISPATCHERS = {
     "deepep": Dispatcher(
         "DeepEP: a copy per node over the network; the GPU posts messages itself (IBGDA)", "normal", ("deepepibgda",)
     ),
-    "deepep-uccl": Dispatcher(
-        "DeepEP's kernels, messages posted by CPU threads of UCCL", "normal", ("uccl", "ucclep")
-    ),
+    "deepep-uccl": Dispatcher("DeepEP's kernels, messages posted by CPU threads of UCCL", "normal", ("uccl", "ucclep")),
     "deepep-nvshmem": Dispatcher(
         "DeepEP's kernels, messages posted by the CPU proxy of NVSHMEM over libfabric",
         "normal",
@@ -74,10 +71,10 @@ def closest(fabric: str, dispatcher: str) -> tuple[str, str]:
 def unknown_dispatcher(text: str) -> str:
     """Why a dispatcher is refused: the nearest three, and what would be assumed with each."""
     meanings = {name: f"{each.title} {' '.join(each.also)}" for name, each in DISPATCHERS.items()}
-    assumed = {
-        name: f"kernel {each.kernel}, constants of {closest('infiniband', name)[1]} over {closest('infiniband', name)[0]}"
-        for name, each in DISPATCHERS.items()
-    }
+    assumed = {}
+    for name, each in DISPATCHERS.items():
+        fabric, lender = closest("infiniband", name)
+        assumed[name] = f"kernel {each.kernel}, constants of {lender} over {fabric}"
     return f"{text!r} is not known; {with_a_way_out(text, meanings, assumed)}"
 
 

@@ -7,11 +7,16 @@ from functools import cache
 from pathlib import Path
 
 from moesim.hwmodels.facts import read_yaml
+from moesim.hwmodels.nearest import nearest
 
 Version = tuple[int, ...]
 _NUMBER = re.compile(r"v?(\d+(?:\.\d+){1,3}|\d+$)", re.IGNORECASE)
 _PARTS = 4
 _MONTH = re.compile(r"(20\d\d)-(0[1-9]|1[0-2])(?:-\d\d)?")
+_DAY = re.compile(r"(?<!\d)(20\d\d)-?(0[1-9]|1[0-2])-?(?:0[1-9]|[12]\d|3[01])(?!\d)")
+_MAIN = re.compile(r"(nightly|main|latest|dev|master)\b", re.IGNORECASE)
+_NEAREST = 3
+_BUILDS = "builds"  # in the file of releases: images by name
 _RELEASES = Path(__file__).parent / "engines" / "releases.yaml"
 
 
@@ -36,14 +41,55 @@ def month_of(text: str) -> int | None:
     return 12 * int(found.group(1)) + int(found.group(2)) - 1 if found else None
 
 
+def dated(text: str) -> int | None:
+    """Month of a build that has its day in its name ("nightly-dev-20260402"), or a known name; None of any other."""
+    found = _DAY.search(text)
+    if found is None:
+        return month_of(str(read_yaml(_RELEASES)[_BUILDS].get(text.strip(), "")))
+    return month_of(f"{found.group(1)}-{found.group(2)}")
+
+
+def month_written(month: int) -> str:
+    """ "2025-10" of months since the year 0."""
+    return f"{month // 12}-{month % 12 + 1:02d}"
+
+
 @cache
-def _releases() -> dict[str, list[tuple[Version, int]]]:
-    """(version, month) of each family, oldest first."""
+def _releases() -> dict[str, list[tuple[Version, int, str]]]:
+    """(version, month, as written) of each family, oldest first."""
     families = read_yaml(_RELEASES)
     return {
-        family: sorted((version_of(str(v)) or (), month_of(str(month)) or 0) for v, month in lines.items())
+        family: sorted((version_of(str(v)) or (), month_of(str(month)) or 0, str(v)) for v, month in lines.items())
         for family, lines in families.items()
+        if family != _BUILDS
     }
+
+
+def is_of_main(text: str) -> bool:
+    """Whether a version names a build of the main branch, of no day."""
+    return _MAIN.match(text.strip()) is not None
+
+
+def is_listed(family: str, version: str) -> bool:
+    """Whether a version lies among the known releases of a family: not before the oldest, nor after the newest line."""
+    number, lines = version_of(version), _releases().get(family, [])
+    if number is None or not lines:
+        return number is not None
+    newest, _, written = lines[-1]
+    parts = written.count(".") + 1
+    return lines[0][0] <= number and (number <= newest or number[:parts] == newest[:parts])
+
+
+def nearest_releases(family: str, version: str) -> list[tuple[str, int]]:
+    """The three known releases that are nearest to a version, with months: by number, else by spelling and age."""
+    number, lines = version_of(version), _releases().get(family, [])
+    if number is not None:
+        at = sum(listed <= number for listed, _, _ in lines)
+        window = lines[max(0, min(at - 2, len(lines) - _NEAREST)) :][:_NEAREST]
+        return [(written, month) for _, month, written in window]
+    months = {written: month for _, month, written in reversed(lines)}  # of equals the newest first
+    names = nearest(version, {written: month_written(month) for written, month in months.items()}, _NEAREST)
+    return [(written, months[written]) for written in names]
 
 
 def released(family: str, version: str) -> int | None:
@@ -51,5 +97,5 @@ def released(family: str, version: str) -> int | None:
     number = version_of(version)
     if number is None:
         return None
-    months = [month for listed, month in _releases().get(family, ()) if listed <= number]
+    months = [month for listed, month, _ in _releases().get(family, ()) if listed <= number]
     return months[-1] if months else None

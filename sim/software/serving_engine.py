@@ -9,9 +9,20 @@ from typing import Any
 
 from moesim.hwmodels.facts import did_you_mean, read_yaml
 from moesim.hwmodels.gpu import GpuSpec
+from moesim.hwmodels.nearest import with_a_way_out
 from moesim.hwmodels.units import GIB
 from moesim.sim.software.engine_arguments import arguments_of
-from moesim.sim.software.engine_release import is_before, month_of, released, version_of
+from moesim.sim.software.engine_release import (
+    dated,
+    is_before,
+    is_listed,
+    is_of_main,
+    month_of,
+    month_written,
+    nearest_releases,
+    released,
+    version_of,
+)
 from moesim.sim.software.stack import Stack, StackError, Tuning
 
 _ENGINES = Path(__file__).parent / "engines"
@@ -127,6 +138,11 @@ def engine_names() -> tuple[str, ...]:
     return tuple(_records())
 
 
+def engine_title(name: str) -> str:
+    """What an engine of the catalogue is, in words."""
+    return str(_records()[name]["title"])
+
+
 def _checked(key: str, value: Any) -> Any:
     if key in _CHOICES:
         if value not in _CHOICES[key]:
@@ -154,6 +170,20 @@ def record_name(name: str, version: str) -> str:
     return older[min(fitting, key=lambda b: version_of(b) or ())] if fitting else name
 
 
+def _check_version(family: str, version: str, date: str) -> None:
+    """StackError for a version that is no known release, where nothing dates it; it says what the nearest three are."""
+    if not version or date or is_listed(family, version) or dated(version) is not None or is_of_main(version):
+        return
+    near = "; ".join(
+        f"{written} ({month_written(month)}: {_records()[record_name(family, written)]['title']})"
+        for written, month in nearest_releases(family, version)
+    )
+    raise StackError(
+        f"engine version {version!r} of {family} is not known; nearest are {near}; or say when it was built in "
+        "serve.engine.date (a row: measured_on), as 2026-05, or leave the version out for the newest"
+    )
+
+
 def load_engine(name: str, overrides: dict[str, Any] | None = None, version: str = "", date: str = "") -> Engine:
     """The engine called `name` with settings replaced. StackError for a name or setting that does not exist.
 
@@ -161,15 +191,19 @@ def load_engine(name: str, overrides: dict[str, Any] | None = None, version: str
     """
     records = _records()
     if name not in records:
-        raise StackError(f"unknown engine {name!r}; {did_you_mean(name, list(records))}")
+        meanings = {each: f"{r['title']} {r['family']}" for each, r in records.items()}
+        assumed = {each: r["title"] for each, r in records.items()}
+        raise StackError(f"unknown engine {name!r}; {with_a_way_out(name, meanings, assumed)}")
+    _check_version(records[name]["family"], version, date)
     name = record_name(name, version)
     needed = {f.name for f in fields(Engine) if f.default is MISSING}
     lacks = sorted(needed - {"name", *records[name]})
     if lacks:
         raise StackError(f"engine {name!r} in engines.yaml lacks {', '.join(lacks)}; copy the record of another engine")
     record = {**records[name], "defaults": tuple(records[name].get("defaults", ()))}
-    month = released(record["family"], version)
-    month = month_of(date) if month is None else month
+    month = next(
+        (m for m in (released(record["family"], version), month_of(date), dated(version)) if m is not None), None
+    )
     engine = Engine(name=name, **record, version=version, month=month, given=tuple(overrides or ()))
     known = [*_CHOICES, *_RANGES]
     for key, value in (overrides or {}).items():
@@ -208,7 +242,8 @@ def engine_asked(ask: str | dict[str, Any]) -> AskedEngine:
         raise StackError('serve.engine.args must be one text, for example "--max-num-seqs 512"')
     engine = load_engine(name, settings, version, date)
     if version and version_of(version) is None:
-        said.append(f"engine version {version!r} is no number: taken as the newest {name}")
+        when = f", of {month_written(engine.month)}" if engine.month is not None else ", of no known month"
+        said.append(f"engine version {version!r} is no number: taken as the newest {name}{when}")
     if not args:
         return AskedEngine(engine, {}, tuple(said))
     stated = arguments_of(engine.family, args)

@@ -235,7 +235,7 @@ def stack_asked(ask: str | dict[str, Any] | None, cluster: Cluster) -> tuple[Sta
 def _of_author(stack: Stack) -> str:
     """The class of author by which a stack's unstated settings are assumed, and whose constants it has."""
     whose = "" if stack.constants_of == stack.name else f"; constants of {stack.constants_of}"
-    return f"unstated settings of {stack.name} are those of a {stack.author} ({stack.title}{whose})"
+    return f"unstated settings of {stack.name}: by its class of author, {stack.author} ({stack.title}{whose})"
 
 
 def _candidates(qualifiers: tuple[str, ...], generations: Mapping[str, str]) -> list[str]:

@@ -174,7 +174,7 @@ def _collective(question: CommQuestion, cluster: Cluster) -> CommAnswer:
 
 @dataclass(frozen=True, slots=True)
 class _Carrier:
-    """The library that carries a transfer, the kind of kernel of an exchange ("" of a collective), what to say of it."""
+    """Who carries a transfer, the kind of kernel of an exchange ("" of a collective), and what is said of it."""
 
     library: Library
     kernel: str

@@ -6,7 +6,8 @@ import pytest
 
 from moesim.calibrate.rows.files import published_rows
 from moesim.calibrate.rows.kinds import HIDDEN, TRAINING
-from moesim.calibrate.rows.training import precision_of, recompute_of, scenario_of, stack_of
+from moesim.calibrate.rows.recomputed import recompute_of
+from moesim.calibrate.rows.training import precision_of, scenario_of, stack_of
 from moesim.sim.question.scenario import ScenarioError, parse_scenario
 from moesim.sim.software.stack import parse_release
 
