@@ -171,7 +171,7 @@ def _copies(row: Row, group: Group) -> tuple[float, float]:
 
 def _exchange(row: Row, op: str, cluster: Cluster) -> CommRow:
     library = _library(row, collective=False)
-    kernel = kernel_of(library, f"{text_of(row, 'library')} {text_of(row, 'algorithm')}")
+    kernel = kernel_of(library, text_of(row, "algorithm") or text_of(row, "library"))
     size = _whole(row, "ranks_ep", cluster.gpus)
     if size > cluster.gpus:
         raise ScenarioError(f"column ranks_ep: {size} ranks need more than {cluster.gpus} GPUs")

@@ -85,7 +85,7 @@ def token_budget(row: Row) -> Guess | None:
     if not is_vendors_sweep(row) or arrival_of(row).kind != CLOSED or text_of(row, "prefill_workers"):
         return None
     budget = max(whole_of(row, "isl") or 1, _LEAST_BUDGET) + (arrival_of(row).count or 1)
-    return Guess("token_budget", budget, "vendor's sweep", "one prompt per pass", "token_budget")
+    return Guess("token_budget", budget, "vendor sweep", "one prompt per pass", "token_budget")
 
 
 def offline_requests(row: Row) -> Guess:

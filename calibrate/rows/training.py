@@ -266,7 +266,7 @@ def scenario_of(row: Row) -> tuple[dict[str, Any], list[str]]:
     elif text_of(row, "gpu").upper().startswith(("GB200", "GB300")):
         train["mtp"] = False
         assumed.append(
-            "mtp = False (guess 'vendor's recipe on NVL72': they leave the MTP module out; column mtp states it)"
+            "mtp = False (guess 'vendor recipe on NVL72': they leave the MTP module out; column mtp states it)"
         )
     if recipe is not None and recipe.offload_activations:
         train["offload_activations"] = recipe.offload_activations

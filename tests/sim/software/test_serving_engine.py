@@ -91,3 +91,28 @@ def test_every_setting_that_was_not_stated_is_said_once(engine: str | dict[str, 
     for key in ("scheduling", "admission", "token_budget", "max_batch", "kv_fraction"):
         stated = isinstance(engine, dict) and key in engine
         assert sum(line.startswith(f"{key} = ") for line in said) == (0 if stated else 1), key
+
+
+@pytest.mark.parametrize(
+    ("version", "near"),
+    [("0.99", "0.16"), ("0.1.7", "0.2"), ("v12", "0.16"), ("release-candidate", "0.19")],
+)
+def test_a_version_that_is_no_release_is_refused_unless_it_is_dated(version: str, near: str) -> None:
+    with pytest.raises(
+        StackError, match=f"engine version '{version}' of vllm is not known; nearest are .*{near}"
+    ) as said:
+        engine_asked({"name": "vllm", "version": version})
+    assert "serve.engine.date" in str(said.value) and str(said.value).count("vLLM") == 3
+    assert engine_asked({"name": "vllm", "version": version, "date": "2026-05"}).engine.month is not None
+
+
+def test_builds_are_dated_by_their_names() -> None:
+    dated = engine_asked({"name": "sglang", "version": "nightly-dev-20260402-d7256eb6"})
+    assert dated.engine.month == 12 * 2026 + 3 and "taken as the newest sglang, of 2026-04" in dated.said[0]
+    assert engine_asked({"name": "sglang", "version": "nightly-5b8c"}).engine.month is None
+    assert engine_asked({"name": "sglang", "version": "0.5.12.post1"}).engine.month == 12 * 2026 + 4
+
+
+def test_an_unknown_engine_is_refused_with_the_nearest_three() -> None:
+    with pytest.raises(StackError, match=r"unknown engine 'TensorRT'; nearest are trtllm.*TensorRT-LLM"):
+        engine_asked("TensorRT")

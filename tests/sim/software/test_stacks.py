@@ -1,0 +1,67 @@
+"""The catalogue of training stacks: complete, sourced, and named by the words of their users."""
+
+from __future__ import annotations
+
+import pytest
+
+from moesim.hwmodels.cluster import build_cluster
+from moesim.sim.question.scenario import parse_scenario
+from moesim.sim.software.stack import AUTHORS, StackError, load_stack, stack_asked, stack_named, stack_names
+from moesim.sim.train.band import author_of
+from moesim.sim.train.job import TrainJob, resolve
+
+CLUSTER = build_cluster("dgx-h100", 8)
+
+
+def job(stack: str, release: str | None = None) -> TrainJob:
+    scenario = {
+        "model": "mixtral-8x7b",
+        "cluster": {"node": "dgx-h100", "gpus": 64},
+        "layout": {"pp": 4, "ep": 8},
+        "train": {"global_batch": 256, "seq_len": 4096},
+        "stack": stack,
+        **({"release": release} if release else {}),
+    }
+    return resolve(parse_scenario(scenario)).job
+
+
+def test_every_record_says_who_where_from_and_whose_constants() -> None:
+    assert {"fsdp2", "automodel", "hf-eager", "maxtext-gpu", "pai-megatron", "primus"} <= set(stack_names())
+    spelled: list[str] = []
+    for name in stack_names():
+        stack, _ = load_stack(name, CLUSTER)
+        assert stack.author in AUTHORS and stack.source and stack.constants_of in stack_names()
+        spelled += stack.words
+        assert all(stack_named(word) == name for word in (name, *stack.words))
+    assert len(spelled) == len(set(spelled))
+
+
+def test_a_record_takes_what_it_does_not_state_from_its_relative() -> None:
+    primus, relative = (load_stack(name, CLUSTER)[0] for name in ("primus", "megatron-core"))
+    assert (primus.attention_kernel, primus.grad_dtype) == (relative.attention_kernel, relative.grad_dtype)
+    assert primus.title != relative.title and primus.words != relative.words
+
+
+def test_what_a_user_calls_it_is_understood_and_said() -> None:
+    stack, assumed = stack_asked("Megatron-LM", CLUSTER)
+    assert stack.name == "megatron-core" and "stack = megatron-core (what 'Megatron-LM' names)" in assumed
+    assert any("by its class of author, plain checkout" in note for note in assumed)
+    stack, assumed = stack_asked({"name": "pai-megatron"}, CLUSTER)
+    assert any("constants of megatron-tuned" in note for note in assumed)
+
+
+def test_an_unknown_stack_is_refused_with_the_nearest_three_and_what_each_assumes() -> None:
+    with pytest.raises(StackError) as refused:
+        stack_asked("fsdp-3", CLUSTER)
+    said = str(refused.value)
+    assert (
+        "stack 'fsdp-3' is not known; nearest are fsdp2 (constants of torchtitan, sdpa attention, overlaps dp)" in said
+    )
+    assert said.count("(constants of ") == 3
+
+
+def test_only_a_vendors_release_is_a_vendors_run() -> None:
+    assert author_of(job("megatron-tuned", "26.04")) == "vendor"
+    assert author_of(job("megatron-tuned")) == "other"
+    assert author_of(job("megatron-bridge", "26.04")) == "other"
+    assert author_of(job("nemo", "26.04")) == "vendor"
