@@ -49,22 +49,22 @@ RATIOS = f"""
 {RATIOS_TITLE}
 
 The ratio that decides between a mixture of experts and a dense model: seconds of a GPU per active FLOP (forward and
-backward, nothing that runs again), of a mixture over a dense model. Pairs are rows of NVIDIA's tables on the same GPU, in
-the same release and precision, each mixture with each dense model. Target: median {TARGET_PCT[0]:.0f} %, 90th percentile
-{TARGET_PCT[1]:.0f} %. "Middle" is the median with its sign: below zero, mixtures are predicted too fast against dense.
+backward, nothing that runs again), of a mixture over a dense model. Pairs are rows of NVIDIA's tables on the same GPU,
+in the same release and precision, each mixture with each dense model. Target: median {TARGET_PCT[0]:.0f} %, 90th
+percentile {TARGET_PCT[1]:.0f} %. "Middle" is the median with its sign: below zero, mixtures are predicted too fast.
 
 """
 REASONS = """
 Which miss, and why as far as the rows tell:
 
-- H100 in FP8: Qwen3-30B of 25.11 took twice as long as the same layout of 25.09, which dropped tokens. Without drops the
-  predicted memory is 96 % full; an allocator that frees and asks again would cost that, and nothing published says so. In
-  26.04, laid out anew, the pairs miss by 4 and 9 %, all of it from the dense row.
+- H100 in FP8: Qwen3-30B of 25.11 took twice as long as the same layout of 25.09, which dropped tokens. Without drops
+  the predicted memory is 96 % full; an allocator that frees and asks again would cost that, and nothing published says
+  so. In 26.04, laid out anew, the pairs miss by 4 and 9 %, most of it from the dense row.
 - GB200 and NVFP4: all four rows of Nemotron-3-Super with tp 2 are 19 to 21 % too fast; with tp 1 (B200, GB300) they are
-  within 7 %. Splitting its Mamba layers over tensor ranks costs more than we say. B200 shows the same step: 13 % from tp 1
-  to tp 2, of which 4 % are predicted.
-- NVFP4 on GB300: the dense row is predicted 16 % too slow, the mixture 7 % too fast. Experts are priced as in MXFP8 already:
-  NVIDIA's tables gain 2 to 4 % from NVFP4 there, on dense models 28 % (GB200) and 53 % (GB300).
+  within 7 %. Splitting its Mamba layers over tensor ranks costs more than we say. B200 shows the same step: 13 % from
+  tp 1 to tp 2, of which 4 % are predicted.
+- NVFP4 on GB300: the dense row is predicted 16 % too slow, the mixture 7 % too fast. Experts are priced as in MXFP8
+  already: NVIDIA's tables gain 2 to 4 % from NVFP4 there, on dense models 28 % (GB200) and 53 % (GB300).
 - B200 in MXFP8: Llama-3.1-405B and DeepSeek-V3 of 25.11 are 10 and 16 % too fast, so pairs with either miss.
 """
 CHOICES = ("model", "job", "published layout", "measured s", "predicted s", "our best", "its s", "rank", "layout rank",

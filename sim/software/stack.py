@@ -169,6 +169,11 @@ def stack_named(text: str) -> str | None:
     return named_in(text, {word: name for name, r in records.items() for word in (plain(name), *r["words"])})
 
 
+def relative_of(name: str) -> str:
+    """The stack whose fitted constants one of the catalogue takes: itself, or a relative."""
+    return str(_whole(name)["constants_of"])
+
+
 def assumed_with(name: str) -> str:
     """What is assumed with a stack, in a few words."""
     record = _whole(name)

@@ -12,8 +12,9 @@ from moesim.calibrate.rows.outcomes import predict_rows
 MOE = Run("a", "MoE", "h100-sxm", "26.04", "fp8", "fit", 8, measured_s_per_flop=3.0, predicted_s_per_flop=3.3)
 DENSE = Run("b", "dense", "h100-sxm", "26.04", "fp8", "fit", 8, measured_s_per_flop=2.0, predicted_s_per_flop=2.0)
 ROW = {
-    "model": "llama-3.1-8b", "gpu": "H100", "gpus": "8", "seq_len": "8192", "gbs": "64", "mbs": "1", "precision": "BF16",
-    "tp": "1", "pp": "1", "cp": "1", "release": "Megatron-Bridge 26.04", "step_time_s": "6", "split": "test",
+    "model": "llama-3.1-8b", "gpu": "H100", "gpus": "8", "seq_len": "8192", "gbs": "64", "mbs": "1",
+    "precision": "BF16", "tp": "1", "pp": "1", "cp": "1", "release": "Megatron-Bridge 26.04",
+    "step_time_s": "6", "split": "test",
 }  # fmt: skip
 
 
@@ -45,7 +46,7 @@ def test_spread_counts_sizes_and_keeps_the_sign_of_the_middle() -> None:
 
 
 def test_rows_become_seconds_of_a_gpu_per_active_flop() -> None:
-    """8 billion weights, six FLOPs each per token and some attention: 64 sequences in 6 s on 8 GPUs are near 600 TFLOP/s."""
+    """8 billion weights, six FLOPs each per token, and attention: 64 sequences in 6 s on 8 GPUs are near 600 TFLOP/s."""
     rows = [ROW, {**ROW, "release": ""}, {**ROW, "step_time_s": ""}, {**ROW, "software": "Megatron-Bridge"}]
     (run,) = runs_of(rows, predict_rows(rows))
     assert (run.model, run.kind, run.precision, run.gpus, run.split) == ("llama-3.1-8b", "dense", "bf16", 8, "test")

@@ -9,20 +9,23 @@ from moesim.sim.question.scenario import parse_scenario
 from moesim.sim.software.stack import AUTHORS, StackError, load_stack, stack_asked, stack_named, stack_names
 from moesim.sim.train.band import author_of
 from moesim.sim.train.job import TrainJob, resolve
+from moesim.sim.train.prices import StepPrices
+from moesim.sim.train.step import simulate_step
 
 CLUSTER = build_cluster("dgx-h100", 8)
 
 
+SCENARIO: dict[str, object] = {
+    "model": "mixtral-8x7b",
+    "cluster": {"node": "dgx-h100", "gpus": 64},
+    "layout": {"pp": 4, "ep": 8},
+    "train": {"global_batch": 256, "seq_len": 4096},
+}
+
+
 def job(stack: str, release: str | None = None) -> TrainJob:
-    scenario = {
-        "model": "mixtral-8x7b",
-        "cluster": {"node": "dgx-h100", "gpus": 64},
-        "layout": {"pp": 4, "ep": 8},
-        "train": {"global_batch": 256, "seq_len": 4096},
-        "stack": stack,
-        **({"release": release} if release else {}),
-    }
-    return resolve(parse_scenario(scenario)).job
+    said = {"stack": stack, **({"release": release} if release else {})}
+    return resolve(parse_scenario({**SCENARIO, **said})).job
 
 
 def test_every_record_says_who_where_from_and_whose_constants() -> None:
@@ -65,3 +68,22 @@ def test_only_a_vendors_release_is_a_vendors_run() -> None:
     assert author_of(job("megatron-tuned")) == "other"
     assert author_of(job("megatron-bridge", "26.04")) == "other"
     assert author_of(job("nemo", "26.04")) == "vendor"
+
+
+def test_fsdp2_over_nodes_does_not_fill_its_nics_and_inside_a_host_nothing_changes() -> None:
+    def seconds(stack: str, gpus: int, constant: float) -> float:
+        scenario = {
+            "model": "llama-3.1-8b",
+            "cluster": {"node": "dgx-h100", "gpus": gpus},
+            "layout": {"zero": 3},
+            "train": {"global_batch": gpus, "seq_len": 1024},
+            "stack": stack,
+        }
+        resolved = resolve(parse_scenario(scenario))
+        prices = StepPrices(resolved.job, resolved.kernels, resolved.tuning({f"sharded_nic_share[{stack}]": constant}))
+        return simulate_step(prices).step_time_s
+
+    assert seconds("torchtitan", 64, 0.5) > 1.3 * seconds("torchtitan", 64, 1.0)
+    assert seconds("torchtitan", 8, 0.5) == seconds("torchtitan", 8, 1.0)
+    tuning = resolve(parse_scenario({**SCENARIO, "stack": "fsdp2"})).tuning()
+    assert tuning.get("sharded_nic_share", "torchtitan") < tuning.get("sharded_nic_share", "composer-fsdp") == 1.0
