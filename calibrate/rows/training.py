@@ -19,7 +19,7 @@ from moesim.calibrate.rows.stated import cluster_of, settings_of, stack_of_softw
 from moesim.hwmodels.profile import is_profile_file
 from moesim.sim.model.catalogue import load_model
 from moesim.sim.question.scenario import ScenarioError
-from moesim.sim.software.stack import parse_release
+from moesim.sim.software.stack import parse_release, stack_named
 
 _FOLDING = "25.02"  # assumed: first release whose experts may leave the tensor groups of attention by default
 # zero-bubble schedules as their authors and Primus name them; other words follow from stack and virtual stages
@@ -68,6 +68,9 @@ def stack_of(row: Row) -> tuple[str, str]:
         return "composer-fsdp", "FSDP with PyTorch's own sharding names"
     if "DUALPIPE" in text_of(row, "schedule").upper() or "128X128" in precision.upper():
         return "hai-llm", "DualPipe, or FP8 with 1x128 / 128x128 tiles"
+    named = stack_named(release) if release and not parse_release(release) else None
+    if named:
+        return named, f"release without a month: {release}"
     if release:
         return "megatron-tuned", "a vendor's software release is named"
     if precision_of(precision) == "fp16":

@@ -1,4 +1,4 @@
-"""What libraries add to borrowed kernels, fitted on their own rows: found again where it was put in, else left alone."""
+"""What libraries add to borrowed kernels, fitted on their own rows: found again where it was put in, else let alone."""
 
 from __future__ import annotations
 

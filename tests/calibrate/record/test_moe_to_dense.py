@@ -46,7 +46,7 @@ def test_spread_counts_sizes_and_keeps_the_sign_of_the_middle() -> None:
 
 
 def test_rows_become_seconds_of_a_gpu_per_active_flop() -> None:
-    """8 billion weights, six FLOPs each per token, and attention: 64 sequences in 6 s on 8 GPUs are near 600 TFLOP/s."""
+    """8 billion weights, six FLOPs each per token, attention: 64 sequences in 6 s on 8 GPUs are near 600 TFLOP/s."""
     rows = [ROW, {**ROW, "release": ""}, {**ROW, "step_time_s": ""}, {**ROW, "software": "Megatron-Bridge"}]
     (run,) = runs_of(rows, predict_rows(rows))
     assert (run.model, run.kind, run.precision, run.gpus, run.split) == ("llama-3.1-8b", "dense", "bf16", 8, "test")

@@ -69,6 +69,8 @@ def test_release(text: str, release: str) -> None:
         ({"zero": "FULL_SHARD"}, "composer-fsdp"),
         ({"zero": "FSDP2"}, "torchtitan"),
         ({"release": "NeMo 24.07"}, "megatron-tuned"),
+        ({"release": "Megatron-Core 0.12"}, "megatron-core"),
+        ({"release": "DGXC later"}, "megatron-tuned"),
         ({"schedule": "DualPipe"}, "hai-llm"),
         ({"stack": "megatron-core"}, "megatron-core"),
     ],
