@@ -13,7 +13,6 @@ Version = tuple[int, ...]
 _NUMBER = re.compile(r"v?(\d+(?:\.\d+){1,3}|\d+$)", re.IGNORECASE)
 _PARTS = 4
 _MONTH = re.compile(r"(20\d\d)-(0[1-9]|1[0-2])(?:-\d\d)?")
-_DAY = re.compile(r"(?<!\d)(20\d\d)-?(0[1-9]|1[0-2])-?(?:0[1-9]|[12]\d|3[01])(?!\d)")
 _MAIN = re.compile(r"(nightly|main|latest|dev|master)\b", re.IGNORECASE)
 _NEAREST = 3
 _BUILDS = "builds"  # in the file of releases: images by name
@@ -42,11 +41,8 @@ def month_of(text: str) -> int | None:
 
 
 def dated(text: str) -> int | None:
-    """Month of a build that has its day in its name ("nightly-dev-20260402"), or a known name; None of any other."""
-    found = _DAY.search(text)
-    if found is None:
-        return month_of(str(read_yaml(_RELEASES)[_BUILDS].get(text.strip(), "")))
-    return month_of(f"{found.group(1)}-{found.group(2)}")
+    """Month of an image that is known by its name ("glm5-hopper"); None of any other."""
+    return month_of(str(read_yaml(_RELEASES)[_BUILDS].get(text.strip(), "")))
 
 
 def month_written(month: int) -> str:
@@ -66,7 +62,10 @@ def _releases() -> dict[str, list[tuple[Version, int, str]]]:
 
 
 def is_of_main(text: str) -> bool:
-    """Whether a version names a build of the main branch, of no day."""
+    """Whether a version names a build of the main branch.
+
+    Its day, where the name has one, is not read: constants of age were fitted with such builds undated.
+    """
     return _MAIN.match(text.strip()) is not None
 
 

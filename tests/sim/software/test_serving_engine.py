@@ -106,10 +106,12 @@ def test_a_version_that_is_no_release_is_refused_unless_it_is_dated(version: str
     assert engine_asked({"name": "vllm", "version": version, "date": "2026-05"}).engine.month is not None
 
 
-def test_builds_are_dated_by_their_names() -> None:
-    dated = engine_asked({"name": "sglang", "version": "nightly-dev-20260402-d7256eb6"})
-    assert dated.engine.month == 12 * 2026 + 3 and "taken as the newest sglang, of 2026-04" in dated.said[0]
-    assert engine_asked({"name": "sglang", "version": "nightly-5b8c"}).engine.month is None
+def test_builds_of_the_main_branch_are_the_newest_and_images_have_the_month_of_their_model() -> None:
+    image = engine_asked({"name": "sglang", "version": "glm5-hopper"})
+    assert image.engine.month == 12 * 2026 + 1 and "taken as the newest sglang, of 2026-02" in image.said[0]
+    build = engine_asked({"name": "sglang", "version": "nightly-dev-20260402-d7256eb6"})
+    assert build.engine.month is None and "of no known month" in build.said[0]
+    assert engine_asked({"name": "sglang", "version": "main", "date": "2026-05"}).engine.month == 12 * 2026 + 4
     assert engine_asked({"name": "sglang", "version": "0.5.12.post1"}).engine.month == 12 * 2026 + 4
 
 
