@@ -174,6 +174,12 @@ def relative_of(name: str) -> str:
     return str(_whole(name)["constants_of"])
 
 
+def fitted_as(name: str) -> str:
+    """The stack on whose rows the constants of one were fitted: itself where any bears its name, else its relative."""
+    named = any(name in re.split(r"[\[\],]", key) for key in constants())
+    return name if named else relative_of(name)
+
+
 def assumed_with(name: str) -> str:
     """What is assumed with a stack, in a few words."""
     record = _whole(name)

@@ -6,7 +6,15 @@ import pytest
 
 from moesim.hwmodels.cluster import build_cluster
 from moesim.sim.question.scenario import parse_scenario
-from moesim.sim.software.stack import AUTHORS, StackError, load_stack, stack_asked, stack_named, stack_names
+from moesim.sim.software.stack import (
+    AUTHORS,
+    StackError,
+    fitted_as,
+    load_stack,
+    stack_asked,
+    stack_named,
+    stack_names,
+)
 from moesim.sim.train.band import author_of
 from moesim.sim.train.job import TrainJob, resolve
 from moesim.sim.train.prices import StepPrices
@@ -61,6 +69,13 @@ def test_an_unknown_stack_is_refused_with_the_nearest_three_and_what_each_assume
         "stack 'fsdp-3' is not known; nearest are fsdp2 (constants of torchtitan, sdpa attention, overlaps dp)" in said
     )
     assert said.count("(constants of ") == 3
+
+
+def test_a_stack_without_constants_of_its_name_was_fitted_as_its_relative() -> None:
+    pairs = {"fsdp2": "torchtitan", "primus": "megatron-core", "pai-megatron": "megatron-tuned"}
+    assert {name: fitted_as(name) for name in pairs} == pairs
+    assert fitted_as("megatron-bridge") == "megatron-bridge"  # seconds of its CPU are its own
+    assert fitted_as("torchtitan") == "torchtitan"
 
 
 def test_only_a_vendors_release_is_a_vendors_run() -> None:
