@@ -210,7 +210,9 @@ def _low_latency(work: ExpertExchange, cluster: Cluster, fit: ExchangeFit) -> fl
     if work.group.domains == 1:
         p = fit.low_overlap_power
         return float((floor**p + near**p) ** (1.0 / p))
-    far = pairs * (1.0 - work.group.fewest / n) / _nic_bytes_per_s(work, cluster, fit)
+    outside = 1.0 - work.group.fewest / n
+    far = pairs * outside / _nic_bytes_per_s(work, cluster, fit)
+    far = max(far, work.tokens * work.imbalance * work.top_k * outside * work.copy_s)  # every pair is a message
     return floor + fit.low_hop_s * (1.0 + log2(work.group.domains) / 2.0) + max(near, far)
 
 

@@ -201,7 +201,7 @@ class ExpertExchange:
     `tokens` is what the busiest rank sends; `node_copies` and `rank_copies` how many distinct remote-or-own
     domains and ranks one token reaches on average (de-duplicated); `payload_bytes` one token's vector.
     `deduplicated=False` sends `top_k` copies (plain all-to-all). `imbalance` is busiest/mean received tokens.
-    `nic_share` and `copy_s` are what the library loses on this fabric inside a step: 1 and 0 where it is timed alone.
+    `nic_share` is what the library keeps of the NIC inside a step: 1 where it is timed alone.
     """
 
     stage: Literal["prepare", "dispatch", "combine"]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -10,6 +10,7 @@ from typing import Any
 from moesim.hwmodels.cluster import build_cluster, fabric_names, node_for_gpu, node_names
 from moesim.hwmodels.facts import FactError, catalogue, did_you_mean
 from moesim.hwmodels.gpu import gpu_names, load_gpu
+from moesim.hwmodels.libraries import libraries
 from moesim.hwmodels.profile import load_profile, measured_gpus
 from moesim.sim.model.arch import ModelArch
 from moesim.sim.model.catalogue import ArchError, load_model, model_names, model_record, published
@@ -31,6 +32,7 @@ def show_all() -> Entry:
         "fabrics": {n: {k: r[k] for k in ("link_bytes_per_s", "latency_s")} for n, r in catalogue("fabrics").items()},
         "stacks": {name: {"title": _stack(name)["title"]} for name in stack_names()},
         "engines": {name: {"title": load_engine(name).title} for name in engine_names()},
+        "libraries": {name: {"title": library.title} for name, library in libraries().items()},
         "profiles": {name: {"measured": True} for name in measured_gpus()},
     }
 
@@ -48,6 +50,8 @@ def show_one(name: str) -> list[Entry]:
         return [_stack(name)]
     if name in engine_names():
         return [_engine(name)]
+    if name in libraries():
+        return [_library(name)]
     if name in _gpu_spellings():
         return [_gpu(name), _profile(name)]
     try:
@@ -55,7 +59,8 @@ def show_one(name: str) -> list[Entry]:
     except ArchError as error:
         if Path(name).exists():
             raise
-        known = [*node_names(), *fabric_names(), *stack_names(), *engine_names(), *_gpu_spellings(), *model_names()]
+        software = [*stack_names(), *engine_names(), *libraries()]
+        known = [*node_names(), *fabric_names(), *software, *_gpu_spellings(), *model_names()]
         hint = did_you_mean(name, known)
         if hint.startswith("known"):
             raise FactError(f"nothing is called {name!r}; `moesim show` lists all names") from error
@@ -136,6 +141,10 @@ def _fabric(name: str) -> Entry:
     return _record("fabrics", "fabric", name)
 
 
+def _library(name: str) -> Entry:
+    return _record("libraries", "library", name)
+
+
 def _record(catalogue_name: str, kind: str, name: str) -> Entry:
     records = catalogue(catalogue_name)
     if name not in records:
@@ -155,7 +164,9 @@ def _stack(name: str) -> Entry:
         "title": plain.title,
         "settings": settings,
         "source": plain.source,
-        "constants": _constants_of(name, settings),
+        "author": plain.author,
+        "constants_of": plain.constants_of,
+        "constants": _constants_of(dict.fromkeys((name, plain.constants_of)), settings),
     }
 
 
@@ -181,9 +192,9 @@ def _engine(name: str) -> Entry:
     }  # fmt: skip
 
 
-def _constants_of(stack: str, settings: Entry) -> dict[str, Entry]:
-    """Constants that may enter a prediction with this stack: other stacks' and other settings' left out."""
-    own = (stack, f"{stack}+compile") if settings["compiled"] else (stack,)
+def _constants_of(stacks: Iterable[str], settings: Entry) -> dict[str, Entry]:
+    """Constants that may enter a prediction with these stacks: other stacks' and other settings' left out."""
+    own = [spelling for s in stacks for spelling in ((s, f"{s}+compile") if settings["compiled"] else (s,))]
     strangers = {spelling for s in stack_names() for spelling in (s, f"{s}+compile")} - set(own)
     choices = {
         "attention_factor": (settings["attention_kernel"], "*"),
@@ -220,5 +231,6 @@ _KINDS: dict[str, Callable[[str], Entry]] = {
     "fabric": _fabric,
     "stack": _stack,
     "engine": _engine,
+    "library": _library,
     "profile": _profile,
 }

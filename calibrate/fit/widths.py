@@ -25,6 +25,7 @@ from moesim.sim.question.scenario import parse_scenario
 from moesim.sim.serve.band import band_keys as serving_keys
 from moesim.sim.serve.band import load_class
 from moesim.sim.serve.job import ResolvedServe, resolve_serve
+from moesim.sim.software.stack import fitted_as
 from moesim.sim.train.band import NO_ROWS_OF_STACK, axes_of, band_keys, kind_of
 from moesim.sim.train.job import TrainJob, resolve
 from moesim.sim.transfer.alone import band_keys as transfer_keys
@@ -56,12 +57,13 @@ def training_errors(jobs: dict[str, TrainJob]) -> list[Error]:
     next run of that stack is, its rows say with their family left out.
     """
     unseen = read_unseen("training")
-    of_stack = Counter(jobs[u.id].stack.name for u in unseen)
-    of_source = Counter((jobs[u.id].stack.name, u.source) for u in unseen)
+    stacks = {row: fitted_as(job.stack.name) for row, job in jobs.items()}
+    of_stack = Counter(stacks[u.id] for u in unseen)
+    of_source = Counter((stacks[u.id], u.source) for u in unseen)
     errors = []
     for u in unseen:
         job = jobs[u.id]
-        alone = of_source[job.stack.name, u.source] > _ALONE * of_stack[job.stack.name]
+        alone = of_source[stacks[u.id], u.source] > _ALONE * of_stack[stacks[u.id]]
         keys = tuple(band_keys(job))
         # a vendor's own recipes are another population than everybody else's runs
         errors.append(Error(keys, u.source, u.family_log if alone else u.source_log, stands_alone=keys[-2]))

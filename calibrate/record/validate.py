@@ -13,6 +13,7 @@ from moesim.calibrate.rows.files import OTHER_TEAMS, PUBLISHED, RowFile, measure
 from moesim.calibrate.rows.kinds import COMM, SERVING, table_of
 from moesim.calibrate.rows.outcomes import Outcome, Progress, predict_rows
 from moesim.calibrate.rows.sources import source_of
+from moesim.sim.software.stack import relative_of
 
 COLUMNS = ("id", "split", "metric", "measured", "predicted", "low", "high", "error_pct", "status", "reason")
 _NEW_MOE = "26.02"  # release from which vendors' MoE stacks are no longer young
@@ -141,7 +142,7 @@ def _family(row: dict[str, str], outcome: Outcome) -> str:
     """The classes that accuracy targets are set for: dense by GPU generation and kind of stack, MoE by release."""
     if not outcome.stack:
         return "refused"
-    if outcome.stack == "megatron-core":
+    if relative_of(outcome.stack) == "megatron-core":
         return "plain Megatron-Core, dense and MoE"
     if outcome.kind == "MoE":
         return f"MoE, release {_release_class(outcome.release)}"

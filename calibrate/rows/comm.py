@@ -10,7 +10,9 @@ from dataclasses import dataclass, replace
 
 from moesim.calibrate.rows.cells import Row, number_of, text_of, whole_of
 from moesim.hwmodels.cluster import Cluster, build_cluster, node_for_gpu
+from moesim.hwmodels.facts import FactError
 from moesim.hwmodels.gpu import load_gpu, token_dtypes
+from moesim.hwmodels.libraries import Library, borrowed_from, carried_by, kernel_in, libraries, library_named
 from moesim.hwmodels.work import COLLECTIVES, Comm, CommKind, ExpertExchange, Group
 from moesim.sim.layers.exchange import MEASURED, ExpertTokens, Stage, expert_exchange
 from moesim.sim.layout.placement import distinct_holders
@@ -28,6 +30,7 @@ _DTYPES = {name: name for name in token_dtypes()} | {
 }  # fmt: skip
 _EXPERTS = 256  # assumed where a row does not say: the setting of DeepEP's own benchmark
 _MOST_GPUS = 1_000_000
+_COLLECTIVES_OF = "nccl"  # whose collectives a row without a library is taken to run
 # spellings of a GPU that the catalogue does not list as aliases
 _GPUS = {"SM90": "h100-sxm", "SM90 (Hopper)": "h100-sxm", "SM100": "b200-hgx", "SM100 (Blackwell)": "b200-hgx"}
 _FABRICS = (("efa", "efa-v2"), ("roce", "roce-400"))
@@ -40,6 +43,9 @@ class CommRow:
     work: Comm | ExpertExchange
     cluster: Cluster
     logical_bytes: float  # what its bandwidth column divides by the time
+    library: Library
+
+    assumptions: tuple[str, ...] = ()  # whose constants stand for the library's, and what cells left open
 
 
 def _number(row: Row, key: str) -> float:
@@ -102,6 +108,11 @@ def algorithm_of(text: str) -> str:
     return "ring" if re.search(r"(?<![a-z])ring", t) else "auto"
 
 
+def _said(*notes: str) -> tuple[str, ...]:
+    """Notes that say something."""
+    return tuple(note for note in notes if note)
+
+
 def _collective(row: Row, kind: CommKind, cluster: Cluster) -> CommRow:
     ranks = _whole(row, "gpus")
     size = _number(row, "bytes")
@@ -113,21 +124,29 @@ def _collective(row: Row, kind: CommKind, cluster: Cluster) -> CommRow:
     work = Comm(kind, size, cluster.group(ranks), algorithm)
     share = (ranks - 1) / ranks * (2.0 if kind == "all_reduce" else 1.0) if ranks > 1 else 1.0
     busbw = text_of(row, "bandwidth_kind") == "busbw"
-    return CommRow(work, cluster, size * share if busbw else size)
+    library = _library(row, collective=True)
+    said = [] if text_of(row, "library") else [f"library = {library.name} (not stated)"]
+    return CommRow(work, cluster, size * share if busbw else size, library, _said(borrowed_from(library), *said))
 
 
-def kernel_of(library: str, algorithm: str) -> str:
-    """Our kind of exchange kernel for a published library and algorithm cell."""
-    text = f"{library} {algorithm}".lower()
-    for word, kernel in (
-        ("low-latency", "low_latency"), ("low latency", "low_latency"), ("onesided", "one_sided"),
-        ("one-sided", "one_sided"), ("twosided", "two_sided"), ("two-sided", "two_sided"), ("hybrid", "hybrid"),
-        ("elastic", "elastic"), ("deepep v2", "elastic"), ("normal", "normal"), ("deepep", "normal"),
-        ("nccl", "all_to_all"),
-    ):  # fmt: skip
-        if word in text:
-            return kernel
-    raise ScenarioError(f"library {library!r} with algorithm {algorithm!r}: no exchange kernel of ours is like it")
+def _library(row: Row, collective: bool) -> Library:
+    """The library of a row; NCCL's interface stands for a collective without one. ScenarioError for an unknown one."""
+    text = text_of(row, "library")
+    if not text and not collective:
+        known = ", ".join(name for name, each in libraries().items() if each.kernels)
+        raise ScenarioError(f"column library: an exchange needs one; write one of {known}")
+    try:
+        return library_named(text or _COLLECTIVES_OF, collective)
+    except FactError as error:
+        raise ScenarioError(f"column library: {error}") from None
+
+
+def kernel_of(library: Library, algorithm: str) -> str:
+    """Our kind of exchange kernel for a library and a published algorithm cell. ScenarioError where it has none."""
+    try:
+        return kernel_in(library, algorithm)
+    except FactError as error:
+        raise ScenarioError(f"column algorithm: {error}") from None
 
 
 def _dtype(row: Row) -> str:
@@ -151,7 +170,8 @@ def _copies(row: Row, group: Group) -> tuple[float, float]:
 
 
 def _exchange(row: Row, op: str, cluster: Cluster) -> CommRow:
-    kernel = kernel_of(text_of(row, "library"), text_of(row, "algorithm"))
+    library = _library(row, collective=False)
+    kernel = kernel_of(library, text_of(row, "algorithm") or text_of(row, "library"))
     size = _whole(row, "ranks_ep", cluster.gpus)
     if size > cluster.gpus:
         raise ScenarioError(f"column ranks_ep: {size} ranks need more than {cluster.gpus} GPUs")
@@ -173,6 +193,15 @@ def _exchange(row: Row, op: str, cluster: Cluster) -> CommRow:
         low_precision=op.endswith("low_precision"),
         host_call="torch_api" in kind,
     )
-    work = expert_exchange(MEASURED, _STAGES[op], sent)
+    work = carried_by(expert_exchange(MEASURED, _STAGES[op], sent), library)
     copies = nodes if "rdma" in kind else ranks
-    return CommRow(work, cluster, tokens * work.payload_bytes * copies)
+    open_cells = [
+        f"{what} (not stated)"
+        for column, what in (
+            ("experts", f"experts = {_EXPERTS}, the setting of DeepEP's benchmark"),
+            ("dtype", "dtype = bf16"),
+        )
+        if not text_of(row, column)
+    ]
+    said = _said(borrowed_from(library, kernel), *open_cells)
+    return CommRow(work, cluster, tokens * work.payload_bytes * copies, library, said)

@@ -9,18 +9,17 @@ from __future__ import annotations
 import re
 from typing import Any
 
+from moesim.calibrate.rows import harness
 from moesim.calibrate.rows.arrivals import CLOSED, OFFLINE, RATE, arrival_of
 from moesim.calibrate.rows.cells import Row, text_of, whole_of
 from moesim.calibrate.rows.training import precision_of
 from moesim.hwmodels.cluster import node_for_gpu
-from moesim.hwmodels.gpu import load_gpu
+from moesim.hwmodels.nearest import with_a_way_out
 from moesim.sim.question.scenario import ScenarioError
+from moesim.sim.software.engine_release import version_of
+from moesim.sim.software.serving_engine import engine_title, is_known_version, nearest_versions
 
-_PUBLIC_LENGTHS = (1024, 8192)  # of the public benchmark harness, which draws lengths from [0.8, 1] of them
-_PUBLIC_JITTER = 0.2
 _PER_CLIENT = 10  # requests per client of a closed loop, as the harness of the public tables runs it
-_EARLY_STREAM, _LATE_STREAM = 40, 15  # tokens per group: read off fit rows of several models, see _stream_tokens
-_LEAST_BUDGET = 1024  # prompt tokens of a pass in the vendor's sweeps, at least; read off the same rows
 _WIDE = 16  # assumed: from that many expert-parallel ranks on deployments replicate busy experts
 _OPEN_COUNT = 1000  # requests of a run at a rate: num_prompts of the harnesses of vLLM and SGLang
 _DATASETS = r"sharegpt|share gpt|lmsys|alpaca|dolly|mean|average|avg|varied|variable|distribut|dataset|conversation"
@@ -32,9 +31,6 @@ _DRAFTS: dict[str, Any] = {"tokens": 1, "acceptance": 0.85}
 _DRAFTING_BATCH, _OVER = 48, 2  # SGLang's limit with drafts; assumed: who runs more than twice as many has raised it
 _MOST_CLOSED = 20_000  # requests simulated of a closed loop; at least three per client
 _ENGINES = {"vllm": "vllm", "sglang": "sglang", "trtllm": "trtllm", "tensorrt-llm": "trtllm"}
-# requests of an offline table by total tokens: its source says 30,000, 3,000, 1,500 or 1,000, depending on lengths.
-# Which goes with which is assumed, and 6,000 stand for the 30,000 of the shortest: a steady state long before
-_OFFLINE = ((300, 6000), (3000, 3000), (4200, 1500), (10**9, 1000))
 
 
 def _whole(row: Row, key: str, default: int = 1) -> int:
@@ -49,22 +45,12 @@ def engine_of(row: Row) -> tuple[str, str]:
     """
     name = text_of(row, "engine").lower()
     if name not in _ENGINES:
-        raise ScenarioError(f"column engine: {name!r} is not known; write one of {', '.join(sorted(set(_ENGINES)))}")
+        known = {word: engine_title(engine) for word, engine in _ENGINES.items()}
+        raise ScenarioError(f"column engine: {name!r} is not known; {with_a_way_out(name, known, known)}")
     version = text_of(row, "engine_version")
     if text_of(row, "prefill_workers"):
         version = ""
     return _ENGINES[name], version
-
-
-def is_public(row: Row) -> bool:
-    """Lengths of the public harness; what runs on early pre-releases of TensorRT-LLM is the vendor's own."""
-    lengths = {_whole(row, "isl"), _whole(row, "osl")}
-    return lengths <= set(_PUBLIC_LENGTHS) and not _is_vendors(row)
-
-
-def _is_vendors(row: Row) -> bool:
-    """The vendor's own sweeps ran on pre-releases of TensorRT-LLM 1.0."""
-    return text_of(row, "engine_version").startswith("1.0.0rc")
 
 
 def _is_spread(row: Row) -> bool:
@@ -78,55 +64,79 @@ def _is_spread(row: Row) -> bool:
     return isl >= _LEAST_MEAN and all(abs(isl - step * round(isl / step)) > _NEAR * isl for step in _ROUND)
 
 
+def _lengths(row: Row) -> tuple[dict[str, Any], list[str]]:
+    """How lengths spread around the nominal ones: as stated, else those of a data set, or of the harness guessed."""
+    text = text_of(row, "lengths").lower()
+    if text == "fixed":
+        return {"jitter": 0.0}, []
+    if text == "lognormal":
+        return {"lengths": "lognormal"}, []
+    spread = re.fullmatch(r"uniform (0?\.\d+|1)", text)
+    if spread:
+        return {"jitter": 1.0 - float(spread.group(1))}, []
+    if text:
+        raise ScenarioError(f"column lengths: {text!r} is not known; write fixed, lognormal, or uniform 0.8")
+    if _is_spread(row):
+        return {"lengths": "lognormal"}, ["lengths lognormal around the means (those of a data set, not stated)"]
+    guess = harness.jitter(row)
+    if guess is None:
+        return {"jitter": 0.0}, ["lengths as they are printed (not stated)"]
+    return {"jitter": guess.value}, [guess.said]
+
+
 def load_of(row: Row) -> tuple[dict[str, Any], list[str]]:
     """The requests of a row, and what had to be assumed about them."""
     isl, osl = _whole(row, "isl"), _whole(row, "osl")
     arrival = arrival_of(row)
+    spread, said = _lengths(row)
     ask: dict[str, Any] = {"input_tokens": isl, "output_tokens": osl}
-    said = []
-    spread = _is_spread(row)
-    if spread:
-        ask["lengths"] = "lognormal"
-        said.append("lengths lognormal around the means (those of a data set, not stated)")
+    if "lengths" in spread:
+        ask |= spread
+    stated = whole_of(row, "requests")
     if arrival.kind == RATE:
-        count = arrival.count or _OPEN_COUNT
-        said += [] if arrival.count else [f"{count} requests (not stated: the harnesses' own number)"]
+        count = stated or arrival.count or _OPEN_COUNT
+        known = stated or arrival.count
+        said = [line for line in said if "lognormal" in line]
+        said += [] if known else [f"{count} requests (not stated: the harnesses' own number)"]
         said += ["column concurrency not used: requests come at a rate"] if text_of(row, "concurrency") else []
         return {**ask, "kind": "poisson", "rate_per_s": arrival.rate_per_s, "count": count}, said
     if arrival.kind == CLOSED:
         clients = arrival.count or 1
-        jitter = _PUBLIC_JITTER if is_public(row) else 0.0
-        count = max(3 * clients, min(_PER_CLIENT * clients, _MOST_CLOSED))
-        lengths = "" if spread else f", lengths uniform in [{1 - jitter:g}, 1] of the nominal ones"
-        said.append(f"{count} requests{lengths} (not stated)")
-        return {**ask, "kind": "closed", "concurrency": clients, "count": count, "jitter": jitter}, said
-    if arrival.count is not None:
-        return {**ask, "kind": "offline", "count": arrival.count}, said
-    count = next(n for limit, n in _OFFLINE if isl + osl <= limit)
-    return {**ask, "kind": "offline", "count": count}, [*said, f"{count} requests, all queued (not stated)"]
+        count = stated or max(3 * clients, min(_PER_CLIENT * clients, _MOST_CLOSED))
+        said += [] if stated else [f"{count} requests (not stated)"]
+        closed = {"kind": "closed", "concurrency": clients, "count": count, "jitter": spread.get("jitter", 0.0)}
+        return {**ask, **closed}, said
+    said = [line for line in said if "lognormal" in line]
+    if stated or arrival.count is not None:
+        return {**ask, "kind": "offline", "count": stated or arrival.count}, said
+    guess = harness.offline_requests(row)
+    return {**ask, "kind": "offline", "count": guess.value}, [*said, guess.said]
 
 
-def _stream_tokens(row: Row, engine: str) -> int:
-    """Public recipes of SGLang on Blackwell send tokens in groups; from 0.5.10 on the first one leaves earlier.
+def _engine_settings(row: Row, name: str) -> tuple[dict[str, Any], list[str]]:
+    """Tokens of a group and of a pass: as stated, else as the harness that is guessed has them."""
+    settings: dict[str, Any] = {}
+    said = []
+    for column, guess in (
+        ("stream_tokens", harness.stream_tokens(row, name)),
+        ("token_budget", harness.token_budget(row)),
+    ):
+        stated = whole_of(row, column)
+        if stated:
+            settings[column] = stated
+        elif guess is not None:
+            settings[column] = guess.value
+            said.append(guess.said)
+    return settings, said
 
-    Read off fit rows: their TTFT is 30 to 50 times their TPOT at every load, 10 to 20 times from 0.5.10 on.
-    """
-    blackwell = load_gpu(text_of(row, "gpu")).generation == "blackwell"
-    if engine != "sglang" or not blackwell or not is_public(row) or text_of(row, "prefill_workers"):
-        return 1
-    version = re.match(r"0\.5\.(\d+)", text_of(row, "engine_version"))
-    return _LATE_STREAM if version and int(version.group(1)) >= 10 else _EARLY_STREAM
 
-
-def _token_budget(row: Row) -> int | None:
-    """Steps of the vendor's sweeps on pre-releases of TensorRT-LLM 1.0 carry one prompt, short ones together.
-
-    Read off fit rows: a prompt delays the others' tokens by the same time at every load, and the first tokens of
-    many clients come as early as if their prompts never met.
-    """
-    if not _is_vendors(row) or arrival_of(row).kind != CLOSED or text_of(row, "prefill_workers"):
-        return None
-    return max(_whole(row, "isl"), _LEAST_BUDGET) + (arrival_of(row).count or 1)
+def _precision(text: str) -> str:
+    """Our name of a published precision. ScenarioError for one that no engine serves."""
+    if text == "int4":
+        return text
+    if precision_of(text) not in _PRECISIONS:
+        raise ScenarioError(f"column precision: no engine serves {text}; write int4, {', '.join(_PRECISIONS)}")
+    return _PRECISIONS[precision_of(text)]
 
 
 def _pool(row: Row, name: str) -> dict[str, int]:
@@ -141,23 +151,25 @@ def _pool(row: Row, name: str) -> dict[str, int]:
 def serving_row(row: Row) -> tuple[dict[str, Any], list[str]]:
     """(scenario, assumptions) of a row. ScenarioError or FactError when a needed cell is unusable."""
     precision = text_of(row, "precision").lower()
-    ask: dict[str, Any] = {"precision": "int4" if precision == "int4" else _PRECISIONS[precision_of(precision)]}
+    ask: dict[str, Any] = {"precision": _precision(precision)}
     name, version = engine_of(row)
-    settings: dict[str, Any] = {"name": name, "version": version, "cold_start": True}
+    settings: dict[str, Any] = {"name": name, "cold_start": True}
     if text_of(row, "measured_on") and not text_of(row, "prefill_workers"):
         settings["date"] = text_of(row, "measured_on")[:7]
     ask["requests"], said = load_of(row)
+    if version_of(version) is None and not is_known_version(name, version):
+        # an image or a commit that says nothing of its age: a scenario's author can be asked for it, a row's cannot
+        said.append(
+            f"engine version {version!r} says no release: taken as undated; known are {nearest_versions(name, version)}"
+        )
+        version = ""
+    settings["version"] = version
     if arrival_of(row).kind == OFFLINE and name == "vllm":
         settings["run"] = "library"
         said.append("run = library (an offline run has no API server)")
-    grouped = _stream_tokens(row, settings["name"])
-    if grouped > 1:
-        settings["stream_tokens"] = grouped
-        said.append(f"stream_tokens = {grouped} (public recipes of SGLang on Blackwell)")
-    budget = _token_budget(row)
-    if budget is not None:
-        settings["token_budget"] = budget
-        said.append(f"token_budget = {budget} (one prompt per pass in the vendor's sweeps)")
+    grouped, guessed = _engine_settings(row, name)
+    settings |= grouped
+    said += guessed
     ask["engine"] = settings
     if text_of(row, "mtp").lower() in _YES:
         ask["speculative"] = dict(_DRAFTS)

@@ -10,7 +10,8 @@ from typing import Any
 from moesim.calibrate.rows.cells import Row, text_of, whole_of
 from moesim.hwmodels.cluster import fabric_kinds
 from moesim.sim.question.scenario import ScenarioError
-from moesim.sim.software.dispatchers import DISPATCHERS, dispatcher_named
+from moesim.sim.software.dispatchers import dispatcher_named, unknown_dispatcher
+from moesim.sim.software.stack import stack_named, unknown_stack
 
 # words of a network by what they mean, as they stand in texts
 _NETWORKS = (
@@ -21,17 +22,6 @@ _NETWORKS = (
 )
 _YES = {"yes": True, "true": True, "on": True, "1": True, "no": False, "false": False, "off": False, "0": False}
 _GRAPHS = ("none", "partial", "full")
-_PAI = r"pai-?megatron"
-# frameworks by the stack that is nearest to them, and why
-_SOFTWARE = (
-    (r"megatron-?bridge", "megatron-bridge", "Megatron-Bridge as its users run it"),
-    (_PAI, "megatron-tuned", "Megatron-Core with Pai's patches, tuned"),
-    (r"primus", "megatron-core", "Primus: plain Megatron-LM underneath"),
-    (r"fsdp2|torchtitan|kempner", "torchtitan", "FSDP2"),
-    (r"nemo", "megatron-tuned", "NeMo: tuned Megatron-Core"),
-    (r"megatron", "megatron-core", "plain Megatron-LM"),
-    (r"llm-?foundry|composer", "composer-fsdp", "llm-foundry on PyTorch's own FSDP"),
-)
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,12 +68,19 @@ def cluster_of(row: Row) -> tuple[dict[str, Any], list[str]]:
 
 
 def stack_of_software(text: str) -> tuple[str, str]:
-    """The stack whose constants a framework gets, and the rule that says so. ScenarioError for an unknown one."""
-    for pattern, stack, rule in _SOFTWARE:
-        if re.search(pattern, text.lower()):
-            return stack, f"software: {rule}"
-    known = "Megatron-Bridge, Pai-Megatron-Patch, Primus, NeMo, Megatron-LM, FSDP2, torchtitan, llm-foundry"
-    raise ScenarioError(f"column software: {text!r} is not known; write {known}, or leave it empty")
+    """The stack that a framework's name stands for, and the rule that says so. ScenarioError for an unknown one."""
+    stack = stack_named(text)
+    if stack is None:
+        raise ScenarioError(f"column software: {unknown_stack(text)}; or leave it empty")
+    return stack, f"software: {text}"
+
+
+def yes_no(row: Row, column: str) -> bool | None:
+    """What a cell of yes or no says; None where it is empty. ScenarioError for another word."""
+    said = text_of(row, column).lower()
+    if said and said not in _YES:
+        raise ScenarioError(f"column {column}: {said!r} is not known; write yes or no")
+    return _YES[said] if said else None
 
 
 def settings_of(row: Row) -> dict[str, Any]:
@@ -95,14 +92,10 @@ def settings_of(row: Row) -> dict[str, Any]:
     if said:
         settings["dispatcher"] = dispatcher_named(said)
         if settings["dispatcher"] is None:
-            raise ScenarioError(f"column dispatcher: {said!r} is not known; write one of {', '.join(DISPATCHERS)}")
-    said = text_of(row, "ep_overlap").lower()
-    if said:
-        if said not in _YES:
-            raise ScenarioError(f"column ep_overlap: {said!r} is not known; write yes or no")
-        settings["ep_overlap"] = "hidden" if _YES[said] else "none"
-    elif re.search(_PAI, text_of(row, "software").lower()):
-        settings["ep_overlap"] = "none"  # Megatron-Core hides exchanges when told to; NVIDIA's recipes are not used
+            raise ScenarioError(f"column dispatcher: {unknown_dispatcher(said)}")
+    hidden = yes_no(row, "ep_overlap")
+    if hidden is not None:
+        settings["ep_overlap"] = "hidden" if hidden else "none"
     said = text_of(row, "cuda_graphs").lower()
     if said:
         if said not in _GRAPHS:

@@ -14,11 +14,12 @@ from typing import Any
 from moesim.calibrate.rows.cells import Row, text_of, whole_of
 from moesim.calibrate.rows.kinds import TRAINING
 from moesim.calibrate.rows.recipes import Recipe, find_recipe
-from moesim.calibrate.rows.stated import cluster_of, settings_of, stack_of_software
+from moesim.calibrate.rows.recomputed import recompute_of
+from moesim.calibrate.rows.stated import cluster_of, settings_of, stack_of_software, yes_no
 from moesim.hwmodels.profile import is_profile_file
 from moesim.sim.model.catalogue import load_model
 from moesim.sim.question.scenario import ScenarioError
-from moesim.sim.software.stack import parse_release
+from moesim.sim.software.stack import parse_release, stack_named
 
 _FOLDING = "25.02"  # assumed: first release whose experts may leave the tensor groups of attention by default
 # zero-bubble schedules as their authors and Primus name them; other words follow from stack and virtual stages
@@ -67,6 +68,9 @@ def stack_of(row: Row) -> tuple[str, str]:
         return "composer-fsdp", "FSDP with PyTorch's own sharding names"
     if "DUALPIPE" in text_of(row, "schedule").upper() or "128X128" in precision.upper():
         return "hai-llm", "DualPipe, or FP8 with 1x128 / 128x128 tiles"
+    named = stack_named(release) if release and not parse_release(release) else None
+    if named:
+        return named, f"release without a month: {release}"
     if release:
         return "megatron-tuned", "a vendor's software release is named"
     if precision_of(precision) == "fp16":
@@ -76,40 +80,6 @@ def stack_of(row: Row) -> tuple[str, str]:
     if text_of(row, "gpu").upper().startswith(("A100", "A800", "V100")):
         return "megatron-2021", "Ampere or older, no release"
     return "megatron-tuned", "no release: tuned Megatron-Core"
-
-
-def recompute_of(text: str) -> list[str]:
-    """Module names from a published recompute cell; empty means none."""
-    t = text.lower()
-    if not t or t == "none":
-        return ["none"]
-    if t.startswith("full"):
-        return ["full"]
-    if t.startswith("selective"):
-        return ["selective"]
-    names = [_module(part.strip()) for part in re.sub(r"\(.*?\)", "", t).split(",")]
-    return list(dict.fromkeys(names))
-
-
-_MODULES = (
-    (r"mla[_ ]?up([_ ]?proj)?", "mla_up_proj"),
-    (r"moe[_ ]?act", "moe_act"),
-    (r"mlp[_ ]?act", "mlp_act"),
-    (r"(layer|rms)?[_ ]?norm", "layernorm"),
-    (r"mlp", "mlp"),
-    (r"core[_ ]?(attn|attention)", "core_attention"),
-    (r"shared[_ ]?experts?", "shared_experts"),
-    (r"moe", "moe"),
-    (r"ssm|mamba", "ssm"),
-)
-
-
-def _module(text: str) -> str:
-    for pattern, module in _MODULES:
-        if re.fullmatch(pattern, text):
-            return module
-    known = ", ".join(module for _, module in _MODULES)
-    raise ScenarioError(f"column recompute: {text!r} is not known; write none, full, selective, or some of {known}")
 
 
 def _zero(row: Row, stack: str) -> tuple[int, int | None]:
@@ -235,6 +205,30 @@ def _recipe(row: Row, layout: Mapping[str, Any], micro: int) -> Recipe | None:
     return find_recipe(_model(row), text_of(row, "gpu"), precision, text_of(row, "release"), shape)
 
 
+def _sequence_parallel(row: Row, stack: str, recompute: list[str], layout: dict[str, Any]) -> list[str]:
+    """Sets what a row states of sequence parallelism, or guesses: Megatron-LM had none before Korthikanti et al."""
+    stated = yes_no(row, "sequence_parallel")
+    if stated is not None:
+        layout["sequence_parallel"] = stated
+    elif stack == "megatron-2021" and (recompute == ["full"] or not text_of(row, "recompute")):
+        layout["sequence_parallel"] = False
+        why = "before Korthikanti et al.; column sequence_parallel states it"
+        return [f"sequence_parallel = False (guess 'Megatron-LM of the A100 years': {why})"]
+    return []
+
+
+def _guessed(row: Row, layout: Mapping[str, Any], recipe: Recipe | None) -> list[str]:
+    """What rules put where cells are empty, besides what is said elsewhere."""
+    said = []
+    if not text_of(row, "zero"):
+        said.append(f"zero = {layout['zero']} (not stated)")
+    if layout["ep"] > 1 and not text_of(row, "etp"):
+        said.append(f"etp = {layout['etp']} (not stated)")
+    if recipe:
+        said.append(f"unstated settings as in the recipe of release {recipe.release} (guess 'followed its recipe')")
+    return said
+
+
 def scenario_of(row: Row) -> tuple[dict[str, Any], list[str]]:
     """The scenario mapping of one row and the assumptions it took. ScenarioError when a needed cell is unusable."""
     for key in TRAINING.needed:
@@ -256,11 +250,8 @@ def scenario_of(row: Row) -> tuple[dict[str, Any], list[str]]:
     micro, note = _micro_batch(row, stack)
     recipe = _recipe(row, layout, micro)
     recompute, said = _recompute(row, stack, recipe)
-    if stack == "megatron-2021" and recompute == ["full"]:
-        layout["sequence_parallel"] = False
-    if stack == "megatron-2021" and not text_of(row, "recompute"):
-        layout["sequence_parallel"] = False
-        assumed.append("sequence_parallel = False (Megatron-LM before Korthikanti et al.)")
+    assumed += _sequence_parallel(row, stack, recompute, layout)
+    assumed += _guessed(row, layout, recipe)
     if note:
         assumed.append(note)
     if said:
@@ -272,9 +263,14 @@ def scenario_of(row: Row) -> tuple[dict[str, Any], list[str]]:
         "precision": precision_of(text_of(row, "precision")),
         "recompute": recompute,
     }
-    if text_of(row, "gpu").upper().startswith(("GB200", "GB300")):
+    mtp = yes_no(row, "mtp")
+    if mtp is not None:
+        train["mtp"] = mtp
+    elif text_of(row, "gpu").upper().startswith(("GB200", "GB300")):
         train["mtp"] = False
-        assumed.append("mtp = False (vendors' recipes on NVL72 leave the MTP module out)")
+        assumed.append(
+            "mtp = False (guess 'vendor recipe on NVL72': they leave the MTP module out; column mtp states it)"
+        )
     if recipe is not None and recipe.offload_activations:
         train["offload_activations"] = recipe.offload_activations
     layout["vpp"] = _virtual_stages(row, layout["pp"], stack, recipe)

@@ -24,6 +24,9 @@ def comm(  # noqa: PLR0913  # one argument per option of the command
     ranks: Annotated[int, typer.Option(help="GPUs that take part.")],
     size: Annotated[str, typer.Option("--bytes", help="Buffer per rank, for example 64MiB.")] = "",
     algorithm: Annotated[str, typer.Option(help="Force one; auto takes what a library would.")] = "auto",
+    library: Annotated[
+        str, typer.Option(help="That carries it: nccl, rccl, deepep, uccl-ep, mori, ...; or generic.")
+    ] = "",
     fabric: Annotated[str | None, typer.Option(help="Fabric of the catalogue; default: the node's NICs.")] = None,
     oversubscription: Annotated[float | None, typer.Option(help="Of the uplinks from leaves to spines.")] = None,
     tokens: Annotated[int, typer.Option(help="Tokens per rank: volumes then follow from routing.")] = 0,
@@ -58,8 +61,8 @@ def comm(  # noqa: PLR0913  # one argument per option of the command
 
     question = CommQuestion(
         node=cluster, op=op, ranks=ranks, size_bytes=float(parse_quantity(size, "B")) if size else 0.0, fabric=fabric,
-        oversubscription=oversubscription, algorithm=algorithm, tokens=tokens, hidden=hidden, top_k=top_k,
-        experts=experts, groups=groups, top_groups=top_groups, dtype=dtype, sigma=skew, seed=seed, sms=sms,
+        oversubscription=oversubscription, algorithm=algorithm, library=library, tokens=tokens, hidden=hidden,
+        top_k=top_k, experts=experts, groups=groups, top_groups=top_groups, dtype=dtype, sigma=skew, seed=seed, sms=sms,
         ecmp=ecmp, beside=tuple(parse_beside(text) for text in beside or ()), degrade=tuple(degrade or ()),
     )  # fmt: skip
     return _show(question, sweep, json, figure)

@@ -28,11 +28,13 @@ def overview_report(overview: Entry) -> RenderableType:
     fabrics = [f"{n} ({si(r['link_bytes_per_s'], 'B/s')})" for n, r in overview["fabrics"].items()]
     stacks = [f"{n}: {r['title']}" for n, r in overview["stacks"].items()]
     engines = [f"{n}: {r['title']}" for n, r in overview["engines"].items()]
+    libraries = [f"{n}: {r['title']}" for n, r in overview["libraries"].items()]
     for title, lines, wide in (
         ("nodes", nodes, False),
         ("fabrics", fabrics, False),
         ("stacks", stacks, True),
         ("serving engines", engines, True),
+        ("libraries of transfers", libraries, True),
         ("measured profiles (other GPUs borrow from these)", list(overview["profiles"]), False),
     ):
         parts.append(Text(f"\n{title}", style="bold"))

@@ -146,15 +146,21 @@ class SegmentBuilder:
         if exposed < 1.0:  # the rest of the same bytes: one transfer never uses its wire twice at once
             self.ops.append(Op(name + ".hidden", work, category, "comm", after, 1.0 - exposed, 0, block=self.block))
 
-    def gather(self, name: str, work: Work, category: str) -> int:
-        """Append a prefetch on the gather stream, as soon as that is free; returns its number for `wait`."""
-        self.ops.append(Op(name, work, category, "gather", (), 1.0, 0, block=self.block))
+    def gather(self, name: str, work: Work, category: str, scale: float = 1.0) -> int:
+        """Append a prefetch on the gather stream, as soon as that is free; returns its number for `wait`.
+
+        `scale`: how many times as long it takes as by itself.
+        """
+        self.ops.append(Op(name, work, category, "gather", (), scale, 0, block=self.block))
         return len(self.ops) - 1
 
-    def reduce(self, name: str, work: Work, category: str) -> None:
-        """Append a reduction on the dp stream, after the last compute op; nothing in the segment waits for it."""
+    def reduce(self, name: str, work: Work, category: str, scale: float = 1.0) -> None:
+        """Append a reduction on the dp stream, after the last compute op; nothing in the segment waits for it.
+
+        `scale`: how many times as long it takes as by itself.
+        """
         after = () if self._last_compute is None else (self._last_compute,)
-        self.ops.append(Op(name, work, category, "dp", after, 1.0, 0, block=self.block))
+        self.ops.append(Op(name, work, category, "dp", after, scale, 0, block=self.block))
 
     def wait(self, index: int) -> None:
         """Make the next compute op wait for op `index`."""

@@ -1,19 +1,12 @@
-"""What carries tokens to experts, by the words that tables of results use; and what a library loses on a fabric.
-
-alltoall         NCCL, RCCL: a copy per expert
-two-level        the same in two stages (Tutel's 2DH, DeepSpeed-MoE): inside the domain, then between GPUs of one rail
-deepep           DeepEP: a copy per node over the network; the GPU posts messages itself (IBGDA)
-deepep-uccl      DeepEP's kernels, messages posted by CPU threads of UCCL
-deepep-nvshmem   DeepEP's kernels, messages posted by the CPU proxy of NVSHMEM over libfabric
-hybridep         Hybrid-EP
-mori             AMD's MoRI-EP: priced as DeepEP (assumed)
-"""
+"""What carries tokens to experts, by the words that tables of results use; and what a library loses on a fabric."""
 
 from __future__ import annotations
 
 import re
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
+
+from moesim.hwmodels.nearest import with_a_way_out
 
 if TYPE_CHECKING:
     from moesim.sim.software.stack import Tuning
@@ -23,18 +16,31 @@ if TYPE_CHECKING:
 class Dispatcher:
     """`kernel` is that of hwmodels/exchange_kernels.py; `also` are other spellings, lower case, letters and digits."""
 
+    title: str
     kernel: str
     also: tuple[str, ...] = ()
 
 
 DISPATCHERS = {
-    "alltoall": Dispatcher("all_to_all", ("a2a", "nccl", "rccl", "ncclalltoall")),
-    "deepep": Dispatcher("normal", ("deepepibgda",)),
-    "deepep-uccl": Dispatcher("normal", ("uccl", "ucclep")),
-    "deepep-nvshmem": Dispatcher("normal", ("nvshmem", "deepeplibfabric", "deepepnvshmemlibfabric")),
-    "hybridep": Dispatcher("hybrid"),
-    "mori": Dispatcher("normal", ("moriep",)),
-    "two-level": Dispatcher("all_to_all", ("2dh", "2d", "tutel", "hierarchical", "2dhierarchical")),
+    "alltoall": Dispatcher(
+        "NCCL, RCCL: a copy per expert", "all_to_all", ("a2a", "nccl", "rccl", "ncclalltoall", "awsofinccl")
+    ),
+    "deepep": Dispatcher(
+        "DeepEP: a copy per node over the network; the GPU posts messages itself (IBGDA)", "normal", ("deepepibgda",)
+    ),
+    "deepep-uccl": Dispatcher("DeepEP's kernels, messages posted by CPU threads of UCCL", "normal", ("uccl", "ucclep")),
+    "deepep-nvshmem": Dispatcher(
+        "DeepEP's kernels, messages posted by the CPU proxy of NVSHMEM over libfabric",
+        "normal",
+        ("nvshmem", "deepeplibfabric", "deepepnvshmemlibfabric"),
+    ),
+    "hybridep": Dispatcher("NVIDIA's Hybrid-EP: one copy per rank over NVLink", "hybrid"),
+    "mori": Dispatcher("AMD's MoRI-EP: priced as DeepEP (assumed)", "normal", ("moriep",)),
+    "two-level": Dispatcher(
+        "NCCL in two stages (Tutel's 2DH, DeepSpeed-MoE): inside the domain, then between GPUs of one rail",
+        "all_to_all",
+        ("2dh", "2d", "tutel", "hierarchical", "2dhierarchical"),
+    ),
 }
 
 
@@ -60,6 +66,16 @@ def closest(fabric: str, dispatcher: str) -> tuple[str, str]:
     if dispatcher in _BY_CPU:
         return "efa", dispatcher
     return "infiniband", _LENT.get(dispatcher, dispatcher)
+
+
+def unknown_dispatcher(text: str) -> str:
+    """Why a dispatcher is refused: the nearest three, and what would be assumed with each."""
+    meanings = {name: f"{each.title} {' '.join(each.also)}" for name, each in DISPATCHERS.items()}
+    assumed = {}
+    for name, each in DISPATCHERS.items():
+        fabric, lender = closest("infiniband", name)
+        assumed[name] = f"kernel {each.kernel}, constants of {lender} over {fabric}"
+    return f"{text!r} is not known; {with_a_way_out(text, meanings, assumed)}"
 
 
 def carried(tuning: Tuning, fabric: str, dispatcher: str, software: tuple[str, str]) -> tuple[float, float]:

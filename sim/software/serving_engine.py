@@ -9,9 +9,21 @@ from typing import Any
 
 from moesim.hwmodels.facts import did_you_mean, read_yaml
 from moesim.hwmodels.gpu import GpuSpec
+from moesim.hwmodels.nearest import with_a_way_out
 from moesim.hwmodels.units import GIB
 from moesim.sim.software.engine_arguments import arguments_of
-from moesim.sim.software.engine_release import is_before, month_of, released, version_of
+from moesim.sim.software.engine_release import (
+    dated,
+    is_before,
+    is_listed,
+    is_of_main,
+    may_follow,
+    month_of,
+    month_written,
+    nearest_releases,
+    released,
+    version_of,
+)
 from moesim.sim.software.stack import Stack, StackError, Tuning
 
 _ENGINES = Path(__file__).parent / "engines"
@@ -131,6 +143,11 @@ def engine_names() -> tuple[str, ...]:
     return tuple(_records())
 
 
+def engine_title(name: str) -> str:
+    """What an engine of the catalogue is, in words."""
+    return str(_records()[name]["title"])
+
+
 def _checked(key: str, value: Any) -> Any:
     if key in _CHOICES:
         if value not in _CHOICES[key]:
@@ -165,6 +182,31 @@ def _aged(record: dict[str, Any], version: str) -> dict[str, Any]:
     return {**plain, **next(fitting, {})}
 
 
+def is_known_version(family: str, version: str) -> bool:
+    """Whether something is known of a version: a release or one soon after the newest, an image, a build of main."""
+    released_one = is_listed(family, version) or may_follow(family, version)
+    return not version or released_one or dated(version) is not None or is_of_main(version)
+
+
+def nearest_versions(family: str, version: str) -> str:
+    """The three nearest known releases, each with its month and what it is priced as."""
+    return "; ".join(
+        f"{written} ({month_written(month)}: {_records()[record_name(family, written)]['title']})"
+        for written, month in nearest_releases(family, version)
+    )
+
+
+def _check_version(family: str, version: str, date: str) -> None:
+    """StackError for a version that is no known release, where nothing dates it; it says what the nearest three are."""
+    if date or is_known_version(family, version):
+        return
+    raise StackError(
+        f"engine version {version!r} of {family} is not known; nearest are {nearest_versions(family, version)}; or say "
+        "when it was built in serve.engine.date (a row: measured_on), as 2026-05, or leave the version out for the "
+        "newest"
+    )
+
+
 def load_engine(name: str, overrides: dict[str, Any] | None = None, version: str = "", date: str = "") -> Engine:
     """The engine called `name` with settings replaced. StackError for a name or setting that does not exist.
 
@@ -172,15 +214,19 @@ def load_engine(name: str, overrides: dict[str, Any] | None = None, version: str
     """
     records = _records()
     if name not in records:
-        raise StackError(f"unknown engine {name!r}; {did_you_mean(name, list(records))}")
+        meanings = {each: f"{r['title']} {r['family']}" for each, r in records.items()}
+        assumed = {each: r["title"] for each, r in records.items()}
+        raise StackError(f"unknown engine {name!r}; {with_a_way_out(name, meanings, assumed)}")
+    _check_version(records[name]["family"], version, date)
     name = record_name(name, version)
     needed = {f.name for f in fields(Engine) if f.default is MISSING and f.default_factory is MISSING}
     lacks = sorted(needed - {"name", *records[name]})
     if lacks:
         raise StackError(f"engine {name!r} in engines.yaml lacks {', '.join(lacks)}; copy the record of another engine")
     record = {**_aged(records[name], version), "defaults": tuple(records[name].get("defaults", ()))}
-    month = released(record["family"], version)
-    month = month_of(date) if month is None else month
+    month = next(
+        (m for m in (released(record["family"], version), month_of(date), dated(version)) if m is not None), None
+    )
     engine = Engine(name=name, **record, version=version, month=month, given=tuple(overrides or ()))
     known = [*_CHOICES, *_RANGES]
     for key, value in (overrides or {}).items():
@@ -219,7 +265,11 @@ def engine_asked(ask: str | dict[str, Any]) -> AskedEngine:
         raise StackError('serve.engine.args must be one text, for example "--max-num-seqs 512"')
     engine = load_engine(name, settings, version, date)
     if version and version_of(version) is None:
-        said.append(f"engine version {version!r} is no number: taken as the newest {name}")
+        when = f", of {month_written(engine.month)}" if engine.month is not None else ", of no known month"
+        said.append(f"engine version {version!r} is no number: taken as the newest {name}{when}")
+    elif version and not date and not is_listed(engine.family, version):
+        near = nearest_versions(engine.family, version)
+        said.append(f"engine version {version} is no known release: priced as the nearest; known are {near}")
     if not args:
         return AskedEngine(engine, {}, tuple(said))
     stated = arguments_of(engine.family, args)
@@ -249,5 +299,7 @@ def inference_stack(engine: Engine) -> Stack:
         "fused_loss": True,
         "master_dtype_bytes": 0.0,
         "source": engine.source,
+        "author": "other framework",
+        "words": (),
     }
     return Stack(**named)

@@ -17,8 +17,9 @@ from typing import Any
 from moesim.hwmodels.cluster import Cluster
 from moesim.hwmodels.facts import did_you_mean, read_yaml
 from moesim.hwmodels.gpu import generation_of
+from moesim.hwmodels.nearest import named_in, plain, with_a_way_out
 from moesim.refusal import Refusal
-from moesim.sim.software.dispatchers import DISPATCHERS
+from moesim.sim.software.dispatchers import DISPATCHERS, unknown_dispatcher
 
 
 def parse_release(text: str) -> str:
@@ -84,6 +85,11 @@ class Stack:
     split_logit_bytes: float  # the same where a tensor group splits the vocabulary
     selective: str  # what recompute=selective means: core_attention | operators (every second matrix and what is cheap)
     source: str = ""
+    author: str = "other framework"  # whose runs these are: AUTHORS
+    words: tuple[str, ...] = ()  # other names of it, see hwmodels/nearest.py
+
+
+AUTHORS = ("vendor-tuned", "plain checkout", "other framework")
 
 
 # what a scenario may write for the settings that are neither a switch nor a number
@@ -105,6 +111,8 @@ def _checked(key: str, value: Any) -> Any:
     """A setting's value when it is of the right kind; StackError otherwise."""
     if key == "ep_overlap" and isinstance(value, bool):  # as tables of results say it, and YAML's yes and no
         return "hidden" if value else "none"
+    if key == "dispatcher" and value not in _CHOICES[key]:
+        raise StackError(f"stack.dispatcher={unknown_dispatcher(str(value))}")
     if key in _CHOICES:
         if value not in _CHOICES[key]:
             raise StackError(f"stack.{key}={value!r} is not one of {', '.join(map(str, _CHOICES[key]))}")
@@ -140,21 +148,69 @@ def setting_names() -> tuple[str, ...]:
     return tuple(f.name for f in fields(Stack) if f.name not in _FIXED)
 
 
-_FIXED = ("name", "title", "constants_of", "source")  # what a record says about itself, not a choice
+_FIXED = ("name", "title", "constants_of", "source", "author", "words")  # what a record says of itself, not a choice
+_OWN = ("title", "author", "words", "source", "constants_of", "like")  # what no record takes from another
+
+
+def _whole(name: str) -> dict[str, Any]:
+    """A record with the settings that it takes from a relative."""
+    record = _records()[name]
+    relative = record.get("like")
+    if relative is None:
+        return {"constants_of": name, **record}
+    if relative not in _records():
+        raise StackError(f"sim/software/stacks/stacks.yaml: {name}: like names no stack: {relative!r}")
+    taken = {key: value for key, value in _whole(relative).items() if key not in _OWN}
+    return {"constants_of": name, **taken, **{key: value for key, value in record.items() if key != "like"}}
+
+
+def stack_named(text: str) -> str | None:
+    """The stack whose name or other name stands in a text ("Primus (Megatron-LM, ROCm)"); None for none."""
+    records = _records()
+    return named_in(text, {word: name for name, r in records.items() for word in (plain(name), *r["words"])})
+
+
+def relative_of(name: str) -> str:
+    """The stack whose fitted constants one of the catalogue takes: itself, or a relative."""
+    return str(_whole(name)["constants_of"])
+
+
+def fitted_as(name: str) -> str:
+    """The stack on whose rows the constants of one were fitted: itself where any bears its name, else its relative."""
+    named = any(name in re.split(r"[\[\],]", key) for key in constants())
+    return name if named else relative_of(name)
+
+
+def assumed_with(name: str) -> str:
+    """What is assumed with a stack, in a few words."""
+    record = _whole(name)
+    overlapped = [key.removesuffix("_overlap") for key in ("tp_overlap", "dp_overlap") if record[key]]
+    overlapped += ["ep"] if record["ep_overlap"] != "none" else []
+    overlap = f"overlaps {', '.join(overlapped)}" if overlapped else "overlaps nothing"
+    return f"constants of {record['constants_of']}, {record['attention_kernel']} attention, {overlap}"
+
+
+def unknown_stack(text: str) -> str:
+    """Why a stack is refused: the nearest three, and what would be assumed with each."""
+    meanings = {name: f"{r['title']} {' '.join(r['words'])}" for name, r in _records().items()}
+    return f"{text!r} is not known; {with_a_way_out(text, meanings, {name: assumed_with(name) for name in meanings})}"
 
 
 def load_stack(name: str, cluster: Cluster, overrides: dict[str, Any] | None = None) -> tuple[Stack, list[str]]:
     """The stack called `name` on this cluster with overrides applied, and what had to be assumed."""
     records = _records()
     if name not in records:
-        raise StackError(f"unknown stack {name!r}; {did_you_mean(name, list(records))}")
-    record = {"constants_of": name, **records[name]}
+        raise StackError(f"stack {unknown_stack(name)}")
+    record = _whole(name)
     wrong = set(record) ^ {f.name for f in fields(Stack) if f.name != "name"}
     if wrong:
         raise StackError(f"sim/software/stacks/stacks.yaml: {name}: missing or unknown: {', '.join(sorted(wrong))}")
     relative = record["constants_of"]
     if relative not in records:
         raise StackError(f"sim/software/stacks/stacks.yaml: {name}: constants_of names no stack: {relative!r}")
+    if record["author"] not in AUTHORS:
+        raise StackError(f"sim/software/stacks/stacks.yaml: {name}: author is none of {', '.join(AUTHORS)}")
+    record["words"] = tuple(record["words"])
     assumed = []
     for key, value in (overrides or {}).items():
         if key not in setting_names():
@@ -178,10 +234,20 @@ def stack_asked(ask: str | dict[str, Any] | None, cluster: Cluster) -> tuple[Sta
     """
     overrides: dict[str, Any] = dict(ask) if isinstance(ask, dict) else {}
     name = str(overrides.pop("name", DEFAULT_STACK)) if isinstance(ask, dict) else ask or DEFAULT_STACK
-    stack, assumed = load_stack(name, cluster, overrides)
+    known = name if name in _records() or stack_named(name) is None else str(stack_named(name))
+    stack, assumed = load_stack(known, cluster, overrides)
     if ask is None:
         assumed.insert(0, f"stack = {name} (not stated)")
+    elif known != name:
+        assumed.insert(0, f"stack = {known} (what {name!r} names)")
+    assumed.append(_of_author(stack))
     return stack, assumed
+
+
+def _of_author(stack: Stack) -> str:
+    """The class of author by which a stack's unstated settings are assumed, and whose constants it has."""
+    whose = "" if stack.constants_of == stack.name else f"; constants of {stack.constants_of}"
+    return f"unstated settings of {stack.name}: by its class of author, {stack.author} ({stack.title}{whose})"
 
 
 def _candidates(qualifiers: tuple[str, ...], generations: Mapping[str, str]) -> list[str]:

@@ -53,7 +53,7 @@ def measured(kind: str) -> Measured:
 
 def author_of(job: TrainJob) -> str:
     """vendor: a tuned recipe of a named release, as its makers run it; other: everything else."""
-    return "vendor" if job.release and job.stack.name == "megatron-tuned" else "other"
+    return "vendor" if job.release and job.stack.author == "vendor-tuned" else "other"
 
 
 def kind_of(job: TrainJob) -> str:

@@ -203,12 +203,20 @@ class SegmentFactory:
         waits: dict[int, int] = {}
         for i, (name, _, kind) in enumerate(blocks):
             for label, comm in self.gathers(name, kind):
-                waits[i] = builder.gather(f"{name}.{label}", comm, "dp_comm")
+                waits[i] = builder.gather(f"{name}.{label}", comm, "dp_comm", self._slower(comm))
         return waits
 
     def _reduce(self, builder: SegmentBuilder, name: str, kind: LayerKind | None) -> None:
         for label, comm in self.reductions(name, kind):
-            builder.reduce(f"{name}.{label}", comm, "dp_comm")
+            builder.reduce(f"{name}.{label}", comm, "dp_comm", self._slower(comm))
+
+    def _slower(self, comm: Comm) -> float:
+        """How many times as long a transfer of sharded parameters takes: over a network it reaches a share of the rate
+        that the library alone does."""
+        ctx = self._ctx
+        if ctx.layout.zero < 3 or comm.group.domains == 1:
+            return 1.0
+        return 1.0 / ctx.tuning.get("sharded_nic_share", ctx.stack.constants_of)
 
     def gathers(self, name: str, kind: LayerKind | None) -> list[tuple[str, Comm]]:
         """All-gathers of a block's parameters: what was trained; under ZeRO-3 also what is frozen but sharded."""

@@ -20,6 +20,14 @@ from moesim.hwmodels.collectives import algorithms
 from moesim.hwmodels.exchange_kernels import exchange_kernels
 from moesim.hwmodels.facts import FactError, did_you_mean
 from moesim.hwmodels.gpu import gpu_names
+from moesim.hwmodels.libraries import (
+    GENERIC,
+    Library,
+    borrowed_from,
+    carried_by,
+    libraries,
+    library_named,
+)
 from moesim.hwmodels.link_faults import parse_faults
 from moesim.hwmodels.link_loads import Loads, link_loads
 from moesim.hwmodels.profile import load_profile
@@ -51,12 +59,12 @@ class CommAnswer:
 
     @property
     def assumptions(self) -> tuple[str, ...]:
-        """What was asked for and changes nothing here, and why."""
+        """What was not said, and what was asked for and changes nothing here, and why."""
         q = self.question
         own = Crossing(self.cluster.group(q.ranks), *_crossing(self.prediction.algorithm))
         others = [Crossing(self.cluster.group(b.ranks, b.stride)) for b in q.beside]
         note = oversubscription_note(self.cluster, [own, *others])
-        return (note,) if note else ()
+        return tuple(line for line in (_carrier(q, self.cluster).note, note) if line)
 
     def to_dict(self) -> dict[str, Any]:
         """Ready for JSON."""
@@ -146,6 +154,7 @@ def _beside(answer: CommAnswer) -> tuple[Together, ...]:
 def _collective(question: CommQuestion, cluster: Cluster) -> CommAnswer:
     kind = cast(CommKind, question.op)
     work = Comm(kind, question.size_bytes, cluster.group(question.ranks), question.algorithm)
+    _carrier(question, cluster)  # refuses a library that nobody knows
     prediction = time_alone(work, cluster)
     topology = build_topology(cluster)
     alone = prediction.algorithm == "direct" or kind != "all_to_all"  # rings keep to their rails by themselves
@@ -163,15 +172,45 @@ def _collective(question: CommQuestion, cluster: Cluster) -> CommAnswer:
     return CommAnswer(question, cluster, prediction, loads, None)
 
 
+@dataclass(frozen=True, slots=True)
+class _Carrier:
+    """Who carries a transfer, the kind of kernel of an exchange ("" of a collective), and what is said of it."""
+
+    library: Library
+    kernel: str
+    note: str
+
+
+def _carrier(q: CommQuestion, cluster: Cluster) -> _Carrier:
+    """FactError for a library that nobody knows, or that has no such kernel."""
+    if not q.routed:
+        usual = "rccl" if cluster.gpu.vendor == "AMD" else "nccl"
+        library = library_named(q.library or usual, collective=True)
+        return _Carrier(library, "", borrowed_from(library))
+    usual_kernel = ONE_TRANSFER.kernel("few tokens" if q.tokens < LOW_LATENCY_TOKENS else "many tokens")
+    if q.algorithm != "auto" and q.algorithm not in exchange_kernels():
+        raise FactError(f"unknown algorithm {q.algorithm!r}; {did_you_mean(q.algorithm, list(exchange_kernels()))}")
+    kernel = usual_kernel if q.algorithm == "auto" else q.algorithm  # what serving and training engines use
+    if not q.library:
+        library = next(each for each in libraries().values() if kernel in each.kernels.values())
+        return _Carrier(library, kernel, f"library = {library.name} (not stated)")
+    library = library_named(q.library, collective=False)
+    has = tuple(dict.fromkeys(library.kernels.values()))
+    if kernel not in has and q.algorithm == "auto":
+        kernel = has[0]
+    elif kernel not in has:
+        raise FactError(
+            f"library {library.name} has no kernel {kernel}; it has {', '.join(has)}; or ask for the library {GENERIC}"
+        )
+    return _Carrier(library, kernel, borrowed_from(library, kernel))
+
+
 _MODES = {"normal": "forwarded", "elastic": "forwarded", "hybrid": "forwarded", "all_to_all": "pxn"}
 
 
 def _exchange(q: CommQuestion, cluster: Cluster) -> CommAnswer:
-    kernel = q.algorithm
-    if kernel == "auto":  # what serving and training engines use
-        kernel = ONE_TRANSFER.kernel("few tokens" if q.tokens < LOW_LATENCY_TOKENS else "many tokens")
-    if kernel not in exchange_kernels():
-        raise FactError(f"unknown algorithm {kernel!r}; {did_you_mean(kernel, list(exchange_kernels()))}")
+    carrier = _carrier(q, cluster)
+    kernel = carrier.kernel
     stage: Stage = "combine" if q.op == "moe_combine" else "dispatch"
     sent = ExpertTokens(
         tokens=float(q.tokens),
@@ -203,7 +242,7 @@ def _exchange(q: CommQuestion, cluster: Cluster) -> CommAnswer:
         rank_copies=traffic.rank_copies,
         imbalance=_imbalance(ask, traffic, loads, route),
     )
-    work = expert_exchange(ONE_TRANSFER, stage, sent)
+    work = carried_by(expert_exchange(ONE_TRANSFER, stage, sent), carrier.library)
     return CommAnswer(q, cluster, time_alone(work, cluster), loads, traffic, work.imbalance)
 
 
@@ -255,6 +294,7 @@ def forced(question: CommQuestion) -> tuple[str, ...]:
     cluster = _cluster(question)
     if question.routed:
         wide = cluster.group(question.ranks).domains > 1
-        return tuple(k for k in exchange_kernels() if not (wide and k.endswith("_sided")))
+        has = library_named(question.library or GENERIC, collective=False).kernels.values()
+        return tuple(k for k in exchange_kernels() if k in has and not (wide and k.endswith("_sided")))
     work = Comm(cast(CommKind, question.op), question.size_bytes, cluster.group(question.ranks))
     return algorithms(work, cluster, load_profile(cluster.gpu.name).collectives)

@@ -35,6 +35,7 @@ class CommQuestion:
     fabric: str | None = None  # of the catalogue; None: the node's NICs
     oversubscription: float | None = None  # of the uplinks from leaves to spines, 1 or more
     algorithm: str = "auto"  # or one to force: of a library's collective, or a kind of exchange kernel
+    library: str = ""  # that carries it (hwmodels/specs/libraries.yaml), or "generic"; "": the usual one, and said so
     tokens: int = 0  # per rank
     hidden: int = 0  # elements of one token's vector
     top_k: int = 0  # experts per token

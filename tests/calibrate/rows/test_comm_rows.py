@@ -8,6 +8,7 @@ from moesim.calibrate.rows.comm import algorithm_of, comm_row, kernel_of
 from moesim.calibrate.rows.predict_comm import family_of_comm, predict_comm_row
 from moesim.hwmodels.facts import FactError
 from moesim.hwmodels.gpu import token_bytes
+from moesim.hwmodels.libraries import library_named
 from moesim.hwmodels.work import Comm, ExpertExchange
 from moesim.sim.question.scenario import ScenarioError
 
@@ -47,7 +48,7 @@ def test_algorithms(text: str, name: str) -> None:
     ],
 )
 def test_kernels(library: str, algorithm: str, kernel: str) -> None:
-    assert kernel_of(library, algorithm) == kernel
+    assert kernel_of(library_named(library, False), algorithm) == kernel
 
 
 def test_payloads_carry_their_scales() -> None:
@@ -93,9 +94,48 @@ def test_bad_cells_are_named(change: dict[str, str], part: str) -> None:
         predict_comm_row({**RING, **change})
 
 
-def test_unknown_libraries_are_refused() -> None:
-    with pytest.raises(ScenarioError, match="no exchange kernel of ours"):
-        comm_row({**MOE, "library": "Acme", "algorithm": "fast"})
+def test_unknown_libraries_are_refused_with_the_nearest_three() -> None:
+    with pytest.raises(
+        ScenarioError, match=r"column library: library 'UCCLX' is not known; nearest are uccl-ep .consta"
+    ):
+        comm_row({**MOE, "library": "UCCLX", "algorithm": "normal"})
+    with pytest.raises(ScenarioError, match="column library: library 'Acme' is not known"):
+        comm_row({**RING, "library": "Acme"})
+    with pytest.raises(ScenarioError, match=r"column library: an exchange needs one; write one of nccl, .*generic"):
+        comm_row({**MOE, "library": ""})
+    with pytest.raises(ScenarioError, match="deepep carries no collectives; nearest are"):
+        comm_row({**RING, "library": "DeepEP"})
+
+
+def test_a_library_has_its_own_kernels_and_a_generic_one_all_of_them() -> None:
+    asked = {**MOE, "algorithm": "low-latency"}
+    with pytest.raises(
+        ScenarioError, match="library hybridep has no low-latency kernels; it has hybrid; or ask for gen"
+    ):
+        comm_row({**asked, "library": "Hybrid-EP"})
+    generic, deepep = (comm_row({**asked, "library": name}) for name in ("generic", "DeepEP"))
+    assert generic.work == deepep.work
+    assert "library = generic (asked for)" in generic.assumptions[0] and deepep.assumptions == ()
+    with pytest.raises(ScenarioError, match="algorithm 'generic' names no kernel"):
+        comm_row({**asked, "library": "generic", "algorithm": ""})
+
+
+def test_a_cpu_that_posts_messages_makes_low_latency_kernels_wait() -> None:
+    """AWS on B300 over EFA, 32 ranks: 170 us by UCCL's threads, 677 by NVSHMEM's proxy, where DeepEP's form says 93."""
+    small = {
+        **MOE, "gpu": "B300", "gpus": "32", "ranks_ep": "32", "tokens": "128", "internode": "AWS EFA",
+        "nic_gbps_per_gpu": "800", "algorithm": "low-latency",
+    }  # fmt: skip
+    names = ("DeepEP", "UCCL-EP (DeepEP interface)", "DeepEP over NVSHMEM-libfabric")
+    alone, threads, proxy = (predict_comm_row({**small, "library": name}).prediction.time_s for name in names)
+    assert 1.7 * alone < threads < 0.5 * proxy
+    assert threads == pytest.approx(170e-6, rel=0.25) and proxy == pytest.approx(677e-6, rel=0.1)
+    said = comm_row({**small, "library": "UCCL-EP"}).assumptions
+    assert said == (
+        "library = uccl-ep: constants of deepep, a CPU that posts messages besides (5 fit rows of AWS on B300)",
+    )
+    host = {**small, "gpus": "8", "ranks_ep": "8"}  # inside a host nobody posts
+    assert len({predict_comm_row({**host, "library": name}).prediction.time_s for name in names}) == 1
 
 
 @pytest.mark.parametrize(

@@ -6,7 +6,8 @@ import pytest
 
 from moesim.calibrate.rows.files import published_rows
 from moesim.calibrate.rows.kinds import HIDDEN, TRAINING
-from moesim.calibrate.rows.training import precision_of, recompute_of, scenario_of, stack_of
+from moesim.calibrate.rows.recomputed import recompute_of
+from moesim.calibrate.rows.training import precision_of, scenario_of, stack_of
 from moesim.sim.question.scenario import ScenarioError, parse_scenario
 from moesim.sim.software.stack import parse_release
 
@@ -68,6 +69,8 @@ def test_release(text: str, release: str) -> None:
         ({"zero": "FULL_SHARD"}, "composer-fsdp"),
         ({"zero": "FSDP2"}, "torchtitan"),
         ({"release": "NeMo 24.07"}, "megatron-tuned"),
+        ({"release": "Megatron-Core 0.12"}, "megatron-core"),
+        ({"release": "DGXC later"}, "megatron-tuned"),
         ({"schedule": "DualPipe"}, "hai-llm"),
         ({"stack": "megatron-core"}, "megatron-core"),
     ],

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -13,6 +14,7 @@ from moesim.calibrate.rows.files import blinded, load_rows, published_rows
 from moesim.calibrate.rows.kinds import HIDDEN, SERVING
 from moesim.calibrate.rows.predict_serving import predict_serving_row
 from moesim.calibrate.rows.serving import engine_of, load_of, serving_row
+from moesim.refusal import Refusal
 from moesim.sim.question.refusals import DoesNotFit
 from moesim.sim.question.scenario import ScenarioError
 from moesim.sim.software.serving_engine import load_engine
@@ -119,6 +121,57 @@ def test_tokens_arrive_in_groups_on_blackwell_with_sglang_only() -> None:
     old, new = groups(engine="sglang", gpu="B200"), groups(engine="sglang", gpu="B200", engine_version="0.5.10.post1")
     assert old > new > 1
     assert groups(engine="sglang", gpu="H200 SXM") == 1
+
+
+def test_a_row_states_what_is_else_guessed_from_its_table() -> None:
+    def said(**cells: str) -> tuple[dict[str, Any], str]:
+        scenario, assumed = serving_row({**ROW, "engine": "sglang", "gpu": "B200", **cells})
+        return scenario["serve"], " ".join(note for note in assumed if "guess" in note)
+
+    serve, guesses = said()
+    assert (serve["requests"]["jitter"], serve["engine"]["stream_tokens"]) == (0.2, 40)
+    assert "guess 'public harness'" in guesses and "guess 'public recipe of SGLang'" in guesses
+    assert "column lengths states it" in guesses and "column stream_tokens states it" in guesses
+    serve, guesses = said(lengths="fixed", stream_tokens="1", requests="64")
+    assert (serve["requests"]["jitter"], serve["requests"]["count"], guesses) == (0.0, 64, "")
+    assert serve["engine"]["stream_tokens"] == 1
+    assert said(lengths="uniform 0.5")[0]["requests"]["jitter"] == 0.5
+    assert said(lengths="lognormal")[0]["requests"]["lengths"] == "lognormal"
+    sweep = {"engine": "trtllm", "engine_version": "1.0.0rc3"}
+    assert "guess 'vendor sweep'" in said(**sweep)[1] and said(**sweep, token_budget="4096")[1] == ""
+    assert said(**sweep, token_budget="4096")[0]["engine"]["token_budget"] == 4096
+    with pytest.raises(ScenarioError, match="column lengths: 'long' is not known; write fixed, lognormal, or uniform"):
+        said(lengths="long")
+
+
+def test_versions_and_precisions_that_nobody_knows_are_refused() -> None:
+    def refusal(**cells: str) -> str:
+        with pytest.raises(Refusal) as refused:
+            predict_serving_row({**ROW, **cells})
+        return str(refused.value)
+
+    late = refusal(engine="vllm", engine_version="0.99")
+    assert "engine version '0.99' of vllm is not known; nearest are 0.16 (2026-02: vLLM, V1 engine)" in late
+    assert "measured_on" in late
+    assert "no engine serves fp32; write int4, bf16" in refusal(precision="fp32")
+    dated = {**ROW, "engine": "vllm", "engine_version": "0.99"}
+    assert predict_serving_row({**dated, "measured_on": "2026-05"}).values["tpot_ms"] > 0.0
+
+
+def test_versions_soon_after_the_newest_and_images_are_answered_and_said() -> None:
+    vllm = {**ROW, "engine": "vllm"}
+    newest, later, image = (
+        predict_serving_row({**vllm, "engine_version": v})
+        for v in ("0.19.0", "0.23.1", "vllm/vllm-openai:v0.19.0-cu130")
+    )
+    assert newest.values == image.values and newest.values["tpot_ms"] == later.values["tpot_ms"]
+    assert any("0.23.1 is no known release" in line and "0.19 (2026-04" in line for line in later.resolved.assumptions)
+    named = predict_serving_row({**vllm, "engine_version": "internal-build"})
+    assert any(
+        "'internal-build' says no release" in line
+        for line in serving_row({**vllm, "engine_version": "internal-build"})[1]
+    )
+    assert named.values["tpot_ms"] > 0.0
 
 
 def test_throughput_follows_from_latency_as_the_column_says() -> None:

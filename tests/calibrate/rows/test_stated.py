@@ -3,20 +3,23 @@
 from __future__ import annotations
 
 import csv
+import re
 from pathlib import Path
 
 import pytest
 
 from moesim.calibrate.rows.files import blinded, load_rows
-from moesim.calibrate.rows.kinds import TRAINING
+from moesim.calibrate.rows.kinds import COMM, SERVING, TRAINING
 from moesim.calibrate.rows.outcomes import predict_workload
 from moesim.calibrate.rows.predict_training import simulate_row
 from moesim.calibrate.rows.stated import fabric_word, network_of, settings_of
 from moesim.calibrate.rows.training import scenario_of, stack_of
 from moesim.hwmodels.cluster import fabric_kinds
+from moesim.hwmodels.libraries import libraries
 from moesim.refusal import Refusal
 from moesim.sim.question.scenario import ScenarioError, parse_scenario
 from moesim.sim.software.dispatchers import DISPATCHERS
+from moesim.sim.software.stack import stack_names
 from moesim.sim.train.job import TrainJob, resolve
 
 ROW = {
@@ -50,11 +53,12 @@ def test_dispatchers(text: str, word: str) -> None:
     assert job_of(dispatcher=text).stack.dispatcher == word
 
 
-def test_a_dispatcher_that_nobody_knows_is_refused_with_those_that_are() -> None:
+def test_a_dispatcher_that_nobody_knows_is_refused_with_the_nearest_three() -> None:
     with pytest.raises(ScenarioError) as refusal:
-        scenario_of({**ROW, "dispatcher": "pigeon"})
-    assert "column dispatcher: 'pigeon'" in str(refusal.value)
-    assert all(word in str(refusal.value) for word in DISPATCHERS)
+        scenario_of({**ROW, "dispatcher": "uccl-ep-v2"})
+    said = str(refusal.value)
+    assert "column dispatcher: 'uccl-ep-v2' is not known; nearest are deepep-uccl (kernel normal" in said
+    assert sum(f"{word} (" in said for word in DISPATCHERS) == 3
 
 
 @pytest.mark.parametrize(
@@ -70,7 +74,8 @@ def test_graphs(word: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("column", "known"), [("ep_overlap", "yes or no"), ("cuda_graphs", "none, partial, full"), ("software", "Primus")]
+    ("column", "known"),
+    [("ep_overlap", "yes or no"), ("cuda_graphs", "none, partial, full"), ("software", "nearest are")],
 )
 def test_wrong_words_are_refused_by_their_column(column: str, known: str) -> None:
     with pytest.raises(ScenarioError, match=f"column {column}: 'maybe'.*{known}"):
@@ -144,9 +149,13 @@ def test_trays_of_a_rack_keep_its_domain() -> None:
     ("software", "stack"),
     [
         ("Megatron-Bridge", "megatron-bridge"),
-        ("Pai-Megatron-Patch", "megatron-tuned"),
-        ("Primus (Megatron-LM, ROCm)", "megatron-core"),
-        ("FSDP2 (KempnerForge)", "torchtitan"),
+        ("Pai-Megatron-Patch", "pai-megatron"),
+        ("Primus (Megatron-LM, ROCm)", "primus"),
+        ("FSDP2 (KempnerForge)", "fsdp2"),
+        ("Megatron-LM 0.12", "megatron-core"),
+        ("NeMo AutoModel", "automodel"),
+        ("TRL 0.21, SFT", "hf-eager"),
+        ("MaxText (JAX)", "maxtext-gpu"),
         ("NeMo", "megatron-tuned"),
         ("", "megatron-tuned"),
     ],
@@ -175,7 +184,7 @@ def test_borrowed_constants_of_an_exchange_are_said() -> None:
 
 def test_a_schedule_does_not_choose_the_stack_where_software_is_named() -> None:
     named = {stack_of({**ROW, "software": "Primus", "schedule": s})[0] for s in ("", "v-half")}
-    assert named == {"megatron-core"}
+    assert named == {"primus"}
 
 
 def test_megatron_bridge_recomputes_unless_exchanges_hide() -> None:
@@ -215,7 +224,7 @@ def test_scenarios_say_the_same_words() -> None:
 @pytest.mark.parametrize(
     ("section", "key", "value", "said"),
     [
-        ("stack", "dispatcher", "pigeon", "alltoall, deepep, deepep-uccl"),
+        ("stack", "dispatcher", "pigeon", "nearest are deepep (kernel normal, constants of deepep over infiniband)"),
         ("stack", "ep_overlap", "maybe", "none, hidden, dualpipe"),
         ("stack", "name", "megatron-brigde", "megatron-bridge"),
         ("cluster", "fabric", "efaa", "did you mean 'efa'"),
@@ -240,7 +249,24 @@ def test_overlap_that_no_schedule_can_run_is_said() -> None:
     assert any("ep_overlap = hidden has no effect" in note for note in resolve(parse_scenario(scenario)).assumptions)
 
 
+def test_a_row_states_what_is_else_guessed_from_its_gpu_and_age() -> None:
+    rack = {**ROW, "gpu": "GB200", "gpus": "64", "gpus_per_node": "", "internode": ""}
+    scenario, assumed = scenario_of(rack)
+    assert scenario["train"]["mtp"] is False and any("guess 'vendor recipe on NVL72'" in note for note in assumed)
+    scenario, assumed = scenario_of({**rack, "mtp": "yes"})
+    assert scenario["train"]["mtp"] is True and not any("NVL72" in note for note in assumed)
+    old = {**ROW, "stack": "megatron-2021", "recompute": "full"}
+    scenario, assumed = scenario_of(old)
+    assert scenario["layout"]["sequence_parallel"] is False
+    assert any("guess 'Megatron-LM of the A100 years'" in note for note in assumed)
+    assert scenario_of({**old, "sequence_parallel": "yes"})[0]["layout"]["sequence_parallel"] is True
+    with pytest.raises(ScenarioError, match=r"column mtp: 'likely'.*yes or no"):
+        scenario_of({**ROW, "mtp": "likely"})
+
+
 def test_the_page_about_rows_names_every_column_and_word() -> None:
     page = (Path(__file__).parents[3] / "docs" / "rows.md").read_text(encoding="utf-8")
-    for word in (*TRAINING.workload, *DISPATCHERS):
-        assert f"`{word}`" in page or f" {word}," in page or f" {word} " in page, word
+    for word in (*TRAINING.workload, *SERVING.workload, *COMM.workload, *DISPATCHERS, *stack_names(), *libraries()):
+        if re.match("prefill_|decode_", word):
+            continue  # named by their beginnings
+        assert re.search(rf"(?<![\w-]){re.escape(word)}(?![\w-])", page), word

@@ -182,6 +182,8 @@ def test_show_without_a_name_lists_every_catalogue(capsys: Capture) -> None:
         ("hgx-h800", ("nic rate", "source")),
         ("rail-ib-400", ("50 GB/s", "latency", "source")),
         ("hai-llm", ("settings", "constant", "source")),
+        ("primus", ("plain checkout", "megatron-core", "fused-plain", "source")),
+        ("uccl-ep", ("library", "deepep", "low_latency", "source")),
         ("profile:h800-sxm", ("derived from", "h100-sxm", "left out")),
     ],
 )

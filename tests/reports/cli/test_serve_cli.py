@@ -61,7 +61,7 @@ def test_a_trace_from_a_file(capsys: pytest.CaptureFixture[str], served: Path, t
 @pytest.mark.parametrize(
     ("change", "says"),
     [
-        (("engine: vllm", "engine: vlllm"), "did you mean 'vllm'"),
+        (("engine: vllm", "engine: vlllm"), "unknown engine 'vlllm'; nearest are vllm ("),
         (("concurrency: 8", "concurrencyy: 8"), "did you mean 'concurrency'"),
         (("gpt-oss-20b", "deepseek-v3"), "does not fit"),
         (("input_tokens: 400", "input_tokens: 0"), "input_tokens"),

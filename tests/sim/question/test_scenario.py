@@ -106,7 +106,7 @@ BAD_VALUES: list[tuple[str, Any, str]] = [
     ("placement", {"slots": 8, "spare_slots": 0}, "say the same thing"),
     ("placement", {"plan_age_steps": -1}, "plan_age_steps"),
     ("placement", {"slot": 8}, "did you mean 'slots'"),
-    ("stack", "megatron", "unknown stack 'megatron'; did you mean .*megatron-"),
+    ("stack", "megatron", "stack 'megatron' is not known; nearest are .*megatron-core .constants of"),
     (
         "stack",
         {"name": "megatron-core", "tp_overlp": True},

@@ -91,3 +91,30 @@ def test_every_setting_that_was_not_stated_is_said_once(engine: str | dict[str, 
     for key in ("scheduling", "admission", "token_budget", "max_batch", "kv_fraction"):
         stated = isinstance(engine, dict) and key in engine
         assert sum(line.startswith(f"{key} = ") for line in said) == (0 if stated else 1), key
+
+
+@pytest.mark.parametrize(
+    ("version", "near"),
+    [("0.99", "0.16"), ("0.1.7", "0.2"), ("v12", "0.16"), ("release-candidate", "0.19")],
+)
+def test_a_version_that_is_no_release_is_refused_unless_it_is_dated(version: str, near: str) -> None:
+    with pytest.raises(
+        StackError, match=f"engine version '{version}' of vllm is not known; nearest are .*{near}"
+    ) as said:
+        engine_asked({"name": "vllm", "version": version})
+    assert "serve.engine.date" in str(said.value) and str(said.value).count("vLLM") == 3
+    assert engine_asked({"name": "vllm", "version": version, "date": "2026-05"}).engine.month is not None
+
+
+def test_builds_of_the_main_branch_are_the_newest_and_images_have_the_month_of_their_model() -> None:
+    image = engine_asked({"name": "sglang", "version": "glm5-hopper"})
+    assert image.engine.month == 12 * 2026 + 1 and "taken as the newest sglang, of 2026-02" in image.said[0]
+    build = engine_asked({"name": "sglang", "version": "nightly-dev-20260402-d7256eb6"})
+    assert build.engine.month is None and "of no known month" in build.said[0]
+    assert engine_asked({"name": "sglang", "version": "main", "date": "2026-05"}).engine.month == 12 * 2026 + 4
+    assert engine_asked({"name": "sglang", "version": "0.5.12.post1"}).engine.month == 12 * 2026 + 4
+
+
+def test_an_unknown_engine_is_refused_with_the_nearest_three() -> None:
+    with pytest.raises(StackError, match=r"unknown engine 'TensorRT'; nearest are trtllm.*TensorRT-LLM"):
+        engine_asked("TensorRT")

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
 
+from moesim.hwmodels.facts import FactError
 from moesim.sim.question.scenario import ScenarioError
 from moesim.sim.transfer.beside import parse_beside
-from moesim.sim.transfer.predict import predict_comm
+from moesim.sim.transfer.predict import forced, predict_comm
 from moesim.sim.transfer.question import CommQuestion
 
 RING: dict[str, Any] = {"node": "dgx-h100", "op": "all_reduce", "ranks": 64, "size_bytes": "64MiB"}
@@ -75,3 +77,32 @@ def test_oversubscription_without_effect_is_said() -> None:
     assert predict_comm({**ask, **rails, "ranks": 512}).assumptions == ()
     assert predict_comm({**ask, "algorithm": "direct", "ranks": 64}).assumptions == ()
     assert predict_comm({**ask, **rails, "ranks": 64, "oversubscription": None}).assumptions == ()
+
+
+def test_the_library_of_an_exchange_is_assumed_aloud_refused_or_its_own() -> None:
+    assert "library = deepep (not stated)" in predict_comm(DISPATCH).assumptions
+    mori = predict_comm({**DISPATCH, "library": "mori"})
+    assert any(note.startswith("library = mori: constants of deepep") for note in mori.assumptions)
+    assert predict_comm({**DISPATCH, "library": "hybridep"}).prediction.algorithm == "hybrid"
+    with pytest.raises(
+        FactError, match=r"library 'hybird-ep' is not known; nearest are hybridep \(.*or ask for generic"
+    ):
+        predict_comm({**DISPATCH, "library": "hybird-ep"})
+    with pytest.raises(FactError, match="library hybridep has no kernel normal; it has hybrid"):
+        predict_comm({**DISPATCH, "library": "hybridep", "algorithm": "normal"})
+    generic = predict_comm({**DISPATCH, "library": "generic", "algorithm": "elastic"})
+    assert any(note.startswith("library = generic (asked for)") for note in generic.assumptions)
+
+
+def test_the_library_of_a_collective_follows_the_gpus_maker() -> None:
+    assert not predict_comm(RING).assumptions
+    rccl = predict_comm({**RING, "node": "mi300x", "ranks": 8}).assumptions
+    assert "library = rccl: constants of nccl (no fit row)" in rccl
+    with pytest.raises(FactError, match="deepep carries no collectives"):
+        predict_comm({**RING, "library": "deepep"})
+
+
+def test_a_sweep_shows_the_kernels_of_the_library_that_was_asked_for() -> None:
+    asked = CommQuestion(**DISPATCH)
+    assert set(forced(replace(asked, library="uccl-ep"))) == {"normal", "low_latency"}
+    assert len(forced(asked)) > 2
