@@ -27,6 +27,7 @@ class Library:
     kernels: Mapping[str, str]
     collectives: bool
     constants_of: str  # itself, or the library whose constants stand for its own
+    compared: bool  # with any fit row
     rows: str  # what it was compared with
     source: str
 
@@ -42,6 +43,7 @@ def libraries() -> dict[str, Library]:
             kernels=record["kernels"],
             collectives=bool(record.get("collectives", False)),
             constants_of=str(record.get("constants_of", name)),
+            compared=bool(record.get("compared", True)),
             rows=str(record["rows"]),
             source=str(record["source"]),
         )

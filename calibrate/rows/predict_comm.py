@@ -27,7 +27,7 @@ class CommRowResult:
 def predict_comm_row(row: Row) -> CommRowResult:
     """The row predicted by the ordinary model; ValueErrors carry the reason of a refusal."""
     question = comm_row(row)
-    return CommRowResult(question, time_alone(question.work, question.cluster))
+    return CommRowResult(question, time_alone(question.work, question.cluster, question.library))
 
 
 _KINDS = {

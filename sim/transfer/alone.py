@@ -11,6 +11,7 @@ from moesim.hwmodels.collectives import choose, load_fabric_fit
 from moesim.hwmodels.exchange_kernels import exchange_s, remote_copies
 from moesim.hwmodels.facts import comm_records
 from moesim.hwmodels.interval import Sureness, width_of
+from moesim.hwmodels.libraries import Library
 from moesim.hwmodels.profile import load_profile
 from moesim.hwmodels.work import Comm, ExpertExchange
 
@@ -37,8 +38,11 @@ class CommPrediction:
         return plain | {"bytes_per_rank": self.size_bytes, "note": self.sureness.note, **self.sureness.to_dict()}
 
 
-def time_alone(work: Comm | ExpertExchange, cluster: Cluster) -> CommPrediction:
-    """The transfer alone on the cluster. FactError or NoFit for what cannot run there."""
+def time_alone(work: Comm | ExpertExchange, cluster: Cluster, library: Library | None = None) -> CommPrediction:
+    """The transfer alone on the cluster. FactError or NoFit for what cannot run there.
+
+    library: whose transfer it is; one that was compared with no row has the interval of the widest class.
+    """
     generation = cluster.gpu.generation
     if isinstance(work, Comm):
         fit = load_profile(cluster.gpu.name).collectives
@@ -50,7 +54,7 @@ def time_alone(work: Comm | ExpertExchange, cluster: Cluster) -> CommPrediction:
     else:
         algorithm, seconds = work.kernel, exchange_s(work, cluster)
         size = work.tokens * work.payload_bytes * (work.rank_copies if work.deduplicated else work.top_k)
-    sure = _sureness(work, generation)
+    sure = _sureness(work, generation, library)
     low_s, high_s = sure.around(seconds)
     rate = size / seconds if seconds > 0 else 0.0
     return CommPrediction(
@@ -103,10 +107,13 @@ def _bands() -> dict[str, dict[str, Any]]:
     return comm_records("bands")
 
 
-def _sureness(work: Comm | ExpertExchange, generation: str) -> Sureness:
+def _sureness(work: Comm | ExpertExchange, generation: str, library: Library | None) -> Sureness:
     keys, bands = band_keys(work, generation), _bands()
-    key = next(k for k in keys if k in bands)
+    strange = library is not None and not library.compared
+    key = keys[-1] if strange else next(k for k in keys if k in bands)
     note = "" if key == keys[0] else f"too few sources of class {keys[0]}: the interval of {key}"
+    if library is not None and strange:
+        note = f"no fitted row of library {library.name}: the interval of {key}"
     own = f"your own sizes measured ({_measured_by(work)})"
     return Sureness(key, width_of(bands[key]), note, {f"how far off unseen sources were, class {key}": 1.0}, own)
 

@@ -154,8 +154,8 @@ def _beside(answer: CommAnswer) -> tuple[Together, ...]:
 def _collective(question: CommQuestion, cluster: Cluster) -> CommAnswer:
     kind = cast(CommKind, question.op)
     work = Comm(kind, question.size_bytes, cluster.group(question.ranks), question.algorithm)
-    _carrier(question, cluster)  # refuses a library that nobody knows
-    prediction = time_alone(work, cluster)
+    carrier = _carrier(question, cluster)  # refuses a library that nobody knows
+    prediction = time_alone(work, cluster, carrier.library)
     topology = build_topology(cluster)
     alone = prediction.algorithm == "direct" or kind != "all_to_all"  # rings keep to their rails by themselves
     mode = "direct" if alone and cluster.topology != "multi-plane" else "pxn"
@@ -243,7 +243,7 @@ def _exchange(q: CommQuestion, cluster: Cluster) -> CommAnswer:
         imbalance=_imbalance(ask, traffic, loads, route),
     )
     work = carried_by(expert_exchange(ONE_TRANSFER, stage, sent), carrier.library)
-    return CommAnswer(q, cluster, time_alone(work, cluster), loads, traffic, work.imbalance)
+    return CommAnswer(q, cluster, time_alone(work, cluster, carrier.library), loads, traffic, work.imbalance)
 
 
 @dataclass(frozen=True, slots=True)

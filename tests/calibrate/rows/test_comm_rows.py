@@ -160,3 +160,13 @@ def test_bad_cells_of_exchanges_are_named(change: dict[str, str], part: str) -> 
 def test_an_exchange_of_unknown_size_is_refused(column: str) -> None:
     with pytest.raises(ScenarioError, match=f"column {column}: is needed"):
         comm_row({**MOE, column: ""})
+
+
+@pytest.mark.parametrize(("row", "library", "widest"), [(RING, "MSCCL++", "nccl"), (MOE, "NCCL EP", "exchange")])
+def test_a_library_without_rows_borrows_and_has_the_widest_interval(
+    row: dict[str, str], library: str, widest: str
+) -> None:
+    known, strange = (predict_comm_row({**row, "library": name}) for name in (row["library"], library))
+    assert strange.prediction.time_s == pytest.approx(known.prediction.time_s)
+    assert strange.prediction.sureness.band == widest != known.prediction.sureness.band
+    assert "no fitted row of library" in strange.prediction.sureness.note
