@@ -155,6 +155,19 @@ def write_constants(
     path.write_text("\n".join(lines) + "\n", encoding="utf-8")
 
 
+def write_gone(gone: Sequence[str], records: Records, path: Path) -> None:
+    """Put constants back to their priors in the constants file, as assumed ones that no fit moves."""
+    lines = []
+    for line in path.read_text(encoding="utf-8").splitlines():
+        key = line.split(": {", 1)[0]
+        if key in gone and ": {" in line:
+            kept = {k: v for k, v in records[key].items() if k not in ("fit", "prior", "value", "kind")}
+            record = {"value": prior_of(records[key]), "kind": "assumed"} | kept
+            line = f"{key}: {{{', '.join(_item(k, v) for k, v in record.items())}}}"
+        lines.append(line)
+    path.write_text("\n".join(lines) + "\n", encoding="utf-8")
+
+
 def _item(key: str, value: Any) -> str:
     if key == "why":
         return f'{key}: "{value}"'

@@ -19,6 +19,7 @@ from typing import Any
 from moesim.calibrate.fit.bands import describe
 from moesim.calibrate.fit.regression import FEWEST, STEP, Fitted, fit, left_out, prior_of, write_constants
 from moesim.calibrate.fit.unseen import Unseen, write_unseen
+from moesim.calibrate.fit.worth import Linear, thin
 from moesim.calibrate.rows.arrivals import CLOSED, arrival_of
 from moesim.calibrate.rows.cells import Row
 from moesim.calibrate.rows.predict_serving import predict_serving_row
@@ -155,6 +156,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--write", type=Path, help="constants file to update")
     parser.add_argument("--unseen", type=Path, help="file of errors with families and sources left out to write")
     parser.add_argument("--workers", type=int, default=2)
+    parser.add_argument("--thin", type=float, help="constants that buy fewer points of error left out than this go")
     options = parser.parse_args(arguments)
     rows = load_rows_to_fit(options.rows, options.every)
     records = engine_constants()
@@ -165,6 +167,11 @@ def main(arguments: Sequence[str] | None = None) -> None:
         _say(f"{len(problem.rows)} rows, {len(problem.samples)} samples, {len(problem.keys)} free constants")
         fitted = fit(problem, records, options.rounds, _say)
         unseen = left_out(problem, records, fitted)
+        if options.thin is not None:
+            sources = [serving_source_of(problem.rows[i]) for i, _ in problem.samples]
+            linear = Linear(problem, records, fitted, sources)
+            sys.stdout.write(thin(linear, records, options.thin, options.write, _say))
+            return
         if options.unseen:
             write_unseen(_unseen(problem, fitted), options.unseen)
     for key in problem.keys:

@@ -21,6 +21,7 @@ from typing import Any
 from moesim.calibrate.fit.bands import describe
 from moesim.calibrate.fit.regression import FEWEST, STEP, Fitted, fit, left_out, prior_of, write_constants
 from moesim.calibrate.fit.unseen import Unseen, write_unseen
+from moesim.calibrate.fit.worth import Linear, thin
 from moesim.calibrate.rows.cells import Row
 from moesim.calibrate.rows.predict_training import simulate_row
 from moesim.calibrate.rows.sources import source_of
@@ -123,6 +124,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--unseen", type=Path, help="file of errors with families and sources left out to write")
     parser.add_argument("--stack", help="only rows of this stack")
     parser.add_argument("--only", action="append", default=[], help="constants that may move, by how they begin")
+    parser.add_argument("--thin", type=float, help="constants that buy fewer points of error left out than this go")
     options = parser.parse_args(arguments)
     samples = _thinned(load_samples(options.rows), options.every)
     if options.stack:
@@ -132,6 +134,11 @@ def main(arguments: Sequence[str] | None = None) -> None:
         problem = Problem(samples, keys, pool)
         _say(f"{len(problem.samples)} rows, {len(problem.keys)} free constants")
         fitted = fit(problem, constants(), options.rounds, _say)
+        if options.thin is not None:
+            sources = [source_of(s.row["source"]) for s in problem.samples]
+            linear = Linear(problem, constants(), fitted, sources)
+            sys.stdout.write(thin(linear, constants(), options.thin, options.write, _say))
+            return
         unseen = left_out(problem, constants(), fitted) if options.unseen or options.only else []
         if options.unseen:
             write_unseen(_unseen(problem, fitted), options.unseen)

@@ -2,8 +2,7 @@
 
 A fit to many rows of few sources always gets better with one constant more; the next source need not. So a constant is
 judged by errors of sources left out, with it free and with it at its prior, all others fitted again to what is left
-(linearised at the optimum). One that the rows of a single source move is judged by families left out: that is all there
-is, and the table says so.
+(linearised at the optimum).
 """
 
 from __future__ import annotations
@@ -11,12 +10,13 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from math import log
+from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
 from moesim.calibrate.fit.bands import family_weights
-from moesim.calibrate.fit.regression import SCALE, Fitted, Problem, Records, prior_of
+from moesim.calibrate.fit.regression import SCALE, Fitted, Problem, Records, prior_of, write_gone
 
 Array = NDArray[np.float64]
 _MOVES = 1e-3  # a prediction that moves less per unit of log constant does not depend on it
@@ -25,18 +25,18 @@ _MOST_LOG = 0.5  # an error counts no more than that: no single row decides
 
 @dataclass(frozen=True, slots=True)
 class Worth:
-    """Mean error, in percent, of left-out rows that a constant moves: with it fitted and at its prior."""
+    """Points of mean error, in percent, that fitting a constant takes away from the left-out rows that it moves."""
 
     key: str
     rows: int
     sources: int
-    fitted_pct: float
-    prior_pct: float
+    source_pct: float | None  # whole sources left out; None where one source alone moves it
+    family_pct: float  # families left out
 
     @property
     def buys_pct(self) -> float:
-        """Points of error that it takes away; below zero where it harms."""
-        return self.prior_pct - self.fitted_pct
+        """The better of both: a constant stays if it helps the next source or the next model of a known one."""
+        return self.family_pct if self.source_pct is None else max(self.source_pct, self.family_pct)
 
 
 class Linear:
@@ -89,21 +89,23 @@ def _members(names: Sequence[str]) -> dict[str, list[int]]:
 def worth(linear: Linear, held: frozenset[int] = frozenset()) -> list[Worth]:
     """Of every constant that is still free, the least worth first."""
     base = {by: linear.left_out(held, by) for by in linear.groups}
+
+    def buys(j: int, by: str) -> float:
+        return linear.mean(linear.left_out(held | {j}, by), j) - linear.mean(base[by], j)
+
     found = []
     for j in (j for j in range(len(linear.keys)) if j not in held):
-        by = "family" if linear.single(j) else "source"
-        without = linear.left_out(held | {j}, by)
         rows = linear.moved[:, j]
         count = len(set(linear.sources[rows]))
-        means = (linear.mean(base[by], j), linear.mean(without, j)) if count else (0.0, 0.0)
-        found.append(Worth(linear.keys[j], int(rows.sum()), count, *means))
+        source = buys(j, "source") if count > 1 else None
+        found.append(Worth(linear.keys[j], int(rows.sum()), count, source, buys(j, "family") if count else 0.0))
     return sorted(found, key=lambda w: w.buys_pct)
 
 
 def thinned(linear: Linear, least_pct: float, said: Callable[[str], None]) -> tuple[list[str], list[Worth]]:
     """Constants that buy less than `least_pct` points, and what the others then buy.
 
-    They go in rounds, the least worth quarter of them at a time: what one buys depends on which others are free.
+    They go in rounds, the least worth third of them at a time: what one buys depends on which others are free.
     """
     gone: list[str] = []
     while True:
@@ -112,17 +114,22 @@ def thinned(linear: Linear, least_pct: float, said: Callable[[str], None]) -> tu
         said(f"{len(gone)} gone, {len(left)} left, {len(little)} of them buy less than {least_pct:g} points")
         if not little:
             return gone, left
-        gone += [w.key for w in little[: max(1, len(little) // 4)]]
+        gone += [w.key for w in little[: max(1, len(little) // 3)]]
 
 
 def table(gone: Sequence[str], left: Sequence[Worth]) -> str:
     """Markdown: what each constant buys, and which went."""
-    lines = ["| constant | rows | sources | error left out, fitted | at its prior | buys |"]
-    lines.append("| --- | ---: | ---: | ---: | ---: | ---: |")
+    lines = ["| constant | rows | sources | buys, source left out | buys, family left out |"]
+    lines.append("| --- | ---: | ---: | ---: | ---: |")
     for w in sorted(left, key=lambda w: -w.buys_pct):
-        alone = " (families left out)" if w.sources < 2 else ""
-        lines.append(
-            f"| {w.key} | {w.rows} | {w.sources}{alone} | {w.fitted_pct:.1f} % | {w.prior_pct:.1f} % "
-            f"| {w.buys_pct:+.1f} |"
-        )
+        source = "one source" if w.source_pct is None else f"{w.source_pct:+.2f}"
+        lines.append(f"| {w.key} | {w.rows} | {w.sources} | {source} | {w.family_pct:+.2f} |")
     return "\n".join([*lines, "", f"Gone, at their priors: {', '.join(gone) or 'none'}."]) + "\n"
+
+
+def thin(linear: Linear, records: Records, least_pct: float, path: Path | None, said: Callable[[str], None]) -> str:
+    """The table of what constants buy; with a path, those that buy less go back to their priors there."""
+    gone, left = thinned(linear, least_pct, said)
+    if path is not None:
+        write_gone(gone, records, path)
+    return table(gone, left)

@@ -12,10 +12,14 @@ from moesim.sim.question.refusals import DoesNotFit
 from moesim.sim.serve.job import ServeJob
 from moesim.sim.serve.kv_cache import KvCache, kv_cache
 from moesim.sim.serve.layers import adapter_bytes
-from moesim.sim.serve.work_space import FOUR_BITS, share_of, work_bytes
+from moesim.sim.serve.work_space import FOUR_BITS, share_of, work_bytes, work_said
 
 _PADS = {"int4": (128, 256)}  # of the two sides of a matrix where 4 bits are widened; elsewhere both are _PAD
 _PAD = 256
+_MOST_SHARE = (
+    0.95  # assumed: what operators state where weights fill a GPU, as DeepSeek-R1 on 8 H20 (lmsys.org 2025-09-26)
+)
+_LEAST_CACHE_SHARE = 0.02  # assumed: of a GPU's memory, below which nobody leaves an engine's own share as it is
 _DRIVER_BYTES = 1e9  # assumed: what TensorRT-LLM leaves to the driver beside its share
 
 
@@ -76,15 +80,34 @@ def weight_bytes(job: ServeJob) -> tuple[float, float]:
     return dense / lay.pp + experts + ends, experts
 
 
+def _cache_bytes(job: ServeJob, share: float, held: float) -> float:
+    usable = job.cluster.gpu.usable_bytes
+    if job.engine.kv_of == "free":
+        return share * (usable - _DRIVER_BYTES - held)
+    return share * usable - held
+
+
+def _is_tight(job: ServeJob, cache_bytes: float) -> bool:
+    """Whether the engine's own share of the memory leaves next to nothing for a cache, and nobody stated another."""
+    return "kv_fraction" not in job.engine.given and cache_bytes < _LEAST_CACHE_SHARE * job.cluster.gpu.usable_bytes
+
+
+def memory_said(job: ServeJob) -> list[str]:
+    """What was taken of work space and share where a scenario does not state them, in words."""
+    held = weight_bytes(job)[0] + adapter_bytes(job) + work_bytes(job)
+    tight = _is_tight(job, _cache_bytes(job, share_of(job), held))
+    raised = f"{job.engine.name} takes {_MOST_SHARE:g} of a GPU: its own share leaves no cache (assumed)"
+    return [*work_said(job), *([raised] if tight else [])]
+
+
 def serve_memory(job: ServeJob) -> ServeMemory:
     """What one GPU holds. `cache_bytes` may be negative: then the model does not fit."""
     weights, experts = weight_bytes(job)
     adapters = adapter_bytes(job)
     usable, work = job.cluster.gpu.usable_bytes, work_bytes(job)
-    if job.engine.kv_of == "free":
-        cache = share_of(job) * (usable - _DRIVER_BYTES - weights - adapters - work)
-    else:
-        cache = share_of(job) * usable - weights - adapters - work
+    cache = _cache_bytes(job, share_of(job), weights + adapters + work)
+    if _is_tight(job, cache):
+        cache = max(cache, _cache_bytes(job, _MOST_SHARE, weights + adapters + work))
     return ServeMemory(weights, experts, adapters, work, cache, usable)
 
 

@@ -10,9 +10,9 @@ from moesim.sim.serve.accounts import costs_of, goodput_per_s, label_of, latenci
 from moesim.sim.serve.band import serve_sureness
 from moesim.sim.serve.capacity import drained_per_s
 from moesim.sim.serve.job import ResolvedServe, resolve_serve
+from moesim.sim.serve.memory import memory_said
 from moesim.sim.serve.prediction import Range, ServePrediction
 from moesim.sim.serve.simulate import PricedJobs, ServeRun, simulate
-from moesim.sim.serve.work_space import work_said
 from moesim.sim.software.stack import Tuning
 
 _COMMUNICATION = ("tp_comm", "ep_comm", "pp_comm")
@@ -91,7 +91,7 @@ def assemble(resolved: ResolvedServe, run: ServeRun, tuning: Tuning, capacity: f
         memory=run.machine.memory.by_kind(),
         cost=cost,
         sources={name: count / counted for name, count in sources.most_common()},
-        assumptions=(*resolved.assumptions, *work_said(deployment.job), *notes, *sorted(constants)),
+        assumptions=(*resolved.assumptions, *memory_said(deployment.job), *notes, *sorted(constants)),
         resolved=replace(resolved),
         run=run,
     )

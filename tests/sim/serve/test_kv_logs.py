@@ -16,7 +16,7 @@ from moesim.hwmodels.units import GIB
 from moesim.sim.question.scenario import parse_scenario
 from moesim.sim.serve.job import ServeJob, resolve_serve
 from moesim.sim.serve.kv_cache import kv_cache
-from moesim.sim.serve.memory import serve_memory
+from moesim.sim.serve.memory import memory_said, serve_memory
 from moesim.sim.serve.work_space import share_of, work_bytes, work_said
 
 Log = dict[str, str]
@@ -125,3 +125,17 @@ def test_where_the_default_reserve_leaves_nothing_the_operators_share_is_taken()
     job = resolve_serve(parse_scenario({**scenario, "serve": ask})).deployment.job
     assert share_of(job) == job.engine.reserve["operators_share"]
     assert any("as operators state it" in line for line in work_said(job))
+
+
+def test_where_weights_fill_a_gpu_operators_raise_the_share() -> None:
+    """DeepSeek-V3 in FP8 on 8 H20: the engine's own share is smaller than the weights, and people serve it there."""
+    serve = {"engine": "sglang", "precision": "fp8", "requests": {"kind": "closed", "concurrency": 8}}
+    scenario = {"model": "deepseek-v3", "cluster": {"node": "hgx-h20", "gpus": 8}, "layout": {"tp": 8}, "serve": serve}
+    job = resolve_serve(parse_scenario(scenario)).deployment.job
+    held = serve_memory(job)
+    assert share_of(job) * held.usable < held.weights + held.work < held.weights + held.cache_bytes < 0.95 * held.usable
+    assert held.cache_bytes > 2 * GIB and any("leaves no cache" in line for line in memory_said(job))
+    stated = {**scenario, "serve": {**serve, "engine": {"name": "sglang", "kv_fraction": 0.84}}}
+    assert (
+        serve_memory(resolve_serve(parse_scenario(stated)).deployment.job).cache_bytes < 0.0
+    )  # as stated, it does not

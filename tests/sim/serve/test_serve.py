@@ -83,7 +83,7 @@ def test_too_little_memory_names_the_smallest_layout_that_does() -> None:
     ("change", "error", "says"),
     [
         ({"serve": None}, ScenarioError, "no serve section"),
-        ({"serve__engine": "vlm"}, StackError, "did you mean 'vllm'"),
+        ({"serve__engine": "vlm"}, StackError, "nearest are vllm"),
         ({"serve__engine": {"name": "vllm", "token_budgt": 3}}, StackError, "token_budget"),
         ({"serve__engine": {"name": "vllm", "max_batch": 0}}, StackError, "between 1 and"),
         ({"serve__engine": {"token_budget": 3}}, StackError, "needs name"),
