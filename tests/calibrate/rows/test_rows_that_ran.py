@@ -54,7 +54,6 @@ def test_every_published_run_fits_where_it_ran() -> None:
         ("megascale-t2-Megatron-LM-768-256-it", {"zero": "1", "recompute": "core_attention"}),
         ("isca25-MRFT-iteration_s", {"recompute": "moe_act, layernorm, mla_up_proj"}),
         ("mcoremoe-Qwen3-235B-A22B-GB200-MXFP8-256g-4096-tok", {"offload_activations": "0.25"}),
-        ("pai-q30-h800-2", {"vpp": "1"}),
     ],
 )
 def test_what_is_not_stated_is_the_least_that_fits(name: str, settings: dict[str, str]) -> None:

@@ -17,6 +17,7 @@ from moesim.calibrate.rows.serving import engine_of, load_of, serving_row
 from moesim.refusal import Refusal
 from moesim.sim.question.refusals import DoesNotFit
 from moesim.sim.question.scenario import ScenarioError
+from moesim.sim.serve.memory import memory_said
 from moesim.sim.software.serving_engine import load_engine
 
 ROW = {
@@ -210,8 +211,8 @@ def test_validate_takes_a_file_of_serving_rows(tmp_path: Path) -> None:
 def test_a_row_that_ran_is_given_the_memory_it_needed_and_no_more() -> None:
     tight = {**ROW, "gpu": "B200", "gpus": "4", "model": "deepseek-v3", "engine": "sglang", "tp": "4"}
     result = predict_serving_row(tight)
-    assert any("needed to fit" in line for line in result.resolved.assumptions)
-    assert not any("needed to fit" in line for line in predict_serving_row(ROW).resolved.assumptions)
+    assert any("its own share leaves no cache" in line for line in memory_said(result.resolved.deployment.job))
+    assert not any("leaves no cache" in line for line in memory_said(predict_serving_row(ROW).resolved.deployment.job))
     with pytest.raises(DoesNotFit):
         predict_serving_row({**tight, "gpus": "2", "tp": "2"})
 
