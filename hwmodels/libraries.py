@@ -24,6 +24,7 @@ class Library:
     name: str
     title: str
     words: tuple[str, ...]
+    shared_words: tuple[str, ...]
     kernels: Mapping[str, str]
     collectives: bool
     constants_of: str  # itself, or the library whose constants stand for its own
@@ -40,6 +41,7 @@ def libraries() -> dict[str, Library]:
             name=name,
             title=str(record["title"]),
             words=tuple(str(word) for word in record["words"]),
+            shared_words=tuple(str(word) for word in record.get("shared_words", ())),
             kernels=record["kernels"],
             collectives=bool(record.get("collectives", False)),
             constants_of=str(record.get("constants_of", name)),
@@ -63,7 +65,7 @@ def library_named(text: str, collective: bool) -> Library:
     known = libraries()
     spellings = {word: each.name for each in known.values() for word in (plain(each.name), *each.words)}
     able = {name: each for name, each in known.items() if (each.collectives if collective else each.kernels)}
-    named = named_in(text, spellings)
+    named = named_in(text, spellings, {word: each.name for each in known.values() for word in each.shared_words})
     if named is not None:
         if named in able:
             return able[named]

@@ -57,15 +57,18 @@ def _spelled(text: str) -> set[str]:
     return {"".join(words[i:j]) for i in range(len(words)) for j in range(i + 1, min(i + _TOGETHER, len(words)) + 1)}
 
 
-def named_in(text: str, spellings: Mapping[str, str]) -> str | None:
+def named_in(text: str, spellings: Mapping[str, str], shared: Mapping[str, str] | None = None) -> str | None:
     """The name whose longest spelling stands in a text ("MORI-EP (normal)", "nccl-tests, NCCL 2.29.2"); None for none.
 
     `spellings`: plain spelling -> name. What stands in brackets counts where nothing else is known.
+    `shared`: spellings that texts about others carry too ("FSDP2 on PyTorch"); they count where no other does.
     """
-    for part in (re.sub(r"\(.*?\)", " ", text), text):
-        found = _spelled(part) & set(spellings)
-        if found:
-            return spellings[max(sorted(found), key=len)]
+    bare = re.sub(r"\(.*?\)", " ", text)
+    for words in (spellings, shared or {}):
+        for part in (bare, text):
+            found = _spelled(part) & set(words)
+            if found:
+                return words[max(sorted(found), key=len)]
     return None
 
 

@@ -65,7 +65,7 @@ def training_errors(jobs: dict[str, TrainJob]) -> list[Error]:
         job = jobs[u.id]
         alone = of_source[stacks[u.id], u.source] > _ALONE * of_stack[stacks[u.id]]
         keys = tuple(band_keys(job))
-        # a vendor's own recipes are another population than everybody else's runs
+        # a vendor's own recipes and everybody else's runs are two populations: neither leans on both together
         errors.append(Error(keys, u.source, u.family_log if alone else u.source_log, stands_alone=keys[-2]))
         if alone:
             errors.append(Error((NO_ROWS_OF_STACK,), u.source, u.source_log))

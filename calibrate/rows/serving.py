@@ -64,8 +64,11 @@ def _is_spread(row: Row) -> bool:
     return isl >= _LEAST_MEAN and all(abs(isl - step * round(isl / step)) > _NEAR * isl for step in _ROUND)
 
 
-def _lengths(row: Row) -> tuple[dict[str, Any], list[str]]:
-    """How lengths spread around the nominal ones: as stated, else those of a data set, or of the harness guessed."""
+def _lengths(row: Row, closed: bool) -> tuple[dict[str, Any], list[str]]:
+    """How lengths spread around the nominal ones: as stated, else those of a data set, or of the harness guessed.
+
+    closed: of a closed loop; the harnesses of other loads are not known to spread them.
+    """
     text = text_of(row, "lengths").lower()
     if text == "fixed":
         return {"jitter": 0.0}, []
@@ -78,6 +81,8 @@ def _lengths(row: Row) -> tuple[dict[str, Any], list[str]]:
         raise ScenarioError(f"column lengths: {text!r} is not known; write fixed, lognormal, or uniform 0.8")
     if _is_spread(row):
         return {"lengths": "lognormal"}, ["lengths lognormal around the means (those of a data set, not stated)"]
+    if not closed:
+        return {}, []
     guess = harness.jitter(row)
     if guess is None:
         return {"jitter": 0.0}, ["lengths as they are printed (not stated)"]
@@ -88,15 +93,12 @@ def load_of(row: Row) -> tuple[dict[str, Any], list[str]]:
     """The requests of a row, and what had to be assumed about them."""
     isl, osl = _whole(row, "isl"), _whole(row, "osl")
     arrival = arrival_of(row)
-    spread, said = _lengths(row)
-    ask: dict[str, Any] = {"input_tokens": isl, "output_tokens": osl}
-    if "lengths" in spread:
-        ask |= spread
+    spread, said = _lengths(row, arrival.kind == CLOSED)
+    ask: dict[str, Any] = {"input_tokens": isl, "output_tokens": osl, **spread}
     stated = whole_of(row, "requests")
     if arrival.kind == RATE:
         count = stated or arrival.count or _OPEN_COUNT
         known = stated or arrival.count
-        said = [line for line in said if "lognormal" in line]
         said += [] if known else [f"{count} requests (not stated: the harnesses' own number)"]
         said += ["column concurrency not used: requests come at a rate"] if text_of(row, "concurrency") else []
         return {**ask, "kind": "poisson", "rate_per_s": arrival.rate_per_s, "count": count}, said
@@ -104,9 +106,7 @@ def load_of(row: Row) -> tuple[dict[str, Any], list[str]]:
         clients = arrival.count or 1
         count = stated or max(3 * clients, min(_PER_CLIENT * clients, _MOST_CLOSED))
         said += [] if stated else [f"{count} requests (not stated)"]
-        closed = {"kind": "closed", "concurrency": clients, "count": count, "jitter": spread.get("jitter", 0.0)}
-        return {**ask, **closed}, said
-    said = [line for line in said if "lognormal" in line]
+        return {**ask, "kind": "closed", "concurrency": clients, "count": count}, said
     if stated or arrival.count is not None:
         return {**ask, "kind": "offline", "count": stated or arrival.count}, said
     guess = harness.offline_requests(row)

@@ -21,6 +21,7 @@ _STRANGE_GPU = 1.5  # assumed: a GPU without measurements makes an answer that m
 # from two sources left out, of mixtures on an engine whose version nobody said: 0.50 of the token's time at p90 against
 # 0.29 where it is said; dense models show no difference, and first tokens are as unsure either way
 _UNDATED = 1.7
+_NO_DATE = "no version or date"
 METRICS = ("ttft_s", "tpot_s", "output_tokens_per_s")
 
 
@@ -60,17 +61,17 @@ def _wider(job: ServeJob, metric: str) -> dict[str, float]:
     if gpu not in _measured_gpus():
         factors[f"no fitted run on {gpu} (assumed)"] = _STRANGE_GPU
     if metric != "ttft_s" and job.arch.is_moe and not engine.version and engine.month is None:
-        factors[f"no version or date of {engine.family} stated"] = _UNDATED
+        factors[f"{_NO_DATE} of {engine.family} stated"] = _UNDATED
     return factors
 
 
 def _narrower(job: ServeJob, factors: dict[str, float]) -> str:
     """The one fact that would narrow the intervals most."""
-    if any(factor == _UNDATED for factor in factors.values()):
+    if any(reason.startswith(_NO_DATE) for reason in factors):
         return "serve.engine.version, or its date"
     gpu = job.cluster.gpu.name
     if factors:
-        return f"rows of runs on {gpu}, or its kernels measured (moesim calibrate --device cuda)"
+        return f"fitted rows of runs on {gpu}; how far off your own runs are: moesim validate my_rows.csv"
     return "nothing that a scenario can say; how far off your own runs are: moesim validate my_rows.csv"
 
 

@@ -20,9 +20,14 @@ _BUILDS = "builds"  # in the file of releases: images by name
 _RELEASES = Path(__file__).parent / "engines" / "releases.yaml"
 
 
+def _tag(text: str) -> str:
+    """What a version or the name of an image says of itself: "v0.10.2" of "vllm/vllm-openai:v0.10.2"."""
+    return text.strip().rpartition(":")[2]
+
+
 def version_of(text: str) -> Version | None:
     """(0, 10, 2, 0) of "0.10.2", "v0.10.2rc1" or an image ("vllm/vllm-openai:v0.10.2"); None of what has no number."""
-    found = _NUMBER.match(text.strip().rpartition(":")[2])
+    found = _NUMBER.match(_tag(text))
     if not found:
         return None
     parts = [int(part) for part in found.group(1).split(".")]
@@ -43,7 +48,7 @@ def month_of(text: str) -> int | None:
 
 def dated(text: str) -> int | None:
     """Month of an image that is known by its name ("glm5-hopper"); None of any other."""
-    return month_of(str(read_yaml(_RELEASES)[_BUILDS].get(text.strip(), "")))
+    return month_of(str(read_yaml(_RELEASES)[_BUILDS].get(_tag(text), "")))
 
 
 def month_written(month: int) -> str:
@@ -67,7 +72,7 @@ def is_of_main(text: str) -> bool:
 
     Its day, where the name has one, is not read: constants of age were fitted with such builds undated.
     """
-    return _MAIN.match(text.strip()) is not None
+    return _MAIN.match(_tag(text)) is not None
 
 
 def is_listed(family: str, version: str) -> bool:
@@ -103,9 +108,10 @@ def nearest_releases(family: str, version: str) -> list[tuple[str, int]]:
 
 
 def released(family: str, version: str) -> int | None:
-    """Month in which a version of this family came out; None where that is not known."""
+    """Month in which a version of this family came out, of the nearest that is known; None without any."""
     number = version_of(version)
     if number is None:
         return None
-    months = [month for listed, month, _ in _releases().get(family, ()) if listed <= number]
-    return months[-1] if months else None
+    lines = _releases().get(family, [])
+    months = [month for listed, month, _ in lines if listed <= number]
+    return months[-1] if months else lines[0][1] if lines else None  # older than all: as the oldest

@@ -224,9 +224,10 @@ def load_engine(name: str, overrides: dict[str, Any] | None = None, version: str
     if lacks:
         raise StackError(f"engine {name!r} in engines.yaml lacks {', '.join(lacks)}; copy the record of another engine")
     record = {**_aged(records[name], version), "defaults": tuple(records[name].get("defaults", ()))}
-    month = next(
-        (m for m in (released(record["family"], version), month_of(date), dated(version)) if m is not None), None
-    )
+    family = record["family"]
+    listed = released(family, version) if is_listed(family, version) else None
+    months = (listed, month_of(date), dated(version), released(family, version))
+    month = next((m for m in months if m is not None), None)
     engine = Engine(name=name, **record, version=version, month=month, given=tuple(overrides or ()))
     known = [*_CHOICES, *_RANGES]
     for key, value in (overrides or {}).items():

@@ -87,6 +87,7 @@ class Stack:
     source: str = ""
     author: str = "other framework"  # whose runs these are: AUTHORS
     words: tuple[str, ...] = ()  # other names of it, see hwmodels/nearest.py
+    shared_words: tuple[str, ...] = ()  # names that texts about others carry too
 
 
 AUTHORS = ("vendor-tuned", "plain checkout", "other framework")
@@ -148,8 +149,24 @@ def setting_names() -> tuple[str, ...]:
     return tuple(f.name for f in fields(Stack) if f.name not in _FIXED)
 
 
-_FIXED = ("name", "title", "constants_of", "source", "author", "words")  # what a record says of itself, not a choice
-_OWN = ("title", "author", "words", "source", "constants_of", "like")  # what no record takes from another
+_FIXED = (
+    "name",
+    "title",
+    "constants_of",
+    "source",
+    "author",
+    "words",
+    "shared_words",
+)  # what a record says of itself, not a choice
+_OWN = (
+    "title",
+    "author",
+    "words",
+    "shared_words",
+    "source",
+    "constants_of",
+    "like",
+)  # what no record takes from another
 
 
 def _whole(name: str) -> dict[str, Any]:
@@ -167,7 +184,8 @@ def _whole(name: str) -> dict[str, Any]:
 def stack_named(text: str) -> str | None:
     """The stack whose name or other name stands in a text ("Primus (Megatron-LM, ROCm)"); None for none."""
     records = _records()
-    return named_in(text, {word: name for name, r in records.items() for word in (plain(name), *r["words"])})
+    shared = {word: name for name, r in records.items() for word in r.get("shared_words", ())}
+    return named_in(text, {word: name for name, r in records.items() for word in (plain(name), *r["words"])}, shared)
 
 
 def relative_of(name: str) -> str:
@@ -202,7 +220,7 @@ def load_stack(name: str, cluster: Cluster, overrides: dict[str, Any] | None = N
     if name not in records:
         raise StackError(f"stack {unknown_stack(name)}")
     record = _whole(name)
-    wrong = set(record) ^ {f.name for f in fields(Stack) if f.name != "name"}
+    wrong = set(record) - {"shared_words"} ^ {f.name for f in fields(Stack)} - {"name", "shared_words"}
     if wrong:
         raise StackError(f"sim/software/stacks/stacks.yaml: {name}: missing or unknown: {', '.join(sorted(wrong))}")
     relative = record["constants_of"]
@@ -210,7 +228,8 @@ def load_stack(name: str, cluster: Cluster, overrides: dict[str, Any] | None = N
         raise StackError(f"sim/software/stacks/stacks.yaml: {name}: constants_of names no stack: {relative!r}")
     if record["author"] not in AUTHORS:
         raise StackError(f"sim/software/stacks/stacks.yaml: {name}: author is none of {', '.join(AUTHORS)}")
-    record["words"] = tuple(record["words"])
+    for key in ("words", "shared_words"):
+        record[key] = tuple(record.get(key, ()))
     assumed = []
     for key, value in (overrides or {}).items():
         if key not in setting_names():
@@ -245,9 +264,9 @@ def stack_asked(ask: str | dict[str, Any] | None, cluster: Cluster) -> tuple[Sta
 
 
 def _of_author(stack: Stack) -> str:
-    """The class of author by which a stack's unstated settings are assumed, and whose constants it has."""
+    """Whose record an answer rests on: its class of author decides how sure it is, its constants how long it takes."""
     whose = "" if stack.constants_of == stack.name else f"; constants of {stack.constants_of}"
-    return f"unstated settings of {stack.name}: by its class of author, {stack.author} ({stack.title}{whose})"
+    return f"unstated settings: those of {stack.name}, {stack.author} ({stack.title}{whose})"
 
 
 def _candidates(qualifiers: tuple[str, ...], generations: Mapping[str, str]) -> list[str]:

@@ -127,7 +127,7 @@ def ffn_bytes(job: TrainJob, kind: LayerKind, rows: float, tokens: float) -> flo
     if "moe" in again:
         brought = brought_rows(job, rows) if "keep_collectives" in job.recompute else 0.0
         return total + 2.0 * (moe.latent or arch.hidden) * brought / tokens
-    per_row = inputs * kept * (moe.latent or arch.hidden)
+    per_row = min(inputs, 2.0 * kept) * (moe.latent or arch.hidden)
     per_row += _mlp_bytes(moe.gated, kept, False, "moe_act" in again, inputs) * moe.expert_intermediate / job.layout.etp
     return total + rows / tokens * per_row
 
@@ -151,7 +151,7 @@ def _mlp_bytes(gated: bool, kept: float, block: bool, activation: bool, inputs: 
     """
     if block:
         return 0.0
-    return kept * ((4.0 if gated else 2.0) + (0.0 if activation else inputs))
+    return kept * (4.0 if gated else 2.0) + (0.0 if activation else min(inputs, 2.0 * kept))
 
 
 def brought_rows(job: TrainJob, rows: float) -> float:

@@ -112,14 +112,13 @@ def own_runs_of(scenario: Scenario, job: TrainJob) -> OwnRuns | None:
 
 
 def own_runs_said(scenario: Scenario, job: TrainJob, own: OwnRuns | None) -> list[str]:
-    """What is assumed of own runs, for the answer."""
+    """What is assumed of own runs, whatever the layout."""
     if scenario.corrections is None:
         return []
     name = deployment_of(job)
     if own is None:
         return [f"corrections: {scenario.corrections} knows no own runs of {name}: none applied"]
-    it = own.at(job)
-    return [f"corrections: step x {it.factor:.3f}, from {it.rows} own runs of {name}, {it.near}"]
+    return [f"corrections: from {len(own.runs)} own runs of {name}, by how near they are in layout and scale"]
 
 
 def _layout(ask: LayoutAsk, arch: ModelArch, gpus: int, stack: Stack) -> tuple[Layout, list[str]]:
@@ -293,6 +292,8 @@ def resolve(scenario: Scenario) -> Resolved:
         from_rules.append(f"cluster.host_memory_bytes = {size}")
     own = own_runs_of(scenario, job)
     correction, from_runs = own.at(job) if own else None, own_runs_said(scenario, job, own)
+    if correction is not None:
+        from_runs.append(f"corrections: step x {correction.factor:.3f}, {correction.near}")
     about_routing = routing_assumed(scenario, arch)
     note = uplink_note(layout, cluster)
     said = (*assumed, *([note] if note else []), *from_layout, *from_stack, *from_rules, *about_routing, *from_runs)

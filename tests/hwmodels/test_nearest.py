@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import pytest
 
+from moesim.hwmodels.libraries import library_named
 from moesim.hwmodels.nearest import named_in, nearest, with_a_way_out
+from moesim.sim.software.stack import stack_named
 
 MEANINGS = {
     "alpha": "sends messages over the network",
@@ -40,3 +42,28 @@ def test_a_name_is_found_as_whole_words_and_outside_brackets_first() -> None:
     assert named_in("mega (interface)", spellings) == "mega"
     assert named_in("(interface)", spellings) == "other"
     assert named_in("default", spellings) is None  # "efa" stands in it, but not as a word
+
+
+def test_a_word_that_others_carry_too_counts_where_no_other_does() -> None:
+    spellings, shared = {"fsdp2": "fsdp2", "nemo": "nemo"}, {"pytorch": "eager"}
+    for text in ("PyTorch FSDP2", "FSDP2 on PyTorch 2.6", "PyTorch (FSDP2)"):
+        assert named_in(text, spellings, shared) == "fsdp2"
+    assert named_in("PyTorch 2.6", spellings, shared) == "eager" and named_in("JAX", spellings, shared) is None
+
+
+@pytest.mark.parametrize(
+    ("text", "stack"),
+    [("PyTorch FSDP2", "fsdp2"), ("PyTorch NeMo", "megatron-tuned"), ("accelerate FSDP2", "fsdp2"),
+     ("PyTorch", "torch-eager"), ("transformers, accelerate", "hf-eager"), ("TRL on PyTorch", "hf-eager")],
+)  # fmt: skip
+def test_stacks_are_found_beside_what_they_run_on(text: str, stack: str) -> None:
+    assert stack_named(text) == stack
+
+
+@pytest.mark.parametrize(
+    ("text", "library"),
+    [("DeepEP on PyTorch", "deepep"), ("UCCL-EP libfabric", "uccl-ep"), ("DeepEP, libfabric", "deepep"),
+     ("EFA", "aws-ofi-nccl"), ("torch.distributed", "nccl"), ("DeepEP over NVSHMEM-libfabric", "deepep-nvshmem")],
+)  # fmt: skip
+def test_libraries_are_found_beside_what_they_run_on(text: str, library: str) -> None:
+    assert library_named(text, collective=library in ("nccl", "aws-ofi-nccl")).name == library

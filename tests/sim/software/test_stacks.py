@@ -56,7 +56,7 @@ def test_a_record_takes_what_it_does_not_state_from_its_relative() -> None:
 def test_what_a_user_calls_it_is_understood_and_said() -> None:
     stack, assumed = stack_asked("Megatron-LM", CLUSTER)
     assert stack.name == "megatron-core" and "stack = megatron-core (what 'Megatron-LM' names)" in assumed
-    assert any("by its class of author, plain checkout" in note for note in assumed)
+    assert any(", plain checkout (" in note for note in assumed)
     stack, assumed = stack_asked({"name": "pai-megatron"}, CLUSTER)
     assert any("constants of megatron-tuned" in note for note in assumed)
 
