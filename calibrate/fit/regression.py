@@ -15,6 +15,7 @@ from typing import Any, Protocol
 from moesim.calibrate.fit.bands import family_weights
 
 STEP = 0.02  # log step of the finite differences
+GONE = "its prior, fitting it buys nothing left out; "  # what a constant that went is said to be
 FEWEST = 2  # samples that must depend on a constant before it may move: none is fitted to a single one
 _LAST_FIT = "# Last fit"
 _REWEIGHTED = 8  # solutions of the robust problem per Jacobian
@@ -163,8 +164,8 @@ def write_gone(gone: Sequence[str], records: Records, path: Path) -> None:
     for line in path.read_text(encoding="utf-8").splitlines():
         key = line.split(": {", 1)[0]
         if key in gone and ": {" in line:
-            kept = {k: v for k, v in records[key].items() if k not in ("fit", "prior", "value", "kind")}
-            record = {"value": prior_of(records[key]), "kind": "assumed"} | kept
+            why = f"{GONE}{records[key]['why']}"
+            record = {"value": prior_of(records[key]), "kind": "assumed", "why": why}
             line = f"{key}: {{{', '.join(_item(k, v) for k, v in record.items())}}}"
         lines.append(line)
     path.write_text("\n".join(lines) + "\n", encoding="utf-8")

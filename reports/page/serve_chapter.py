@@ -28,9 +28,9 @@ from moesim.reports.tables.serve import deployment_text
 from moesim.reports.text import gpus, seconds, three
 from moesim.sim.plan.serve.plan import ServeOption, ServePlan
 from moesim.sim.plan.serve.space import ServeCandidate, Shape
+from moesim.sim.serve.band import TITLES
 from moesim.sim.serve.prediction import ServePrediction
 
-_TITLES = {"ttft_s": "first token", "tpot_s": "each further token", "output_tokens_per_s": "output tokens/s"}
 _METRICS = ("tpot_ms", "ttft_ms", "output_tokens_per_s")
 
 
@@ -43,7 +43,7 @@ def serve_chapter(case: ServeCase, file: Path, key: str) -> Chapter:
     flips = [crossings(file, "serve")] if case.twin is not None and case.search != "none" else []
     sections = (
         against_served(case), *flips, spent, served_memory(case), over_time(case), matters(case.whatif), plan,
-        sureness_section({title: p.sureness[name] for name, title in _TITLES.items()}),
+        sureness_section({title: p.sureness[name] for name, title in TITLES.items()}),
         sources_section(p.sources, None), record, assumptions_section(p.assumptions),
     )  # fmt: skip
     d = p.resolved.deployment

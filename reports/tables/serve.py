@@ -9,6 +9,7 @@ from rich.text import Text
 
 from moesim.reports.text import gib, seconds, sureness_lines, three
 from moesim.sim.serve.accounts import Spread
+from moesim.sim.serve.band import TITLES
 from moesim.sim.serve.job import ServeJob
 from moesim.sim.serve.prediction import ServePrediction
 
@@ -100,10 +101,18 @@ def _rates(p: ServePrediction) -> Table:
         ("preemptions", f"{p.preemptions:,}"),
         ("weights, KV space per GPU", f"{gib(p.memory['weights'])} GiB, {gib(p.memory['cache_bytes'])} GiB"),
     ]
-    rows.append(("intervals", "\n".join(sureness_lines(p.sureness["tpot_s"]))))
+    rows += _interval_rows(p)
     for title, value in (*rows, *_expert_rows(p), *_handover_rows(p), *_money_rows(p)):
         table.add_row(title, value)
     return table
+
+
+def _interval_rows(p: ServePrediction) -> list[tuple[str, str]]:
+    """Why each interval is as wide as it is; metrics of one reason share a line."""
+    titles: dict[str, list[str]] = {}
+    for metric, sure in p.sureness.items():
+        titles.setdefault("\n".join(sureness_lines(sure)), []).append(TITLES[metric])
+    return [(f"interval of {', '.join(metrics)}", why) for why, metrics in titles.items()]
 
 
 def _expert_rows(p: ServePrediction) -> list[tuple[str, str]]:

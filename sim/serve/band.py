@@ -22,7 +22,8 @@ _STRANGE_GPU = 1.5  # assumed: a GPU without measurements makes an answer that m
 # 0.29 where it is said; dense models show no difference, and first tokens are as unsure either way
 _UNDATED = 1.7
 _NO_DATE = "no version or date"
-METRICS = ("ttft_s", "tpot_s", "output_tokens_per_s")
+TITLES = {"ttft_s": "the first token", "tpot_s": "further tokens", "output_tokens_per_s": "tokens/s"}
+METRICS = tuple(TITLES)
 
 
 @cache
@@ -82,13 +83,16 @@ def serve_sureness(deployment: Deployment, load: Workload) -> dict[str, Sureness
     bands, found = _bands(), {}
     for metric in METRICS:
         factors = _wider(job, metric)
-        notes = [f"interval widened {factor:g} times: {reason}" for reason, factor in factors.items()]
+        notes = [f"widened {factor:g} times: {reason}" for reason, factor in factors.items()]
         key = next(k for k in keys if f"{metric},{k}" in bands)
         own = width_of(bands[f"{metric},{key}"])
         whole = own.scaled(prod(factors.values()))
         said = [] if key == keys[0] else [f"too few sources of class {keys[0]}: the interval of {key}"]
+        about = f"interval of {TITLES[metric]}: "
         parts = _shares(f"how far off runs of unseen sources were, class {key}", factors)
-        found[metric] = Sureness(key, whole, "; ".join([*said, *notes]), parts, _narrower(job, factors))
+        found[metric] = Sureness(
+            key, whole, about + "; ".join([*said, *notes]) if said or notes else "", parts, _narrower(job, factors)
+        )
     return found
 
 

@@ -89,7 +89,12 @@ def _cache_bytes(job: ServeJob, share: float, held: float) -> float:
 
 def _is_tight(job: ServeJob, cache_bytes: float) -> bool:
     """Whether the engine's own share of the memory leaves next to nothing for a cache, and nobody stated another."""
-    return "kv_fraction" not in job.engine.given and cache_bytes < _LEAST_CACHE_SHARE * job.cluster.gpu.usable_bytes
+    engine = job.engine
+    if (
+        "kv_fraction" in engine.given or engine.kv_of == "free"
+    ):  # a share of what is free cannot be too small for weights
+        return False
+    return cache_bytes < _LEAST_CACHE_SHARE * job.cluster.gpu.usable_bytes
 
 
 def memory_said(job: ServeJob) -> list[str]:

@@ -61,6 +61,8 @@ def assemble(resolved: ResolvedServe, run: ServeRun, tuning: Tuning, capacity: f
     means = {"ttft_s": float(seen.ttft_s.mean()), "tpot_s": tpot.mean}
     means["output_tokens_per_s"] = sum(run.log.output) / span
     constants = [f"constant {c.key} = {c.value:g} (assumed)" for c in tuning.used.values() if c.kind == "assumed"]
+    served = [deployment.job, *([deployment.prefill] if deployment.prefill is not None else [])]
+    memory = dict.fromkeys(line for job in served for line in memory_said(job))
     notes = dict.fromkeys(of.note for of in sure.values() if of.note)
     blocks = run.machine.cache
     sources = run.machine.costs.parts.sources
@@ -91,7 +93,7 @@ def assemble(resolved: ResolvedServe, run: ServeRun, tuning: Tuning, capacity: f
         memory=run.machine.memory.by_kind(),
         cost=cost,
         sources={name: count / counted for name, count in sources.most_common()},
-        assumptions=(*resolved.assumptions, *memory_said(deployment.job), *notes, *sorted(constants)),
+        assumptions=(*resolved.assumptions, *memory, *notes, *sorted(constants)),
         resolved=replace(resolved),
         run=run,
     )

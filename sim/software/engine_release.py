@@ -108,10 +108,9 @@ def nearest_releases(family: str, version: str) -> list[tuple[str, int]]:
 
 
 def released(family: str, version: str) -> int | None:
-    """Month in which a version of this family came out, of the nearest that is known; None without any."""
+    """Month in which a version of this family came out; None where that is not known."""
     number = version_of(version)
     if number is None:
         return None
-    lines = _releases().get(family, [])
-    months = [month for listed, month, _ in lines if listed <= number]
-    return months[-1] if months else lines[0][1] if lines else None  # older than all: as the oldest
+    months = [month for listed, month, _ in _releases().get(family, ()) if listed <= number]
+    return months[-1] if months else None

@@ -226,7 +226,9 @@ def load_engine(name: str, overrides: dict[str, Any] | None = None, version: str
     record = {**_aged(records[name], version), "defaults": tuple(records[name].get("defaults", ()))}
     family = record["family"]
     listed = released(family, version) if is_listed(family, version) else None
-    months = (listed, month_of(date), dated(version), released(family, version))
+    after = released(family, version)  # of a version newer than all that are listed: the newest's
+    oldest = nearest_releases(family, version)[0][1] if may_follow(family, version) else None  # older than all: its
+    months = (listed, month_of(date), dated(version), after, oldest)
     month = next((m for m in months if m is not None), None)
     engine = Engine(name=name, **record, version=version, month=month, given=tuple(overrides or ()))
     known = [*_CHOICES, *_RANGES]

@@ -7,6 +7,7 @@ import pytest
 from moesim.hwmodels.gpu import load_gpu
 from moesim.sim.question.scenario import parse_scenario
 from moesim.sim.serve.job import resolve_serve
+from moesim.sim.software.engine_release import month_of
 from moesim.sim.software.serving_engine import engine_asked, engine_constants, engine_names, load_engine
 from moesim.sim.software.stack import StackError
 
@@ -118,3 +119,13 @@ def test_builds_of_the_main_branch_are_the_newest_and_images_have_the_month_of_t
 def test_an_unknown_engine_is_refused_with_the_nearest_three() -> None:
     with pytest.raises(StackError, match=r"unknown engine 'TensorRT'; nearest are trtllm.*TensorRT-LLM"):
         engine_asked("TensorRT")
+
+
+def test_versions_beyond_the_list_have_the_month_of_the_nearest_and_a_stated_date_comes_first() -> None:
+    def month(version: str, **said: str) -> int | None:
+        return engine_asked({"name": "vllm", "version": version, **said}).engine.month
+
+    assert month("0.1.7") == month("0.2") and month("0.23") == month("0.19")
+    assert month("0.1.7", date="2023-07") == month_of("2023-07") != month("0.1.7")
+    image = engine_asked({"name": "vllm", "version": "vllm/vllm-openai:v0.10.2"}).engine
+    assert image.month == month("0.10.2") and engine_asked({"name": "vllm", "version": "vllm/vllm-openai:nightly"})
