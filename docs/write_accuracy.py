@@ -10,9 +10,8 @@ import argparse
 import re
 import subprocess
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 from moesim.hwmodels.facts import read_yaml
 from moesim.hwmodels.interval import width_of
@@ -126,7 +125,7 @@ def trust() -> str:
     """Every class that has a width of its own, as a planner asks: what of, how far, from how many sources and rows."""
     head = ("your question", "interval", "sources", "rows")
     lines = [
-        (_question(kind, key), _reach(of), str(of["sources"]), str(of["rows"]))
+        (_question(kind, key), width_of(of).reach(), str(of["sources"]), str(of["rows"]))
         for kind, path in FILES.items()
         for key, of in sorted(read_yaml(path).items(), key=lambda item: _order(kind, item[0]))
     ]
@@ -142,11 +141,6 @@ def _question(kind: str, key: str) -> str:
     parts = key.split(",")
     metric = f"{METRICS[parts.pop(0)]}: " if kind == "serve" else ""
     return f"{kind}, {metric}{', '.join(WORDS.get(part, part) for part in parts)}"
-
-
-def _reach(of: Mapping[str, Any]) -> str:
-    low, high = width_of(of).around(1.0)
-    return f"{low - 1.0:+.0%} to {high - 1.0:+.0%}"
 
 
 def kept(page: str) -> tuple[str, str]:

@@ -7,11 +7,9 @@ sim/transfer/alone.py); how a class and what widens it make an interval is the s
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from math import exp, sqrt
 from typing import Any
-
-OWN_RUNS = "runs of your own (moesim calibrate --from rows)"
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,6 +22,11 @@ class Width:
     def around(self, value: float) -> tuple[float, float]:
         """(low, high) around a predicted value."""
         return value * exp(-self.below), value * exp(self.above)
+
+    def reach(self) -> str:
+        """'-13% to +30%': of a predicted value."""
+        low, high = self.around(1.0)
+        return f"{low - 1.0:+.0%} to {high - 1.0:+.0%}"
 
     def scaled(self, factor: float) -> Width:
         """Both sides times `factor`."""
@@ -42,8 +45,8 @@ class Sureness:
     band: str  # the class whose errors gave it
     width: Width
     note: str  # why it is not the most specific class, and what widened it; empty where nothing did
-    parts: Mapping[str, float] = field(default_factory=dict)  # reason -> its share of the square; sums to 1
-    narrower: str = OWN_RUNS  # the one fact that would narrow it most
+    parts: Mapping[str, float]  # reason -> its share of the square; sums to 1
+    narrower: str  # the one fact that would narrow it most
 
     def around(self, value: float) -> tuple[float, float]:
         """(low, high) around a predicted value."""

@@ -27,6 +27,7 @@ class Library:
     shared_words: tuple[str, ...]
     kernels: Mapping[str, str]
     collectives: bool
+    usual_on: tuple[str, ...]  # vendors of GPUs
     constants_of: str  # itself, or the library whose constants stand for its own
     compared: bool  # with any fit row
     rows: str  # what it was compared with
@@ -44,6 +45,7 @@ def libraries() -> dict[str, Library]:
             shared_words=tuple(str(word) for word in record.get("shared_words", ())),
             kernels=record["kernels"],
             collectives=bool(record.get("collectives", False)),
+            usual_on=tuple(str(vendor) for vendor in record.get("usual_on", ())),
             constants_of=str(record.get("constants_of", name)),
             compared=bool(record.get("compared", True)),
             rows=str(record["rows"]),
@@ -75,6 +77,16 @@ def library_named(text: str, collective: bool) -> Library:
     meanings = {name: f"{each.title} {' '.join(each.words)}" for name, each in able.items() if name != GENERIC}
     assumed = {name: assumed_with(each) for name, each in able.items()}
     raise FactError(f"{what}; {with_a_way_out(text, meanings, assumed)}; or ask for {GENERIC}")
+
+
+def usual_library(vendor: str, kernel: str = "") -> tuple[Library, str]:
+    """Whose transfers a vendor's GPUs are taken to run where nobody says, and how that is said.
+
+    `kernel`: of an exchange. A vendor without a library has NCCL's form of collectives, and whoever has the kernel.
+    """
+    able = [each for each in libraries().values() if (kernel in each.kernels.values() if kernel else each.collectives)]
+    library = ([each for each in able if vendor in each.usual_on] or able)[0]
+    return library, borrowed_from(library, kernel, stated=False)
 
 
 def assumed_with(library: Library) -> str:
@@ -112,14 +124,15 @@ def carried_by(work: ExpertExchange, library: Library) -> ExpertExchange:
     return work if post_s is None else replace(work, copy_s=post_s)
 
 
-def borrowed_from(library: Library, kernel: str = "") -> str:
-    """What is assumed about a library whose constants are another's; "" where they are its own.
+def borrowed_from(library: Library, kernel: str = "", stated: bool = True) -> str:
+    """What is assumed about a library that was not stated, or whose constants are another's; else "".
 
     `kernel`: of an exchange, "" of a collective.
     """
     if library.name == GENERIC:
         return f"library = {GENERIC} (asked for): constants of whoever the {kernel or 'collective'} was fitted on"
+    name = f"library = {library.name}" + ("" if stated else " (not stated)")
     if library.constants_of == library.name:
-        return ""
+        return "" if stated else name
     own = ", a CPU that posts messages besides" if kernel and _post_s(library, kernel) is not None else ""
-    return f"library = {library.name}: constants of {library.constants_of}{own} ({library.rows})"
+    return f"{name}: constants of {library.constants_of}{own} ({library.rows})"

@@ -33,6 +33,7 @@ PLAIN = {
     "usd_per_million_output_tokens_at_most": "dollars; at the highest rate, as the name says",
     "factor": "a pure factor on a time",
     "half_width": "of a logarithm",
+    "doublings": "a count, in parts",
     "log_ratio": "measured over predicted, of the logarithm",
     "tokens": "is the unit: a count",
     "inches": "is the unit",

@@ -18,6 +18,7 @@ STEP = 0.02  # log step of the finite differences
 GONE = "its prior, fitting it buys nothing left out; "  # what a constant that went is said to be
 FEWEST = 2  # samples that must depend on a constant before it may move: none is fitted to a single one
 _LAST_FIT = "# Last fit"
+_MOST_MOVED = 1.0  # assumed: of the log of a prediction, by leaving a group out
 _REWEIGHTED = 8  # solutions of the robust problem per Jacobian
 SCALE = 0.05  # Cauchy loss: a sample that is 20 % off for every model pulls like one that is 1 % off
 
@@ -113,19 +114,39 @@ def left_out(problem: Problem, records: Records, fitted: Fitted, groups: Sequenc
 
     error = np.array(problem.predict(fitted.values)) - np.array(problem.log_measured)
     spread = np.array([float(records[k]["fit"]) for k in problem.keys])
-    scale = SCALE * np.array(problem.scales)
-    weight = np.array(family_weights(problem.families)) / (1.0 + (error / scale) ** 2) / scale**2
-    jac = fitted.jacobian
-    inverse = np.linalg.inv((jac * weight[:, None]).T @ jac + np.diag(1.0 / spread**2))
-    unseen = error.copy()
     names = problem.families if groups is None else groups
-    for family in dict.fromkeys(names):
-        rows = [i for i, name in enumerate(names) if name == family]
-        hat = jac[rows] @ inverse @ (jac[rows] * weight[rows, None]).T
-        # no constant is a factor e from its prior: where rows of a family alone decide one, a line reaches too far
-        moved = np.linalg.solve(np.eye(len(rows)) - hat, error[rows]) - error[rows]
-        unseen[rows] = error[rows] + np.clip(moved, -1.0, 1.0)
+    unseen = without_each(error, fitted.jacobian, robust_weights(problem, error), spread, members(names))
     return [float(e) for e in unseen]
+
+
+def robust_weights(problem: Problem, error: Any) -> Any:
+    """What each sample counts near the optimum: its family's weight, less where it is far off."""
+    import numpy as np
+
+    scale = SCALE * np.array(problem.scales)
+    return np.array(family_weights(problem.families)) / (1.0 + (error / scale) ** 2) / scale**2
+
+
+def members(names: Sequence[str]) -> dict[str, list[int]]:
+    """Samples of every group, by its name."""
+    found: dict[str, list[int]] = {}
+    for i, name in enumerate(names):
+        found.setdefault(name, []).append(i)
+    return found
+
+
+def without_each(error: Any, jacobian: Any, weight: Any, spread: Any, groups: Mapping[str, list[int]]) -> Any:
+    """Errors at the optimum -> errors of every group had it been left out: (I - H_ff)^-1 e_f, H the hat matrix."""
+    import numpy as np
+
+    inverse = np.linalg.inv((jacobian * weight[:, None]).T @ jacobian + np.diag(1.0 / spread**2))
+    unseen = error.copy()
+    for rows in groups.values():
+        hat = jacobian[rows] @ inverse @ (jacobian[rows] * weight[rows, None]).T
+        moved = np.linalg.solve(np.eye(len(rows)) - hat, error[rows]) - error[rows]
+        # where rows of one group decide a constant alone, a line reaches too far: no left-out time is a factor e away
+        unseen[rows] = error[rows] + np.clip(moved, -_MOST_MOVED, _MOST_MOVED)
+    return unseen
 
 
 def write_constants(

@@ -15,8 +15,16 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from moesim.calibrate.fit.bands import family_weights
-from moesim.calibrate.fit.regression import SCALE, Fitted, Problem, Records, prior_of, write_gone
+from moesim.calibrate.fit.regression import (
+    Fitted,
+    Problem,
+    Records,
+    members,
+    prior_of,
+    robust_weights,
+    without_each,
+    write_gone,
+)
 
 Array = NDArray[np.float64]
 _MOVES = 1e-3  # a prediction that moves less per unit of log constant does not depend on it
@@ -48,9 +56,8 @@ class Linear:
         self.jacobian: Array = fitted.jacobian
         self.spread: Array = np.array([float(records[k]["fit"]) for k in self.keys])
         self.to_prior: Array = np.array([log(prior_of(records[k]) / fitted.values[k]) for k in self.keys])
-        scale = SCALE * np.array(problem.scales)
-        self.weight: Array = np.array(family_weights(problem.families)) / (1.0 + (self.error / scale) ** 2) / scale**2
-        self.groups = {"source": _members(sources), "family": _members(problem.families)}
+        self.weight: Array = robust_weights(problem, self.error)
+        self.groups = {"source": members(sources), "family": members(problem.families)}
         self.sources = np.array(sources)
         self.moved = np.abs(self.jacobian) > _MOVES
 
@@ -60,30 +67,16 @@ class Linear:
         at = sorted(held)
         jac, start = self.jacobian[:, free], self.error + self.jacobian[:, at] @ self.to_prior[at]
         weighted, pull = jac * self.weight[:, None], self.to_prior[free] / self.spread[free] ** 2
-        inverse = np.linalg.inv(weighted.T @ jac + np.diag(1.0 / self.spread[free] ** 2))
-        fitted = start + jac @ (inverse @ (pull - weighted.T @ start))
-        half, errors = jac @ inverse, np.empty_like(fitted)
-        for rows in self.groups[by].values():
-            hat = half[rows] @ weighted[rows].T  # of the others' fit: (I - H)^-1 e, as regression.left_out has it
-            errors[rows] = np.linalg.solve(np.eye(len(rows)) - hat, fitted[rows])
+        normal = weighted.T @ jac + np.diag(1.0 / self.spread[free] ** 2)
+        fitted = start + jac @ np.linalg.solve(normal, pull - weighted.T @ start)
+        errors: Array = without_each(fitted, jac, self.weight, self.spread[free], self.groups[by])
         return errors
-
-    def single(self, key: int) -> bool:
-        """Whether rows of one source alone move a constant."""
-        return len(set(self.sources[self.moved[:, key]])) < 2
 
     def mean(self, errors: Array, key: int) -> float:
         """Mean size of the errors that a constant moves, every source alike; percent."""
         rows = self.moved[:, key]
         sizes, names = np.minimum(np.abs(errors[rows]), _MOST_LOG), self.sources[rows]
         return 100.0 * float(np.mean([sizes[names == name].mean() for name in dict.fromkeys(names)]))
-
-
-def _members(names: Sequence[str]) -> dict[str, list[int]]:
-    found: dict[str, list[int]] = {}
-    for i, name in enumerate(names):
-        found.setdefault(name, []).append(i)
-    return found
 
 
 def worth(linear: Linear, held: frozenset[int] = frozenset()) -> list[Worth]:

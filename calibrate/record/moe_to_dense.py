@@ -37,7 +37,6 @@ class Run:
     release: str
     precision: str
     split: str
-    gpus: int
     measured_s_per_flop: float
     predicted_s_per_flop: float
 
@@ -102,7 +101,6 @@ def runs_of(rows: Sequence[Row], outcomes: Sequence[Outcome]) -> list[Run]:
                 release=text_of(row, "release"),
                 precision=precision_of(text_of(row, "precision")),
                 split=text_of(row, "split"),
-                gpus=job.layout.gpus,
                 measured_s_per_flop=seconds / flops,
                 predicted_s_per_flop=outcome.estimates[METRIC].value / flops,
             )
@@ -123,7 +121,7 @@ def spread_of(pairs: Sequence[Pair]) -> Spread:
     if not pairs:
         raise ValueError("no pair to judge")
     sizes = sorted(abs(pair.error_pct) for pair in pairs)
-    p90 = sizes[min(len(sizes) - 1, int(0.9 * len(sizes)))]
+    p90 = sizes[min(len(sizes) - 1, int(0.9 * len(sizes)))]  # a pair's own: between two of few pairs there is none
     return Spread(len(pairs), median(sizes), p90, median(pair.error_pct for pair in pairs))
 
 

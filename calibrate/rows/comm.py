@@ -12,7 +12,15 @@ from moesim.calibrate.rows.cells import Row, number_of, text_of, whole_of
 from moesim.hwmodels.cluster import Cluster, build_cluster, node_for_gpu
 from moesim.hwmodels.facts import FactError
 from moesim.hwmodels.gpu import load_gpu, token_dtypes
-from moesim.hwmodels.libraries import Library, borrowed_from, carried_by, kernel_in, libraries, library_named
+from moesim.hwmodels.libraries import (
+    Library,
+    borrowed_from,
+    carried_by,
+    kernel_in,
+    libraries,
+    library_named,
+    usual_library,
+)
 from moesim.hwmodels.work import COLLECTIVES, Comm, CommKind, ExpertExchange, Group
 from moesim.sim.layers.exchange import MEASURED, ExpertTokens, Stage, expert_exchange
 from moesim.sim.layout.placement import distinct_holders
@@ -30,7 +38,6 @@ _DTYPES = {name: name for name in token_dtypes()} | {
 }  # fmt: skip
 _EXPERTS = 256  # assumed where a row does not say: the setting of DeepEP's own benchmark
 _MOST_GPUS = 1_000_000
-_COLLECTIVES_OF = "nccl"  # whose collectives a row without a library is taken to run
 # spellings of a GPU that the catalogue does not list as aliases
 _GPUS = {"SM90": "h100-sxm", "SM90 (Hopper)": "h100-sxm", "SM100": "b200-hgx", "SM100 (Blackwell)": "b200-hgx"}
 _FABRICS = (("efa", "efa-v2"), ("roce", "roce-400"))
@@ -124,19 +131,21 @@ def _collective(row: Row, kind: CommKind, cluster: Cluster) -> CommRow:
     work = Comm(kind, size, cluster.group(ranks), algorithm)
     share = (ranks - 1) / ranks * (2.0 if kind == "all_reduce" else 1.0) if ranks > 1 else 1.0
     busbw = text_of(row, "bandwidth_kind") == "busbw"
-    library = _library(row, collective=True)
-    said = [] if text_of(row, "library") else [f"library = {library.name} (not stated)"]
-    return CommRow(work, cluster, size * share if busbw else size, library, _said(borrowed_from(library), *said))
+    library, note = usual_library(cluster.gpu.vendor)
+    if text_of(row, "library"):
+        library = _library(row, collective=True)
+        note = borrowed_from(library)
+    return CommRow(work, cluster, size * share if busbw else size, library, _said(note))
 
 
 def _library(row: Row, collective: bool) -> Library:
-    """The library of a row; NCCL's interface stands for a collective without one. ScenarioError for an unknown one."""
+    """The library that a row names. ScenarioError for none and for an unknown one."""
     text = text_of(row, "library")
-    if not text and not collective:
+    if not text:
         known = ", ".join(name for name, each in libraries().items() if each.kernels)
         raise ScenarioError(f"column library: an exchange needs one; write one of {known}")
     try:
-        return library_named(text or _COLLECTIVES_OF, collective)
+        return library_named(text, collective)
     except FactError as error:
         raise ScenarioError(f"column library: {error}") from None
 

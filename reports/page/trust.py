@@ -33,7 +33,7 @@ def sureness_section(sure: Mapping[str, Sureness]) -> Section:
     rows = [
         {
             "title": title,
-            "reach": f"{of.width.around(1.0)[0] - 1.0:+.0%} to {of.width.around(1.0)[1] - 1.0:+.0%}",
+            "reach": of.width.reach(),
             "why": [(reason, share) for reason, share in sorted(of.parts.items(), key=lambda kv: -kv[1])],
             "note": of.note,
         }

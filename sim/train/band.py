@@ -10,12 +10,12 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cache
-from math import exp, log2
+from math import log2
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from moesim.hwmodels.facts import read_yaml
-from moesim.hwmodels.interval import OWN_RUNS, Sureness, Width, widened, width_of
+from moesim.hwmodels.interval import Sureness, Width, widened, width_of
 
 if TYPE_CHECKING:
     from moesim.sim.train.job import TrainJob
@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 
 _STACKS = Path(__file__).parents[1] / "software" / "stacks"
 NO_ROWS_OF_STACK = "a stack without fitted runs"
+OWN_RUNS = "runs of your own (moesim calibrate --from rows)"
 _OTHER_GPU = 0.49  # assumed, from one source: MI355X, whose kernels are derived, is 0.37 off; 1.645 x 0.3
 _PER_DOUBLING = 0.1  # assumed: half-width for every doubling beyond what was measured
 _AXES = {"seq_len": "tokens per sequence", "gpus": "GPUs", "batch_tokens": "tokens per micro-batch"}
@@ -126,8 +127,7 @@ def _narrower(job: TrainJob, width: Width) -> str:
     known = width_of(vendor)
     if known.square >= width.square:
         return OWN_RUNS
-    said = f"-{1.0 - exp(-known.below):.0%} to +{exp(known.above) - 1.0:.0%} then"
-    return f"the software's release, if this is a vendor's recipe ({said})"
+    return f"the software's release, if this is a vendor's recipe ({known.reach()} then)"
 
 
 def of_own_runs(correction: Correction) -> Sureness:

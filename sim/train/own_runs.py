@@ -105,13 +105,14 @@ class Correction:
     factor: float
     half_width: float  # of the logarithm
     rows: int  # own runs of the deployment
-    doublings_pct: float  # how far the nearest own run is, in percent of a doubling; 0: the same layout and scale
+    doublings: float  # how far the nearest own run is; 0: the same layout and scale
 
     @property
     def near(self) -> str:
         """How like the own runs this job is, in words."""
-        apart = self.doublings_pct / 100.0
-        return "one of the same layout and scale" if apart == 0.0 else f"the nearest {apart:.1f} doublings away"
+        if self.doublings == 0.0:
+            return "one of the same layout and scale"
+        return f"the nearest {self.doublings:.1f} doublings away"
 
 
 @dataclass(frozen=True)
@@ -137,7 +138,7 @@ class OwnRuns:
             factor=exp(float(to_job @ inverse @ ratios)),
             half_width=_student_90(freedom) * sqrt(variance * scale),
             rows=len(self.runs),
-            doublings_pct=100.0 * float(distances.min()),
+            doublings=float(distances.min()),
         )
 
     @cached_property

@@ -25,8 +25,8 @@ from moesim.hwmodels.libraries import (
     Library,
     borrowed_from,
     carried_by,
-    libraries,
     library_named,
+    usual_library,
 )
 from moesim.hwmodels.link_faults import parse_faults
 from moesim.hwmodels.link_loads import Loads, link_loads
@@ -184,16 +184,18 @@ class _Carrier:
 def _carrier(q: CommQuestion, cluster: Cluster) -> _Carrier:
     """FactError for a library that nobody knows, or that has no such kernel."""
     if not q.routed:
-        usual = "rccl" if cluster.gpu.vendor == "AMD" else "nccl"
-        library = library_named(q.library or usual, collective=True)
+        if not q.library:
+            library, note = usual_library(cluster.gpu.vendor)
+            return _Carrier(library, "", note)
+        library = library_named(q.library, collective=True)
         return _Carrier(library, "", borrowed_from(library))
     usual_kernel = ONE_TRANSFER.kernel("few tokens" if q.tokens < LOW_LATENCY_TOKENS else "many tokens")
     if q.algorithm != "auto" and q.algorithm not in exchange_kernels():
         raise FactError(f"unknown algorithm {q.algorithm!r}; {did_you_mean(q.algorithm, list(exchange_kernels()))}")
     kernel = usual_kernel if q.algorithm == "auto" else q.algorithm  # what serving and training engines use
     if not q.library:
-        library = next(each for each in libraries().values() if kernel in each.kernels.values())
-        return _Carrier(library, kernel, f"library = {library.name} (not stated)")
+        library, note = usual_library(cluster.gpu.vendor, kernel)
+        return _Carrier(library, kernel, note)
     library = library_named(q.library, collective=False)
     has = tuple(dict.fromkeys(library.kernels.values()))
     if kernel not in has and q.algorithm == "auto":

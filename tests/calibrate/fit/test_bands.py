@@ -43,6 +43,9 @@ def test_a_class_of_few_sources_leans_on_the_wider_one_unless_it_stands_alone() 
         calm = [Error(("a", "all"), source, 0.1, alone) for source in "xy" for _ in range(6)]
         return bands([*calm, *[Error(("all",), source, 0.4, alone) for source in "pqr"]])
 
+    three = [Error(("a", "all"), source, 0.1) for source in "xyz" for _ in range(4)]
+    leaning = bands([*three, *[Error(("all",), source, 0.4) for source in "pqr"]])["a"].width.above
+    assert leaning == pytest.approx(0.1**0.6 * 0.4**0.4)  # three against two
     assert of("")["a"].width.above == pytest.approx(0.2)  # two sources against two: the geometric middle of 0.1 and 0.4
     assert of("a")["a"].width.above == pytest.approx(0.1) and of("")["all"].width.above == pytest.approx(0.4)
 

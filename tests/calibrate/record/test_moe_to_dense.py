@@ -9,8 +9,8 @@ import pytest
 from moesim.calibrate.record.moe_to_dense import Run, pairs_of, runs_of, spread_of
 from moesim.calibrate.rows.outcomes import predict_rows
 
-MOE = Run("a", "MoE", "h100-sxm", "26.04", "fp8", "fit", 8, measured_s_per_flop=3.0, predicted_s_per_flop=3.3)
-DENSE = Run("b", "dense", "h100-sxm", "26.04", "fp8", "fit", 8, measured_s_per_flop=2.0, predicted_s_per_flop=2.0)
+MOE = Run("a", "MoE", "h100-sxm", "26.04", "fp8", "fit", measured_s_per_flop=3.0, predicted_s_per_flop=3.3)
+DENSE = Run("b", "dense", "h100-sxm", "26.04", "fp8", "fit", measured_s_per_flop=2.0, predicted_s_per_flop=2.0)
 ROW = {
     "model": "llama-3.1-8b", "gpu": "H100", "gpus": "8", "seq_len": "8192", "gbs": "64", "mbs": "1",
     "precision": "BF16", "tp": "1", "pp": "1", "cp": "1", "release": "Megatron-Bridge 26.04",
@@ -49,5 +49,5 @@ def test_rows_become_seconds_of_a_gpu_per_active_flop() -> None:
     """8 billion weights, six FLOPs each per token, attention: 64 sequences in 6 s on 8 GPUs are near 600 TFLOP/s."""
     rows = [ROW, {**ROW, "release": ""}, {**ROW, "step_time_s": ""}, {**ROW, "software": "Megatron-Bridge"}]
     (run,) = runs_of(rows, predict_rows(rows))
-    assert (run.model, run.kind, run.precision, run.gpus, run.split) == ("llama-3.1-8b", "dense", "bf16", 8, "test")
+    assert (run.model, run.kind, run.precision, run.split) == ("llama-3.1-8b", "dense", "bf16", "test")
     assert 1.0 / run.measured_s_per_flop == pytest.approx(575e12, rel=0.06)

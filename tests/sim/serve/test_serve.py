@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 
 from moesim.hwmodels.gpu import load_gpu
+from moesim.hwmodels.interval import Sureness
 from moesim.sim.layout.layout import BadLayout
 from moesim.sim.model.catalogue import load_model
 from moesim.sim.question.refusals import DoesNotFit
@@ -229,6 +230,20 @@ def test_token_grids_rise_and_reach() -> None:
     for most in (1, 7, 1024, 9000):
         grid = token_grid(most)
         assert list(grid) == sorted(set(grid)) and grid[-1] >= most and grid[0] == 1
+
+
+def test_an_engine_of_no_date_widens_a_mixtures_tokens_and_not_its_first_one() -> None:
+    def sure(model: str, engine: object) -> dict[str, Sureness]:
+        ask = {"engine": engine, "precision": "bf16", "requests": {"kind": "closed", "concurrency": 4}}
+        asked = {"model": model, "cluster": {"gpu": "h100-sxm", "gpus": 2}, "layout": {"tp": 2}, "serve": ask}
+        resolved = resolve_serve(parse_scenario(asked))
+        return serve_sureness(resolved.deployment, resolved.workload)
+
+    for model, factor in (("mixtral-8x7b", 1.7), ("llama-3.1-8b", 1.0)):
+        undated, dated = sure(model, "vllm"), sure(model, {"name": "vllm", "version": "0.19"})
+        for metric, times in (("ttft_s", 1.0), ("tpot_s", factor), ("output_tokens_per_s", factor)):
+            assert undated[metric].width.above == pytest.approx(times * dated[metric].width.above), (model, metric)
+        assert ("engine.version" in undated["tpot_s"].narrower) == (factor > 1.0)
 
 
 def test_a_gpu_that_no_fitted_run_is_of_widens_every_interval() -> None:

@@ -60,10 +60,10 @@ FAR = {"cluster": {"node": "dgx-h100", "gpus": 256}, "train": {"global_batch": 5
 def test_runs_narrow_their_own_layout_most_and_far_ones_hardly() -> None:
     own = runs_of()
     same, near, far = at(own), at(own, **TWICE_AS_LONG), at(own, **FAR)
-    assert same.factor == pytest.approx(1.25, rel=0.01) and same.doublings_pct == 0.0
+    assert same.factor == pytest.approx(1.25, rel=0.01) and same.doublings == 0.0
     assert 1.0 < far.factor <= near.factor < same.factor  # what runs alike share is forgotten with distance
     assert same.half_width < 0.06 < 0.09 < near.half_width < far.half_width
-    assert near.doublings_pct == pytest.approx(100.0) and far.doublings_pct == pytest.approx(900.0)
+    assert near.doublings == pytest.approx(1.0) and far.doublings == pytest.approx(9.0)
 
 
 def test_more_runs_narrow_as_statistics_allow_and_stray_ones_widen() -> None:
@@ -124,6 +124,9 @@ def test_a_plan_and_its_bounds(corrected: dict[str, Any]) -> None:
         assert option.finalist.candidate == other.finalist.candidate
         assert 1.1 < option.finalist.step_time_s / other.finalist.step_time_s < FACTOR  # by how like its layout is
         assert option.finalist.bound_s <= option.finalist.step_time_s
+    for option, other in zip(own.options, plain.options, strict=True):  # bounds move with what is bounded
+        ratio = option.finalist.step_time_s / other.finalist.step_time_s
+        assert option.finalist.bound_s / other.finalist.bound_s == pytest.approx(ratio)
     assert any("own runs" in note for note in own.notes) and not any("own runs" in note for note in plain.notes)
 
 

@@ -73,10 +73,11 @@ def test_oversubscription_without_effect_is_said() -> None:
     """Eight hosts share the leaf of each rail; 64 do not, and other rails are reached over spines only."""
     ask = {"node": "dgx-h100", "op": "all_to_all", "size_bytes": 1e9, "oversubscription": 8.0}
     rails = {"algorithm": "pxn"}
-    assert "no transfer climbs" in predict_comm({**ask, **rails, "ranks": 64}).to_dict()["assumptions"][0]
-    assert predict_comm({**ask, **rails, "ranks": 512}).assumptions == ()
-    assert predict_comm({**ask, "algorithm": "direct", "ranks": 64}).assumptions == ()
-    assert predict_comm({**ask, **rails, "ranks": 64, "oversubscription": None}).assumptions == ()
+    assert "no transfer climbs" in " ".join(predict_comm({**ask, **rails, "ranks": 64}).to_dict()["assumptions"])
+    usual = ("library = nccl (not stated)",)
+    assert predict_comm({**ask, **rails, "ranks": 512}).assumptions == usual
+    assert predict_comm({**ask, "algorithm": "direct", "ranks": 64}).assumptions == usual
+    assert predict_comm({**ask, **rails, "ranks": 64, "oversubscription": None}).assumptions == usual
 
 
 def test_the_library_of_an_exchange_is_assumed_aloud_refused_or_its_own() -> None:
@@ -95,9 +96,11 @@ def test_the_library_of_an_exchange_is_assumed_aloud_refused_or_its_own() -> Non
 
 
 def test_the_library_of_a_collective_follows_the_gpus_maker() -> None:
-    assert not predict_comm(RING).assumptions
+    assert predict_comm(RING).assumptions == ("library = nccl (not stated)",)
     rccl = predict_comm({**RING, "node": "mi300x", "ranks": 8}).assumptions
-    assert "library = rccl: constants of nccl (no fit row)" in rccl
+    assert "library = rccl (not stated): constants of nccl (no fit row)" in rccl
+    exchange = predict_comm({**DISPATCH, "node": "mi300x", "ranks": 8})
+    assert any(note.startswith("library = mori (not stated): constants of deepep") for note in exchange.assumptions)
     with pytest.raises(FactError, match="deepep carries no collectives"):
         predict_comm({**RING, "library": "deepep"})
 
