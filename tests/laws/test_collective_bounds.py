@@ -15,6 +15,7 @@ from moesim.hwmodels.exchange_kernels import exchange_kernels, exchange_lower_bo
 from moesim.hwmodels.lower_bounds import collective_lower_bound_s
 from moesim.hwmodels.profile import load_profile
 from moesim.hwmodels.work import COLLECTIVES, Comm, CommKind, ExpertExchange, Group
+from moesim.sim.transfer.predict import predict_comm
 
 _IN_SWITCH = ("nvls", "nvls_tree", "symmetric")
 _NODES = st.sampled_from(node_names())
@@ -141,3 +142,21 @@ def test_a_tree_over_two_hosts_passes_the_buffer_once() -> None:
     two, four, many = (_timed("all_reduce", 1e13, cluster.group(8 * hosts), cluster, "tree") for hosts in (2, 4, 64))
     assert four / two == pytest.approx(1.5, rel=0.01)
     assert many / two == pytest.approx(63 / 32, rel=0.01)
+
+
+@given(
+    st.sampled_from(["dgx-h100", "dgx-h200"]),
+    st.sampled_from([8, 16, 32, 64]),
+    st.integers(1, 8192),
+    st.sampled_from(["uccl-ep", "deepep-nvshmem"]),
+    st.sampled_from(["normal", "low_latency"]),
+)
+def test_a_cpu_that_posts_messages_only_ever_adds(
+    node: str, ranks: int, tokens: int, library: str, kernel: str
+) -> None:
+    """As long as the GPU's own posting inside a host, no shorter between hosts, and longer with every token."""
+    asked = {"node": node, "op": "moe_dispatch", "ranks": ranks, "tokens": tokens, "algorithm": kernel}
+    asked |= {"hidden": 4096, "top_k": 8, "experts": 64}
+    gpu, cpu = (predict_comm({**asked, "library": name}).prediction.time_s for name in ("deepep", library))
+    assert cpu == gpu if ranks <= 8 else cpu >= gpu
+    assert predict_comm({**asked, "library": library, "tokens": 2 * tokens}).prediction.time_s >= cpu
