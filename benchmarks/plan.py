@@ -17,7 +17,7 @@ from moesim.sim.plan.train.plan import plan_train
 from moesim.sim.plan.train.search import Effort
 from moesim.sim.plan.train.space import candidates, default_space
 from moesim.sim.question.scenario import load_scenario
-from moesim.sim.question.sections import SloAsk
+from moesim.sim.question.serving_sections import SloAsk
 from moesim.sim.serve.slo import slo_of
 
 EXAMPLES = Path(__file__).parents[1] / "examples"

@@ -21,13 +21,29 @@ _PREFIXES = ("prefix", "shared_prefix_tokens_infinite_cache")
 
 
 @dataclass(frozen=True, slots=True)
+class Chains:
+    """What each prompt consists of, as keys of its pieces from the start: leading pieces with equal keys are equal text.
+
+    The last pieces of a request may lie beyond its prompt: they are its answer, which a later prompt may repeat.
+    """
+
+    keys: tuple[tuple[int, ...], ...]
+    ends: tuple[tuple[int, ...], ...]  # tokens from the start of the prompt at which each piece ends
+
+
+@dataclass(frozen=True, slots=True)
 class Requests:
-    """Columns by request, in order of arrival; `prefix` leading input tokens were seen before."""
+    """Columns by request, in order of arrival; `prefix` leading input tokens were seen before, whatever was kept.
+
+    With `after`, a request that waits for an answer has the seconds after that answer in `arrival_s`: the time to think.
+    """
 
     arrival_s: tuple[float, ...]
     input_tokens: tuple[int, ...]
     output_tokens: tuple[int, ...]
     prefix: tuple[int, ...]
+    chains: Chains | None = None  # None: the trace does not say what prompts share
+    after: tuple[int, ...] = ()  # the request whose answer each one waits for, -1 for none; empty: none waits
 
     def __len__(self) -> int:
         return len(self.arrival_s)

@@ -15,23 +15,25 @@ from moesim.hwmodels.facts import did_you_mean
 from moesim.hwmodels.units import UnitError
 from moesim.refusal import Refusal
 from moesim.sim.question.sections import (
-    AdaptersAsk,
     ClusterAsk,
     LayoutAsk,
     LinksAsk,
     LoraAsk,
-    OffloadAsk,
     PlacementAsk,
+    RoutingAsk,
+    SlowAsk,
+    Strict,
+    TrainAsk,
+)
+from moesim.sim.question.serving_sections import (
+    AdaptersAsk,
+    OffloadAsk,
     PoolAsk,
     PoolsAsk,
     RequestsAsk,
-    RoutingAsk,
     ServeAsk,
     SloAsk,
-    SlowAsk,
     SpeculativeAsk,
-    Strict,
-    TrainAsk,
 )
 from moesim.sim.software.stack import parse_release
 

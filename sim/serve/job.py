@@ -15,7 +15,7 @@ from moesim.sim.layout.slots import Placement, check_slots, placement_of
 from moesim.sim.model.arch import ModelArch
 from moesim.sim.question.lookup import LookUp, look_up, routing_assumed, routing_of
 from moesim.sim.question.scenario import Scenario, ScenarioError
-from moesim.sim.question.sections import PoolAsk, ServeAsk
+from moesim.sim.question.serving_sections import PoolAsk, ServeAsk
 from moesim.sim.serve.workload import Workload, workload_of
 from moesim.sim.software.serving_engine import AskedEngine, Engine, engine_asked, engine_tuning
 from moesim.sim.software.stack import Tuning

@@ -8,7 +8,7 @@ import numpy as np
 
 from moesim.hwmodels.facts import did_you_mean
 from moesim.sim.question.scenario import ScenarioError
-from moesim.sim.question.sections import SloAsk
+from moesim.sim.question.serving_sections import SloAsk
 from moesim.sim.serve.accounts import Latencies
 
 _UNITS = {"ms": 1e-3, "s": 1.0, "us": 1e-6, "min": 60.0}

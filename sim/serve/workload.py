@@ -11,7 +11,7 @@ import numpy as np
 
 from moesim.sim.model.arch import ModelArch
 from moesim.sim.question.scenario import ScenarioError
-from moesim.sim.question.sections import RequestsAsk
+from moesim.sim.question.serving_sections import RequestsAsk
 from moesim.traces.generators import GENERATORS, generate
 from moesim.traces.requests import Requests, gamma_arrivals, load_requests, lognormal_lengths, uniform_lengths
 

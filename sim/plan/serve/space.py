@@ -11,7 +11,7 @@ from moesim.sim.layout.slots import BLOCKS, Placement, check_slots
 from moesim.sim.model.arch import ModelArch
 from moesim.sim.plan.words import named_words
 from moesim.sim.question.scenario import ScenarioError
-from moesim.sim.question.sections import PoolAsk
+from moesim.sim.question.serving_sections import PoolAsk
 from moesim.sim.serve.job import ServeJob, replica_layout
 
 SERVE_AXES = ("tp", "pp", "ep", "attention_dp", "max_batch", "pools")

@@ -13,7 +13,7 @@ from moesim.sim.plan.serve.plan import ServePlan, plan_serve
 from moesim.sim.plan.serve.search import ServeEffort
 from moesim.sim.plan.serve.space import serve_axes
 from moesim.sim.question.scenario import ScenarioError
-from moesim.sim.question.sections import SloAsk
+from moesim.sim.question.serving_sections import SloAsk
 from moesim.sim.serve.slo import slo_of
 
 REQUESTS = {"kind": "poisson", "rate_per_s": 10, "count": 200, "input_tokens": 1000, "output_tokens": 200}
