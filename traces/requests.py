@@ -22,7 +22,7 @@ _PREFIXES = ("prefix", "shared_prefix_tokens_infinite_cache")
 
 @dataclass(frozen=True, slots=True)
 class Chains:
-    """What each prompt consists of, as keys of its pieces from the start: leading pieces with equal keys are equal text.
+    """What each prompt consists of, as keys of its pieces from the start; leading pieces with equal keys are equal.
 
     The last pieces of a request may lie beyond its prompt: they are its answer, which a later prompt may repeat.
     """
@@ -35,7 +35,7 @@ class Chains:
 class Requests:
     """Columns by request, in order of arrival; `prefix` leading input tokens were seen before, whatever was kept.
 
-    With `after`, a request that waits for an answer has the seconds after that answer in `arrival_s`: the time to think.
+    With `after`, a request that waits for an answer has its time to think in `arrival_s`: seconds after it.
     """
 
     arrival_s: tuple[float, ...]
