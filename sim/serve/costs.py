@@ -9,6 +9,11 @@ from typing import Protocol
 class Costs(Protocol):
     """Seconds of the passes of one batch after the other."""
 
+    @property
+    def yields(self) -> float:
+        """Mean tokens that one pass gives to a running sequence, at least 1: drafts that are accepted count."""
+        ...
+
     def decode(self, batch: int) -> tuple[float, float]:
         """(a, b) of a decode pass."""
         ...

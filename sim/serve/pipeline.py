@@ -106,7 +106,12 @@ class PipelinedReplica(Replica):
             for stage in range(1, len(resources), 2):
                 resources[stage] += self._swapped * self._swap_token_s
             self._swapped = 0
+        if not chunks:  # priced by the token: a pass of drafts gives several
+            resources = [self._yields * seconds for seconds in resources]
         back_s = self._through(resources)
+        if chunks and self._there_s > back_s:  # what tiers bring is loaded while layers are computed
+            self.load_wait_s += self._there_s - back_s
+            back_s = self._there_s
         if chunks:
             self._carried = True
             self._flying.extend((back_s, request) for request in self._computed(chunks))
@@ -179,19 +184,20 @@ class PipelinedReplica(Replica):
         for request, time_s in self._joined.items():
             self._phase[request] = (time_s - self._round_s) / self._length_s
         self._joined.clear()
-        self.step += 1
+        gained = self._gained()
+        self.step += gained
         if self._carried:
             self.prefill_busy_s += self._spent_s
         else:
-            self.steps_at[self.batch] = self.steps_at.get(self.batch, 0) + 1
-            self.cached_steps += self.cached
+            self.steps_at[self.batch] = self.steps_at.get(self.batch, 0) + gained
+            self.cached_steps += gained * self.cached
         self._spent_s, self._carried = 0.0, bool(self._flying)
-        self.cached += self.batch
+        self.cached += gained * self.batch
         self.peak_cached = max(self.peak_cached, self.cached)
         self._turn, self._round_s = 0, self.now
         self._finish_due()
         self._relieve()
-        self._sample()
+        self.samples.take(self.now, self.batch, self.cached, len(self.waiting))
 
     def _preempt(self) -> None:
         super()._preempt()

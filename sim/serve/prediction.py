@@ -111,7 +111,7 @@ class ServePrediction:
 
     def over_time(self) -> dict[str, list[float]]:
         """Running sequences, cached tokens and queue of the first replica, at most a few hundred points."""
-        samples = self.run.replicas[0].samples
+        samples = self.run.replicas[0].samples.rows
         step = max(1, len(samples) // 256)
         columns = zip(*samples[::step], strict=True) if samples else ((), (), (), ())
         names = ("time_s", "running", "cached_tokens", "waiting")

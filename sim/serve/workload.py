@@ -5,6 +5,7 @@ from __future__ import annotations
 from array import array
 from collections.abc import MutableSequence, Sequence
 from dataclasses import dataclass, field
+from math import inf
 from pathlib import Path
 
 import numpy as np
@@ -103,6 +104,9 @@ def _check_context(workload: Workload, arch: ModelArch) -> None:
         )
 
 
+SERVED, REJECTED, TIMED_OUT = 0, 1, 2  # what became of a request
+
+
 @dataclass(slots=True)
 class RequestLog:
     """Columns by request number. Seconds are absolute; 0 stands where nothing has happened yet."""
@@ -111,13 +115,18 @@ class RequestLog:
     prompt: list[int]  # input tokens
     output: list[int]  # output tokens
     prefix: list[int]  # leading input tokens that an earlier request shared
+    patience_s: float = inf  # after which a request that waits in a queue is given up
+    priority: Sequence[int] = ()  # class of each, 0 the most urgent; empty: all are alike
     first_s: MutableSequence[float] = field(default_factory=lambda: array("d"))  # first token leaves
     finish_s: MutableSequence[float] = field(default_factory=lambda: array("d"))  # last token leaves
+    hit: MutableSequence[int] = field(default_factory=lambda: array("q"))  # input tokens that were not computed
+    status: bytearray = field(default_factory=bytearray)  # SERVED, REJECTED or TIMED_OUT
     preemptions: int = 0
 
     def __post_init__(self) -> None:
-        self.first_s = array("d", bytes(8 * len(self.prompt)))
-        self.finish_s = array("d", bytes(8 * len(self.prompt)))
+        count = len(self.prompt)
+        self.first_s, self.finish_s = array("d", bytes(8 * count)), array("d", bytes(8 * count))
+        self.hit, self.status = array("q", bytes(8 * count)), bytearray(count)
 
     def __len__(self) -> int:
         return len(self.prompt)

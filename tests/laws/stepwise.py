@@ -12,6 +12,8 @@ from moesim.sim.serve.workload import RequestLog
 class StepTimes(Protocol):
     """Seconds of a decode step and of one that carries prompts."""
 
+    yields: float
+
     def decode(self, batch: int) -> tuple[float, float]: ...
 
     def mixed(self, chunks: list[tuple[int, int]], batch: int, cached: float) -> float: ...

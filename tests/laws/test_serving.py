@@ -41,6 +41,7 @@ class Affine:
     sequence_s: float = 1e-4
     token_s: float = 2e-8
     prompt_s: float = 1e-5
+    yields: float = 1.0
 
     def decode(self, batch: int) -> tuple[float, float]:
         return self.fixed_s + self.sequence_s * batch, self.token_s
