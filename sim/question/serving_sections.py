@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from typing import Any, Literal
 
-from pydantic import Field, model_validator
+from pydantic import Field, field_validator, model_validator
 
+from moesim.hwmodels.units import parse_quantity
 from moesim.sim.question.sections import Degree, Strict
 
 RequestKind = Literal[
@@ -99,6 +100,74 @@ class AdaptersAsk(Strict):
     rank: int = Field(ge=1, le=65536)
 
 
+RouterKind = Literal["round_robin", "least_loaded", "power_of_two", "prefix", "sticky"]
+
+
+class RouterAsk(Strict):
+    """Which worker gets a request; `router: least_loaded` is short for `router: {kind: least_loaded}`.
+
+    prefix: the one that has least to do, prompt tokens that it keeps left out; weight: of a prompt token against a
+    token that running requests hold; lag_s: how late the router hears what workers keep. sticky: a conversation stays
+    where it began. seed: of power_of_two.
+    """
+
+    kind: RouterKind = "round_robin"
+    weight: float = Field(default=1.0, gt=0, le=1000)
+    lag_s: float = Field(default=0.05, ge=0, le=3600)
+    seed: int = Field(default=0, ge=0)
+
+    @model_validator(mode="after")
+    def _used(self) -> RouterAsk:
+        given = {"weight": "prefix", "lag_s": "prefix", "seed": "power_of_two"}
+        for key, kind in given.items():
+            if key in self.model_fields_set and self.kind != kind:
+                raise ValueError(f"{key} is of router {kind}; router {self.kind} has no use for it: leave it out")
+        return self
+
+
+class TierAsk(Strict):
+    """Where parts of prompts go that the GPUs have no room for, and from where they come back.
+
+    host: the node's memory, over every GPU's own link to it. disk: of the node, shared by its GPUs. remote: of all
+    workers together, over every GPU's NIC. bytes: of one node (remote: of all). bytes_per_s: of one GPU's link (disk:
+    of the node's disks), in place of what the catalogue says. write: when a run leaves the tier before, or at once.
+    """
+
+    kind: Literal["host", "disk", "remote"]
+    bytes: float = Field(gt=0, le=1e18)
+    bytes_per_s: float | None = Field(default=None, gt=0, le=1e15)
+    write: Literal["on_eviction", "through"] = "on_eviction"
+
+    @field_validator("bytes", mode="before")
+    @classmethod
+    def _size(cls, value: Any) -> Any:
+        return parse_quantity(value, "B")
+
+    @field_validator("bytes_per_s", mode="before")
+    @classmethod
+    def _rate(cls, value: Any) -> Any:
+        return value if value is None else parse_quantity(value, "B/s")
+
+
+class AdmissionAsk(Strict):
+    """Who is let in. queue_limit: unfinished requests of one worker, above which the router rejects.
+
+    timeout_s: who has no first token by then and still waits gives up. priority_shares: of the requests that are of
+    each class, the most urgent first; a worker takes them in that order.
+    """
+
+    queue_limit: int | None = Field(default=None, ge=1, le=100_000_000)
+    timeout_s: float | None = Field(default=None, gt=0, le=1e9)
+    priority_shares: tuple[float, ...] = Field(default=(), max_length=16)
+
+    @field_validator("priority_shares")
+    @classmethod
+    def _sum(cls, value: tuple[float, ...]) -> tuple[float, ...]:
+        if value and (any(share < 0.0 for share in value) or abs(sum(value) - 1.0) > 1e-6):
+            raise ValueError(f"shares of classes must be 0 or more and sum to 1; these sum to {sum(value):g}")
+        return value
+
+
 class ServeAsk(Strict):
     """A deployment: replicas of one layout, or pools, under a load."""
 
@@ -108,7 +177,9 @@ class ServeAsk(Strict):
     attention_dp: int = Degree
     requests: RequestsAsk
     slo: SloAsk = SloAsk()
-    router: Literal["round_robin", "least_loaded"] = "round_robin"
+    router: RouterAsk = RouterAsk()
+    kv_tiers: tuple[TierAsk, ...] = Field(default=(), max_length=3)
+    admission: AdmissionAsk = AdmissionAsk()
     pools: PoolsAsk | None = None
     speculative: SpeculativeAsk | None = None
     offload: OffloadAsk | None = None
@@ -116,3 +187,17 @@ class ServeAsk(Strict):
     two_batch_overlap: bool = False
     expert_slots: int = Field(default=0, ge=0, le=100_000)
     kv_blocks: int | None = Field(default=None, ge=1, le=1_000_000_000)
+
+    @field_validator("router", mode="before")
+    @classmethod
+    def _kind(cls, value: Any) -> Any:
+        return {"kind": value} if isinstance(value, str) else value
+
+    @field_validator("kv_tiers")
+    @classmethod
+    def _order(cls, value: tuple[TierAsk, ...]) -> tuple[TierAsk, ...]:
+        order = ["host", "disk", "remote"]
+        kinds = [order.index(tier.kind) for tier in value]
+        if kinds != sorted(set(kinds)):
+            raise ValueError("name each tier once, the nearest first: host, disk, remote")
+        return value

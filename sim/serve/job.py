@@ -15,7 +15,7 @@ from moesim.sim.layout.slots import Placement, check_slots, placement_of
 from moesim.sim.model.arch import ModelArch
 from moesim.sim.question.lookup import LookUp, look_up, routing_assumed, routing_of
 from moesim.sim.question.scenario import Scenario, ScenarioError
-from moesim.sim.question.serving_sections import PoolAsk, ServeAsk
+from moesim.sim.question.serving_sections import AdmissionAsk, PoolAsk, RouterAsk, ServeAsk, TierAsk
 from moesim.sim.serve.workload import Workload, workload_of
 from moesim.sim.software.serving_engine import AskedEngine, Engine, engine_asked, engine_tuning
 from moesim.sim.software.stack import Tuning
@@ -136,7 +136,9 @@ class Deployment:
     replicas: int
     prefill: ServeJob | None = None
     prefill_workers: int = 0
-    router: str = "round_robin"
+    router: RouterAsk = field(default_factory=RouterAsk)
+    tiers: tuple[TierAsk, ...] = ()  # behind the GPUs' caches
+    admission: AdmissionAsk = field(default_factory=AdmissionAsk)
     kv_blocks: int | None = None
     idle_gpus: int = 0  # of the cluster, beside the pools
 
@@ -224,7 +226,7 @@ def _deployment(scenario: Scenario, ask: ServeAsk, job: ServeJob) -> tuple[Deplo
         used = job.layout.gpus
         _check_gpus(scenario, used)
         said = [_PIPELINED] if job.layout.pp > 1 else []
-        return Deployment(job, scenario.cluster.gpus // used, router=ask.router, kv_blocks=ask.kv_blocks), said
+        return Deployment(job, scenario.cluster.gpus // used, kv_blocks=ask.kv_blocks), said
     prefill, decode = (_pool_job(job, job.arch, pool) for pool in (ask.pools.prefill, ask.pools.decode))
     deployment = Deployment(
         decode, ask.pools.decode.workers, replace(prefill, speculation=None), ask.pools.prefill.workers,
@@ -257,6 +259,7 @@ def resolve_serve(scenario: Scenario, requests: str | Path | None = None) -> Res
     job = replace(job, offload=offload, routing=routing_of(scenario))
     workload, from_load = workload_of(ask.requests, arch, requests)
     deployment, from_pools = _deployment(scenario, ask, job)
+    deployment = replace(deployment, router=ask.router, tiers=ask.kv_tiers, admission=ask.admission)
     for each in (deployment.job, deployment.prefill or deployment.job):
         check_slots(each.placement, arch, each.layout.ep)
     said = (

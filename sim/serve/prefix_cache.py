@@ -14,41 +14,60 @@ from moesim.sim.serve.prefix_runs import PrefixRuns
 Told = Callable[[int, bool], None]  # (run, whether the worker has it now): the router hears of it
 
 
-class Tier:
-    """Runs kept outside the GPU, least recently used first; of one worker, or shared by several."""
+class Link:
+    """What brings blocks from a tier: one after the other."""
 
-    __slots__ = ("_kept", "blocks", "free_s", "name", "read", "read_block_s", "used", "write_through", "written")
+    __slots__ = ("free_s",)
 
-    def __init__(self, name: str, blocks: int, read_block_s: float, write_through: bool = False) -> None:
-        """`blocks`: of the worker's size that it holds; `read_block_s`: until one more of them is on the GPU."""
-        self.name, self.blocks, self.read_block_s, self.write_through = name, blocks, read_block_s, write_through
-        self.used = self.read = self.written = 0  # blocks
-        self.free_s = 0.0  # when its link has brought everything that was asked for
-        self._kept: dict[int, int] = {}  # run -> blocks
+    def __init__(self) -> None:
+        self.free_s = 0.0  # when everything that was asked for is there
 
-    def __contains__(self, run: int) -> bool:
-        return run in self._kept
 
-    def touch(self, run: int) -> None:
-        """A run was used: it goes last."""
-        self._kept[run] = self._kept.pop(run)
+class Shelf:
+    """Runs that lie outside a GPU, least recently used first."""
+
+    __slots__ = ("blocks", "kept", "used", "written")
+
+    def __init__(self, blocks: int) -> None:
+        self.blocks = blocks  # that it holds
+        self.used = self.written = 0
+        self.kept: dict[int, int] = {}  # run -> blocks
 
     def keep(self, run: int, blocks: int) -> list[tuple[int, int]]:
-        """Keep a run; those (run, blocks) that had to go for it. One that is larger than the tier goes itself."""
-        if run in self._kept:
-            self.touch(run)
+        """Keep a run; those (run, blocks) that had to go for it. One that is larger than the shelf goes itself."""
+        kept = self.kept
+        if run in kept:
+            kept[run] = kept.pop(run)
             return []
         if blocks > self.blocks:
             return [(run, blocks)]
-        self._kept[run] = blocks
+        kept[run] = blocks
         self.used += blocks
         self.written += blocks
         gone = []
         while self.used > self.blocks:
-            old = next(iter(self._kept))
-            gone.append((old, self._kept.pop(old)))
+            old = next(iter(kept))
+            gone.append((old, kept.pop(old)))
             self.used -= gone[-1][1]
         return gone
+
+
+class Tier:
+    """A shelf as one worker reaches it: its own, or one that several share."""
+
+    __slots__ = ("link", "name", "read", "read_block_s", "shelf", "write_through")
+
+    def __init__(self, name: str, shelf: Shelf, link: Link, read_block_s: float, write_through: bool = False) -> None:
+        """`read_block_s`: seconds of the link until one more block is on the GPU."""
+        self.name, self.shelf, self.link = name, shelf, link
+        self.read_block_s, self.write_through = read_block_s, write_through
+        self.read = 0  # blocks
+
+    def bring(self, blocks: int, now_s: float) -> float:
+        """When so many blocks, asked for now, are on the GPU."""
+        self.read += blocks
+        self.link.free_s = max(self.link.free_s, now_s) + blocks * self.read_block_s
+        return self.link.free_s
 
 
 class PrefixCache:
@@ -106,19 +125,18 @@ class PrefixCache:
             missing = min(self._sizes[run] - self._resident.get(run, 0), most - hit)
             if missing <= 0:
                 continue
-            which = next((n for n, tier in enumerate(self.tiers) if run in tier), None)
+            which = next((n for n, tier in enumerate(self.tiers) if run in tier.shelf.kept), None)
             if which is None:
                 break
-            self.tiers[which].touch(run)
+            kept = self.tiers[which].shelf.kept
+            kept[run] = kept.pop(run)
             brought[which] += missing
             hit += missing
         there_s = now_s
         for n, (tier, blocks) in enumerate(zip(self.tiers, brought, strict=True)):
             if blocks:
-                tier.free_s = max(tier.free_s, now_s) + blocks * tier.read_block_s
-                tier.read += blocks
                 self.tier_tokens[n] += blocks * self._block_tokens
-                there_s = max(there_s, tier.free_s)
+                there_s = max(there_s, tier.bring(blocks, now_s))
         return hit, there_s
 
     def _pin(self, path: Sequence[int]) -> None:
@@ -198,7 +216,7 @@ class PrefixCache:
         """Into the first tier; what goes there for it moves one down, and out at the last."""
         moving = [(run, self._sizes[run])]
         for tier in self.tiers:
-            moving = [gone for each, blocks in moving for gone in tier.keep(each, blocks)]
+            moving = [gone for each, blocks in moving for gone in tier.shelf.keep(each, blocks)]
         if self._told is not None:
             for each, _ in moving:
                 if self._resident.get(each, 0) < self._sizes[each]:

@@ -4,98 +4,33 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
-from heapq import heapify, heappop, heappush
+from math import inf
 
+import numpy as np
+
+from moesim.sim.question.serving_sections import AdmissionAsk, RouterAsk
 from moesim.sim.serve.age import cold_s
+from moesim.sim.serve.alone import run_closed, run_open
+from moesim.sim.serve.dispatch import Dispatch
+from moesim.sim.serve.feed import Feed
+from moesim.sim.serve.front import Front
 from moesim.sim.serve.handover import HandOver, Side
 from moesim.sim.serve.host_memory import check_host_link, check_host_memory
 from moesim.sim.serve.job import Deployment, ServeJob
 from moesim.sim.serve.kv_cache import KvCache, token_bytes
+from moesim.sim.serve.kv_tiers import TierMaker, check_tiers
 from moesim.sim.serve.memory import ServeMemory, fitted_cache
 from moesim.sim.serve.pipeline import PipelinedReplica
 from moesim.sim.serve.pools import Pools, run_pools
+from moesim.sim.serve.prefix_cache import PrefixCache
 from moesim.sim.serve.replica import Replica
+from moesim.sim.serve.router import LeastLoaded, PowerOfTwo, PrefixAware, Router, Sticky
 from moesim.sim.serve.stages import hops_of
 from moesim.sim.serve.step import StepCosts
 from moesim.sim.serve.step_parts import StepParts
 from moesim.sim.serve.workload import RequestLog, Workload, request_log
 from moesim.sim.software.stack import Tuning
-
-_FOREVER = float("inf")
-
-
-@dataclass(slots=True)
-class Front:
-    """The API server before the engine: a fixed time per request, time per prompt token, and a queue of one server."""
-
-    request_s: float = 0.0
-    token_s: float = 0.0
-    server_s: float = 0.0
-    ready_s: float = 0.0  # before then nothing is served
-    _free_s: float = 0.0
-
-    def enter(self, arrival_s: float, tokens: int) -> float:
-        """When a request of that many prompt tokens reaches the engine; calls come in order of arrival."""
-        if self.server_s:
-            self._free_s = max(self._free_s, arrival_s) + self.server_s
-            arrival_s = self._free_s
-        return max(self.ready_s, arrival_s + self.request_s + self.token_s * tokens)
-
-
-def run_open(log: RequestLog, replica: Replica, front: Front, requests: Sequence[int] | None = None) -> None:
-    """Requests arrive when they arrive, whatever the replica does; ends when all are served."""
-    which = range(len(log)) if requests is None else requests
-    entered = [front.enter(log.arrival_s[i], log.prompt[i]) for i in which]
-    for n in sorted(range(len(entered)), key=entered.__getitem__):
-        replica.advance(entered[n])
-        replica.submit(which[n], entered[n])
-    replica.advance(_FOREVER)
-
-
-def run_closed(log: RequestLog, replica: Replica, front: Front, clients: int, requests: Sequence[int]) -> None:
-    """`clients` send the next request as soon as their last one is answered; all begin at once."""
-    pending: list[tuple[float, int]] = []
-    following = iter(requests)
-
-    def send(time_s: float) -> None:
-        request = next(following, None)
-        if request is not None:
-            log.arrival_s[request] = time_s
-            heappush(pending, (front.enter(time_s, log.prompt[request]), request))
-
-    for _ in range(clients):
-        send(0.0)
-    while pending or not replica.idle:
-        until = pending[0][0] if pending else _FOREVER
-        replica.done.clear()
-        replica.advance(until, stop=True)
-        for request in replica.done:
-            send(log.finish_s[request])
-        if pending and (replica.now >= pending[0][0] or replica.idle):
-            time_s, request = heappop(pending)
-            replica.submit(request, time_s)
-
-
-def run_balanced(log: RequestLog, replicas: Sequence[Replica], front: Front) -> None:
-    """An open loop whose router sends every request to the replica with the fewest unfinished ones."""
-    entered = sorted((front.enter(log.arrival_s[i], log.prompt[i]), i) for i in range(len(log)))
-    due = [(_FOREVER, n) for n in range(len(replicas))]  # no replica finishes anything before its time here
-    loads = [0] * len(replicas)
-    for time_s, request in entered:
-        while due[0][0] < time_s:  # strictly: a replica that has reached this time would be due at it for ever
-            _, n = heappop(due)
-            replicas[n].advance(time_s)
-            loads[n] = replicas[n].load
-            heappush(due, (max(replicas[n].next_finish_s(), replicas[n].now), n))
-        n = min(range(len(replicas)), key=loads.__getitem__)
-        replicas[n].advance(time_s)
-        replicas[n].submit(request, time_s)
-        loads[n] = replicas[n].load
-        due = [(t, m) for t, m in due if m != n]
-        due.append((replicas[n].now, n))
-        heapify(due)
-    for replica in replicas:
-        replica.advance(_FOREVER)
+from moesim.traces.rng import stream
 
 
 @dataclass(frozen=True, slots=True)
@@ -175,10 +110,16 @@ def front_of(job: ServeJob, tuning: Tuning) -> Front:
     return replace(front, ready_s=cold_s(job, tuning)) if job.engine.cold_start else front
 
 
-def log_of(workload: Workload) -> RequestLog:
-    """An empty log of the load's requests."""
+def log_of(workload: Workload, admission: AdmissionAsk | None = None) -> RequestLog:
+    """An empty log of the load's requests, and who of them is urgent and who gives up."""
     r = workload.requests
-    return request_log(r.arrival_s, r.input_tokens, r.output_tokens, r.prefix)
+    log = request_log(r.arrival_s, r.input_tokens, r.output_tokens, r.prefix)
+    if admission is not None:
+        log.patience_s = inf if admission.timeout_s is None else admission.timeout_s
+        if len(admission.priority_shares) > 1:
+            drawn = stream(workload.seed, "requests.priority").random(len(log))
+            log.priority = np.searchsorted(np.cumsum(admission.priority_shares)[:-1], drawn, "right").tolist()
+    return log
 
 
 def machines_of(
@@ -202,19 +143,21 @@ def machines_of(
 
 def simulate(deployment: Deployment, workload: Workload, tuning: Tuning, priced: PricedJobs | None = None) -> ServeRun:
     """The whole load served."""
-    log = log_of(workload)
-    count = len(log)
+    log = log_of(workload, deployment.admission)
     begin = deployment.prefill_workers * deployment.prefill.layout.gpus if deployment.prefill else 0
     machines = machines_of(deployment.job, deployment.replicas, begin, workload, tuning, deployment.kv_blocks, priced)
     front = front_of(deployment.job, tuning)
     if deployment.prefill is not None:
         return _simulate_pools(deployment, workload, tuning, machines, front, priced)
     replicas = [machine.replica(log) for machine in machines]
-    streamed = first_together(deployment.job, tuning)
-    if deployment.router == "least_loaded" and len(replicas) > 1 and not workload.clients:
-        run_balanced(log, replicas, front)
-        return ServeRun(log, machines, replicas, stream_tokens=streamed)
-    busy = min(len(replicas), workload.clients or len(replicas))  # a replica without a client gets no request
+    run = ServeRun(log, machines, replicas, stream_tokens=first_together(deployment.job, tuning))
+    router = router_of(deployment.router, replicas, workload)
+    keep_prefixes(deployment, workload, tuning, list(zip(machines, replicas, strict=True)), router)
+    if not _each_alone(deployment, workload):
+        feed = Feed(log, workload.requests.after, workload.clients)
+        Dispatch(log, replicas, front, router, feed, deployment.admission.queue_limit).run()
+        return run
+    count, busy = len(log), min(len(replicas), workload.clients or len(replicas))  # without a client, no request
     for n, replica in enumerate(replicas[:busy]):
         mine = range(n, count, busy)
         share = workload.clients // busy + (n < workload.clients % busy)
@@ -222,7 +165,43 @@ def simulate(deployment: Deployment, workload: Workload, tuning: Tuning, priced:
             run_closed(log, replica, replace(front), share, mine)
         else:
             run_open(log, replica, replace(front), mine)
-    return ServeRun(log, machines, replicas, stream_tokens=streamed)
+    return run
+
+
+def _each_alone(deployment: Deployment, workload: Workload) -> bool:
+    """Whether every replica has requests of its own, and shares nothing that others change."""
+    shared = any(tier.kind != "host" for tier in deployment.tiers)
+    by_turns = deployment.router.kind == "round_robin" and not shared and deployment.admission.queue_limit is None
+    alone = deployment.replicas == 1 and deployment.admission.queue_limit is None
+    return not workload.requests.after and (alone or by_turns)
+
+
+def router_of(ask: RouterAsk, workers: Sequence[Replica], workload: Workload) -> Router:
+    """The router that a scenario asks for; what knows prefixes needs requests that say what they share."""
+    if ask.kind == "prefix" and workload.runs is not None:
+        return PrefixAware(workers, workload.runs, ask.weight, ask.lag_s)
+    if ask.kind == "sticky":
+        return Sticky(workers, workload.requests.after, workload.runs)
+    if ask.kind == "power_of_two":
+        return PowerOfTwo(workers, ask.seed)
+    return Router(workers) if ask.kind == "round_robin" else LeastLoaded(workers)
+
+
+def keep_prefixes(
+    deployment: Deployment, workload: Workload, tuning: Tuning, workers: Sequence[tuple[Machine, Replica]],
+    router: Router,
+) -> None:  # fmt: skip
+    """Give every worker a cache of prompts, where the requests say what they share and the engine keeps it."""
+    runs = workload.runs
+    if runs is None or not deployment.job.engine.prefix_cache:
+        return
+    check_tiers(deployment.job, deployment.tiers, tuning)
+    maker, begin = TierMaker(deployment.tiers, tuning), 0
+    for n, (machine, replica) in enumerate(workers):
+        job, cache = replace(machine.job, first_gpu=begin), machine.cache
+        begin += job.layout.gpus
+        told = router.listener(n) if isinstance(router, PrefixAware) else None
+        replica.prefix = PrefixCache(runs, cache.block_tokens, maker.tiers_of(job, cache), told)
 
 
 def first_together(job: ServeJob, tuning: Tuning) -> float:
@@ -237,8 +216,8 @@ def _simulate_pools(
     priced: PricedJobs | None,
 ) -> ServeRun:  # fmt: skip
     assert deployment.prefill is not None
-    log = log_of(workload)
-    prompts = log_of(workload)
+    log = log_of(workload, deployment.admission)
+    prompts = log_of(workload, deployment.admission)
     prompts.output = [1] * len(prompts)
     first = machines_of(deployment.prefill, deployment.prefill_workers, 0, workload, tuning, priced=priced)
     senders = [machine.replica(prompts) for machine in first]

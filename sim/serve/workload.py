@@ -13,6 +13,7 @@ import numpy as np
 from moesim.sim.model.arch import ModelArch
 from moesim.sim.question.scenario import ScenarioError
 from moesim.sim.question.serving_sections import RequestsAsk
+from moesim.sim.serve.prefix_runs import PrefixRuns, prefix_runs
 from moesim.traces.generators import GENERATORS, generate
 from moesim.traces.requests import Requests, gamma_arrivals, load_requests, lognormal_lengths, uniform_lengths
 
@@ -28,11 +29,13 @@ class Workload:
     requests: Requests
     clients: int = 0
     warmup: float = 0.0
+    seed: int = 0  # of what is drawn beside the requests: their classes
 
     contexts: tuple[int, int] = field(init=False)  # typical shortest and longest context of a running request
     longest: int = field(init=False)  # tokens of the longest request at its end
     mean_tokens: int = field(init=False)  # tokens of a mean request at its end
     rate_per_s: float = field(init=False)  # mean arrivals of an open loop; 0 when all come at once
+    runs: PrefixRuns | None = field(init=False, repr=False, compare=False)  # what prompts share
 
     def __post_init__(self) -> None:
         r = self.requests
@@ -43,6 +46,7 @@ class Workload:
             "longest": max(a + b for a, b in zip(r.input_tokens, r.output_tokens, strict=True)),
             "mean_tokens": max(1, round(prompt + output)),
             "rate_per_s": (len(r) - 1) / span if span > 0 else 0.0,
+            "runs": prefix_runs(r.chains, r.input_tokens) if r.chains is not None else None,
         }
         for name, value in derived.items():
             object.__setattr__(self, name, value)

@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from balanced import run_balanced
 from stepwise import serve_stepwise
 
 from moesim.hwmodels.gpu import bytes_per_element, load_gpu
@@ -20,11 +21,13 @@ from moesim.sim.model.catalogue import load_model
 from moesim.sim.model.params import active_parameters
 from moesim.sim.question.scenario import load_scenario, parse_scenario
 from moesim.sim.serve.accounts import latencies, span_s
+from moesim.sim.serve.alone import run_closed, run_open
+from moesim.sim.serve.front import Front
 from moesim.sim.serve.job import resolve_serve
 from moesim.sim.serve.kv_cache import KvCache
 from moesim.sim.serve.layers import offload_bytes
 from moesim.sim.serve.replica import Replica, steps_until
-from moesim.sim.serve.simulate import Front, PricedJobs, run_balanced, run_closed, run_open, simulate
+from moesim.sim.serve.simulate import PricedJobs, simulate
 from moesim.sim.serve.workload import RequestLog, request_log
 from moesim.sim.software.serving_engine import Engine, engine_tuning, load_engine
 from moesim.traces.requests import gamma_arrivals
@@ -175,11 +178,11 @@ def test_balanced_routing_beats_round_robin_and_loses_nothing() -> None:
         log = drawn(1500, 60.0, 19)
         replicas = [Replica(log, Affine(), engine(max_batch=16), KvCache(900, 16, 1.0)) for _ in range(4)]
         if name == "balanced":
-            run_balanced(log, replicas, Front())
+            assert sum(run_balanced(log, replicas, Front())) == len(log)
         else:
             for n, replica in enumerate(replicas):
                 run_open(log, replica, Front(), range(n, len(log), 4))
-        assert sum(len(r.done) for r in replicas) == len(log)
+            assert sum(len(r.done) for r in replicas) == len(log)
         waits[name] = float(latencies(log).ttft_s.mean())
     assert waits["balanced"] < waits["round"]
 
@@ -199,8 +202,7 @@ class Patient(Replica):
 def test_balanced_routing_of_requests_at_one_instant_ends_and_is_even(times: list[float]) -> None:
     log = request_log(times, [300] * 64, [20] * 64)
     replicas = [Patient(log, Affine(), engine(), KvCache(100_000, 16, 1.0)) for _ in range(4)]
-    run_balanced(log, replicas, Front())
-    assert [len(r.done) for r in replicas] == [16] * 4
+    assert run_balanced(log, replicas, Front()) == [16] * 4
     assert all(
         finish > first > arrival - 1e-12
         for arrival, first, finish in zip(log.arrival_s, log.first_s, log.finish_s, strict=True)

@@ -8,16 +8,19 @@ from typing import Any
 
 import numpy as np
 import pytest
+from balanced import run_balanced
 
 from moesim.hwmodels.gpu import load_gpu
 from moesim.sim.model.catalogue import load_model
 from moesim.sim.model.params import active_parameters
 from moesim.sim.question.scenario import parse_scenario
 from moesim.sim.serve.accounts import latencies, span_s, utilisation
+from moesim.sim.serve.alone import run_closed, run_open
+from moesim.sim.serve.front import Front
 from moesim.sim.serve.job import resolve_serve
 from moesim.sim.serve.kv_cache import KvCache
 from moesim.sim.serve.pipeline import PipelinedReplica
-from moesim.sim.serve.simulate import Front, PricedJobs, ServeRun, run_balanced, run_closed, run_open, simulate
+from moesim.sim.serve.simulate import PricedJobs, ServeRun, simulate
 from moesim.sim.serve.stages import PassSeconds, batches_of, crossing_hops, cycle_s, layers_of_stages
 from moesim.sim.serve.workload import RequestLog, request_log
 from moesim.sim.software.serving_engine import Engine, load_engine
@@ -158,8 +161,8 @@ def test_drivers_lose_nobody() -> None:
     assert all(((arrival <= t) & (finish > t)).sum() <= 7 for t in arrival)
     log = request_log([float(t) for t in gamma_arrivals(40.0, 1.0, 300, 1)], [200] * 300, [30] * 300)
     balanced = [replica(log, Pipe(4)) for _ in range(3)]
-    run_balanced(log, balanced, Front())
-    assert sum(len(r.done) for r in balanced) == 300 and min(len(r.done) for r in balanced) > 80
+    served = run_balanced(log, balanced, Front())
+    assert sum(served) == 300 and min(served) > 80
 
 
 def test_layers_are_spread_and_hops_are_told_apart() -> None:

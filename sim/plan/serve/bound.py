@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from moesim.sim.serve.simulate import Front
+from moesim.sim.serve.front import Front
 from moesim.sim.serve.slo import Slo
 from moesim.sim.serve.step import StepCosts
 from moesim.sim.serve.workload import Workload

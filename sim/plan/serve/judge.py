@@ -120,9 +120,9 @@ class ServeJudge:
 
     def deployment(self, c: ServeCandidate) -> Deployment:
         """The candidate as the simulator runs it."""
-        job, router = self.job(c.shape, c.max_batch), self._resolved.ask.router
+        job, ask = self.job(c.shape, c.max_batch), self._resolved.ask
         prefill = self.job(c.prefill, c.max_batch, True) if c.prefill else None
-        return Deployment(job, c.replicas, prefill, c.prefill_workers, router)
+        return Deployment(job, c.replicas, prefill, c.prefill_workers, ask.router, ask.kv_tiers, ask.admission)
 
     def resolved(self, c: ServeCandidate) -> ResolvedServe:
         """The candidate as the answer of a scenario that had asked for it."""

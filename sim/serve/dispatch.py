@@ -1,0 +1,115 @@
+"""Dispatch: workers behind a router, on one clock. Every request is sent where the router says when it arrives.
+
+A worker is run up to the next arrival only where it may finish something before it. Where answers cause requests
+(clients, conversations), no worker runs ahead of one that may still answer: who is first due goes first.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from heapq import heappop, heappush
+from math import inf, nextafter
+
+from moesim.sim.serve.feed import Feed
+from moesim.sim.serve.front import Front
+from moesim.sim.serve.replica import Replica
+from moesim.sim.serve.router import Router
+from moesim.sim.serve.workload import REJECTED, RequestLog
+
+
+class Dispatch:
+    """One run: call `run`."""
+
+    def __init__(
+        self, log: RequestLog, workers: Sequence[Replica], front: Front, router: Router, feed: Feed,
+        most: int | None = None,
+    ) -> None:  # fmt: skip
+        """`front`: the API server that every worker has; `most`: its unfinished requests before others are rejected."""
+        self.log, self.workers, self.router, self.feed = log, list(workers), router, feed
+        self.most = inf if most is None else most
+        self.front = front
+        self._fronts = [replace(front) for _ in workers]
+        self._entering: list[tuple[float, int, int]] = []  # (reaches the engine, request, worker)
+        self._due: list[tuple[float, int]] = []  # no worker finishes anything before its time here
+        self._due_s = [inf] * len(self.workers)
+
+    def run(self) -> None:
+        """Until every request is answered, rejected or given up."""
+        while True:
+            coming_s = self._coming_s()
+            n = self._first_due()
+            if n >= 0 and self._due_s[n] < coming_s:
+                self._advance(n, coming_s)
+            elif coming_s < inf:
+                self._happen(coming_s)
+            else:
+                return
+
+    def _coming_s(self) -> float:
+        entering_s = self._entering[0][0] if self._entering else inf
+        return min(entering_s, self.feed.next_s)
+
+    def _happen(self, time_s: float) -> None:
+        """The next thing that comes from outside: a request at the router, or at its engine."""
+        if self._entering and self._entering[0][0] <= self.feed.next_s:
+            entered_s, request, n = heappop(self._entering)
+            worker = self.workers[n]
+            worker.advance(entered_s)
+            worker.submit(request, entered_s)
+            self._settle(n)
+        else:
+            _, request = self.feed.pop()
+            self.arrive(request, time_s)
+
+    def arrive(self, request: int, time_s: float) -> None:
+        """A request is at the router."""
+        n = self.router.choose(request, time_s)
+        if self.router.loads[n] >= self.most and min(self.router.loads[m] for m in self.router.open) >= self.most:
+            self.log.status[request] = REJECTED
+            self.log.first_s[request] = self.log.finish_s[request] = time_s
+            self.feed.finished(request, time_s)
+            return
+        self.router.sent(n)
+        entered_s = self._fronts[n].enter(time_s, self.log.prompt[request])
+        heappush(self._entering, (entered_s, request, n))
+
+    def _first_due(self) -> int:
+        due = self._due
+        while due:
+            time_s, n = due[0]
+            if self._due_s[n] == time_s:
+                return n
+            heappop(due)
+        return -1
+
+    def _advance(self, n: int, coming_s: float) -> None:
+        """Run a worker up to what comes next."""
+        worker = self.workers[n]
+        if self.feed.answers:
+            heappop(self._due)
+            self._due_s[n] = inf
+            other = self._first_due()
+            if other >= 0:
+                coming_s = min(coming_s, self._due_s[other])
+        worker.advance(max(coming_s, nextafter(worker.now, inf)), stop=self.feed.answers)
+        self._settle(n)
+
+    def _settle(self, n: int) -> None:
+        """Count what a worker has finished, and say when it may finish more."""
+        worker = self.workers[n]
+        for request in worker.done:
+            self.router.left(n)
+            self.finished(request, n)
+        worker.done.clear()
+        due_s = inf if worker.idle else max(worker.next_finish_s(), worker.now)
+        if due_s != self._due_s[n]:
+            self._due_s[n] = due_s
+            if due_s < inf:
+                heappush(self._due, (due_s, n))
+
+    def finished(self, request: int, worker: int) -> None:
+        """A worker has answered a request, or given it up."""
+        del worker
+        if self.feed.answers:
+            self.feed.finished(request, self.log.finish_s[request])

@@ -1,0 +1,63 @@
+"""Feed: when requests come. By themselves, when a client has its last answer, or when someone has thought about one."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from heapq import heappop, heappush
+
+from moesim.sim.serve.workload import RequestLog
+
+_FOREVER = float("inf")
+
+
+class Feed:
+    """Arrivals of a run in order of time; `finished` says when one is answered, or given up."""
+
+    def __init__(self, log: RequestLog, after: Sequence[int] = (), clients: int = 0) -> None:
+        """`after`: as in `Requests`; `clients`: of a closed loop, who send the next request of all when answered."""
+        self.log = log
+        self._think_s = log.arrival_s if not after else list(log.arrival_s)
+        self._followers: dict[int, list[int]] = {}
+        self._queue: list[tuple[float, int]] = []  # of those that were caused by an answer
+        self._next: Iterator[int] | None = iter(range(len(log))) if clients else None
+        self.answers = bool(after or clients)  # whether answers cause requests
+        alone = range(len(log)) if not clients else range(0)
+        if after:
+            for request, before in enumerate(after):
+                if before >= 0:
+                    self._followers.setdefault(before, []).append(request)
+            alone = [i for i in alone if after[i] < 0]  # type: ignore[assignment]  # both are sequences of numbers
+        self._alone = iter(sorted(alone, key=log.arrival_s.__getitem__))
+        self._coming = next(self._alone, -1)
+        for _ in range(clients):
+            self._send(0.0)
+
+    def _send(self, time_s: float) -> None:
+        request = next(self._next, -1) if self._next is not None else -1
+        if request >= 0:
+            self.log.arrival_s[request] = time_s
+            heappush(self._queue, (time_s, request))
+
+    @property
+    def next_s(self) -> float:
+        """When the next request arrives; infinite when none does before another answer."""
+        alone_s = self.log.arrival_s[self._coming] if self._coming >= 0 else _FOREVER
+        return min(alone_s, self._queue[0][0]) if self._queue else alone_s
+
+    def pop(self) -> tuple[float, int]:
+        """(when, request) of the next arrival."""
+        if self._coming >= 0:
+            time_s = self.log.arrival_s[self._coming]
+            if not self._queue or time_s <= self._queue[0][0]:
+                request, self._coming = self._coming, next(self._alone, -1)
+                return time_s, request
+        return heappop(self._queue)
+
+    def finished(self, request: int, time_s: float) -> None:
+        """A request is answered, or given up: who waits for it thinks, a client sends its next one."""
+        if self._next is not None:
+            self._send(time_s)
+        for follower in self._followers.pop(request, ()):
+            arrival_s = time_s + self._think_s[follower]
+            self.log.arrival_s[follower] = arrival_s
+            heappush(self._queue, (arrival_s, follower))

@@ -1,0 +1,104 @@
+"""Tiers of a deployment: what hosts, disks and a remote pool hold of prompts, and how fast it comes back to a GPU."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from moesim.hwmodels.units import GIB
+from moesim.sim.question.scenario import ScenarioError
+from moesim.sim.question.serving_sections import TierAsk
+from moesim.sim.serve.host_memory import on_host_bytes
+from moesim.sim.serve.job import ServeJob
+from moesim.sim.serve.kv_cache import KvCache
+from moesim.sim.serve.prefix_cache import Link, Shelf, Tier
+from moesim.sim.software.stack import Tuning
+
+_DISK_BYTES_PER_S = 25e9  # assumed: four NVMe drives of PCIe 4 in a node, 6.4 GB/s each
+
+
+def block_bytes(job: ServeJob, cache: KvCache) -> float:
+    """Bytes of one block outside the GPUs: what all GPUs of its tensor group and stages hold of it.
+
+    The latent vector that all heads share (MLA) is the same on every rank and kept once.
+    """
+    a = job.arch.attention
+    copies = 1 if a is not None and a.is_mla else job.layout.tp
+    return cache.block_tokens * cache.bytes_per_token * copies * job.layout.pp
+
+
+def check_tiers(job: ServeJob, asks: Sequence[TierAsk], tuning: Tuning) -> None:
+    """ScenarioError for tiers without a link, and for more than a host has."""
+    for ask in asks:
+        what = f"serve.kv_tiers: kind {ask.kind}"
+        if ask.kind == "host" and not (ask.bytes_per_s or job.cluster.gpu.host_link_bytes_per_s):
+            raise ScenarioError(
+                f"{what}: the data sheet of {job.cluster.gpu.name} says nothing of a link to the host's memory; give "
+                "its bytes_per_s"
+            )
+        if ask.kind == "remote" and not (ask.bytes_per_s or job.cluster.nic_bytes_per_s):
+            raise ScenarioError(
+                f"{what}: {job.cluster.name} has no NIC; give bytes_per_s of one GPU's link to the pool"
+            )
+        has = job.cluster.host_memory_bytes
+        if ask.kind == "host" and has:
+            room = has * tuning.get("host_memory_share") - on_host_bytes(job)
+            if ask.bytes > room:
+                raise ScenarioError(
+                    f"{what}: bytes={ask.bytes / GIB:,.0f} GiB are more than the {max(0.0, room) / GIB:,.0f} GiB that "
+                    f"a host has for it ({job.cluster.host_memory_source}); give less, or say what a host has in "
+                    "cluster.host_memory_bytes"
+                )
+
+
+def tiers_said(job: ServeJob, asks: Sequence[TierAsk]) -> list[str]:
+    """What was taken where a scenario does not say it."""
+    said = []
+    for ask in asks:
+        if ask.bytes_per_s is not None:
+            continue
+        if ask.kind == "host":
+            rate = f"{job.cluster.gpu.host_link_bytes_per_s / 1e9:g} GB/s of every GPU's link to its host"
+        elif ask.kind == "disk":
+            rate = f"{_DISK_BYTES_PER_S / 1e9:g} GB/s of a node's disks together (assumed: four NVMe drives)"
+        else:
+            rate = f"{job.cluster.nic_bytes_per_s / 1e9:g} GB/s of every GPU's NIC"
+        said.append(f"kv_tiers {ask.kind}: {rate}")
+    if asks:
+        said.append("kv_tiers: layers are loaded while others are computed; what is written costs no time of a pass")
+    return said
+
+
+class TierMaker:
+    """Makes the tiers of one worker after the other: those of a node share its disks, all share a remote pool."""
+
+    def __init__(self, asks: Sequence[TierAsk], tuning: Tuning) -> None:
+        self._asks, self._efficiency = tuple(asks), tuning.get("host_link_efficiency")
+        self._disks: dict[int, Link] = {}
+        self._remote: Shelf | None = None
+
+    def tiers_of(self, job: ServeJob, cache: KvCache) -> list[Tier]:
+        """Those of a worker whose GPUs begin at `job.first_gpu`. Blocks of one pass come over all its ranks' links."""
+        size, per_host = block_bytes(job, cache), job.cluster.gpus_per_host
+        share = job.layout.gpus / per_host  # of a node's bytes; of several nodes' above 1
+        on_gpu = cache.block_tokens * cache.bytes_per_token
+        made = []
+        for ask in self._asks:
+            through, room = ask.write == "through", int(ask.bytes * share // size)
+            if ask.kind == "host":
+                rate = (ask.bytes_per_s or job.cluster.gpu.host_link_bytes_per_s) * self._efficiency
+                seconds = on_gpu / rate / job.attention_dp
+                made.append(Tier("host", Shelf(room), Link(), seconds, through))
+            elif ask.kind == "disk":
+                link = self._disks.setdefault(job.first_gpu // per_host, Link())
+                seconds = size / (ask.bytes_per_s or _DISK_BYTES_PER_S) / max(1.0, share)
+                made.append(Tier("disk", Shelf(room), link, seconds, through))
+            else:
+                made.append(self._pool(ask, job, size, on_gpu))
+        return made
+
+    def _pool(self, ask: TierAsk, job: ServeJob, size: float, on_gpu: float) -> Tier:
+        rate = (ask.bytes_per_s or job.cluster.nic_bytes_per_s) * self._efficiency
+        seconds = on_gpu / rate / job.attention_dp
+        if self._remote is None:
+            self._remote = Shelf(int(ask.bytes // size))
+        return Tier("remote", self._remote, Link(), seconds, ask.write == "through")

@@ -1,0 +1,198 @@
+"""Routers: which worker gets a request. Each knows what a real one knows, and when it would know it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from heapq import heapify, heappop, heappush
+
+from moesim.sim.serve.intake import Intake
+from moesim.sim.serve.prefix_runs import PrefixRuns
+from moesim.traces.rng import stream
+
+_MANY = 64  # workers from which a prefix-aware router weighs only those that hold something, and the least loaded
+_DRAWS = 65_536
+
+
+class Router:
+    """Round robin over the workers that take requests; the others build on it."""
+
+    def __init__(self, workers: Sequence[Intake]) -> None:
+        self.workers = workers
+        self.open: list[int] = list(range(len(workers)))  # that take requests
+        self.loads: list[int] = [0] * len(workers)  # requests that were sent to each and are not finished
+        self._turn = 0
+
+    def choose(self, request: int, time_s: float) -> int:
+        """The worker for a request that arrives now."""
+        del request, time_s
+        self._turn += 1
+        return self.open[(self._turn - 1) % len(self.open)]
+
+    def sent(self, worker: int) -> None:
+        """It got one more request."""
+        self.loads[worker] += 1
+
+    def left(self, worker: int) -> None:
+        """One of its requests is finished, given up or lost."""
+        self.loads[worker] -= 1
+
+    def joined(self, worker: int) -> None:
+        """A worker takes requests from now on."""
+        if worker == len(self.loads):
+            self.loads.append(0)
+        self.open.append(worker)
+
+    def closed(self, worker: int) -> None:
+        """A worker takes no more requests."""
+        self.open.remove(worker)
+
+
+class LeastLoaded(Router):
+    """The worker with the fewest unfinished requests, the first of those that have as few."""
+
+    def __init__(self, workers: Sequence[Intake]) -> None:
+        super().__init__(workers)
+        self._heap = [(0, n) for n in self.open]
+        self._is_open = set(self.open)
+
+    def choose(self, request: int, time_s: float) -> int:
+        del request, time_s
+        heap, loads = self._heap, self.loads
+        while True:
+            load, n = heap[0]
+            if loads[n] == load and n in self._is_open:
+                return n
+            heappop(heap)
+
+    def sent(self, worker: int) -> None:
+        super().sent(worker)
+        heappush(self._heap, (self.loads[worker], worker))
+
+    def left(self, worker: int) -> None:
+        super().left(worker)
+        heappush(self._heap, (self.loads[worker], worker))
+        if len(self._heap) > 64 + 8 * len(self.loads):  # most of it is out of date
+            self._heap = [(self.loads[n], n) for n in self.open]
+            heapify(self._heap)
+
+    def joined(self, worker: int) -> None:
+        super().joined(worker)
+        self._is_open.add(worker)
+        heappush(self._heap, (self.loads[worker], worker))
+
+    def closed(self, worker: int) -> None:
+        super().closed(worker)
+        self._is_open.discard(worker)
+
+
+class PowerOfTwo(Router):
+    """Of two workers drawn at random, the one with fewer unfinished requests."""
+
+    def __init__(self, workers: Sequence[Intake], seed: int = 0) -> None:
+        super().__init__(workers)
+        self._rng = stream(seed, "router.power_of_two")
+        self._drawn: list[float] = []
+
+    def choose(self, request: int, time_s: float) -> int:
+        del request, time_s
+        if len(self._drawn) < 2:
+            self._drawn = self._rng.random(_DRAWS).tolist()
+        many = len(self.open)
+        one, two = (self.open[int(self._drawn.pop() * many)] for _ in range(2))
+        return two if self.loads[two] < self.loads[one] else one
+
+
+class Sticky(LeastLoaded):
+    """A conversation stays where it began, which is where the load was least; so does a prompt that goes on from one.
+
+    Without conversations, who shares more than what all share (the first run) goes where that went before.
+    """
+
+    def __init__(self, workers: Sequence[Intake], after: Sequence[int], runs: PrefixRuns | None) -> None:
+        super().__init__(workers)
+        self._after, self._paths = after, runs.prompts if runs is not None else None
+        self._went: dict[int, int] = {}  # request or run -> worker
+
+    def choose(self, request: int, time_s: float) -> int:
+        before = self._after[request] if self._after else -1
+        if self._after:
+            marks = [request]
+            known = self._went.get(before, -1)
+        else:
+            marks = list(self._paths[request][1:]) if self._paths is not None else []
+            known = next((self._went[run] for run in reversed(marks) if run in self._went), -1)
+        n = known if known in self._is_open else super().choose(request, time_s)
+        self._went.update(dict.fromkeys(marks, n))
+        return n
+
+
+class PrefixAware(LeastLoaded):
+    """The worker that has least to do with a request and for others: it knows what every worker keeps, a while later.
+
+    cost = weight x (tokens of the prompt that the worker would have to compute, and those that wait there)
+    + tokens that its running requests hold. The form of NVIDIA Dynamo's router (docs of ai-dynamo/dynamo, "KV router").
+    """
+
+    def __init__(self, workers: Sequence[Intake], runs: PrefixRuns, weight: float, lag_s: float) -> None:
+        super().__init__(workers)
+        self._paths, self._ends = runs.prompts, runs.ends
+        self._weight, self._lag_s = weight, lag_s
+        self._holders: dict[int, int] = {}  # run -> workers that hold it, as bits
+        self._news: list[tuple[float, int, int, int, bool]] = []  # (known at, number, run, worker, whether it has it)
+        self._count = 0
+        self.known_tokens = 0  # that were expected where requests were sent
+
+    def listener(self, worker: int) -> Callable[[int, bool], None]:
+        """What a worker's cache calls when a run comes or goes."""
+
+        def told(run: int, has: bool) -> None:
+            self._count += 1
+            heappush(self._news, (self.workers[worker].now + self._lag_s, self._count, run, worker, has))
+
+        return told
+
+    def _hear(self, time_s: float) -> None:
+        news, holders = self._news, self._holders
+        while news and news[0][0] <= time_s:
+            _, _, run, worker, has = heappop(news)
+            if has:
+                holders[run] = holders.get(run, 0) | 1 << worker
+            else:
+                holders[run] = holders.get(run, 0) & ~(1 << worker)
+
+    def choose(self, request: int, time_s: float) -> int:
+        self._hear(time_s)
+        holders, ends = self._holders, self._ends
+        steps: list[tuple[int, int]] = []  # (tokens, workers that hold that many), ever fewer
+        left = -1
+        for run in self._paths[request]:
+            left &= holders.get(run, 0)
+            if not left:
+                break
+            steps.append((ends[run], left))
+        if len(self.open) <= _MANY:
+            candidates: Sequence[int] = self.open
+        else:
+            some = steps[0][1] if steps else 0
+            candidates = [*(n for n in self.open if some >> n & 1), super().choose(request, time_s)]
+        best, chosen, matched = float("inf"), candidates[0], 0
+        workers, weight = self.workers, self._weight
+        steps.reverse()
+        for n in candidates:
+            here = 0
+            for tokens, mask in steps:
+                if mask >> n & 1:
+                    here = tokens
+                    break
+            worker = workers[n]
+            cost = weight * (worker.queued_tokens - here) + worker.cached
+            if cost < best:
+                best, chosen, matched = cost, n, here
+        self.known_tokens += matched
+        return chosen
+
+    def closed(self, worker: int) -> None:
+        super().closed(worker)
+        keep = ~(1 << worker)
+        for run, mask in self._holders.items():
+            self._holders[run] = mask & keep
