@@ -61,12 +61,12 @@ def predict_serving_row(
 def _values(row: Row, run: ServeRun, gpus: int) -> dict[str, float]:
     latency = latencies_of(run)
     ttft, tpot = float(latency.ttft_s.mean()), spread(latency.tpot_s).mean
-    rate = sum(run.log.output) / span_s(run)
+    rate = run.log.output_total / span_s(run)
     values = {
         "ttft_ms": ttft * 1e3,
         "output_tokens_per_s": rate,
         "output_tokens_per_s_per_gpu": rate / gpus,
-        "requests_per_s": len(run.log) / span_s(run),
+        "requests_per_s": run.log.served / span_s(run),
     }
     if tpot > 0:
         values["tpot_ms"] = tpot * 1e3

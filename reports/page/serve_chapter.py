@@ -67,8 +67,8 @@ def _question(case: ServeCase) -> str:
     p = case.asked
     r = p.resolved.workload
     load = f"{r.clients:,} clients" if r.clients else f"{three(r.rate_per_s)} requests/s" if r.rate_per_s else "a queue"
-    mean_in = sum(p.run.log.prompt) / len(p.run.log)
-    mean_out = sum(p.run.log.output) / len(p.run.log)
+    mean_in = p.run.log.prompt_total / p.run.log.served
+    mean_out = p.run.log.output_total / p.run.log.served
     dense = ", and would a dense model be cheaper" if case.twin else ""
     return (
         f"How does {case.name} serve {load} of {mean_in:,.0f} input and {mean_out:,.0f} output tokens on "

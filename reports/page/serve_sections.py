@@ -33,7 +33,7 @@ _TITLES = {"cache_bytes": "room for keys and values", "work": "work space"}
 
 def tokens_at_most(p: ServePrediction) -> float:
     """Output tokens per second of a deployment whose queue is never empty."""
-    return p.capacity_requests_per_s * sum(p.run.log.output) / len(p.run.log)
+    return p.capacity_requests_per_s * p.run.log.output_total / p.run.log.served
 
 
 def usd_at_most(p: ServePrediction) -> float | None:

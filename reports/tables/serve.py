@@ -102,7 +102,7 @@ def _rates(p: ServePrediction) -> Table:
         ("weights, KV space per GPU", f"{gib(p.memory['weights'])} GiB, {gib(p.memory['cache_bytes'])} GiB"),
     ]
     rows += _interval_rows(p)
-    for title, value in (*rows, *_expert_rows(p), *_handover_rows(p), *_money_rows(p)):
+    for title, value in (*rows, *_cache_rows(p), *_expert_rows(p), *_handover_rows(p), *_money_rows(p)):
         table.add_row(title, value)
     return table
 
@@ -113,6 +113,23 @@ def _interval_rows(p: ServePrediction) -> list[tuple[str, str]]:
     for metric, sure in p.sureness.items():
         titles.setdefault("\n".join(sureness_lines(sure)), []).append(TITLES[metric])
     return [(f"interval of {', '.join(metrics)}", why) for why, metrics in titles.items()]
+
+
+def _cache_rows(p: ServePrediction) -> list[tuple[str, str]]:
+    """What prompts found, and who was not let in."""
+    rows, kept = [], p.cache
+    if kept:
+        brought = [f"{name} {tier['hit_share']:.1%}" for name, tier in kept["tiers"].items()]
+        more = f", of which {', '.join(brought)}" if brought else ""
+        rows.append(("prompt tokens found in caches", f"{kept['hit_share']:.1%}{more}"))
+    turned = p.admission
+    if turned["rejected"] or turned["timed_out"]:
+        rows.append(("requests rejected, given up", f"{turned['rejected']:,}, {turned['timed_out']:,}"))
+    for each in turned.get("classes", ()):
+        first = each["ttft_s"]
+        title = f"first token of class {each['class']} ({each['requests']:,} requests)"
+        rows.append((title, f"{seconds(first['mean'])} mean, {seconds(first['p90'])} p90"))
+    return rows
 
 
 def _expert_rows(p: ServePrediction) -> list[tuple[str, str]]:

@@ -73,7 +73,7 @@ def serve_hours(scenario: Mapping[str, Any], hardware: Hardware = AS_IS) -> floa
         rate = drained_per_s(deployment, load, resolved.tuning(), PricedJobs())
         return deployment.paid_gpus / (rate * tokens) / 3600.0 * 1e6
     run = simulate(deployment, load, resolved.tuning())
-    served = sum(run.log.prompt) + sum(run.log.output)
+    served = run.log.prompt_total + run.log.output_total
     return deployment.paid_gpus * span_s(run) / 3600.0 / served * 1e6
 
 

@@ -21,7 +21,7 @@ from moesim.hwmodels.power_and_money import (
 from moesim.sim.serve.job import Deployment
 from moesim.sim.serve.replica import Replica
 from moesim.sim.serve.simulate import Machine, ServeRun
-from moesim.sim.serve.workload import RequestLog
+from moesim.sim.serve.workload import SERVED, RequestLog
 
 Floats = npt.NDArray[np.float64]
 _LATE = 0.2  # assumed: an open loop whose last tenth waits that share of the run longer than its first is backlogged
@@ -61,13 +61,16 @@ class Latencies:
 
 
 def latencies(log: RequestLog, warmup: float = 0.0, stream_tokens: float = 1.0) -> Latencies:
-    """Latencies as clients see them, without the first `warmup` share of the requests.
+    """Latencies of answered requests as clients see them, without the first `warmup` share of all requests.
 
     An engine that sends tokens in groups delays the first: tokens of a request come at even distances.
     """
     skip = int(len(log) * warmup)
     arrival, first = np.array(log.arrival_s)[skip:], np.array(log.first_s)[skip:]
     finish, output = np.array(log.finish_s)[skip:], np.array(log.output, dtype=np.float64)[skip:]
+    if log.served < len(log):
+        answered = np.frombuffer(log.status, dtype=np.uint8)[skip:] == SERVED
+        arrival, first, finish, output = (column[answered] for column in (arrival, first, finish, output))
     several = output > 1
     waited = np.minimum(stream_tokens, output) - 1.0
     first = first + (finish - first) * waited / np.maximum(1.0, output - 1.0)
@@ -139,7 +142,7 @@ def costs_of(run: ServeRun, deployment: Deployment, price: Price | None) -> dict
     Of the split by passes, prompts pay for those that carry them, outputs for the rest; all other figures are of all.
     """
     gpu, span = run.machine.job.cluster.gpu, span_s(run)
-    prompts, outputs = float(sum(run.log.prompt)), float(sum(run.log.output))
+    prompts, outputs = float(run.log.prompt_total), float(run.log.output_total)
     busy, with_prompts = _busy_gpu_s(run)
     joules = _joules(gpu, deployment.paid_gpus * span, busy)
     hours = gpu_hours(deployment.paid_gpus, span)

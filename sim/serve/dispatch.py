@@ -36,19 +36,19 @@ class Dispatch:
 
     def run(self) -> None:
         """Until every request is answered, rejected or given up."""
+        entering, due, due_s, feed = self._entering, self._due, self._due_s, self.feed
         while True:
-            coming_s = self._coming_s()
-            n = self._first_due()
-            if n >= 0 and self._due_s[n] < coming_s:
-                self._advance(n, coming_s)
+            coming_s = feed.next_s
+            if entering and entering[0][0] < coming_s:
+                coming_s = entering[0][0]
+            while due and due_s[due[0][1]] != due[0][0]:
+                heappop(due)  # out of date
+            if due and due[0][0] < coming_s:
+                self._advance(due[0][1], coming_s)
             elif coming_s < inf:
                 self._happen(coming_s)
             else:
                 return
-
-    def _coming_s(self) -> float:
-        entering_s = self._entering[0][0] if self._entering else inf
-        return min(entering_s, self.feed.next_s)
 
     def _happen(self, time_s: float) -> None:
         """The next thing that comes from outside: a request at the router, or at its engine."""
@@ -56,6 +56,7 @@ class Dispatch:
             entered_s, request, n = heappop(self._entering)
             worker = self.workers[n]
             worker.advance(entered_s)
+            self.router.coming_tokens[n] -= self.log.prompt[request] - self.log.hit[request]
             worker.submit(request, entered_s)
             self._settle(n)
         else:
@@ -70,8 +71,11 @@ class Dispatch:
             self.log.first_s[request] = self.log.finish_s[request] = time_s
             self.feed.finished(request, time_s)
             return
+        tokens = self.log.prompt[request]
+        self.log.hit[request] = known = min(self.router.known_tokens, tokens)  # expected, until the worker knows
+        self.router.coming_tokens[n] += tokens - known
         self.router.sent(n)
-        entered_s = self._fronts[n].enter(time_s, self.log.prompt[request])
+        entered_s = self._fronts[n].enter(time_s, tokens)
         heappush(self._entering, (entered_s, request, n))
 
     def _first_due(self) -> int:
@@ -98,10 +102,11 @@ class Dispatch:
     def _settle(self, n: int) -> None:
         """Count what a worker has finished, and say when it may finish more."""
         worker = self.workers[n]
-        for request in worker.done:
-            self.router.left(n)
-            self.finished(request, n)
-        worker.done.clear()
+        if worker.done:
+            for request in worker.done:
+                self.router.left(n)
+                self.finished(request, n)
+            worker.done.clear()
         due_s = inf if worker.idle else max(worker.next_finish_s(), worker.now)
         if due_s != self._due_s[n]:
             self._due_s[n] = due_s

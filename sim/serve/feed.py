@@ -28,7 +28,9 @@ class Feed:
                     self._followers.setdefault(before, []).append(request)
             alone = [i for i in alone if after[i] < 0]  # type: ignore[assignment]  # both are sequences of numbers
         self._alone = iter(sorted(alone, key=log.arrival_s.__getitem__))
-        self._coming = next(self._alone, -1)
+        self.next_s = _FOREVER  # when the next request arrives; infinite when none does before another answer
+        self._coming, self._coming_s = -1, _FOREVER
+        self._step()
         for _ in range(clients):
             self._send(0.0)
 
@@ -36,22 +38,27 @@ class Feed:
         request = next(self._next, -1) if self._next is not None else -1
         if request >= 0:
             self.log.arrival_s[request] = time_s
-            heappush(self._queue, (time_s, request))
+            self._push(time_s, request)
 
-    @property
-    def next_s(self) -> float:
-        """When the next request arrives; infinite when none does before another answer."""
-        alone_s = self.log.arrival_s[self._coming] if self._coming >= 0 else _FOREVER
-        return min(alone_s, self._queue[0][0]) if self._queue else alone_s
+    def _step(self) -> None:
+        """On to the next of those that come by themselves."""
+        self._coming = next(self._alone, -1)
+        self._coming_s = self.log.arrival_s[self._coming] if self._coming >= 0 else _FOREVER
+        self.next_s = min(self._coming_s, self._queue[0][0]) if self._queue else self._coming_s
+
+    def _push(self, time_s: float, request: int) -> None:
+        heappush(self._queue, (time_s, request))
+        self.next_s = min(self.next_s, time_s)
 
     def pop(self) -> tuple[float, int]:
         """(when, request) of the next arrival."""
-        if self._coming >= 0:
-            time_s = self.log.arrival_s[self._coming]
-            if not self._queue or time_s <= self._queue[0][0]:
-                request, self._coming = self._coming, next(self._alone, -1)
-                return time_s, request
-        return heappop(self._queue)
+        if self._coming >= 0 and (not self._queue or self._coming_s <= self._queue[0][0]):
+            first = self._coming_s, self._coming
+            self._step()
+            return first
+        first = heappop(self._queue)
+        self.next_s = min(self._coming_s, self._queue[0][0]) if self._queue else self._coming_s
+        return first
 
     def finished(self, request: int, time_s: float) -> None:
         """A request is answered, or given up: who waits for it thinks, a client sends its next one."""
@@ -60,4 +67,4 @@ class Feed:
         for follower in self._followers.pop(request, ()):
             arrival_s = time_s + self._think_s[follower]
             self.log.arrival_s[follower] = arrival_s
-            heappush(self._queue, (arrival_s, follower))
+            self._push(arrival_s, follower)

@@ -38,7 +38,7 @@ def frontier(resolved: ResolvedServe, clients: tuple[int, ...] = CLIENTS) -> tup
         tpot = spread(seen.tpot_s).mean
         if tpot <= 0.0:  # single tokens have no pace
             continue
-        rate = sum(run.log.output) / span_s(run) / deployment.gpus
+        rate = run.log.output_total / span_s(run) / deployment.gpus
         points.append(FrontierPoint(count, float(seen.ttft_s.mean()), tpot, rate))
     return tuple(points)
 

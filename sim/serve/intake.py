@@ -136,7 +136,7 @@ class Intake:
             hit = tokens - 1
             self._swapped += tokens
         if not grown:
-            self.queued_tokens -= hit
+            self.queued_tokens -= hit - self.log.hit[request]
             self.log.hit[request] = hit
         else:
             self.queued_tokens += tokens - hit
@@ -148,7 +148,8 @@ class Intake:
         if self.now <= log.arrival_s[request] + log.patience_s or request in self._grown:
             return False
         self.waiting.popleft()
-        self.queued_tokens -= log.prompt[request]
+        self.queued_tokens -= log.prompt[request] - log.hit[request]
+        log.hit[request] = 0
         log.status[request] = TIMED_OUT
         log.first_s[request] = log.finish_s[request] = log.arrival_s[request] + log.patience_s
         self.done.append(request)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from operator import mul
 
 from moesim.hwmodels.gpu import bytes_per_element
 from moesim.sim.model.arch import LayerKind
@@ -10,6 +11,7 @@ from moesim.sim.model.params import SOFTMAX, optional
 from moesim.sim.serve.job import ServeJob
 from moesim.sim.serve.step_parts import state_bytes
 
+_FEW = 64  # tokens of a block, up to which padding is looked up
 _HOST_LINK_SHARE = 0.8  # assumed: of its rate that copies of blocks reach
 
 
@@ -72,12 +74,13 @@ def kv_cache(job: ServeJob, free_bytes: float, typical_tokens: int) -> KvCache:
 class Blocks:
     """Blocks of one replica. `held` are those of prompts in work, and of everything where blocks are reserved."""
 
-    __slots__ = ("_phase", "held", "size", "total")
+    __slots__ = ("_padding", "_phase", "held", "size", "total")
 
     def __init__(self, total: int, size: int) -> None:
         self.total, self.size = total, size
         self.held = 0
         self._phase = [0] * size
+        self._padding: list[tuple[int, ...]] = []  # at each step, of a sequence of each phase; made when first needed
 
     def of(self, tokens: int) -> int:
         """Blocks that `tokens` tokens of one sequence fill."""
@@ -90,7 +93,12 @@ class Blocks:
     def used(self, cached: int, step: int) -> int:
         """Blocks in use, exactly, when growing sequences hold `cached` tokens together at `step`."""
         size = self.size
-        padding = sum(n * (-(r + step) % size) for r, n in enumerate(self._phase) if n)
+        if not self._padding:
+            self._padding = [tuple(-(r + s) % size for r in range(size)) for s in range(min(size, _FEW))]
+        if size <= _FEW:
+            padding: int = sum(map(mul, self._phase, self._padding[step % size]))
+        else:
+            padding = sum(n * (-(r + step) % size) for r, n in enumerate(self._phase) if n)
         return (cached + padding) // size + self.held
 
     def may_exceed(self, cached: int, batch: int) -> bool:

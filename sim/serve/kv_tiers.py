@@ -8,9 +8,10 @@ from moesim.hwmodels.units import GIB
 from moesim.sim.question.scenario import ScenarioError
 from moesim.sim.question.serving_sections import TierAsk
 from moesim.sim.serve.host_memory import on_host_bytes
-from moesim.sim.serve.job import ServeJob
+from moesim.sim.serve.job import Deployment, ServeJob
 from moesim.sim.serve.kv_cache import KvCache
 from moesim.sim.serve.prefix_cache import Link, Shelf, Tier
+from moesim.sim.serve.workload import Workload
 from moesim.sim.software.stack import Tuning
 
 _DISK_BYTES_PER_S = 25e9  # assumed: four NVMe drives of PCIe 4 in a node, 6.4 GB/s each
@@ -68,11 +69,33 @@ def tiers_said(job: ServeJob, asks: Sequence[TierAsk]) -> list[str]:
     return said
 
 
+def caching_said(deployment: Deployment, load: Workload) -> list[str]:
+    """What prompts find: blocks that workers keep, or what the trace says that an earlier request had."""
+    job, said = deployment.prefill or deployment.job, []
+    if load.runs is None:
+        if deployment.tiers:
+            said.append("kv_tiers: not used, these requests do not say which parts of prompts are equal")
+        if deployment.router.kind == "prefix":
+            said.append("router prefix: these requests do not say which parts of prompts are equal: least loaded")
+        if any(load.requests.prefix) and job.engine.prefix_cache:
+            said.append("prefix cache: every prompt finds what its prefix column says (a cache without limit)")
+        return said
+    if not job.engine.prefix_cache:
+        return ["prefix cache: off (serve.engine.prefix_cache)"]
+    said = tiers_said(job, deployment.tiers)
+    if job.attention_dp > 1:
+        said.append("prefix cache: attention ranks of a worker share one; requests go to the rank with their prompt")
+    if job.arch.ssm is not None or any(kind.mixer == "window_attention" for kind in job.arch.layers):
+        said.append("prefix cache: states and windows are taken to be kept at every block")
+    return said
+
+
 class TierMaker:
     """Makes the tiers of one worker after the other: those of a node share its disks, all share a remote pool."""
 
-    def __init__(self, asks: Sequence[TierAsk], tuning: Tuning) -> None:
-        self._asks, self._efficiency = tuple(asks), tuning.get("host_link_efficiency")
+    def __init__(self, asks: Sequence[TierAsk], link_efficiency: float) -> None:
+        """`link_efficiency`: share of a link's rate that copies of blocks reach."""
+        self._asks, self._efficiency = tuple(asks), link_efficiency
         self._disks: dict[int, Link] = {}
         self._remote: Shelf | None = None
 

@@ -5,11 +5,13 @@ from __future__ import annotations
 from dataclasses import replace
 from pathlib import Path
 
-from moesim.sim.question.scenario import Asked, scenario_of
+from moesim.sim.question.scenario import Asked, ScenarioError, scenario_of
 from moesim.sim.serve.accounts import costs_of, goodput_per_s, label_of, latencies_of, span_s, spread, utilisation
 from moesim.sim.serve.band import serve_sureness
+from moesim.sim.serve.cache_account import admission_account, cache_account
 from moesim.sim.serve.capacity import drained_per_s
 from moesim.sim.serve.job import ResolvedServe, resolve_serve
+from moesim.sim.serve.kv_tiers import caching_said
 from moesim.sim.serve.memory import memory_said
 from moesim.sim.serve.prediction import Range, ServePrediction
 from moesim.sim.serve.simulate import PricedJobs, ServeRun, simulate
@@ -37,15 +39,27 @@ def predict_serve(scenario: Asked, *, requests: str | Path | None = None) -> Ser
     tuning = resolved.tuning()
     priced = PricedJobs()
     run = simulate(resolved.deployment, resolved.workload, tuning, priced)
+    check_answered(run)
     capacity = capacity_per_s(resolved, run, tuning, priced)
     return assemble(resolved, run, tuning, capacity)
+
+
+def check_answered(run: ServeRun) -> None:
+    """ScenarioError where no request was answered: then there is nothing to say."""
+    if run.log.served:
+        return
+    turned = admission_account(run)
+    raise ScenarioError(
+        f"none of {len(run.log):,} requests was answered: {turned['rejected']:,} were rejected, "
+        f"{turned['timed_out']:,} gave up; raise serve.admission.queue_limit or timeout_s, or use more GPUs"
+    )
 
 
 def capacity_per_s(resolved: ResolvedServe, run: ServeRun, tuning: Tuning, priced: PricedJobs) -> float:
     """Requests per second when the queue is never empty: the load's own lengths, all at once."""
     load = resolved.workload
     if load.clients or load.rate_per_s == 0.0:
-        return len(run.log) / max(span_s(run), 1e-12)
+        return run.log.served / max(span_s(run), 1e-12)
     return drained_per_s(resolved.deployment, load, tuning, priced)
 
 
@@ -59,10 +73,11 @@ def assemble(resolved: ResolvedServe, run: ServeRun, tuning: Tuning, capacity: f
     shares, gpus, cost = utilisation(run), deployment.gpus, costs_of(run, deployment, resolved.price)
     sure = serve_sureness(deployment, load)
     means = {"ttft_s": float(seen.ttft_s.mean()), "tpot_s": tpot.mean}
-    means["output_tokens_per_s"] = sum(run.log.output) / span
+    means["output_tokens_per_s"] = run.log.output_total / span
     constants = [f"constant {c.key} = {c.value:g} (assumed)" for c in tuning.used.values() if c.kind == "assumed"]
     served = [deployment.job, *([deployment.prefill] if deployment.prefill is not None else [])]
     memory = dict.fromkeys(line for job in served for line in memory_said(job))
+    kept = caching_said(deployment, load)
     notes = dict.fromkeys(of.note for of in sure.values() if of.note)
     blocks = run.machine.cache
     sources = run.machine.costs.parts.sources
@@ -75,8 +90,8 @@ def assemble(resolved: ResolvedServe, run: ServeRun, tuning: Tuning, capacity: f
         intervals={name: Range(*sure[name].around(value)) for name, value in means.items()},
         sureness=sure,
         requests=len(run.log),
-        requests_per_s=len(run.log) / span,
-        input_tokens_per_s=sum(run.log.prompt) / span,
+        requests_per_s=run.log.served / span,
+        input_tokens_per_s=run.log.prompt_total / span,
         output_tokens_per_s=means["output_tokens_per_s"],
         output_tokens_per_s_per_gpu=means["output_tokens_per_s"] / gpus,
         goodput_per_s=goodput,
@@ -89,11 +104,13 @@ def assemble(resolved: ResolvedServe, run: ServeRun, tuning: Tuning, capacity: f
         mean_batch=sum(b * k for r in run.replicas for b, k in r.steps_at.items()) / steps,
         utilisation=shares,
         exposed_communication=sum(shares.get(name, 0.0) for name in _COMMUNICATION),
+        cache=cache_account(run),
+        admission=admission_account(run),
         handover=run.wires.account(span) if run.wires is not None else {},
         memory=run.machine.memory.by_kind(),
         cost=cost,
         sources={name: count / counted for name, count in sources.most_common()},
-        assumptions=(*resolved.assumptions, *memory, *notes, *sorted(constants)),
+        assumptions=(*resolved.assumptions, *memory, *kept, *notes, *sorted(constants)),
         resolved=replace(resolved),
         run=run,
     )

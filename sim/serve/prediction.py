@@ -56,6 +56,8 @@ class ServePrediction:
     mean_batch: float  # decoding sequences per decode pass of a replica
     utilisation: dict[str, float]  # share of the wall time by part, mean over replicas; "idle" is the rest, sums to 1
     exposed_communication: float  # of those shares: tp_comm, ep_comm and pp_comm
+    cache: dict[str, Any]  # of prompts (sim/serve/cache_account.py); empty where requests do not say what they share
+    admission: dict[str, Any]  # requests that were rejected, that gave up; by class
     handover: dict[str, float | str]  # of pools, see above; empty without
     memory: dict[str, float]  # bytes of the fullest GPU: weights, adapters, work, cache_bytes (for keys and values)
     cost: dict[str, float | str]
@@ -69,7 +71,8 @@ class ServePrediction:
         plain = (
             "requests", "requests_per_s", "input_tokens_per_s", "output_tokens_per_s",
             "output_tokens_per_s_per_gpu", "goodput_per_s", "label", "capacity_requests_per_s", "kv_blocks",
-            "kv_tokens", "kv_use", "preemptions", "mean_batch", "utilisation", "exposed_communication", "handover",
+            "kv_tokens", "kv_use", "preemptions", "mean_batch", "utilisation", "exposed_communication", "cache",
+            "admission", "handover",
             "memory", "cost", "sources",
         )  # fmt: skip
         deployment = self.resolved.deployment

@@ -191,10 +191,11 @@ class PrefixCache:
     def trim(self, room: int) -> None:
         """Let free runs go until they hold at most `room` blocks."""
         free, resident, sizes = self._free, self._resident, self._sizes
+        room = max(0, room)
         while self.free_blocks > room:
             run = next(iter(free))
             here = resident[run]
-            cut = min(here, self.free_blocks - max(0, room))
+            cut = min(here, self.free_blocks - room)
             if here == sizes[run]:  # the first blocks of it that go: it is written down whole
                 self._left(run)
             self.free_blocks -= cut

@@ -36,7 +36,7 @@ class Replica(Intake):
         """A request arrives; an idle replica wakes up then."""
         if self.now < time_s and self.idle:
             self.now = time_s
-        self.queued_tokens += self.log.prompt[request]
+        self.queued_tokens += self.log.prompt[request] - self.log.hit[request]
         self.waiting.append(request)
 
     def advance(self, until: float, stop: bool = False) -> None:

@@ -20,6 +20,8 @@ class Router:
         self.workers = workers
         self.open: list[int] = list(range(len(workers)))  # that take requests
         self.loads: list[int] = [0] * len(workers)  # requests that were sent to each and are not finished
+        self.coming_tokens: list[int] = [0] * len(workers)  # of prompts that were sent and have not reached the engine
+        self.known_tokens = 0  # of the last prompt, that the chosen worker keeps as far as the router knows
         self._turn = 0
 
     def choose(self, request: int, time_s: float) -> int:
@@ -40,6 +42,7 @@ class Router:
         """A worker takes requests from now on."""
         if worker == len(self.loads):
             self.loads.append(0)
+            self.coming_tokens.append(0)
         self.open.append(worker)
 
     def closed(self, worker: int) -> None:
@@ -140,7 +143,6 @@ class PrefixAware(LeastLoaded):
         self._holders: dict[int, int] = {}  # run -> workers that hold it, as bits
         self._news: list[tuple[float, int, int, int, bool]] = []  # (known at, number, run, worker, whether it has it)
         self._count = 0
-        self.known_tokens = 0  # that were expected where requests were sent
 
     def listener(self, worker: int) -> Callable[[int, bool], None]:
         """What a worker's cache calls when a run comes or goes."""
@@ -176,7 +178,7 @@ class PrefixAware(LeastLoaded):
             some = steps[0][1] if steps else 0
             candidates = [*(n for n in self.open if some >> n & 1), super().choose(request, time_s)]
         best, chosen, matched = float("inf"), candidates[0], 0
-        workers, weight = self.workers, self._weight
+        workers, weight, coming = self.workers, self._weight, self.coming_tokens
         steps.reverse()
         for n in candidates:
             here = 0
@@ -185,10 +187,10 @@ class PrefixAware(LeastLoaded):
                     here = tokens
                     break
             worker = workers[n]
-            cost = weight * (worker.queued_tokens - here) + worker.cached
+            cost = weight * (worker.queued_tokens + coming[n] - here) + worker.cached
             if cost < best:
                 best, chosen, matched = cost, n, here
-        self.known_tokens += matched
+        self.known_tokens = matched
         return chosen
 
     def closed(self, worker: int) -> None:

@@ -196,7 +196,8 @@ def keep_prefixes(
     if runs is None or not deployment.job.engine.prefix_cache:
         return
     check_tiers(deployment.job, deployment.tiers, tuning)
-    maker, begin = TierMaker(deployment.tiers, tuning), 0
+    efficiency = tuning.get("host_link_efficiency", deployment.job.engine.name) if deployment.tiers else 1.0
+    maker, begin = TierMaker(deployment.tiers, efficiency), 0
     for n, (machine, replica) in enumerate(workers):
         job, cache = replace(machine.job, first_gpu=begin), machine.cache
         begin += job.layout.gpus

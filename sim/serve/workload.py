@@ -135,6 +135,26 @@ class RequestLog:
     def __len__(self) -> int:
         return len(self.prompt)
 
+    @property
+    def served(self) -> int:
+        """Requests that were answered."""
+        return self.status.count(SERVED)
+
+    @property
+    def prompt_total(self) -> int:
+        """Input tokens of the requests that were answered."""
+        return self._total(self.prompt)
+
+    @property
+    def output_total(self) -> int:
+        """Output tokens of the requests that were answered."""
+        return self._total(self.output)
+
+    def _total(self, tokens: list[int]) -> int:
+        if self.served == len(self):
+            return sum(tokens)
+        return sum(n for n, status in zip(tokens, self.status, strict=True) if status == SERVED)
+
 
 def request_log(
     arrival_s: Sequence[float], prompt: Sequence[int], output: Sequence[int], prefix: Sequence[int] | None = None

@@ -116,9 +116,11 @@ class Stepwise:
         return None
 
 
-def serve_stepwise(log: RequestLog, costs: StepTimes, blocks: int, size: int, budget: int) -> int:
+def serve_stepwise(
+    log: RequestLog, costs: StepTimes, blocks: int, size: int, budget: int, engine: Stepwise | None = None
+) -> int:
     """Serve an open loop; fills first_s and finish_s and returns the number of preemptions."""
-    engine = Stepwise(log, costs, blocks, size, budget)
+    engine = engine or Stepwise(log, costs, blocks, size, budget)
     coming = deque(sorted(range(len(log)), key=lambda i: log.arrival_s[i]))
     while coming or engine.waiting or engine.filling or engine.running:
         if not (engine.waiting or engine.filling or engine.running):

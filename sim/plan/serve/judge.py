@@ -136,7 +136,7 @@ class ServeJudge:
         """The asked load on a candidate. DoesNotFit where it has no room."""
         load, run = self.load, self.run(c, self.load)
         latencies, span, shares = latencies_of(run, load.warmup), span_s(run), utilisation(run)
-        outputs = float(sum(run.log.output))
+        outputs = float(run.log.output_total)
         ttft, tpot = spread(latencies.ttft_s), spread(latencies.tpot_s)
         usd = usd_per_million_output_tokens(self.price, gpu_hours(c.gpus, span), outputs)
         return Served(
