@@ -57,6 +57,7 @@ class Intake:
         self._blocked = False
         self._poll = engine.poll_steps
         self._ready = ready
+        self._here: set[int] = set()  # requests whose prompts are computed here although others come with their cache
 
     def _tokens_of(self, request: int) -> tuple[int, int]:
         """(tokens to hold at the start, outputs still to come) of a waiting request."""
@@ -109,6 +110,8 @@ class Intake:
         waiting = self.waiting
         while waiting and budget > 0:
             request = waiting[0]
+            if self._ready and request not in self._grown and request not in self._here:
+                break  # comes with its cache: it joins when it has room
             if self._gave_up(request):
                 continue
             if not self._admit(request):

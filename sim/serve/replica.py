@@ -39,6 +39,10 @@ class Replica(Intake):
         self.queued_tokens += self.log.prompt[request] - self.log.hit[request]
         self.waiting.append(request)
 
+    def compute(self, request: int) -> None:
+        """A request that comes to a decode worker without its cache: its prompt is computed here."""
+        self._here.add(request)
+
     def advance(self, until: float, stop: bool = False) -> None:
         """Run turns until the clock passes `until`, the replica is idle, or (with `stop`) a request finishes."""
         while self.now < until:
@@ -73,7 +77,7 @@ class Replica(Intake):
         while self.waiting and not self._blocked:
             if not self._admit(self.waiting[0]):
                 self._blocked = True
-            elif self.waiting[0] in self._grown:  # preempted here: its tokens have to be computed again
+            elif self.waiting[0] in self._grown or self.waiting[0] in self._here:  # its tokens are computed here
                 self.blocks.held -= self.blocks.of(self._tokens_of(self.waiting[0])[0])
                 return
             else:

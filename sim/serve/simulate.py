@@ -21,7 +21,7 @@ from moesim.sim.serve.kv_cache import KvCache, token_bytes
 from moesim.sim.serve.kv_tiers import TierMaker, check_tiers
 from moesim.sim.serve.memory import ServeMemory, fitted_cache
 from moesim.sim.serve.pipeline import PipelinedReplica
-from moesim.sim.serve.pools import Pools, run_pools
+from moesim.sim.serve.pool_dispatch import PoolDispatch, Pools
 from moesim.sim.serve.prefix_cache import PrefixCache
 from moesim.sim.serve.replica import Replica
 from moesim.sim.serve.router import LeastLoaded, PowerOfTwo, PrefixAware, Router, Sticky
@@ -219,12 +219,19 @@ def _simulate_pools(
     assert deployment.prefill is not None
     log = log_of(workload, deployment.admission)
     prompts = log_of(workload, deployment.admission)
+    log.patience_s = inf  # who has been computed is not given up
     prompts.output = [1] * len(prompts)
     first = machines_of(deployment.prefill, deployment.prefill_workers, 0, workload, tuning, priced=priced)
     senders = [machine.replica(prompts) for machine in first]
     receivers = [machine.replica(log, ready=True) for machine in machines]
     wires = wires_of(deployment, tuning)
-    run_pools(log, Pools(senders, receivers, wires), front.enter, workload.clients or None)
+    router = router_of(deployment.router, senders, workload) if deployment.router.kind != "round_robin" else None
+    router = router or LeastLoaded(senders)
+    keep_prefixes(deployment, workload, tuning, list(zip(first, senders, strict=True)), router)
+    feed = Feed(log, workload.requests.after, workload.clients)
+    pools = Pools(senders, receivers, wires)
+    PoolDispatch(log, pools, front, router, feed, deployment.admission.queue_limit).run()
+    log.hit = prompts.hit
     engine = deployment.job.engine
     late = tuning.get("handover_tokens", engine.name, deployment.job.cluster.gpu.family)
     streamed = max(late, float(engine.stream_tokens))
