@@ -162,7 +162,7 @@ def test_blocks_and_tokens_are_conserved(admission: str) -> None:
 
 
 def test_a_tier_brings_back_what_the_gpu_let_go_as_fast_as_its_link() -> None:
-    """Two prompts in turn, room for one: without room for the other one nothing is found, with it all but the last block."""
+    """Two prompts in turn, room for one: with room for the other in a tier, all but the last block is found."""
     chains = Chains(((1,), (2,), (1,), (2,)), ((160,),) * 4)
     runs = prefix_runs(chains, (160,) * 4)
     for blocks, found in ((0, 0), (9, 0), (10, 144)):
