@@ -27,13 +27,18 @@ from moesim.sim.question.sections import (
 )
 from moesim.sim.question.serving_sections import (
     AdaptersAsk,
+    AdmissionAsk,
+    AutoscaleAsk,
+    ColdStartAsk,
     OffloadAsk,
     PoolAsk,
     PoolsAsk,
     RequestsAsk,
+    RouterAsk,
     ServeAsk,
     SloAsk,
     SpeculativeAsk,
+    TierAsk,
 )
 from moesim.sim.software.stack import parse_release
 
@@ -152,6 +157,11 @@ def _keys_of(owner: tuple[Any, ...]) -> list[str]:
         "speculative": SpeculativeAsk,
         "offload": OffloadAsk,
         "adapters": AdaptersAsk,
+        "router": RouterAsk,
+        "kv_tiers": TierAsk,
+        "admission": AdmissionAsk,
+        "autoscale": AutoscaleAsk,
+        "cold_start": ColdStartAsk,
     }
     for part in owner:
         model = known.get(str(part), model)

@@ -168,6 +168,50 @@ class AdmissionAsk(Strict):
         return value
 
 
+class ColdStartAsk(Strict):
+    """How a new replica starts: where its weights come from, whether compiled code is kept; or its seconds as a whole.
+
+    weights: disk (of the node, shared by its GPUs), cache (the host's memory) or peers (over the NIC). bytes_per_s:
+    that one GPU gets, in place of the catalogue's.
+    """
+
+    weights: Literal["disk", "cache", "peers"] = "disk"
+    compile: Literal["cold", "cached"] = "cached"
+    bytes_per_s: float | None = Field(default=None, gt=0, le=1e15)
+    seconds: float | None = Field(default=None, ge=0, le=1e6)
+
+    @field_validator("bytes_per_s", mode="before")
+    @classmethod
+    def _rate(cls, value: Any) -> Any:
+        return value if value is None else parse_quantity(value, "B/s")
+
+
+class AutoscaleAsk(Strict):
+    """How many replicas there are while traffic changes (`moesim serve --traffic`).
+
+    least, most: replicas. on: the load of the last interval, or what is predicted (the traffic table is the forecast)
+    for when a new replica could help. used_share: of what a replica serves with a full queue, that it is meant to
+    serve. keep_s: how long replicas that are too many are kept. failures_per_day: replicas lost, of the whole
+    deployment; retry_s: until the requests of a lost one are sent again.
+    """
+
+    least: int = Field(default=1, ge=1, le=100_000)
+    most: int = Field(ge=1, le=100_000)
+    on: Literal["load", "predicted"] = "load"
+    used_share: float = Field(default=0.7, gt=0, le=1)
+    interval_s: float = Field(default=60.0, ge=1, le=86_400)
+    keep_s: float = Field(default=300.0, ge=0, le=86_400)
+    cold_start: ColdStartAsk = ColdStartAsk()
+    failures_per_day: float = Field(default=0.0, ge=0, le=10_000)
+    retry_s: float = Field(default=1.0, ge=0, le=3600)
+
+    @model_validator(mode="after")
+    def _range(self) -> AutoscaleAsk:
+        if self.most < self.least:
+            raise ValueError(f"most={self.most} replicas are fewer than least={self.least}; give most of at least that")
+        return self
+
+
 class ServeAsk(Strict):
     """A deployment: replicas of one layout, or pools, under a load."""
 
@@ -180,6 +224,7 @@ class ServeAsk(Strict):
     router: RouterAsk = RouterAsk()
     kv_tiers: tuple[TierAsk, ...] = Field(default=(), max_length=3)
     admission: AdmissionAsk = AdmissionAsk()
+    autoscale: AutoscaleAsk | None = None
     pools: PoolsAsk | None = None
     speculative: SpeculativeAsk | None = None
     offload: OffloadAsk | None = None

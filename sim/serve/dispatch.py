@@ -6,9 +6,8 @@ A worker is run up to the next arrival only where it may finish something before
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import replace
-from heapq import heappop, heappush
+from heapq import heapify, heappop, heappush
 from math import inf, nextafter
 
 from moesim.sim.serve.feed import Feed
@@ -22,11 +21,11 @@ class Dispatch:
     """One run: call `run`."""
 
     def __init__(
-        self, log: RequestLog, workers: Sequence[Replica], front: Front, router: Router, feed: Feed,
+        self, log: RequestLog, workers: list[Replica], front: Front, router: Router, feed: Feed,
         most: int | None = None,
     ) -> None:  # fmt: skip
         """`front`: the API server that every worker has; `most`: its unfinished requests before others are rejected."""
-        self.log, self.workers, self.router, self.feed = log, list(workers), router, feed
+        self.log, self.workers, self.router, self.feed = log, workers, router, feed
         self.most = inf if most is None else most
         self.front = front
         self._fronts = [replace(front) for _ in workers]
@@ -54,6 +53,9 @@ class Dispatch:
         """The next thing that comes from outside: a request at the router, or at its engine."""
         if self._entering and self._entering[0][0] <= self.feed.next_s:
             entered_s, request, n = heappop(self._entering)
+            if request < 0:
+                self.timer(entered_s, request, n)
+                return
             worker = self.workers[n]
             worker.advance(entered_s)
             self.router.coming_tokens[n] -= self.log.prompt[request] - self.log.hit[request]
@@ -63,8 +65,16 @@ class Dispatch:
             _, request = self.feed.pop()
             self.arrive(request, time_s)
 
+    def timer(self, time_s: float, kind: int, n: int) -> None:
+        """Something that a dispatch of another kind set for this time."""
+        raise NotImplementedError
+
     def arrive(self, request: int, time_s: float) -> None:
-        """A request is at the router."""
+        """A request is at the router for the first time."""
+        self.route(request, time_s)
+
+    def route(self, request: int, time_s: float) -> None:
+        """Send a request to a worker, or reject it."""
         n = self.router.choose(request, time_s)
         if self.router.loads[n] >= self.most and min(self.router.loads[m] for m in self.router.open) >= self.most:
             self.log.status[request] = REJECTED
@@ -75,8 +85,23 @@ class Dispatch:
         self.log.hit[request] = known = min(self.router.known_tokens, tokens)  # expected, until the worker knows
         self.router.coming_tokens[n] += tokens - known
         self.router.sent(n)
+        self.sent(request, n)
         entered_s = self._fronts[n].enter(time_s, tokens)
         heappush(self._entering, (entered_s, request, n))
+
+    def sent(self, request: int, worker: int) -> None:
+        """A worker will get a request."""
+
+    def joined(self) -> None:
+        """There is one more worker, at the end of the list."""
+        self._fronts.append(replace(self.front))
+        self._due_s.append(inf)
+
+    def drop(self, n: int) -> None:
+        """A worker is lost, with everything that it had or that was on its way to it."""
+        self._due_s[n] = inf
+        self._entering[:] = [e for e in self._entering if e[1] < 0 or e[2] != n]
+        heapify(self._entering)
 
     def _first_due(self) -> int:
         due = self._due

@@ -14,7 +14,7 @@ from moesim.sim.serve.prefix_cache import Link, Shelf, Tier
 from moesim.sim.serve.workload import Workload
 from moesim.sim.software.stack import Tuning
 
-_DISK_BYTES_PER_S = 25e9  # assumed: four NVMe drives of PCIe 4 in a node, 6.4 GB/s each
+DISK_BYTES_PER_S = 25e9  # assumed: four NVMe drives of PCIe 4 in a node, 6.4 GB/s each
 
 
 def block_bytes(job: ServeJob, cache: KvCache) -> float:
@@ -60,7 +60,7 @@ def tiers_said(job: ServeJob, asks: Sequence[TierAsk]) -> list[str]:
         if ask.kind == "host":
             rate = f"{job.cluster.gpu.host_link_bytes_per_s / 1e9:g} GB/s of every GPU's link to its host"
         elif ask.kind == "disk":
-            rate = f"{_DISK_BYTES_PER_S / 1e9:g} GB/s of a node's disks together (assumed: four NVMe drives)"
+            rate = f"{DISK_BYTES_PER_S / 1e9:g} GB/s of a node's disks together (assumed: four NVMe drives)"
         else:
             rate = f"{job.cluster.nic_bytes_per_s / 1e9:g} GB/s of every GPU's NIC"
         said.append(f"kv_tiers {ask.kind}: {rate}")
@@ -113,7 +113,7 @@ class TierMaker:
                 made.append(Tier("host", Shelf(room), Link(), seconds, through))
             elif ask.kind == "disk":
                 link = self._disks.setdefault(job.first_gpu // per_host, Link())
-                seconds = size / (ask.bytes_per_s or _DISK_BYTES_PER_S) / max(1.0, share)
+                seconds = size / (ask.bytes_per_s or DISK_BYTES_PER_S) / max(1.0, share)
                 made.append(Tier("disk", Shelf(room), link, seconds, through))
             else:
                 made.append(self._pool(ask, job, size, on_gpu))

@@ -40,7 +40,7 @@ class Router:
 
     def joined(self, worker: int) -> None:
         """A worker takes requests from now on."""
-        if worker == len(self.loads):
+        for _ in range(worker + 1 - len(self.loads)):
             self.loads.append(0)
             self.coming_tokens.append(0)
         self.open.append(worker)

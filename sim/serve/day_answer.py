@@ -1,0 +1,213 @@
+"""DayPrediction: what a day of traffic was like, interval by interval, and what it cost."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+import numpy as np
+
+from moesim.hwmodels.power_and_money import at_the_meter, busy_w, idle_w, usd
+from moesim.sim.serve.accounts import Latencies, Spread, latencies_of, spread
+from moesim.sim.serve.cold_start import cold_start_said
+from moesim.sim.serve.job import ResolvedServe
+from moesim.sim.serve.scaling import Scaler, Watch
+from moesim.sim.serve.simulate import ServeRun
+from moesim.sim.serve.workload import REJECTED, TIMED_OUT
+from moesim.traces.day import Day
+from moesim.traces.day_requests import DAY_S
+
+_SHARE = 0.9  # assumed: of an interval's requests that must be served within the limits, as in sim/serve/slo.py
+_PARTS = 96  # of the time, for which the answer is told apart
+
+
+@dataclass(frozen=True, slots=True)
+class DayAsked:
+    """The question as it was run."""
+
+    day: Day
+    days: int
+    scaler: Scaler
+    fixed: bool  # the number of replicas
+    cold_start_s: dict[str, float]  # by part
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DayPart:
+    """One piece of the time: requests that came in it. Zeros where none came."""
+
+    begin_s: float
+    requests: int
+    requests_per_s: float
+    ready: float  # replicas that took requests, mean
+    paid: float  # replicas that cost money, mean
+    ttft_p50_s: float
+    ttft_p99_s: float
+    tpot_mean_s: float
+    attained_share: float  # of the requests, within both limits of serve.slo
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DayPrediction:
+    """A deployment through days of traffic. Latencies in seconds, as clients see them; money in US dollars."""
+
+    ttft_s: Spread
+    tpot_s: Spread
+    requests: int  # that came
+    rejected: int
+    timed_out: int
+    retried: int  # sent again because their replica was lost
+    lost_replicas: int
+    attained_share: float  # of all requests, within both limits
+    replicas: tuple[int, int]  # fewest and most that took requests
+    replica_hours: float  # paid
+    fixed_replica_hours: float  # that as many replicas as were ready at the busiest time would cost all the time
+    gpu_hours: float
+    usd: float | None  # None where the GPU has no price
+    fixed_usd: float | None
+    usd_per_million_output_tokens: float | None
+    energy_joules: float  # at the meter
+    overloaded_since_s: float | None  # from then on to the end, less than 90 % of any part's requests met the limits
+    parts: tuple[DayPart, ...]
+    cold_start_s: dict[str, float]
+    assumptions: tuple[str, ...]
+    resolved: ResolvedServe = field(repr=False)
+    run: ServeRun = field(repr=False)
+    watch: Watch = field(repr=False)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Ready for JSON."""
+        left = ("resolved", "run", "watch", "parts", "ttft_s", "tpot_s", "replicas", "assumptions")
+        plain = {name: getattr(self, name) for name in self.__slots__ if name not in left}
+        return {
+            "model": self.resolved.deployment.job.arch.name,
+            "cluster": self.resolved.deployment.job.cluster.name,
+            **plain,
+            "ttft_s": self.ttft_s.to_dict(),
+            "tpot_s": self.tpot_s.to_dict(),
+            "least_replicas": self.replicas[0],
+            "most_replicas": self.replicas[1],
+            "parts": [asdict(part) for part in self.parts],
+            "assumptions": list(self.assumptions),
+        }
+
+
+def day_answer(resolved: ResolvedServe, asked: DayAsked, run: ServeRun, watch: Watch) -> DayPrediction:
+    """The answer from a finished run."""
+    log, slo, job = run.log, resolved.ask.slo, resolved.deployment.job
+    seen = latencies_of(run)
+    good = _good(seen, slo.ttft_s, slo.tpot_s)
+    end_s = max(asked.days * DAY_S, max(log.finish_s))
+    parts = _parts(seen, good, watch, asked.days * DAY_S)
+    alive_s = [min(life.end_s, end_s) - life.begin_s for life in watch.lives]
+    paid_h, ready = sum(alive_s) / 3600.0, _ready_counts(watch)
+    fixed_h = ready[1] * end_s / 3600.0
+    gpus, outputs = job.layout.gpus, log.output_total
+    price = resolved.price
+    busy_s = sum(r.busy_s for r in run.replicas) * gpus
+    joules = busy_w(job.cluster.gpu, "serving") * busy_s
+    joules += idle_w(job.cluster.gpu) * max(0.0, paid_h * 3600.0 * gpus - busy_s)
+    cost = None if price is None else usd(price, paid_h * gpus)
+    return DayPrediction(
+        ttft_s=spread(seen.ttft_s),
+        tpot_s=spread(seen.tpot_s),
+        requests=len(log),
+        rejected=log.status.count(REJECTED),
+        timed_out=log.status.count(TIMED_OUT),
+        retried=watch.retried,
+        lost_replicas=watch.lost,
+        attained_share=float(good.sum()) / len(log),
+        replicas=ready,
+        replica_hours=paid_h,
+        fixed_replica_hours=fixed_h,
+        gpu_hours=paid_h * gpus,
+        usd=cost,
+        fixed_usd=None if price is None else usd(price, fixed_h * gpus),
+        usd_per_million_output_tokens=None if cost is None or not outputs else cost / outputs * 1e6,
+        energy_joules=at_the_meter(joules),
+        overloaded_since_s=_overloaded_since(parts),
+        parts=parts,
+        cold_start_s=asked.cold_start_s,
+        assumptions=(*_said(asked), *resolved.assumptions),
+        resolved=resolved,
+        run=run,
+        watch=watch,
+    )
+
+
+def _said(asked: DayAsked) -> list[str]:
+    scaler = asked.scaler
+    each = f"one replica serves {scaler.worker_per_s:.3g} requests/s with a full queue"
+    if asked.fixed:
+        return [f"replicas: {scaler.least} all the time (serve.autoscale is not stated); {each}"]
+    on = "the traffic table" if scaler.forecast is not None else "the requests of the last interval"
+    return [
+        f"replicas: {scaler.least} to {scaler.most}, by {on}, each at {scaler.used_share:.0%} of its capacity; {each}",
+        cold_start_said(asked.cold_start_s),
+    ]
+
+
+def _good(seen: Latencies, ttft_s: float, tpot_s: float) -> Any:
+    each = (seen.e2e_s - seen.ttft_s) / np.maximum(1.0, seen.tokens - 1.0)
+    return (seen.ttft_s <= ttft_s) & (each <= tpot_s)
+
+
+def _ready_counts(watch: Watch) -> tuple[int, int]:
+    """Fewest and most replicas that took requests at any time."""
+    moves = sorted(
+        [(life.ready_s, 1) for life in watch.lives] + [(min(life.closed_s, life.end_s), -1) for life in watch.lives]
+    )
+    now, counts = 0, []
+    last_s = 0.0
+    for time_s, step in moves:
+        if time_s > last_s and time_s < float("inf"):
+            counts.append(now)
+        last_s, now = time_s, now + step
+        if time_s == float("inf"):
+            break
+    counts.append(sum(life.ready_s < float("inf") and life.closed_s == float("inf") for life in watch.lives))
+    return min(counts), max(counts)
+
+
+def _covered(begins: Any, ends: Any, lo: float, hi: float) -> float:
+    """Mean number of spans that cover a stretch of time."""
+    return float(np.clip(np.minimum(ends, hi) - np.maximum(begins, lo), 0.0, None).sum() / (hi - lo))
+
+
+def _parts(seen: Latencies, good: Any, watch: Watch, span_s: float) -> tuple[DayPart, ...]:
+    edges = np.linspace(0.0, span_s, _PARTS + 1)
+    at = np.searchsorted(seen.arrival_s, edges)
+    lives = np.array([(life.begin_s, life.ready_s, min(life.closed_s, life.end_s), life.end_s) for life in watch.lives])
+    each = (seen.e2e_s - seen.ttft_s) / np.maximum(1.0, seen.tokens - 1.0)
+    parts = []
+    for n in range(_PARTS):
+        of, lo, hi = slice(at[n], at[n + 1]), float(edges[n]), float(edges[n + 1])
+        count = int(at[n + 1] - at[n])
+        ttft = seen.ttft_s[of]
+        p50, p99 = (float(v) for v in np.quantile(ttft, (0.5, 0.99))) if count else (0.0, 0.0)
+        parts.append(
+            DayPart(
+                begin_s=lo,
+                requests=count,
+                requests_per_s=count / (hi - lo),
+                ready=_covered(lives[:, 1], lives[:, 2], lo, hi),
+                paid=_covered(lives[:, 0], lives[:, 3], lo, hi),
+                ttft_p50_s=p50,
+                ttft_p99_s=p99,
+                tpot_mean_s=float(each[of].mean()) if count else 0.0,
+                attained_share=float(good[of].mean()) if count else 0.0,
+            )
+        )
+    return tuple(parts)
+
+
+def _overloaded_since(parts: tuple[DayPart, ...]) -> float | None:
+    """The beginning of the stretch up to the end in which every part missed the limits; None where the last did not."""
+    since = None
+    for part in reversed(parts):
+        if not part.requests:
+            continue
+        if part.attained_share >= _SHARE:
+            break
+        since = part.begin_s
+    return since
