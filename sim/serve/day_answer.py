@@ -39,8 +39,8 @@ class DayPart:
     begin_s: float
     requests: int
     requests_per_s: float
-    ready: float  # replicas that took requests, mean
-    paid: float  # replicas that cost money, mean
+    ready_replicas: float  # that took requests, mean
+    paid_replicas: float  # that cost money, mean
     ttft_p50_s: float
     ttft_p99_s: float
     tpot_mean_s: float
@@ -190,8 +190,8 @@ def _parts(seen: Latencies, good: Any, watch: Watch, span_s: float) -> tuple[Day
                 begin_s=lo,
                 requests=count,
                 requests_per_s=count / (hi - lo),
-                ready=_covered(lives[:, 1], lives[:, 2], lo, hi),
-                paid=_covered(lives[:, 0], lives[:, 3], lo, hi),
+                ready_replicas=_covered(lives[:, 1], lives[:, 2], lo, hi),
+                paid_replicas=_covered(lives[:, 0], lives[:, 3], lo, hi),
                 ttft_p50_s=p50,
                 ttft_p99_s=p99,
                 tpot_mean_s=float(each[of].mean()) if count else 0.0,
