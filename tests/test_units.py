@@ -19,7 +19,8 @@ UNITS = (
     "_pct", "_share", "_efficiency", "_exponent", "_power", "_factor", "_copies", "_error", "_bias", "_ratio", "_rows",
     "_keys",
     "_columns", "_weight", "_passes", "_dim", "_s_per_k", "_s_per_key", "_sqrt_s", "_tokens", "_layers", "_inch",
-    "_per_step", "_params", "_joules", "_replicas", "_s_per_param", "_s_per_flop", "_hours", "_per_kwh", "_mwh", "_tonnes", "_per_gpu_hour",
+    "_joules", "_replicas",
+    "_per_step", "_params", "_s_per_param", "_s_per_flop", "_hours", "_per_kwh", "_mwh", "_tonnes", "_per_gpu_hour",
 )  # fmt: skip
 
 # field -> why its name carries no ending
