@@ -1,0 +1,109 @@
+"""Laws of days: requests are conserved whatever comes and goes, as many replicas as asked for, paid while they live."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import pytest
+
+from moesim.sim.question.scenario import ScenarioError
+from moesim.sim.serve.day import predict_day
+from moesim.sim.serve.workload import REJECTED, SERVED, TIMED_OUT
+from moesim.traces.day import Hour
+from moesim.traces.day_requests import DAY_S, day_arrivals
+
+PEAK = tuple(Hour(0.02 + (0.4 if 8 <= h < 18 else 0.0)) for h in range(24))
+
+
+def scenario(gpus: int = 8, requests: dict[str, Any] | None = None, **serve: Any) -> dict[str, Any]:
+    load = {
+        "kind": "poisson",
+        "rate_per_s": 1.0,
+        "count": 400,
+        "input_tokens": 3000,
+        "output_tokens": 300,
+        "jitter": 0.5,
+    }
+    return {
+        "model": "llama-3.1-70b",
+        "cluster": {"gpu": "a100-sxm-80gb", "gpus": gpus},
+        "layout": {"tp": 4},
+        "serve": {
+            "engine": "vllm",
+            "requests": load | (requests or {}),
+            "slo": {"ttft_s": 5.0, "tpot_s": 0.1},
+            **serve,
+        },
+    }
+
+
+def test_arrivals_are_those_of_the_table() -> None:
+    day = tuple(Hour(0.0 if h in (3, 4, 23) else 0.1 * h + 0.5) for h in range(24))
+    times = day_arrivals(day, seed=1, days=2)
+    counts, _ = np.histogram(times, bins=np.arange(49) * 3600.0)
+    expected = np.array([hour.requests_per_s * 3600.0 for hour in day] * 2)
+    assert (np.diff(times) >= 0.0).all() and times[0] >= 0.0 and times[-1] < 2 * DAY_S
+    assert (counts[expected == 0] == 0).all()
+    assert (np.abs(counts - expected) <= 5.0 * np.sqrt(expected)).all()
+
+
+@pytest.mark.parametrize("on", ["load", "predicted"])
+def test_requests_are_conserved_and_replicas_stay_in_their_range(on: str) -> None:
+    auto = {"least": 1, "most": 4, "on": on, "failures_per_day": 40, "interval_s": 120}
+    p = predict_day(scenario(16, autoscale=auto, router="least_loaded"), PEAK)
+    log = p.run.log
+    assert p.requests == len(log) == log.status.count(SERVED) and p.lost_replicas > 10 and p.retried > 0
+    first, finish, arrival = (np.array(c) for c in (log.first_s, log.finish_s, log.arrival_s))
+    assert (first > arrival).all() and (finish >= first).all()
+    assert p.replicas[0] >= 1 and p.replicas[1] <= 4 and all(part.ready_replicas <= 4.0 for part in p.parts)
+    assert all(life.begin_s <= life.ready_s for life in p.watch.lives)
+    assert sum(part.requests for part in p.parts) == p.requests
+    assert p.replica_hours < p.fixed_replica_hours
+    for interval in p.watch.intervals:
+        assert interval.ready <= interval.paid + 1e-9
+
+
+def test_a_fixed_fleet_is_paid_all_day() -> None:
+    p = predict_day(scenario(8), PEAK)
+    assert p.replicas == (2, 2) and p.replica_hours == pytest.approx(p.fixed_replica_hours)
+    assert p.replica_hours >= 48.0 and p.usd == pytest.approx(p.fixed_usd)
+
+
+def test_what_comes_too_fast_is_overloaded_and_ends() -> None:
+    busy = tuple(replace(hour, requests_per_s=3.0 if h >= 22 else 0.05) for h, hour in enumerate(PEAK))
+    p = predict_day(scenario(4, {"output_tokens": 40}), busy)
+    assert p.overloaded_since_s is not None and 21.5 * 3600 <= p.overloaded_since_s <= 23 * 3600
+    assert p.attained_share < 0.6
+    limited = predict_day(scenario(4, {"output_tokens": 40}, admission={"queue_limit": 20, "timeout_s": 30}), busy)
+    log = limited.run.log
+    assert limited.rejected == log.status.count(REJECTED) > 0 and limited.timed_out == log.status.count(TIMED_OUT)
+    assert limited.ttft_s.p99 < p.ttft_s.p99 and limited.attained_share > p.attained_share
+
+
+def test_a_forecast_is_there_before_the_load() -> None:
+    """With a long cold start, replicas that are started by the forecast are ready when the load comes."""
+    steep = tuple(Hour(3.0 if h == 12 else 0.02) for h in range(24))
+    auto = {"least": 1, "most": 6, "interval_s": 60, "cold_start": {"seconds": 900}}
+    late, early = (
+        predict_day(scenario(24, {"output_tokens": 40}, router="least_loaded", autoscale=auto | {"on": on}), steep)
+        for on in ("load", "predicted")
+    )
+    assert early.attained_share > late.attained_share
+    noon = next(n for n, part in enumerate(early.parts) if part.begin_s >= 12 * 3600)
+    assert early.parts[noon].ready_replicas > late.parts[noon].ready_replicas
+
+
+@pytest.mark.parametrize(
+    "serve, words",
+    [
+        ({"autoscale": {"least": 3, "most": 2}}, "most=2 replicas are fewer than least=3"),
+        ({"autoscale": {"most": 40}}, "40 replicas of 4 GPUs are more than cluster.gpus=8"),
+        ({"autoscale": {}}, "most"),
+        ({"pools": {"prefill": {"tp": 4}, "decode": {"tp": 4}}}, "leave pools out"),
+    ],
+)
+def test_a_wrong_question_is_refused(serve: dict[str, Any], words: str) -> None:
+    with pytest.raises(ScenarioError, match=words):
+        predict_day(scenario(8, **serve), PEAK)
