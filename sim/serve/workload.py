@@ -15,7 +15,8 @@ from moesim.sim.question.scenario import ScenarioError
 from moesim.sim.question.serving_sections import RequestsAsk
 from moesim.sim.serve.prefix_runs import PrefixRuns, prefix_runs
 from moesim.traces.generators import GENERATORS, generate
-from moesim.traces.requests import Requests, gamma_arrivals, load_requests, lognormal_lengths, uniform_lengths
+from moesim.traces.request_files import load_requests
+from moesim.traces.requests import Requests, gamma_arrivals, lognormal_lengths, uniform_lengths
 
 _PER_CLIENT = 10  # requests per client of a closed loop where the count is not given: as public benchmarks do
 _DEFAULT_COUNT = 2000
@@ -71,8 +72,9 @@ def workload_of(ask: RequestsAsk, arch: ModelArch, trace: str | Path | None = No
     """The requests that are asked for, or those of a trace; and what had to be assumed about them."""
     said: list[str] = []
     if trace is not None or ask.kind == "trace":
-        requests = load_requests(trace if trace is not None else str(ask.file))
-        requests = _first(requests, ask.count)
+        found = load_requests(trace if trace is not None else str(ask.file))
+        said += found.said
+        requests = found.requests if ask.count is None else found.requests.first(ask.count)
         workload = Workload(requests, warmup=ask.warmup)
     elif ask.kind in GENERATORS:
         workload = Workload(
@@ -93,11 +95,6 @@ def workload_of(ask: RequestsAsk, arch: ModelArch, trace: str | Path | None = No
         workload = Workload(Requests(arrivals, prompts, outputs, (0,) * count), clients, ask.warmup)
     _check_context(workload, arch)
     return workload, said
-
-
-def _first(requests: Requests, count: int | None) -> Requests:
-    n = len(requests) if count is None else min(count, len(requests))
-    return Requests(requests.arrival_s[:n], requests.input_tokens[:n], requests.output_tokens[:n], requests.prefix[:n])
 
 
 def _check_context(workload: Workload, arch: ModelArch) -> None:
