@@ -59,6 +59,23 @@ class Requests:
         return tuple(t for t, before in zip(self.arrival_s, self.after, strict=True) if before < 0)
 
 
+def seen_before(chains: Chains, input_tokens: tuple[int, ...]) -> tuple[int, ...]:
+    """Leading tokens of each prompt that an earlier request went through: what a cache without limit would hold."""
+    children: dict[tuple[int, int], int] = {}  # (node, key) -> node: equal keys count only behind equal beginnings
+    prefix = []
+    for keys, ends, tokens in zip(chains.keys, chains.ends, input_tokens, strict=True):
+        node, matched = 0, 0
+        for key in keys:
+            after = children.get((node, key))
+            if after is None:
+                break
+            node, matched = after, matched + 1
+        for key in keys[matched:]:
+            children[node, key] = node = len(children) + 1
+        prefix.append(min(ends[matched - 1], tokens) if matched else 0)
+    return tuple(prefix)
+
+
 def gamma_arrivals(rate_per_s: float, cv: float, count: int, seed: int) -> Floats:
     """Arrival times with gamma gaps of this coefficient of variation; 1 is a Poisson process."""
     draws = stream(seed, "requests.arrivals")

@@ -5,15 +5,15 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from math import isfinite
 
-from moesim.traces.requests import Chains, Requests
+from moesim.traces.requests import Chains, Requests, seen_before
 from moesim.traces.routing import BadTrace
 
 MOST = 1e12  # of a time in seconds or a number of tokens; more is a mistake
 FORMS = (
     "CSV with columns arrival_s,input_tokens,output_tokens[,prefix]; Azure LLM inference CSV "
-    "(TIMESTAMP,ContextTokens,GeneratedTokens); BurstGPT CSV (Timestamp,Request tokens,Response tokens); Mooncake JSONL "
-    "(timestamp in ms,input_length,output_length,hash_ids); Bailian JSONL (the same with chat_id, timestamp in s); "
-    "ShareGPT JSON (conversations); each also as .gz"
+    "(TIMESTAMP,ContextTokens,GeneratedTokens); BurstGPT CSV (Timestamp,Request tokens,Response tokens); "
+    "Mooncake JSONL (timestamp in ms,input_length,output_length,hash_ids); "
+    "Bailian JSONL (the same with chat_id, timestamp in s); ShareGPT JSON (conversations); each also as .gz"
 )
 
 
@@ -87,27 +87,10 @@ def loaded(rows: Rows, name: str, block_tokens: int = 0) -> Loaded:
         prefix = tuple(min(rows.prefixes[i], rows.inputs[i]) for i in order) if rows.prefixes else (0,) * len(order)
         return Loaded(Requests(arrivals, inputs, outputs, prefix), tuple(said))
     hashes = [rows.hashes[i] for i in order]
-    prefix = seen_before(hashes, inputs, block_tokens)
     chains, from_chains = _chains(hashes, inputs, block_tokens)
+    prefix = seen_before(chains, inputs)
     said += from_chains
     return Loaded(Requests(arrivals, inputs, outputs, prefix, chains), tuple(said))
-
-
-def seen_before(hashes: list[tuple[int, ...]], inputs: tuple[int, ...], block_tokens: int) -> tuple[int, ...]:
-    """Leading tokens of each prompt that an earlier prompt began with: what a cache without limit would hold."""
-    children: dict[tuple[int, int], int] = {}  # (node, key) -> node: equal keys count only behind equal beginnings
-    prefix = []
-    for keys, tokens in zip(hashes, inputs, strict=True):
-        node, matched = 0, 0
-        for key in keys:
-            after = children.get((node, key))
-            if after is None:
-                break
-            node, matched = after, matched + 1
-        for key in keys[matched:]:
-            children[node, key] = node = len(children) + 1
-        prefix.append(min(matched * block_tokens, tokens))
-    return tuple(prefix)
 
 
 def _chains(hashes: list[tuple[int, ...]], inputs: tuple[int, ...], block_tokens: int) -> tuple[Chains, list[str]]:
