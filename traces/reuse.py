@@ -1,8 +1,8 @@
 """Requests whose prompts share beginnings as in Mooncake's conversation trace, without its rows.
 
 Conversations begin at random times, each with a prompt of its own behind one block that all share. After a turn the
-conversation goes on or ends; what comes next repeats the last prompt but for its unfinished block and adds some, or goes
-back to an earlier point of it. Conversations that are under way at time zero began before: the rate is steady.
+conversation goes on or ends; what comes next repeats the last prompt but for its unfinished block and adds some, or
+goes back to an earlier point of it. Conversations under way at time zero began before: the rate is steady.
 """
 
 from __future__ import annotations
