@@ -79,7 +79,9 @@ def workload_of(ask: RequestsAsk, arch: ModelArch, trace: str | Path | None = No
     if trace is not None or ask.kind == "trace":
         found = load_requests(trace if trace is not None else str(ask.file))
         said += found.said
-        requests = found.requests if ask.count is None else found.requests.first(ask.count)
+        own = ask.kind == "trace"  # a trace that replaces another load is not cut to its count
+        requests = found.requests.first(ask.count) if own and ask.count else found.requests
+        said += [] if own else [f"requests: {len(requests):,} of the trace, in place of the scenario's kind {ask.kind}"]
     elif ask.kind in GENERATORS:
         requests = generate(ask.kind, ask.count or _DEFAULT_COUNT, ask.seed, ask.rate_per_s)
     elif ask.kind == "reuse":
