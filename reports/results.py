@@ -19,6 +19,7 @@ import numpy as np
 from moesim.reports.failures import OutputError, check_writable, writing
 from moesim.sim.serve.accounts import Floats, Latencies, latencies_of, span_s
 from moesim.sim.serve.prediction import ServePrediction
+from moesim.sim.serve.workload import SERVED
 
 ENDINGS = (".csv", ".jsonl")
 _STATUS = ("served", "rejected", "timed_out")
@@ -31,9 +32,10 @@ def records(prediction: ServePrediction) -> Iterator[dict[str, Any]]:
     computed again); ttft_s, tpot_s (None for one token) and e2e_s; status. Latencies are None where it is not served.
     """
     log, seen = prediction.run.log, latencies_of(prediction.run)
+    answered = zip(seen.ttft_s.tolist(), seen.e2e_s.tolist(), strict=True)  # of the served ones, in their order
     for i, tokens in enumerate(log.output):
-        served = log.status[i] == 0
-        ttft_s, e2e_s = float(seen.ttft_s[i]), float(seen.e2e_s[i])
+        served = log.status[i] == SERVED
+        ttft_s, e2e_s = next(answered) if served else (0.0, 0.0)
         yield {
             "request": i,
             "arrival_s": float(log.arrival_s[i]),
@@ -117,19 +119,15 @@ class _Run:
 def _run_of(prediction: ServePrediction) -> _Run:
     run, warmup = prediction.run, prediction.resolved.workload.warmup
     log = run.log
-    served = np.frombuffer(bytes(log.status), dtype=np.uint8) == 0
-    kept = served.copy()
-    kept[: int(len(log) * warmup)] = False
-    seen = latencies_of(run)
-    several = kept & (seen.tokens > 1)
-    tpot = (seen.e2e_s[several] - seen.ttft_s[several]) / (seen.tokens[several] - 1.0)
+    served = np.frombuffer(bytes(log.status), dtype=np.uint8) == SERVED
+    prompts, skip = np.array(log.prompt), int(len(log) * warmup)
     return _Run(
         span_s=span_s(run),
         completed=int(served.sum()),
-        input_tokens=int(np.array(log.prompt)[served].sum()),
+        input_tokens=int(prompts[served].sum()),
         output_tokens=int(np.array(log.output)[served].sum()),
-        seen=Latencies(seen.arrival_s[kept], seen.ttft_s[kept], tpot, seen.e2e_s[kept], seen.tokens[kept]),
-        inputs=np.array(log.prompt, dtype=np.float64)[kept],
+        seen=latencies_of(run, warmup),
+        inputs=prompts[skip:][served[skip:]].astype(np.float64),
     )
 
 
