@@ -18,8 +18,11 @@ from moesim.traces.rng import stream
 
 BLOCK_TOKENS = 512
 _BEFORE_S = 1200.0  # conversations that began earlier are over: nine of ten turns follow within ten minutes
+_MOST_BEFORE = 20.0  # and at most as many loads are drawn before the load itself
 _LONG_BLOCKS = 20  # a prompt below hardly ever goes back
 _ALIKE = 0  # key of the block that all prompts begin with
+
+_Turn = tuple[float, tuple[int, ...], int]  # arrival, keys of blocks, tokens
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -61,8 +64,9 @@ def reuse(count: int, seed: int, rate_per_s: float | None = None, like: Conversa
     rate = rate_per_s or like.rate_per_s
     talk = _Talk(like, seed)
     pauses = stream(seed, "requests.reuse.begin")
-    turns: list[tuple[float, tuple[int, ...], int]] = []  # arrival, blocks, tokens
-    begin_s, end_s = -_BEFORE_S, count / rate
+    turns: list[_Turn] = []
+    before_s = min(_BEFORE_S, _MOST_BEFORE * count / rate)
+    begin_s, end_s = -before_s, count / rate
     while True:
         while begin_s < end_s:
             begin_s += float(pauses.standard_exponential()) * _turns_of(like) / rate
@@ -72,7 +76,9 @@ def reuse(count: int, seed: int, rate_per_s: float | None = None, like: Conversa
             break
         end_s = begin_s + 0.1 * count / rate
     turns.sort(key=lambda turn: turn[0])
-    return _requests(turns[:count], like, seed)
+    # a load too short to be repeated in lacks turns of conversations that began before: its own come faster
+    squeezed = 1.0 if before_s == _BEFORE_S else count / rate / max(turns[count - 1][0], 1e-12)
+    return _requests([(time_s * squeezed, keys, tokens) for time_s, keys, tokens in turns[:count]], like, seed)
 
 
 def _turns_of(like: Conversations) -> float:
@@ -99,7 +105,7 @@ class _Talk:
         even: dict[str, Quantiles | None] = dict.fromkeys(("follows", "back", "rest"))
         self.draws = {name: _endless(of, self.seed, name) for name, of in {**quantiles, **even}.items()}
 
-    def conversation(self, begin_s: float) -> Iterator[tuple[float, tuple[int, ...], int]]:
+    def conversation(self, begin_s: float) -> Iterator[_Turn]:
         """Arrival, keys of blocks and tokens of every turn."""
         like, draw = self.like, self.draws
         time_s, keys = begin_s, self._grown((_ALIKE,), max(1, round(next(draw["first"])) - 1))
@@ -141,7 +147,7 @@ def _endless(quantiles: Quantiles | None, seed: int, name: str) -> Iterator[floa
         yield from (draws.random(4096) if quantiles is None else drawn(quantiles, draws, 4096)).tolist()
 
 
-def _requests(turns: list[tuple[float, tuple[int, ...], int]], like: Conversations, seed: int) -> Requests:
+def _requests(turns: list[_Turn], like: Conversations, seed: int) -> Requests:
     blocks = tuple(range(BLOCK_TOKENS, (max(len(keys) for _, keys, _ in turns) + 1) * BLOCK_TOKENS, BLOCK_TOKENS))
     ends = tuple((*blocks[: len(keys) - 1], tokens) for _, keys, tokens in turns)
     chains = Chains(tuple(keys for _, keys, _ in turns), ends)

@@ -14,7 +14,7 @@ from typing import Literal
 import numpy as np
 
 from moesim.traces.requests import Chains, Floats, Requests, seen_before
-from moesim.traces.rng import stream
+from moesim.traces.rng import Generator, stream
 
 SIGMA = 1.0  # assumed: of the logarithm of pauses that are lognormal
 _SYSTEM = 0  # key of the system prompt
@@ -51,22 +51,40 @@ def sessions(
 ) -> Drawn:
     """`count` requests of sessions that begin at `rate_per_s`, or of `users` who begin one when their last one ends.
 
-    Order: as they would come if answers took no time. A context of `most_tokens` ends a session.
+    They come as they would if answers took no time, the first `count` of them: the last sessions are under way when the
+    load ends, as in any trace. A context of `most_tokens` ends a session.
     """
-    drawn = _Sessions(talk, count, seed, lengths, most_tokens)
-    begins = stream(seed, "requests.sessions.begin")
+    draws = 2 * count
+    while True:
+        made = _Sessions(talk, draws, seed, lengths, most_tokens)
+        if _fill(made, count, stream(seed, "requests.sessions.begin"), rate_per_s, users):
+            return made.first(count)
+        draws *= 2  # few sessions with very many turns
+
+
+def _fill(made: _Sessions, count: int, begins: Generator, rate_per_s: float, users: int) -> bool:
+    """Sessions until `count` requests come before whatever is added next; False when there are too few draws."""
     free = [(0.0, user, -1) for user in range(users)]  # when each user's last session ends, and with which request
     heapify(free)
-    begin_s = 0.0
-    while len(drawn.turns) < count:
+    ahead: list[float] = []  # when requests come that the next session may precede
+    begin_s, sure = 0.0, 0
+    while True:
+        time_s, user, last = heappop(free) if users else (begin_s, 0, -1)
+        while ahead and ahead[0] <= time_s:
+            heappop(ahead)
+            sure += 1
+        if sure >= count:
+            return True
+        before = len(made.turns)
+        end_s = made.add(time_s, 0.0 if last >= 0 else time_s, last)
+        if end_s is None:
+            return False
+        for turn in made.turns[before:]:
+            heappush(ahead, turn.order_s)
         if users:
-            time_s, user, last = heappop(free)
-            end_s = drawn.add(time_s, 0.0 if last >= 0 else time_s, last)
-            heappush(free, (end_s, user, len(drawn.turns) - 1))
+            heappush(free, (end_s, user, len(made.turns) - 1))
         else:
-            drawn.add(begin_s, begin_s, -1)
             begin_s += float(begins.standard_exponential()) / rate_per_s
-    return Drawn(drawn.requests(), drawn.ended, drawn.cut)
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,46 +107,47 @@ class _Sessions:
     """All draws are made beforehand, one a request; a session takes those of its turns."""
 
     talk: Talk
-    count: int
+    draws: int
     seed: int
     lengths: Lengths
     most_tokens: int
     turns: list[_Turn] = field(default_factory=list)
-    ended: int = 0
-    cut: int = 0
+    ended_s: list[float] = field(default_factory=list)  # of sessions whose next turn has no room: when it would come
+    cut_s: list[float] = field(default_factory=list)  # of first prompts made shorter: when they come
     _tokens: dict[str, tuple[int, ...]] = field(init=False)
     _pauses: Floats = field(init=False)
     _even: dict[str, Floats] = field(init=False)
 
     def __post_init__(self) -> None:
         means = {"first": self.talk.first_tokens, "added": self.talk.added_tokens, "answer": self.talk.answer_tokens}
-        self._tokens = {name: self.lengths(mean, self.count, f"sessions.{name}") for name, mean in means.items()}
-        names = ("goes_on", "branch", "from")
-        self._even = {name: stream(self.seed, f"requests.sessions.{name}").random(self.count) for name in names}
-        self._pauses = _pauses_s(self.talk, self.seed, self.count)
+        self._tokens = {name: self.lengths(mean, self.draws, f"sessions.{name}") for name, mean in means.items()}
+        names = ("ends", "branch", "from")
+        self._even = {name: stream(self.seed, f"requests.sessions.{name}").random(self.draws) for name in names}
+        self._pauses = _pauses_s(self.talk, self.seed, self.draws)
 
-    def add(self, order_s: float, arrival_s: float, after: int) -> float:
-        """One session, as far as requests are wanted; returns when it ends if answers take no time."""
+    def add(self, order_s: float, arrival_s: float, after: int) -> float | None:
+        """One session; returns when it ends if answers take no time, None when there are too few draws for it."""
         begin = len(self.turns)
         n = begin
-        while True:
+        while n < self.draws:
             turn = self._first(n, order_s, arrival_s, after) if n == begin else self._next(n, begin, order_s, arrival_s)
             if turn is None:
-                self.ended += 1
+                self.ended_s.append(order_s)
                 return order_s
             self.turns.append(turn)
-            n += 1
-            # the session goes on with the share that makes its turns geometric
-            if n == self.count or self._even["goes_on"][n] * self.talk.mean_turns < 1.0:
+            # the session ends with the share that makes its turns geometric
+            if self._even["ends"][n] * self.talk.mean_turns < 1.0:
                 return order_s
             arrival_s = float(self._pauses[n])
             order_s += arrival_s
+            n += 1
+        return None
 
     def _first(self, n: int, order_s: float, arrival_s: float, after: int) -> _Turn:
         system, prompt, answer = self.talk.system_tokens, self._tokens["first"][n], self._tokens["answer"][n]
         over = system + prompt + answer - self.most_tokens
         if over > 0:
-            self.cut += 1
+            self.cut_s.append(order_s)
             prompt = max(1, prompt - over)
             answer = max(1, min(answer, self.most_tokens - system - prompt))
         shared = ((_SYSTEM,), (system,)) if system else ((), ())
@@ -146,14 +165,14 @@ class _Sessions:
             return None
         return _Turn(order_s, arrival_s, n - 1, (*before.keys, 2 * n + 1, 2 * n + 2), (*before.ends, prompt, end))
 
-    def requests(self) -> Requests:
-        """In order; a request comes behind the one that it waits for."""
-        order = sorted(range(len(self.turns)), key=lambda n: (self.turns[n].order_s, n))
+    def first(self, count: int) -> Drawn:
+        """The first requests in order; one comes behind the one that it waits for."""
+        order = sorted(range(len(self.turns)), key=lambda n: (self.turns[n].order_s, n))[:count]
         place = {n: i for i, n in enumerate(order)} | {-1: -1}
         turns = [self.turns[n] for n in order]
         chains = Chains(tuple(t.keys for t in turns), tuple(t.ends for t in turns))
         inputs = tuple(t.input_tokens for t in turns)
-        return Requests(
+        requests = Requests(
             arrival_s=tuple(t.arrival_s for t in turns),
             input_tokens=inputs,
             output_tokens=tuple(t.ends[-1] - t.input_tokens for t in turns),
@@ -161,6 +180,8 @@ class _Sessions:
             chains=chains,
             after=tuple(place[t.after] for t in turns),
         )
+        end_s = turns[-1].order_s
+        return Drawn(requests, *(sum(t <= end_s for t in times) for times in (self.ended_s, self.cut_s)))
 
 
 def _pauses_s(talk: Talk, seed: int, count: int) -> Floats:

@@ -69,13 +69,19 @@ def test_prompts_and_times_to_reuse_are_those_of_the_trace() -> None:
     assert r.prefix == seen_before(r.chains, r.input_tokens)
 
 
-@pytest.mark.parametrize("rate", [None, 1.0, 30.0])
+@pytest.mark.parametrize("rate", [None, 10.0])
 def test_the_rate_is_steady_and_as_asked(rate: float | None) -> None:
     r = reuse(6000, 5, rate)
     asked = rate or MOONCAKE.rate_per_s
     assert len(r) == 6000 and r.arrival_s[0] == 0.0 and r.arrival_s == tuple(sorted(r.arrival_s))
     assert 5999 / r.arrival_s[-1] == pytest.approx(asked, rel=0.07)
     assert 2999 / r.arrival_s[2999] == pytest.approx(asked, rel=0.1)
+
+
+def test_a_moment_at_a_huge_rate_is_drawn_in_a_moment() -> None:
+    r = reuse(400, 5, 1e6)
+    assert len(r) == 400 and 399 / r.arrival_s[-1] == pytest.approx(1e6, rel=0.02)
+    assert len(reuse(1, 0, 1e7)) == 1
 
 
 def test_more_requests_a_second_are_more_conversations_not_faster_ones() -> None:
@@ -98,14 +104,27 @@ def drawn(of: Talk, count: int = 6000, most: int = 10**9, **load: float) -> Draw
 
 
 def test_sessions_have_the_means_that_are_asked_for() -> None:
-    r = drawn(talk(system_tokens=50)).requests
+    r = drawn(talk(system_tokens=50), 20_000).requests
     after, arrival = np.array(r.after), np.array(r.arrival_s)
     begins = after < 0
-    assert len(r) / begins.sum() == pytest.approx(6.0, rel=0.06)
+    session = np.arange(len(r))
+    for i in range(len(r)):
+        session[i] = i if after[i] < 0 else session[after[i]]
+    whole = begins & (arrival < 0.5 * arrival[begins].max())  # long over when the load ends
+    assert np.bincount(session, minlength=len(r))[whole].mean() == pytest.approx(6.0, rel=0.06)
     assert arrival[~begins].mean() == pytest.approx(20.0, rel=0.05)
     assert (begins.sum() - 1) / arrival[begins].max() == pytest.approx(2.0, rel=0.08)
     assert r.starts_s == tuple(arrival[begins]) and r.starts_s == tuple(sorted(r.starts_s))
     assert (after < np.arange(len(r))).all()
+
+
+def test_a_load_does_not_end_in_a_few_long_sessions() -> None:
+    r = drawn(talk(mean_turns=50.0), 3000, users=20).requests
+    ends = [0.0] * len(r)  # if answers took no time
+    for i, before in enumerate(r.after):
+        ends[i] = r.arrival_s[i] + (ends[before] if before >= 0 else 0.0)
+    assert ends == sorted(ends) and len(r) == 3000
+    assert ends[-1] == pytest.approx(3000 * 20.0 * 49 / 50 / 20, rel=0.1)  # twenty users ask all the time
 
 
 def test_a_prompt_is_the_last_one_its_answer_and_some_more() -> None:

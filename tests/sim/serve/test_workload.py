@@ -88,7 +88,7 @@ def test_sessions_end_at_the_context_and_it_is_said(arch: ModelArch) -> None:
 
 
 def test_rates_count_requests_and_not_the_seconds_that_people_think(arch: ModelArch) -> None:
-    load, _ = workload_of(asked(kind="sessions", rate_per_s=2.0, count=6000, sessions={"turns": 4}), arch)
+    load, _ = workload_of(asked(kind="sessions", rate_per_s=2.0, count=20_000, sessions={"turns": 4}), arch)
     assert load.rate_per_s == pytest.approx(2.0 * 4, rel=0.1) and load.clients == 0
     users, _ = workload_of(asked(kind="sessions", concurrency=8), arch)
     assert users.rate_per_s == 0.0  # as many come as are answered
