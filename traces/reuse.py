@@ -65,11 +65,12 @@ def reuse(count: int, seed: int, rate_per_s: float | None = None, like: Conversa
     talk = _Talk(like, seed)
     pauses = stream(seed, "requests.reuse.begin")
     turns: list[_Turn] = []
+    pause_s = _turns_of(like) / rate  # mean, between the beginnings of two conversations
     before_s = min(_BEFORE_S, _MOST_BEFORE * count / rate)
     begin_s, end_s = -before_s, count / rate
     while True:
         while begin_s < end_s:
-            begin_s += float(pauses.standard_exponential()) * _turns_of(like) / rate
+            begin_s += float(pauses.standard_exponential()) * pause_s
             turns += talk.conversation(begin_s)
         turns = [turn for turn in turns if turn[0] >= 0.0]
         if sum(turn[0] < begin_s for turn in turns) >= count:  # whatever begins later comes later
