@@ -53,8 +53,9 @@ train:
 #   precision: fp8                # bf16 | fp8 | fp8_block | fp4 | int4
 #   attention_dp: 1               # ranks with requests of their own; experts see all ranks' tokens
 #   requests: {kind: closed, concurrency: 64, input_tokens: 1024, output_tokens: 1024, jitter: 0.2}
-#                                 # or poisson and gamma (rate_per_s, cv), offline, trace (file),
-#                                 # azure-conversation, azure-code, mooncake-conversation
+#                                 # or poisson and gamma (rate_per_s, cv), offline, trace (file), azure-conversation,
+#                                 # azure-code, mooncake-conversation, reuse (prompts that share beginnings) and
+#                                 # sessions: {turns: 6, think_s: 20, ...} (docs/requests.md)
 #   slo: {ttft_s: 1.0, tpot_s: 0.05}
 #   pools: {prefill: {workers: 2, tp: 4}, decode: {workers: 1, tp: 8}}   # instead of layout
 #   speculative: {tokens: 3, acceptance: 0.7}

@@ -66,6 +66,7 @@ PLAIN = {
     "hit_rate": "a fraction of the uses, as users write it",
     "acceptance": "a probability, as users write it",
     "warmup": "a fraction of the requests, as users write it",
+    "mean_turns": "a count, of requests of a session",
     "bytes_per_token": "is the unit",
     "times": "a count of equal kernels",
     "kv_use": "a fraction of the blocks",

@@ -72,24 +72,24 @@ def generate(name: str, count: int, seed: int, rate_per_s: float | None = None) 
     arrivals *= like.rate_per_s / (rate_per_s or like.rate_per_s)
     prefix = [0] * count
     if like.prefix_shares is not None:
-        shares = _drawn(like.prefix_shares, stream(seed, f"requests.{name}.prefix"), count)
+        shares = drawn(like.prefix_shares, stream(seed, f"requests.{name}.prefix"), count)
         prefix = [int(v) for v in np.floor(shares * np.array(inputs))]
     return Requests(tuple(arrivals.tolist()), inputs, outputs, tuple(prefix))
 
 
-def _drawn(quantiles: Quantiles, draws: Generator, count: int) -> Floats:
+def drawn(quantiles: Quantiles, draws: Generator, count: int) -> Floats:
     """Draws whose quantiles are these."""
     logs = np.log(np.maximum(quantiles, 1e-4))
     return np.asarray(np.exp(np.interp(draws.random(count), LEVELS, logs)))
 
 
 def _tokens(quantiles: Quantiles, draws: Generator, count: int) -> tuple[int, ...]:
-    return tuple(int(v) for v in np.maximum(1.0, np.rint(_drawn(quantiles, draws, count))))
+    return tuple(int(v) for v in np.maximum(1.0, np.rint(drawn(quantiles, draws, count))))
 
 
 def _arrivals(like: TraceLike, draws: Generator, count: int) -> Floats:
     """Arrival times from zero: gaps of mean 1 / rate, stretched in every window by that window's rate."""
-    gaps = draws.standard_exponential(count) if like.gaps is None else _drawn(like.gaps, draws, count)
+    gaps = draws.standard_exponential(count) if like.gaps is None else drawn(like.gaps, draws, count)
     even = np.cumsum(gaps / gaps.mean()) / like.rate_per_s
     if like.rate_sigma > 0.0:
         windows = int(even[-1] / like.window_s) + 2

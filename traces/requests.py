@@ -1,23 +1,16 @@
-"""Requests of the outside world: arrivals and lengths, read from a trace or drawn from a seed."""
+"""Requests of the outside world: what is known of each, and draws of arrivals and lengths."""
 
 from __future__ import annotations
 
-import csv
 from dataclasses import dataclass
-from math import isfinite
-from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
 
 from moesim.traces.rng import stream
-from moesim.traces.routing import BadTrace
 
 Floats = npt.NDArray[np.float64]
 Ints = npt.NDArray[np.int64]
-MAX_BYTES = 1_000_000_000
-_NEEDED = ("arrival_s", "input_tokens", "output_tokens")
-_PREFIXES = ("prefix", "shared_prefix_tokens_infinite_cache")
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,56 +41,39 @@ class Requests:
     def __len__(self) -> int:
         return len(self.arrival_s)
 
+    def first(self, count: int) -> Requests:
+        """The first `count` of them, or all."""
+        if count >= len(self):
+            return self
+        chains = self.chains and Chains(self.chains.keys[:count], self.chains.ends[:count])
+        return Requests(
+            self.arrival_s[:count], self.input_tokens[:count], self.output_tokens[:count], self.prefix[:count],
+            chains, self.after[:count],
+        )  # fmt: skip
 
-def load_requests(path: str | Path) -> Requests:
-    """A CSV of arrival_s,input_tokens,output_tokens[,prefix]. BadTrace names the file, the line and what would do."""
-    file = Path(path)
-    try:
-        if file.stat().st_size > MAX_BYTES:
-            raise BadTrace(f"{file} has {file.stat().st_size:,} bytes; a trace has at most {MAX_BYTES:,}")
-        with file.open(encoding="utf-8-sig", newline="") as handle:
-            return _parse(csv.reader(handle, strict=True), str(file))
-    except OSError as error:
-        raise BadTrace(f"cannot read trace {file}: {error.strerror or error}") from None
-    except UnicodeDecodeError:
-        raise BadTrace(f"trace {file} is not a text file in UTF-8") from None
-    except csv.Error as error:
-        raise BadTrace(f"trace {file} is not a CSV: {error}") from None
-
-
-def _parse(lines: csv._reader, name: str) -> Requests:  # type: ignore[name-defined]  # csv has no public name for it
-    header = [cell.strip() for cell in next(lines, [])]
-    missing = [column for column in _NEEDED if column not in header]
-    if missing:
-        raise BadTrace(f"trace {name} lacks column {', '.join(missing)}; it needs {', '.join(_NEEDED)}[, prefix]")
-    where = [header.index(column) for column in _NEEDED]
-    prefix_at = next((header.index(column) for column in _PREFIXES if column in header), None)
-    rows = []
-    for cells in lines:
-        if not any(cell.strip() for cell in cells):
-            continue
-        if len(cells) != len(header):
-            raise BadTrace(f"trace {name}, line {lines.line_num}: {len(cells)} cells under {len(header)} columns")
-        place = f"trace {name}, line {lines.line_num}"
-        arrival = _number(cells[where[0]], place, "arrival_s", 0.0)
-        tokens, output = (int(_number(cells[where[i]], place, _NEEDED[i], 1.0)) for i in (1, 2))
-        prefix = int(_number(cells[prefix_at] or "0", place, "prefix", 0.0)) if prefix_at is not None else 0
-        rows.append((arrival, tokens, output, min(prefix, tokens)))
-    if not rows:
-        raise BadTrace(f"trace {name} holds no requests")
-    rows.sort(key=lambda row: row[0])
-    arrivals, tokens_, outputs, prefixes = zip(*rows, strict=True)
-    return Requests(arrivals, tokens_, outputs, prefixes)
+    @property
+    def starts_s(self) -> tuple[float, ...]:
+        """Arrivals of those that wait for no answer: the only ones known before anything is served."""
+        if not self.after:
+            return self.arrival_s
+        return tuple(t for t, before in zip(self.arrival_s, self.after, strict=True) if before < 0)
 
 
-def _number(text: str, place: str, column: str, least: float) -> float:
-    try:
-        value = float(text)
-    except ValueError:
-        value = float("nan")
-    if not isfinite(value) or value < least or value > 1e12:
-        raise BadTrace(f"{place}: {column} is {text.strip()[:20]!r}; it must be a number of at least {least:g}")
-    return value
+def seen_before(chains: Chains, input_tokens: tuple[int, ...]) -> tuple[int, ...]:
+    """Leading tokens of each prompt that an earlier request went through: what a cache without limit would hold."""
+    children: dict[tuple[int, int], int] = {}  # (node, key) -> node: equal keys count only behind equal beginnings
+    prefix = []
+    for keys, ends, tokens in zip(chains.keys, chains.ends, input_tokens, strict=True):
+        node, matched = 0, 0
+        for key in keys:
+            after = children.get((node, key))
+            if after is None:
+                break
+            node, matched = after, matched + 1
+        for key in keys[matched:]:
+            children[node, key] = node = len(children) + 1
+        prefix.append(min(ends[matched - 1], tokens) if matched else 0)
+    return tuple(prefix)
 
 
 def gamma_arrivals(rate_per_s: float, cv: float, count: int, seed: int) -> Floats:

@@ -13,7 +13,21 @@ def serve(
     json: Annotated[bool, typer.Option("--json", help="Print the whole prediction as JSON.")] = False,
     requests: Annotated[
         Path | None,
-        typer.Option(help="Trace instead of the scenario's requests: arrival_s,input_tokens,output_tokens[,prefix]."),
+        typer.Option(
+            help="Trace instead of the scenario's requests, as published: CSV of arrival_s,input_tokens,output_tokens"
+            "[,prefix], Azure, BurstGPT, Mooncake, Bailian or ShareGPT; .gz too."
+        ),
+    ] = None,
+    records: Annotated[
+        Path | None, typer.Option(help="Write one line a request here: .csv or .jsonl.", show_default=False)
+    ] = None,
+    result: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="Write a summary as a benchmark does: vllm=FILE, sglang=FILE or genai-perf=FILE. Tokens of a request "
+            "come at even distances: ITL spreads over requests only.",
+            show_default=False,
+        ),
     ] = None,
     figure: Annotated[
         Path | None, typer.Option(help="Draw latencies, the throughput-interactivity frontier, batch and KV over time.")
@@ -21,6 +35,7 @@ def serve(
 ) -> int:
     """Predict latency, throughput and cost of serving requests."""
     from moesim.reports.failures import check_writable
+    from moesim.reports.results import check_records, result_asked, write_records, write_result
     from moesim.reports.text import console, note, print_json
     from moesim.sim.serve.predict import predict_serve
 
@@ -29,6 +44,9 @@ def serve(
 
         check_writable(figure)
         check_format(figure)
+    if records is not None:
+        check_records(records)
+    results = [result_asked(text) for text in result or ()]
     prediction = predict_serve(scenario, requests=requests)
     if json:
         print_json(prediction.to_dict())
@@ -36,6 +54,12 @@ def serve(
         from moesim.reports.tables.serve import serve_report
 
         console().print(serve_report(prediction))
+    if records is not None:
+        write_records(prediction, records)
+        note(f"records: {records}")
+    for tool, path in results:
+        write_result(prediction, tool, path)
+        note(f"result as {tool} writes it: {path}")
     if figure is not None:
         from moesim.reports.figures.serve import write_serve_figure
 

@@ -24,7 +24,8 @@ def predict_serve(scenario: Asked, *, requests: str | Path | None = None) -> Ser
     """Predict how a deployment serves a load: latencies, throughput, goodput, memory per GPU, energy and money.
 
     scenario: a file's path, a mapping or a Scenario, with a serve section.
-    requests: a CSV of arrival_s,input_tokens,output_tokens[,prefix] in place of the scenario's load.
+    requests: a trace in place of the scenario's load: a CSV of arrival_s,input_tokens,output_tokens[,prefix], or one of
+        Azure, BurstGPT, Mooncake, Bailian or ShareGPT as published (docs/requests.md).
 
     Every request is simulated: continuous batching with paged caches as the named engine does it, kernels priced by
     fits of measured ones, the engine's own time by constants that are fitted on published runs or assumed

@@ -5,6 +5,7 @@ from __future__ import annotations
 from array import array
 from collections.abc import MutableSequence, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from math import inf
 from pathlib import Path
 
@@ -12,10 +13,14 @@ import numpy as np
 
 from moesim.sim.model.arch import ModelArch
 from moesim.sim.question.scenario import ScenarioError
-from moesim.sim.question.serving_sections import RequestsAsk
+from moesim.sim.question.serving_sections import RequestsAsk, SessionsAsk
 from moesim.sim.serve.prefix_runs import PrefixRuns, prefix_runs
 from moesim.traces.generators import GENERATORS, generate
-from moesim.traces.requests import Requests, gamma_arrivals, load_requests, lognormal_lengths, uniform_lengths
+from moesim.traces.request_files import load_requests
+from moesim.traces.requests import Requests, gamma_arrivals, lognormal_lengths, uniform_lengths
+from moesim.traces.reuse import MOONCAKE, reuse
+from moesim.traces.sessions import SIGMA as THINK_SIGMA
+from moesim.traces.sessions import Talk, sessions
 
 _PER_CLIENT = 10  # requests per client of a closed loop where the count is not given: as public benchmarks do
 _DEFAULT_COUNT = 2000
@@ -40,12 +45,13 @@ class Workload:
     def __post_init__(self) -> None:
         r = self.requests
         prompt, output = float(np.mean(r.input_tokens)), float(np.mean(r.output_tokens))
-        span = r.arrival_s[-1] - r.arrival_s[0]
+        starts = r.starts_s  # of requests that wait for an answer nobody knows when they come
+        span = max(starts) - min(starts)
         derived = {
             "contexts": (max(1, round(0.8 * prompt)), round(prompt + output) + 1),
             "longest": max(a + b for a, b in zip(r.input_tokens, r.output_tokens, strict=True)),
             "mean_tokens": max(1, round(prompt + output)),
-            "rate_per_s": (len(r) - 1) / span if span > 0 else 0.0,
+            "rate_per_s": len(r) * (len(starts) - 1) / len(starts) / span if span > 0 else 0.0,
             "runs": prefix_runs(r.chains, r.input_tokens) if r.chains is not None else None,
         }
         for name, value in derived.items():
@@ -54,50 +60,90 @@ class Workload:
 
 def lengths(ask: RequestsAsk, count: int) -> tuple[tuple[int, ...], tuple[int, ...]]:
     """Input and output tokens of `count` requests."""
+    return _spread(ask, ask.input_tokens, count, "input"), _spread(ask, ask.output_tokens, count, "output")
+
+
+def _spread(ask: RequestsAsk, mean: int, count: int, name: str) -> tuple[int, ...]:
+    """Tokens of `count` prompts or answers, spread as asked around `mean`."""
     if ask.lengths == "lognormal":
-        sigma = SIGMA if ask.sigma is None else ask.sigma
-        drawn = (
-            lognormal_lengths(mean, sigma, count, ask.seed, name)
-            for mean, name in ((ask.input_tokens, "input"), (ask.output_tokens, "output"))
-        )
-        inputs, answers = (tuple(int(v) for v in each) for each in drawn)
-        return inputs, answers
-    prompts = uniform_lengths(ask.input_tokens, ask.jitter, count, ask.seed, "input")
-    outputs = uniform_lengths(ask.output_tokens, ask.jitter, count, ask.seed, "output")
-    return tuple(int(v) for v in prompts), tuple(int(v) for v in outputs)
+        drawn = lognormal_lengths(mean, SIGMA if ask.sigma is None else ask.sigma, count, ask.seed, name)
+    else:
+        drawn = uniform_lengths(mean, ask.jitter, count, ask.seed, name)
+    return tuple(int(v) for v in drawn)
 
 
 def workload_of(ask: RequestsAsk, arch: ModelArch, trace: str | Path | None = None) -> tuple[Workload, list[str]]:
     """The requests that are asked for, or those of a trace; and what had to be assumed about them."""
     said: list[str] = []
+    clients = 0
     if trace is not None or ask.kind == "trace":
-        requests = load_requests(trace if trace is not None else str(ask.file))
-        requests = _first(requests, ask.count)
-        workload = Workload(requests, warmup=ask.warmup)
+        found = load_requests(trace if trace is not None else str(ask.file))
+        said += found.said
+        own = ask.kind == "trace"  # a trace that replaces another load is not cut to its count
+        requests = found.requests.first(ask.count) if own and ask.count else found.requests
+        said += [] if own else [f"requests: {len(requests):,} of the trace, in place of the scenario's kind {ask.kind}"]
     elif ask.kind in GENERATORS:
-        workload = Workload(
-            generate(ask.kind, ask.count or _DEFAULT_COUNT, ask.seed, ask.rate_per_s), warmup=ask.warmup
-        )
+        requests = generate(ask.kind, ask.count or _DEFAULT_COUNT, ask.seed, ask.rate_per_s)
+    elif ask.kind == "reuse":
+        requests = reuse(ask.count or _DEFAULT_COUNT, ask.seed, ask.rate_per_s)
+        said += _not_stated(ask, ("count", _DEFAULT_COUNT), ("rate_per_s", MOONCAKE.rate_per_s))
+    elif ask.kind == "sessions":
+        requests, said = _sessions(ask, arch)
     else:
         clients = ask.concurrency or 0 if ask.kind == "closed" else 0
         count = ask.count or (max(_PER_CLIENT * clients, 1) if clients else _DEFAULT_COUNT)
-        if ask.count is None:
-            said.append(f"requests.count = {count} (not stated)")
-        if ask.lengths == "lognormal" and ask.sigma is None:
-            said.append(f"requests.sigma = {SIGMA:g} (not stated: as of ShareGPT)")
+        said += _not_stated(ask, ("count", count))
+        said += _sigma_said(ask)
         prompts, outputs = lengths(ask, count)
         arrivals = (0.0,) * count
         if ask.kind in ("poisson", "gamma") and ask.rate_per_s:
             cv = ask.cv if ask.kind == "gamma" else 1.0
             arrivals = tuple(float(t) for t in gamma_arrivals(ask.rate_per_s, cv, count, ask.seed))
-        workload = Workload(Requests(arrivals, prompts, outputs, (0,) * count), clients, ask.warmup)
+        requests = Requests(arrivals, prompts, outputs, (0,) * count)
+    workload = Workload(requests, clients, ask.warmup)
     _check_context(workload, arch)
     return workload, said
 
 
-def _first(requests: Requests, count: int | None) -> Requests:
-    n = len(requests) if count is None else min(count, len(requests))
-    return Requests(requests.arrival_s[:n], requests.input_tokens[:n], requests.output_tokens[:n], requests.prefix[:n])
+def _not_stated(ask: RequestsAsk, *values: tuple[str, float]) -> list[str]:
+    return [f"requests.{key} = {value:g} (not stated)" for key, value in values if getattr(ask, key) is None]
+
+
+def _sigma_said(ask: RequestsAsk) -> list[str]:
+    unsaid = ask.lengths == "lognormal" and ask.sigma is None
+    return [f"requests.sigma = {SIGMA:g} (not stated: as of ShareGPT)"] if unsaid else []
+
+
+def _sessions(ask: RequestsAsk, arch: ModelArch) -> tuple[Requests, list[str]]:
+    """Requests of conversations, cut off at the model's context; and what had to be assumed about them."""
+    of = ask.sessions or SessionsAsk()
+    least = of.system_tokens + of.first_tokens + of.answer_tokens
+    if least > arch.max_context:
+        raise ScenarioError(
+            f"requests.sessions: system, first prompt and answer are {least:,} tokens, more than the context of "
+            f"{arch.name}, {arch.max_context:,} tokens; make them shorter"
+        )
+    talk = Talk(
+        mean_turns=of.turns, think_s=of.think_s, think=of.think, system_tokens=of.system_tokens,
+        first_tokens=of.first_tokens, added_tokens=of.added_tokens, answer_tokens=of.answer_tokens,
+        tool_share=of.tool_calls, tool_s=of.tool_s or 0.0, branch_share=of.branch,
+    )  # fmt: skip
+    users = ask.concurrency or 0
+    count = ask.count or max(_DEFAULT_COUNT, _PER_CLIENT * users)
+    drawn = sessions(
+        talk, count, ask.seed, partial(_spread, ask), arch.max_context, rate_per_s=ask.rate_per_s or 0.0, users=users
+    )
+    unsaid = [key for key in SessionsAsk.model_fields if key not in of.model_fields_set and key != "tool_s"]
+    said = [*_not_stated(ask, ("count", count)), *_sigma_said(ask)]
+    said += [f"requests.sessions.{key} = {getattr(of, key)} (not stated)" for key in unsaid]
+    said.append("sessions: the number of their turns is geometric, tools take exponential times")
+    if of.think == "lognormal":
+        said.append(f"sessions: the logarithm of thinking times spreads by {THINK_SIGMA:g} (assumed)")
+    if drawn.ended:
+        said.append(f"sessions that end at the context of {arch.max_context:,} tokens: {drawn.ended:,}")
+    if drawn.cut:
+        said.append(f"sessions whose first prompt is cut to the context of {arch.max_context:,} tokens: {drawn.cut:,}")
+    return drawn.requests, said
 
 
 def _check_context(workload: Workload, arch: ModelArch) -> None:

@@ -10,7 +10,6 @@ import numpy as np
 from moesim.hwmodels.gpu import GpuSpec
 from moesim.sim.question.scenario import ScenarioError
 from moesim.sim.serve.job import SERVE_PRECISIONS, Deployment, Formats, ResolvedServe, ServeJob, formats_of
-from moesim.traces.requests import Requests
 from moesim.traces.routing import Routing
 
 _SKEWS = (0.0, 0.5, 1.0)  # sigma of the popularity of experts (assumed: even, usual, a router with favourites)
@@ -90,17 +89,20 @@ def _load(asked: ResolvedServe, factor: float) -> ResolvedServe:
     r = load.requests
     if load.clients:
         return replace(asked, workload=replace(load, clients=max(1, round(load.clients * factor))))
-    arrivals = tuple(float(t) for t in np.array(r.arrival_s) / factor)
+    waits = np.array(r.after) >= 0 if r.after else np.zeros(len(r), dtype=bool)  # people think as long as before
+    arrivals = tuple(float(t) for t in np.where(waits, r.arrival_s, np.array(r.arrival_s) / factor))
     return replace(asked, workload=replace(load, requests=replace(r, arrival_s=arrivals)))
 
 
 def _lengths(asked: ResolvedServe, inputs: float, outputs: float) -> ResolvedServe:
     r = asked.workload.requests
-    other = Requests(
-        r.arrival_s,
-        tuple(max(1, round(t * inputs)) for t in r.input_tokens),
-        tuple(max(1, round(t * outputs)) for t in r.output_tokens),
-        tuple(round(t * inputs) for t in r.prefix),
+    ends = tuple(tuple(round(end * inputs) for end in piece) for piece in r.chains.ends) if r.chains else ()
+    other = replace(
+        r,
+        input_tokens=tuple(max(1, round(t * inputs)) for t in r.input_tokens),
+        output_tokens=tuple(max(1, round(t * outputs)) for t in r.output_tokens),
+        prefix=tuple(round(t * inputs) for t in r.prefix),
+        chains=r.chains and replace(r.chains, ends=ends),
     )
     return replace(asked, workload=replace(asked.workload, requests=other))
 

@@ -105,11 +105,21 @@ def with_lengths(scenario: Scenario, hour: Hour) -> Scenario:
         lengths = {"input_tokens": hour.input_tokens, "output_tokens": hour.output_tokens}
     else:
         lengths = {}
-    drawn = said.kind in GENERATORS or said.kind == "gamma"
-    if lengths and said.kind in GENERATORS:
+    if said.kind == "sessions":
+        raise ScenarioError("a fleet is planned for requests that wait for no answers; take kind poisson, not sessions")
+    like_a_trace = said.kind in GENERATORS or said.kind == "reuse"
+    drawn = like_a_trace or said.kind == "gamma"
+    if lengths and like_a_trace:
         raise ScenarioError(f"kind {said.kind} brings its own lengths; leave them out of the traffic table")
     kind = said.kind if drawn else "poisson"
-    slow = {"kind": kind, "rate_per_s": _RATE, "concurrency": None, "count": said.count or _COUNT, "file": None}
+    slow = {
+        "kind": kind,
+        "rate_per_s": _RATE,
+        "concurrency": None,
+        "sessions": None,
+        "count": said.count or _COUNT,
+        "file": None,
+    }
     requests = said.model_copy(update={**slow, **lengths})
     return scenario.model_copy(update={"serve": serve.model_copy(update={"requests": requests})})
 

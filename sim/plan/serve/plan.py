@@ -118,6 +118,11 @@ def plan_serve(
     if scenario.serve is None:
         raise ScenarioError("the scenario has no serve section; add serve: {engine: vllm, requests: {...}}")
     queued = scenario.serve.requests.kind == "offline"
+    if scenario.serve.requests.kind == "sessions":
+        raise ScenarioError(
+            "a plan needs requests whose arrivals are known, and those of sessions wait for answers: take kind poisson "
+            "with the lengths of their turns, or compare deployments with moesim sweep"
+        )
     objective = objective or ("tokens_per_s_per_gpu" if queued and not slo else "goodput")
     if objective not in SERVE_OBJECTIVES:
         raise ScenarioError(f"objective={objective!r} is not one of serving; use {', '.join(SERVE_OBJECTIVES)}")

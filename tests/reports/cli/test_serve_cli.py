@@ -80,3 +80,46 @@ def test_bad_input_is_one_line_and_exit_code_2(
 def test_a_scenario_of_training_is_told_what_it_lacks(capsys: pytest.CaptureFixture[str], scenario_file: Path) -> None:
     assert run(["serve", str(scenario_file)]) == 2
     assert "add serve: {engine: vllm" in capsys.readouterr().err
+
+
+def test_records_and_results_are_written_beside_the_answer(
+    capsys: pytest.CaptureFixture[str], served: Path, tmp_path: Path
+) -> None:
+    records, vllm, perf = (tmp_path / name for name in ("r.jsonl", "v.json", "g.json"))
+    options = ["--records", str(records), "--result", f"vllm={vllm}", "--result", f"genai-perf={perf}"]
+    assert run(["serve", str(served), "--json", *options]) == 0
+    printed = capsys.readouterr()
+    answer = json.loads(printed.out)
+    assert "records: " in printed.err and "result as vllm writes it: " in printed.err
+    assert len(records.read_text().splitlines()) == answer["requests"]
+    assert json.loads(vllm.read_text())["mean_ttft_ms"] == pytest.approx(1e3 * answer["ttft_s"]["mean"])
+    assert json.loads(perf.read_text())["request_latency"]["p99"] == pytest.approx(1e3 * answer["e2e_s"]["p99"])
+
+
+def test_a_result_that_cannot_be_written_is_refused_at_once(
+    capsys: pytest.CaptureFixture[str], served: Path, tmp_path: Path
+) -> None:
+    assert run(["serve", str(served), "--result", "trtllm=x.json"]) == 2
+    assert "write TOOL=FILE with a tool of vllm, sglang, genai-perf" in capsys.readouterr().err
+    assert run(["serve", str(served), "--records", str(tmp_path / "none" / "r.csv")]) == 2
+    assert "does not exist" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    "load",
+    [
+        "{kind: sessions, concurrency: 4, count: 40, sessions: {turns: 4, think_s: 2, answer_tokens: 20}}",
+        "{kind: sessions, rate_per_s: 1, count: 40, sessions: {branch: 0.2, tool_calls: 0.5, tool_s: 1}}",
+        "{kind: reuse, count: 40}",
+    ],
+)
+def test_conversations_are_served(capsys: pytest.CaptureFixture[str], tmp_path: Path, load: str) -> None:
+    path = tmp_path / "s.yaml"
+    path.write_text(TEXT.split("  requests:")[0] + f"  requests: {load}\n")
+    records = tmp_path / "r.jsonl"
+    assert run(["serve", str(path), "--json", "--records", str(records)]) == 0
+    answer = json.loads(capsys.readouterr().out)
+    rows = [json.loads(line) for line in records.read_text().splitlines()]
+    assert answer["requests"] == len(rows) == 40
+    assert sum(row["cached_tokens"] for row in rows) > 0
+    assert any("(not stated)" in line for line in answer["assumptions"])

@@ -94,7 +94,9 @@ def test_too_little_memory_names_the_smallest_layout_that_does() -> None:
         ({"serve__requests": {"kind": "trace"}}, ScenarioError, "needs file"),
         ({"serve__requests": {"input_tokens": 0}}, ScenarioError, "input_tokens"),
         ({"serve__requests": {"input_tokens": 40_000}}, ScenarioError, "longer than the context"),
-        ({"serve__requests": {"kind": "trace", "file": "nowhere.csv"}}, BadTrace, "cannot read"),
+        ({"serve__requests": {"concurrency": 8}}, ScenarioError, "concurrency is of no use with kind poisson"),
+        ({"serve__requests": {"cv": 2.0}}, ScenarioError, "cv is of no use with kind poisson: .* for gamma"),
+        ({"serve__requests": {"kind": "offline"}}, ScenarioError, "rate_per_s is of no use with kind offline"),
         ({"serve__kv_blocks": 3}, DoesNotFit, "a request of 560 tokens"),
         ({"layout": {"tp": 3}}, BadLayout, "tp=3"),
         ({"layout": {"tp": 4}}, BadLayout, "takes 4 GPUs"),
@@ -129,6 +131,13 @@ def test_bad_traces_name_the_line(tmp_path: Path, text: str, says: str) -> None:
         predict_serve(BASE, requests=trace)
 
 
+def test_a_trace_of_the_scenario_must_exist() -> None:
+    asked = deepcopy(BASE)
+    asked["serve"]["requests"] = {"kind": "trace", "file": "nowhere.csv"}
+    with pytest.raises(BadTrace, match="cannot read trace nowhere"):
+        predict_serve(asked)
+
+
 def test_a_trace_replaces_the_requests(tmp_path: Path) -> None:
     trace = tmp_path / "trace.csv"
     trace.write_text("arrival_s,input_tokens,output_tokens,prefix\n0.0,100,20,0\n0.5,200,1,150\n")
@@ -138,7 +147,7 @@ def test_a_trace_replaces_the_requests(tmp_path: Path) -> None:
 
 
 def test_options_move_the_answer_the_right_way() -> None:
-    load = {"kind": "closed", "concurrency": 8, "count": 40}
+    load = {"kind": "closed", "concurrency": 8, "count": 40, "rate_per_s": None}
     base = predict_serve(changed(serve__requests=load)).tpot_s.mean
     drafted = changed(serve__requests=load, serve__speculative={"tokens": 3, "acceptance": 0.8})
     assert predict_serve(drafted).tpot_s.mean < 0.7 * base
@@ -158,6 +167,7 @@ def test_options_move_the_answer_the_right_way() -> None:
 
 def test_replicas_without_a_client_serve_nothing_and_count_for_nothing() -> None:
     load = {"kind": "closed", "concurrency": 1, "count": 10, "input_tokens": 200, "output_tokens": 20}
+    load |= {"rate_per_s": None}
     one = predict_serve(changed(serve__requests=load))
     many = predict_serve(changed(serve__requests=load, cluster__gpus=4 * BASE["cluster"]["gpus"]))
     assert many.ttft_s.mean == pytest.approx(one.ttft_s.mean)
