@@ -11,6 +11,7 @@ Verbs. Each takes a scenario (a file's path, a mapping or a Scenario) and return
     train_beside     training jobs on one fabric at the same time: what each loses
     many_steps       steps of a run, each with draws of its own: quantiles, spread over ranks
     predict_serve    a deployment under a load: TTFT, TPOT, throughput, goodput, money, a label
+    predict_day      a deployment through a day of traffic: replicas that come and go, service level, money
     predict_comm     one collective or expert exchange: algorithm, seconds, busiest link
     compare          scenarios and dense twins side by side, and where the other one starts to win
     plan             the best layout of a training job, or the best deployment of a load
@@ -67,6 +68,8 @@ if TYPE_CHECKING:
     from moesim.sim.question.refusals import DoesNotFit
     from moesim.sim.question.scenario import Scenario, ScenarioError, load_scenario, parse_scenario
     from moesim.sim.serve.accounts import Spread
+    from moesim.sim.serve.day import predict_day
+    from moesim.sim.serve.day_answer import DayPrediction
     from moesim.sim.serve.predict import predict_serve
     from moesim.sim.serve.prediction import ServePrediction
     from moesim.sim.software.stack import StackError
@@ -94,6 +97,8 @@ _HOME = {
     "train_beside": "moesim.sim.train.beside",
     "many_steps": "moesim.sim.train.many_steps",
     "predict_serve": "moesim.sim.serve.predict",
+    "predict_day": "moesim.sim.serve.day",
+    "DayPrediction": "moesim.sim.serve.day_answer",
     "predict_comm": "moesim.sim.transfer.predict",
     "compare": "moesim.sim.comparison.comparison",
     "plan": "moesim.sim.plan.plan",
@@ -155,6 +160,7 @@ __all__ = [
     "CommPrediction",
     "CommQuestion",
     "Comparison",
+    "DayPrediction",
     "DoesNotFit",
     "Effort",
     "FactError",
@@ -197,6 +203,7 @@ __all__ = [
     "plan",
     "plan_fleet",
     "predict_comm",
+    "predict_day",
     "predict_serve",
     "predict_train",
     "run",

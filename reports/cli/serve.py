@@ -29,6 +29,14 @@ def serve(
             show_default=False,
         ),
     ] = None,
+    traffic: Annotated[
+        Path | None,
+        typer.Option(
+            help="Serve a whole day instead: CSV of hour,requests_per_s[,input_tokens,output_tokens]. Replicas come "
+            "and go as serve.autoscale says.",
+            show_default=False,
+        ),
+    ] = None,
     figure: Annotated[
         Path | None, typer.Option(help="Draw latencies, the throughput-interactivity frontier, batch and KV over time.")
     ] = None,
@@ -37,6 +45,7 @@ def serve(
     from moesim.reports.failures import check_writable
     from moesim.reports.results import check_records, result_asked, write_records, write_result
     from moesim.reports.text import console, note, print_json
+    from moesim.sim.question.scenario import ScenarioError
     from moesim.sim.serve.predict import predict_serve
 
     if figure is not None:
@@ -44,6 +53,11 @@ def serve(
 
         check_writable(figure)
         check_format(figure)
+    if traffic is not None:
+        if requests is not None or records is not None or result:
+            raise ScenarioError("--traffic goes with --json and --figure; leave out --requests, --records, --result")
+        _day(scenario, traffic, json, figure)
+        return 0
     if records is not None:
         check_records(records)
     results = [result_asked(text) for text in result or ()]
@@ -66,3 +80,23 @@ def serve(
         write_serve_figure(prediction, figure)
         note(f"figure: {figure}")
     return 0
+
+
+def _day(scenario: Path, traffic: Path, json: bool, figure: Path | None) -> None:
+    """A day of traffic: its answer, and its picture."""
+    from moesim.reports.progress import progress_bar
+    from moesim.reports.tables.day import day_report
+    from moesim.reports.text import console, note, print_json
+    from moesim.sim.serve.day import predict_day
+
+    with progress_bar(lines=True) as show:
+        answer = predict_day(scenario, traffic, progress=show)
+    if json:
+        print_json(answer.to_dict())
+    else:
+        console().print(day_report(answer))
+    if figure is not None:
+        from moesim.reports.figures.day import write_day_figure
+
+        write_day_figure(answer, figure)
+        note(f"figure: {figure}")

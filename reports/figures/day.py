@@ -35,6 +35,7 @@ def day_figure(p: DayPrediction) -> Figure:
     """The picture as a matplotlib figure, without pyplot: nothing global is touched."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
+    from matplotlib.ticker import MaxNLocator, MultipleLocator
 
     figure = Figure(figsize=(11.0, 8.0), layout="constrained")
     FigureCanvasAgg(figure)
@@ -55,6 +56,8 @@ def day_figure(p: DayPrediction) -> Figure:
     replicas.legend(frameon=False, fontsize=8, loc="upper left")
     _first_token(first, p, hours)
     _within(share, p, hours)
+    replicas.yaxis.set_major_locator(MaxNLocator(integer=True))
+    share.xaxis.set_major_locator(MultipleLocator(3 if hours[-1] < 25 else 12))
     share.set_xlabel("hour of the day")
     share.set_xlim(0.0, hours[-1] + (hours[1] - hours[0]))
     return figure
@@ -76,7 +79,10 @@ def _first_token(ax: Axes, p: DayPrediction, hours: np.ndarray) -> None:
         values = [getattr(part, name) if some else float("nan") for part, some in zip(p.parts, came, strict=True)]
         _steps(ax, hours, values, colour, "seconds", label=label)
     ax.axhline(p.resolved.ask.slo.ttft_s, color=LIMIT, linestyle=":", linewidth=1.2, label="limit")
+    shown = [part for part in p.parts if part.requests]
+    least, most = min(part.ttft_p50_s for part in shown), max(part.ttft_p99_s for part in shown)
     ax.set_yscale("log")
+    ax.set_ylim(0.5 * least, 3.0 * max(most, p.resolved.ask.slo.ttft_s))
     ax.set_title("Time to the first token", loc="left")
     ax.legend(frameon=False, fontsize=8, loc="upper left", ncols=3)
 

@@ -248,7 +248,7 @@ class ColdStartAsk(Strict):
 class AutoscaleAsk(Strict):
     """How many replicas there are while traffic changes (`moesim serve --traffic`).
 
-    least, most: replicas. on: the load of the last interval, or what is predicted (the traffic table is the forecast)
+    least, most: replicas. by: the load of the last interval, or what is predicted (the traffic table is the forecast)
     for when a new replica could help. used_share: of what a replica serves with a full queue, that it is meant to
     serve. keep_s: how long replicas that are too many are kept. failures_per_day: replicas lost, of the whole
     deployment; retry_s: until the requests of a lost one are sent again.
@@ -256,7 +256,7 @@ class AutoscaleAsk(Strict):
 
     least: int = Field(default=1, ge=1, le=100_000)
     most: int = Field(ge=1, le=100_000)
-    on: Literal["load", "predicted"] = "load"
+    by: Literal["load", "predicted"] = "load"
     used_share: float = Field(default=0.7, gt=0, le=1)
     interval_s: float = Field(default=60.0, ge=1, le=86_400)
     keep_s: float = Field(default=300.0, ge=0, le=86_400)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from math import ceil
 from pathlib import Path
@@ -34,6 +35,8 @@ from moesim.traces.requests import Requests
 from moesim.traces.rng import stream
 
 _MOST = 20_000_000  # requests of a day
+_DAYS = 31
+Show = Callable[[str, int, int], None]
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,12 +51,15 @@ class _Fleet:
     priced: PricedJobs
 
 
-def predict_day(scenario: Asked, traffic: str | Path | Day, *, days: int = 1) -> DayPrediction:
+def predict_day(
+    scenario: Asked, traffic: str | Path | Day, *, days: int = 1, progress: Show | None = None
+) -> DayPrediction:
     """Predict how a deployment serves whole days of traffic: replicas, latencies, service level and money by interval.
 
     scenario: a file's path, a mapping or a Scenario, with a serve section; its requests say how long prompts and
     answers are, its `autoscale` how many replicas there are: without, all that its cluster holds, all day.
     traffic: a CSV of hour,requests_per_s[,input_tokens,output_tokens], or 24 hours.
+    days: how many such days follow each other. progress: called with what is done, minutes so far, minutes in all.
 
     Raises what `predict_serve` raises, BadTrace for an unreadable table.
     """
@@ -61,12 +67,14 @@ def predict_day(scenario: Asked, traffic: str | Path | Day, *, days: int = 1) ->
     day = load_day(traffic) if isinstance(traffic, (str, Path)) else traffic
     if scenario.serve is None:
         raise ScenarioError("the scenario has no serve section; add serve: {engine: vllm, requests: {...}}")
+    if isinstance(days, bool) or not isinstance(days, int) or not 1 <= days <= _DAYS:
+        raise ScenarioError(f"days={days!r} must be a whole number from 1 to {_DAYS}")
     if scenario.serve.pools is not None:
         raise ScenarioError("serve.pools: a day of traffic is served by replicas; leave pools out")
     fixed = scenario.serve.autoscale is None
     fleet = _fleet(scenario, day, days)
     scaler = _scaler(fleet)
-    run, dispatch = _run(fleet, scaler, days)
+    run, dispatch = _run(fleet, scaler, days, progress)
     asked = DayAsked(
         day, days, scaler, fixed, cold_start(fleet.resolved.deployment.job, fleet.ask.cold_start, fleet.tuning)
     )
@@ -76,7 +84,9 @@ def predict_day(scenario: Asked, traffic: str | Path | Day, *, days: int = 1) ->
 def _fleet(scenario: Scenario, day: Day, days: int) -> _Fleet:
     serve = scenario.serve
     assert serve is not None
-    resolved = resolve_serve(scenario)
+    resolved = resolve_serve(scenario, scaled=True)
+    said = tuple(line for line in resolved.assumptions if not line.startswith("requests.count"))  # the table says it
+    resolved = replace(resolved, assumptions=said)
     replicas = resolved.deployment.replicas
     ask = serve.autoscale or AutoscaleAsk(least=replicas, most=replicas)
     each = resolved.deployment.job.layout.gpus
@@ -133,7 +143,7 @@ def _scaler(fleet: _Fleet) -> Scaler:
         used_share=ask.used_share,
         cold_start_s=sum(parts.values()),
         keep_s=ask.keep_s,
-        forecast=(lambda time_s: expected_per_s(day, time_s)) if ask.on == "predicted" else None,
+        forecast=(lambda time_s: expected_per_s(day, time_s)) if ask.by == "predicted" else None,
     )
 
 
@@ -143,7 +153,7 @@ def _some(r: Requests, count: int) -> Requests:
     return Requests(*(column[::step] for column in columns))  # type: ignore[arg-type]  # floats first, then whole numbers
 
 
-def _run(fleet: _Fleet, scaler: Scaler, days: int) -> tuple[ServeRun, ScalingDispatch]:
+def _run(fleet: _Fleet, scaler: Scaler, days: int, progress: Show | None) -> tuple[ServeRun, ScalingDispatch]:
     deployment, load = fleet.resolved.deployment, fleet.load
     log = log_of(load, deployment.admission)
     machine = machines_of(deployment.job, 1, 0, load, fleet.tuning, deployment.kv_blocks, fleet.priced)[0]
@@ -173,6 +183,9 @@ def _run(fleet: _Fleet, scaler: Scaler, days: int) -> tuple[ServeRun, ScalingDis
         which = rng.integers(0, 1 << 30, count)
         losses = [Loss(float(t), int(n)) for t, n in zip(times, which, strict=True)]
         dispatch.lose(losses, fleet.ask.retry_s)
+    if progress is not None:
+        minutes = days * 24 * 60
+        dispatch.told = lambda time_s: progress("minutes of the day", min(minutes, int(time_s / 60.0)), minutes)
     dispatch.run()
     run = ServeRun(log, [machine] * len(workers), workers, stream_tokens=first_together(deployment.job, fleet.tuning))
     return run, dispatch

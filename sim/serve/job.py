@@ -243,11 +243,18 @@ def _deployment(scenario: Scenario, ask: ServeAsk, job: ServeJob) -> tuple[Deplo
     return replace(deployment, idle_gpus=idle), said
 
 
-def resolve_serve(scenario: Scenario, requests: str | Path | None = None) -> ResolvedServe:
-    """Everything looked up and checked; `requests` names a trace that replaces the scenario's requests."""
+def resolve_serve(scenario: Scenario, requests: str | Path | None = None, scaled: bool = False) -> ResolvedServe:
+    """Everything looked up and checked; `requests` names a trace that replaces the scenario's requests.
+
+    `scaled`: the number of replicas changes over a day, as serve.autoscale says.
+    """
     ask = scenario.serve
     if ask is None:
         raise ScenarioError("the scenario has no serve section; add serve: {engine: vllm, requests: {...}}")
+    if ask.autoscale is not None and not scaled:
+        raise ScenarioError(
+            "serve.autoscale needs traffic that changes: `moesim serve --traffic day.csv`; leave it out otherwise"
+        )
     seen = look_up(scenario)
     arch, cluster = seen.arch, seen.cluster
     asked = engine_asked(ask.engine)

@@ -98,6 +98,7 @@ class ScalingDispatch(Dispatch):
         self._recent: list[tuple[float, int]] = []  # (time, workers wanted)
         self._at: list[dict[int, None]] = [{} for _ in workers]  # unfinished requests of each
         self._starting = 0
+        self.told: Callable[[float], None] | None = None  # hears the time at every interval
         heappush(self._entering, (self._begin_s + scaler.interval_s, _TICK, 0))
 
     def lose(self, losses: Sequence[Loss], retry_s: float) -> None:
@@ -154,6 +155,8 @@ class ScalingDispatch(Dispatch):
         paid = sum(life.begin_s <= time_s < life.end_s for life in self.watch.lives)
         self.watch.intervals.append(Interval(time_s, len(open_), paid, wanted, self._came, unfinished))
         self._came = 0
+        if self.told is not None:
+            self.told(time_s)
         if self.feed.next_s < inf or unfinished or any(self._at):
             heappush(self._entering, (time_s + scaler.interval_s, _TICK, 0))
 

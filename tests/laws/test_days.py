@@ -51,7 +51,7 @@ def test_arrivals_are_those_of_the_table() -> None:
 
 @pytest.mark.parametrize("on", ["load", "predicted"])
 def test_requests_are_conserved_and_replicas_stay_in_their_range(on: str) -> None:
-    auto = {"least": 1, "most": 4, "on": on, "failures_per_day": 40, "interval_s": 120}
+    auto = {"least": 1, "most": 4, "by": on, "failures_per_day": 40, "interval_s": 120}
     p = predict_day(scenario(16, autoscale=auto, router="least_loaded"), PEAK)
     log = p.run.log
     assert p.requests == len(log) == log.status.count(SERVED) and p.lost_replicas > 10 and p.retried > 0
@@ -87,7 +87,7 @@ def test_a_forecast_is_there_before_the_load() -> None:
     steep = tuple(Hour(3.0 if h == 12 else 0.02) for h in range(24))
     auto = {"least": 1, "most": 6, "interval_s": 60, "cold_start": {"seconds": 900}}
     late, early = (
-        predict_day(scenario(24, {"output_tokens": 40}, router="least_loaded", autoscale=auto | {"on": on}), steep)
+        predict_day(scenario(24, {"output_tokens": 40}, router="least_loaded", autoscale=auto | {"by": on}), steep)
         for on in ("load", "predicted")
     )
     assert early.attained_share > late.attained_share
