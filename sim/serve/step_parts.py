@@ -17,19 +17,21 @@ from moesim.hwmodels.work import Attention, Comm, Gemm, Group, GroupedGemm, Stre
 from moesim.sim.layers.steps import SegmentBuilder, Step, forward
 from moesim.sim.model.arch import AttentionArch, LayerKind
 from moesim.sim.model.params import EXPERT_FFN, SOFTMAX
+from moesim.sim.serve.adapters import adapter_work
+from moesim.sim.serve.drafter import drafter_of
 from moesim.sim.serve.job import ServeJob
 from moesim.sim.serve.layers import (
-    adapter_kernels,
-    adapter_work,
     context,
     dense_steps,
     head_steps,
+    join_steps,
     mixer_steps,
     offload_bytes,
     routed_steps,
     router_steps,
     scan_steps,
 )
+from moesim.sim.serve.sampling import sampling_steps
 from moesim.sim.serve.tiles import NarrowTiles
 from moesim.sim.software.stack import Tuning
 
@@ -228,7 +230,7 @@ class StepParts:
 
     def _rank_point(self, tokens: int) -> Priced:
         ctx = context(self.job, self._tuning, tokens)
-        point = Priced()
+        point = self.price(join_steps(ctx, self.job.joins))
         for kind, count in self.kinds.items():
             point.extend(self.price(mixer_steps(ctx, kind), count))
             if kind.ffn == "dense":
@@ -236,8 +238,8 @@ class StepParts:
             elif kind.ffn in EXPERT_FFN:
                 point.extend(self.price(router_steps(ctx, kind), count))
         if self.job.adapters is not None:
-            small_s = self._tuning.get("adapter_kernel_s", self.job.engine.name)
-            point.add("adapters", self.seconds(adapter_work(self.job, tokens)) + adapter_kernels(self.job) * small_s)
+            moved, kernels_s = adapter_work(self.job, tokens, self._tuning)
+            point.add("adapters", self.seconds(moved) + kernels_s)
         return point
 
     def hop(self, crosses: bool) -> Table:
@@ -289,7 +291,19 @@ class StepParts:
     def head(self) -> Table:
         """Head by sequences of one rank."""
         grid = token_grid(self.job.engine.max_batch)
-        return Table(grid, tuple(self.price(head_steps(context(self.job, self._tuning, t))) for t in grid))
+        return Table(grid, tuple(self._head_point(t) for t in grid))
+
+    def _head_point(self, tokens: int) -> Priced:
+        picks = sampling_steps(
+            self.job.sampling, tokens, self.job.arch.vocab, self.job.engine.name, self._tuning
+        )  # every rank has gathered all logits
+        return self.price([*head_steps(context(self.job, self._tuning, tokens)), *picks])
+
+    @cached_property
+    def draft(self) -> StepParts | None:
+        """Prices of the job that drafts for this one; None where drafts are free."""
+        drafter = drafter_of(self.job)
+        return None if drafter is None else StepParts(drafter, self._tuning)
 
     def decode_attention(self, batch: int, kv_len: int) -> Parts:
         """Cores of all layers for one token of `batch` sequences of one rank, each with `kv_len` tokens cached."""

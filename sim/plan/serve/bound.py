@@ -42,7 +42,7 @@ def floors_of(costs: StepCosts) -> Floors:
         prompt_s=pace * mixed,
         prompt_token_s=pace * kept * (rank + wide) / pp,
         prompt_share_s=pace * kept * (rank / dp + wide) / pp,
-        token_s=pace * min(decode / costs.yields, mixed),
+        token_s=pace * min(decode, mixed) / costs.yields,
         token_share_s=pace * kept * (rank / dp + shared) / pp,
     )
 
