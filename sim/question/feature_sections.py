@@ -55,8 +55,8 @@ Acceptance = Annotated[
 class SpeculativeAsk(Strict):
     """Drafted tokens per pass, what drafts them, and how many of them are kept. Chains only: no trees of drafts.
 
-    method: mtp (the model's own prediction modules), eagle (one dense layer and the model's head; EAGLE-1 and -2), eagle3
-        (the same with a head of 32,000 words), ngram (found in the text, free), draft_model (another model).
+    method: mtp (the model's own prediction modules), eagle (one dense layer and the model's head; EAGLE-1 and -2),
+        eagle3 (the same with a head of 32,000 words), ngram (found in the text, free), draft_model (another model).
         Left out: draft_model where model is given, else mtp where the model has modules, else ngram.
     model: the draft model: a name, a path or a mapping of sizes, as the scenario's own; method draft_model only.
     acceptance: conditional probability that a draft is kept when all before it were: one number, one per position,

@@ -1,7 +1,7 @@
 """LoRA adapters in a pass: two thin kernels beside every linear layer that has them, and the bytes that they move.
 
-Shrink reads the layer's inputs and the thin matrix [rank, in], expand adds to its outputs with [out, rank]. Each adapter
-that a pass touches is read once; kernels before 2025-04 read it again for every token.
+Shrink reads the layer's inputs and the thin matrix [rank, in], expand adds to its outputs with [out, rank]. Each
+adapter that a pass touches is read once; kernels before 2025-04 read it again for every token.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""The job that drafts for another job: its layers on the same tensor group, or on as much of it as divides its heads."""
+"""The job that drafts for another job: its layers on the same tensor group, or on what divides its heads."""
 
 from __future__ import annotations
 
@@ -29,4 +29,5 @@ def drafter_of(job: ServeJob) -> ServeJob | None:
     return replace(
         job, arch=arch, layout=layout, formats=formats, placement=placement, speculation=None, adapters=None,
         offload=None, sampling=None, two_batch=False, joins=speculation.joins,
+        drafts_checked=speculation.tokens,
     )  # fmt: skip

@@ -106,8 +106,8 @@ def speculation_of(ask: SpeculativeAsk | None, arch: ModelArch) -> tuple[Specula
         modules=min(ask.tokens, arch.mtp_layers) if method == "mtp" else 1,
     )
     said.append(
-        f"drafts: {ask.tokens} a pass by {method}, {speculation.tokens_per_step:.2f} tokens come out of a pass; a chain, "
-        "no tree; as many at every batch size"
+        f"drafts: {ask.tokens} a pass by {method}, {speculation.tokens_per_step:.2f} tokens come out of a pass; a "
+        "chain, no tree; as many at every batch size"
     )
     return speculation, said
 

@@ -67,6 +67,7 @@ class ServeJob:
     placement: Placement = field(default_factory=Placement)  # of experts on the ranks of one replica
     first_gpu: int = 0  # of the cluster, that this replica's ranks begin at
     joins: int = 0  # of a job that drafts: hidden states that its layer joins into one first
+    drafts_checked: int = 0  # of such a job: drafts per sequence that it catches up with
 
     attention_dp: int = field(init=False)  # ranks (tensor groups) that hold requests of their own
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from moesim.sim.serve.age import age_of, stream_s, young_experts
+from moesim.sim.serve.age import age_of, draft_gaps_s, stream_s, young_experts
 from moesim.sim.serve.lines import Line, rounded
 from moesim.sim.serve.rebalance import rebalance_s
 from moesim.sim.serve.sampling import host_s
@@ -82,8 +82,7 @@ class PassCosts:
         self.rebalance_s = rebalance_s(job, self.tuning)
         self.host_s = get("host_step_s", engine) + self.rebalance_s
         self.sequence_s = get("host_sequence_s", engine) + host_s(job.sampling, self._width, engine, self.tuning)
-        drafted = self.parts.draft is not None
-        self.draft_pass_s = get("draft_pass_s", engine) if drafted else 0.0
+        self._draft_gaps_s = draft_gaps_s(job, self.tuning)
         self.prefill_s = get("prefill_step_s", engine)
         self._prefill_factor = get("attention_prefill_factor", family)
         attention = job.arch.attention
@@ -204,7 +203,8 @@ class PassCosts:
         count = self._job.speculation.tokens
         first, slope = self._drafter.alone(mine, batch, self._width)
         later, _ = self._drafter.alone(mine, batch, 1)
-        return first + (count - 1) * later + count * self.draft_pass_s, count * slope
+        each_s, check_s = self._draft_gaps_s
+        return first + (count - 1) * later + count * each_s + check_s, count * slope
 
     def alone(self, mine: int, batch: int, width: int) -> tuple[float, float]:
         """(seconds, seconds per cached token of one rank) of layers and head for `width` tokens of every sequence."""

@@ -1,7 +1,7 @@
-"""What a new placement of experts costs while a service runs: weights that move to other ranks, and a plan on the host.
+"""What a new placement of experts costs while a service runs: weights that move, and a plan on the host.
 
-Passes wait meanwhile (SGLang's and vLLM's synchronous rebalancing). A plan that is made every N steps is N / 2 steps old
-in the mean, beside what its loads were old.
+Passes wait meanwhile (SGLang's and vLLM's synchronous rebalancing). A plan that is made every N steps is N / 2 steps
+old in the mean, beside what its loads were old.
 """
 
 from __future__ import annotations

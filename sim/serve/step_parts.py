@@ -193,6 +193,8 @@ class StepParts:
             ),
         )
         self._tiles = NarrowTiles(job)
+        drafted = job.drafts_checked if job.speculation is None else job.speculation.tokens
+        self._running = job.engine.max_batch * (1 + drafted)  # tokens of running sequences in the largest pass
         self.kinds = Counter(kind for kind in job.arch.layers)
         self._prefill: dict[tuple[int, int], float] = {}
         self._hops: dict[bool, Table] = {}
@@ -225,7 +227,7 @@ class StepParts:
     @cached_property
     def rank(self) -> Table:
         """Projections, norms, dense blocks and routers by tokens of one tensor group."""
-        grid = token_grid(self.job.engine.token_budget + self.job.engine.max_batch)
+        grid = token_grid(self.job.engine.token_budget + self._running)
         return Table(grid, tuple(self._rank_point(t) for t in grid))
 
     def _rank_point(self, tokens: int) -> Priced:
@@ -265,7 +267,7 @@ class StepParts:
         return self._expert_table(True)
 
     def _expert_table(self, prefill: bool) -> Table:
-        each = self.job.engine.token_budget + self.job.engine.max_batch if prefill else self.job.engine.max_batch
+        each = self.job.engine.token_budget + self._running if prefill else self._running
         grid = token_grid(each * self.job.attention_dp)
         return Table(grid, tuple(self._expert_point(t, prefill) for t in grid))
 
@@ -290,7 +292,7 @@ class StepParts:
     @cached_property
     def head(self) -> Table:
         """Head by sequences of one rank."""
-        grid = token_grid(self.job.engine.max_batch)
+        grid = token_grid(self._running)
         return Table(grid, tuple(self._head_point(t) for t in grid))
 
     def _head_point(self, tokens: int) -> Priced:
