@@ -47,8 +47,9 @@ def reachable(resident: float, arch: ModelArch, routing: Routing) -> float:
     popularity = routing.load_popularity(min(_LAYERS, arch.moe_layers), experts, router_groups(moe, experts))
     shares = np.sort(inclusion(popularity, moe.top_k) / moe.top_k, axis=1)[:, ::-1].mean(axis=0)
     held = np.concatenate([[0.0], np.cumsum(shares)])
-    standing = float(np.interp(resident * experts, np.arange(experts + 1), held))
-    return min(1.0, standing + _LOCALITY * (1.0 - standing))
+    places = resident * experts  # of a layer; a cache of fewer than a token uses forgets before it could help
+    standing = float(np.interp(places, np.arange(experts + 1), held))
+    return min(1.0, standing + min(1.0, places / moe.top_k) * _LOCALITY * (1.0 - standing))
 
 
 def experts_in_host(ask: OffloadAsk | None, arch: ModelArch, routing: Routing) -> tuple[Offload | None, list[str]]:
