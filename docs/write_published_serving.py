@@ -13,10 +13,10 @@ PAGE = Path(__file__).parent / "published_serving.md"
 NEAR = 0.25  # of the published value, for rows whose setup is stated
 INTRO = """# Serving features, predicted
 
-Written by `python docs/write_published_serving.py` from `calibrate/record/published_serving.py`. Each row is a ratio of two runs on the
-same machine. The error is the distance from the published value or range. "Setup stated": the source publishes enough of
-its setup to hold the prediction to it, {near} of {all} of these are within a quarter; for the others the assumption that
-stands in is named. Constants that were read off a row say so.
+Written by `python docs/write_published_serving.py` from `calibrate/record/published_serving.py`. Each row is a ratio of
+two runs on the same machine. The error is the distance from the published value or range. "Setup stated": the source
+publishes enough of its setup to hold the prediction to it, {near} of {all} of these are within a quarter; for the
+others the assumption that stands in is named. Rows that a constant was read off say so.
 """
 
 

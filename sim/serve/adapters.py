@@ -22,19 +22,19 @@ _WIDTH = 2.0  # bytes of an element
 class Adapted:
     """A linear layer with adapters, on one rank: widths in elements."""
 
-    inputs: float
-    outputs: float
+    in_dim: float
+    out_dim: float
     shares: int = 1  # layers that are computed as one and have thin matrices of their own (query, key and value)
 
     @property
     def rows(self) -> float:
         """Elements of one adapter's thin matrices per unit of rank."""
-        return self.shares * self.inputs + self.outputs
+        return self.shares * self.in_dim + self.out_dim
 
     @property
     def moved(self) -> float:
         """Elements that one token moves: its input once, its output there and back."""
-        return self.inputs + 2.0 * self.outputs
+        return self.in_dim + 2.0 * self.out_dim
 
 
 def _attention(arch: ModelArch, tp: int) -> list[Adapted]:

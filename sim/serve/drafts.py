@@ -66,7 +66,7 @@ class Speculation:
     @property
     def tokens_per_step(self) -> float:
         """Mean tokens that one pass yields: its own, and every draft with all before it kept (later ones are lost)."""
-        return 1.0 + sum(accumulate(self.kept, mul))
+        return 1.0 + float(sum(accumulate(self.kept, mul)))
 
 
 def kept_by(law: float | list[float] | AcceptanceAsk, tokens: int) -> tuple[float, ...]:
@@ -81,8 +81,7 @@ def _at(law: AcceptanceAsk, i: int) -> float:
         assert law.a is not None and law.b is not None
         return (law.a + i) / (law.a + law.b + i)
     assert law.first is not None and law.ratio is not None
-    share: float = law.first * law.ratio**i
-    return share
+    return float(law.first * law.ratio**i)
 
 
 def speculation_of(ask: SpeculativeAsk | None, arch: ModelArch) -> tuple[Speculation | None, list[str]]:

@@ -24,7 +24,8 @@ from moesim.sim.software.serving_engine import AskedEngine, Engine, engine_asked
 from moesim.sim.software.stack import Tuning
 from moesim.traces.routing import Routing
 
-SERVE_PRECISIONS = ("bf16", "fp16", "fp8", "fp8_block", "fp4", "nvfp4", "int4")
+SERVE_PRECISIONS = ("bf16", "fp16", "fp8", "fp8_block", "fp4", "nvfp4", "mxfp4", "int4")
+_SAME_AS = {"awq": "int4", "gptq": "int4", "w4a16": "int4"}  # ways to make a checkpoint of 4-bit weights
 WEIGHT_ONLY = "w8a16"
 _BLOCK_SCALED_EXPERTS = 32  # assumed: FP8 checkpoints with that many experts scale 128 x 128 blocks (DeepSeek, Qwen3)
 
@@ -82,8 +83,10 @@ class ServeJob:
 
 def formats_of(precision: str, kv: str | None, arch: ModelArch, gpu: GpuSpec, engine: Engine) -> Formats:
     """Formats of a published checkpoint in this precision on this GPU. ScenarioError when there is no such thing."""
+    precision = _SAME_AS.get(precision, precision)
     if precision not in SERVE_PRECISIONS:
-        raise ScenarioError(f"serve.precision={precision!r} is not known; use one of {', '.join(SERVE_PRECISIONS)}")
+        known = ", ".join((*SERVE_PRECISIONS, *_SAME_AS))
+        raise ScenarioError(f"serve.precision={precision!r} is not known; use one of {known}")
     half = "bf16" if gpu.supports("bf16") else "fp16"
     many = arch.moe is not None and arch.moe.experts >= _BLOCK_SCALED_EXPERTS
     attention = experts = half
@@ -92,8 +95,9 @@ def formats_of(precision: str, kv: str | None, arch: ModelArch, gpu: GpuSpec, en
         attention = experts = "fp8_block" if blocks else "fp8"
         if not gpu.supports(attention):  # 8-bit weights without an 8-bit tensor path: widened in the kernels
             attention = experts = WEIGHT_ONLY
-    elif precision in ("fp4", "nvfp4", "int4"):
-        native = [name for name in ("nvfp4", "mxfp4") if gpu.supports(name)] if precision != "int4" else []
+    elif precision in ("fp4", "nvfp4", "mxfp4", "int4"):
+        tried = {"int4": (), "mxfp4": ("mxfp4",)}.get(precision, ("nvfp4", "mxfp4"))
+        native = [name for name in tried if gpu.supports(name)]
         if precision == "nvfp4" and native == ["mxfp4"]:
             raise ScenarioError(
                 f"serve.precision=nvfp4: {gpu.name} multiplies MXFP4 and no NVFP4; use fp4, fp8 or bf16"

@@ -254,15 +254,16 @@ class PassCosts:
         routed, padded = total + batch * self._width, total + mine * self._width * dp
         compute, exchange = self._layers_s(tokens, routed, padded, halves, True)
         compute += self._prefill_factor * attention_s
-        head_s = self._head.at(mine * self._width + len(chunks))
-        if self._drafter is not None:
-            head_s += self._drafter.of_prompts(chunks)
+        head_s, draft_s = self._head.at(mine * self._width + len(chunks)), 0.0
+        if self._drafter is not None:  # follows the pass, launched like it
+            draft_s = max(self._drafter.of_prompts(chunks), self._drafter.floor_s)
         if batch:
             fixed, slope = self._cores(mine, 1)
             compute += fixed + slope * cached / dp
             draft, draft_slope = self._draft_line(mine, batch)
-            head_s += draft + draft_slope * cached / dp
+            draft_s += draft + draft_slope * cached / dp
         gpu_s = self._overlapped(compute, exchange, halves) + head_s
         host_s = self.host_s + self.sequence_s * mine + self.prefill_s
-        each = PassSeconds(host_s, max(gpu_s, self.floor_s) - head_s, head_s, self._hops_s(tokens))
+        layers_s = max(gpu_s, self.floor_s) - head_s
+        each = PassSeconds(host_s, layers_s, head_s + draft_s, self._hops_s(tokens))
         return each.aged(*self._aged)

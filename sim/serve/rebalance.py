@@ -6,23 +6,26 @@ old in the mean, beside what its loads were old.
 
 from __future__ import annotations
 
+from dataclasses import replace
 from functools import lru_cache
-from math import sqrt
 
 import numpy as np
 
 from moesim.hwmodels.cluster import link_bytes_per_s
 from moesim.hwmodels.gpu import bytes_per_element
+from moesim.hwmodels.units import GIB
 from moesim.sim.layout.routed_rows import router_groups
 from moesim.sim.layout.slots import Placement, plan_placements, slots_of
 from moesim.sim.model.arch import MoeArch
 from moesim.sim.model.params import expert_params, experts_in
+from moesim.sim.serve.expert_rows import busiest_by_layer
 from moesim.sim.serve.job import ServeJob
 from moesim.sim.software.stack import Tuning
 from moesim.traces.draws import inclusion
 from moesim.traces.routing import Routing
 
 _LAYERS = 8  # of the model stand for all
+_INTERVALS = tuple(2**n for n in range(6, 21))  # passes between two plans that are compared
 
 
 def rebalance_s(job: ServeJob, tuning: Tuning) -> float:
@@ -69,7 +72,30 @@ def moved_share(moe: MoeArch, experts: int, routing: Routing, placement: Placeme
     return came / (_LAYERS * slots)
 
 
-def best_interval(once: float, loss_s_per_step: float) -> int:
-    """Steps between placements where cost and growing loss together are least: sqrt(2 C / g), with g the seconds by
-    which a pass gets slower per step of age."""
-    return max(1, round(sqrt(2.0 * once / loss_s_per_step))) if loss_s_per_step > 0.0 else 0
+def rebalance_said(job: ServeJob, tuning: Tuning, tokens: int, experts_s: float) -> list[str]:
+    """What rebalancing costs and how often it would pay best, in words; nothing where it is not asked for.
+
+    `tokens`: of a pass of the replica; `experts_s`: seconds of its experts as it is placed now. Between two plans the
+    busiest rank's rows grow, and with them the seconds of experts.
+    """
+    every = job.placement.rebalance_steps
+    if not every:
+        return []
+    once = once_s(job, tuning)
+    said = f"rebalancing: {once:.2g} s and {moved_bytes(job) / GIB:.2g} GiB of experts a rank, every {every:,} passes"
+    if job.routing.drift == 1.0:
+        return [f"{said}; popularity stands still (routing.drift), so that one plan for good costs least"]
+    now = _busiest(job, tokens, every)
+    costs = {n: once_s(_every(job, n), tuning) / n + experts_s * _busiest(job, tokens, n) / now for n in _INTERVALS}
+    best = min(_INTERVALS, key=costs.__getitem__)
+    return [f"{said}; of powers of two, every {best:,} passes would cost least"]
+
+
+def _every(job: ServeJob, steps: int) -> ServeJob:
+    return replace(job, placement=replace(job.placement, rebalance_steps=steps))
+
+
+def _busiest(job: ServeJob, tokens: int, steps: int) -> float:
+    """Rows of the busiest rank over the mean, in the mean of the layers that stand for all."""
+    rows = busiest_by_layer(_every(job, steps), tokens)
+    return sum(rows.values()) / len(rows)
