@@ -237,7 +237,8 @@ class PassCosts:
         fixed, slope = self._cores(mine, halves)
         tokens = mine * self._width
         compute, exchange = self._layers_s(tokens, batch * self._width, tokens * dp, halves)
-        layers = self._overlapped(compute + fixed, exchange, halves)
+        least = slope * mine * self._contexts[0]  # of the cores: they hide the exchange too
+        layers = self._overlapped(compute + fixed + least, exchange, halves) - least
         draft, draft_slope = self._draft_line(mine, batch)
         host = self.host_s + self.sequence_s * mine
         each = PassSeconds(host, layers, self._head.at(tokens) + draft, self._hops_s(tokens))

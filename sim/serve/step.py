@@ -110,7 +110,8 @@ class StepCosts(PassCosts):
                 parts[name] = parts.get(name, 0.0) + halves * seconds * self._factors.get(name, 1.0)
         if "ep_comm" in parts:  # what is exposed of it
             compute, exchange = self._layers_s(tokens, routed, padded, halves)
-            parts["ep_comm"] = max(0.0, self._overlapped(compute + fixed, exchange, halves) - compute - fixed)
+            busy = compute + fixed + slope * mine * self._contexts[0]
+            parts["ep_comm"] = max(0.0, self._overlapped(busy, exchange, halves) - busy)
         draft, draft_slope = self._draft_line(mine, self.per_batch(batch))
         if draft:
             parts["draft"] = draft + draft_slope * share
