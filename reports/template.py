@@ -50,7 +50,7 @@ train:
 
 # serve:                          # the same model under requests: moesim serve scenario.yaml
 #   engine: vllm                  # vllm | sglang | trtllm, or {name: vllm, token_budget: 4096, max_batch: 256, ...}
-#   precision: fp8                # bf16 | fp8 | fp8_block | fp4 | int4
+#   precision: fp8                # bf16 | fp8 | fp8_block | fp4 | nvfp4 | mxfp4 | int4 (awq, gptq)
 #   attention_dp: 1               # ranks with requests of their own; experts see all ranks' tokens
 #   requests: {kind: closed, concurrency: 64, input_tokens: 1024, output_tokens: 1024, jitter: 0.2}
 #                                 # or poisson and gamma (rate_per_s, cv), offline, trace (file), azure-conversation,
@@ -58,7 +58,10 @@ train:
 #                                 # sessions: {turns: 6, think_s: 20, ...} (docs/requests.md)
 #   slo: {ttft_s: 1.0, tpot_s: 0.05}
 #   pools: {prefill: {workers: 2, tp: 4}, decode: {workers: 1, tp: 8}}   # instead of layout
-#   speculative: {tokens: 3, acceptance: 0.7}
+#   speculative: {tokens: 3, acceptance: 0.7}   # method: mtp | eagle | eagle3 | ngram | draft_model (and its model)
+#   adapters: {count: 4, rank: 16}              # LoRA; targets: all | attention
+#   sampling: {kind: top_p, logprobs: 0, structured: json}
+#   offload: {resident: 0.5, hit_rate: 0.6}     # experts in host memory
 
 # Which experts tokens pick: balanced, or a process with {lognormal: 0.65} (spread of popularity) or {counts: file.npz}
 # (tokens per layer and expert), and beside either of them what is left out of {group_sigma: 0.36, topic: 0.65,
@@ -67,7 +70,8 @@ routing: balanced
 # slow: {share: 0.01, factor: 0.8}   # GPUs at a part of the others' speed; or ids: [17]. Training only, as the next two
 # jitter: 0.02                        # standard deviation of a stretch of compute over its mean
 # links: {degraded: {nic17: 0.5}, failed: {nic3: 1.5}}   # rate that is left; the second at which it goes dead
-# placement: {slots: 320, plan_age_steps: 100}   # slots of experts by a plan; or spare_slots: 64, or replicas: 2
+# placement: {slots: 320, plan_age_steps: 100}   # slots of experts by a plan; or spare_slots: 64, or replicas: 2;
+#                                                # rebalance_every_steps: 5000 in serving
 
 # Software: megatron-tuned | megatron-bridge | megatron-core | megatron-2021 | composer-fsdp | torchtitan | hai-llm;
 # or a mapping with changed settings, {name: megatron-tuned, ep_overlap: yes, dispatcher: deepep, cuda_graphs: none}

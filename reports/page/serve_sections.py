@@ -15,6 +15,7 @@ from moesim.sim.serve.prediction import ServePrediction
 
 _COLOURS = {
     "experts": "#0072B2", "gemm": "#0072B2", "attention": "#0072B2", "head": "#0072B2", "ssm": "#0072B2",
+    "draft": "#0072B2",
     "elementwise": "#56B4E9", "router": "#56B4E9", "tp_comm": "#D55E00", "ep_comm": "#D55E00", "pp_comm": "#D55E00",
     "pp_wait": "#D55E00", "prefill": "#009E73", "idle": "#BDBDBD",
 }  # fmt: skip

@@ -27,6 +27,8 @@ PART_TITLES = {
     "pp_wait": "waiting for the slowest pipeline stage",
     "adapters": "LoRA adapters",
     "offload": "experts from host memory",
+    "draft": "drafting tokens",
+    "rebalance": "new placements of experts",
     "host and gaps": "host, launches, gaps",
     "prefill": "passes that carry prompts",
     "idle": "idle",

@@ -28,6 +28,12 @@ class Placement:
     planned: bool = False
     spare_slots: int = 0  # beyond one per expert, over the whole expert-parallel group
     plan_age_steps: int = 0  # steps since the loads that the plan was made from
+    rebalance_steps: int = 0  # steps between two plans; 0: one plan for good
+
+    @property
+    def mean_age_steps(self) -> int:
+        """Steps since the loads of the plan in the mean: what is made every N steps ages by N / 2."""
+        return self.plan_age_steps + self.rebalance_steps // 2
 
 
 BLOCKS = Placement()
@@ -70,7 +76,8 @@ def placement_of(scenario: Scenario, arch: ModelArch) -> Placement:
     if slots < arch.moe.experts:
         raise BadLayout(f"placement.slots={slots} cannot hold the {arch.moe.experts} experts of {arch.name}; use more")
     age = 0 if ask is None else ask.plan_age_steps
-    return Placement(planned=True, spare_slots=slots - arch.moe.experts, plan_age_steps=age)
+    every = 0 if ask is None else ask.rebalance_every_steps or 0
+    return Placement(planned=True, spare_slots=slots - arch.moe.experts, plan_age_steps=age, rebalance_steps=every)
 
 
 def slots_of(placement: Placement, experts: int, ranks: int) -> int:

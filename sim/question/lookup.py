@@ -164,7 +164,12 @@ _LAYOUT_OF_TRAINING = (
 
 
 def check_used(scenario: Scenario) -> None:
-    """ScenarioError for keys of training that are set where there is nothing but serving."""
+    """ScenarioError for keys of one verb that are set where there is nothing but the other."""
+    if scenario.serve is None and scenario.placement is not None and scenario.placement.rebalance_every_steps:
+        raise ScenarioError(
+            "placement.rebalance_every_steps is about serving, and this scenario only trains: leave it out; "
+            "placement.plan_age_steps says how old a plan is"
+        )
     if scenario.train is not None or scenario.serve is None:
         return
     for key, instead in _OF_TRAINING.items():

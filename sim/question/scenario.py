@@ -14,6 +14,13 @@ from pydantic import BaseModel, Field, ValidationError, field_validator
 from moesim.hwmodels.facts import did_you_mean
 from moesim.hwmodels.units import UnitError
 from moesim.refusal import Refusal
+from moesim.sim.question.feature_sections import (
+    AcceptanceAsk,
+    AdaptersAsk,
+    OffloadAsk,
+    SamplingAsk,
+    SpeculativeAsk,
+)
 from moesim.sim.question.sections import (
     ClusterAsk,
     LayoutAsk,
@@ -26,11 +33,9 @@ from moesim.sim.question.sections import (
     TrainAsk,
 )
 from moesim.sim.question.serving_sections import (
-    AdaptersAsk,
     AdmissionAsk,
     AutoscaleAsk,
     ColdStartAsk,
-    OffloadAsk,
     PoolAsk,
     PoolsAsk,
     RequestsAsk,
@@ -38,7 +43,6 @@ from moesim.sim.question.serving_sections import (
     ServeAsk,
     SessionsAsk,
     SloAsk,
-    SpeculativeAsk,
     TierAsk,
 )
 from moesim.sim.software.stack import parse_release
@@ -119,13 +123,22 @@ def _describe(error: ValidationError) -> str:
     return f"{where[:80]}: {message[0].lower()}{message[1:]} (given {_short(first.get('input'))})"
 
 
-_FORMS = ("str", "constrained-str", "RoutingAsk", "LoraAsk")  # pydantic's names for the forms of one key
+_FORMS = (
+    "str",
+    "constrained-str",
+    "RoutingAsk",
+    "LoraAsk",
+    "AcceptanceAsk",
+    "one number",
+    "by position",
+)  # pydantic's names for the forms of one key
 # keys that take several forms: what would do, for a value that has none of them
 _FORM_OF = {
     "model": "must be a name, a path to a config.json, or a mapping of sizes",
     "routing": "must be balanced, or a mapping with lognormal or counts",
     "stack": "must be a name, or a mapping with name and settings",
     "serve.engine": "must be a name, or a mapping with name and settings",
+    "serve.speculative.acceptance": "must be a probability from 0 to 1, one for each position, or a law",
     "train.lora": "must be a mapping with rank, for example {rank: 16}",
 }
 
@@ -164,6 +177,8 @@ def _keys_of(owner: tuple[Any, ...]) -> list[str]:
         "admission": AdmissionAsk,
         "autoscale": AutoscaleAsk,
         "cold_start": ColdStartAsk,
+        "acceptance": AcceptanceAsk,
+        "sampling": SamplingAsk,
     }
     for part in owner:
         model = known.get(str(part), model)

@@ -147,12 +147,14 @@ class PlacementAsk(Strict):
 
     slots: of one layer, over all expert-parallel ranks. spare_slots: those beyond one per expert. replicas: as many
     slots as that many copies of every expert; the plan gives them to the busy ones. None of them: one per expert.
+    rebalance_every_steps: in serving, a new plan is made and its experts moved every so many passes, which wait for it.
     """
 
     slots: int | None = Field(default=None, ge=1, le=1_000_000)
     spare_slots: int | None = Field(default=None, ge=0, le=1_000_000)
     replicas: int | None = Field(default=None, ge=1, le=1000)
     plan_age_steps: int = Field(default=0, ge=0, le=100_000_000)
+    rebalance_every_steps: int | None = Field(default=None, ge=1, le=100_000_000)
 
     @model_validator(mode="after")
     def _one_number(self) -> PlacementAsk:

@@ -7,6 +7,7 @@ from typing import Any, Literal
 from pydantic import Field, field_validator, model_validator
 
 from moesim.hwmodels.units import parse_quantity
+from moesim.sim.question.feature_sections import AdaptersAsk, OffloadAsk, SamplingAsk, SpeculativeAsk
 from moesim.sim.question.sections import Degree, Strict
 
 RequestKind = Literal[
@@ -132,31 +133,6 @@ class PoolsAsk(Strict):
 
     prefill: PoolAsk = PoolAsk()
     decode: PoolAsk = PoolAsk()
-
-
-class SpeculativeAsk(Strict):
-    """Drafted tokens per pass and the probability that one is accepted."""
-
-    tokens: int = Field(ge=1, le=64)
-    acceptance: float = Field(ge=0, le=1)
-
-
-class OffloadAsk(Strict):
-    """Experts in host memory; hit_rate: uses that find their expert on the GPU (default: the resident share).
-
-    host_memory_bytes_per_s: the host computes the missing ones, at the rate at which it reads its memory.
-    """
-
-    resident: float = Field(ge=0, le=1)
-    hit_rate: float | None = Field(default=None, ge=0, le=1)
-    host_memory_bytes_per_s: float | None = Field(default=None, gt=0)
-
-
-class AdaptersAsk(Strict):
-    """LoRA adapters served beside each other."""
-
-    count: int = Field(ge=1, le=100_000)
-    rank: int = Field(ge=1, le=65536)
 
 
 RouterKind = Literal["round_robin", "least_loaded", "power_of_two", "prefix", "sticky"]
@@ -288,6 +264,7 @@ class ServeAsk(Strict):
     speculative: SpeculativeAsk | None = None
     offload: OffloadAsk | None = None
     adapters: AdaptersAsk | None = None
+    sampling: SamplingAsk | None = None
     two_batch_overlap: bool = False
     expert_slots: int = Field(default=0, ge=0, le=100_000)
     kv_blocks: int | None = Field(default=None, ge=1, le=1_000_000_000)

@@ -62,6 +62,18 @@ def young_experts(job: ServeJob, tuning: Tuning) -> float:
     return tuning.get("young_expert_factor", job.formats.experts, job.engine.name, job.cluster.gpu.family)
 
 
+def draft_gaps_s(job: ServeJob, tuning: Tuning) -> tuple[float, float]:
+    """(seconds per draft, per pass that checks drafts) beside their kernels. Nothing where drafts are free.
+
+    Constants: draft_pass_s; draft_check_s, before draft_check_month early_draft_check_s.
+    """
+    if job.speculation is None or job.speculation.drafter is None:
+        return 0.0, 0.0
+    month, engine = job.engine.month, job.engine.name
+    early = month is not None and month < tuning.get("draft_check_month", engine)
+    return tuning.get("draft_pass_s", engine), tuning.get("early_draft_check_s" if early else "draft_check_s", engine)
+
+
 def stream_s(job: ServeJob, tuning: Tuning) -> float:
     """Seconds of the API server's process per token that it sends: with many sequences passes wait for it.
 

@@ -52,7 +52,7 @@ def _loads(moe: MoeArch, experts: int, layers: int, routing: Routing, placement:
     picked = inclusion(process.load_popularity(layers, experts, groups)[some], moe.top_k)
     plans = (contiguous_plan(experts, ranks),) * len(some)
     if placement.planned:
-        known = process.load_popularity(layers, experts, groups, -placement.plan_age_steps)[some]
+        known = process.load_popularity(layers, experts, groups, -placement.mean_age_steps)[some]
         plans = plan_placements(inclusion(known, moe.top_k), ranks, slots_of(placement, experts, ranks))
     share = [rank_shares(row / moe.top_k, plan) for row, plan in zip(picked, plans, strict=True)]
     # a copy gets every c-th token of its expert: its part of the spread, not of the variance

@@ -16,12 +16,16 @@ from moesim.sim.model.arch import ModelArch
 from moesim.sim.question.lookup import LookUp, look_up, routing_assumed, routing_of
 from moesim.sim.question.scenario import Scenario, ScenarioError
 from moesim.sim.question.serving_sections import AdmissionAsk, PoolAsk, RouterAsk, ServeAsk, TierAsk
+from moesim.sim.serve.drafts import Speculation, speculation_of
+from moesim.sim.serve.offload import Offload, experts_in_host
+from moesim.sim.serve.sampling import Sampling, sampling_of
 from moesim.sim.serve.workload import Workload, workload_of
 from moesim.sim.software.serving_engine import AskedEngine, Engine, engine_asked, engine_tuning
 from moesim.sim.software.stack import Tuning
 from moesim.traces.routing import Routing
 
-SERVE_PRECISIONS = ("bf16", "fp16", "fp8", "fp8_block", "fp4", "nvfp4", "int4")
+SERVE_PRECISIONS = ("bf16", "fp16", "fp8", "fp8_block", "fp4", "nvfp4", "mxfp4", "int4")
+_SAME_AS = {"awq": "int4", "gptq": "int4", "w4a16": "int4"}  # ways to make a checkpoint of 4-bit weights
 WEIGHT_ONLY = "w8a16"
 _BLOCK_SCALED_EXPERTS = 32  # assumed: FP8 checkpoints with that many experts scale 128 x 128 blocks (DeepSeek, Qwen3)
 
@@ -37,36 +41,12 @@ class Formats:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Speculation:
-    """Draft `tokens` per pass with the model's own prediction modules; each is accepted with this probability."""
-
-    tokens: int
-    acceptance: float
-
-    @property
-    def tokens_per_step(self) -> float:
-        """Mean tokens that one pass yields: 1 + a + a^2 + ... (drafts after a rejection are lost)."""
-        return sum(self.acceptance**i for i in range(self.tokens + 1))
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Offload:
-    """Experts that live in host memory: `resident` of them stay on the GPU, and `hit_rate` of the uses find theirs.
-
-    The others travel to the GPU, or the host computes them as fast as it reads them from its memory.
-    """
-
-    resident: float  # share of all experts that the GPU holds
-    hit_rate: float
-    host_memory_bytes_per_s: float | None  # None: they travel
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
 class Adapters:
     """LoRA adapters that are served beside each other; sequences spread evenly over them."""
 
     count: int
     rank: int
+    targets: str = "all"  # linear layers that have them: attention, or all
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -83,9 +63,12 @@ class ServeJob:
     speculation: Speculation | None = None
     offload: Offload | None = None
     adapters: Adapters | None = None
+    sampling: Sampling | None = None
     two_batch: bool = False
     placement: Placement = field(default_factory=Placement)  # of experts on the ranks of one replica
     first_gpu: int = 0  # of the cluster, that this replica's ranks begin at
+    joins: int = 0  # of a job that drafts: hidden states that its layer joins into one first
+    drafts_checked: int = 0  # of such a job: drafts per sequence that it catches up with
 
     attention_dp: int = field(init=False)  # ranks (tensor groups) that hold requests of their own
 
@@ -100,8 +83,10 @@ class ServeJob:
 
 def formats_of(precision: str, kv: str | None, arch: ModelArch, gpu: GpuSpec, engine: Engine) -> Formats:
     """Formats of a published checkpoint in this precision on this GPU. ScenarioError when there is no such thing."""
+    precision = _SAME_AS.get(precision, precision)
     if precision not in SERVE_PRECISIONS:
-        raise ScenarioError(f"serve.precision={precision!r} is not known; use one of {', '.join(SERVE_PRECISIONS)}")
+        known = ", ".join((*SERVE_PRECISIONS, *_SAME_AS))
+        raise ScenarioError(f"serve.precision={precision!r} is not known; use one of {known}")
     half = "bf16" if gpu.supports("bf16") else "fp16"
     many = arch.moe is not None and arch.moe.experts >= _BLOCK_SCALED_EXPERTS
     attention = experts = half
@@ -110,8 +95,9 @@ def formats_of(precision: str, kv: str | None, arch: ModelArch, gpu: GpuSpec, en
         attention = experts = "fp8_block" if blocks else "fp8"
         if not gpu.supports(attention):  # 8-bit weights without an 8-bit tensor path: widened in the kernels
             attention = experts = WEIGHT_ONLY
-    elif precision in ("fp4", "nvfp4", "int4"):
-        native = [name for name in ("nvfp4", "mxfp4") if gpu.supports(name)] if precision != "int4" else []
+    elif precision in ("fp4", "nvfp4", "mxfp4", "int4"):
+        tried = {"int4": (), "mxfp4": ("mxfp4",)}.get(precision, ("nvfp4", "mxfp4"))
+        native = [name for name in tried if gpu.supports(name)]
         if precision == "nvfp4" and native == ["mxfp4"]:
             raise ScenarioError(
                 f"serve.precision=nvfp4: {gpu.name} multiplies MXFP4 and no NVFP4; use fp4, fp8 or bf16"
@@ -185,23 +171,6 @@ def replica_layout(arch: ModelArch, pool: PoolAsk) -> Layout:
     return check_layout(layout, arch)
 
 
-def _experts_in_host(ask: ServeAsk, arch: ModelArch) -> tuple[Offload | None, list[str]]:
-    if ask.offload is None:
-        return None, []
-    if not arch.is_moe:
-        raise ScenarioError(f"serve.offload moves experts to host memory; {arch.name} has none")
-    rate = ask.offload.hit_rate
-    said = (
-        [] if rate is not None else [f"offload.hit_rate = {ask.offload.resident:g} (the resident share: no locality)"]
-    )
-    offload = Offload(
-        resident=ask.offload.resident,
-        hit_rate=ask.offload.resident if rate is None else rate,
-        host_memory_bytes_per_s=ask.offload.host_memory_bytes_per_s,
-    )
-    return offload, said
-
-
 _PIPELINED = "pipeline: one batch in flight per stage, sequences spread evenly; stages follow each other in rank order"
 _POOLED = (
     "pools: GPUs of prefill workers come first, those of decode workers after them; workers in one scale-up domain "
@@ -229,9 +198,8 @@ def _deployment(scenario: Scenario, ask: ServeAsk, job: ServeJob) -> tuple[Deplo
         return Deployment(job, scenario.cluster.gpus // used, kv_blocks=ask.kv_blocks), said
     prefill, decode = (_pool_job(job, job.arch, pool) for pool in (ask.pools.prefill, ask.pools.decode))
     deployment = Deployment(
-        decode, ask.pools.decode.workers, replace(prefill, speculation=None), ask.pools.prefill.workers,
-        kv_blocks=ask.kv_blocks,
-    )  # fmt: skip
+        decode, ask.pools.decode.workers, prefill, ask.pools.prefill.workers, kv_blocks=ask.kv_blocks
+    )
     said = [_POOLED, *([_PIPELINED] if max(prefill.layout.pp, decode.layout.pp) > 1 else [])]
     idle = scenario.cluster.gpus - deployment.gpus
     if idle < 0:
@@ -261,9 +229,7 @@ def resolve_serve(scenario: Scenario, requests: str | Path | None = None, scaled
     _check_args(asked, scenario)
     engine, from_engine = asked.engine.on(cluster.gpu, ask.speculative is not None)
     formats = formats_of(ask.precision, ask.kv_dtype, arch, cluster.gpu, engine)
-    offload, from_offload = _experts_in_host(ask, arch)
-    job = _job(scenario, ask, seen, engine, formats)
-    job = replace(job, offload=offload, routing=routing_of(scenario))
+    job, from_features = _job(scenario, ask, seen, engine, formats)
     workload, from_load = workload_of(ask.requests, arch, requests)
     deployment, from_pools = _deployment(scenario, ask, job)
     deployment = replace(deployment, router=ask.router, tiers=ask.kv_tiers, admission=ask.admission)
@@ -274,32 +240,53 @@ def resolve_serve(scenario: Scenario, requests: str | Path | None = None, scaled
         *asked.said,
         *_said(from_engine, engine, formats, ask.kv_dtype),
         *routing_assumed(scenario, arch),
-        *from_offload,
+        *from_features,
         *from_load,
         *from_pools,
     )
     return ResolvedServe(deployment, workload, ask, seen.profile, seen.price, said)
 
 
-def _job(scenario: Scenario, ask: ServeAsk, seen: LookUp, engine: Engine, formats: Formats) -> ServeJob:
+def _job(
+    scenario: Scenario, ask: ServeAsk, seen: LookUp, engine: Engine, formats: Formats
+) -> tuple[ServeJob, list[str]]:
+    """The job of a replica or decode worker, and what was assumed of the features that its passes carry."""
     arch, lay = seen.arch, scenario.layout
     if lay.cp > 1 or lay.vpp > 1:
         raise BadLayout("cp and vpp are for training; a serving replica is laid out by tp, pp, ep, etp, attention_dp")
     pool = PoolAsk(tp=lay.tp, pp=lay.pp, ep=lay.ep, etp=lay.etp, attention_dp=ask.attention_dp)
-    spec, lora = ask.speculative, ask.adapters
     layout = replica_layout(arch, pool) if ask.pools is None else replica_layout(arch, ask.pools.decode)
-    return ServeJob(
+    routing = routing_of(scenario)
+    offload, from_offload = experts_in_host(ask.offload, arch, routing)
+    speculation, from_drafts = speculation_of(ask.speculative, arch)
+    adapters, from_adapters = _adapters(ask, arch)
+    sampling, from_sampling = sampling_of(ask.sampling)
+    job = ServeJob(
         arch=arch,
         cluster=seen.cluster,
         layout=layout,
         engine=engine,
         formats=formats,
         kernels=seen.kernels,
-        speculation=Speculation(tokens=spec.tokens, acceptance=spec.acceptance) if spec else None,
-        adapters=Adapters(count=lora.count, rank=lora.rank) if lora else None,
+        routing=routing,
+        speculation=speculation,
+        offload=offload,
+        adapters=adapters,
+        sampling=sampling,
         two_batch=ask.two_batch_overlap,
         placement=placement_of(scenario, arch),
     )
+    return job, [*from_offload, *from_drafts, *from_adapters, *from_sampling]
+
+
+def _adapters(ask: ServeAsk, arch: ModelArch) -> tuple[Adapters | None, list[str]]:
+    lora = ask.adapters
+    if lora is None:
+        return None, []
+    said = [] if lora.targets else ["adapters.targets = all (attention, dense blocks and shared experts)"]
+    if arch.is_moe and lora.targets != "attention":
+        said.append("adapters: routed experts carry none")
+    return Adapters(count=lora.count, rank=lora.rank, targets=lora.targets or "all"), said
 
 
 def _check_args(asked: AskedEngine, scenario: Scenario) -> None:

@@ -8,6 +8,7 @@ from operator import mul
 from moesim.hwmodels.gpu import bytes_per_element
 from moesim.sim.model.arch import LayerKind
 from moesim.sim.model.params import SOFTMAX, optional
+from moesim.sim.serve.drafter import drafter_of
 from moesim.sim.serve.job import ServeJob
 from moesim.sim.serve.step_parts import state_bytes
 
@@ -64,7 +65,8 @@ class KvCache:
 
 def kv_cache(job: ServeJob, free_bytes: float, typical_tokens: int) -> KvCache:
     """Blocks that fit into `free_bytes` of every rank. A model without any cache counts one byte per token."""
-    per_token = token_bytes(job) + sequence_bytes(job, typical_tokens) / max(1, typical_tokens)
+    holds = [job, drafter_of(job)]  # what drafts keeps keys and values of its own
+    per_token = sum(token_bytes(j) + sequence_bytes(j, typical_tokens) / max(1, typical_tokens) for j in holds if j)
     per_token = max(per_token, 1.0)
     block, link = job.engine.block_tokens, job.cluster.gpu.host_link_bytes_per_s * _HOST_LINK_SHARE
     swap_s = 2.0 * per_token / link if link > 0.0 else float("inf")  # refused where a deployment would do it

@@ -9,7 +9,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 from moesim.hwmodels.gpu import bytes_per_element
-from moesim.hwmodels.work import Comm, ExpertExchange, Stream
+from moesim.hwmodels.work import Comm, ExpertExchange
 from moesim.sim.layers.context import LayerContext
 from moesim.sim.layers.dense import (
     attention_inputs,
@@ -51,31 +51,6 @@ def offload_bytes(job: ServeJob, tokens: int) -> float:
     return touched * expert_bytes(job) * (1.0 - job.offload.hit_rate)
 
 
-_KERNELS = 4  # grouped kernels per layer: one down and one up beside the inputs and the output of attention
-
-
-def adapter_bytes(job: ServeJob) -> float:
-    """Bytes of all adapters on one GPU: two thin matrices beside every projection of attention, 16 bits."""
-    a = job.arch.attention
-    if job.adapters is None or a is None:
-        return 0.0
-    width = (a.heads + 2 * a.kv_heads) * a.head_dim + a.heads * a.v_head_dim + 3 * job.arch.hidden
-    return 2.0 * job.adapters.count * job.adapters.rank * width * job.arch.num_layers / job.layout.tp / job.layout.pp
-
-
-def adapter_work(job: ServeJob, tokens: int) -> Stream:
-    """Adapters that `tokens` tokens touch are read once each; which one a sequence asks for is even chance."""
-    assert job.adapters is not None
-    count = job.adapters.count
-    touched = count * (1.0 - (1.0 - 1.0 / count) ** tokens)
-    return Stream(adapter_bytes(job) / count * touched, "adapters", 0)
-
-
-def adapter_kernels(job: ServeJob) -> int:
-    """Small kernels that a pass with adapters runs on top, beside their bytes (vLLM's shrink and expand)."""
-    return _KERNELS * job.arch.num_layers
-
-
 def context(job: ServeJob, tuning: Tuning, tokens: int) -> LayerContext:
     """What the layer builders need to know for a pass of `tokens` tokens per tensor group."""
     return LayerContext(
@@ -108,6 +83,14 @@ def scan_steps(ctx: LayerContext, kind: LayerKind) -> list[Step]:
 def dense_steps(ctx: LayerContext) -> list[Step]:
     """A dense feed-forward block; the residual is fused into the next norm."""
     return [s for s in dense_ffn_steps(ctx) if s.part != "residual"]
+
+
+def join_steps(ctx: LayerContext, states: int) -> list[Step]:
+    """What a drafting layer does first: a projection of several hidden states into one, whole on every rank."""
+    if not states:
+        return []
+    hidden = ctx.arch.hidden
+    return [Linear(name="draft.join", m=ctx.tokens, n=hidden, k=states * hidden, dtype=ctx.half)]
 
 
 def head_steps(ctx: LayerContext) -> list[Step]:

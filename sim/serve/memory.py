@@ -7,11 +7,12 @@ from dataclasses import dataclass, replace
 from moesim.hwmodels.gpu import bytes_per_element
 from moesim.hwmodels.units import GIB
 from moesim.sim.layout.layout import BadLayout, check_layout
-from moesim.sim.model.params import embedding_params, expert_params, experts_in, head_params, layer_params, mtp_params
+from moesim.sim.model.params import embedding_params, expert_params, experts_in, head_params, layer_params
 from moesim.sim.question.refusals import DoesNotFit
+from moesim.sim.serve.adapters import adapter_bytes
+from moesim.sim.serve.drafter import drafter_of
 from moesim.sim.serve.job import ServeJob
 from moesim.sim.serve.kv_cache import KvCache, kv_cache
-from moesim.sim.serve.layers import adapter_bytes
 from moesim.sim.serve.work_space import FOUR_BITS, share_of, work_bytes, work_said
 
 _PADS = {"int4": (128, 256)}  # of the two sides of a matrix where 4 bits are widened; elsewhere both are _PAD
@@ -75,9 +76,24 @@ def weight_bytes(job: ServeJob) -> tuple[float, float]:
         layer = layer_params(arch, kind)
         dense += (layer.total - layer.experts) * bytes_per_element(formats.attention) / lay.tp
     ends = (embedding_params(arch) + head_params(arch)) * bytes_per_element(formats.head) / lay.tp
-    if job.speculation is not None and arch.mtp_layers:
-        dense += mtp_params(arch) / arch.mtp_layers * bytes_per_element(formats.attention) / lay.gpus
-    return dense / lay.pp + experts + ends, experts
+    return dense / lay.pp + experts + ends + draft_bytes(job), experts
+
+
+def draft_bytes(job: ServeJob) -> float:
+    """Bytes of what drafts, on the GPU that holds it; modules and EAGLE layers use the model's own tables of words.
+
+    EAGLE-3 has a head of its own.
+    """
+    drafter, speculation = drafter_of(job), job.speculation
+    if drafter is None or speculation is None:
+        return 0.0
+    whole = weight_bytes(drafter)[0]
+    if speculation.method == "draft_model":
+        return whole
+    arch, size = drafter.arch, bytes_per_element(drafter.formats.head)
+    ends = (embedding_params(arch) + head_params(arch)) * size / drafter.layout.tp
+    own = head_params(arch) * size / drafter.layout.tp if speculation.method == "eagle3" else 0.0
+    return speculation.modules * (whole - ends + speculation.joins * arch.hidden**2 * size) + own
 
 
 def _cache_bytes(job: ServeJob, share: float, held: float) -> float:

@@ -14,6 +14,7 @@ from moesim.sim.serve.job import ResolvedServe, resolve_serve
 from moesim.sim.serve.kv_tiers import caching_said
 from moesim.sim.serve.memory import memory_said
 from moesim.sim.serve.prediction import Range, ServePrediction
+from moesim.sim.serve.rebalance import rebalance_said
 from moesim.sim.serve.simulate import PricedJobs, ServeRun, simulate
 from moesim.sim.software.stack import Tuning
 
@@ -79,6 +80,7 @@ def assemble(resolved: ResolvedServe, run: ServeRun, tuning: Tuning, capacity: f
     served = [deployment.job, *([deployment.prefill] if deployment.prefill is not None else [])]
     memory = dict.fromkeys(line for job in served for line in memory_said(job))
     kept = caching_said(deployment, load)
+    moved = _rebalanced(run, tuning)
     notes = dict.fromkeys(of.note for of in sure.values() if of.note)
     blocks = run.machine.cache
     sources = run.machine.costs.parts.sources
@@ -111,7 +113,17 @@ def assemble(resolved: ResolvedServe, run: ServeRun, tuning: Tuning, capacity: f
         memory=run.machine.memory.by_kind(),
         cost=cost,
         sources={name: count / counted for name, count in sources.most_common()},
-        assumptions=(*resolved.assumptions, *memory, *kept, *notes, *sorted(constants)),
+        assumptions=(*resolved.assumptions, *memory, *kept, *moved, *notes, *sorted(constants)),
         resolved=replace(resolved),
         run=run,
     )
+
+
+def _rebalanced(run: ServeRun, tuning: Tuning) -> list[str]:
+    """What new placements of experts cost at the mean batch of the first replica or decode worker."""
+    job, steps = run.machine.job, run.replicas[0].steps_at
+    if not job.placement.rebalance_steps or not steps:
+        return []
+    batch = max(1, round(sum(b * n for b, n in steps.items()) / sum(steps.values())))
+    parts = run.machine.costs.decode_parts(batch, float(batch))
+    return rebalance_said(job, tuning, batch, parts.get("experts", 0.0) * run.machine.costs.yields)

@@ -17,19 +17,21 @@ from moesim.hwmodels.work import Attention, Comm, Gemm, Group, GroupedGemm, Stre
 from moesim.sim.layers.steps import SegmentBuilder, Step, forward
 from moesim.sim.model.arch import AttentionArch, LayerKind
 from moesim.sim.model.params import EXPERT_FFN, SOFTMAX
+from moesim.sim.serve.adapters import adapter_work
+from moesim.sim.serve.drafter import drafter_of
 from moesim.sim.serve.job import ServeJob
 from moesim.sim.serve.layers import (
-    adapter_kernels,
-    adapter_work,
     context,
     dense_steps,
     head_steps,
+    join_steps,
     mixer_steps,
     offload_bytes,
     routed_steps,
     router_steps,
     scan_steps,
 )
+from moesim.sim.serve.sampling import sampling_steps
 from moesim.sim.serve.tiles import NarrowTiles
 from moesim.sim.software.stack import Tuning
 
@@ -191,6 +193,8 @@ class StepParts:
             ),
         )
         self._tiles = NarrowTiles(job)
+        drafted = job.drafts_checked if job.speculation is None else job.speculation.tokens
+        self._running = job.engine.max_batch * (1 + drafted)  # tokens of running sequences in the largest pass
         self.kinds = Counter(kind for kind in job.arch.layers)
         self._prefill: dict[tuple[int, int], float] = {}
         self._hops: dict[bool, Table] = {}
@@ -223,12 +227,12 @@ class StepParts:
     @cached_property
     def rank(self) -> Table:
         """Projections, norms, dense blocks and routers by tokens of one tensor group."""
-        grid = token_grid(self.job.engine.token_budget + self.job.engine.max_batch)
+        grid = token_grid(self.job.engine.token_budget + self._running)
         return Table(grid, tuple(self._rank_point(t) for t in grid))
 
     def _rank_point(self, tokens: int) -> Priced:
         ctx = context(self.job, self._tuning, tokens)
-        point = Priced()
+        point = self.price(join_steps(ctx, self.job.joins))
         for kind, count in self.kinds.items():
             point.extend(self.price(mixer_steps(ctx, kind), count))
             if kind.ffn == "dense":
@@ -236,8 +240,8 @@ class StepParts:
             elif kind.ffn in EXPERT_FFN:
                 point.extend(self.price(router_steps(ctx, kind), count))
         if self.job.adapters is not None:
-            small_s = self._tuning.get("adapter_kernel_s", self.job.engine.name)
-            point.add("adapters", self.seconds(adapter_work(self.job, tokens)) + adapter_kernels(self.job) * small_s)
+            moved, kernels_s = adapter_work(self.job, tokens, self._tuning)
+            point.add("adapters", self.seconds(moved) + kernels_s)
         return point
 
     def hop(self, crosses: bool) -> Table:
@@ -263,7 +267,7 @@ class StepParts:
         return self._expert_table(True)
 
     def _expert_table(self, prefill: bool) -> Table:
-        each = self.job.engine.token_budget + self.job.engine.max_batch if prefill else self.job.engine.max_batch
+        each = self.job.engine.token_budget + self._running if prefill else self._running
         grid = token_grid(each * self.job.attention_dp)
         return Table(grid, tuple(self._expert_point(t, prefill) for t in grid))
 
@@ -288,8 +292,20 @@ class StepParts:
     @cached_property
     def head(self) -> Table:
         """Head by sequences of one rank."""
-        grid = token_grid(self.job.engine.max_batch)
-        return Table(grid, tuple(self.price(head_steps(context(self.job, self._tuning, t))) for t in grid))
+        grid = token_grid(self._running)
+        return Table(grid, tuple(self._head_point(t) for t in grid))
+
+    def _head_point(self, tokens: int) -> Priced:
+        picks = sampling_steps(
+            self.job.sampling, tokens, self.job.arch.vocab, self.job.engine.name, self._tuning
+        )  # every rank has gathered all logits
+        return self.price([*head_steps(context(self.job, self._tuning, tokens)), *picks])
+
+    @cached_property
+    def draft(self) -> StepParts | None:
+        """Prices of the job that drafts for this one; None where drafts are free."""
+        drafter = drafter_of(self.job)
+        return None if drafter is None else StepParts(drafter, self._tuning)
 
     def decode_attention(self, batch: int, kv_len: int) -> Parts:
         """Cores of all layers for one token of `batch` sequences of one rank, each with `kv_len` tokens cached."""

@@ -31,19 +31,24 @@ def floors_of(costs: StepCosts) -> Floors:
     """Floors of a priced job."""
     job = costs.parts.job
     dp, pp = job.attention_dp, job.layout.pp
-    kept = 0.5 if job.two_batch and job.arch.is_moe else 1.0  # overlap hides at most half of a pass
+    halves = job.two_batch and job.arch.is_moe
+
+    def layers(dense: float, experts: float) -> float:
+        """Of dense parts, and of experts with their exchange, which halves of a batch may hide behind each other."""
+        return max(dense, 0.5 * (dense + experts)) if halves else dense + experts
+
     base, head = costs.fixed_s + costs.lowest("rank"), costs.lowest("head")
-    decode = kept * (base + head + costs.host_s + costs.sequence_s + costs.lowest("experts"))
-    mixed = kept * (base + head + costs.lowest("prefill experts"))
+    decode = layers(base, costs.lowest("experts")) + head + costs.host_s + costs.sequence_s
+    mixed = layers(base, costs.lowest("prefill experts")) + head
     mixed = max(mixed, costs.floor_s) + costs.host_s + costs.prefill_s
     rank, experts, wide = costs.leanest("rank"), costs.leanest("experts"), costs.leanest("prefill experts")
     shared, pace = min(wide, experts), costs.pace
     return Floors(
         prompt_s=pace * mixed,
-        prompt_token_s=pace * kept * (rank + wide) / pp,
-        prompt_share_s=pace * kept * (rank / dp + wide) / pp,
-        token_s=pace * min(decode / costs.yields, mixed),
-        token_share_s=pace * kept * (rank / dp + shared) / pp,
+        prompt_token_s=pace * layers(rank, wide) / pp,
+        prompt_share_s=pace * layers(rank / dp, wide) / pp,
+        token_s=pace * min(decode, mixed) / costs.yields,
+        token_share_s=pace * layers(rank / dp, shared) / pp,
     )
 
 

@@ -66,14 +66,13 @@ class ServeJudge:
         self._tuning, self._priced = self._resolved.tuning(), PricedJobs()
         self.front = front_of(self.base, self._tuning)
         self.price = self._resolved.price
-        self._machines: dict[tuple[Shape, int, bool], Machine | DoesNotFit] = {}
-        self._floors: dict[tuple[Shape, int, bool], Floors] = {}
+        self._machines: dict[tuple[Shape, int], Machine | DoesNotFit] = {}
+        self._floors: dict[tuple[Shape, int], Floors] = {}
 
-    def job(self, shape: Shape, max_batch: int, prefill: bool = False) -> ServeJob:
+    def job(self, shape: Shape, max_batch: int) -> ServeJob:
         """The job of one replica or worker."""
         engine = replace(self.base.engine, max_batch=max_batch)
-        job = replace(self.base, layout=replica_layout(self.base.arch, shape.ask), engine=engine)
-        return replace(job, speculation=None) if prefill else job
+        return replace(self.base, layout=replica_layout(self.base.arch, shape.ask), engine=engine)
 
     def fits(self, shape: Shape) -> DoesNotFit | None:
         """None when weights and the longest request have room; else why not."""
@@ -85,22 +84,22 @@ class ServeJudge:
         memory = serve_memory(self.job(shape, self.base.engine.max_batch))
         return memory.weights + memory.adapters + memory.work
 
-    def _machine(self, shape: Shape, max_batch: int, prefill: bool = False) -> Machine | DoesNotFit:
-        key = (shape, max_batch, prefill)
+    def _machine(self, shape: Shape, max_batch: int) -> Machine | DoesNotFit:
+        key = (shape, max_batch)
         machine = self._machines.get(key)
         if machine is None:
             try:
-                machine = machine_of(self.job(shape, max_batch, prefill), self.load, self._tuning, priced=self._priced)
+                machine = machine_of(self.job(shape, max_batch), self.load, self._tuning, priced=self._priced)
             except DoesNotFit as refusal:
                 machine = refusal
             self._machines[key] = machine
         return machine
 
-    def _floor(self, shape: Shape, max_batch: int, prefill: bool = False) -> Floors:
-        key = (shape, max_batch, prefill)
+    def _floor(self, shape: Shape, max_batch: int) -> Floors:
+        key = (shape, max_batch)
         floors = self._floors.get(key)
         if floors is None:
-            machine = self._machine(shape, max_batch, prefill)
+            machine = self._machine(shape, max_batch)
             assert isinstance(machine, Machine)  # only shapes that fit are judged
             floors = self._floors[key] = floors_of(machine.costs)
         return floors
@@ -114,14 +113,14 @@ class ServeJudge:
             pools = Pools(own, c.replicas, own, c.replicas, True, streamed_tokens)
         else:
             late = self._tuning.get("handover_tokens", engine.name, self.base.cluster.gpu.family)
-            prompts = self._floor(c.prefill, c.max_batch, True)
+            prompts = self._floor(c.prefill, c.max_batch)
             pools = Pools(prompts, c.prefill_workers, own, c.replicas, False, max(streamed_tokens, late))
         return load_bounds(self.load, self._slo, self.front, pools)
 
     def deployment(self, c: ServeCandidate) -> Deployment:
         """The candidate as the simulator runs it."""
         job, ask = self.job(c.shape, c.max_batch), self._resolved.ask
-        prefill = self.job(c.prefill, c.max_batch, True) if c.prefill else None
+        prefill = self.job(c.prefill, c.max_batch) if c.prefill else None
         return Deployment(job, c.replicas, prefill, c.prefill_workers, ask.router, ask.kv_tiers, ask.admission)
 
     def resolved(self, c: ServeCandidate) -> ResolvedServe:

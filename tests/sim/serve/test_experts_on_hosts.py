@@ -8,9 +8,12 @@ import pytest
 
 from moesim import DoesNotFit, predict_serve
 from moesim.hwmodels.units import GIB
+from moesim.sim.model.catalogue import load_model
 from moesim.sim.question.scenario import ScenarioError, parse_scenario
 from moesim.sim.serve.host_memory import check_host_memory, on_host_bytes
 from moesim.sim.serve.job import ResolvedServe, resolve_serve
+from moesim.sim.serve.offload import reachable
+from moesim.traces.routing import Routing
 
 FEW = {"kind": "closed", "concurrency": 1, "count": 2, "input_tokens": 64, "output_tokens": 8}
 ENGINE = {"name": "vllm", "max_batch": 8, "token_budget": 2048}
@@ -44,6 +47,25 @@ def test_a_host_without_room_is_refused_with_its_numbers() -> None:
         predict_serve(offloaded(60.0))
     with pytest.raises(DoesNotFit, match=r"a host of 4 h100-sxm would keep 252 GiB"):
         predict_serve(offloaded(100.0, gpus=4))
+
+
+def test_weights_that_are_nowhere_are_not_found() -> None:
+    """Hits need room: at most the most popular experts' share, and what a cache of the last used finds beyond it."""
+    arch, even = load_model("mixtral-8x7b"), Routing()
+    assert reachable(0.0, arch, even) == reachable(1 / 256, arch, even) == 0.0
+    assert reachable(0.5, arch, even) == pytest.approx(0.5 + 0.4 * 0.5) and reachable(1.0, arch, even) == 1.0
+    skewed = Routing(kind="lognormal", sigma=1.0)
+    shares = [reachable(n / 8, arch, skewed) for n in range(9)]
+    assert shares == sorted(shares) and shares[2] > reachable(0.25, arch, even)
+    for resident, rate, says in (
+        (0.0, 1.0, r"hit_rate=1 with resident=0: experts that are nowhere .* resident of at least 1.00"),
+        (0.25, 0.9, r"hit_rate=0.9 with resident=0.25: .* use hit_rate of at most 0\.\d+, or resident of at least 0\."),
+    ):
+        with pytest.raises(ScenarioError, match=says):
+            resolved(asked("mixtral-8x7b", {"node": "dgx-h100", "gpus": 1}, offload={
+                "resident": resident, "hit_rate": rate}))  # fmt: skip
+    slow = predict_serve(asked("mixtral-8x7b", {"node": "dgx-h100", "gpus": 1}, offload={"resident": 0.0}))
+    assert slow.tpot_s.mean > 0.05  # 2 of 8 experts in 32 layers over PCIe
 
 
 def test_a_chip_without_a_known_link_to_its_host_serves() -> None:

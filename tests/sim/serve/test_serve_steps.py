@@ -13,7 +13,6 @@ from moesim.sim.layers.steps import Step
 from moesim.sim.question.scenario import parse_scenario
 from moesim.sim.serve import layers
 from moesim.sim.serve.job import resolve_serve
-from moesim.sim.serve.predict import predict_serve
 from moesim.sim.serve.step_parts import StepParts
 from moesim.sim.software.serving_engine import engine_tuning
 
@@ -72,18 +71,3 @@ def test_no_residual_and_no_loss_in_a_pass(model: str) -> None:
         cores = layers.scan_steps(ctx, kind) if kind.mixer.startswith("mamba") else []
         assert all(step.part == "core" for step in cores) and (cores or not kind.mixer.startswith("mamba"))
     assert all(step.part == "body" for step in layers.head_steps(ctx))
-
-
-def test_adapters_cost_their_kernels_however_few_they_are() -> None:
-    """Four small kernels per layer and pass on top of their bytes, with one adapter of rank 1 as with many."""
-    load = {"kind": "closed", "concurrency": 1, "count": 2, "input_tokens": 64, "output_tokens": 64}
-    asked: dict[str, Any] = {
-        "model": "llama-3.1-8b", "cluster": {"node": "dgx-h100", "gpus": 1}, "serve": {"requests": load},
-    }  # fmt: skip
-    plain = predict_serve(asked).tpot_s.mean
-    one, many = (
-        predict_serve({**asked, "serve": {"requests": load, "adapters": {"count": n, "rank": r}}}).tpot_s.mean
-        for n, r in ((1, 1), (8, 16))
-    )
-    kernels_s = 4 * 32 * engine_tuning().get("adapter_kernel_s", "vllm")
-    assert one - plain == pytest.approx(kernels_s, rel=0.05) and many > one

@@ -11,7 +11,7 @@ from moesim.hwmodels.cost import KernelCostModel, Sustained
 from moesim.hwmodels.gpu import bytes_per_element, load_gpu
 from moesim.hwmodels.work import Gemm, GroupedGemm
 from moesim.sim.model.catalogue import load_model
-from moesim.sim.question.scenario import parse_scenario
+from moesim.sim.question.scenario import ScenarioError, parse_scenario
 from moesim.sim.serve.job import ServeJob, formats_of, resolve_serve
 from moesim.sim.serve.memory import padded_share, weight_bytes
 from moesim.sim.serve.predict import predict_serve
@@ -55,6 +55,18 @@ def test_four_bit_experts_are_stored_in_multiples_of_256() -> None:
     _, stored = weight_bytes(job)  # layers, experts, matrices, sides as stored
     assert stored == pytest.approx(36 * 128 * 3 * 3072 * 2944 * bytes_per_element(job.formats.experts), rel=0.01)
     assert share("gpt-oss-120b", "bf16") == share("deepseek-v3") == share("llama-3.1-8b") == 1.0
+
+
+def test_words_for_four_bits() -> None:
+    """AWQ and GPTQ are ways to make 4-bit weights; MXFP4 is multiplied where there is a path, and widened elsewhere."""
+    vllm, gptoss = load_engine("vllm"), load_model("gpt-oss-120b")
+    for gpu, word, experts in (
+        ("h100-sxm", "awq", "int4"), ("h100-sxm", "gptq", "int4"), ("h100-sxm", "mxfp4", "int4"),
+        ("b200-hgx", "mxfp4", "mxfp4"), ("b200-hgx", "fp4", "nvfp4"), ("mi355x", "mxfp4", "mxfp4"),
+    ):  # fmt: skip
+        assert formats_of(word, None, gptoss, load_gpu(gpu), vllm).experts == experts
+    with pytest.raises(ScenarioError, match=r"'int3' is not known; use one of .*awq, gptq"):
+        formats_of("int3", None, gptoss, load_gpu("h100-sxm"), vllm)
 
 
 @pytest.mark.parametrize(
