@@ -46,6 +46,7 @@ class Intake:
         self._swapped = 0  # tokens that the next pass fetches back from the host
         self._use_prefix = engine.prefix_cache
         self._yields, self._carry = costs.yields, 0.0  # tokens of a pass; part of one that whole tokens left over
+        self._token_s = 0.0  # seconds per token of the last pass that carried prompts
         self._there_s = 0.0  # when all that tiers bring for the next pass is there
         self._heap: list[tuple[int, int]] = []
         self._ends = 0  # sum of the passes at which running requests finish

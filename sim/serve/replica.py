@@ -98,6 +98,7 @@ class Replica(Intake):
         self.prefill_busy_s += seconds
         if decoding:
             gained = self._gained()
+            self._token_s = seconds / gained
             self.step += gained
             self.cached += decoding * gained
         for request in self._computed(chunks):
@@ -177,10 +178,11 @@ class Replica(Intake):
         while heap and heap[0][0] <= step:
             end, request = heappop(heap)
             tokens = self.log.prompt[request] + self.log.output[request] - 1
-            self._leave(request, tokens + step - end)  # of the tokens of its last pass some are not wanted
+            over = step - end  # tokens of its last pass that are not wanted
+            self._leave(request, tokens + over)
             if self._reserve:
                 self.blocks.held -= self.blocks.of(tokens)
-            self._complete(request, self.now)
+            self._complete(request, self.now - over * self._token_s)  # drafts come evenly, as in passes without prompts
 
     def _leave(self, request: int, tokens: int) -> None:
         """Take a running request of `tokens` cached tokens out of the batch."""

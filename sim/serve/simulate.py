@@ -82,7 +82,10 @@ class PricedJobs:
 
     def parts_of(self, job: ServeJob, tuning: Tuning) -> StepParts:
         """Prices of this job's kernels."""
-        parts = (job.cluster, job.layout, job.engine, job.formats, job.routing, job.speculation, job.offload)
+        parts = (
+            job.cluster, job.layout, job.engine, job.formats, job.routing, job.speculation, job.offload, job.adapters,
+            job.sampling,
+        )  # fmt: skip
         key = f"{job.arch.name} {len(job.arch.layers)} {parts} {job.two_batch} {job.placement} {hops_of(job)}"
         known = self._priced.setdefault(key, [])
         same = next((priced for priced in known if priced.job.kernels is job.kernels), None)
