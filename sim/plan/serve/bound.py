@@ -6,7 +6,7 @@ its seconds to its tokens, are below every pass that a replica may ever compose.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -60,6 +60,17 @@ class LoadBounds:
     tpot_s: float
     span_s: float  # seconds of the whole load at least
     attainable_share: float  # share of the requests that may come within the limits
+    prompt_s: float  # seconds of one worker for all prompts, and of one replica for all further tokens
+    token_s: float
+    together: bool
+
+    def of(self, workers: int, replicas: int) -> LoadBounds:
+        """The same on so many workers and replicas."""
+        if self.together:
+            span = (self.prompt_s + self.token_s) / replicas
+        else:
+            span = max(self.prompt_s / workers, self.token_s / replicas)
+        return replace(self, span_s=span)
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,15 +96,15 @@ def load_bounds(load: Workload, slo: Slo, front: Front, pools: Pools) -> LoadBou
     left = np.maximum(1.0, out - 1.0)
     pace = np.where(out > 1, tokens.token_s * (1.0 - (np.minimum(pools.streamed_tokens, out) - 1.0) / left), 0.0)
     prompt_s, token_s = prompts.prompt_share_s * float(new.sum()), tokens.token_share_s * float((out - 1.0).sum())
-    if pools.together:
-        span = (prompt_s + token_s) / pools.replicas
-    else:
-        span = max(prompt_s / pools.workers, token_s / pools.replicas)
     skip = int(len(first) * load.warmup)
     first, pace, several = first[skip:], pace[skip:], out[skip:] > 1
-    return LoadBounds(
+    one = LoadBounds(
         ttft_s=float(first.mean()),
         tpot_s=float(pace[several].mean()) if several.any() else 0.0,
-        span_s=span,
+        span_s=0.0,
         attainable_share=float(((first <= slo.ttft_s) & (pace <= slo.tpot_s)).mean()),
+        prompt_s=prompt_s,
+        token_s=token_s,
+        together=pools.together,
     )
+    return one.of(pools.workers, pools.replicas)

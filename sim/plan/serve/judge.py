@@ -10,6 +10,7 @@ import numpy as np
 from moesim.hwmodels.power_and_money import gpu_hours, usd_per_million_output_tokens
 from moesim.hwmodels.units import GIB
 from moesim.sim.plan.serve.bound import Floors, LoadBounds, Pools, floors_of, load_bounds
+from moesim.sim.plan.serve.features import Features
 from moesim.sim.plan.serve.space import ServeCandidate, Shape
 from moesim.sim.question.lookup import check_used
 from moesim.sim.question.refusals import DoesNotFit
@@ -28,6 +29,9 @@ _DOUBLINGS, _HALVINGS = 12, 7  # of the search for the rate that a deployment su
 _SETTLED = 4.0  # the requests of a trial last this many times one request at the limits (assumed)
 _SLOWEST = 10.0  # but limits that are that much looser than the load asked say nothing about it
 _MOST = 20_000  # requests of a repeated load
+
+
+_Key = tuple[Shape, int, Features]
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,25 +62,40 @@ class ServeJudge:
     """Turns candidates into deployments of one cluster and prices them; what a shape costs is priced once."""
 
     def __init__(self, scenario: Scenario, slo: Slo) -> None:
-        self._slo = slo
-        self._resolved = resolve_serve(open_scenario(scenario))
+        self.slo = slo
+        self.scenario = open_scenario(scenario)
+        self._on: dict[Features, ResolvedServe] = {}
+        self._resolved = self.on(Features())
         self.base: ServeJob = self._resolved.deployment.job
         self.load: Workload = self._resolved.workload
         self.assumptions = self._resolved.assumptions
         self._tuning, self._priced = self._resolved.tuning(), PricedJobs()
         self.front = front_of(self.base, self._tuning)
         self.price = self._resolved.price
-        self._machines: dict[tuple[Shape, int], Machine | DoesNotFit] = {}
-        self._floors: dict[tuple[Shape, int], Floors] = {}
+        self._jobs: dict[_Key, ServeJob] = {}
+        self._machines: dict[_Key, Machine | DoesNotFit] = {}
+        self._floors: dict[_Key, Floors] = {}
+        self._bounds: dict[tuple[_Key, _Key | None], LoadBounds] = {}
 
-    def job(self, shape: Shape, max_batch: int) -> ServeJob:
+    def on(self, features: Features) -> ResolvedServe:
+        """The question with these features, its deployment left open."""
+        found = self._on.get(features)
+        if found is None:
+            found = self._on[features] = resolve_serve(features.on(self.scenario))
+        return found
+
+    def job(self, shape: Shape, max_batch: int, features: Features = Features()) -> ServeJob:  # noqa: B008  # frozen
         """The job of one replica or worker."""
-        engine = replace(self.base.engine, max_batch=max_batch)
-        return replace(self.base, layout=replica_layout(self.base.arch, shape.ask), engine=engine)
+        key = (shape, max_batch, features)
+        if key not in self._jobs:
+            base = self.on(features).deployment.job
+            engine = replace(base.engine, max_batch=max_batch)
+            self._jobs[key] = replace(base, layout=replica_layout(base.arch, shape.ask), engine=engine)
+        return self._jobs[key]
 
     def fits(self, shape: Shape) -> DoesNotFit | None:
         """None when weights and the longest request have room; else why not."""
-        machine = self._machine(shape, self.base.engine.max_batch)
+        machine = self.machine(shape, self.base.engine.max_batch)
         return machine if isinstance(machine, DoesNotFit) else None
 
     def weight_bytes(self, shape: Shape) -> float:
@@ -84,48 +103,58 @@ class ServeJudge:
         memory = serve_memory(self.job(shape, self.base.engine.max_batch))
         return memory.weights + memory.adapters + memory.work
 
-    def _machine(self, shape: Shape, max_batch: int) -> Machine | DoesNotFit:
-        key = (shape, max_batch)
+    def machine(self, shape: Shape, max_batch: int, features: Features = Features()) -> Machine | DoesNotFit:  # noqa: B008
+        """A priced replica or worker, or why it has no room."""
+        key = (shape, max_batch, features)
         machine = self._machines.get(key)
         if machine is None:
             try:
-                machine = machine_of(self.job(shape, max_batch), self.load, self._tuning, priced=self._priced)
+                machine = machine_of(self.job(*key), self.load, self._tuning, priced=self._priced)
             except DoesNotFit as refusal:
                 machine = refusal
             self._machines[key] = machine
         return machine
 
-    def _floor(self, shape: Shape, max_batch: int) -> Floors:
-        key = (shape, max_batch)
+    def _floor(self, key: _Key) -> Floors:
         floors = self._floors.get(key)
         if floors is None:
-            machine = self._machine(shape, max_batch)
-            assert isinstance(machine, Machine)  # only shapes that fit are judged
+            machine = self.machine(*key)
+            if isinstance(machine, DoesNotFit):
+                raise machine
             floors = self._floors[key] = floors_of(machine.costs)
         return floors
 
     def bounds(self, c: ServeCandidate) -> LoadBounds:
-        """What the load takes at least on a candidate."""
-        own, engine = self._floor(c.shape, c.max_batch), self.base.engine
-        streamed_tokens = float(engine.stream_tokens)
-        if c.prefill is None:
-            streamed_tokens = first_together(self.job(c.shape, c.max_batch), self._tuning)
-            pools = Pools(own, c.replicas, own, c.replicas, True, streamed_tokens)
-        else:
-            late = self._tuning.get("handover_tokens", engine.name, self.base.cluster.gpu.family)
-            prompts = self._floor(c.prefill, c.max_batch)
-            pools = Pools(prompts, c.prefill_workers, own, c.replicas, False, max(streamed_tokens, late))
-        return load_bounds(self.load, self._slo, self.front, pools)
+        """What the load takes at least on a candidate; counts of workers only change the span of one pair of shapes.
+
+        DoesNotFit where it has no room.
+        """
+        own = (c.shape, c.max_batch, c.features)
+        prompts = (c.prefill, c.max_batch, c.features) if c.prefill else None
+        pair = self._bounds.get((own, prompts))
+        if pair is None:
+            pair = self._bounds[own, prompts] = self._pair_bounds(own, prompts)
+        return pair.of(c.prefill_workers, c.replicas)
+
+    def _pair_bounds(self, own: _Key, prompts: _Key | None) -> LoadBounds:
+        engine, floors = self.job(*own).engine, self._floor(own)
+        streamed = float(engine.stream_tokens)
+        if prompts is None:
+            streamed = first_together(self.job(*own), self._tuning)
+            return load_bounds(self.load, self.slo, self.front, Pools(floors, 1, floors, 1, True, streamed))
+        late = self._tuning.get("handover_tokens", engine.name, self.base.cluster.gpu.family)
+        pools = Pools(self._floor(prompts), 1, floors, 1, False, max(streamed, late))
+        return load_bounds(self.load, self.slo, self.front, pools)
 
     def deployment(self, c: ServeCandidate) -> Deployment:
         """The candidate as the simulator runs it."""
-        job, ask = self.job(c.shape, c.max_batch), self._resolved.ask
-        prefill = self.job(c.prefill, c.max_batch) if c.prefill else None
+        job, ask = self.job(c.shape, c.max_batch, c.features), self._resolved.ask
+        prefill = self.job(c.prefill, c.max_batch, c.features) if c.prefill else None
         return Deployment(job, c.replicas, prefill, c.prefill_workers, ask.router, ask.kv_tiers, ask.admission)
 
     def resolved(self, c: ServeCandidate) -> ResolvedServe:
         """The candidate as the answer of a scenario that had asked for it."""
-        return replace(self._resolved, deployment=self.deployment(c))
+        return replace(self.on(c.features), deployment=self.deployment(c))
 
     def run(self, c: ServeCandidate, load: Workload) -> ServeRun:
         """Any load on a candidate."""
@@ -145,8 +174,8 @@ class ServeJudge:
             tpot_s=tpot.mean,
             ttft_p90_s=ttft.p90,
             tpot_p90_s=tpot.p90,
-            attained_share=self._slo.attained(latencies),
-            goodput_per_s=goodput_per_s(latencies, self._slo.ttft_s, self._slo.tpot_s),
+            attained_share=self.slo.attained(latencies),
+            goodput_per_s=goodput_per_s(latencies, self.slo.ttft_s, self.slo.tpot_s),
             output_tokens_per_s=outputs / span,
             usd_per_million_output_tokens=usd,
             label=label_of(latencies, load.rate_per_s, inf, bool(load.clients)),
@@ -166,7 +195,7 @@ class ServeJudge:
         most = drained_per_s(self.deployment(c), self.load, self._tuning, self._priced)
         now_s = float(latencies_of(self.run(c, self.load), self.load.warmup).e2e_s.mean())
         outputs = self.load.requests.output_tokens
-        at_limits_s = self._slo.ttft_s + self._slo.tpot_s * sum(outputs) / len(outputs)
+        at_limits_s = self.slo.ttft_s + self.slo.tpot_s * sum(outputs) / len(outputs)
         settle_s = _SETTLED * max(now_s, min(at_limits_s, _SLOWEST * now_s))
         low, high = 0.0, asked
         for _ in range(_DOUBLINGS):
@@ -190,7 +219,7 @@ class ServeJudge:
         span = load.requests.arrival_s[-1] - load.requests.arrival_s[0]
         latencies = latencies_of(self.run(c, load), min(0.5, settle_s / _SETTLED / span))
         label = label_of(latencies, load.rate_per_s, inf, False)
-        return self._slo.attained(latencies) >= self._slo.share and label == "stable"
+        return self.slo.attained(latencies) >= self.slo.share and label == "stable"
 
 
 def faster(load: Workload, factor: float, least_s: float) -> Workload:

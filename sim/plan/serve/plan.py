@@ -10,8 +10,16 @@ from typing import Any
 from moesim.hwmodels.power_and_money import Price, usd, usd_per_gpu_hour
 from moesim.sim.plan.serve.front import FrontPoint, front
 from moesim.sim.plan.serve.judge import Served
-from moesim.sim.plan.serve.reasons import ServeVerdict, broken, compared, headroom, serve_verdicts
-from moesim.sim.plan.serve.search import SERVE_OBJECTIVES, ServeEffort, ServeSearch, Wanted, score_of, search_serving
+from moesim.sim.plan.serve.reasons import ServeVerdict, broken, compared, serve_verdicts
+from moesim.sim.plan.serve.search import (
+    SERVE_OBJECTIVES,
+    ServeEffort,
+    ServeSearch,
+    Wanted,
+    headroom,
+    score_of,
+    search_serving,
+)
 from moesim.sim.plan.serve.space import Given, ServeCandidate
 from moesim.sim.plan.train.search import Progress
 from moesim.sim.question.scenario import Asked, Scenario, ScenarioError, scenario_of

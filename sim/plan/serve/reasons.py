@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from moesim.hwmodels.units import GIB
 from moesim.sim.plan.serve.judge import Served
-from moesim.sim.plan.serve.search import ServeSearch
+from moesim.sim.plan.serve.search import ServeSearch, headroom
 from moesim.sim.plan.serve.space import ServeCandidate, Shape
 from moesim.sim.serve.slo import Slo
 
@@ -102,7 +102,3 @@ def broken(s: Served, slo: Slo) -> str:
     worst = f"first token {s.ttft_p90_s:.3g} s, {s.tpot_p90_s * 1e3:.3g} ms a token"
     return f"{s.attained_share:.0%} within the limits (p90: {worst}{queue})"
 
-
-def headroom(s: Served, slo: Slo) -> float:
-    """How many times over the tighter of both limits is kept at p90."""
-    return min(slo.ttft_s / max(s.ttft_p90_s, 1e-9), slo.tpot_s / max(s.tpot_p90_s, 1e-9))

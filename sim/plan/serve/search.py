@@ -1,18 +1,39 @@
-"""Search of deployments: memory and bounds prune, what may win is simulated in the order of its bounds."""
+"""Search of deployments, coarse to fine: bounds judge all layouts, the likeliest are simulated, features come last.
+
+1. Every layout of replicas and pools, with as many workers as the load needs by estimate (need.py) and neighbours of
+   that, is judged by bounds (bound.py). What cannot meet the limits, or cannot beat the best found, is never simulated.
+2. The rest is simulated, likeliest first by estimate, replicas and pools in turn, for two thirds of `most`.
+3. From the best few layouts one thing at a time is changed (moves.py: features, batch limit, workers), simulated, and
+   kept where it is better, until nothing is better or `most` is reached. This is greedy: a change that pays only with
+   another one may be missed. With all features fixed (`--set`) and `most` large enough, 2 alone is certain.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
-from math import inf
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, field
+from itertools import chain, zip_longest
+from math import ceil, inf
+from time import perf_counter
 
+from moesim.sim.layout.layout import BadLayout
+from moesim.sim.layout.slots import BLOCKS
 from moesim.sim.plan.serve.bound import LoadBounds
 from moesim.sim.plan.serve.judge import Served, ServeJudge, too_large
-from moesim.sim.plan.serve.space import Given, ServeCandidate, Shape, deployments, shapes
+from moesim.sim.plan.serve.moves import Moves
+from moesim.sim.plan.serve.need import Needs, deployments
+from moesim.sim.plan.serve.space import Given, ServeCandidate, Shape, shapes
 from moesim.sim.plan.train.search import Progress
 from moesim.sim.question.refusals import DoesNotFit
 from moesim.sim.question.scenario import Scenario, ScenarioError
 from moesim.sim.serve.slo import Slo
+
+_COARSE = 2 / 3  # of the candidates that may be simulated: layouts, before features
+_STARTS = 3  # layouts whose features are tried
+_BETTER = 0.002  # by which share a score must be better to count; within it, headroom by _ROOMIER decides
+_ROOMIER = 0.05
+_PARTIAL = ("goodput", "cost", "tokens_per_dollar")  # objectives for which GPUs may be left out
 
 SERVE_OBJECTIVES = ("goodput", "cost", "tokens_per_dollar", "tokens_per_s_per_gpu", "ttft", "tpot")
 
@@ -23,12 +44,15 @@ class ServeEffort:
 
     top: int = 5  # deployments that are answered
     most: int = 100  # simulated at most, on each size of the cluster
+    minutes: float | None = None  # after which it answers what it has
 
     def __post_init__(self) -> None:
         for name in ("top", "most"):
             value = getattr(self, name)
             if isinstance(value, bool) or not isinstance(value, int) or value < 1:
                 raise ScenarioError(f"effort: {name}={value!r} must be a whole number of at least 1")
+        if self.minutes is not None and not 0 < self.minutes <= 100_000:
+            raise ScenarioError(f"effort: minutes={self.minutes!r} must be above 0, for example 5")
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,7 +65,9 @@ class ServeSearch:
     too_large: Mapping[Shape, DoesNotFit]
     hopeless: tuple[ServeCandidate, ...]  # bounds alone break the limits
     served: tuple[Served, ...]  # simulated
-    left: int  # candidates whose bound could not win any more
+    left: int  # candidates that may meet the limits and were not simulated: most of them cannot beat the best
+    open: int = 0  # of those: what could, by its bound, be as good as the best
+    stopped: str = ""  # why it ended early: "" or what ended it
 
 
 def tokens_per_s(bounds: LoadBounds, judge: ServeJudge) -> float:
@@ -88,49 +114,176 @@ class Wanted:
 def search_serving(
     scenario: Scenario, wanted: Wanted, effort: ServeEffort, progress: Progress | None = None
 ) -> ServeSearch:
-    """Deployments on the scenario's own GPUs.
+    """Deployments on at most the scenario's own GPUs.
 
     ScenarioError when no layout is possible or none fits.
     """
     slo, must, objective = wanted.slo, wanted.must, wanted.objective
     judge = ServeJudge(scenario, slo)
     arch, gpus = judge.base.arch, judge.base.cluster.gpus
-    every = shapes(arch, gpus, judge.base.cluster.domain, wanted.given, judge.base.placement)
+    placement = judge.base.placement if scenario.placement is not None else BLOCKS
+    every = shapes(arch, gpus, judge.base.cluster.domain, wanted.given, placement)
     if not every:
         raise ScenarioError(f"no layout of {arch.name} divides {gpus} GPUs with the axes that were fixed; free one")
     refused = {s: why for s in every if (why := judge.fits(s)) is not None}
     fitting = [s for s in every if s not in refused]
     if not fitting:
         raise ScenarioError(too_large(judge, refused))
-    candidates = list(deployments(judge.base, gpus, fitting, wanted.given))
-    if not candidates:
+    needs, moves = Needs(judge), Moves(judge, wanted.given)
+    whole = not (must and objective in _PARTIAL and judge.load.rate_per_s) or set(wanted.given.get("idle", ())) == {"no"}
+    found = [moves.start(c) for c in deployments(judge, fitting, wanted.given, whole, needs)]
+    bounds: dict[ServeCandidate, LoadBounds] = {}
+    for c in found:
+        with suppress(DoesNotFit):  # with the features that are fixed
+            bounds[c] = judge.bounds(c)
+    if not bounds:
         raise ScenarioError(
             f"no deployment of {arch.name} uses all {gpus} GPUs with the axes that were fixed; free one"
         )
-    bounds = {c: judge.bounds(c) for c in candidates}
-    hopeless = [c for c in candidates if must and bounds[c].attainable_share < slo.share]
-    ranked = [(best_score(objective, c, bounds[c], judge), c) for c in candidates if c not in set(hopeless)]
-    ranked.sort(key=lambda pair: (-pair[0], _promise(bounds[pair[1]], slo, judge), pair[1].title, -pair[1].max_batch))
-    served: list[Served] = []
-    score = score_of(objective)
-    for number, (bound, c) in enumerate(ranked):
-        best = sorted((score(s) for s in served if s.meets(slo) or not must), reverse=True)[: effort.top]
-        beaten = len(best) == effort.top and bound < best[-1]
-        if beaten or number >= effort.most:
-            break
-        if progress is not None:
-            progress(f"simulating deployments of {gpus} GPUs", number, min(len(ranked), effort.most))
-        served.append(judge.simulate(c, bounds[c]))
-    if not served:  # nothing can meet the limits: the nearest ones say by how much
-        nearest = sorted(hopeless, key=lambda c: (_excess(bounds[c], slo), c.title))[: effort.top]
-        served = [judge.simulate(c, bounds[c]) for c in nearest]
-    return ServeSearch(gpus, judge, len(candidates), refused, tuple(hopeless), tuple(served), len(ranked) - len(served))
+    hopeless = {c for c in bounds if must and bounds[c].attainable_share < slo.share}
+    ranked = sorted((c for c in bounds if c not in hopeless), key=lambda c: _likely(objective, c, needs, judge, must))
+    run = _Run(judge, wanted, effort, progress)
+    try:
+        run.layouts(_in_turn(ranked), bounds)
+        if not run.served:  # nothing can meet the limits as it is: features of the nearest, which say by how much
+            nearest = sorted(hopeless, key=lambda c: (_excess(bounds[c], slo), c.title))[: effort.top]
+            run.layouts(nearest, bounds, even_beaten=True)
+        run.features(moves)
+    except KeyboardInterrupt:
+        if not run.served:
+            raise
+        run.stopped = "interrupted"
+    left = [c for c in ranked if c not in run.served]
+    may = sum(not run.beaten(best_score(objective, c, bounds[c], judge)) for c in left)
+    return ServeSearch(
+        gpus, judge, len(bounds), refused, tuple(c for c in bounds if c in hopeless), tuple(run.served.values()),
+        len(left), may, run.stopped,
+    )  # fmt: skip
 
 
-def _promise(b: LoadBounds, slo: Slo, judge: ServeJudge) -> float:
-    """Which of equal bounds comes first: what is nearer to none of the limits, nor to the end of its capacity."""
-    stream = judge.load.requests.arrival_s[-1] - judge.load.requests.arrival_s[0]
-    return _excess(b, slo) + (b.span_s / stream if stream > 0 else 0.0)
+@dataclass(slots=True)
+class _Run:
+    """The part of a search that simulates."""
+
+    judge: ServeJudge
+    wanted: Wanted
+    effort: ServeEffort
+    progress: Progress | None
+    served: dict[ServeCandidate, Served] = field(default_factory=dict)
+    stopped: str = ""
+    begun_s: float = field(default_factory=perf_counter)
+    scores: list[float] = field(default_factory=list)  # of what is an answer, best first, at most `top`
+
+    def layouts(
+        self, candidates: Sequence[ServeCandidate], bounds: Mapping[ServeCandidate, LoadBounds], even_beaten: bool = False
+    ) -> None:
+        """Simulate candidates in this order, without those that cannot beat the best."""
+        most = ceil(self.effort.most * _COARSE)
+        for c in candidates:
+            score = best_score(self.wanted.objective, c, bounds[c], self.judge)
+            if len(self.served) >= most or self._late():
+                break
+            if even_beaten or not self.beaten(score):
+                self.simulate(c, bounds[c], "layouts")
+
+    def beaten(self, score: float) -> bool:
+        """Whether as many as are answered are better than a score."""
+        return len(self.scores) == self.effort.top and score < self.scores[-1]
+
+    def features(self, moves: Moves) -> None:
+        """Change one thing at a time of the best few layouts, and keep what is better."""
+        starts: dict[str, Served] = {}
+        for s in sorted(self.served.values(), key=self.rank, reverse=True):
+            starts.setdefault(s.candidate.pair, s)
+        for best in list(starts.values())[:_STARTS]:
+            while (better := self._step(best, moves)) is not best:
+                best = better
+
+    def _step(self, best: Served, moves: Moves) -> Served:
+        """The best after one round of all moves; `best` itself where none is better."""
+        at = best
+        for axis in moves.axes:
+            for c in moves.of(at.candidate, axis):
+                if len(self.served) >= self.effort.most or self._late():
+                    return best
+                s = self.served.get(c) or self._tried(c, at)
+                if s is not None and self.better(s, at):
+                    at = s
+        return at
+
+    def _tried(self, c: ServeCandidate, at: Served) -> Served | None:
+        """A candidate simulated, unless it has no room or its bounds say that it cannot be better."""
+        try:
+            bounds = self.judge.bounds(c)
+            hopeless = self.wanted.must and bounds.attainable_share < self.wanted.slo.share
+            if hopeless or (self.meets(at) and best_score(self.wanted.objective, c, bounds, self.judge) < self.score(at)):
+                return None
+            return self.simulate(c, bounds, "features")
+        except (DoesNotFit, BadLayout):
+            return None
+
+    def _late(self) -> bool:
+        minutes = self.effort.minutes
+        late = minutes is not None and perf_counter() - self.begun_s > 60.0 * minutes and bool(self.served)
+        self.stopped = self.stopped or (f"stopped after {minutes:g} minutes" if late else "")
+        return late
+
+    def simulate(self, c: ServeCandidate, bounds: LoadBounds, what: str) -> Served:
+        """The asked load on a candidate."""
+        s = self.served[c] = self.judge.simulate(c, bounds)
+        if self.meets(s):
+            self.scores = sorted([*self.scores, self.score(s)], reverse=True)[: self.effort.top]
+        if self.progress is not None:
+            self.progress(f"{what} on {self.judge.base.cluster.gpus} GPUs; {self._best()}", len(self.served), self.effort.most)
+        return s
+
+    def _best(self) -> str:
+        s = max(self.served.values(), key=self.rank)
+        per_gpu = s.output_tokens_per_s / s.candidate.gpus
+        return f"best {s.candidate.title}: {s.attained_share:.0%} within limits, {per_gpu:,.0f} tokens/s/GPU"
+
+    def meets(self, s: Served) -> bool:
+        """Whether it is an answer."""
+        return not self.wanted.must or s.meets(self.wanted.slo)
+
+    def score(self, s: Served) -> float:
+        """By the objective."""
+        return score_of(self.wanted.objective)(s)
+
+    def rank(self, s: Served) -> tuple[bool, float, float]:
+        """Larger is better: answers by score, others by the share within the limits."""
+        room = headroom(s, self.wanted.slo)
+        return (True, self.score(s), room) if self.meets(s) else (False, s.attained_share, room)
+
+    def better(self, s: Served, at: Served) -> bool:
+        """Whether by more than a hair; of equals what leaves clearly more room."""
+        (good, score, room), (was_good, was, was_room) = self.rank(s), self.rank(at)
+        if good != was_good:
+            return good
+        hair = _BETTER * abs(was)
+        return score > was + hair or (score > was - hair and room > was_room * (1.0 + _ROOMIER))
+
+
+def headroom(s: Served, slo: Slo) -> float:
+    """How many times over the tighter of both limits is kept at p90."""
+    return min(slo.ttft_s / max(s.ttft_p90_s, 1e-9), slo.tpot_s / max(s.tpot_p90_s, 1e-9))
+
+
+def _in_turn(ranked: Sequence[ServeCandidate]) -> list[ServeCandidate]:
+    """Replicas and pools in turn: an estimate may be wrong about one of them."""
+    one = [c for c in ranked if c.prefill is None]
+    two = [c for c in ranked if c.prefill is not None]
+    return [c for c in chain.from_iterable(zip_longest(one, two)) if c is not None]
+
+
+def _likely(objective: str, c: ServeCandidate, needs: Needs, judge: ServeJudge, must: bool) -> tuple[float, str, int]:
+    """Smaller is likelier to win: by its estimate, what breaks a limit further behind."""
+    pace = needs.of(c)
+    over = max(1.0, pace.over(judge.slo.ttft_s, judge.slo.tpot_s) if must else pace.used if judge.load.rate_per_s else 1.0)
+    if objective in ("ttft", "tpot"):
+        return (pace.ttft_s if objective == "ttft" else pace.tpot_s) * over**3, c.title, -c.max_batch
+    rate = judge.load.rate_per_s if judge.load.rate_per_s and not judge.load.clients else pace.per_s
+    return -rate / c.gpus / over**3, c.title, -c.max_batch
 
 
 def _excess(b: LoadBounds, slo: Slo) -> float:
