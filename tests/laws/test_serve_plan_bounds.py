@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
+from dataclasses import replace
 from typing import Any
 
 import pytest
 
+from moesim.sim.plan.serve.features import FEATURE_AXES, Features
 from moesim.sim.plan.serve.judge import ServeJudge
 from moesim.sim.plan.serve.plan import plan_serve
 from moesim.sim.plan.serve.search import ServeEffort, Wanted, best_score, score_of, search_serving
-from moesim.sim.plan.serve.space import deployments, shapes
+from moesim.sim.plan.serve.moves import Moves
+from moesim.sim.plan.serve.need import Needs, deployments
+from moesim.sim.plan.serve.space import Given, ServeCandidate, shapes
+from moesim.sim.question.refusals import DoesNotFit
 from moesim.sim.question.scenario import parse_scenario
 from moesim.sim.serve.accounts import span_s
 from moesim.sim.serve.slo import Slo
@@ -34,17 +40,29 @@ QUESTIONS: dict[str, dict[str, Any]] = {
 }  # fmt: skip
 TIGHT = {"wide MoE, drafts, two batches": 0.1}  # overlap may hide half of a step, drafts may all be accepted
 LOOSE = Slo(1.0, 0.05)
+ASKED = dict.fromkeys(FEATURE_AXES, ("asked",))
+
+
+def every(judge: ServeJudge, given: Given) -> list[ServeCandidate]:
+    """All deployments of the coarse search, GPUs left out included."""
+    arch, gpus = judge.base.arch, judge.base.cluster.gpus
+    fitting = [s for s in shapes(arch, gpus, judge.base.cluster.domain, given) if judge.fits(s) is None]
+    return [Moves(judge, given).start(c) for c in deployments(judge, fitting, given, False, Needs(judge))]
 
 
 @pytest.mark.parametrize("name", QUESTIONS)
 def test_bounds_hold(name: str) -> None:
     judge = ServeJudge(parse_scenario(QUESTIONS[name]), LOOSE)
-    arch, gpus = judge.base.arch, judge.base.cluster.gpus
-    fitting = [s for s in shapes(arch, gpus, judge.base.cluster.domain, {}) if judge.fits(s) is None]
-    found = list(deployments(judge.base, gpus, fitting, {}))
+    found, moves = every(judge, {}), Moves(judge, {})
     assert len(found) >= 10
+    some = found[:: max(1, len(found) // 10)]
+    turned = [other for c in some[1::3] for axis in moves.axes for other in list(moves.of(c, axis))[-1:]]
     tight = []
-    for c in found[:: max(1, len(found) // 10)]:
+    for c in [*some, *turned]:
+        with suppress(DoesNotFit):
+            judge.bounds(c)
+        if isinstance(judge.machine(c.shape, c.max_batch, c.features), DoesNotFit):
+            continue
         bounds = judge.bounds(c)
         s = judge.simulate(c, bounds)
         assert bounds.ttft_s <= s.ttft_s * (1 + 1e-9), c.title
@@ -59,13 +77,33 @@ def test_bounds_hold(name: str) -> None:
 
 def test_the_search_finds_the_best_of_all() -> None:
     scenario = parse_scenario(QUESTIONS["MoE, poisson"])
-    wanted = Wanted(LOOSE, True, "tpot", {"pools": ("no",)})
-    found = search_serving(scenario, wanted, ServeEffort(top=2))
-    judge = ServeJudge(scenario, LOOSE)
-    fitting = [s for s in shapes(judge.base.arch, 8, judge.base.cluster.domain, {}) if judge.fits(s) is None]
-    everything = [judge.simulate(c) for c in deployments(judge.base, 8, fitting, wanted.given)]
-    good = sorted(s.tpot_s for s in everything if s.meets(LOOSE))
-    assert sorted(s.tpot_s for s in found.served if s.meets(LOOSE))[:2] == good[:2]
+    for given in ({"pools": ("no",)}, {"pp": (1,), "tp": (2, 4)}):
+        wanted = Wanted(LOOSE, True, "tpot", {**given, **ASKED})
+        found = search_serving(scenario, wanted, ServeEffort(top=2))
+        judge = ServeJudge(scenario, LOOSE)
+        everything = [judge.simulate(c) for c in every(judge, wanted.given) if c.gpus == 8]
+        good = sorted(s.tpot_s for s in everything if s.meets(LOOSE))
+        assert sorted(s.tpot_s for s in found.served if s.meets(LOOSE))[0] <= good[0]
+
+
+def test_the_search_finds_the_best_features() -> None:
+    """Every combination of a small space, beside one thing changed at a time."""
+    load = {"kind": "poisson", "rate_per_s": 12, "count": 80, "input_tokens": 900, "output_tokens": 100}
+    asked = question("deepseek-v3", "dgx-h200", 16, engine="sglang", precision="fp8", requests=load)
+    asked["serve"]["slo"] = {"ttft_s": 2.0, "tpot_s": 0.05}
+    scenario, slo = parse_scenario(asked), Slo(2.0, 0.05)
+    layout = {"pools": ("no",), "tp": (1, 8), "pp": (1,), "ep": (8, 16), "token_budget": ("asked",), "idle": ("no",)}
+    found = search_serving(scenario, Wanted(slo, True, "tpot", {**layout, "max_batch": (256,)}), ServeEffort(top=1))
+    judge = ServeJudge(scenario, slo)
+    best = min(
+        (judge.simulate(replace(c, features=Features(slots, two, None, kv, drafts)))
+         for c in every(judge, {**layout, **ASKED, "max_batch": (256,)}) if c.gpus == 16
+         for slots in (None, c.shape.ep) for two in (None, *([True] if c.shape.attention_dp > 1 else []))
+         for kv in (None, "fp8") for drafts in (None, 1, 2, 3)),
+        key=lambda s: (not s.meets(slo), s.tpot_s),
+    )  # fmt: skip
+    own = min((s for s in found.served if s.meets(slo)), key=lambda s: s.tpot_s)
+    assert own.tpot_s <= best.tpot_s * 1.001, (own.candidate.title, best.candidate.title)
 
 
 def test_a_limit_that_bounds_break_prunes() -> None:
@@ -77,7 +115,8 @@ def test_a_limit_that_bounds_break_prunes() -> None:
 
 
 def test_the_sustained_rate_is_where_the_limits_break() -> None:
-    plan = plan_serve(QUESTIONS["MoE, poisson"], given={"pools": ("no",), "pp": (1,)}, effort=ServeEffort(top=1))
+    given = {"pools": ("no",), "pp": (1,), "idle": ("no",), **ASKED}
+    plan = plan_serve(QUESTIONS["MoE, poisson"], given=given, effort=ServeEffort(top=1))
     judge, best = plan.searches[0].judge, plan.options[0]
     rate = best.sustained_per_s
     assert rate is not None and rate > 20.0

@@ -12,7 +12,7 @@ from moesim.sim.question.refusals import DoesNotFit
 from moesim.sim.serve.frontier import frontier
 
 _CLIENTS = (1, 4, 16, 64, 256, 1024)
-_MOST = 12  # deployments whose front is drawn
+_MOST = 8  # deployments whose front is drawn
 
 
 @dataclass(frozen=True, slots=True)

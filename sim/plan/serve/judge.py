@@ -16,10 +16,11 @@ from moesim.sim.question.lookup import check_used
 from moesim.sim.question.refusals import DoesNotFit
 from moesim.sim.question.scenario import Scenario
 from moesim.sim.question.sections import LayoutAsk
-from moesim.sim.serve.accounts import goodput_per_s, label_of, latencies_of, span_s, spread, utilisation
+from moesim.sim.serve.accounts import decode_shares, goodput_per_s, label_of, latencies_of, span_s, spread
 from moesim.sim.serve.capacity import drained_per_s
 from moesim.sim.serve.job import Deployment, ResolvedServe, ServeJob, replica_layout, resolve_serve
 from moesim.sim.serve.memory import serve_memory
+from moesim.sim.serve.replica import Replica
 from moesim.sim.serve.simulate import Machine, PricedJobs, ServeRun, first_together, front_of, machine_of, simulate
 from moesim.sim.serve.slo import Slo
 from moesim.sim.serve.workload import Workload
@@ -163,7 +164,7 @@ class ServeJudge:
     def simulate(self, c: ServeCandidate, bounds: LoadBounds | None = None) -> Served:
         """The asked load on a candidate. DoesNotFit where it has no room."""
         load, run = self.load, self.run(c, self.load)
-        latencies, span, shares = latencies_of(run, load.warmup), span_s(run), utilisation(run)
+        latencies, span = latencies_of(run, load.warmup), span_s(run)
         outputs = float(run.log.output_total)
         ttft, tpot = spread(latencies.ttft_s), spread(latencies.tpot_s)
         usd = usd_per_million_output_tokens(self.price, gpu_hours(c.gpus, span), outputs)
@@ -179,10 +180,22 @@ class ServeJudge:
             output_tokens_per_s=outputs / span,
             usd_per_million_output_tokens=usd,
             label=label_of(latencies, load.rate_per_s, inf, bool(load.clients)),
-            idle_share=shares["idle"],
-            communication_share=sum(shares.get(name, 0.0) for name in ("tp_comm", "ep_comm", "pp_comm")),
+            idle_share=max(0.0, 1.0 - sum(r.busy_s for _, r in run.workers) / (span * len(run.workers))),
+            communication_share=_communication(run, span),
             preemptions=run.log.preemptions,
         )
+
+    def steady(self, s: Served) -> bool:
+        """Whether an open load would still be served within the limits if it went on; others end with their requests.
+
+        A load that is shorter than a few of its answers may fit into fewer GPUs than its rate takes.
+        """
+        load, outputs = self.load, self.load.requests.output_tokens
+        if not load.rate_per_s or load.clients:
+            return True
+        now_s = s.ttft_s + s.tpot_s * sum(outputs) / len(outputs)
+        at_limits_s = self.slo.ttft_s + self.slo.tpot_s * sum(outputs) / len(outputs)
+        return self._holds(s.candidate, 1.0, _SETTLED * max(now_s, min(at_limits_s, _SLOWEST * now_s)))
 
     def sustained_per_s(self, c: ServeCandidate) -> float:
         """The largest rate of the asked requests at which the limits still hold, within 1 %; 0 where there is none.
@@ -220,6 +233,20 @@ class ServeJudge:
         latencies = latencies_of(self.run(c, load), min(0.5, settle_s / _SETTLED / span))
         label = label_of(latencies, load.rate_per_s, inf, False)
         return self.slo.attained(latencies) >= self.slo.share and label == "stable"
+
+
+def _communication(run: ServeRun, span: float) -> float:
+    """Share of the time of all workers in exchanges of decode passes; workers that are priced alike stand for another."""
+    alike: dict[int, list[Replica]] = {}
+    machines = [machine for machine, _ in run.workers]
+    for machine, replica in run.workers:
+        alike.setdefault(next(i for i, m in enumerate(machines) if m is machine), []).append(replica)
+    total = 0.0
+    for number, replicas in alike.items():
+        parts = decode_shares(machines[number], replicas[0])
+        moved = sum(parts.get(name, 0.0) for name in ("tp_comm", "ep_comm", "pp_comm"))
+        total += moved / (sum(parts.values()) or 1.0) * sum(r.busy_s - r.prefill_busy_s for r in replicas)
+    return total / (span * len(machines))
 
 
 def faster(load: Workload, factor: float, least_s: float) -> Workload:

@@ -59,7 +59,9 @@ class Moves:
         else:
             for value in self.values(c)[axis]:
                 other = replace(c, features=moved(c.features, axis, value))
-                yield self._batched(other, None if c.limited else 0)
+                yield (fresh := self._batched(other, None if c.limited else 0))
+                if axis == "speculative" and "max_batch" not in self._given and fresh.max_batch < min(BATCHES[0], c.max_batch):
+                    yield self._batched(other, BATCHES[0])  # engines that draft start with fewer sequences
 
     def _batched(self, c: ServeCandidate, batch: int | None) -> ServeCandidate:
         """With this batch limit; 0: the engine's own under the features; None: as it is."""

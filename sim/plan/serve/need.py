@@ -14,7 +14,7 @@ from math import inf
 
 from moesim.sim.plan.serve.features import Features
 from moesim.sim.plan.serve.judge import ServeJudge
-from moesim.sim.plan.serve.space import BATCHES, Given, ServeCandidate, Shape, axis
+from moesim.sim.plan.serve.space import Given, ServeCandidate, Shape, axis
 from moesim.sim.serve.simulate import Machine
 
 _ROUNDS = 12  # of an iteration
@@ -100,7 +100,7 @@ class Needs:
 
     def _prompts(self, machine: Machine, workers: int) -> Pace:
         """One prefill worker."""
-        chunks = self._chunks(machine, inf if not self._rate else 1e9)
+        chunks = self._chunks(machine, 1e9)
         share = chunks[0][0] / self._prompt  # of a prompt that a chunk is
         full_s = machine.costs.mixed(chunks, 0, 0.0)
         most = len(chunks) * share / full_s
@@ -151,7 +151,7 @@ class Needs:
 def deployments(judge: ServeJudge, fitting: list[Shape], given: Given, whole: bool, needs: Needs) -> list[ServeCandidate]:
     """Replicas or pools of shapes that fit, in a fixed order; `whole`: with as many GPUs as there are."""
     gpus, own = judge.base.cluster.gpus, judge.base.engine.max_batch
-    batches = axis(given, "max_batch", (own, *(b for b in BATCHES if b < own)))
+    batches = axis(given, "max_batch", (own,))  # lower limits of the best few come later (moves.py)
     pools = {str(v) for v in given.get("pools", ("no", "yes"))}
     found = []
     if "no" in pools:

@@ -216,14 +216,13 @@ def _distinct(good: list[tuple[ServeSearch, Served]]) -> list[tuple[ServeSearch,
 def _sustained(
     objective: str, slo: Slo, good: list[tuple[ServeSearch, Served]], top: int
 ) -> dict[ServeCandidate, float]:
-    """Rates that the most promising of those that tie with the best sustain; all of the top for other objectives."""
+    """Rates that the most promising of those that tie with the best sustain, and the best itself."""
     score = score_of(objective)
     best = score(good[0][1])
     tied = [pair for pair in good if score(pair[1]) >= best - _TIED * abs(best)]
     chosen = [
         *tied[:top],
         *sorted(tied, key=lambda pair: (-pair[1].idle_share, pair[1].candidate.title))[:top],
-        *good[:top],
     ]
     rates: dict[ServeCandidate, float] = {}
     for search, s in chosen:

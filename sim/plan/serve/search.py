@@ -2,7 +2,7 @@
 
 1. Every layout of replicas and pools, with as many workers as the load needs by estimate (need.py) and neighbours of
    that, is judged by bounds (bound.py). What cannot meet the limits, or cannot beat the best found, is never simulated.
-2. The rest is simulated, likeliest first by estimate, replicas and pools in turn, for two thirds of `most`.
+2. The rest is simulated, likeliest first by estimate, replicas and pools in turn, for half of `most`.
 3. From the best few layouts one thing at a time is changed (moves.py: features, batch limit, workers), simulated, and
    kept where it is better, until nothing is better or `most` is reached. This is greedy: a change that pays only with
    another one may be missed. With all features fixed (`--set`) and `most` large enough, 2 alone is certain.
@@ -12,7 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import chain, zip_longest
 from math import ceil, inf
 from time import perf_counter
@@ -29,10 +29,11 @@ from moesim.sim.question.refusals import DoesNotFit
 from moesim.sim.question.scenario import Scenario, ScenarioError
 from moesim.sim.serve.slo import Slo
 
-_COARSE = 2 / 3  # of the candidates that may be simulated: layouts, before features
+_COARSE = 1 / 2  # of the candidates that may be simulated: layouts, before features
 _STARTS = 3  # layouts whose features are tried
 _BETTER = 0.002  # by which share a score must be better to count; within it, headroom by _ROOMIER decides
 _ROOMIER = 0.05
+UNSTEADY = "too few GPUs for as long a load as its rate says"
 _PARTIAL = ("goodput", "cost", "tokens_per_dollar")  # objectives for which GPUs may be left out
 
 SERVE_OBJECTIVES = ("goodput", "cost", "tokens_per_dollar", "tokens_per_s_per_gpu", "ttft", "tpot")
@@ -142,7 +143,7 @@ def search_serving(
         )
     hopeless = {c for c in bounds if must and bounds[c].attainable_share < slo.share}
     ranked = sorted((c for c in bounds if c not in hopeless), key=lambda c: _likely(objective, c, needs, judge, must))
-    run = _Run(judge, wanted, effort, progress)
+    run = _Run(judge, wanted, effort, progress, spare=min(s.gpus for s in fitting) - 1)
     try:
         run.layouts(_in_turn(ranked), bounds)
         if not run.served:  # nothing can meet the limits as it is: features of the nearest, which say by how much
@@ -170,6 +171,7 @@ class _Run:
     effort: ServeEffort
     progress: Progress | None
     served: dict[ServeCandidate, Served] = field(default_factory=dict)
+    spare: int = 0  # GPUs that no worker could use: leaving them out is no choice
     stopped: str = ""
     begun_s: float = field(default_factory=perf_counter)
     scores: list[float] = field(default_factory=list)  # of what is an answer, best first, at most `top`
@@ -230,7 +232,11 @@ class _Run:
 
     def simulate(self, c: ServeCandidate, bounds: LoadBounds, what: str) -> Served:
         """The asked load on a candidate."""
-        s = self.served[c] = self.judge.simulate(c, bounds)
+        s = self.judge.simulate(c, bounds)
+        fewer = c.gpus < self.judge.base.cluster.gpus - self.spare
+        if fewer and self.meets(s) and not self.beaten(self.score(s)) and not self.judge.steady(s):
+            s = replace(s, label=UNSTEADY)
+        self.served[c] = s
         if self.meets(s):
             self.scores = sorted([*self.scores, self.score(s)], reverse=True)[: self.effort.top]
         if self.progress is not None:
