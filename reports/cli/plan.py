@@ -35,7 +35,9 @@ def plan(  # noqa: PLR0913  # one argument per option of the command
     slo: Annotated[str, typer.Option(help="Limits of serving: ttft=1s,tpot=50ms[,share=0.9].")] = "",
     fix: Annotated[
         list[str] | None,
-        typer.Option("--set", help="Values of one axis, for example tp=4,8, recompute=none or pools=no."),
+        typer.Option(
+            "--set", help="Values of one axis, for example tp=4,8, recompute=none, pools=no or kv_dtype=bf16."
+        ),
     ] = None,
     traffic: Annotated[
         Path | None,
@@ -50,11 +52,14 @@ def plan(  # noqa: PLR0913  # one argument per option of the command
     most: Annotated[
         int, typer.Option(help="Candidates to simulate per cluster at most (0: 1000; serving 100).", min=0)
     ] = 0,
+    minutes: Annotated[
+        float, typer.Option(help="Of a serving search: answer with what it has after so many (0: no end).", min=0)
+    ] = 0.0,
     workers: Annotated[int, typer.Option(help="Processes of a training search; 0: one per core.", min=0)] = 0,
     json: Annotated[bool, typer.Option("--json", help="Print as JSON.")] = False,
     figure: Annotated[Path | None, typer.Option(help="Draw the front (.png, .svg or .pdf).")] = None,
 ) -> int:
-    """Search layouts of a training job, or replicas, pools and batch limits that serve a load within limits."""
+    """Search layouts of a training job, or replicas, pools, limits and features that serve a load within limits."""
     from moesim.reports.progress import progress_bar
     from moesim.reports.text import console, print_json
     from moesim.sim.question.scenario import load_scenario
@@ -64,7 +69,7 @@ def plan(  # noqa: PLR0913  # one argument per option of the command
     name = asked.model if isinstance(asked.model, str) else asked.model.get("name", "the model")
     day = None if traffic is None else _Day(traffic, growth, spare, tuple(fact or ()))
     title = f"plan for {name} ({scenario})"
-    question = _Question(asked, title, gpus, objective, slo, tuple(fix or ()), top, most, workers, day)
+    question = _Question(asked, title, gpus, objective, slo, tuple(fix or ()), top, most, workers, day, minutes or None)
     with progress_bar() as show:
         answer, table = _answered(question, show)
     if json:
@@ -117,6 +122,7 @@ class _Question:
     most: int
     workers: int
     day: _Day | None
+    minutes: float | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -161,7 +167,7 @@ def _serving(q: _Question, show: Progress) -> _Answer:
     from moesim.sim.plan.serve.space import serve_axes
     from moesim.sim.plan.words import sizes
 
-    effort = ServeEffort(q.top, q.most or _SERVED)
+    effort = ServeEffort(q.top, q.most or _SERVED, q.minutes)
     plan = plan_serve(
         q.scenario,
         gpus=sizes(q.gpus),
@@ -190,7 +196,7 @@ def _fleet(q: _Question, show: Progress) -> _Answer:
         slo=q.slo,
         given=serve_axes(q.fix),
         facts=read_facts(q.day.facts),
-        effort=ServeEffort(q.top, q.most or _SERVED),
+        effort=ServeEffort(q.top, q.most or _SERVED, q.minutes),
     )
     fleet = plan_fleet(q.scenario, q.day.traffic, ask, show)
     return fleet, fleet_report(fleet, q.title)

@@ -10,10 +10,10 @@ import pytest
 
 from moesim.sim.plan.serve.features import FEATURE_AXES, Features
 from moesim.sim.plan.serve.judge import ServeJudge
-from moesim.sim.plan.serve.plan import plan_serve
-from moesim.sim.plan.serve.search import ServeEffort, Wanted, best_score, score_of, search_serving
 from moesim.sim.plan.serve.moves import Moves
 from moesim.sim.plan.serve.need import Needs, deployments
+from moesim.sim.plan.serve.plan import plan_serve
+from moesim.sim.plan.serve.search import ServeEffort, Wanted, best_score, score_of, search_serving
 from moesim.sim.plan.serve.space import Given, ServeCandidate, shapes
 from moesim.sim.question.refusals import DoesNotFit
 from moesim.sim.question.scenario import parse_scenario

@@ -130,7 +130,7 @@ def _best_group(scenario: Scenario, ask: FleetAsk, progress: Progress | None) ->
     for count in ask.gpus or (scenario.cluster.gpus,):
         try:
             plan = plan_serve(
-                scenario, gpus=(count,), slo=ask.slo, objective="goodput", given=ask.given, effort=ask.effort,
+                scenario, gpus=(count,), slo=ask.slo, objective="goodput", given={"idle": ("no",), **ask.given}, effort=ask.effort,
                 progress=progress,
             )  # fmt: skip
         except ScenarioError as refusal:

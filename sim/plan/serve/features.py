@@ -86,7 +86,9 @@ class Open:
     fp8: bool  # the GPU has it
 
 
-def feature_values(open_: Open, given: Mapping[str, Iterable[object]], eps: tuple[int, ...], dp: int) -> dict[str, list[Any]]:
+def feature_values(
+    open_: Open, given: Mapping[str, Iterable[object]], eps: tuple[int, ...], dp: int
+) -> dict[str, list[Any]]:
     """Values to try of each feature of one layout, `None` (as asked) first; a single one where it is fixed.
 
     eps: expert-parallel degrees of its pools; dp: attention ranks of the widest of them.
@@ -97,7 +99,9 @@ def feature_values(open_: Open, given: Mapping[str, Iterable[object]], eps: tupl
     args = isinstance(serve.engine, dict) and "args" in serve.engine
     budget, asked = open_.token_budget, serve.speculative
     found: dict[str, list[Any]] = {
-        "expert_slots": slots_to_try(open_, eps) if wide and open_.uneven and open_.scenario.placement is None else [None],
+        "expert_slots": slots_to_try(open_, eps)
+        if wide and open_.uneven and open_.scenario.placement is None
+        else [None],
         "two_batch_overlap": [None, not serve.two_batch_overlap] if wide and dp > 1 else [None],
         "token_budget": [None] if args else [None, budget // 2, budget * 2],
         "kv_dtype": [None, "bf16" if open_.kv == "fp8" else "fp8"] if open_.fp8 else [None],
@@ -129,7 +133,11 @@ def _stated(name: str, value: object) -> Any:
 
 def check_words(name: str, words: tuple[str, ...]) -> None:
     """ScenarioError for values of a feature that do not exist."""
-    numbers = {"expert_slots": "0, or the spare slots", "token_budget": "tokens of a pass", "speculative": "no, or drafts"}
+    numbers = {
+        "expert_slots": "0, or the spare slots",
+        "token_budget": "tokens of a pass",
+        "speculative": "no, or drafts",
+    }
     fixed = {"two_batch_overlap": ("yes", "no"), "kv_dtype": ("bf16", "fp8"), "speculative": ("no",)}.get(name, ())
     for word in words:
         least = 1 if name in ("token_budget", "speculative") else 0

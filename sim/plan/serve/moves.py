@@ -10,7 +10,14 @@ from moesim.sim.plan.serve.features import FEATURE_AXES, Open, feature_values, m
 from moesim.sim.plan.serve.judge import ServeJudge
 from moesim.sim.plan.serve.space import BATCHES, Given, ServeCandidate
 
-_WORKERS = ((-1, 0), (0, -1), (-1, 1), (1, -1), (1, 0), (0, 1))  # changes of (prefill workers, replicas or decode workers)
+_WORKERS = (
+    (-1, 0),
+    (0, -1),
+    (-1, 1),
+    (1, -1),
+    (1, 0),
+    (0, 1),
+)  # changes of (prefill workers, replicas or decode workers)
 
 
 class Moves:
@@ -60,7 +67,11 @@ class Moves:
             for value in self.values(c)[axis]:
                 other = replace(c, features=moved(c.features, axis, value))
                 yield (fresh := self._batched(other, None if c.limited else 0))
-                if axis == "speculative" and "max_batch" not in self._given and fresh.max_batch < min(BATCHES[0], c.max_batch):
+                if (
+                    axis == "speculative"
+                    and "max_batch" not in self._given
+                    and fresh.max_batch < min(BATCHES[0], c.max_batch)
+                ):
                     yield self._batched(other, BATCHES[0])  # engines that draft start with fewer sequences
 
     def _batched(self, c: ServeCandidate, batch: int | None) -> ServeCandidate:

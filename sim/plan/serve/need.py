@@ -116,7 +116,9 @@ class Needs:
         """One decode worker, or one replica that computes prompts too."""
         costs, job, cache = machine.costs, machine.job, machine.cache
         held = self._length + self._out / 2.0
-        room = min(job.engine.max_batch * job.attention_dp, cache.blocks * cache.block_tokens / (2.0 * held - self._length))
+        room = min(
+            job.engine.max_batch * job.attention_dp, cache.blocks * cache.block_tokens / (2.0 * held - self._length)
+        )
         running, took = 1.0, 0.0
         for _ in range(_ROUNDS):
             batch = max(1, round(min(running, room)))
@@ -148,7 +150,9 @@ class Needs:
         return batch / (self._out * took)
 
 
-def deployments(judge: ServeJudge, fitting: list[Shape], given: Given, whole: bool, needs: Needs) -> list[ServeCandidate]:
+def deployments(
+    judge: ServeJudge, fitting: list[Shape], given: Given, whole: bool, needs: Needs
+) -> list[ServeCandidate]:
     """Replicas or pools of shapes that fit, in a fixed order; `whole`: with as many GPUs as there are."""
     gpus, own = judge.base.cluster.gpus, judge.base.engine.max_batch
     batches = axis(given, "max_batch", (own,))  # lower limits of the best few come later (moves.py)

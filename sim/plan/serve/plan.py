@@ -10,7 +10,7 @@ from typing import Any
 from moesim.hwmodels.power_and_money import Price, usd, usd_per_gpu_hour
 from moesim.sim.plan.serve.front import FrontPoint, front
 from moesim.sim.plan.serve.judge import Served
-from moesim.sim.plan.serve.reasons import ServeVerdict, broken, compared, serve_verdicts
+from moesim.sim.plan.serve.reasons import ServeVerdict, broken, compared, missed, serve_verdicts
 from moesim.sim.plan.serve.search import (
     SERVE_OBJECTIVES,
     ServeEffort,
@@ -25,6 +25,9 @@ from moesim.sim.plan.train.search import Progress
 from moesim.sim.question.scenario import Asked, Scenario, ScenarioError, scenario_of
 from moesim.sim.serve.slo import Slo, slo_of
 
+_NEAR = 0.03  # below the rate that is asked for: a sustained rate is found within 1 %, loads are drawn (assumed)
+_TRIED = 3  # of equal ones, whose sustained rate decides: the best, and those that idle most
+_MOST_SHORT = 6  # deployments that are looked at once more because they leave GPUs out
 _TIED = 0.01  # scores nearer than this are equal; the rate that is sustained then decides
 
 
@@ -50,6 +53,7 @@ class ServeOption:
             "deployment": c.title,
             **{k: getattr(c.shape, k) for k in ("tp", "pp", "ep", "attention_dp")},
             "replicas": c.replicas,
+            "features": c.features.asks(),
             "max_batch": c.max_batch,
             "prefill": None if c.prefill is None else {
                 "workers": c.prefill_workers, **{k: getattr(c.prefill, k) for k in ("tp", "pp", "ep", "attention_dp")},
@@ -100,7 +104,8 @@ class ServePlan:
             ],
             "searched": [
                 {"gpus": s.gpus, "deployments": s.looked_at, "layouts_too_large": len(s.too_large),
-                 "hopeless": len(s.hopeless), "simulated": len(s.served), "left": s.left} for s in self.searches
+                 "hopeless": len(s.hopeless), "simulated": len(s.served), "left": s.left, "open": s.open,
+                 "stopped": s.stopped} for s in self.searches
             ],
             "notes": list(self.notes),
         }  # fmt: skip
@@ -169,9 +174,11 @@ def _answer(
     good.sort(key=lambda pair: (-score(pair[1]), -headroom(pair[1], slo), pair[1].candidate.title))
     good = _distinct(good)
     sustained = _sustained(objective, slo, good, effort.top) if must else {}
-    best_score = score(good[0][1])
+    short = _short(good, sustained) if must else set()
+    best_score = score(next((s for _, s in good if s.candidate not in short), good[0][1]))
     good.sort(
         key=lambda pair: (
+            pair[1].candidate in short,
             score(pair[1]) < best_score - _TIED * abs(best_score),
             -sustained.get(pair[1].candidate, 0.0) / pair[1].candidate.gpus,
             -score(pair[1]),
@@ -198,8 +205,7 @@ def _answer(
         front=front(((search.judge, search.served) for search in searches), slo.ttft_s if must else inf),
         verdicts=tuple(serve_verdicts(best_search, ordered, slo, must)),
         searches=tuple(searches),
-        notes=(*notes, *(f"{f.gpus} GPUs: {f.left} deployments that may be as good were not simulated" for f in searches
-                         if len(f.served) >= effort.most and f.left)),
+        notes=(*notes, *(line for f in searches for line in _unfinished(f)), *_assumed(options)),
     )  # fmt: skip
 
 
@@ -213,6 +219,21 @@ def _distinct(good: list[tuple[ServeSearch, Served]]) -> list[tuple[ServeSearch,
     return list(kept.values())
 
 
+def _short(good: list[tuple[ServeSearch, Served]], sustained: dict[ServeCandidate, float]) -> set[ServeCandidate]:
+    """Those at the head of the list that leave GPUs out and cannot keep up for good: they go behind the others."""
+    short: set[ServeCandidate] = set()
+    for search, s in good[:_MOST_SHORT]:
+        load, c = search.judge.load, s.candidate
+        if not load.rate_per_s or load.clients or c.gpus == search.gpus:
+            break
+        if c not in sustained:
+            sustained[c] = search.judge.sustained_per_s(c)
+        if sustained[c] >= (1.0 - _NEAR) * load.rate_per_s:
+            break
+        short.add(c)
+    return short
+
+
 def _sustained(
     objective: str, slo: Slo, good: list[tuple[ServeSearch, Served]], top: int
 ) -> dict[ServeCandidate, float]:
@@ -221,8 +242,8 @@ def _sustained(
     best = score(good[0][1])
     tied = [pair for pair in good if score(pair[1]) >= best - _TIED * abs(best)]
     chosen = [
-        *tied[:top],
-        *sorted(tied, key=lambda pair: (-pair[1].idle_share, pair[1].candidate.title))[:top],
+        *tied[: min(top, _TRIED)],
+        *sorted(tied, key=lambda pair: (-pair[1].idle_share, pair[1].candidate.title))[: min(top, _TRIED)],
     ]
     rates: dict[ServeCandidate, float] = {}
     for search, s in chosen:
@@ -239,13 +260,46 @@ def _why(s: Served, best: Served, slo: Slo, must: bool) -> str:
     return "best; " + ", ".join(part for part in (kept, spent) if part)
 
 
+def _unfinished(f: ServeSearch) -> list[str]:
+    """What a search left undone."""
+    early = [f"{f.gpus} GPUs: {f.stopped}; the answer is the best until then"] if f.stopped else []
+    if f.open:
+        early.append(
+            f"{f.gpus} GPUs: {f.open:,} of {f.left + len(f.served):,} deployments that bounds do not exclude were not "
+            "simulated and may be as good; --most or --minutes let it look at more of them"
+        )
+    return early
+
+
+def _assumed(options: list[ServeOption]) -> list[str]:
+    """What a person should check before choosing an option for its features."""
+    features = [o.served.candidate.features for o in options]
+    said = []
+    if any(f.kv_dtype == "fp8" for f in features):
+        said.append(
+            "fp8 cache: answers may differ from those of a 16-bit one; --set kv_dtype=asked leaves it as it was"
+        )
+    if any(f.speculative for f in features):
+        said.append("drafts: how many are kept depends on the text (assumed as published; `moesim serve` says which); "
+                    "--set speculative=asked searches without")  # fmt: skip
+    if any(f.expert_slots for f in features):
+        said.append("expert slots: placed by the load of every layer, as the engine's balancer would have learned it")
+    return said
+
+
 def _nothing_meets(searches: list[ServeSearch], slo: Slo) -> str:
-    """One line with the best that was found."""
+    """One line with the best that was found, how it fails, and what was not looked at."""
     every = [s for search in searches for s in search.served]
     best = max(every, key=lambda s: (s.attained_share, headroom(s, slo), -s.candidate.gpus))
-    most = max(search.gpus for search in searches)
+    most, left = max(search.gpus for search in searches), sum(search.left for search in searches)
+    hopeless = sum(len(search.hopeless) for search in searches)
+    looked = f"{len(every):,} deployments were simulated"
+    looked += f", {left:,} that bounds do not exclude were not" if left else ", none that bounds do not exclude is left"
+    looked += f", {hopeless:,} cannot by their bounds" if hopeless else ""
+    early = next((f" ({search.stopped})" for search in searches if search.stopped), "")
+    wider = "let it look at more with --most or --minutes, " if left else ""
     return (
-        f"nothing on up to {most} GPUs meets {slo.text}; the best found, {best.candidate.title} on "
-        f"{best.candidate.gpus} GPUs, has {broken(best, slo)}; loosen the limits, "
-        "ask for less traffic or give more GPUs"
+        f"nothing on up to {most} GPUs meets {slo.text} among what was looked at: {looked}{early}; the best found, "
+        f"{best.candidate.title} on {best.candidate.gpus} GPUs, has {broken(best, slo)}: {missed(best, slo)}; {wider}"
+        "loosen the limits, ask for less traffic or give more GPUs"
     )

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from moesim.hwmodels.units import GIB
 from moesim.sim.plan.serve.judge import Served
-from moesim.sim.plan.serve.search import ServeSearch, headroom
+from moesim.sim.plan.serve.search import ServeSearch
 from moesim.sim.plan.serve.space import ServeCandidate, Shape
 from moesim.sim.serve.slo import Slo
 
@@ -102,3 +102,13 @@ def broken(s: Served, slo: Slo) -> str:
     worst = f"first token {s.ttft_p90_s:.3g} s, {s.tpot_p90_s * 1e3:.3g} ms a token"
     return f"{s.attained_share:.0%} within the limits (p90: {worst}{queue})"
 
+
+def missed(s: Served, slo: Slo) -> str:
+    """Which limit is missed by how much at p90; or what else is wrong."""
+    named = (("first token", s.ttft_p90_s / slo.ttft_s), ("time per token", s.tpot_p90_s / slo.tpot_s))
+    name, times = max(named, key=lambda pair: pair[1])
+    if times > 1.0:
+        return f"its {name} is {times:.2f} times the limit"
+    return (
+        f"it is {s.label}" if s.label != "stable" else f"{slo.share - s.attained_share:.0%} too few are served in time"
+    )

@@ -131,7 +131,9 @@ def search_serving(
     if not fitting:
         raise ScenarioError(too_large(judge, refused))
     needs, moves = Needs(judge), Moves(judge, wanted.given)
-    whole = not (must and objective in _PARTIAL and judge.load.rate_per_s) or set(wanted.given.get("idle", ())) == {"no"}
+    whole = not (must and objective in _PARTIAL and judge.load.rate_per_s) or set(wanted.given.get("idle", ())) == {
+        "no"
+    }
     found = [moves.start(c) for c in deployments(judge, fitting, wanted.given, whole, needs)]
     bounds: dict[ServeCandidate, LoadBounds] = {}
     for c in found:
@@ -177,7 +179,10 @@ class _Run:
     scores: list[float] = field(default_factory=list)  # of what is an answer, best first, at most `top`
 
     def layouts(
-        self, candidates: Sequence[ServeCandidate], bounds: Mapping[ServeCandidate, LoadBounds], even_beaten: bool = False
+        self,
+        candidates: Sequence[ServeCandidate],
+        bounds: Mapping[ServeCandidate, LoadBounds],
+        even_beaten: bool = False,
     ) -> None:
         """Simulate candidates in this order, without those that cannot beat the best."""
         most = ceil(self.effort.most * _COARSE)
@@ -218,7 +223,9 @@ class _Run:
         try:
             bounds = self.judge.bounds(c)
             hopeless = self.wanted.must and bounds.attainable_share < self.wanted.slo.share
-            if hopeless or (self.meets(at) and best_score(self.wanted.objective, c, bounds, self.judge) < self.score(at)):
+            if hopeless or (
+                self.meets(at) and best_score(self.wanted.objective, c, bounds, self.judge) < self.score(at)
+            ):
                 return None
             return self.simulate(c, bounds, "features")
         except (DoesNotFit, BadLayout):
@@ -240,7 +247,9 @@ class _Run:
         if self.meets(s):
             self.scores = sorted([*self.scores, self.score(s)], reverse=True)[: self.effort.top]
         if self.progress is not None:
-            self.progress(f"{what} on {self.judge.base.cluster.gpus} GPUs; {self._best()}", len(self.served), self.effort.most)
+            self.progress(
+                f"{what} on {self.judge.base.cluster.gpus} GPUs; {self._best()}", len(self.served), self.effort.most
+            )
         return s
 
     def _best(self) -> str:
@@ -285,7 +294,9 @@ def _in_turn(ranked: Sequence[ServeCandidate]) -> list[ServeCandidate]:
 def _likely(objective: str, c: ServeCandidate, needs: Needs, judge: ServeJudge, must: bool) -> tuple[float, str, int]:
     """Smaller is likelier to win: by its estimate, what breaks a limit further behind."""
     pace = needs.of(c)
-    over = max(1.0, pace.over(judge.slo.ttft_s, judge.slo.tpot_s) if must else pace.used if judge.load.rate_per_s else 1.0)
+    over = max(
+        1.0, pace.over(judge.slo.ttft_s, judge.slo.tpot_s) if must else pace.used if judge.load.rate_per_s else 1.0
+    )
     if objective in ("ttft", "tpot"):
         return (pace.ttft_s if objective == "ttft" else pace.tpot_s) * over**3, c.title, -c.max_batch
     rate = judge.load.rate_per_s if judge.load.rate_per_s and not judge.load.clients else pace.per_s
