@@ -56,39 +56,74 @@ def plan(  # noqa: PLR0913  # one argument per option of the command
         float, typer.Option(help="Of a serving search: answer with what it has after so many (0: no end).", min=0)
     ] = 0.0,
     workers: Annotated[int, typer.Option(help="Processes of a training search; 0: one per core.", min=0)] = 0,
+    out: Annotated[
+        Path | None, typer.Option(help="Write the best answer as a scenario that runs.", show_default=False)
+    ] = None,
+    emit: Annotated[
+        str, typer.Option(help="Print what starts the best deployment: vllm, sglang, trtllm, dynamo or llm-d.")
+    ] = "",
+    emit_out: Annotated[
+        Path | None, typer.Option(help="Folder for what --emit would print.", show_default=False)
+    ] = None,
     json: Annotated[bool, typer.Option("--json", help="Print as JSON.")] = False,
     figure: Annotated[Path | None, typer.Option(help="Draw the front (.png, .svg or .pdf).")] = None,
 ) -> int:
     """Search layouts of a training job, or replicas, pools, limits and features that serve a load within limits."""
     from moesim.reports.progress import progress_bar
     from moesim.reports.text import console, print_json
-    from moesim.sim.question.scenario import load_scenario
+    from moesim.sim.plan.plan import about_serving
+    from moesim.sim.question.scenario import ScenarioError, load_scenario
 
-    _check(figure)
+    _check(figure, out, emit, emit_out)
     asked = load_scenario(scenario)
+    if (out is not None or emit) and not about_serving(asked, slo) and traffic is None:
+        raise ScenarioError("--out and --emit write deployments: they are for scenarios with a serve section")
     name = asked.model if isinstance(asked.model, str) else asked.model.get("name", "the model")
     day = None if traffic is None else _Day(traffic, growth, spare, tuple(fact or ()))
     title = f"plan for {name} ({scenario})"
     question = _Question(asked, title, gpus, objective, slo, tuple(fix or ()), top, most, workers, day, minutes or None)
     with progress_bar() as show:
         answer, table = _answered(question, show)
+    files = _files(answer, emit) if emit else {}
     if json:
-        print_json(answer.to_dict())
+        print_json(answer.to_dict() | ({"emitted": files} if files else {}))
     else:
         console().print(table)
+    if out is not None:
+        from moesim.reports.emit.scenario import write_answer
+
+        write_answer(answer, title, out)
+    if files and (emit_out is not None or not json):
+        from moesim.reports.emit.scenario import give
+
+        give(files, emit_out)
     if figure is not None:
         _draw(answer, figure)
     return 0
 
 
-def _check(figure: Path | None) -> None:
-    """OutputError for a picture that cannot be written, before the work starts."""
+def _check(figure: Path | None, out: Path | None, emit: str, emit_out: Path | None) -> None:
+    """OutputError for files that cannot be written, ScenarioError for an unknown target, before the work starts."""
+    if out is not None:
+        from moesim.reports.failures import check_writable
+
+        check_writable(out)
+    if emit or emit_out is not None:
+        from moesim.reports.emit.files import check_target
+
+        check_target(emit, emit_out)
     if figure is not None:
         from moesim.reports.failures import check_writable
         from moesim.reports.figures.step import check_format
 
         check_writable(figure)
         check_format(figure)
+
+
+def _files(answer: Plan | ServePlan | Fleet, target: str) -> dict[str, str]:
+    from moesim.reports.emit.scenario import emitted_answer
+
+    return emitted_answer(answer, target)
 
 
 def _answered(q: _Question, show: Progress) -> _Answer:

@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 
-def serve(
+def serve(  # noqa: PLR0913  # one argument per option of the command
     scenario: Annotated[Path, typer.Argument(help="Scenario file in YAML with a serve section.", show_default=False)],
     json: Annotated[bool, typer.Option("--json", help="Print the whole prediction as JSON.")] = False,
     requests: Annotated[
@@ -37,6 +37,12 @@ def serve(
             show_default=False,
         ),
     ] = None,
+    emit: Annotated[
+        str, typer.Option(help="Print what starts this deployment: vllm, sglang, trtllm, dynamo or llm-d.")
+    ] = "",
+    emit_out: Annotated[
+        Path | None, typer.Option(help="Folder for what --emit would print.", show_default=False)
+    ] = None,
     figure: Annotated[
         Path | None, typer.Option(help="Draw latencies, the throughput-interactivity frontier, batch and KV over time.")
     ] = None,
@@ -53,17 +59,28 @@ def serve(
 
         check_writable(figure)
         check_format(figure)
+    if emit or emit_out is not None:
+        from moesim.reports.emit.files import check_target
+
+        check_target(emit, emit_out)
     if traffic is not None:
-        if requests is not None or records is not None or result:
-            raise ScenarioError("--traffic goes with --json and --figure; leave out --requests, --records, --result")
+        if requests is not None or records is not None or result or emit:
+            raise ScenarioError(
+                "--traffic goes with --json and --figure; leave out --requests, --records, --result, --emit"
+            )
         _day(scenario, traffic, json, figure)
         return 0
     if records is not None:
         check_records(records)
     results = [result_asked(text) for text in result or ()]
     prediction = predict_serve(scenario, requests=requests)
+    files = {}
+    if emit:
+        from moesim.reports.emit.scenario import emitted_served
+
+        files = emitted_served(prediction, scenario, emit)
     if json:
-        print_json(prediction.to_dict())
+        print_json(prediction.to_dict() | ({"emitted": files} if files else {}))
     else:
         from moesim.reports.tables.serve import serve_report
 
@@ -71,6 +88,10 @@ def serve(
     if records is not None:
         write_records(prediction, records)
         note(f"records: {records}")
+    if files and (emit_out is not None or not json):
+        from moesim.reports.emit.scenario import give
+
+        give(files, emit_out)
     for tool, path in results:
         write_result(prediction, tool, path)
         note(f"result as {tool} writes it: {path}")

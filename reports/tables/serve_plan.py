@@ -20,7 +20,8 @@ def serve_plan_report(plan: ServePlan, title: str) -> RenderableType:
     return Group(
         Text(title, style="bold"),
         Text(f"{large} layouts do not fit; {looked:,} deployments judged by bounds, {hopeless:,} of them cannot meet "
-             f"the limits, {run:,} simulated ({features:,} of them with other features); best first by {plan.objective}{limits}"),
+             f"the limits, {run:,} simulated ({features:,} with other features); best first by {plan.objective}"
+             f"{limits}"),
         *([Text(f"$ per GPU-hour: {plan.price.text}")] if plan.price else []),
         _options(plan),
         _front(plan),

@@ -29,7 +29,7 @@ def _words() -> dict[str, dict[str, Any]]:
     return words
 
 
-def _pairs(text: str) -> list[tuple[str, str | None]]:
+def pairs_of(text: str) -> list[tuple[str, str | None]]:
     """(word, value or None) of a command line; a value stands behind `=` or is the next word without dashes."""
     try:
         words = shlex.split(text)
@@ -71,7 +71,7 @@ def arguments_of(family: str, text: str) -> Arguments:
     """A command line of this family of engines. StackError for a word that is unknown, or said in another key."""
     known, found = _words()[family], Arguments()
     every = [*known["settings"], *known["switches"], *known["layout"], *known["elsewhere"], *known["unused"]]
-    for word, value in _pairs(text):
+    for word, value in pairs_of(text):
         if word in known["settings"]:
             found.settings[known["settings"][word]] = _number(word, value)
         elif word in known["switches"]:

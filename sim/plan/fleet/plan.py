@@ -129,8 +129,9 @@ def _best_group(scenario: Scenario, ask: FleetAsk, progress: Progress | None) ->
     plans, refused = [], ""
     for count in ask.gpus or (scenario.cluster.gpus,):
         try:
+            given: Given = {"idle": ("no",), **ask.given}  # a group is what is replicated: all of it
             plan = plan_serve(
-                scenario, gpus=(count,), slo=ask.slo, objective="goodput", given={"idle": ("no",), **ask.given}, effort=ask.effort,
+                scenario, gpus=(count,), slo=ask.slo, objective="goodput", given=given, effort=ask.effort,
                 progress=progress,
             )  # fmt: skip
         except ScenarioError as refusal:

@@ -1,7 +1,7 @@
 """Features of a deployment that a search may turn: each as the scenario says it, or another value.
 
 A feature that is None is what the scenario says. Values that the search tries beside it are listed by `feature_values`;
-the quality of answers may depend on kv_dtype, and drafts that are kept on the text: both are said where they are chosen.
+the quality of answers may depend on kv_dtype, and drafts that are kept on the text: both are said with the answer.
 """
 
 from __future__ import annotations
@@ -65,6 +65,9 @@ class Features:
         if asks.get("speculative"):
             asks["speculative"] = SpeculativeAsk(**asks["speculative"])
         return scenario.model_copy(update={"serve": serve.model_copy(update=asks)})
+
+
+AS_ASKED = Features()
 
 
 def engine_with(serve: ServeAsk, settings: Mapping[str, Any]) -> str | dict[str, Any]:

@@ -10,7 +10,7 @@ import numpy as np
 from moesim.hwmodels.power_and_money import gpu_hours, usd_per_million_output_tokens
 from moesim.hwmodels.units import GIB
 from moesim.sim.plan.serve.bound import Floors, LoadBounds, Pools, floors_of, load_bounds
-from moesim.sim.plan.serve.features import Features
+from moesim.sim.plan.serve.features import AS_ASKED, Features
 from moesim.sim.plan.serve.space import ServeCandidate, Shape
 from moesim.sim.question.lookup import check_used
 from moesim.sim.question.refusals import DoesNotFit
@@ -66,7 +66,7 @@ class ServeJudge:
         self.slo = slo
         self.scenario = open_scenario(scenario)
         self._on: dict[Features, ResolvedServe] = {}
-        self._resolved = self.on(Features())
+        self._resolved = self.on(AS_ASKED)
         self.base: ServeJob = self._resolved.deployment.job
         self.load: Workload = self._resolved.workload
         self.assumptions = self._resolved.assumptions
@@ -85,7 +85,7 @@ class ServeJudge:
             found = self._on[features] = resolve_serve(features.on(self.scenario))
         return found
 
-    def job(self, shape: Shape, max_batch: int, features: Features = Features()) -> ServeJob:  # noqa: B008  # frozen
+    def job(self, shape: Shape, max_batch: int, features: Features = AS_ASKED) -> ServeJob:
         """The job of one replica or worker."""
         key = (shape, max_batch, features)
         if key not in self._jobs:
@@ -104,7 +104,7 @@ class ServeJudge:
         memory = serve_memory(self.job(shape, self.base.engine.max_batch))
         return memory.weights + memory.adapters + memory.work
 
-    def machine(self, shape: Shape, max_batch: int, features: Features = Features()) -> Machine | DoesNotFit:  # noqa: B008
+    def machine(self, shape: Shape, max_batch: int, features: Features = AS_ASKED) -> Machine | DoesNotFit:
         """A priced replica or worker, or why it has no room."""
         key = (shape, max_batch, features)
         machine = self._machines.get(key)
@@ -236,7 +236,7 @@ class ServeJudge:
 
 
 def _communication(run: ServeRun, span: float) -> float:
-    """Share of the time of all workers in exchanges of decode passes; workers that are priced alike stand for another."""
+    """Share of all workers' time in exchanges of decode passes; one of those that are priced alike stands for all."""
     alike: dict[int, list[Replica]] = {}
     machines = [machine for machine, _ in run.workers]
     for machine, replica in run.workers:

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from itertools import product
 from math import inf
 
-from moesim.sim.plan.serve.features import Features
+from moesim.sim.plan.serve.features import AS_ASKED, Features
 from moesim.sim.plan.serve.judge import ServeJudge
 from moesim.sim.plan.serve.space import Given, ServeCandidate, Shape, axis
 from moesim.sim.serve.simulate import Machine
@@ -61,7 +61,7 @@ class Needs:
     def over(self, what: str, shape: Shape, workers: int, batch: int) -> float:
         """By how many times a pool of so many workers breaks its limit."""
         slo = self._judge.slo
-        return self._pace(what, shape, workers, batch, Features()).over(slo.ttft_s, slo.tpot_s)
+        return self._pace(what, shape, workers, batch, AS_ASKED).over(slo.ttft_s, slo.tpot_s)
 
     def worst(self, pace: Pace) -> float:
         """Of an open load by how many times a limit is broken; of others the seconds between two answers."""

@@ -9,7 +9,7 @@ from typing import Any
 
 from moesim.hwmodels.power_and_money import Price, usd, usd_per_gpu_hour
 from moesim.sim.plan.serve.front import FrontPoint, front
-from moesim.sim.plan.serve.judge import Served
+from moesim.sim.plan.serve.judge import Served, ServeJudge
 from moesim.sim.plan.serve.reasons import ServeVerdict, broken, compared, missed, serve_verdicts
 from moesim.sim.plan.serve.search import (
     SERVE_OBJECTIVES,
@@ -21,6 +21,7 @@ from moesim.sim.plan.serve.search import (
     search_serving,
 )
 from moesim.sim.plan.serve.space import Given, ServeCandidate
+from moesim.sim.plan.serve.written import scenario_mapping
 from moesim.sim.plan.train.search import Progress
 from moesim.sim.question.scenario import Asked, Scenario, ScenarioError, scenario_of
 from moesim.sim.serve.slo import Slo, slo_of
@@ -89,6 +90,18 @@ class ServePlan:
     def first(self, count: int) -> ServePlan:
         """The same with the best `count` deployments only."""
         return replace(self, options=self.options[:count])
+
+    def scenario(self, number: int = 0) -> dict[str, Any]:
+        """Option `number`, 0 the best, as a scenario that predict_serve takes: the question with that deployment.
+
+        IndexError where there are fewer options.
+        """
+        option = self.options[number]
+        return scenario_mapping(self.judge_of(option).scenario, option.served.candidate, self.slo)
+
+    def judge_of(self, option: ServeOption) -> ServeJudge:
+        """The judge of the search that found an option."""
+        return next(s.judge for s in self.searches if any(option.served is one for one in s.served))
 
     def to_dict(self) -> dict[str, Any]:
         """Ready for JSON."""

@@ -10,7 +10,7 @@ from typing import Any
 from moesim.sim.layout.layout import BadLayout
 from moesim.sim.layout.slots import BLOCKS, Placement, check_slots
 from moesim.sim.model.arch import ModelArch
-from moesim.sim.plan.serve.features import FEATURE_AXES, Features, check_words
+from moesim.sim.plan.serve.features import AS_ASKED, FEATURE_AXES, Features, check_words
 from moesim.sim.plan.words import named_words
 from moesim.sim.question.scenario import ScenarioError
 from moesim.sim.question.serving_sections import PoolAsk
@@ -67,7 +67,7 @@ class ServeCandidate:
     prefill: Shape | None = None
     prefill_workers: int = 0
     limited: bool = False  # by another limit than the engine's own
-    features: Features = Features()
+    features: Features = AS_ASKED
 
     @property
     def gpus(self) -> int:

@@ -1,0 +1,1 @@
+"""Deployments as what starts them: command lines, YAML of engines, manifests."""

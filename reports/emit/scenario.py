@@ -1,0 +1,81 @@
+"""The best answer of a plan as a scenario file with comments, and as what starts it."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import yaml
+
+from moesim.reports.emit.files import emitted, printed, write_files
+from moesim.reports.results import write_whole
+from moesim.reports.text import note
+from moesim.sim.plan.fleet.fleet import Fleet
+from moesim.sim.plan.serve.plan import ServePlan
+from moesim.sim.question.scenario import Scenario, ScenarioError, load_scenario
+
+if TYPE_CHECKING:
+    from moesim.sim.plan.train.plan import Plan
+    from moesim.sim.serve.prediction import ServePrediction
+
+
+def deployment_of(answer: Plan | ServePlan | Fleet) -> ServePlan:
+    """The search of a deployment. ScenarioError for one of training layouts."""
+    plan = answer.plan if isinstance(answer, Fleet) else answer
+    if not isinstance(plan, ServePlan):
+        raise ScenarioError("a training layout is no deployment: --out and --emit are for scenarios that serve")
+    return plan
+
+
+def scenario_text(plan: ServePlan, title: str, number: int = 0) -> str:
+    """An option of a serving plan as a scenario file: what it is, what it gives and rests on, and the keys."""
+    s, judge = plan.options[number].served, plan.judge_of(plan.options[number])
+    said = [
+        f"{title}: {s.candidate.title}",
+        f"on {s.candidate.gpus} GPUs: first token {s.ttft_s:.4g} s, {s.tpot_s * 1e3:.4g} ms a token (means), "
+        f"{s.output_tokens_per_s:,.0f} output tokens/s, {s.attained_share:.0%} within {plan.slo.text}",
+        "the limits' share of requests is no key of a scenario",
+        *plan.notes,
+        *judge.on(s.candidate.features).assumptions,
+    ]
+    return _commented(said, plan.scenario(number))
+
+
+def _commented(said: list[str], mapping: dict[str, Any]) -> str:
+    """Comments above YAML that keeps the order of its keys."""
+    lines = "".join(f"# {' '.join(line.split())}\n" for line in said)
+    return lines + yaml.safe_dump(mapping, sort_keys=False, default_flow_style=None, width=110)
+
+
+def write_answer(answer: Plan | ServePlan | Fleet, title: str, path: Path) -> None:
+    """The best answer as a scenario file."""
+    write_whole(path, scenario_text(deployment_of(answer), title))
+    note(f"the best as a scenario: {path}")
+
+
+def emitted_answer(answer: Plan | ServePlan | Fleet, target: str) -> dict[str, str]:
+    """What starts the best deployment, by the name of its file."""
+    plan = deployment_of(answer)
+    judge, candidate = plan.judge_of(plan.options[0]), plan.options[0].served.candidate
+    return emitted(judge.resolved(candidate), name_of(judge.scenario), target)
+
+
+def emitted_served(prediction: ServePrediction, scenario: Path, target: str) -> dict[str, str]:
+    """What starts the deployment of a prediction, by the name of its file."""
+    return emitted(prediction.resolved, name_of(load_scenario(scenario)), target)
+
+
+def name_of(scenario: Scenario) -> str:
+    """The model as the scenario names it."""
+    model = scenario.model
+    return model if isinstance(model, str) else str(model.get("name", "MODEL"))
+
+
+def give(files: dict[str, str], folder: Path | None) -> None:
+    """Print files, or write them into a folder."""
+    if folder is None:
+        sys.stdout.write(printed(files))
+        return
+    write_files(files, folder)
+    note(f"{', '.join(files)}: in {folder}")
