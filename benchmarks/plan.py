@@ -10,8 +10,9 @@ from rich.console import Console
 from rich.table import Table
 
 from moesim.sim.plan.serve.judge import ServeJudge
+from moesim.sim.plan.serve.need import Needs, deployments
 from moesim.sim.plan.serve.plan import plan_serve
-from moesim.sim.plan.serve.space import deployments, shapes
+from moesim.sim.plan.serve.space import ServeCandidate, Shape, shapes
 from moesim.sim.plan.train.judge import Judge
 from moesim.sim.plan.train.plan import plan_train
 from moesim.sim.plan.train.search import Effort
@@ -21,7 +22,7 @@ from moesim.sim.question.serving_sections import SloAsk
 from moesim.sim.serve.slo import slo_of
 
 EXAMPLES = Path(__file__).parents[1] / "examples"
-SERVED = ("serve-mixtral-8x7b-poisson", "serve-deepseek-v3-h200")
+SERVED = ("serve-mixtral-8x7b-poisson", "serve-deepseek-v3-h200", "plan-deepseek-v3-96h200")
 NAMES = ("deepseek-v3-h800", "mixtral-8x7b-h100", "llama-3.1-70b-h100")
 
 
@@ -61,6 +62,7 @@ def main() -> None:
         plans.add_row(name, f"{perf_counter() - begin:.1f}", f"{run:,}", plan.options[0].finalist.candidate.title)
     console.print(plans)
     console.print(serving())
+    console.print(by_hand())
 
 
 def serving() -> Table:
@@ -81,7 +83,7 @@ def serving() -> Table:
         judge = ServeJudge(scenario, slo_of("", scenario.serve.slo if scenario.serve else SloAsk()))
         base = judge.base
         fitting = [s for s in shapes(base.arch, base.cluster.gpus, base.cluster.domain, {}) if judge.fits(s) is None]
-        choices = list(deployments(base, base.cluster.gpus, fitting, {}))
+        choices = deployments(judge, fitting, {}, False, Needs(judge))
         rates = []
         for _ in range(2):
             begin = perf_counter()
@@ -94,6 +96,29 @@ def serving() -> Table:
         seconds = perf_counter() - begin
         best = plan.options[0].served.candidate.title
         table.add_row(name, f"{len(choices):,}", *(f"{r:,.0f}" for r in rates), f"{seconds:.1f}", f"{run:,}", best)
+    return table
+
+
+def by_hand() -> Table:
+    """DeepSeek-V3 on 96 H200 as people lay it out, without a search."""
+    scenario = load_scenario(EXAMPLES / "plan-deepseek-v3-96h200.yaml")
+    judge = ServeJudge(scenario, slo_of("", scenario.serve.slo if scenario.serve else SloAsk()))
+    batch = judge.base.engine.max_batch
+    wide = {n: Shape(1, 1, n, n) for n in (8, 16, 32, 64)}
+    pools = ((2, 32, 1, 32), (1, 32, 1, 64), (1, 32, 2, 32), (3, 16, 3, 16), (4, 16, 1, 32))  # workers and ranks
+    hands = [ServeCandidate(wide[d], n, batch, wide[p], m) for m, p, n, d in pools]
+    hands += [ServeCandidate(wide[n], 96 // n, batch) for n in (8, 16, 32)]
+    table = Table(title="plan-deepseek-v3-96h200, laid out by hand")
+    for column in ("deployment", "within the limits", "tokens/s/GPU", "goodput per GPU"):
+        table.add_column(column, justify="left" if column == "deployment" else "right")
+    for c in hands:
+        s = judge.simulate(c)
+        figures = (
+            f"{s.attained_share:.0%}",
+            f"{s.output_tokens_per_s / c.gpus:.0f}",
+            f"{s.goodput_per_s / c.gpus:.2f}",
+        )
+        table.add_row(c.title, *figures)
     return table
 
 

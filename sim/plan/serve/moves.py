@@ -8,7 +8,7 @@ from typing import Any
 
 from moesim.sim.plan.serve.features import FEATURE_AXES, Open, feature_values, moved
 from moesim.sim.plan.serve.judge import ServeJudge
-from moesim.sim.plan.serve.space import BATCHES, Given, ServeCandidate
+from moesim.sim.plan.serve.space import BATCHES, Given, ServeCandidate, Shape
 
 _WORKERS = (
     (-1, 0),
@@ -54,6 +54,32 @@ class Moves:
         for name, values in self.values(c).items():
             features = moved(features, name, values[0])
         return self._batched(replace(c, features=features), None if "max_batch" in self._given or c.limited else 0)
+
+    @property
+    def open(self) -> bool:
+        """Whether any feature may have another value than the one to start with, of any shape."""
+        wide = ServeCandidate(Shape(1, 1, 2, 2), 1, 1)
+        return any(len(values) > 1 for values in self.values(wide).values())
+
+    def dressed(self, c: ServeCandidate, like: ServeCandidate, halves: bool) -> ServeCandidate:
+        """A layout with the features and the batch limit of another candidate, as far as its shapes may have them.
+
+        Spare slots: as many for every rank; halves: two batches overlapped, where that may be chosen.
+        """
+        features = self.start(c).features
+        for name, values in self.values(c).items():
+            wanted = getattr(like.features, name)
+            if name == "expert_slots" and wanted:
+                wanted = values[-1]
+            if name == "two_batch_overlap" and len(values) > 1:
+                wanted = next(v for v in values if self._halves(v) == halves)
+            if wanted in values:
+                features = moved(features, name, wanted)
+        return self._batched(replace(c, features=features), like.max_batch)
+
+    def _halves(self, value: bool | None) -> bool:
+        serve = self._judge.scenario.serve
+        return value if value is not None else bool(serve and serve.two_batch_overlap)
 
     def of(self, c: ServeCandidate, axis: str) -> Iterator[ServeCandidate]:
         """All candidates that differ from this one along an axis."""

@@ -7,7 +7,7 @@ k = lambda T prompts begin in every pass. Both are iterated until they agree.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from itertools import product
 from math import inf
@@ -37,10 +37,13 @@ class Pace:
 
 
 class Needs:
-    """Estimates of one judge's load, kept by shape and count of workers."""
+    """Estimates of one judge's load, kept by shape and count of workers.
 
-    def __init__(self, judge: ServeJudge) -> None:
-        self._judge = judge
+    dress: the features of a shape, as its own pool would have them; of pools together they may differ a little.
+    """
+
+    def __init__(self, judge: ServeJudge, dress: Callable[[Shape], Features] = lambda _: AS_ASKED) -> None:
+        self._judge, self._dress = judge, dress
         r = judge.load.requests
         count = len(r)
         self._prompt = max(1, round((sum(r.input_tokens) - sum(r.prefix)) / count))
@@ -51,17 +54,16 @@ class Needs:
 
     def of(self, c: ServeCandidate) -> Pace:
         """Of a whole candidate."""
-        key = (c.max_batch, c.features)
         if c.prefill is None:
-            return self._pace("both", c.shape, c.replicas, *key)
-        first = self._pace("prompts", c.prefill, c.prefill_workers, *key)
-        then = self._pace("tokens", c.shape, c.replicas, *key)
+            return self._pace("both", c.shape, c.replicas, c.max_batch)
+        first = self._pace("prompts", c.prefill, c.prefill_workers, c.max_batch)
+        then = self._pace("tokens", c.shape, c.replicas, c.max_batch)
         return Pace(min(first.per_s, then.per_s), first.ttft_s, then.tpot_s, max(first.used, then.used))
 
     def over(self, what: str, shape: Shape, workers: int, batch: int) -> float:
         """By how many times a pool of so many workers breaks its limit."""
         slo = self._judge.slo
-        return self._pace(what, shape, workers, batch, AS_ASKED).over(slo.ttft_s, slo.tpot_s)
+        return self._pace(what, shape, workers, batch).over(slo.ttft_s, slo.tpot_s)
 
     def worst(self, pace: Pace) -> float:
         """Of an open load by how many times a limit is broken; of others the seconds between two answers."""
@@ -79,11 +81,11 @@ class Needs:
                 low = middle + 1
         return low
 
-    def _pace(self, what: str, shape: Shape, workers: int, batch: int, features: Features) -> Pace:
-        key = (what, shape, workers, batch, features)
+    def _pace(self, what: str, shape: Shape, workers: int, batch: int) -> Pace:
+        key = (what, shape, workers, batch)
         pace = self._kept.get(key)
         if pace is None:
-            machine = self._judge.machine(shape, batch, features)
+            machine = self._judge.machine(shape, batch, self._dress(shape))
             pace = Pace(0.0, inf, inf, inf)
             if isinstance(machine, Machine):
                 one = self._prompts(machine, workers) if what == "prompts" else self._tokens(machine, workers, what)
@@ -151,11 +153,14 @@ class Needs:
 
 
 def deployments(
-    judge: ServeJudge, fitting: list[Shape], given: Given, whole: bool, needs: Needs
+    judge: ServeJudge, fitting: list[Shape], given: Given, whole: bool, needs: Needs, batch: int = 0
 ) -> list[ServeCandidate]:
-    """Replicas or pools of shapes that fit, in a fixed order; `whole`: with as many GPUs as there are."""
+    """Replicas or pools of shapes that fit, in a fixed order; `whole`: with as many GPUs as there are.
+
+    batch: running sequences of a rank; 0: the engine's own limit.
+    """
     gpus, own = judge.base.cluster.gpus, judge.base.engine.max_batch
-    batches = axis(given, "max_batch", (own,))  # lower limits of the best few come later (moves.py)
+    batches = axis(given, "max_batch", (batch or own,))  # lower limits of the best few come later (moves.py)
     pools = {str(v) for v in given.get("pools", ("no", "yes"))}
     found = []
     if "no" in pools:

@@ -2,10 +2,14 @@
 
 1. Every layout of replicas and pools, with as many workers as the load needs by estimate (need.py) and neighbours of
    that, is judged by bounds (bound.py). What cannot meet the limits, or cannot beat the best found, is never simulated.
-2. The rest is simulated, likeliest first by estimate, replicas and pools in turn, for half of `most`.
-3. From the best few layouts one thing at a time is changed (moves.py: features, batch limit, workers), simulated, and
-   kept where it is better, until nothing is better or `most` is reached. This is greedy: a change that pays only with
-   another one may be missed. With all features fixed (`--set`) and `most` large enough, 2 alone is certain.
+   The rest is, likeliest first by estimate, replicas and pools in turn.
+2. From the best few layouts one thing at a time is changed (moves.py: features, batch limit, workers), simulated, and
+   kept where it is better, until nothing is better.
+3. All layouts once more with the features of the best, with and without two batches overlapped: wide expert
+   parallelism pays only with spare slots. The likeliest by estimate are judged by bounds and simulated; then 2 again.
+
+Each step has a share of `most`. This is greedy: a change that pays only with another one may be missed. With all
+features fixed (`--set`) and `most` large enough, 1 alone is certain.
 """
 
 from __future__ import annotations
@@ -29,7 +33,9 @@ from moesim.sim.question.refusals import DoesNotFit
 from moesim.sim.question.scenario import Scenario, ScenarioError
 from moesim.sim.serve.slo import Slo
 
-_COARSE = 1 / 2  # of the candidates that may be simulated: layouts, before features
+_SHARES = (0.3, 0.5, 0.8, 1.0)  # of `most`, until which each step may go
+_FIXED = (0.8, 0.9, 0.9, 1.0)  # where no feature is open
+_AGAIN = 60  # likeliest layouts with other features that are judged by bounds
 _STARTS = 3  # layouts whose features are tried
 _BETTER = 0.002  # by which share a score must be better to count; within it, headroom by _ROOMIER decides
 _ROOMIER = 0.05
@@ -146,12 +152,18 @@ def search_serving(
     hopeless = {c for c in bounds if must and bounds[c].attainable_share < slo.share}
     ranked = sorted((c for c in bounds if c not in hopeless), key=lambda c: _likely(objective, c, needs, judge, must))
     run = _Run(judge, wanted, effort, progress, spare=min(s.gpus for s in fitting) - 1)
+    until = [ceil(effort.most * share) for share in (_SHARES if moves.open else _FIXED)]
     try:
-        run.layouts(_in_turn(ranked), bounds)
+        run.layouts(_in_turn(ranked), bounds, until[0])
         if not run.served:  # nothing can meet the limits as it is: features of the nearest, which say by how much
             nearest = sorted(hopeless, key=lambda c: (_excess(bounds[c], slo), c.title))[: effort.top]
-            run.layouts(nearest, bounds, even_beaten=True)
-        run.features(moves)
+            run.layouts(nearest, bounds, until[0], even_beaten=True)
+        run.features(moves, until[1])
+        if moves.open:
+            for halves in (True, False):
+                again = _again(run, moves, fitting, whole, halves)
+                run.layouts(_in_turn(list(again)), again, until[1] + (until[2] - until[1]) * (2 - halves) // 2)
+            run.features(moves, until[3])
     except KeyboardInterrupt:
         if not run.served:
             raise
@@ -182,36 +194,36 @@ class _Run:
         self,
         candidates: Sequence[ServeCandidate],
         bounds: Mapping[ServeCandidate, LoadBounds],
+        most: int,
         even_beaten: bool = False,
     ) -> None:
-        """Simulate candidates in this order, without those that cannot beat the best."""
-        most = ceil(self.effort.most * _COARSE)
+        """Simulate candidates in this order until there are `most`, without those that cannot beat the best."""
         for c in candidates:
             score = best_score(self.wanted.objective, c, bounds[c], self.judge)
             if len(self.served) >= most or self._late():
                 break
-            if even_beaten or not self.beaten(score):
+            if c not in self.served and (even_beaten or not self.beaten(score)):
                 self.simulate(c, bounds[c], "layouts")
 
     def beaten(self, score: float) -> bool:
         """Whether as many as are answered are better than a score."""
         return len(self.scores) == self.effort.top and score < self.scores[-1]
 
-    def features(self, moves: Moves) -> None:
-        """Change one thing at a time of the best few layouts, and keep what is better."""
+    def features(self, moves: Moves, most: int) -> None:
+        """Change one thing at a time of the best few layouts, and keep what is better, until `most` are simulated."""
         starts: dict[str, Served] = {}
         for s in sorted(self.served.values(), key=self.rank, reverse=True):
             starts.setdefault(s.candidate.pair, s)
         for best in list(starts.values())[:_STARTS]:
-            while (better := self._step(best, moves)) is not best:
+            while (better := self._step(best, moves, most)) is not best:
                 best = better
 
-    def _step(self, best: Served, moves: Moves) -> Served:
+    def _step(self, best: Served, moves: Moves, most: int) -> Served:
         """The best after one round of all moves; `best` itself where none is better."""
         at = best
         for axis in moves.axes:
             for c in moves.of(at.candidate, axis):
-                if len(self.served) >= self.effort.most or self._late():
+                if len(self.served) >= most or self._late():
                     return best
                 s = self.served.get(c) or self._tried(c, at)
                 if s is not None and self.better(s, at):
@@ -241,7 +253,8 @@ class _Run:
         """The asked load on a candidate."""
         s = self.judge.simulate(c, bounds)
         fewer = c.gpus < self.judge.base.cluster.gpus - self.spare
-        if fewer and self.meets(s) and not self.beaten(self.score(s)) and not self.judge.steady(s):
+        best = max((self.score(one) for one in self.served.values() if self.meets(one)), default=-inf)
+        if fewer and self.meets(s) and self.score(s) > best and not self.judge.steady(s):
             s = replace(s, label=UNSTEADY)
         self.served[c] = s
         if self.meets(s):
@@ -282,6 +295,26 @@ class _Run:
 def headroom(s: Served, slo: Slo) -> float:
     """How many times over the tighter of both limits is kept at p90."""
     return min(slo.ttft_s / max(s.ttft_p90_s, 1e-9), slo.tpot_s / max(s.tpot_p90_s, 1e-9))
+
+
+def _again(
+    run: _Run, moves: Moves, fitting: Sequence[Shape], whole: bool, halves: bool
+) -> dict[ServeCandidate, LoadBounds]:
+    """Bounds of the likeliest layouts with the features of the best one found, likeliest first."""
+    judge, wanted = run.judge, run.wanted
+    best = max(run.served.values(), key=run.rank).candidate
+    needs = Needs(judge, lambda s: moves.dressed(ServeCandidate(s, 1, best.max_batch), best, halves).features)
+    found = deployments(judge, list(fitting), wanted.given, whole, needs, best.max_batch)
+    found.sort(key=lambda c: _likely(wanted.objective, c, needs, judge, wanted.must))
+    one = [c for c in found if c.prefill is None][: _AGAIN // 3]
+    two = [c for c in found if c.prefill is not None][:_AGAIN]
+    bounds: dict[ServeCandidate, LoadBounds] = {}
+    for c in (moves.dressed(c, best, halves) for c in (*one, *two)):
+        with suppress(DoesNotFit, BadLayout):
+            b = judge.bounds(c)
+            if not wanted.must or b.attainable_share >= wanted.slo.share:
+                bounds[c] = b
+    return bounds
 
 
 def _in_turn(ranked: Sequence[ServeCandidate]) -> list[ServeCandidate]:

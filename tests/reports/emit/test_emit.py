@@ -22,7 +22,8 @@ LOAD = {"kind": "poisson", "rate_per_s": 20, "count": 50, "input_tokens": 1500, 
 WIDE: dict[str, Any] = {
     "engine": {"name": "sglang", "token_budget": 4096, "kv_fraction": 0.85, "block_tokens": 64}, "precision": "fp8",
     "kv_dtype": "fp8", "expert_slots": 64, "two_batch_overlap": True, "speculative": {"tokens": 2},
-    "pools": {"prefill": {"workers": 2, "ep": 16, "attention_dp": 16}, "decode": {"ep": 64, "attention_dp": 32, "tp": 2}},
+    "pools": {"prefill": {"workers": 2, "ep": 16, "attention_dp": 16},
+              "decode": {"ep": 64, "attention_dp": 32, "tp": 2}},
     "requests": LOAD,
 }  # fmt: skip
 QUESTIONS: dict[str, dict[str, Any]] = {
@@ -33,7 +34,8 @@ QUESTIONS: dict[str, dict[str, Any]] = {
     },
     "a pipeline": {
         "model": "llama-3.1-70b", "cluster": {"node": "dgx-h100", "gpus": 16}, "layout": {"tp": 8, "pp": 2},
-        "serve": {"engine": "vllm", "precision": "fp8", "requests": LOAD, "speculative": {"tokens": 4, "method": "ngram"}},
+        "serve": {"engine": "vllm", "precision": "fp8", "requests": LOAD,
+                  "speculative": {"tokens": 4, "method": "ngram"}},
     },
     "TensorRT-LLM": {
         "model": "gpt-oss-120b", "cluster": {"node": "dgx-h100", "gpus": 8}, "layout": {"tp": 1, "ep": 4},

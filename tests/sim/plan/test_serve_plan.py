@@ -26,7 +26,7 @@ JOB: dict[str, Any] = {
 
 @pytest.fixture(scope="module")
 def plan() -> ServePlan:
-    return plan_serve(JOB, gpus=(2, 4, 8), slo="ttft=1s,tpot=40ms")
+    return plan_serve(JOB, gpus=(2, 4, 8), slo="ttft=1s,tpot=40ms", effort=ServeEffort(top=5, most=30))
 
 
 def test_options_meet_the_limits_and_the_fewest_gpus_win(plan: ServePlan) -> None:
@@ -102,7 +102,7 @@ def test_axes_as_people_write_them() -> None:
 def test_command(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     scenario = tmp_path / "job.yaml"
     scenario.write_text(json.dumps(JOB), encoding="utf-8")
-    words = ["plan", str(scenario), "--slo", "ttft=1s,tpot=40ms", "--set", "pools=no", "--set", "pp=1"]
+    words = ["plan", str(scenario), "--slo", "ttft=1s,tpot=40ms", "--set", "pools=no", "--set", "pp=1", "--most", "8"]
     assert run(words) == 0
     said = capsys.readouterr().out
     assert "sustains" in said and "the best of every obvious choice" in said and "the front" in said

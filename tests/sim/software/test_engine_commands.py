@@ -62,7 +62,7 @@ def test_options_are_recorded_with_version_and_source() -> None:
         for option in [*record["options"].values(), *record.get("words", {}).values()]:
             assert set(option) == {"type", "since"}
             assert option["type"] in ("int", "float", "text", "switch", "json", "list")
-    with pytest.raises(StackError, match="vllm .* has no option 'enable-eplbs'; did you mean"):
+    with pytest.raises(StackError, match=r"vllm .* has no option 'enable-eplbs'; did you mean"):
         check_option("vllm", "enable-eplbs")
     assert list(paths_of({"a": {"b": 1, "c": [2]}, "d": 3})) == ["a.b", "a.c", "d"]
     check_option("llm-d", "modelArtifacts.labels.llm-d.ai/model")  # the name of a label has dots
