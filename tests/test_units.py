@@ -54,6 +54,7 @@ PLAIN = {
     "share": "a fraction, of what the record names",
     "growth": "a fraction a year, as users write it",
     "years": "is the unit",
+    "minutes": "is the unit",
     "rack_units": "is the unit",
     "value": "a constant, its unit is in its key",
     "decline": "a share by which long kernels slow down",

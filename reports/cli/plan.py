@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from moesim.reports.cli.emit import Folder, Target, check_emit, give_files, with_files
+
 if TYPE_CHECKING:
     from rich.console import RenderableType
 
@@ -20,51 +22,46 @@ if TYPE_CHECKING:
 _TRAINED, _SERVED = 1000, 100  # simulated at most per cluster, where --most is not given
 
 
+_Objective = Annotated[
+    str,
+    typer.Option(
+        help="Training: step_time (default), cost, tokens_per_dollar, gpu_hours or goodput. "
+        "Serving: goodput (default), cost, tokens_per_dollar, tokens_per_s_per_gpu, ttft or tpot."
+    ),
+]
+_Fix = Annotated[
+    list[str] | None,
+    typer.Option("--set", help="Values of one axis, for example tp=4,8, recompute=none, pools=no or kv_dtype=bf16."),
+]
+_Traffic = Annotated[
+    Path | None,
+    typer.Option(help="Size a serving fleet for a day: CSV of hour,requests_per_s[,input_tokens,output_tokens]."),
+]
+_Fact = Annotated[list[str] | None, typer.Option(help="Another fact of the fleet, for example power_usd_per_kwh=0.12.")]
+_Most = Annotated[int, typer.Option(help="Candidates to simulate per cluster at most (0: 1000; serving 100).", min=0)]
+_Minutes = Annotated[
+    float, typer.Option(help="Of a serving search: answer with what it has after so many (0: no end).", min=0)
+]
+_Out = Annotated[Path | None, typer.Option(help="Write the best deployment as a scenario that runs.")]
+
+
 def plan(  # noqa: PLR0913  # one argument per option of the command
-    scenario: Annotated[
-        Path, typer.Argument(help="Scenario file in YAML; its layout is left open.", show_default=False)
-    ],
+    scenario: Annotated[Path, typer.Argument(help="Scenario file in YAML; its layout is open.", show_default=False)],
     gpus: Annotated[str, typer.Option(help="Sizes of the cluster: 64,128 or 64..512 (doubling).")] = "",
-    objective: Annotated[
-        str,
-        typer.Option(
-            help="Training: step_time (default), cost, tokens_per_dollar, gpu_hours or goodput. "
-            "Serving: goodput (default), cost, tokens_per_dollar, tokens_per_s_per_gpu, ttft or tpot."
-        ),
-    ] = "",
+    objective: _Objective = "",
     slo: Annotated[str, typer.Option(help="Limits of serving: ttft=1s,tpot=50ms[,share=0.9].")] = "",
-    fix: Annotated[
-        list[str] | None,
-        typer.Option(
-            "--set", help="Values of one axis, for example tp=4,8, recompute=none, pools=no or kv_dtype=bf16."
-        ),
-    ] = None,
-    traffic: Annotated[
-        Path | None,
-        typer.Option(help="Size a serving fleet for a day: CSV of hour,requests_per_s[,input_tokens,output_tokens]."),
-    ] = None,
+    fix: _Fix = None,
+    traffic: _Traffic = None,
     growth: Annotated[float, typer.Option(help="Of the traffic a year: 0.2 is 20 %.")] = 0.0,
     spare: Annotated[int, typer.Option(help="Replicas on top of those that are needed (N+1: 1).")] = 1,
-    fact: Annotated[
-        list[str] | None, typer.Option(help="Another fact of the fleet, for example power_usd_per_kwh=0.12.")
-    ] = None,
+    fact: _Fact = None,
     top: Annotated[int, typer.Option(help="How many answers to show.", min=1, max=1000)] = 5,
-    most: Annotated[
-        int, typer.Option(help="Candidates to simulate per cluster at most (0: 1000; serving 100).", min=0)
-    ] = 0,
-    minutes: Annotated[
-        float, typer.Option(help="Of a serving search: answer with what it has after so many (0: no end).", min=0)
-    ] = 0.0,
+    most: _Most = 0,
+    minutes: _Minutes = 0.0,
     workers: Annotated[int, typer.Option(help="Processes of a training search; 0: one per core.", min=0)] = 0,
-    out: Annotated[
-        Path | None, typer.Option(help="Write the best answer as a scenario that runs.", show_default=False)
-    ] = None,
-    emit: Annotated[
-        str, typer.Option(help="Print what starts the best deployment: vllm, sglang, trtllm, dynamo or llm-d.")
-    ] = "",
-    emit_out: Annotated[
-        Path | None, typer.Option(help="Folder for what --emit would print.", show_default=False)
-    ] = None,
+    out: _Out = None,
+    emit: Target = "",
+    emit_out: Folder = None,
     json: Annotated[bool, typer.Option("--json", help="Print as JSON.")] = False,
     figure: Annotated[Path | None, typer.Option(help="Draw the front (.png, .svg or .pdf).")] = None,
 ) -> int:
@@ -74,7 +71,8 @@ def plan(  # noqa: PLR0913  # one argument per option of the command
     from moesim.sim.plan.plan import about_serving
     from moesim.sim.question.scenario import ScenarioError, load_scenario
 
-    _check(figure, out, emit, emit_out)
+    _check(figure, out)
+    check_emit(emit, emit_out)
     asked = load_scenario(scenario)
     if (out is not None or emit) and not about_serving(asked, slo) and traffic is None:
         raise ScenarioError("--out and --emit write deployments: they are for scenarios with a serve section")
@@ -86,32 +84,25 @@ def plan(  # noqa: PLR0913  # one argument per option of the command
         answer, table = _answered(question, show)
     files = _files(answer, emit) if emit else {}
     if json:
-        print_json(answer.to_dict() | ({"emitted": files} if files else {}))
+        print_json(with_files(answer.to_dict(), files))
     else:
         console().print(table)
     if out is not None:
         from moesim.reports.emit.scenario import write_answer
 
         write_answer(answer, title, out)
-    if files and (emit_out is not None or not json):
-        from moesim.reports.emit.scenario import give
-
-        give(files, emit_out)
+    give_files(files, emit_out, json)
     if figure is not None:
         _draw(answer, figure)
     return 0
 
 
-def _check(figure: Path | None, out: Path | None, emit: str, emit_out: Path | None) -> None:
-    """OutputError for files that cannot be written, ScenarioError for an unknown target, before the work starts."""
+def _check(figure: Path | None, out: Path | None) -> None:
+    """OutputError for files that cannot be written, before the work starts."""
     if out is not None:
         from moesim.reports.failures import check_writable
 
         check_writable(out)
-    if emit or emit_out is not None:
-        from moesim.reports.emit.files import check_target
-
-        check_target(emit, emit_out)
     if figure is not None:
         from moesim.reports.failures import check_writable
         from moesim.reports.figures.step import check_format

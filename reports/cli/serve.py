@@ -7,45 +7,47 @@ from typing import Annotated
 
 import typer
 
+from moesim.reports.cli.emit import Folder, Target, check_emit, give_files, with_files
+
+_Trace = Annotated[
+    Path | None,
+    typer.Option(
+        help="Trace instead of the scenario's requests, as published: CSV of arrival_s,input_tokens,output_tokens"
+        "[,prefix], Azure, BurstGPT, Mooncake, Bailian or ShareGPT; .gz too."
+    ),
+]
+_Records = Annotated[Path | None, typer.Option(help="Write one line a request here: .csv or .jsonl.")]
+_Result = Annotated[
+    list[str] | None,
+    typer.Option(
+        help="Write a summary as a benchmark does: vllm=FILE, sglang=FILE or genai-perf=FILE. Tokens of a request "
+        "come at even distances: ITL spreads over requests only.",
+        show_default=False,
+    ),
+]
+_Traffic = Annotated[
+    Path | None,
+    typer.Option(
+        help="Serve a whole day instead: CSV of hour,requests_per_s[,input_tokens,output_tokens]. Replicas come "
+        "and go as serve.autoscale says.",
+        show_default=False,
+    ),
+]
+_Figure = Annotated[
+    Path | None, typer.Option(help="Draw latencies, the throughput-interactivity frontier, batch and KV over time.")
+]
+
 
 def serve(  # noqa: PLR0913  # one argument per option of the command
     scenario: Annotated[Path, typer.Argument(help="Scenario file in YAML with a serve section.", show_default=False)],
     json: Annotated[bool, typer.Option("--json", help="Print the whole prediction as JSON.")] = False,
-    requests: Annotated[
-        Path | None,
-        typer.Option(
-            help="Trace instead of the scenario's requests, as published: CSV of arrival_s,input_tokens,output_tokens"
-            "[,prefix], Azure, BurstGPT, Mooncake, Bailian or ShareGPT; .gz too."
-        ),
-    ] = None,
-    records: Annotated[
-        Path | None, typer.Option(help="Write one line a request here: .csv or .jsonl.", show_default=False)
-    ] = None,
-    result: Annotated[
-        list[str] | None,
-        typer.Option(
-            help="Write a summary as a benchmark does: vllm=FILE, sglang=FILE or genai-perf=FILE. Tokens of a request "
-            "come at even distances: ITL spreads over requests only.",
-            show_default=False,
-        ),
-    ] = None,
-    traffic: Annotated[
-        Path | None,
-        typer.Option(
-            help="Serve a whole day instead: CSV of hour,requests_per_s[,input_tokens,output_tokens]. Replicas come "
-            "and go as serve.autoscale says.",
-            show_default=False,
-        ),
-    ] = None,
-    emit: Annotated[
-        str, typer.Option(help="Print what starts this deployment: vllm, sglang, trtllm, dynamo or llm-d.")
-    ] = "",
-    emit_out: Annotated[
-        Path | None, typer.Option(help="Folder for what --emit would print.", show_default=False)
-    ] = None,
-    figure: Annotated[
-        Path | None, typer.Option(help="Draw latencies, the throughput-interactivity frontier, batch and KV over time.")
-    ] = None,
+    requests: _Trace = None,
+    records: _Records = None,
+    result: _Result = None,
+    traffic: _Traffic = None,
+    emit: Target = "",
+    emit_out: Folder = None,
+    figure: _Figure = None,
 ) -> int:
     """Predict latency, throughput and cost of serving requests."""
     from moesim.reports.failures import check_writable
@@ -59,10 +61,7 @@ def serve(  # noqa: PLR0913  # one argument per option of the command
 
         check_writable(figure)
         check_format(figure)
-    if emit or emit_out is not None:
-        from moesim.reports.emit.files import check_target
-
-        check_target(emit, emit_out)
+    check_emit(emit, emit_out)
     if traffic is not None:
         if requests is not None or records is not None or result or emit:
             raise ScenarioError(
@@ -80,7 +79,7 @@ def serve(  # noqa: PLR0913  # one argument per option of the command
 
         files = emitted_served(prediction, scenario, emit)
     if json:
-        print_json(prediction.to_dict() | ({"emitted": files} if files else {}))
+        print_json(with_files(prediction.to_dict(), files))
     else:
         from moesim.reports.tables.serve import serve_report
 
@@ -88,10 +87,7 @@ def serve(  # noqa: PLR0913  # one argument per option of the command
     if records is not None:
         write_records(prediction, records)
         note(f"records: {records}")
-    if files and (emit_out is not None or not json):
-        from moesim.reports.emit.scenario import give
-
-        give(files, emit_out)
+    give_files(files, emit_out, json)
     for tool, path in results:
         write_result(prediction, tool, path)
         note(f"result as {tool} writes it: {path}")

@@ -38,7 +38,9 @@ class Features:
             "two_batch_overlap": "two batches overlapped" if self.two_batch_overlap else "one batch at a time",
             "token_budget": f"{self.token_budget} tokens a pass",
             "kv_dtype": f"{self.kv_dtype} cache",
-            "speculative": f"{self.speculative} drafts of its modules" if self.speculative else "no drafts",
+            "speculative": f"{self.speculative} draft{'s' if self.speculative > 1 else ''} of its modules"
+            if self.speculative
+            else "no drafts",
         }
         return ", ".join(text for name, text in said.items() if getattr(self, name) is not None)
 

@@ -185,6 +185,13 @@ class ServeJudge:
             preemptions=run.log.preemptions,
         )
 
+    def keeps_up(self, c: ServeCandidate) -> bool:
+        """Whether a full queue of an open load's requests drains as fast as they come: what `moesim serve` asks too."""
+        load = self.load
+        if not load.rate_per_s or load.clients:
+            return True
+        return drained_per_s(self.deployment(c), load, self._tuning, self._priced) >= load.rate_per_s
+
     def steady(self, s: Served) -> bool:
         """Whether an open load would still be served within the limits if it went on; others end with their requests.
 

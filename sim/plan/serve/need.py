@@ -29,11 +29,11 @@ class Pace:
     per_s: float  # requests
     ttft_s: float
     tpot_s: float
-    used: float  # of its room or capacity; above 1 it cannot keep up
+    used_share: float  # of its room or capacity; above 1 it cannot keep up
 
     def over(self, ttft_s: float, tpot_s: float) -> float:
         """By how many times the tightest limit is broken; up to 1 none is."""
-        return max(self.ttft_s / ttft_s, self.tpot_s / tpot_s, self.used)
+        return max(self.ttft_s / ttft_s, self.tpot_s / tpot_s, self.used_share)
 
 
 class Needs:
@@ -58,7 +58,7 @@ class Needs:
             return self._pace("both", c.shape, c.replicas, c.max_batch)
         first = self._pace("prompts", c.prefill, c.prefill_workers, c.max_batch)
         then = self._pace("tokens", c.shape, c.replicas, c.max_batch)
-        return Pace(min(first.per_s, then.per_s), first.ttft_s, then.tpot_s, max(first.used, then.used))
+        return Pace(min(first.per_s, then.per_s), first.ttft_s, then.tpot_s, max(first.used_share, then.used_share))
 
     def over(self, what: str, shape: Shape, workers: int, batch: int) -> float:
         """By how many times a pool of so many workers breaks its limit."""
@@ -89,7 +89,7 @@ class Needs:
             pace = Pace(0.0, inf, inf, inf)
             if isinstance(machine, Machine):
                 one = self._prompts(machine, workers) if what == "prompts" else self._tokens(machine, workers, what)
-                pace = Pace(one.per_s * workers, one.ttft_s, one.tpot_s, one.used)
+                pace = Pace(one.per_s * workers, one.ttft_s, one.tpot_s, one.used_share)
             self._kept[key] = pace
         return pace
 

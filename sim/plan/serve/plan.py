@@ -26,7 +26,7 @@ from moesim.sim.plan.train.search import Progress
 from moesim.sim.question.scenario import Asked, Scenario, ScenarioError, scenario_of
 from moesim.sim.serve.slo import Slo, slo_of
 
-_NEAR = 0.03  # below the rate that is asked for: a sustained rate is found within 1 %, loads are drawn (assumed)
+_NEAR = 0.02  # below the rate that is asked for: a sustained rate is found within 1 %
 _TRIED = 3  # of equal ones, whose sustained rate decides: the best, and those that idle most
 _MOST_SHORT = 6  # deployments that are looked at once more because they leave GPUs out
 _TIED = 0.01  # scores nearer than this are equal; the rate that is sustained then decides
@@ -186,9 +186,12 @@ def _answer(
     score = score_of(objective)
     good.sort(key=lambda pair: (-score(pair[1]), -headroom(pair[1], slo), pair[1].candidate.title))
     good = _distinct(good)
-    sustained = _sustained(objective, slo, good, effort.top) if must else {}
+    sustained: dict[ServeCandidate, float] = {}
     short = _short(good, sustained) if must else set()
-    best_score = score(next((s for _, s in good if s.candidate not in short), good[0][1]))
+    lasting = [pair for pair in good if pair[1].candidate not in short] or good
+    if must:
+        _sustain(objective, lasting, effort.top, sustained)
+    best_score = score(lasting[0][1])
     good.sort(
         key=lambda pair: (
             pair[1].candidate in short,
@@ -239,30 +242,27 @@ def _short(good: list[tuple[ServeSearch, Served]], sustained: dict[ServeCandidat
         load, c = search.judge.load, s.candidate
         if not load.rate_per_s or load.clients or c.gpus == search.gpus:
             break
-        if c not in sustained:
-            sustained[c] = search.judge.sustained_per_s(c)
-        if sustained[c] >= (1.0 - _NEAR) * load.rate_per_s:
-            break
+        if search.judge.keeps_up(c):
+            if c not in sustained:
+                sustained[c] = search.judge.sustained_per_s(c)
+            if sustained[c] >= (1.0 - _NEAR) * load.rate_per_s:
+                break
         short.add(c)
     return short
 
 
-def _sustained(
-    objective: str, slo: Slo, good: list[tuple[ServeSearch, Served]], top: int
-) -> dict[ServeCandidate, float]:
-    """Rates that the most promising of those that tie with the best sustain, and the best itself."""
+def _sustain(
+    objective: str, good: list[tuple[ServeSearch, Served]], top: int, rates: dict[ServeCandidate, float]
+) -> None:
+    """Add the rates that the most promising of those that tie with the best sustain, and the best itself."""
     score = score_of(objective)
     best = score(good[0][1])
     tied = [pair for pair in good if score(pair[1]) >= best - _TIED * abs(best)]
-    chosen = [
-        *tied[: min(top, _TRIED)],
-        *sorted(tied, key=lambda pair: (-pair[1].idle_share, pair[1].candidate.title))[: min(top, _TRIED)],
-    ]
-    rates: dict[ServeCandidate, float] = {}
-    for search, s in chosen:
+    most = min(top, _TRIED)
+    idle = sorted(tied, key=lambda pair: (-pair[1].idle_share, pair[1].candidate.title))
+    for search, s in (*tied[:most], *idle[:most]):
         if s.candidate not in rates and search.judge.load.rate_per_s and not search.judge.load.clients:
             rates[s.candidate] = search.judge.sustained_per_s(s.candidate)
-    return rates
 
 
 def _why(s: Served, best: Served, slo: Slo, must: bool) -> str:

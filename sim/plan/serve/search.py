@@ -328,7 +328,8 @@ def _likely(objective: str, c: ServeCandidate, needs: Needs, judge: ServeJudge, 
     """Smaller is likelier to win: by its estimate, what breaks a limit further behind."""
     pace = needs.of(c)
     over = max(
-        1.0, pace.over(judge.slo.ttft_s, judge.slo.tpot_s) if must else pace.used if judge.load.rate_per_s else 1.0
+        1.0,
+        pace.over(judge.slo.ttft_s, judge.slo.tpot_s) if must else pace.used_share if judge.load.rate_per_s else 1.0,
     )
     if objective in ("ttft", "tpot"):
         return (pace.ttft_s if objective == "ttft" else pace.tpot_s) * over**3, c.title, -c.max_batch

@@ -108,7 +108,7 @@ def test_an_interrupt_ends_it_with_what_it_has() -> None:
 
 def test_a_refusal_says_what_was_not_looked_at() -> None:
     with pytest.raises(ScenarioError) as told:
-        plan_serve(WIDE, given={**FEW, "pools": ("no",)}, slo="ttft=2s,tpot=17ms", effort=ServeEffort(top=1, most=2))
+        plan_serve(WIDE, given={**FEW, "pools": ("no",)}, slo="ttft=2s,tpot=14.5ms", effort=ServeEffort(top=1, most=2))
     text = str(told.value)
     assert "2 deployments were simulated" in text and "that bounds do not exclude were not" in text
     assert "time per token is" in text and "times the limit" in text and "--most or --minutes" in text
