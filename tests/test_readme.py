@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import shlex
 import sys
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -105,7 +106,10 @@ def test_commands_exist(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> N
             elif words[1] in ("train", "validate"):
                 assert (ROOT / words[2]).is_file(), line
             else:
-                arguments = [str(tmp_path / word) if word.endswith((".png", ".html")) else word for word in words[1:]]
+                arguments = [
+                    str(tmp_path / word) if word.endswith((".png", ".html")) or before == "--out" else word
+                    for before, word in pairwise(words)
+                ]
                 assert run(arguments) == 0, line
 
 

@@ -39,6 +39,7 @@ _AGAIN = 60  # likeliest layouts with other features that are judged by bounds
 _STARTS = 3  # layouts whose features are tried
 _BETTER = 0.002  # by which share a score must be better to count; within it, headroom by _ROOMIER decides
 _ROOMIER = 0.05
+_ONLY_IF_IT_PAYS = ("kv_dtype",)  # what may change answers
 UNSTEADY = "too few GPUs for as long a load as its rate says"
 _PARTIAL = ("goodput", "cost", "tokens_per_dollar")  # objectives for which GPUs may be left out
 
@@ -226,7 +227,7 @@ class _Run:
                 if len(self.served) >= most or self._late():
                     return best
                 s = self.served.get(c) or self._tried(c, at)
-                if s is not None and self.better(s, at):
+                if s is not None and self.better(s, at, axis not in _ONLY_IF_IT_PAYS):
                     at = s
         return at
 
@@ -283,13 +284,13 @@ class _Run:
         room = headroom(s, self.wanted.slo)
         return (True, self.score(s), room) if self.meets(s) else (False, s.attained_share, room)
 
-    def better(self, s: Served, at: Served) -> bool:
-        """Whether by more than a hair; of equals what leaves clearly more room."""
+    def better(self, s: Served, at: Served, roomier: bool) -> bool:
+        """Whether by more than a hair; of equals, where `roomier` counts, what leaves clearly more room."""
         (good, score, room), (was_good, was, was_room) = self.rank(s), self.rank(at)
         if good != was_good:
             return good
         hair = _BETTER * abs(was)
-        return score > was + hair or (score > was - hair and room > was_room * (1.0 + _ROOMIER))
+        return score > was + hair or (roomier and score > was - hair and room > was_room * (1.0 + _ROOMIER))
 
 
 def headroom(s: Served, slo: Slo) -> float:
