@@ -39,7 +39,8 @@ _AGAIN = 60  # likeliest layouts with other features that are judged by bounds
 _STARTS = 3  # layouts whose features are tried
 _BETTER = 0.002  # by which share a score must be better to count; within it, headroom by _ROOMIER decides
 _ROOMIER = 0.05
-_ONLY_IF_IT_PAYS = ("kv_dtype",)  # what may change answers
+_ONLY_IF_IT_PAYS = ("kv_dtype",)  # what may change answers: has to be better by _PAYS
+_PAYS = 0.02
 UNSTEADY = "too few GPUs for as long a load as its rate says"
 _PARTIAL = ("goodput", "cost", "tokens_per_dollar")  # objectives for which GPUs may be left out
 
@@ -285,11 +286,11 @@ class _Run:
         return (True, self.score(s), room) if self.meets(s) else (False, s.attained_share, room)
 
     def better(self, s: Served, at: Served, roomier: bool) -> bool:
-        """Whether by more than a hair; of equals, where `roomier` counts, what leaves clearly more room."""
+        """Whether by more than a hair, or of equals with clearly more room; without `roomier` by a good deal."""
         (good, score, room), (was_good, was, was_room) = self.rank(s), self.rank(at)
         if good != was_good:
             return good
-        hair = _BETTER * abs(was)
+        hair = (_BETTER if roomier else _PAYS) * abs(was)
         return score > was + hair or (roomier and score > was - hair and room > was_room * (1.0 + _ROOMIER))
 
 
