@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
+
+if TYPE_CHECKING:
+    from moesim.sim.serve.prediction import ServePrediction
 
 
 def serve(
@@ -43,8 +46,8 @@ def serve(
 ) -> int:
     """Predict latency, throughput and cost of serving requests."""
     from moesim.reports.failures import check_writable
-    from moesim.reports.results import check_records, result_asked, write_records, write_result
-    from moesim.reports.text import console, note, print_json
+    from moesim.reports.results import check_records, result_asked
+    from moesim.reports.text import console, print_json
     from moesim.sim.question.scenario import ScenarioError
     from moesim.sim.serve.predict import predict_serve
 
@@ -68,6 +71,17 @@ def serve(
         from moesim.reports.tables.serve import serve_report
 
         console().print(serve_report(prediction))
+    _write(prediction, records, results, figure)
+    return 0
+
+
+def _write(
+    prediction: ServePrediction, records: Path | None, results: list[tuple[str, Path]], figure: Path | None
+) -> None:
+    """The files that were asked for."""
+    from moesim.reports.results import write_records, write_result
+    from moesim.reports.text import note
+
     if records is not None:
         write_records(prediction, records)
         note(f"records: {records}")
@@ -79,7 +93,6 @@ def serve(
 
         write_serve_figure(prediction, figure)
         note(f"figure: {figure}")
-    return 0
 
 
 def _day(scenario: Path, traffic: Path, json: bool, figure: Path | None) -> None:
