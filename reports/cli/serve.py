@@ -47,7 +47,6 @@ def serve(
     """Predict latency, throughput and cost of serving requests."""
     from moesim.reports.failures import check_writable
     from moesim.reports.results import check_records, result_asked
-    from moesim.reports.text import console, print_json
     from moesim.sim.question.scenario import ScenarioError
     from moesim.sim.serve.predict import predict_serve
 
@@ -64,24 +63,22 @@ def serve(
     if records is not None:
         check_records(records)
     results = [result_asked(text) for text in result or ()]
-    prediction = predict_serve(scenario, requests=requests)
-    if json:
-        print_json(prediction.to_dict())
-    else:
-        from moesim.reports.tables.serve import serve_report
-
-        console().print(serve_report(prediction))
-    _write(prediction, records, results, figure)
+    _show(predict_serve(scenario, requests=requests), json, records, results, figure)
     return 0
 
 
-def _write(
-    prediction: ServePrediction, records: Path | None, results: list[tuple[str, Path]], figure: Path | None
+def _show(
+    prediction: ServePrediction, json: bool, records: Path | None, results: list[tuple[str, Path]], figure: Path | None
 ) -> None:
-    """The files that were asked for."""
+    """The answer, and the files that were asked for."""
     from moesim.reports.results import write_records, write_result
-    from moesim.reports.text import note
+    from moesim.reports.tables.serve import serve_report
+    from moesim.reports.text import console, note, print_json
 
+    if json:
+        print_json(prediction.to_dict())
+    else:
+        console().print(serve_report(prediction))
     if records is not None:
         write_records(prediction, records)
         note(f"records: {records}")
