@@ -18,7 +18,8 @@ from rich.table import Table
 
 from moesim.sim.question.scenario import parse_scenario
 from moesim.sim.serve.accounts import latencies, spread
-from moesim.sim.serve.job import ResolvedServe, resolve_serve
+from moesim.sim.serve.job import ResolvedServe
+from moesim.sim.serve.resolve import resolve_serve
 from moesim.sim.serve.simulate import PricedJobs, ServeRun, simulate
 from moesim.sim.serve.workload import Workload
 from moesim.traces.requests import Requests

@@ -9,7 +9,7 @@ from typing import Any
 
 from moesim.sim.comparison.expense import AS_IS, Hardware, saturating, serve_hours, train_hours
 from moesim.sim.question.scenario import scenario_of
-from moesim.sim.serve.job import resolve_serve
+from moesim.sim.serve.resolve import resolve_serve
 from moesim.sim.train.job import resolve
 from moesim.sim.variation.sweep import with_settings
 

@@ -14,9 +14,9 @@ from moesim.sim.comparison.expense import step_s
 from moesim.sim.layout.layout import BadLayout
 from moesim.sim.question.refusals import DoesNotFit
 from moesim.sim.question.scenario import ScenarioError, scenario_of
-from moesim.sim.serve.job import resolve_serve
 from moesim.sim.serve.memory import serve_memory
 from moesim.sim.serve.predict import predict_serve
+from moesim.sim.serve.resolve import resolve_serve
 from moesim.sim.train.job import resolve
 from moesim.sim.train.memory import step_memory
 from moesim.sim.train.prices import StepPrices

@@ -18,10 +18,10 @@ from moesim.sim.model.params import active_parameters, parameters
 from moesim.sim.question.lookup import without_training
 from moesim.sim.question.refusals import DoesNotFit
 from moesim.sim.question.scenario import ScenarioError, scenario_of
-from moesim.sim.serve.job import resolve_serve
 from moesim.sim.serve.kv_cache import kv_cache
 from moesim.sim.serve.memory import serve_memory
 from moesim.sim.serve.predict import predict_serve
+from moesim.sim.serve.resolve import resolve_serve
 
 KINDS = ("iso-active", "iso-total", "iso-memory", "iso-quality")
 _MEMORY_STEPS = 24  # halvings of the interval of sizes

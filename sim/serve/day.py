@@ -14,8 +14,9 @@ from moesim.sim.question.serving_sections import AutoscaleAsk
 from moesim.sim.serve.capacity import drained_per_s
 from moesim.sim.serve.cold_start import cold_start
 from moesim.sim.serve.day_answer import DayAsked, DayPrediction, day_answer
-from moesim.sim.serve.job import ResolvedServe, resolve_serve
+from moesim.sim.serve.job import ResolvedServe
 from moesim.sim.serve.replica import Replica
+from moesim.sim.serve.resolve import resolve_serve
 from moesim.sim.serve.scaling import Loss, Scaler, ScalingDispatch
 from moesim.sim.serve.simulate import (
     PricedJobs,

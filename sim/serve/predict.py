@@ -10,11 +10,12 @@ from moesim.sim.serve.accounts import costs_of, goodput_per_s, label_of, latenci
 from moesim.sim.serve.band import serve_sureness
 from moesim.sim.serve.cache_account import admission_account, cache_account
 from moesim.sim.serve.capacity import drained_per_s
-from moesim.sim.serve.job import ResolvedServe, resolve_serve
+from moesim.sim.serve.job import ResolvedServe
 from moesim.sim.serve.kv_tiers import caching_said
 from moesim.sim.serve.memory import memory_said
 from moesim.sim.serve.prediction import Range, ServePrediction
 from moesim.sim.serve.rebalance import rebalance_said
+from moesim.sim.serve.resolve import resolve_serve
 from moesim.sim.serve.simulate import PricedJobs, ServeRun, simulate
 from moesim.sim.software.stack import Tuning
 

@@ -16,8 +16,9 @@ from moesim.hwmodels.profile import NoFit
 from moesim.sim.question.refusals import DoesNotFit
 from moesim.sim.question.scenario import Asked, number_asked, scenario_of
 from moesim.sim.serve.accounts import decode_shares, latencies_of, spread
-from moesim.sim.serve.job import ResolvedServe, resolve_serve
+from moesim.sim.serve.job import ResolvedServe
 from moesim.sim.serve.predict import capacity_per_s
+from moesim.sim.serve.resolve import resolve_serve
 from moesim.sim.serve.simulate import PricedJobs, ServeRun, simulate
 from moesim.sim.variation.knobs_serve import serve_changes
 from moesim.sim.variation.outcome import by_knob, in_order

@@ -23,10 +23,10 @@ from moesim.sim.question.scenario import load_scenario, parse_scenario
 from moesim.sim.serve.accounts import latencies, span_s
 from moesim.sim.serve.alone import run_closed, run_open
 from moesim.sim.serve.front import Front
-from moesim.sim.serve.job import resolve_serve
 from moesim.sim.serve.kv_cache import KvCache
 from moesim.sim.serve.layers import offload_bytes
 from moesim.sim.serve.replica import Replica, steps_until
+from moesim.sim.serve.resolve import resolve_serve
 from moesim.sim.serve.simulate import PricedJobs, simulate
 from moesim.sim.serve.workload import RequestLog, request_log
 from moesim.sim.software.serving_engine import Engine, engine_tuning, load_engine

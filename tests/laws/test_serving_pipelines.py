@@ -17,9 +17,9 @@ from moesim.sim.question.scenario import parse_scenario
 from moesim.sim.serve.accounts import latencies, span_s, utilisation
 from moesim.sim.serve.alone import run_closed, run_open
 from moesim.sim.serve.front import Front
-from moesim.sim.serve.job import resolve_serve
 from moesim.sim.serve.kv_cache import KvCache
 from moesim.sim.serve.pipeline import PipelinedReplica
+from moesim.sim.serve.resolve import resolve_serve
 from moesim.sim.serve.simulate import PricedJobs, ServeRun, simulate
 from moesim.sim.serve.stages import PassSeconds, batches_of, crossing_hops, cycle_s, layers_of_stages
 from moesim.sim.serve.workload import RequestLog, request_log

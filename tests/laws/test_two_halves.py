@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from moesim.sim.question.scenario import parse_scenario
-from moesim.sim.serve.job import resolve_serve
+from moesim.sim.serve.resolve import resolve_serve
 from moesim.sim.serve.step import StepCosts
 from moesim.sim.serve.step_parts import StepParts
 

@@ -17,8 +17,9 @@ from moesim.sim.question.scenario import Scenario
 from moesim.sim.question.sections import LayoutAsk
 from moesim.sim.serve.accounts import goodput_per_s, label_of, latencies_of, span_s, spread, utilisation
 from moesim.sim.serve.capacity import drained_per_s
-from moesim.sim.serve.job import Deployment, ResolvedServe, ServeJob, replica_layout, resolve_serve
+from moesim.sim.serve.job import Deployment, ResolvedServe, ServeJob, replica_layout
 from moesim.sim.serve.memory import serve_memory
+from moesim.sim.serve.resolve import resolve_serve
 from moesim.sim.serve.simulate import Machine, PricedJobs, ServeRun, first_together, front_of, machine_of, simulate
 from moesim.sim.serve.slo import Slo
 from moesim.sim.serve.workload import Workload

@@ -9,8 +9,9 @@ import pytest
 from moesim.sim.question.scenario import parse_scenario
 from moesim.sim.serve.accounts import latencies_of
 from moesim.sim.serve.age import Age, age_of, cold_s, young_experts
-from moesim.sim.serve.job import ServeJob, resolve_serve
+from moesim.sim.serve.job import ServeJob
 from moesim.sim.serve.predict import predict_serve
+from moesim.sim.serve.resolve import resolve_serve
 from moesim.sim.serve.simulate import machine_of, simulate
 from moesim.sim.serve.step import StepCosts
 from moesim.sim.software.engine_release import is_before, month_of, released, version_of

@@ -12,9 +12,9 @@ from moesim.sim.clock.network import fair_rates
 from moesim.sim.question.scenario import parse_scenario
 from moesim.sim.serve.accounts import latencies_of, span_s
 from moesim.sim.serve.handover import HandOver, Port, Side
-from moesim.sim.serve.job import resolve_serve
 from moesim.sim.serve.kv_cache import token_bytes
 from moesim.sim.serve.predict import predict_serve
+from moesim.sim.serve.resolve import resolve_serve
 from moesim.sim.serve.simulate import ServeRun, simulate, wires_of
 from moesim.traces.rng import stream
 

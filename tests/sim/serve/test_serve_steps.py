@@ -12,7 +12,7 @@ import pytest
 from moesim.sim.layers.steps import Step
 from moesim.sim.question.scenario import parse_scenario
 from moesim.sim.serve import layers
-from moesim.sim.serve.job import resolve_serve
+from moesim.sim.serve.resolve import resolve_serve
 from moesim.sim.serve.step_parts import StepParts
 from moesim.sim.software.serving_engine import engine_tuning
 
