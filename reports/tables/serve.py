@@ -57,6 +57,10 @@ def layout_text(job: ServeJob) -> str:
 def deployment_text(p: ServePrediction) -> str:
     """Which GPUs serve in which roles."""
     d = p.resolved.deployment
+    if d.pools:
+        return ", ".join(
+            f"{g.workers} {g.role} workers of {g.job.cluster.gpu.name} ({layout_text(g.job)})" for g in d.groups
+        )
     if d.prefill is not None:
         return (
             f"{d.prefill_workers} prefill workers ({layout_text(d.prefill)}), {d.replicas} decode workers "

@@ -34,7 +34,9 @@ from moesim.sim.question.sections import (
 )
 from moesim.sim.question.serving_sections import (
     AdmissionAsk,
+    AlsoAsk,
     AutoscaleAsk,
+    ChangeAsk,
     ColdStartAsk,
     PoolAsk,
     PoolsAsk,
@@ -169,6 +171,8 @@ def _keys_of(owner: tuple[Any, ...]) -> list[str]:
         "pools": PoolsAsk,
         "prefill": PoolAsk,
         "decode": PoolAsk,
+        "also": AlsoAsk,
+        "changes": ChangeAsk,
         "speculative": SpeculativeAsk,
         "offload": OffloadAsk,
         "adapters": AdaptersAsk,

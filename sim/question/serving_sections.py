@@ -118,9 +118,18 @@ class SloAsk(Strict):
 
 
 class PoolAsk(Strict):
-    """Workers of one pool and the layout of each."""
+    """Workers of one pool and the layout of each.
+
+    node or gpu: machines of this pool's own, beside those of `cluster`, at price_usd_per_gpu_hour (default: the
+    catalogue's). engine, kv_dtype: of this pool, in place of the deployment's.
+    """
 
     workers: int = Field(default=1, ge=1, le=100_000)
+    node: str | None = None
+    gpu: str | None = None
+    price_usd_per_gpu_hour: float | None = Field(default=None, gt=0, le=1e6)
+    engine: str | dict[str, Any] | None = None
+    kv_dtype: Literal["bf16", "fp8"] | None = None
     tp: int = Degree
     pp: int = Degree
     ep: int = Degree
@@ -128,11 +137,51 @@ class PoolAsk(Strict):
     attention_dp: int = Degree
 
 
+class AlsoAsk(PoolAsk):
+    """One more pool of a role that there is already, of other machines or another layout."""
+
+    role: Literal["prefill", "decode"]
+
+
+class ChangeAsk(Strict):
+    """From a second on, so many workers in each pool: those that are too many finish what they have and switch."""
+
+    at_s: float = Field(ge=0, le=1e9)
+    prefill: int = Field(ge=1, le=100_000)
+    decode: int = Field(ge=1, le=100_000)
+
+
 class PoolsAsk(Strict):
-    """Prompts and tokens on GPUs of their own."""
+    """Prompts and tokens on GPUs of their own.
+
+    also: further pools. local_prefill_tokens: prompts of which at most so many tokens are to be computed stay on the
+    decode worker. changes: how workers move between the pools while the load runs; switch_s: from a worker's last
+    request in one to its first in the other.
+    """
 
     prefill: PoolAsk = PoolAsk()
     decode: PoolAsk = PoolAsk()
+    also: tuple[AlsoAsk, ...] = Field(default=(), max_length=16)
+    local_prefill_tokens: int = Field(default=0, ge=0, le=10_000_000)
+    changes: tuple[ChangeAsk, ...] = Field(default=(), max_length=1000)
+    switch_s: float = Field(default=30.0, ge=0, le=1e6, description="assumed: an engine that starts with warm files")
+
+    @model_validator(mode="after")
+    def _whole(self) -> PoolsAsk:
+        workers = self.prefill.workers + self.decode.workers
+        for change in self.changes:
+            if change.prefill + change.decode != workers:
+                raise ValueError(
+                    f"changes at {change.at_s:g} s: {change.prefill} + {change.decode} workers are not the {workers} "
+                    "that there are; workers move from one pool to the other"
+                )
+        if self.changes and self.also:
+            raise ValueError("changes move workers between two pools; leave also out")
+        if self.changes and self.prefill.tp * self.prefill.pp * self.prefill.attention_dp != (
+            self.decode.tp * self.decode.pp * self.decode.attention_dp
+        ):
+            raise ValueError("changes need workers of as many GPUs in both pools: one takes the other's place")
+        return self
 
 
 RouterKind = Literal["round_robin", "least_loaded", "power_of_two", "prefix", "sticky"]

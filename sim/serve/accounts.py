@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import numpy.typing as npt
@@ -143,8 +143,9 @@ def costs_of(run: ServeRun, deployment: Deployment, price: Price | None) -> dict
     """
     gpu, span = run.machine.job.cluster.gpu, span_s(run)
     prompts, outputs = float(run.log.prompt_total), float(run.log.output_total)
+    price = price_of_all(deployment, price)
     busy, with_prompts = _busy_gpu_s(run)
-    joules = _joules(gpu, deployment.paid_gpus * span, busy)
+    joules = _joules(run, deployment, span)
     hours = gpu_hours(deployment.paid_gpus, span)
     cost: dict[str, float | str] = {
         "gpu_hours": hours,
@@ -173,7 +174,37 @@ def _busy_gpu_s(run: ServeRun) -> tuple[float, float]:
     return busy, sum(machine.job.layout.gpus * r.prefill_busy_s for machine, r in run.workers)
 
 
-def _joules(gpu: GpuSpec, paid_gpu_s: float, busy_gpu_s: float) -> float:
-    """Of the GPUs alone: busy ones and waiting ones draw different power."""
-    busy = min(paid_gpu_s, busy_gpu_s)
-    return busy_w(gpu, "serving") * busy + idle_w(gpu) * (paid_gpu_s - busy)
+def price_of_all(deployment: Deployment, price: Price | None) -> Price | None:
+    """`price` of the cluster's GPUs; where pools have machines of their own, the mean over all GPUs that are paid."""
+    own = [group for group in deployment.groups if group.own]
+    if price is None or not own or any(group.price is None for group in own):
+        return price if not own else None
+    rest = deployment.paid_gpus - sum(group.gpus for group in own)
+    dollars = rest * price.usd_per_gpu_hour
+    texts = [f"{rest} GPUs at {price.usd_per_gpu_hour:g} ({price.source})"]
+    for group in own:
+        assert group.price is not None  # asked above
+        dollars += group.gpus * group.price.usd_per_gpu_hour
+        texts.append(f"{group.gpus} at {group.price.usd_per_gpu_hour:g} ({group.price.source})")
+    return replace(price, usd_per_gpu_hour=dollars / deployment.paid_gpus, source="mean of " + ", ".join(texts))
+
+
+def _joules(run: ServeRun, deployment: Deployment, span: float) -> float:
+    """Of the GPUs alone: busy ones and waiting ones draw different power, and so do unlike ones."""
+    busy_s: dict[str, float] = {}
+    gpus: dict[str, GpuSpec] = {}
+    for machine, replica in run.workers:
+        gpu = machine.job.cluster.gpu
+        gpus[gpu.name] = gpu
+        busy_s[gpu.name] = busy_s.get(gpu.name, 0.0) + machine.job.layout.gpus * replica.busy_s
+    paid: dict[str, float] = {}
+    for group in deployment.groups:
+        name = group.job.cluster.gpu.name
+        paid[name] = paid.get(name, 0.0) + group.gpus
+    main = next((g.job.cluster.gpu.name for g in deployment.groups if not g.own), deployment.job.cluster.gpu.name)
+    paid[main] = paid.get(main, 0.0) + deployment.idle_gpus
+    joules = 0.0
+    for name, gpu in gpus.items():
+        busy = min(paid[name] * span, busy_s[name])
+        joules += busy_w(gpu, "serving") * busy + idle_w(gpu) * (paid[name] * span - busy)
+    return joules

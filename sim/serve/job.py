@@ -13,7 +13,7 @@ from moesim.sim.layout.layout import BadLayout, Layout, check_layout
 from moesim.sim.layout.slots import Placement
 from moesim.sim.model.arch import ModelArch
 from moesim.sim.question.scenario import ScenarioError
-from moesim.sim.question.serving_sections import AdmissionAsk, PoolAsk, RouterAsk, ServeAsk, TierAsk
+from moesim.sim.question.serving_sections import AdmissionAsk, ChangeAsk, PoolAsk, RouterAsk, ServeAsk, TierAsk
 from moesim.sim.serve.drafts import Speculation
 from moesim.sim.serve.offload import Offload
 from moesim.sim.serve.sampling import Sampling
@@ -113,13 +113,33 @@ def formats_of(precision: str, kv: str | None, arch: ModelArch, gpu: GpuSpec, en
 
 
 @dataclass(frozen=True, slots=True)
+class Group:
+    """Workers that are alike: replicas, or one pool."""
+
+    role: str  # serve (prompts and tokens), prefill or decode
+    job: ServeJob
+    workers: int
+    own: bool = False  # machines of its own, beside those of the cluster
+    price: Price | None = None  # of those
+
+    @property
+    def gpus(self) -> int:
+        """Of all its workers."""
+        return self.workers * self.job.layout.gpus
+
+
+@dataclass(frozen=True, slots=True)
 class Deployment:
-    """What serves: replicas of one job, or a prefill and a decode pool of several workers each."""
+    """What serves: replicas of one job, or prefill and decode pools of several workers each."""
 
     job: ServeJob  # of a replica, or of a decode worker
     replicas: int
     prefill: ServeJob | None = None
     prefill_workers: int = 0
+    pools: tuple[Group, ...] = ()  # all of them, where one is of other machines, or there are more than two
+    local_tokens: int = 0  # prompts of which at most so many are to be computed stay on the decode worker
+    changes: tuple[ChangeAsk, ...] = ()  # of the workers in each pool
+    switch_s: float = 0.0
     router: RouterAsk = field(default_factory=RouterAsk)
     tiers: tuple[TierAsk, ...] = ()  # behind the GPUs' caches
     admission: AdmissionAsk = field(default_factory=AdmissionAsk)
@@ -130,10 +150,18 @@ class Deployment:
     paid_gpus: int = field(init=False)  # that cost money: those that serve, and those that idle beside pools
 
     def __post_init__(self) -> None:
-        prompts = self.prefill_workers * self.prefill.layout.gpus if self.prefill else 0
-        serving = self.replicas * self.job.layout.gpus + prompts
+        serving = sum(group.gpus for group in self.groups)
         object.__setattr__(self, "gpus", serving)
         object.__setattr__(self, "paid_gpus", serving + self.idle_gpus)
+
+    @property
+    def groups(self) -> tuple[Group, ...]:
+        """Workers by pool, prefill before decode; replicas are one group."""
+        if self.pools:
+            return self.pools
+        if self.prefill is None:
+            return (Group("serve", self.job, self.replicas),)
+        return (Group("prefill", self.prefill, self.prefill_workers), Group("decode", self.job, self.replicas))
 
 
 @dataclass(frozen=True, slots=True)

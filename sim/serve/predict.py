@@ -78,7 +78,7 @@ def assemble(resolved: ResolvedServe, run: ServeRun, tuning: Tuning, capacity: f
     means = {"ttft_s": float(seen.ttft_s.mean()), "tpot_s": tpot.mean}
     means["output_tokens_per_s"] = run.log.output_total / span
     constants = [f"constant {c.key} = {c.value:g} (assumed)" for c in tuning.used.values() if c.kind == "assumed"]
-    served = [deployment.job, *([deployment.prefill] if deployment.prefill is not None else [])]
+    served = [group.job for group in deployment.groups]
     memory = dict.fromkeys(line for job in served for line in memory_said(job))
     kept = caching_said(deployment, load)
     moved = _rebalanced(run, tuning)

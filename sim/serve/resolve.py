@@ -23,15 +23,12 @@ from moesim.sim.serve.job import (
     replica_layout,
 )
 from moesim.sim.serve.offload import experts_in_host
+from moesim.sim.serve.pool_groups import pool_deployment
 from moesim.sim.serve.sampling import sampling_of
 from moesim.sim.serve.workload import workload_of
 from moesim.sim.software.serving_engine import AskedEngine, Engine, engine_asked
 
 _PIPELINED = "pipeline: one batch in flight per stage, sequences spread evenly; stages follow each other in rank order"
-_POOLED = (
-    "pools: GPUs of prefill workers come first, those of decode workers after them; workers in one scale-up domain "
-    "hand caches over by its links, others by the NICs of the attention rank that holds the cache"
-)
 
 
 def _check_gpus(scenario: Scenario, used: int) -> None:
@@ -42,29 +39,19 @@ def _check_gpus(scenario: Scenario, used: int) -> None:
         )
 
 
-def _pool_job(job: ServeJob, arch: ModelArch, pool: PoolAsk) -> ServeJob:
-    return replace(job, layout=replica_layout(arch, pool))
-
-
 def _deployment(scenario: Scenario, ask: ServeAsk, job: ServeJob) -> tuple[Deployment, list[str]]:
     if ask.pools is None:
         used = job.layout.gpus
         _check_gpus(scenario, used)
         said = [_PIPELINED] if job.layout.pp > 1 else []
         return Deployment(job, scenario.cluster.gpus // used, kv_blocks=ask.kv_blocks), said
-    prefill, decode = (_pool_job(job, job.arch, pool) for pool in (ask.pools.prefill, ask.pools.decode))
-    deployment = Deployment(
-        decode, ask.pools.decode.workers, prefill, ask.pools.prefill.workers, kv_blocks=ask.kv_blocks
-    )
-    said = [_POOLED, *([_PIPELINED] if max(prefill.layout.pp, decode.layout.pp) > 1 else [])]
-    idle = scenario.cluster.gpus - deployment.gpus
-    if idle < 0:
-        raise BadLayout(f"the pools take {deployment.gpus} GPUs, more than cluster.gpus={scenario.cluster.gpus}")
-    said += [f"{idle:,} of {scenario.cluster.gpus:,} GPUs belong to no pool: idle, and paid for"] if idle else []
+    deployment, said = pool_deployment(scenario, ask, ask.pools, job)
+    if any(group.job.layout.pp > 1 for group in deployment.groups):
+        said.append(_PIPELINED)
     unused = sorted({"tp", "pp", "ep", "etp"} & scenario.layout.model_fields_set)
     if unused and scenario.train is None:
         said.append(f"layout.{', layout.'.join(unused)}: not used, pools lay out their own workers")
-    return replace(deployment, idle_gpus=idle), said
+    return deployment, said
 
 
 def resolve_serve(scenario: Scenario, requests: str | Path | None = None, scaled: bool = False) -> ResolvedServe:
@@ -89,8 +76,8 @@ def resolve_serve(scenario: Scenario, requests: str | Path | None = None, scaled
     workload, from_load = workload_of(ask.requests, arch, requests)
     deployment, from_pools = _deployment(scenario, ask, job)
     deployment = replace(deployment, router=ask.router, tiers=ask.kv_tiers, admission=ask.admission)
-    for each in (deployment.job, deployment.prefill or deployment.job):
-        check_slots(each.placement, arch, each.layout.ep)
+    for group in deployment.groups:
+        check_slots(group.job.placement, arch, group.job.layout.ep)
     said = (
         *seen.assumptions,
         *asked.said,

@@ -51,37 +51,46 @@ class Router:
 
 
 class LeastLoaded(Router):
-    """The worker with the fewest unfinished requests, the first of those that have as few."""
+    """The worker with the fewest unfinished requests for how fast it is, the first of those that have as few."""
 
-    def __init__(self, workers: Sequence[Intake]) -> None:
+    def __init__(self, workers: Sequence[Intake], weights: Sequence[float] = ()) -> None:
+        """`weights`: how fast each worker is; empty: all alike."""
         super().__init__(workers)
-        self._heap = [(0, n) for n in self.open]
+        self._weights = list(weights)
+        self._heap = [(self._share(n), n) for n in self.open]
+        heapify(self._heap)
         self._is_open = set(self.open)
+
+    def _share(self, worker: int) -> float:
+        """Requests that it would have with one more, of a worker of weight 1."""
+        if not self._weights:
+            return float(self.loads[worker])
+        return (self.loads[worker] + 1) / self._weights[worker]
 
     def choose(self, request: int, time_s: float) -> int:
         del request, time_s
-        heap, loads = self._heap, self.loads
+        heap = self._heap
         while True:
-            load, n = heap[0]
-            if loads[n] == load and n in self._is_open:
+            share, n = heap[0]
+            if share == self._share(n) and n in self._is_open:
                 return n
             heappop(heap)
 
     def sent(self, worker: int) -> None:
         super().sent(worker)
-        heappush(self._heap, (self.loads[worker], worker))
+        heappush(self._heap, (self._share(worker), worker))
 
     def left(self, worker: int) -> None:
         super().left(worker)
-        heappush(self._heap, (self.loads[worker], worker))
+        heappush(self._heap, (self._share(worker), worker))
         if len(self._heap) > 64 + 8 * len(self.loads):  # most of it is out of date
-            self._heap = [(self.loads[n], n) for n in self.open]
+            self._heap = [(self._share(n), n) for n in self.open]
             heapify(self._heap)
 
     def joined(self, worker: int) -> None:
         super().joined(worker)
         self._is_open.add(worker)
-        heappush(self._heap, (self.loads[worker], worker))
+        heappush(self._heap, (self._share(worker), worker))
 
     def closed(self, worker: int) -> None:
         super().closed(worker)

@@ -122,7 +122,9 @@ class ServeJudge:
         """The candidate as the simulator runs it."""
         job, ask = self.job(c.shape, c.max_batch), self._resolved.ask
         prefill = self.job(c.prefill, c.max_batch) if c.prefill else None
-        return Deployment(job, c.replicas, prefill, c.prefill_workers, ask.router, ask.kv_tiers, ask.admission)
+        return Deployment(
+            job, c.replicas, prefill, c.prefill_workers, router=ask.router, tiers=ask.kv_tiers, admission=ask.admission
+        )
 
     def resolved(self, c: ServeCandidate) -> ResolvedServe:
         """The candidate as the answer of a scenario that had asked for it."""
