@@ -276,7 +276,8 @@ class AutoscaleAsk(Strict):
     least, most: replicas. by: the load of the last interval, or what is predicted (the traffic table is the forecast)
     for when a new replica could help. used_share: of what a replica serves with a full queue, that it is meant to
     serve. keep_s: how long replicas that are too many are kept. failures_per_day: replicas lost, of the whole
-    deployment; retry_s: until the requests of a lost one are sent again.
+    deployment; node_failures_per_day: hosts lost, with all replicas on them; retry_s: until the requests of a lost one
+    are sent again.
     """
 
     least: int = Field(default=1, ge=1, le=100_000)
@@ -287,6 +288,7 @@ class AutoscaleAsk(Strict):
     keep_s: float = Field(default=300.0, ge=0, le=86_400)
     cold_start: ColdStartAsk = ColdStartAsk()
     failures_per_day: float = Field(default=0.0, ge=0, le=10_000)
+    node_failures_per_day: float = Field(default=0.0, ge=0, le=10_000)
     retry_s: float = Field(default=1.0, ge=0, le=3600)
 
     @model_validator(mode="after")

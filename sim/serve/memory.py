@@ -142,6 +142,13 @@ def fitted_cache(
     memory = serve_memory(job)
     cache = kv_cache(job, memory.cache_bytes, typical_tokens)
     if blocks is not None:
+        room = kv_cache(job, memory.usable - memory.weights - memory.adapters, typical_tokens).blocks
+        if blocks > room:
+            raise DoesNotFit(
+                f"serve.kv_blocks={blocks:,} of {cache.block_tokens} tokens are more than {job.layout.gpus} x "
+                f"{job.cluster.gpu.name} hold beside the weights, {max(0, room):,} blocks without any work space; give "
+                f"at most what engines have, {max(0, cache.blocks):,}, or more GPUs"
+            )
         cache = replace(cache, blocks=blocks)
     needed = cache.blocks_of(longest_tokens)
     each = cache.blocks // job.attention_dp  # a request's blocks lie on one rank

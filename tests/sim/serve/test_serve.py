@@ -99,6 +99,8 @@ def test_too_little_memory_names_the_smallest_layout_that_does() -> None:
         ({"serve__requests": {"cv": 2.0}}, ScenarioError, "cv is of no use with kind poisson: .* for gamma"),
         ({"serve__requests": {"kind": "offline"}}, ScenarioError, "rate_per_s is of no use with kind offline"),
         ({"serve__kv_blocks": 3}, DoesNotFit, "a request of 560 tokens"),
+        ({"serve__kv_offload": {"bytes": 1e9}}, ScenarioError, "unknown key 'serve.kv_offload'; it is called kv_tiers"),
+        ({"serve__kv_blocks": 900_000_000}, DoesNotFit, "more than .* hold beside the weights"),
         ({"layout": {"tp": 3}}, BadLayout, "tp=3"),
         ({"layout": {"tp": 4}}, BadLayout, "takes 4 GPUs"),
         ({"layout": {"cp": 2}}, BadLayout, "are for training"),
