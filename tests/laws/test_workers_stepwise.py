@@ -113,7 +113,7 @@ def test_workers_that_a_scaler_starts_are_plain_engines_from_then_on() -> None:
 
 
 class Drafting(WithBlocks):
-    """The plain engine whose passes give `gain` tokens to each running sequence; decode passes are priced by the token."""
+    """The plain engine whose passes give `gain` tokens to each running sequence; decode passes are priced by tokens."""
 
     gain = 1
 
