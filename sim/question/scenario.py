@@ -108,9 +108,7 @@ Asked = Scenario | Mapping[str, Any] | str | Path  # the forms in which a scenar
 
 # what engines and papers call it -> the key of a scenario
 _CALLED = {
-    **dict.fromkeys(
-        ("kv_offload", "kv_offloading", "cpu_offload", "kv_cache_offload", "hicache"), "kv_tiers"
-    ),
+    **dict.fromkeys(("kv_offload", "kv_offloading", "cpu_offload", "kv_cache_offload", "hicache"), "kv_tiers"),
     **dict.fromkeys(("lora", "loras"), "adapters"),
     **dict.fromkeys(("spec", "speculation", "draft", "drafts", "mtp"), "speculative"),
     **dict.fromkeys(("tbo", "dbo", "two_batch"), "two_batch_overlap"),

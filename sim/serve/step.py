@@ -10,7 +10,7 @@ from bisect import bisect_left, bisect_right
 from collections.abc import Sequence
 
 from moesim.sim.serve.kv_cache import token_bytes
-from moesim.sim.serve.lines import Line
+from moesim.sim.serve.lines import Line, rounded
 from moesim.sim.serve.pass_costs import PassCosts
 from moesim.sim.serve.stages import batches_of, cycle_s, layers_of_stages
 from moesim.sim.serve.step_parts import Parts, StepParts, Table
@@ -24,6 +24,10 @@ class StepCosts(PassCosts):
         super().__init__(parts, tuning, contexts)
         self._layers = layers_of_stages(self._job.arch.num_layers, self._stages)
         self._ab: dict[int, tuple[float, float]] = {}
+        job = self._job
+        self._one_rank = job.attention_dp == 1 and self._stages == 1 and self._drafter is None and not job.two_batch
+        self._by_tokens: dict[int, float] = {}  # layers of a pass with prompts
+        self._by_heads: dict[int, float] = {}
 
     def lowest(self, table: str) -> float:
         """Seconds below which a table's line never goes; 0 for one that this job does not have."""
@@ -89,7 +93,30 @@ class StepCosts(PassCosts):
 
     def mixed(self, chunks: Sequence[tuple[int, int]], batch: int, cached: float) -> float:
         """Seconds of a pass with prompt chunks of (new, already cached) tokens beside `batch` decoding sequences."""
+        if self._one_rank:
+            return max(self._one_rank_s(chunks, batch, cached), self.stream_s * (batch + len(chunks)))
         return max(self._prompt_pass(chunks, batch, cached).total_s, self.stream_s * (batch + len(chunks)))
+
+    def _one_rank_s(self, chunks: Sequence[tuple[int, int]], batch: int, cached: float) -> float:
+        """`_prompt_pass` where one rank has all tokens and nothing is divided: what depends on counts is kept."""
+        new, cores, attention = 0, 0.0, self.parts.prefill_attention
+        for chunk, old in chunks:
+            new += chunk
+            cores += attention(chunk, old)
+        tokens, heads = new + batch * self._width, batch * self._width + len(chunks)
+        layers = self._by_tokens.get(tokens)
+        if layers is None:
+            layers = self._by_tokens[tokens] = sum(self._layers_s(tokens, tokens, tokens, 1, True))
+        head = self._by_heads.get(heads)
+        if head is None:
+            head = self._by_heads[heads] = self._head.at(heads)
+        gpu_s = layers + self._prefill_factor * cores + head
+        if batch:
+            fixed, slope = self._attention_line(rounded(batch))
+            gpu_s += fixed + slope * cached
+        host_s = self.host_s + self.sequence_s * batch + self.prefill_s
+        factor, added_s = self._aged
+        return factor * (host_s + max(gpu_s, self.floor_s)) + added_s
 
     # ---- seconds by part
 
