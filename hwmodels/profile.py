@@ -168,9 +168,7 @@ def _derive(gpu: GpuSpec, base: Profile, note: str) -> Profile:
         derived_note=note,
         gemms={d: _slower(f, share) for d, f in _supported(gpu, base.gemms).items()},
         grouped_gemms={d: _slower(f, share) for d, f in _supported(gpu, base.grouped_gemms).items()},
-        attentions={
-            d: _of_vendor(_slower(f, share), gpu, base) for d, f in _supported(gpu, base.attentions).items()
-        },
+        attentions={d: _of_vendor(_slower(f, share), gpu, base) for d, f in _supported(gpu, base.attentions).items()},
         collective_fit=collectives,
     )
 

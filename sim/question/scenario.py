@@ -21,6 +21,7 @@ from moesim.sim.question.feature_sections import (
     SamplingAsk,
     SpeculativeAsk,
 )
+from moesim.sim.question.request_sections import RequestsAsk, SessionsAsk
 from moesim.sim.question.sections import (
     ClusterAsk,
     LayoutAsk,
@@ -40,10 +41,8 @@ from moesim.sim.question.serving_sections import (
     ColdStartAsk,
     PoolAsk,
     PoolsAsk,
-    RequestsAsk,
     RouterAsk,
     ServeAsk,
-    SessionsAsk,
     SloAsk,
     TierAsk,
 )
