@@ -47,6 +47,13 @@ class SessionsAsk(Strict):
         return self
 
 
+class SureAsk(Strict):
+    """As many requests as it takes until this percentile of TTFT and TPOT is known `within` that share of it (95 %)."""
+
+    percentile: float = Field(default=99.0, ge=50, le=99.9)
+    within: float = Field(default=0.05, ge=0.001, le=0.5, description="share of the percentile, up and down")
+
+
 _MADE = ("closed", "offline", "poisson", "gamma")  # kinds whose lengths the scenario says
 _DRAWN = ("azure-conversation", "azure-code", "mooncake-conversation", "reuse")  # kinds that bring their own lengths
 # keys that not every kind has a use for: those that have one
@@ -56,6 +63,7 @@ _USED_BY: dict[str, tuple[str, ...]] = {
     "concurrency": ("closed", "sessions"),
     "file": ("trace",),
     "sessions": ("sessions",),
+    "sure_of": ("closed", "poisson", "gamma", "sessions", *_DRAWN),
     "input_tokens": _MADE,
     "output_tokens": _MADE,
     **dict.fromkeys(("jitter", "lengths", "sigma"), (*_MADE, "sessions")),
@@ -80,12 +88,25 @@ class RequestsAsk(Strict):
     sigma: float | None = Field(default=None, gt=0, le=3, description="of the logarithm of lengths, lengths lognormal")
     sessions: SessionsAsk | None = None
     file: str | None = None
-    warmup: float = Field(default=0.0, ge=0, lt=1, description="share of the first requests left out of the figures")
+    sure_of: SureAsk | None = Field(default=None, description="in place of count: how sure a percentile has to be")
+    warmup: float | Literal["auto"] = Field(
+        default="auto", description="share of the first requests: no latency of them"
+    )
     seed: int = Field(default=0, ge=0)
+
+    @field_validator("warmup", mode="before")
+    @classmethod
+    def _share_or_auto(cls, value: Any) -> Any:
+        number = isinstance(value, int | float) and not isinstance(value, bool)
+        if value != "auto" and not (number and 0.0 <= value < 1.0):
+            raise ValueError("must be auto, or a share of the requests of at least 0 and below 1")
+        return value
 
     @model_validator(mode="after")
     def _complete(self) -> RequestsAsk:
         self._check_kind()
+        if self.sure_of is not None and self.count is not None:
+            raise ValueError("count and sure_of are two answers to how many requests there are; give one of them")
         if self.lengths == "lognormal" and self.jitter:
             raise ValueError("lengths lognormal have no jitter; say how far they spread with sigma")
         if self.lengths == "uniform" and self.sigma is not None:

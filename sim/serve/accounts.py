@@ -60,12 +60,11 @@ class Latencies:
     tokens: Floats  # output tokens of each
 
 
-def latencies(log: RequestLog, warmup: float = 0.0, stream_tokens: float = 1.0) -> Latencies:
-    """Latencies of answered requests as clients see them, without the first `warmup` share of all requests.
+def latencies(log: RequestLog, skip: int = 0, stream_tokens: float = 1.0) -> Latencies:
+    """Latencies of answered requests as clients see them, without the first `skip` of all requests.
 
     An engine that sends tokens in groups delays the first: tokens of a request come at even distances.
     """
-    skip = int(len(log) * warmup)
     arrival, first = np.array(log.arrival_s)[skip:], np.array(log.first_s)[skip:]
     finish, output = np.array(log.finish_s)[skip:], np.array(log.output, dtype=np.float64)[skip:]
     if log.served < len(log):
@@ -78,32 +77,47 @@ def latencies(log: RequestLog, warmup: float = 0.0, stream_tokens: float = 1.0) 
     return Latencies(arrival, first - arrival, tpot, finish - arrival, output)
 
 
-def latencies_of(run: ServeRun, warmup: float = 0.0) -> Latencies:
-    """Latencies of a run as its clients see them."""
-    return latencies(run.log, warmup, run.stream_tokens)
+def latencies_of(run: ServeRun, skip: int = 0) -> Latencies:
+    """Latencies of a run as its clients see them, without its first `skip` requests."""
+    return latencies(run.log, skip, run.stream_tokens)
 
 
-def goodput_per_s(timings: Latencies, ttft_s: float, tpot_s: float) -> float:
-    """Requests per second that met both limits; a single token needs no second one."""
-    if not len(timings.e2e_s):
-        return 0.0
-    ends = timings.arrival_s + timings.e2e_s
-    span = float(ends.max() - timings.arrival_s.min())
-    each = (timings.e2e_s - timings.ttft_s) / np.maximum(1.0, timings.tokens - 1.0)
-    good = (timings.ttft_s <= ttft_s) & (each <= tpot_s)
-    return float(good.sum()) / span if span > 0 else 0.0
+def goodput_per_s(run: ServeRun, attained_share: float) -> float:
+    """Requests per second within the limits: all that were answered, by the share of the warm ones that met both."""
+    return attained_share * run.log.served / max(span_s(run), 1e-12)
 
 
-def label_of(timings: Latencies, rate_per_s: float, capacity_per_s: float, closed: bool) -> str:
-    """stable, backlogged (the queue grew during the run) or overloaded (more comes than can ever be served)."""
+def steady_tokens_per_s(run: ServeRun, skip: int = 0) -> float | None:
+    """Output tokens per second while requests still come: of those that end after the first warm arrival.
+
+    None where all come at once: nothing ends before the last has come.
+    """
+    arrival, finish = np.array(run.log.arrival_s), np.array(run.log.finish_s)
+    served = np.frombuffer(bytes(run.log.status), dtype=np.uint8) == SERVED
+    begin, end = float(arrival[skip:].min()), float(arrival.max())
+    inside = served & (finish > begin) & (finish <= end)
+    if end <= begin or not inside.any():
+        return None
+    return float(np.array(run.log.output)[inside].sum()) / (end - begin)
+
+
+STABLE, BACKLOGGED, OVERLOADED, MISSES = "stable", "backlogged", "overloaded", "misses its limits"
+QUEUED = (BACKLOGGED, OVERLOADED)  # labels of a queue that grows
+
+
+def label_of(timings: Latencies, rate_per_s: float, capacity_per_s: float, closed: bool, misses: bool = False) -> str:
+    """overloaded (more comes than can ever be served), backlogged (the queue grew during the run), misses its limits or
+    stable. `misses`: fewer requests than asked are within limits that were stated; a closed loop can only miss them.
+    """
+    calm = MISSES if misses else STABLE
     if closed or rate_per_s <= 0.0:
-        return "stable"
+        return calm
     if rate_per_s > capacity_per_s:
-        return "overloaded"
+        return OVERLOADED
     tenth = max(1, len(timings.ttft_s) // 10)
     span = float(timings.arrival_s[-1] - timings.arrival_s[0])
     grown = float(timings.ttft_s[-tenth:].mean() - timings.ttft_s[:tenth].mean())
-    return "backlogged" if span > 0 and grown > _LATE * span else "stable"
+    return BACKLOGGED if span > 0 and grown > _LATE * span else calm
 
 
 def span_s(run: ServeRun) -> float:

@@ -9,11 +9,14 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
+import numpy.typing as npt
 
 from moesim.sim.serve.front import Front
 from moesim.sim.serve.slo import Slo
 from moesim.sim.serve.step import StepCosts
 from moesim.sim.serve.workload import Workload
+
+Floats = npt.NDArray[np.float64]
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,7 +57,7 @@ def floors_of(costs: StepCosts) -> Floors:
 
 @dataclass(frozen=True, slots=True)
 class LoadBounds:
-    """Of a load on a deployment: means over its requests, and what all GPUs of a kind need at least for all of them."""
+    """Of a load on a deployment: means of warm requests, and what all GPUs of a kind need at least for all of them."""
 
     ttft_s: float
     tpot_s: float
@@ -89,11 +92,22 @@ def load_bounds(load: Workload, slo: Slo, front: Front, pools: Pools) -> LoadBou
         span = (prompt_s + token_s) / pools.replicas
     else:
         span = max(prompt_s / pools.workers, token_s / pools.replicas)
-    skip = int(len(first) * load.warmup)
-    first, pace, several = first[skip:], pace[skip:], out[skip:] > 1
+    every, several = np.ones(len(first)), (out > 1).astype(np.float64)
+    good = ((first <= slo.ttft_s) & (pace <= slo.tpot_s)).astype(np.float64)
     return LoadBounds(
-        ttft_s=float(first.mean()),
-        tpot_s=float(pace[several].mean()) if several.any() else 0.0,
+        ttft_s=float(_means(first, every, load.warmup).min()),
+        tpot_s=float(_means(pace, several, load.warmup).min()),
         span_s=span,
-        attainable_share=float(((first <= slo.ttft_s) & (pace <= slo.tpot_s)).mean()),
+        attainable_share=float(_means(good, every, load.warmup).max()),
     )
+
+
+def _means(values: Floats, counted: Floats, warmup: float | None) -> Floats:
+    """Means of the counted values without any start that may be left out: of a share, or of up to half by the rule.
+
+    Which start it is, the run decides; none of these means is passed over. 0 where none is counted.
+    """
+    cuts = slice(0, len(values) // 2 + 1) if warmup is None else slice(int(len(values) * warmup), None)
+    sums, counts = (np.cumsum(column[::-1])[::-1][cuts] for column in (values * counted, counted))
+    means = sums / np.maximum(1.0, counts)
+    return means if warmup is None else means[:1]

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from math import ceil, inf
-
-import numpy as np
+from functools import partial
+from math import inf
 
 from moesim.hwmodels.power_and_money import gpu_hours, usd_per_million_output_tokens
 from moesim.hwmodels.units import GIB
@@ -15,20 +14,16 @@ from moesim.sim.question.lookup import check_used
 from moesim.sim.question.refusals import DoesNotFit
 from moesim.sim.question.scenario import Scenario
 from moesim.sim.question.sections import LayoutAsk
-from moesim.sim.serve.accounts import goodput_per_s, label_of, latencies_of, span_s, spread, utilisation
+from moesim.sim.serve.accounts import QUEUED, goodput_per_s, label_of, latencies_of, span_s, spread, utilisation
 from moesim.sim.serve.capacity import drained_per_s
 from moesim.sim.serve.job import Deployment, ResolvedServe, ServeJob, replica_layout
 from moesim.sim.serve.memory import serve_memory
 from moesim.sim.serve.resolve import resolve_serve
 from moesim.sim.serve.simulate import Machine, PricedJobs, ServeRun, first_together, front_of, machine_of, simulate
-from moesim.sim.serve.slo import Slo
+from moesim.sim.serve.slo import Slo, slo_asked
+from moesim.sim.serve.sustained import sustained_per_s
+from moesim.sim.serve.warmup import warm_up_of
 from moesim.sim.serve.workload import Workload
-from moesim.traces.requests import Requests
-
-_DOUBLINGS, _HALVINGS = 12, 7  # of the search for the rate that a deployment sustains: far, then within 1 %
-_SETTLED = 4.0  # the requests of a trial last this many times one request at the limits (assumed)
-_SLOWEST = 10.0  # but limits that are that much looser than the load asked say nothing about it
-_MOST = 20_000  # requests of a repeated load
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,7 +47,7 @@ class Served:
 
     def meets(self, slo: Slo) -> bool:
         """Whether enough requests are served well, and the queue does not grow."""
-        return self.attained_share >= slo.share and self.label == "stable"
+        return self.attained_share >= slo.share and self.label not in QUEUED
 
 
 class ServeJudge:
@@ -137,7 +132,9 @@ class ServeJudge:
     def simulate(self, c: ServeCandidate, bounds: LoadBounds | None = None) -> Served:
         """The asked load on a candidate. DoesNotFit where it has no room."""
         load, run = self.load, self.run(c, self.load)
-        latencies, span, shares = latencies_of(run, load.warmup), span_s(run), utilisation(run)
+        latencies, span, shares = latencies_of(run, warm_up_of(run, load).requests), span_s(run), utilisation(run)
+        attained, ask = self._slo.attained(latencies), self._resolved.ask
+        misses = slo_asked(ask).missed(ask, slo_asked(ask).attained(latencies))  # as `serve` says it, of its own limits
         outputs = float(run.log.output_total)
         ttft, tpot = spread(latencies.ttft_s), spread(latencies.tpot_s)
         usd = usd_per_million_output_tokens(self.price, gpu_hours(c.gpus, span), outputs)
@@ -148,11 +145,11 @@ class ServeJudge:
             tpot_s=tpot.mean,
             ttft_p90_s=ttft.p90,
             tpot_p90_s=tpot.p90,
-            attained_share=self._slo.attained(latencies),
-            goodput_per_s=goodput_per_s(latencies, self._slo.ttft_s, self._slo.tpot_s),
+            attained_share=attained,
+            goodput_per_s=goodput_per_s(run, attained),
             output_tokens_per_s=outputs / span,
             usd_per_million_output_tokens=usd,
-            label=label_of(latencies, load.rate_per_s, inf, bool(load.clients)),
+            label=label_of(latencies, load.rate_per_s, inf, bool(load.clients), misses),
             idle_share=shares["idle"],
             communication_share=sum(shares.get(name, 0.0) for name in ("tp_comm", "ep_comm", "pp_comm")),
             preemptions=run.log.preemptions,
@@ -163,50 +160,10 @@ class ServeJudge:
 
         Never more than what drains a full queue: a short load could be served as one burst.
         """
-        asked = self.load.rate_per_s
-        if not asked or self.load.clients:
+        if not self.load.rate_per_s or self.load.clients:
             return 0.0
         most = drained_per_s(self.deployment(c), self.load, self._tuning, self._priced)
-        now_s = float(latencies_of(self.run(c, self.load), self.load.warmup).e2e_s.mean())
-        outputs = self.load.requests.output_tokens
-        at_limits_s = self._slo.ttft_s + self._slo.tpot_s * sum(outputs) / len(outputs)
-        settle_s = _SETTLED * max(now_s, min(at_limits_s, _SLOWEST * now_s))
-        low, high = 0.0, asked
-        for _ in range(_DOUBLINGS):
-            if high > most or not self._holds(c, high / asked, settle_s):
-                break
-            low, high = high, 2.0 * high
-        for _ in range(0 if low else _DOUBLINGS):
-            high *= 0.5
-            if self._holds(c, high / asked, settle_s):
-                low, high = high, 2.0 * high
-                break
-        for _ in range(_HALVINGS if low else 0):
-            middle = 0.5 * (low + high)
-            held = middle <= most and self._holds(c, middle / asked, settle_s)
-            low, high = (middle, high) if held else (low, middle)
-        return low
-
-    def _holds(self, c: ServeCandidate, factor: float, settle_s: float) -> bool:
-        """Whether the limits hold once the requests, coming `factor` times as fast, have come to a steady state."""
-        load = faster(self.load, factor, settle_s)
-        span = load.requests.arrival_s[-1] - load.requests.arrival_s[0]
-        latencies = latencies_of(self.run(c, load), min(0.5, settle_s / _SETTLED / span))
-        label = label_of(latencies, load.rate_per_s, inf, False)
-        return self._slo.attained(latencies) >= self._slo.share and label == "stable"
-
-
-def faster(load: Workload, factor: float, least_s: float) -> Workload:
-    """The requests `factor` times as fast, again from the start until they last `least_s` seconds or are very many."""
-    r = load.requests
-    arrivals = (np.array(r.arrival_s) - r.arrival_s[0]) / factor
-    span = float(arrivals[-1]) * len(r) / max(1, len(r) - 1)  # up to the first request of the next round
-    rounds = max(1, min(_MOST // len(r), ceil(least_s / span)))
-    times = np.concatenate([arrivals + n * span for n in range(rounds)])
-    repeated = Requests(
-        tuple(float(t) for t in times), r.input_tokens * rounds, r.output_tokens * rounds, r.prefix * rounds
-    )
-    return replace(load, requests=repeated)
+        return sustained_per_s(partial(self.run, c), self.load, self._slo, most)
 
 
 def open_scenario(scenario: Scenario) -> Scenario:

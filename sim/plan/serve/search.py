@@ -48,7 +48,7 @@ def tokens_per_s(bounds: LoadBounds, judge: ServeJudge) -> float:
     """Output tokens per second that a load yields at most."""
     r = judge.load.requests
     span = max(bounds.span_s, r.arrival_s[-1] - r.arrival_s[0])
-    return sum(r.output_tokens) / span if span > 0 and not judge.load.warmup else inf
+    return sum(r.output_tokens) / span if span > 0 else inf
 
 
 def score_of(objective: str) -> Callable[[Served], float]:
