@@ -90,7 +90,7 @@ class RequestsAsk(Strict):
     file: str | None = None
     sure_of: SureAsk | None = Field(default=None, description="in place of count: how sure a percentile has to be")
     warmup: float | Literal["auto"] = Field(
-        default="auto", description="share of the first requests: no latency of them"
+        default="auto", description="share of the first requests, left out of latencies"
     )
     seed: int = Field(default=0, ge=0)
 

@@ -80,9 +80,8 @@ class ServePrediction:
         plain = (
             "requests", "warmup_requests", "requests_per_s", "input_tokens_per_s", "output_tokens_per_s",
             "output_tokens_per_s_per_gpu", "steady_output_tokens_per_s", "goodput_per_s", "attained_share", "label",
-            "capacity_requests_per_s", "kv_blocks", "kv_tokens", "kv_use", "preemptions", "mean_batch", "utilisation", "exposed_communication", "cache",
-            "admission", "handover",
-            "memory", "cost", "sources",
+            "capacity_requests_per_s", "kv_blocks", "kv_tokens", "kv_use", "preemptions", "mean_batch", "utilisation",
+            "exposed_communication", "cache", "admission", "handover", "memory", "cost", "sources",
         )  # fmt: skip
         deployment = self.resolved.deployment
         return {

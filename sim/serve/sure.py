@@ -67,11 +67,17 @@ def percentiles_of(run: ServeRun, skip: int, asked: SureAsk) -> dict[str, Percen
     return {name: of for name, of in found.items() if of is not None}
 
 
+def most_requests(first: int, p: float) -> int:
+    """Requests that are drawn at most, beginning with `first`: enough for the tail of a rare percentile in any case."""
+    tail = 3.0 * _TAIL * BATCHES / (1.0 - p / 100.0)
+    return min(_MOST, max(_TIMES * first, round(tail)))
+
+
 def sure_run(resolved: ResolvedServe, tuning: Tuning, priced: PricedJobs) -> tuple[ResolvedServe, ServeRun]:
     """The load drawn again with twice the requests until the percentile is sure, and its last run."""
     asked = resolved.ask.requests.sure_of
     assert asked is not None
-    first, drifting = len(resolved.workload.requests), 0
+    most, drifting = most_requests(len(resolved.workload.requests), asked.percentile), 0
     while True:
         run, count = simulate(resolved.deployment, resolved.workload, tuning, priced), len(resolved.workload.requests)
         if not run.log.served:
@@ -81,12 +87,12 @@ def sure_run(resolved: ResolvedServe, tuning: Tuning, priced: PricedJobs) -> tup
         series = [values for name in TITLES if len(values := getattr(seen, name))]
         known = [percentile_of(values, asked.percentile) for values in series]
         drifting = drifting + 1 if warm.steady is False else 0
-        name, close = f"p{asked.percentile:g} of {' and '.join(TITLES.values())}", f"{asked.within:.3g} of it"
+        name, close = f"p{asked.percentile:g} of {' and '.join(TITLES.values())}", f"{asked.within:.3g}"
         if all(is_sure(of, len(values), asked.within) for of, values in zip(known, series, strict=True)):
-            return _said(resolved, f"so many make {name} known within {close} (95 %)"), run
+            return _said(resolved, f"so many make {name} known within {close} of it (95 %)"), run
         if drifting > 1:
-            return _said(resolved, f"{name} is not known within {close}: no steady state, more do not help"), run
-        if 2 * count > min(_MOST, _TIMES * first):
+            return _said(resolved, f"{name} is not known within {close} of it: no steady state, more do not help"), run
+        if 2 * count > most:
             reached = max((of.within for of in known if of is not None), default=1.0)
             return _said(resolved, f"no more are drawn: {name} is known within {reached:.2g} of it, not {close}"), run
         resolved = of_count(resolved, 2 * count)

@@ -2,7 +2,9 @@
 
 The rule is MSER-5 (White, Cobb and Spratt 2000): of means of five requests each, those are left out without which the
 mean of the rest is surest. It is asked of the time to the first token and of that of the whole request, and what it
-would leave out has to differ from the rest by more than batch means of the rest do.
+would leave out has to differ from the rest by more than batch means of the rest do. Where the rest still drifts there
+is no steady state, and nothing is left out: of a trend the rule takes the half that it may, and the rest drifts; of a
+start that fades in waves it may take half too, and the rest does not.
 """
 
 from __future__ import annotations
@@ -19,7 +21,8 @@ from moesim.sim.serve.workload import SERVED, Workload
 GROUP = 5  # requests whose mean is one value of MSER-5
 LEAST = 50  # answered requests, below which nothing is told apart
 BATCHES, T_BATCHES = 20, 2.093  # means of batches, and Student's t for 95 % of one fewer degrees of freedom
-_EDGE = 0.95  # of the half that may be left out: a minimum beyond it is none
+_T_DRIFT = 2.878  # of 18 degrees of freedom for 99 %: what is left must not be given up lightly
+_TREND = 0.25  # of the distance between start and rest: halves of a trend are twice that apart
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,12 +41,11 @@ def start_of(values: Floats) -> int | None:
     means = means - means.mean()
     left = np.arange(groups, 0, -1.0)
     sums, squares = (np.cumsum(column[::-1])[::-1] for column in (means, means**2))
-    half = groups // 2
-    unsure = (np.maximum(0.0, squares - sums**2 / left) / left**2)[: half + 1]
+    unsure = (np.maximum(0.0, squares - sums**2 / left) / left**2)[: groups // 2 + 1]
     cut = int(np.argmin(unsure)) * GROUP
     if not cut or not _differs(values, cut):
         return 0
-    return None if cut > _EDGE * half * GROUP else cut
+    return None if _drifts(values, cut) else cut
 
 
 def _differs(values: Floats, cut: int) -> bool:
@@ -54,6 +56,20 @@ def _differs(values: Floats, cut: int) -> bool:
     spread: float = of_one_batch * (1.0 / len(means) + len(rest) / len(means) / cut)
     apart = abs(float(values[:cut].mean() - rest.mean()))
     return apart > max(T_BATCHES * sqrt(spread), 1e-9 * abs(float(rest.mean())))
+
+
+def _drifts(values: Floats, cut: int) -> bool:
+    """Whether the halves of what is left are unlike each other, as batch means within them spread.
+
+    A trend makes them at least half as unlike as what was left out; the tail of a start that fades is no trend.
+    """
+    rest = values[cut:]
+    first, second = (
+        np.array([batch.mean() for batch in np.array_split(half, BATCHES // 2)]) for half in np.array_split(rest, 2)
+    )
+    spread: float = (first.var(ddof=1) + second.var(ddof=1)) / (BATCHES // 2)
+    apart, start = abs(float(first.mean() - second.mean())), abs(float(values[:cut].mean() - rest.mean()))
+    return apart > max(_T_DRIFT * sqrt(spread), _TREND * start)
 
 
 def warm_up_of(run: ServeRun, load: Workload) -> WarmUp:
