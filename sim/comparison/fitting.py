@@ -104,7 +104,7 @@ def fitting_serve(scenario: Mapping[str, Any]) -> tuple[Question, str]:
     refusal: DoesNotFit | None = None
     for candidate, said in _serve_layouts(scenario):
         try:
-            predict_serve(candidate)
+            predict_serve(candidate, meets=False)
         except BadLayout:
             continue
         except DoesNotFit as error:
@@ -131,7 +131,7 @@ def smallest_replica(scenario: Mapping[str, Any]) -> Question:
                 try:
                     resolved = resolve_serve(scenario_of(trial))
                     if serve_memory(resolved.deployment.job).cache_bytes > 0:
-                        predict_serve(trial)
+                        predict_serve(trial, meets=False)
                         return trial
                 except (BadLayout, DoesNotFit):
                     continue

@@ -141,7 +141,7 @@ def _serve_bytes(scenario: Mapping[str, Any]) -> Callable[[Mapping[str, Any]], f
     """Bytes of one GPU with as many tokens cached in a replica as the mixture's caches at its fullest."""
     if scenario["serve"].get("pools"):
         raise ScenarioError("twin=iso-memory does not know pools; compare a deployment of replicas, or another twin")
-    cached = max(r.peak_cached for r in predict_serve(scenario).run.replicas)
+    cached = max(r.peak_cached for r in predict_serve(scenario, meets=False).run.replicas)
 
     def measure(other: Mapping[str, Any]) -> float:
         resolved = resolve_serve(scenario_of(other))
