@@ -114,6 +114,8 @@ def label_of(timings: Latencies, rate_per_s: float, capacity_per_s: float, close
         return calm
     if rate_per_s > capacity_per_s:
         return OVERLOADED
+    if not len(timings.ttft_s):
+        return calm
     tenth = max(1, len(timings.ttft_s) // 10)
     span = float(timings.arrival_s[-1] - timings.arrival_s[0])
     grown = float(timings.ttft_s[-tenth:].mean() - timings.ttft_s[:tenth].mean())

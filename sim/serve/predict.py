@@ -19,8 +19,8 @@ from moesim.sim.serve.accounts import (
 )
 from moesim.sim.serve.band import serve_sureness
 from moesim.sim.serve.cache_account import admission_account, cache_account
-from moesim.sim.serve.capacity import drained_per_s
 from moesim.sim.serve.job import ResolvedServe
+from moesim.sim.serve.kept import Kept, Prices
 from moesim.sim.serve.kv_tiers import caching_said
 from moesim.sim.serve.memory import memory_said
 from moesim.sim.serve.prediction import Range, ServePrediction
@@ -37,13 +37,16 @@ from moesim.sim.software.stack import Tuning
 _COMMUNICATION = ("tp_comm", "ep_comm", "pp_comm")
 
 
-def predict_serve(scenario: Asked, *, requests: str | Path | None = None, meets: bool = True) -> ServePrediction:
+def predict_serve(
+    scenario: Asked, *, requests: str | Path | None = None, meets: bool = True, kept: Kept | None = None
+) -> ServePrediction:
     """Predict how a deployment serves a load: latencies, throughput, goodput, memory per GPU, energy and money.
 
     scenario: a file's path, a mapping or a Scenario, with a serve section.
     requests: a trace in place of the scenario's load: a CSV of arrival_s,input_tokens,output_tokens[,prefix], or one of
         Azure, BurstGPT, Mooncake, Bailian or ShareGPT as published (docs/requests.md).
     meets: whether to look for what would meet limits that the scenario states and this load misses.
+    kept: prices of questions asked before, for many about the same deployments (sim/serve/kept.py); without, none.
 
     Every request is simulated: continuous batching with paged caches as the named engine does it, kernels priced by
     fits of measured ones, the engine's own time by constants that are fitted on published runs or assumed
@@ -55,12 +58,11 @@ def predict_serve(scenario: Asked, *, requests: str | Path | None = None, meets:
     """
     scenario = scenario_of(scenario)
     resolved = resolve_serve(scenario, requests)
-    tuning = resolved.tuning()
-    priced = PricedJobs()
+    prices = (Kept() if kept is None else kept).of(resolved)
+    tuning, priced = prices.tuning, prices.priced
     resolved, run = _run(resolved, tuning, priced, requests is not None)
     check_answered(run)
-    capacity = capacity_per_s(resolved, run, tuning, priced)
-    answer = assemble(resolved, run, tuning, capacity)
+    answer = assemble(resolved, run, tuning, capacity_per_s(resolved.workload, run, prices))
     if not meets or answer.label != MISSES:
         return answer
 
@@ -93,12 +95,11 @@ def check_answered(run: ServeRun) -> None:
     )
 
 
-def capacity_per_s(resolved: ResolvedServe, run: ServeRun, tuning: Tuning, priced: PricedJobs) -> float:
+def capacity_per_s(load: Workload, run: ServeRun, prices: Prices) -> float:
     """Requests per second when the queue is never empty: the load's own lengths, all at once."""
-    load = resolved.workload
     if load.clients or load.rate_per_s == 0.0:
         return run.log.served / max(span_s(run), 1e-12)
-    return drained_per_s(resolved.deployment, load, tuning, priced)
+    return prices.drained_per_s(load)
 
 
 def _warmth(warm: WarmUp) -> list[str]:
@@ -116,7 +117,7 @@ def assemble(resolved: ResolvedServe, run: ServeRun, tuning: Tuning, capacity: f
     shares, gpus, cost = utilisation(run), deployment.gpus, costs_of(run, deployment, resolved.price)
     sure = serve_sureness(deployment, load)
     sure_of = resolved.ask.requests.sure_of
-    means = {"ttft_s": float(seen.ttft_s.mean()), "tpot_s": tpot.mean}
+    means = {"ttft_s": ttft.mean, "tpot_s": tpot.mean}
     means["output_tokens_per_s"] = run.log.output_total / span
     constants = [f"constant {c.key} = {c.value:g} (assumed)" for c in tuning.used.values() if c.kind == "assumed"]
     served = [group.job for group in deployment.groups]

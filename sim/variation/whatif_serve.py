@@ -17,6 +17,7 @@ from moesim.sim.question.refusals import DoesNotFit
 from moesim.sim.question.scenario import Asked, number_asked, scenario_of
 from moesim.sim.serve.accounts import decode_shares, latencies_of, spread
 from moesim.sim.serve.job import ResolvedServe
+from moesim.sim.serve.kept import Kept
 from moesim.sim.serve.predict import capacity_per_s
 from moesim.sim.serve.resolve import resolve_serve
 from moesim.sim.serve.simulate import PricedJobs, ServeRun, simulate
@@ -101,10 +102,10 @@ class ServeWhatIf:
 
 def _served(asked: ResolvedServe) -> tuple[ServeRun, float]:
     """The run, and output tokens per second at most."""
-    tuning, priced = asked.tuning(), PricedJobs()
-    run = simulate(asked.deployment, asked.workload, tuning, priced)
+    prices = Kept().of(asked)
+    run = simulate(asked.deployment, asked.workload, prices.tuning, prices.priced)
     outputs = float(np.mean(asked.workload.requests.output_tokens))
-    return run, capacity_per_s(asked, run, tuning, priced) * outputs
+    return run, capacity_per_s(asked.workload, run, prices) * outputs
 
 
 def whatif_serve(scenario: Asked, share: float = 0.2) -> ServeWhatIf:
