@@ -2,7 +2,7 @@
 
 10,000 requests like Azure's conversation trace (the shipped generator, seed 0) on one replica, with paged KV blocks,
 percentiles and a record of every request, in seconds of this process's own CPU; then what features, replicas, experts
-and length of the run cost.
+and length of the run cost; then one warm answer, and how many deployments of a plan are judged by their bounds.
 """
 
 from __future__ import annotations
@@ -10,17 +10,23 @@ from __future__ import annotations
 import argparse
 import resource
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from time import process_time
 
 from rich.console import Console
 from rich.table import Table
 
+from moesim.sim.plan.serve.judge import ServeJudge
+from moesim.sim.plan.serve.space import deployments, shapes
 from moesim.sim.question.scenario import parse_scenario
 from moesim.sim.serve.accounts import latencies, spread
 from moesim.sim.serve.job import ResolvedServe
+from moesim.sim.serve.kept import Kept
+from moesim.sim.serve.predict import predict_serve
 from moesim.sim.serve.resolve import resolve_serve
 from moesim.sim.serve.simulate import PricedJobs, ServeRun, simulate
+from moesim.sim.serve.slo import Slo
 from moesim.sim.serve.workload import Workload
 from moesim.traces.requests import Requests
 
@@ -76,6 +82,45 @@ def best_s(call: Callable[[], ServeRun], repeats: int = 3) -> tuple[float, Serve
     return min(times), done
 
 
+def warm_answers() -> list[tuple[str, float]]:
+    """(question, CPU milliseconds) of whole answers, from the scenario on, with prices kept from the same question."""
+    clients = {"concurrency": 32, "input_tokens": 1000, "output_tokens": 200, "jitter": 0.2}
+    kept, found = Kept(), []
+    for title, scenario in (
+        ("300 requests of a trace", question(count=300, requests={"rate_per_s": 6.0})),
+        (
+            "320 requests of 32 clients, Mixtral",
+            question("mixtral-8x7b", 320, "closed", gpus=2, tp=2, requests=clients),
+        ),
+    ):
+        answer = partial(predict_serve, scenario, kept=kept)
+        answer()
+        found.append((title, min(_cpu_s(answer) for _ in range(9)) * 1e3))
+    return found
+
+
+def judged_per_s() -> float:
+    """Deployments of Mixtral on 16 GPUs under 2,000 requests, a bound for each, jobs priced before."""
+    load = {"kind": "poisson", "rate_per_s": 30.0, "count": 2000, "input_tokens": 900, "output_tokens": 120}
+    scenario = {"model": "mixtral-8x7b", "cluster": {"node": "dgx-h100", "gpus": 16}, "serve": {"requests": load}}
+    judge = ServeJudge(parse_scenario(scenario), Slo(1.0, 0.05))
+    every = shapes(judge.base.arch, 16, judge.base.cluster.domain, {})
+    found = list(deployments(judge.base, 16, [s for s in every if judge.fits(s) is None], {}))
+
+    def judged() -> None:
+        for candidate in found:
+            judge.bounds(candidate)
+
+    judged()
+    return len(found) / min(_cpu_s(judged) for _ in range(3))
+
+
+def _cpu_s(call: Callable[[], object]) -> float:
+    begin = process_time()
+    call()
+    return process_time() - begin
+
+
 def main() -> None:
     """Print the table."""
     parser = argparse.ArgumentParser(description=__doc__)
@@ -107,6 +152,13 @@ def main() -> None:
     for title, rate in FIELD:
         table.add_row(f"{title}, as reported", f"{rate:,}", f"{COUNT / rate:.1f}", "", "", "")
     Console(width=110).print(table)
+    planner = Table(title="one question among many")
+    for name in ("what", "", "unit"):
+        planner.add_column(name, justify="right" if not name else "left")
+    for title, milliseconds in warm_answers():
+        planner.add_row(f"one warm answer, {title}", f"{milliseconds:.1f}", "ms")
+    planner.add_row("deployments judged by bounds", f"{judged_per_s():,.0f}", "per s")
+    Console(width=110).print(planner)
 
 
 if __name__ == "__main__":

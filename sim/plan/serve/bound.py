@@ -77,12 +77,27 @@ class Pools:
     streamed_tokens: float  # tokens that reach a client together; they shorten the pace that it sees
 
 
-def load_bounds(load: Workload, slo: Slo, front: Front, pools: Pools) -> LoadBounds:
+@dataclass(frozen=True, slots=True, eq=False)
+class Columns:
+    """Tokens of a load's requests, once for all deployments: of prompts, of what is new in them, of answers."""
+
+    inputs: Floats
+    new: Floats
+    out: Floats
+    warmup: float | None  # of the load
+
+
+def columns_of(load: Workload) -> Columns:
+    """A load as columns."""
+    r = load.requests
+    inputs, prefix, out = (np.array(c, dtype=np.float64) for c in (r.input_tokens, r.prefix, r.output_tokens))
+    return Columns(inputs, np.maximum(1.0, inputs - prefix), out, load.warmup)
+
+
+def load_bounds(load: Columns, slo: Slo, front: Front, pools: Pools) -> LoadBounds:
     """Bounds of a load on replicas or pools."""
     prompts, tokens = pools.prompts, pools.tokens
-    r = load.requests
-    new = np.maximum(1.0, np.array(r.input_tokens, dtype=np.float64) - np.array(r.prefix, dtype=np.float64))
-    inputs, out = np.array(r.input_tokens, dtype=np.float64), np.array(r.output_tokens, dtype=np.float64)
+    inputs, new, out = load.inputs, load.new, load.out
     first = np.maximum(prompts.prompt_s, prompts.prompt_token_s * new)
     first = first + front.request_s + front.server_s + front.token_s * inputs
     left = np.maximum(1.0, out - 1.0)

@@ -8,7 +8,7 @@ from math import inf
 
 from moesim.hwmodels.power_and_money import gpu_hours, usd_per_million_output_tokens
 from moesim.hwmodels.units import GIB
-from moesim.sim.plan.serve.bound import Floors, LoadBounds, Pools, floors_of, load_bounds
+from moesim.sim.plan.serve.bound import Floors, LoadBounds, Pools, columns_of, floors_of, load_bounds
 from moesim.sim.plan.serve.space import ServeCandidate, Shape
 from moesim.sim.question.lookup import check_used
 from moesim.sim.question.refusals import DoesNotFit
@@ -58,6 +58,7 @@ class ServeJudge:
         self._resolved = resolve_serve(open_scenario(scenario))
         self.base: ServeJob = self._resolved.deployment.job
         self.load: Workload = self._resolved.workload
+        self._columns = columns_of(self.load)
         self.assumptions = self._resolved.assumptions
         self._tuning, self._priced = self._resolved.tuning(), PricedJobs()
         self.front = front_of(self.base, self._tuning)
@@ -111,7 +112,7 @@ class ServeJudge:
             late = self._tuning.get("handover_tokens", engine.name, self.base.cluster.gpu.family)
             prompts = self._floor(c.prefill, c.max_batch)
             pools = Pools(prompts, c.prefill_workers, own, c.replicas, False, max(streamed_tokens, late))
-        return load_bounds(self.load, self._slo, self.front, pools)
+        return load_bounds(self._columns, self._slo, self.front, pools)
 
     def deployment(self, c: ServeCandidate) -> Deployment:
         """The candidate as the simulator runs it."""
