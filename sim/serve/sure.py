@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from moesim.sim.question.serving_sections import SureAsk
+from moesim.sim.question.request_sections import SureAsk
 from moesim.sim.serve.accounts import Floats, latencies_of
 from moesim.sim.serve.job import ResolvedServe
 from moesim.sim.serve.simulate import PricedJobs, ServeRun, simulate

@@ -12,8 +12,8 @@ from pathlib import Path
 import numpy as np
 
 from moesim.sim.model.arch import ModelArch
+from moesim.sim.question.request_sections import RequestsAsk, SessionsAsk
 from moesim.sim.question.scenario import ScenarioError
-from moesim.sim.question.serving_sections import RequestsAsk, SessionsAsk
 from moesim.sim.serve.prefix_runs import PrefixRuns, prefix_runs
 from moesim.traces.generators import GENERATORS, generate
 from moesim.traces.request_files import load_requests

@@ -9,9 +9,9 @@ from typing import Any
 import pytest
 
 from moesim.sim.question.scenario import parse_scenario
-from moesim.sim.serve.job import resolve_serve
 from moesim.sim.serve.kept import Kept
 from moesim.sim.serve.predict import predict_serve
+from moesim.sim.serve.resolve import resolve_serve
 
 LOAD: dict[str, Any] = {"kind": "poisson", "rate_per_s": 3.0, "count": 60, "input_tokens": 300, "output_tokens": 30}
 ASKED: dict[str, Any] = {
