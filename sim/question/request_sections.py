@@ -1,4 +1,4 @@
-"""Sections of a scenario's requests: who asks, how often, for how much; conversations; wrong values are refused."""
+"""Section of a serving scenario that says who asks: how often, for how much, and how many requests count."""
 
 from __future__ import annotations
 

@@ -21,7 +21,7 @@ from moesim.sim.question.feature_sections import (
     SamplingAsk,
     SpeculativeAsk,
 )
-from moesim.sim.question.request_sections import RequestsAsk, SessionsAsk
+from moesim.sim.question.request_sections import RequestsAsk, SessionsAsk, SureAsk
 from moesim.sim.question.sections import (
     ClusterAsk,
     LayoutAsk,
@@ -181,6 +181,7 @@ def _keys_of(owner: tuple[Any, ...]) -> list[str]:
         "serve": ServeAsk,
         "requests": RequestsAsk,
         "sessions": SessionsAsk,
+        "sure_of": SureAsk,
         "slo": SloAsk,
         "pools": PoolsAsk,
         "prefill": PoolAsk,

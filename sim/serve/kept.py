@@ -51,7 +51,7 @@ class Kept:
     def of(self, resolved: ResolvedServe) -> Prices:
         """Prices of a deployment, kept from before where it was asked about."""
         asked = resolved.deployment
-        if asked.job.routing.counts_file is not None:
+        if any(group.job.routing.counts_file is not None for group in asked.groups):
             return Prices(asked, resolved.tuning())
         found = next((prices for prices in self._prices if _same(prices.deployment, asked)), None)
         if found is None:
@@ -61,8 +61,8 @@ class Kept:
 
 
 def _same(one: Deployment, other: Deployment) -> bool:
-    """Equal in everything; fits are looked at last, and by themselves: they are long, and a profile is read once."""
-    pairs = ((one.job, other.job), (one.prefill, other.prefill))
-    if not all(a is b or (a is not None and b is not None and a.kernels is b.kernels) for a, b in pairs):
+    """Equal in everything; fits are looked at first, and by themselves: they are long, and a profile is read once."""
+    pairs = list(zip(one.groups, other.groups, strict=False))
+    if len(one.groups) != len(other.groups) or not all(a.job.kernels is b.job.kernels for a, b in pairs):
         return False
     return one == other

@@ -84,7 +84,7 @@ def test_a_load_without_a_steady_state_ends_early_and_says_so() -> None:
         ({"sure_of": {"percentile": 40}}, "sure_of.percentile"),
         ({"sure_of": {"percentile": 99.99}}, "sure_of.percentile"),
         ({"sure_of": {"within": 0}}, "sure_of.within"),
-        ({"sure_of": {"p": 99}}, "sure_of.p"),
+        ({"sure_of": {"p": 99}}, "sure_of.p.*percentile, within"),
         ({"kind": "offline", "rate_per_s": None, "sure_of": {}}, "sure_of is of no use with kind offline"),
     ],
 )
