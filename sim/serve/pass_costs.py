@@ -32,7 +32,7 @@ class PassCosts:
         self._contexts = (max(1, contexts[0]), max(contexts[0] + 1, contexts[1]))
         self._engine, self._family = job.engine.name, job.cluster.gpu.family
         self.yields = job.speculation.tokens_per_step if job.speculation else 1.0
-        self._width = 1 + (job.speculation.tokens if job.speculation else 0)
+        self.width = 1 + (job.speculation.tokens if job.speculation else 0)
         self._factors, self._legs = self._part_factors(), self._leg_factors()
         self._constants()
         age = age_of(job, tuning, layer_count(parts.kinds, "moe"))
@@ -81,7 +81,7 @@ class PassCosts:
         self.fixed_s, self.floor_s = fixed, floor
         self.rebalance_s = rebalance_s(job, self.tuning)
         self.host_s = get("host_step_s", engine) + self.rebalance_s
-        self.sequence_s = get("host_sequence_s", engine) + host_s(job.sampling, self._width, engine, self.tuning)
+        self.sequence_s = get("host_sequence_s", engine) + host_s(job.sampling, self.width, engine, self.tuning)
         self._draft_gaps_s = draft_gaps_s(job, self.tuning)
         self.prefill_s = get("prefill_step_s", engine)
         self._prefill_factor = get("attention_prefill_factor", family)
@@ -201,7 +201,7 @@ class PassCosts:
         if self._drafter is None or self._job.speculation is None:
             return 0.0, 0.0
         count = self._job.speculation.tokens
-        first, slope = self._drafter.alone(mine, batch, self._width)
+        first, slope = self._drafter.alone(mine, batch, self.width)
         later, _ = self._drafter.alone(mine, batch, 1)
         each_s, check_s = self._draft_gaps_s
         return first + (count - 1) * later + count * each_s + check_s, count * slope
@@ -235,8 +235,8 @@ class PassCosts:
         mine = -(-batch // dp)
         halves = self.halves_of(mine)
         fixed, slope = self._cores(mine, halves)
-        tokens = mine * self._width
-        compute, exchange = self._layers_s(tokens, batch * self._width, tokens * dp, halves)
+        tokens = mine * self.width
+        compute, exchange = self._layers_s(tokens, batch * self.width, tokens * dp, halves)
         least = slope * mine * self._contexts[0]  # of the cores: they hide the exchange too
         layers = self._overlapped(compute + fixed + least, exchange, halves) - least
         draft, draft_slope = self._draft_line(mine, batch)
@@ -250,12 +250,12 @@ class PassCosts:
         mine = -(-batch // dp)
         new = max(max(new for new, _ in chunks), total / dp)
         attention_s = sum(self.parts.prefill_attention(new, old) for new, old in chunks) / min(dp, len(chunks))
-        tokens = new + mine * self._width
+        tokens = new + mine * self.width
         halves = self.halves_of(2)  # a prompt can be divided
-        routed, padded = total + batch * self._width, total + mine * self._width * dp
+        routed, padded = total + batch * self.width, total + mine * self.width * dp
         compute, exchange = self._layers_s(tokens, routed, padded, halves, True)
         compute += self._prefill_factor * attention_s
-        head_s, draft_s = self._head.at(mine * self._width + len(chunks)), 0.0
+        head_s, draft_s = self._head.at(mine * self.width + len(chunks)), 0.0
         if self._drafter is not None:  # follows the pass, launched like it
             draft_s = max(self._drafter.of_prompts(chunks), self._drafter.floor_s)
         if batch:

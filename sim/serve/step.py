@@ -103,7 +103,7 @@ class StepCosts(PassCosts):
         for chunk, old in chunks:
             new += chunk
             cores += attention(chunk, old)
-        tokens, heads = new + batch * self._width, batch * self._width + len(chunks)
+        tokens, heads = new + batch * self.width, batch * self.width + len(chunks)
         layers = self._by_tokens.get(tokens)
         if layers is None:
             layers = self._by_tokens[tokens] = sum(self._layers_s(tokens, tokens, tokens, 1, True))
@@ -126,7 +126,7 @@ class StepCosts(PassCosts):
         mine = self.per_rank(batch)
         halves = self.halves_of(mine)
         fixed, slope = self._cores(mine, halves)
-        tokens, routed = mine * self._width, self.per_batch(batch) * self._width
+        tokens, routed = mine * self.width, self.per_batch(batch) * self.width
         padded, share = tokens * self._job.attention_dp, cached / self._ranks
         parts: Parts = {"attention": fixed + slope * share, "head": self._head.at(tokens)}
         tables = [(self.parts.rank, tokens)]
@@ -156,10 +156,10 @@ class StepCosts(PassCosts):
     def decode_floors(self, batch: int, cached: float) -> Parts:
         """Seconds by part that the data sheet alone would take: peak FLOP/s, weights and caches at full bandwidth."""
         mine = self.per_rank(batch)
-        tokens = mine * self._width
+        tokens = mine * self.width
         tables = [(self.parts.rank, tokens), (self.parts.head, tokens)]
         if self._moe:
-            tables.append((self.parts.experts(False), self.per_batch(batch) * self._width))
+            tables.append((self.parts.experts(False), self.per_batch(batch) * self.width))
         floors: Parts = {}
         for table, count in tables:
             point = table.points[max(0, bisect_right(table.grid, count) - 1)]

@@ -45,6 +45,7 @@ class Affine:
     token_s: float = 2e-8
     prompt_s: float = 1e-5
     yields: float = 1.0
+    width: int = 1
 
     def decode(self, batch: int) -> tuple[float, float]:
         return self.fixed_s + self.sequence_s * batch, self.token_s

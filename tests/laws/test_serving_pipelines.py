@@ -40,6 +40,7 @@ class Pipe:
     prompt_s: float = 4e-5
     token_s: float = 1e-8
     yields: float = 1.0
+    width: int = 1
 
     def resources(self, chunks: Sequence[tuple[int, int]], batch: int, cached: float) -> list[float]:
         layers = self.pass_s + self.prompt_s * sum(n for n, _ in chunks) + 1e-5 * batch + self.token_s * cached
