@@ -100,7 +100,8 @@ class Intake:
         `riding`: sequences that decode in the same pass; drafts that are checked count like tokens.
         """
         budget = self._budget - riding * self.costs.width
-        self._trim()
+        if self.waiting:
+            self._trim()
         chunks: list[tuple[int, int]] = []
         for entry in self._partial:
             if budget <= 0:

@@ -125,6 +125,8 @@ class PoolDispatch:
                 self._local.pop(request, None)
                 self._answered(request)
         worker.done.clear()
+        if pool == _PREFILL:
+            self.router.moved(n)
         self._due[pool].at(n, inf if worker.idle else max(worker.next_finish_s(), worker.now))
         if self._leaving and worker.idle:
             self._switch(pool, n)
@@ -197,6 +199,7 @@ class PoolDispatch:
         prompts.hit[request] = known  # expected, until the worker knows
         self.router.coming_tokens[n] += tokens - known
         self.router.sent(n)
+        self.router.moved(n)
         heappush(self._events, (entered_s, _PROMPT, request, n, 0))
 
     def _enter(self, request: int, n: int, local: int, time_s: float) -> None:

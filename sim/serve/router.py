@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from heapq import heapify, heappop, heappush
+from math import inf
 
 from moesim.sim.serve.intake import Intake
 from moesim.sim.serve.prefix_runs import PrefixRuns
@@ -37,6 +38,9 @@ class Router:
     def left(self, worker: int) -> None:
         """One of its requests is finished, given up or lost."""
         self.loads[worker] -= 1
+
+    def moved(self, worker: int) -> None:
+        """What a worker has to do may have changed."""
 
     def joined(self, worker: int) -> None:
         """A worker takes requests from now on."""
@@ -152,6 +156,9 @@ class PrefixAware(LeastLoaded):
         self._holders: dict[int, int] = {}  # run -> workers that hold it, as bits
         self._news: list[tuple[float, int, int, int, bool]] = []  # (known at, number, run, worker, whether it has it)
         self._count = 0
+        self._few = len(self.open) <= _MANY
+        self._open_bits = (1 << len(self.open)) - 1
+        self._costs = [0.0] * len(self.open)  # of a request of which the worker holds nothing, without its own tokens
 
     def listener(self, worker: int) -> Callable[[int, bool], None]:
         """What a worker's cache calls when a run comes or goes."""
@@ -172,38 +179,59 @@ class PrefixAware(LeastLoaded):
                 holders[run] = holders.get(run, 0) & ~(1 << worker)
 
     def choose(self, request: int, time_s: float) -> int:
-        self._hear(time_s)
+        if self._news and self._news[0][0] <= time_s:
+            self._hear(time_s)
         holders, ends = self._holders, self._ends
         steps: list[tuple[int, int]] = []  # (tokens, workers that hold that many), ever fewer
-        left = -1
+        left = self._open_bits
         for run in self._paths[request]:
             left &= holders.get(run, 0)
             if not left:
                 break
             steps.append((ends[run], left))
-        if len(self.open) <= _MANY:
-            candidates: Sequence[int] = self.open
-        else:
-            some = steps[0][1] if steps else 0
-            candidates = [*(n for n in self.open if some >> n & 1), super().choose(request, time_s)]
-        best, chosen, matched = float("inf"), candidates[0], 0
-        workers, weight, coming = self.workers, self._weight, self.coming_tokens
-        steps.reverse()
-        for n in candidates:
-            here = 0
-            for tokens, mask in steps:
-                if mask >> n & 1:
-                    here = tokens
-                    break
-            worker = workers[n]
-            cost = weight * (worker.queued_tokens + coming[n] - here) + worker.cached
-            if cost < best:
-                best, chosen, matched = cost, n, here
+        costs, weight = self._costs, self._weight
+        chosen = costs.index(min(costs)) if self._few else super().choose(request, time_s)
+        best, matched, seen = costs[chosen], 0, 0
+        for tokens, mask in reversed(steps):
+            more = mask & ~seen
+            seen |= mask
+            while more:
+                n = (more & -more).bit_length() - 1
+                more &= more - 1
+                cost = costs[n] - weight * tokens
+                if cost < best or (cost == best and not matched):
+                    best, chosen, matched = cost, n, tokens
         self.known_tokens = matched
         return chosen
 
+    def moved(self, worker: int) -> None:
+        each = self.workers[worker]
+        if self._open_bits >> worker & 1:
+            waiting = each.queued_tokens + self.coming_tokens[worker]
+            self._costs[worker] = self._weight * waiting + each.cached
+
+    def sent(self, worker: int) -> None:
+        if self._few:
+            self.loads[worker] += 1
+        else:
+            super().sent(worker)
+
+    def left(self, worker: int) -> None:
+        if self._few:
+            self.loads[worker] -= 1
+        else:
+            super().left(worker)
+
+    def joined(self, worker: int) -> None:
+        super().joined(worker)
+        self._open_bits |= 1 << worker
+        self._costs += [inf] * (worker + 1 - len(self._costs))
+        self._few = len(self.open) <= _MANY
+        self.moved(worker)
+
     def closed(self, worker: int) -> None:
         super().closed(worker)
-        keep = ~(1 << worker)
+        self._open_bits &= ~(1 << worker)
+        self._costs[worker] = inf
         for run, mask in self._holders.items():
-            self._holders[run] = mask & keep
+            self._holders[run] = mask & ~(1 << worker)
