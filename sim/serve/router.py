@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Callable, Sequence
 from heapq import heapify, heappop, heappush
 from math import inf
@@ -12,6 +13,7 @@ from moesim.traces.rng import stream
 
 _MANY = 64  # workers from which a prefix-aware router weighs only those that hold something, and the least loaded
 _DRAWS = 65_536
+News = tuple[float, Sequence[int], int, bool]  # (known at, runs, worker, whether it has them)
 
 
 class Router:
@@ -154,32 +156,45 @@ class PrefixAware(LeastLoaded):
         self._paths, self._ends = runs.prompts, runs.ends
         self._weight, self._lag_s = weight, lag_s
         self._holders: dict[int, int] = {}  # run -> workers that hold it, as bits
-        self._news: list[tuple[float, int, int, int, bool]] = []  # (known at, number, run, worker, whether it has it)
+        self._news: deque[News] = deque()  # in order of time, as nearly all of it comes
+        self._late: list[tuple[float, int, News]] = []  # what came behind something of a later time
         self._count = 0
         self._few = len(self.open) <= _MANY
         self._open_bits = (1 << len(self.open)) - 1
         self._costs = [0.0] * len(self.open)  # of a request of which the worker holds nothing, without its own tokens
 
-    def listener(self, worker: int) -> Callable[[int, bool], None]:
-        """What a worker's cache calls when a run comes or goes."""
+    def listener(self, worker: int) -> Callable[[Sequence[int], bool], None]:
+        """What a worker's cache calls when runs come or go."""
+        news = self._news
 
-        def told(run: int, has: bool) -> None:
-            self._count += 1
-            heappush(self._news, (self.workers[worker].now + self._lag_s, self._count, run, worker, has))
+        def told(runs: Sequence[int], has: bool) -> None:
+            at_s = self.workers[worker].now + self._lag_s
+            if news and at_s < news[-1][0]:
+                self._count += 1
+                heappush(self._late, (at_s, self._count, (at_s, runs, worker, has)))
+            else:
+                news.append((at_s, runs, worker, has))
 
         return told
 
     def _hear(self, time_s: float) -> None:
-        news, holders = self._news, self._holders
-        while news and news[0][0] <= time_s:
-            _, _, run, worker, has = heappop(news)
-            if has:
-                holders[run] = holders.get(run, 0) | 1 << worker
+        """What has become known by now, in the order in which it did."""
+        news, late, holders = self._news, self._late, self._holders
+        while True:
+            if late and (not news or late[0][0] < news[0][0]):
+                if late[0][0] > time_s:
+                    return
+                _, runs, worker, has = heappop(late)[2]
+            elif news and news[0][0] <= time_s:
+                _, runs, worker, has = news.popleft()
             else:
-                holders[run] = holders.get(run, 0) & ~(1 << worker)
+                return
+            bit = 1 << worker
+            for run in runs:
+                holders[run] = holders.get(run, 0) | bit if has else holders.get(run, 0) & ~bit
 
     def choose(self, request: int, time_s: float) -> int:
-        if self._news and self._news[0][0] <= time_s:
+        if self._news or self._late:
             self._hear(time_s)
         holders, ends = self._holders, self._ends
         steps: list[tuple[int, int]] = []  # (tokens, workers that hold that many), ever fewer
