@@ -93,12 +93,12 @@ class RouterAsk(Strict):
     """Which worker gets a request; `router: least_loaded` is short for `router: {kind: least_loaded}`.
 
     prefix: the one that has least to do, prompt tokens that it keeps left out; weight: of a prompt token against a
-    token that running requests hold; lag_s: how late the router hears what workers keep. sticky: a conversation stays
-    where it began. seed: of power_of_two.
+    token that running requests hold (default: what each costs in seconds until the answer ends); lag_s: how late the
+    router hears what workers keep. sticky: a conversation stays where it began. seed: of power_of_two.
     """
 
     kind: RouterKind = "round_robin"
-    weight: float = Field(default=1.0, gt=0, le=1000)
+    weight: float | None = Field(default=None, gt=0, le=1000)
     lag_s: float = Field(default=0.05, ge=0, le=3600)
     seed: int = Field(default=0, ge=0)
 

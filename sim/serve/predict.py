@@ -26,6 +26,7 @@ from moesim.sim.serve.memory import memory_said
 from moesim.sim.serve.prediction import Range, ServePrediction
 from moesim.sim.serve.rebalance import rebalance_said
 from moesim.sim.serve.resolve import resolve_serve
+from moesim.sim.serve.router import PrefixAware
 from moesim.sim.serve.simulate import PricedJobs, ServeRun, simulate
 from moesim.sim.serve.slo import slo_asked
 from moesim.sim.serve.sure import percentiles_of, sure_run
@@ -123,6 +124,8 @@ def assemble(resolved: ResolvedServe, run: ServeRun, tuning: Tuning, capacity: f
     served = [group.job for group in deployment.groups]
     memory = dict.fromkeys(line for job in served for line in memory_said(job))
     kept = caching_said(deployment, load)
+    if isinstance(run.router, PrefixAware) and deployment.router.weight is None:
+        kept.append(f"router.weight = {run.router.weight:.3g} (seconds of a prompt token over those of a running one)")
     moved = _rebalanced(run, tuning)
     notes = dict.fromkeys(of.note for of in sure.values() if of.note)
     blocks = run.machine.cache

@@ -130,6 +130,8 @@ class Sticky(LeastLoaded):
         super().__init__(workers)
         self._after, self._paths = after, runs.prompts if runs is not None else None
         self._went: dict[int, int] = {}  # request or run -> worker
+        roots = {path[0] for path in self._paths if path} if self._paths is not None else set()
+        self._common = int(len(roots) == 1)  # runs that all prompts begin with
 
     def choose(self, request: int, time_s: float) -> int:
         before = self._after[request] if self._after else -1
@@ -137,7 +139,7 @@ class Sticky(LeastLoaded):
             marks = [request]
             known = self._went.get(before, -1)
         else:
-            marks = list(self._paths[request][1:]) if self._paths is not None else []
+            marks = list(self._paths[request][self._common :]) if self._paths is not None else []
             known = next((self._went[run] for run in reversed(marks) if run in self._went), -1)
         n = known if known in self._is_open else super().choose(request, time_s)
         self._went.update(dict.fromkeys(marks, n))
@@ -154,7 +156,7 @@ class PrefixAware(LeastLoaded):
     def __init__(self, workers: Sequence[Intake], runs: PrefixRuns, weight: float, lag_s: float) -> None:
         super().__init__(workers)
         self._paths, self._ends = runs.prompts, runs.ends
-        self._weight, self._lag_s = weight, lag_s
+        self.weight, self._lag_s = weight, lag_s
         self._holders: dict[int, int] = {}  # run -> workers that hold it, as bits
         self._news: deque[News] = deque()  # in order of time, as nearly all of it comes
         self._late: list[tuple[float, int, News]] = []  # what came behind something of a later time
@@ -204,7 +206,7 @@ class PrefixAware(LeastLoaded):
             if not left:
                 break
             steps.append((ends[run], left))
-        costs, weight = self._costs, self._weight
+        costs, weight = self._costs, self.weight
         chosen = costs.index(min(costs)) if self._few else super().choose(request, time_s)
         best, matched, seen = costs[chosen], 0, 0
         for tokens, mask in reversed(steps):
@@ -223,7 +225,7 @@ class PrefixAware(LeastLoaded):
         each = self.workers[worker]
         if self._open_bits >> worker & 1:
             waiting = each.queued_tokens + self.coming_tokens[worker]
-            self._costs[worker] = self._weight * waiting + each.cached
+            self._costs[worker] = self.weight * waiting + each.cached
 
     def sent(self, worker: int) -> None:
         if self._few:

@@ -32,6 +32,9 @@ from moesim.sim.serve.workload import RequestLog, Workload, request_log
 from moesim.sim.software.stack import Tuning
 from moesim.traces.rng import stream
 
+_USUAL_BATCH = 32  # assumed: running sequences at which a router weighs prompts against answers
+_HEAVIEST = 64.0  # assumed: of a prompt token against a running one
+
 
 @dataclass(frozen=True, slots=True)
 class Machine:
@@ -61,6 +64,7 @@ class ServeRun:
     prefill_replicas: list[Replica] = field(default_factory=list)
     stream_tokens: float = 1.0  # tokens that reach the client together at first
     wires: HandOver | None = None  # between the pools
+    router: Router | None = None  # before the workers; None where each has requests of its own
 
     @property
     def machine(self) -> Machine:
@@ -156,6 +160,7 @@ def simulate(deployment: Deployment, workload: Workload, tuning: Tuning, priced:
     router = router_of(deployment.router, replicas, workload)
     keep_prefixes(deployment, workload, tuning, list(zip(machines, replicas, strict=True)), router)
     if not _each_alone(deployment, workload):
+        run.router = router
         feed = Feed(log, workload.requests.after, workload.clients)
         Dispatch(log, replicas, front, router, feed, deployment.admission.queue_limit).run()
         return run
@@ -181,12 +186,21 @@ def _each_alone(deployment: Deployment, workload: Workload) -> bool:
 def router_of(ask: RouterAsk, workers: Sequence[Replica], workload: Workload) -> Router:
     """The router that a scenario asks for; what knows prefixes needs requests that say what they share."""
     if ask.kind == "prefix" and workload.runs is not None:
-        return PrefixAware(workers, workload.runs, ask.weight, ask.lag_s)
+        return PrefixAware(workers, workload.runs, ask.weight or prompt_weight(workers[0], workload), ask.lag_s)
     if ask.kind == "sticky":
         return Sticky(workers, workload.requests.after, workload.runs)
     if ask.kind == "power_of_two":
         return PowerOfTwo(workers, ask.seed)
     return Router(workers) if ask.kind == "round_robin" else LeastLoaded(workers)
+
+
+def prompt_weight(worker: Replica, workload: Workload) -> float:
+    """Seconds of a prompt token over those that a token in the cache adds to the passes until an answer ends."""
+    tokens = worker.engine.token_budget
+    prompt_s = worker.costs.mixed([(tokens, 0)], 0, 0.0) / tokens
+    passes = 0.5 * sum(workload.requests.output_tokens) / len(workload.requests)
+    held_s = worker.costs.decode(_USUAL_BATCH)[1] * max(1.0, passes)
+    return min(_HEAVIEST, max(1.0, prompt_s / held_s)) if held_s > 0.0 else _HEAVIEST
 
 
 def keep_prefixes(
@@ -231,7 +245,7 @@ def _simulate_pools(
         router = router_of(deployment.router, senders, workload)
     keep_prefixes(deployment, workload, tuning, list(zip(groups.prefill, senders, strict=True)), router)
     pools = Pools(senders, receivers, wires, deployment.local_tokens, changes_of(deployment), groups.decode_weights)
-    run = ServeRun(log, list(groups.decode), receivers, list(groups.prefill), senders, wires=wires)
+    run = ServeRun(log, list(groups.decode), receivers, list(groups.prefill), senders, wires=wires, router=router)
 
     def added(pool: int, before: int) -> None:
         """A worker of one pool serves in the other from now on, on the GPUs that it has."""
