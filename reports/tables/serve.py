@@ -27,6 +27,7 @@ PART_TITLES = {
     "pp_wait": "waiting for the slowest pipeline stage",
     "adapters": "LoRA adapters",
     "offload": "experts from host memory",
+    "apart": "waiting for experts on other GPUs",
     "draft": "drafting tokens",
     "rebalance": "new placements of experts",
     "host and gaps": "host, launches, gaps",

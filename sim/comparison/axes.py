@@ -103,7 +103,7 @@ def serve_axes(scenario: Mapping[str, Any]) -> list[Axis]:
         Axis(name="HBM bandwidth", unit="x of the data sheet", grid=_doubling(0.25, 4), whole=False,
              hours=lambda s, v: serve_hours(saturating(s), Hardware(hbm=v)), **shared),
     ]  # fmt: skip
-    if deployment.job.layout.gpus > deployment.job.cluster.domain or deployment.prefill is not None:
+    if deployment.job.gpus > deployment.job.cluster.domain or deployment.prefill is not None:
         grid = _doubling(0.0625, 16, 4)
         axes.append(
             Axis(name="NIC bandwidth", unit="x of the node's", grid=grid, whole=False,

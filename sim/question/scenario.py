@@ -17,6 +17,7 @@ from moesim.refusal import Refusal
 from moesim.sim.question.feature_sections import (
     AcceptanceAsk,
     AdaptersAsk,
+    ApartAsk,
     OffloadAsk,
     SamplingAsk,
     SpeculativeAsk,
@@ -109,6 +110,7 @@ Asked = Scenario | Mapping[str, Any] | str | Path  # the forms in which a scenar
 _CALLED = {
     **dict.fromkeys(("kv_offload", "kv_offloading", "cpu_offload", "kv_cache_offload", "hicache"), "kv_tiers"),
     **dict.fromkeys(("lora", "loras"), "adapters"),
+    **dict.fromkeys(("afd", "ffn_disaggregation"), "experts_apart"),
     **dict.fromkeys(("spec", "speculation", "draft", "drafts", "mtp"), "speculative"),
     **dict.fromkeys(("tbo", "dbo", "two_batch"), "two_batch_overlap"),
     **dict.fromkeys(("disaggregation", "disagg"), "pools"),
@@ -191,6 +193,7 @@ def _keys_of(owner: tuple[Any, ...]) -> list[str]:
         "speculative": SpeculativeAsk,
         "offload": OffloadAsk,
         "adapters": AdaptersAsk,
+        "experts_apart": ApartAsk,
         "router": RouterAsk,
         "kv_tiers": TierAsk,
         "admission": AdmissionAsk,

@@ -7,7 +7,7 @@ from typing import Any, Literal
 from pydantic import Field, field_validator, model_validator
 
 from moesim.hwmodels.units import parse_quantity
-from moesim.sim.question.feature_sections import AdaptersAsk, OffloadAsk, SamplingAsk, SpeculativeAsk
+from moesim.sim.question.feature_sections import AdaptersAsk, ApartAsk, OffloadAsk, SamplingAsk, SpeculativeAsk
 from moesim.sim.question.request_sections import RequestsAsk
 from moesim.sim.question.sections import Degree, Strict
 
@@ -218,6 +218,7 @@ class ServeAsk(Strict):
     offload: OffloadAsk | None = None
     adapters: AdaptersAsk | None = None
     sampling: SamplingAsk | None = None
+    experts_apart: ApartAsk | None = None
     two_batch_overlap: bool = False
     expert_slots: int = Field(default=0, ge=0, le=100_000)
     kv_blocks: int | None = Field(default=None, ge=1, le=1_000_000_000)

@@ -186,8 +186,8 @@ def costs_of(run: ServeRun, deployment: Deployment, price: Price | None) -> dict
 
 def _busy_gpu_s(run: ServeRun) -> tuple[float, float]:
     """GPU-seconds of all passes, and of those that carry prompts, of workers by their GPUs."""
-    busy = sum(machine.job.layout.gpus * r.busy_s for machine, r in run.workers)
-    return busy, sum(machine.job.layout.gpus * r.prefill_busy_s for machine, r in run.workers)
+    busy = sum(machine.job.gpus * r.busy_s for machine, r in run.workers)
+    return busy, sum(machine.job.gpus * r.prefill_busy_s for machine, r in run.workers)
 
 
 def price_of_all(deployment: Deployment, price: Price | None) -> Price | None:
@@ -212,7 +212,7 @@ def _joules(run: ServeRun, deployment: Deployment, span: float) -> float:
     for machine, replica in run.workers:
         gpu = machine.job.cluster.gpu
         gpus[gpu.name] = gpu
-        busy_s[gpu.name] = busy_s.get(gpu.name, 0.0) + machine.job.layout.gpus * replica.busy_s
+        busy_s[gpu.name] = busy_s.get(gpu.name, 0.0) + machine.job.gpus * replica.busy_s
     paid: dict[str, float] = {}
     for group in deployment.groups:
         name = group.job.cluster.gpu.name

@@ -90,7 +90,7 @@ def _fleet(scenario: Scenario, day: Day, days: int) -> _Fleet:
     resolved = replace(resolved, assumptions=said)
     replicas = resolved.deployment.replicas
     ask = serve.autoscale or AutoscaleAsk(least=replicas, most=replicas)
-    each = resolved.deployment.job.layout.gpus
+    each = resolved.deployment.job.gpus
     if ask.most * each > scenario.cluster.gpus:
         raise ScenarioError(
             f"serve.autoscale.most={ask.most} replicas of {each} GPUs are more than cluster.gpus="
@@ -189,7 +189,7 @@ def _run(fleet: _Fleet, scaler: Scaler, days: int, progress: Show | None) -> tup
 def _losses(fleet: _Fleet, days: int) -> list[Loss]:
     """Replicas and hosts that are lost, at times without memory, drawn from the load's seed."""
     job = fleet.resolved.deployment.job
-    beside = max(1, job.cluster.gpus_per_host // job.layout.gpus)
+    beside = max(1, job.cluster.gpus_per_host // job.gpus)
     losses = []
     for name, per_day, together in (
         ("replicas", fleet.ask.failures_per_day, 1), ("hosts", fleet.ask.node_failures_per_day, beside)

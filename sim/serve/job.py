@@ -48,6 +48,14 @@ class Adapters:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Apart:
+    """Routed experts on GPUs of their own, to and from which a replica's sequences go in so many batches."""
+
+    gpus: int
+    batches: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class ServeJob:
     """Everything that decides what one pass of one replica costs and what its GPUs hold."""
 
@@ -63,6 +71,7 @@ class ServeJob:
     adapters: Adapters | None = None
     sampling: Sampling | None = None
     two_batch: bool = False
+    apart: Apart | None = None  # experts that lie elsewhere: the layout is that of attention then
     placement: Placement = field(default_factory=Placement)  # of experts on the ranks of one replica
     first_gpu: int = 0  # of the cluster, that this replica's ranks begin at
     joins: int = 0  # of a job that drafts: hidden states that its layer joins into one first
@@ -72,6 +81,11 @@ class ServeJob:
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "attention_dp", self.layout.dp)
+
+    @property
+    def gpus(self) -> int:
+        """Of one replica, those of experts that lie apart included."""
+        return self.layout.gpus + (self.apart.gpus if self.apart is not None else 0)
 
     @property
     def expert_slots(self) -> int:
@@ -125,7 +139,7 @@ class Group:
     @property
     def gpus(self) -> int:
         """Of all its workers."""
-        return self.workers * self.job.layout.gpus
+        return self.workers * self.job.gpus
 
 
 @dataclass(frozen=True, slots=True)

@@ -85,4 +85,5 @@ def _group(scenario: Scenario, ask: ServeAsk, role: str, pool: PoolAsk, job: Ser
         said += [f"{role} pool: {line}" for line in (*taken.said, *from_engine)]
         said.append(f"{role} pool: weights {formats.attention}, experts {formats.experts}, cache {formats.kv}")
         job = replace(job, cluster=cluster, kernels=kernels, engine=engine, formats=formats)
-    return Group(role, replace(job, layout=layout), pool.workers, own, price), said
+    apart = job.apart if role == "decode" else None  # prompts keep attention and experts together
+    return Group(role, replace(job, layout=layout, apart=apart), pool.workers, own, price), said

@@ -11,6 +11,7 @@ from moesim.sim.model.arch import ModelArch
 from moesim.sim.question.lookup import LookUp, look_up, routing_assumed, routing_of
 from moesim.sim.question.scenario import Scenario, ScenarioError
 from moesim.sim.question.serving_sections import PoolAsk, ServeAsk
+from moesim.sim.serve.apart import apart_of, check_goes_with
 from moesim.sim.serve.drafts import speculation_of
 from moesim.sim.serve.job import (
     WEIGHT_ONLY,
@@ -41,7 +42,7 @@ def _check_gpus(scenario: Scenario, used: int) -> None:
 
 def _deployment(scenario: Scenario, ask: ServeAsk, job: ServeJob) -> tuple[Deployment, list[str]]:
     if ask.pools is None:
-        used = job.layout.gpus
+        used = job.gpus
         _check_gpus(scenario, used)
         said = [_PIPELINED] if job.layout.pp > 1 else []
         return Deployment(job, scenario.cluster.gpus // used, kv_blocks=ask.kv_blocks), said
@@ -77,7 +78,8 @@ def resolve_serve(scenario: Scenario, requests: str | Path | None = None, scaled
     deployment, from_pools = _deployment(scenario, ask, job)
     deployment = replace(deployment, router=ask.router, tiers=ask.kv_tiers, admission=ask.admission)
     for group in deployment.groups:
-        check_slots(group.job.placement, arch, group.job.layout.ep)
+        if group.job.apart is None:
+            check_slots(group.job.placement, arch, group.job.layout.ep)
     said = (
         *seen.assumptions,
         *asked.said,
@@ -104,6 +106,7 @@ def _job(
     speculation, from_drafts = speculation_of(ask.speculative, arch)
     adapters, from_adapters = _adapters(ask, arch)
     sampling, from_sampling = sampling_of(ask.sampling)
+    apart, from_apart = apart_of(ask.experts_apart, arch)
     job = ServeJob(
         arch=arch,
         cluster=seen.cluster,
@@ -117,9 +120,11 @@ def _job(
         adapters=adapters,
         sampling=sampling,
         two_batch=ask.two_batch_overlap,
+        apart=apart,
         placement=placement_of(scenario, arch),
     )
-    return job, [*from_offload, *from_drafts, *from_adapters, *from_sampling]
+    check_goes_with(job)
+    return job, [*from_offload, *from_drafts, *from_adapters, *from_sampling, *from_apart]
 
 
 def _adapters(ask: ServeAsk, arch: ModelArch) -> tuple[Adapters | None, list[str]]:

@@ -88,7 +88,7 @@ class PricedJobs:
         """Prices of this job's kernels."""
         parts = (
             job.cluster, job.layout, job.engine, job.formats, job.routing, job.speculation, job.offload, job.adapters,
-            job.sampling,
+            job.sampling, job.apart,
         )  # fmt: skip
         key = f"{job.arch.name} {len(job.arch.layers)} {parts} {job.two_batch} {job.placement} {hops_of(job)}"
         known = self._priced.setdefault(key, [])
@@ -140,7 +140,7 @@ def machines_of(
     made: dict[tuple[bool, ...], Machine] = {}
     machines = []
     for n in range(count):
-        placed = replace(job, first_gpu=begin + n * job.layout.gpus)
+        placed = replace(job, first_gpu=begin + n * job.gpus)
         hops = hops_of(placed)
         if hops not in made:
             made[hops] = machine_of(placed, workload, tuning, blocks, priced)
@@ -216,7 +216,7 @@ def keep_prefixes(
     maker, begin = TierMaker(deployment.tiers, efficiency), 0
     for n, (machine, replica) in enumerate(workers):
         job, cache = replace(machine.job, first_gpu=begin), machine.cache
-        begin += job.layout.gpus
+        begin += job.gpus
         told = router.listener(n) if isinstance(router, PrefixAware) else None
         replica.prefix = PrefixCache(runs, cache.block_tokens, maker.tiers_of(job, cache), told)
 
@@ -291,7 +291,7 @@ class PoolMachines:
             blocks = deployment.kv_blocks if group.role == "decode" else None
             made = machines_of(group.job, group.workers, first, workload, tuning, blocks, priced)
             (self.prefill if group.role == "prefill" else self.decode).extend(made)
-            size = group.job.layout.gpus
+            size = group.job.gpus
             (self.prefill_places if group.role == "prefill" else self.decode_places).extend(
                 Place(group.job.cluster, first + n * size, size, group.job.attention_dp, token_bytes(group.job))
                 for n in range(group.workers)

@@ -26,6 +26,7 @@ class StepCosts(PassCosts):
         self._ab: dict[int, tuple[float, float]] = {}
         job = self._job
         self._one_rank = job.attention_dp == 1 and self._stages == 1 and self._drafter is None and not job.two_batch
+        self._one_rank = self._one_rank and job.apart is None
         self._by_tokens: dict[int, float] = {}  # layers of a pass with prompts
         self._by_heads: dict[int, float] = {}
 
@@ -106,7 +107,8 @@ class StepCosts(PassCosts):
         tokens, heads = new + batch * self.width, batch * self.width + len(chunks)
         layers = self._by_tokens.get(tokens)
         if layers is None:
-            layers = self._by_tokens[tokens] = sum(self._layers_s(tokens, tokens, tokens, 1, True))
+            each = self._layers_s(tokens, tokens, tokens, 1, True)
+            layers = self._by_tokens[tokens] = each.compute_s + each.exchange_s
         head = self._by_heads.get(heads)
         if head is None:
             head = self._by_heads[heads] = self._head.at(heads)
@@ -130,15 +132,15 @@ class StepCosts(PassCosts):
         padded, share = tokens * self._job.attention_dp, cached / self._ranks
         parts: Parts = {"attention": fixed + slope * share, "head": self._head.at(tokens)}
         tables = [(self.parts.rank, tokens)]
-        if self._moe:
+        if self._moe and self._job.apart is None:
             tables.append((self.parts.experts(False), routed))
         for table, count in tables:
             for name, seconds in self._nearest(table, count / halves).items():
                 parts[name] = parts.get(name, 0.0) + halves * seconds * self._factors.get(name, 1.0)
-        if "ep_comm" in parts:  # what is exposed of it
-            compute, exchange = self._layers_s(tokens, routed, padded, halves)
-            busy = compute + fixed + slope * mine * self._contexts[0]
-            parts["ep_comm"] = max(0.0, self._overlapped(busy, exchange, halves) - busy)
+        if "ep_comm" in parts or self._job.apart is not None:  # what is exposed of it
+            each, cores = self._layers_s(tokens, routed, padded, halves), fixed + slope * mine * self._contexts[0]
+            name = "ep_comm" if self._job.apart is None else "apart"
+            parts[name] = max(0.0, self._overlapped(cores, each, halves) - each.compute_s - cores)
         draft, draft_slope = self._draft_line(mine, self.per_batch(batch))
         if draft:
             parts["draft"] = draft + draft_slope * share
@@ -159,7 +161,7 @@ class StepCosts(PassCosts):
         tokens = mine * self.width
         tables = [(self.parts.rank, tokens), (self.parts.head, tokens)]
         if self._moe:
-            tables.append((self.parts.experts(False), self.per_batch(batch) * self.width))
+            tables.append((self._expert_parts.experts(False), self.per_batch(batch) * self.width))
         floors: Parts = {}
         for table, count in tables:
             point = table.points[max(0, bisect_right(table.grid, count) - 1)]
