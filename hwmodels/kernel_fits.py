@@ -139,6 +139,9 @@ class AttentionFit:
     decode_flops_efficiency: float
     decode_group_rows: float  # query heads of one KV head are padded to this many rows
     decode_overlap_power: float
+    # where all heads share one latent vector (MLA), whose kernels fill the tensor cores; None: as others. Measured ones
+    # with 128 heads move 0.69 of an H100's bandwidth and 0.44 of a B200's: 0.57 and 0.38 of their 16-bit peak
+    decode_latent_flops_efficiency: float | None = None
     surface: Surface | None = None  # of the forward pass, over ATTENTION_AXES; the backward pass shares it
     decode_surface: Surface | None = None
 

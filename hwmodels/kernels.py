@@ -211,7 +211,10 @@ def _decode_time_s(
     group = work.q_len * work.heads / work.kv_heads
     rows = max(group, fit.decode_group_rows)
     flops = 2.0 * work.batch * work.kv_heads * rows * kv_len * width
-    flops_s = flops / (peak_flops_per_s * fit.decode_flops_efficiency)
+    efficiency = fit.decode_flops_efficiency
+    if work.shared_values and fit.decode_latent_flops_efficiency is not None:
+        efficiency = fit.decode_latent_flops_efficiency
+    flops_s = flops / (peak_flops_per_s * efficiency)
     per_sequence_s = fit.decode_sequence_s * work.batch * work.heads
     seconds = fit.decode_launch_s + per_sequence_s + _norm(flops_s, bytes_s, fit.decode_overlap_power)
     return _on_surface(seconds, fit.decode_surface, work, seen, peak_flops_per_s, hbm_bytes_per_s)

@@ -168,9 +168,15 @@ def _derive(gpu: GpuSpec, base: Profile, note: str) -> Profile:
         derived_note=note,
         gemms={d: _slower(f, share) for d, f in _supported(gpu, base.gemms).items()},
         grouped_gemms={d: _slower(f, share) for d, f in _supported(gpu, base.grouped_gemms).items()},
-        attentions={d: _slower(f, share) for d, f in _supported(gpu, base.attentions).items()},
+        attentions={d: _of_vendor(_slower(f, share), gpu, base) for d, f in _supported(gpu, base.attentions).items()},
         collective_fit=collectives,
     )
+
+
+def _of_vendor(fit: AttentionFit, gpu: GpuSpec, base: Profile) -> AttentionFit:
+    """Kernels for latent caches are written by hand for one vendor's tensor cores: no other vendor's GPU has them."""
+    own = gpu.vendor == load_gpu(base.gpu).vendor
+    return fit if own else replace(fit, decode_latent_flops_efficiency=None)
 
 
 def _sustained_share(gpu: GpuSpec, lender: GpuSpec) -> float:
@@ -186,8 +192,13 @@ def _slower(fit: M, share: float) -> M:
     if share >= 1.0:
         return fit
     if isinstance(fit, AttentionFit):
-        decode = fit.decode_flops_efficiency * share
-        return replace(fit, flops_efficiency=fit.flops_efficiency * share, decode_flops_efficiency=decode)
+        latent = fit.decode_latent_flops_efficiency
+        return replace(
+            fit,
+            flops_efficiency=fit.flops_efficiency * share,
+            decode_flops_efficiency=fit.decode_flops_efficiency * share,
+            decode_latent_flops_efficiency=None if latent is None else latent * share,
+        )
     return replace(fit, flops_efficiency=fit.flops_efficiency * share)
 
 

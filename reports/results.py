@@ -117,16 +117,16 @@ class _Run:
 
 
 def _run_of(prediction: ServePrediction) -> _Run:
-    run, warmup = prediction.run, prediction.resolved.workload.warmup
+    run, skip = prediction.run, prediction.warmup_requests
     log = run.log
     served = np.frombuffer(bytes(log.status), dtype=np.uint8) == SERVED
-    prompts, skip = np.array(log.prompt), int(len(log) * warmup)
+    prompts = np.array(log.prompt)
     return _Run(
         span_s=span_s(run),
         completed=int(served.sum()),
         input_tokens=int(prompts[served].sum()),
         output_tokens=int(np.array(log.output)[served].sum()),
-        seen=latencies_of(run, warmup),
+        seen=latencies_of(run, skip),
         inputs=prompts[skip:][served[skip:]].astype(np.float64),
     )
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -11,15 +12,19 @@ import pytest
 from moesim.sim.plan.serve.judge import ServeJudge
 from moesim.sim.plan.serve.space import ServeCandidate, Shape
 from moesim.sim.question.scenario import load_scenario
+from moesim.sim.serve.day import predict_day
 from moesim.sim.serve.predict import predict_serve
 from moesim.sim.serve.slo import slo_of
 from moesim.sim.train.predict import predict_train
+from moesim.traces.day import load_day
 
 EXAMPLES = Path(__file__).parents[1] / "examples"
+TRAFFIC = EXAMPLES / "traffic-chat-day.csv"
 EVERY = sorted(path.name for path in EXAMPLES.glob("*.yaml"))
 SERVED = [name for name in EVERY if name.startswith("serve-")]
 PLANNED = [name for name in EVERY if name.startswith("plan-")]  # layouts left open: tests/sim/plan
-SCENARIOS = [name for name in EVERY if name not in (*SERVED, *PLANNED)]
+DAYS = [name for name in EVERY if name.startswith("day-")]
+SCENARIOS = [name for name in EVERY if name not in (*SERVED, *DAYS, *PLANNED)]
 
 
 def test_there_are_examples() -> None:
@@ -49,6 +54,13 @@ def test_served_example_fits_and_is_stable(name: str) -> None:
     answer = predict_serve(EXAMPLES / name)
     assert answer.label == "stable" and answer.output_tokens_per_s > 1.0
     assert 0.0 < answer.kv_use <= 1.0 and 0.001 < answer.tpot_s.mean < 1.0
+
+
+@pytest.mark.parametrize("name", DAYS)
+def test_a_day_is_served_within_its_limits(name: str) -> None:
+    quiet = tuple(replace(hour, requests_per_s=hour.requests_per_s / 30) for hour in load_day(TRAFFIC))
+    day = predict_day(EXAMPLES / name, quiet)
+    assert day.attained_share > 0.95 and day.overloaded_since_s is None and day.usd is not None
 
 
 def test_experts_are_served_several_times_faster_than_the_dense_model() -> None:

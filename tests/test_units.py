@@ -81,6 +81,7 @@ WHOLE_RECORDS = {
     "ServeMemory": "bytes by kind",
     "Spread": "seconds: mean and quantiles of one latency",
     "Range": "low and high in the unit of its metric",
+    "Percentile": "seconds, and which percentile they are",
     "Seed": "a published number in the unit that it names",
     "RankMemory": "bytes by kind",
     "Width": "logarithms of factors",

@@ -24,7 +24,8 @@ from moesim.calibrate.rows.training import scenario_of
 from moesim.sim.question.scenario import parse_scenario
 from moesim.sim.serve.band import band_keys as serving_keys
 from moesim.sim.serve.band import load_class
-from moesim.sim.serve.job import ResolvedServe, resolve_serve
+from moesim.sim.serve.job import ResolvedServe
+from moesim.sim.serve.resolve import resolve_serve
 from moesim.sim.software.stack import fitted_as
 from moesim.sim.train.band import NO_ROWS_OF_STACK, axes_of, band_keys, kind_of
 from moesim.sim.train.job import TrainJob, resolve

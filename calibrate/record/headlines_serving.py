@@ -40,7 +40,7 @@ class Seed:
 
 def _serve(model: str, node: str, gpus: int, load: dict[str, Any], **serve: Any) -> ServePrediction:
     layout = serve.pop("layout", {"tp": gpus})
-    asked = {"engine": "vllm", "precision": "bf16", "requests": load, **serve}
+    asked = {"engine": "vllm", "precision": "bf16", "requests": {"warmup": 0, **load}, **serve}
     return predict_serve({"model": model, "cluster": {"node": node, "gpus": gpus}, "layout": layout, "serve": asked})
 
 

@@ -11,6 +11,7 @@ from collections.abc import Callable
 from typing import Any
 
 from moesim.calibrate.record.headlines_serving import Seed
+from moesim.calibrate.record.published_caches import CACHES
 from moesim.sim.serve.predict import predict_serve
 from moesim.sim.serve.prediction import ServePrediction
 
@@ -218,5 +219,6 @@ HALVES: tuple[Seed, ...] = (
 PUBLISHED: dict[str, tuple[Seed, ...]] = {
     "Drafted tokens: how much faster tokens follow each other": DRAFTS,
     "Adapters: throughput with them over throughput without": ADAPTERS,
+    **CACHES,
     "Two-batch overlap: throughput with halves over throughput without, DeepSeek-V3 on H100": HALVES,
 }

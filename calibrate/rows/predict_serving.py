@@ -11,7 +11,8 @@ from moesim.calibrate.rows.serving import serving_row
 from moesim.sim.question.refusals import DoesNotFit
 from moesim.sim.question.scenario import parse_scenario
 from moesim.sim.serve.accounts import latencies_of, span_s, spread
-from moesim.sim.serve.job import ResolvedServe, resolve_serve
+from moesim.sim.serve.job import ResolvedServe
+from moesim.sim.serve.resolve import resolve_serve
 from moesim.sim.serve.simulate import PricedJobs, ServeRun, simulate
 from moesim.sim.software.stack import Tuning
 

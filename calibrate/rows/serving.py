@@ -94,7 +94,8 @@ def load_of(row: Row) -> tuple[dict[str, Any], list[str]]:
     isl, osl = _whole(row, "isl"), _whole(row, "osl")
     arrival = arrival_of(row)
     spread, said = _lengths(row, arrival.kind == CLOSED)
-    ask: dict[str, Any] = {"input_tokens": isl, "output_tokens": osl, **spread}
+    # a measured row is the mean over all its requests, those of the start included
+    ask: dict[str, Any] = {"input_tokens": isl, "output_tokens": osl, "warmup": 0, **spread}
     stated = whole_of(row, "requests")
     if arrival.kind == RATE:
         count = stated or arrival.count or _OPEN_COUNT

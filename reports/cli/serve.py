@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from moesim.reports.cli.emit import Folder, Target, check_emit, give_files, with_files
+
+if TYPE_CHECKING:
+    from moesim.sim.serve.prediction import ServePrediction
+
 
 _Trace = Annotated[
     Path | None,
@@ -51,8 +55,7 @@ def serve(  # noqa: PLR0913  # one argument per option of the command
 ) -> int:
     """Predict latency, throughput and cost of serving requests."""
     from moesim.reports.failures import check_writable
-    from moesim.reports.results import check_records, result_asked, write_records, write_result
-    from moesim.reports.text import console, note, print_json
+    from moesim.reports.results import check_records, result_asked
     from moesim.sim.question.scenario import ScenarioError
     from moesim.sim.serve.predict import predict_serve
 
@@ -78,25 +81,39 @@ def serve(  # noqa: PLR0913  # one argument per option of the command
         from moesim.reports.emit.scenario import emitted_served
 
         files = emitted_served(prediction, scenario, emit)
-    if json:
-        print_json(with_files(prediction.to_dict(), files))
-    else:
-        from moesim.reports.tables.serve import serve_report
-
-        console().print(serve_report(prediction))
-    if records is not None:
-        write_records(prediction, records)
-        note(f"records: {records}")
+    _show(prediction, files, json, records, results)
     give_files(files, emit_out, json)
-    for tool, path in results:
-        write_result(prediction, tool, path)
-        note(f"result as {tool} writes it: {path}")
     if figure is not None:
         from moesim.reports.figures.serve import write_serve_figure
+        from moesim.reports.text import note
 
         write_serve_figure(prediction, figure)
         note(f"figure: {figure}")
     return 0
+
+
+def _show(
+    prediction: ServePrediction,
+    files: dict[str, str],
+    json: bool,
+    records: Path | None,
+    results: list[tuple[str, Path]],
+) -> None:
+    """The answer, and tables of its requests that were asked for."""
+    from moesim.reports.results import write_records, write_result
+    from moesim.reports.tables.serve import serve_report
+    from moesim.reports.text import console, note, print_json
+
+    if json:
+        print_json(with_files(prediction.to_dict(), files))
+    else:
+        console().print(serve_report(prediction))
+    if records is not None:
+        write_records(prediction, records)
+        note(f"records: {records}")
+    for tool, path in results:
+        write_result(prediction, tool, path)
+        note(f"result as {tool} writes it: {path}")
 
 
 def _day(scenario: Path, traffic: Path, json: bool, figure: Path | None) -> None:

@@ -26,12 +26,12 @@ def comments(d: Deployed, target: str, more: list[str], engine: str = "") -> str
 
 def vllm_files(d: Deployed) -> dict[str, str]:
     """A shell file per pool."""
-    return {f"{w.role}.sh": _vllm(w, d) for w in d.workers}
+    return {f"{w.name}.sh": _vllm(w, d) for w in d.workers}
 
 
 def sglang_files(d: Deployed) -> dict[str, str]:
     """A shell file per pool, and the router that stands before them."""
-    files = {f"{w.role}.sh": _sglang(w, d) for w in d.workers}
+    files = {f"{w.name}.sh": _sglang(w, d) for w in d.workers}
     return files
 
 

@@ -48,7 +48,7 @@ def dynamo_files(d: Deployed) -> dict[str, str]:
     files: dict[str, str] = {}
     for w in d.workers:
         service, own = _service(w, d, engine, image, name, files)
-        services[{"serve": "Worker", "prefill": "PrefillWorker", "decode": "DecodeWorker"}[w.role]] = service
+        services[{"serve": "Worker", "prefill": "PrefillWorker", "decode": "DecodeWorker"}[w.role] + _nth(w)] = service
         notes += own
     manifest = {
         "apiVersion": "nvidia.com/v1alpha1",
@@ -73,8 +73,8 @@ def _service(
     role = [] if w.role == "serve" else [("disaggregation-mode", w.role)]
     if engine == "trtllm":
         options, notes = trtllm_options(w, d)
-        files[f"{w.role}.yaml"] = text_of(options)
-        flags = [("model-path", d.model), ("extra-engine-args", f"/options/{w.role}.yaml"), *role]
+        files[f"{w.name}.yaml"] = text_of(options)
+        flags = [("model-path", d.model), ("extra-engine-args", f"/options/{w.name}.yaml"), *role]
         container["volumeMounts"] = [{"name": "options", "mountPath": "/options"}]
         pod["volumes"] = [{"name": "options", "configMap": {"name": f"{name}-options"}}]
     else:
@@ -92,6 +92,11 @@ def _service(
         service["multinode"] = {"nodeCount": w.hosts}
     service |= {"resources": {"limits": {"gpu": str(gpus)}}, "extraPodSpec": pod}
     return service, notes
+
+
+def _nth(w: Worker) -> str:
+    """Nothing for the first pool of a role."""
+    return str(w.number) if w.number > 1 else ""
 
 
 _PLUGINS = """\
@@ -125,6 +130,11 @@ def llmd_files(d: Deployed) -> dict[str, str]:
     }  # fmt: skip
     for w in d.workers:
         pool, own = _pool(w, d)
+        if w.number > 1:
+            notes.append(
+                f"{w.title}: a second pool of a role needs a release of the chart of its own; not written here"
+            )
+            continue
         values["prefill" if w.role == "prefill" else "decode"] = pool
         notes += own
     if not d.pools:

@@ -94,7 +94,7 @@ def trtllm_files(d: Deployed) -> dict[str, str]:
     for w in d.workers:
         said, own = trtllm_options(w, d)
         notes += own
-        name = f"{w.role}.yaml"
+        name = f"{w.name}.yaml"
         files[name] = comments(d, "trtllm", own) + text_of(said)
         launch = f"srun -N {w.hosts} --mpi=pmix trtllm-llmapi-launch " if w.hosts > 1 else ""
         port = _FIRST_PORT[w.role]
@@ -103,8 +103,10 @@ def trtllm_files(d: Deployed) -> dict[str, str]:
     if d.pools:
         both: dict[str, Any] = {"hostname": "localhost", "port": 8000, "backend": "pytorch"}
         for w in d.workers:
-            urls = [f"{w.role}-{n}:{_FIRST_PORT[w.role]}" for n in range(w.count)]
-            both[_SERVERS[w.role]] = {"num_instances": w.count, "urls": urls}
+            urls = [f"{w.name}-host-{n}:{_FIRST_PORT[w.role]}" for n in range(w.count)]
+            pool = both.setdefault(_SERVERS[w.role], {"num_instances": 0, "urls": []})
+            pool["num_instances"] += w.count
+            pool["urls"] += urls
         for path in paths_of(both):
             check_option("trtllm", path)
         more = ["urls: host names stand for the addresses of the workers"]

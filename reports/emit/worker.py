@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from dataclasses import dataclass
 from typing import Any
 
@@ -18,6 +19,12 @@ class Worker:
     role: str  # serve, prefill or decode
     count: int
     job: ServeJob
+    number: int = 1  # of the pools of its role
+
+    @property
+    def name(self) -> str:
+        """'prefill', or 'prefill-2' of a second pool."""
+        return self.role if self.number == 1 else f"{self.role}-{self.number}"
 
     @property
     def tp(self) -> int:
@@ -69,10 +76,12 @@ class Deployed:
 
 def deployed(resolved: ResolvedServe, model: str) -> Deployed:
     """Workers of a resolved deployment, prefill workers first."""
-    d = resolved.deployment
-    own = Worker("serve" if d.prefill is None else "decode", d.replicas, d.job)
-    first = [] if d.prefill is None else [Worker("prefill", d.prefill_workers, d.prefill)]
-    return Deployed((*first, own), resolved, model, resolved.assumptions)
+    seen: Counter[str] = Counter()
+    workers = []
+    for group in resolved.deployment.groups:
+        seen[group.role] += 1
+        workers.append(Worker(group.role, group.workers, group.job, seen[group.role]))
+    return Deployed(tuple(workers), resolved, model, resolved.assumptions)
 
 
 Flag = tuple[str, Any]  # a name without dashes, and a value: None for a switch
@@ -104,6 +113,13 @@ def unsaid(d: Deployed, engine: str) -> list[str]:
         said.append("offload: experts in host memory have no option here")
     if ask.admission.queue_limit is not None or ask.admission.timeout_s is not None:
         said.append("admission: limits of the queue are set at the gateway; not written here")
+    deployment = d.resolved.deployment
+    if deployment.local_tokens or deployment.changes:
+        said.append(
+            "pools: prompts that stay with decode workers, and workers that change pools, are the router's to do"
+        )
+    if job.apart is not None:
+        said.append("experts_apart: no option here; attention and experts run on the same GPUs")
     if d.resolved.deployment.idle_gpus:
         said.append(f"{d.resolved.deployment.idle_gpus} GPUs of the cluster belong to no worker")
     if job.placement.planned:

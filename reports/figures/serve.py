@@ -63,7 +63,7 @@ def _cumulative(ax: Axes, values: Any, colour: str, label: str) -> None:
 
 
 def _latencies(ax: Axes, p: ServePrediction) -> None:
-    latency = latencies_of(p.run, p.resolved.workload.warmup)
+    latency = latencies_of(p.run, p.warmup_requests)
     slo = p.resolved.ask.slo
     _cumulative(ax, latency.ttft_s, _BLUE, f"first token, mean {p.ttft_s.mean * 1e3:.4g} ms")
     if len(latency.tpot_s):

@@ -80,7 +80,9 @@ def served_twin(raw: Mapping[str, Any], arch: ModelArch, gpus: int) -> tuple[Ser
         if gpus % tp:
             continue
         try:
-            return predict_serve({**question, "layout": {"tp": tp}}), f"replicas of {tp} GPUs, tensor parallel"
+            return predict_serve(
+                {**question, "layout": {"tp": tp}}, meets=False
+            ), f"replicas of {tp} GPUs, tensor parallel"
         except (BadLayout, DoesNotFit, ScenarioError) as error:
             refusal = refusal or str(error)
     return None, f"The dense twin cannot be served on {gpus} GPUs: {refusal}."

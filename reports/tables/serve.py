@@ -8,7 +8,7 @@ from rich.table import Table
 from rich.text import Text
 
 from moesim.reports.text import gib, seconds, sureness_lines, three
-from moesim.sim.serve.accounts import Spread
+from moesim.sim.serve.accounts import BACKLOGGED, MISSES, OVERLOADED, STABLE, Spread
 from moesim.sim.serve.band import TITLES
 from moesim.sim.serve.job import ServeJob
 from moesim.sim.serve.prediction import ServePrediction
@@ -27,6 +27,7 @@ PART_TITLES = {
     "pp_wait": "waiting for the slowest pipeline stage",
     "adapters": "LoRA adapters",
     "offload": "experts from host memory",
+    "apart": "waiting for experts on other GPUs",
     "draft": "drafting tokens",
     "rebalance": "new placements of experts",
     "host and gaps": "host, launches, gaps",
@@ -34,9 +35,9 @@ PART_TITLES = {
     "idle": "idle",
 }
 _LABELS = {
-    "stable": "stable",
-    "backlogged": "backlogged: the queue grew during the run",
-    "overloaded": "overloaded: more comes than can be served",
+    STABLE: "stable",
+    BACKLOGGED: "backlogged: the queue grew during the run",
+    OVERLOADED: "overloaded: more comes than can be served",
 }
 
 
@@ -57,6 +58,10 @@ def layout_text(job: ServeJob) -> str:
 def deployment_text(p: ServePrediction) -> str:
     """Which GPUs serve in which roles."""
     d = p.resolved.deployment
+    if d.pools:
+        return ", ".join(
+            f"{g.workers} {g.role} workers of {g.job.cluster.gpu.name} ({layout_text(g.job)})" for g in d.groups
+        )
     if d.prefill is not None:
         return (
             f"{d.prefill_workers} prefill workers ({layout_text(d.prefill)}), {d.replicas} decode workers "
@@ -69,8 +74,16 @@ def _title(p: ServePrediction) -> Text:
     job = p.resolved.deployment.job
     text = Text(f"{job.arch.name} on {job.cluster.gpu.name} with {job.engine.title}\n", style="bold")
     text.append(f"{deployment_text(p)}\n", style="")
-    text.append(f"{p.requests:,} requests: {_LABELS[p.label]}; capacity {three(p.capacity_requests_per_s)} requests/s")
+    text.append(f"{p.requests:,} requests: {label_text(p)}; capacity {three(p.capacity_requests_per_s)} requests/s")
     return text
+
+
+def label_text(p: ServePrediction) -> str:
+    """The label with what it means; of limits that are missed, by how many, and what would meet them."""
+    if p.label != MISSES:
+        return _LABELS[p.label]
+    would = f"; {p.limits.said}" if p.limits is not None else ""
+    return f"{MISSES}: {p.attained_share:.0%} of the requests are within them{would}"
 
 
 def _latency(p: ServePrediction) -> Table:
@@ -96,6 +109,7 @@ def _rates(p: ServePrediction) -> Table:
     rows = [
         ("output tokens/s", f"{three(p.output_tokens_per_s)} ({three(band.low)} to {three(band.high)})"),
         ("output tokens/s per GPU", three(p.output_tokens_per_s_per_gpu)),
+        ("output tokens/s once warm, while requests come", _steady(p)),
         ("requests/s", three(p.requests_per_s)),
         (f"requests/s within {slo.ttft_s:g} s + {slo.tpot_s * 1e3:g} ms a token", three(p.goodput_per_s)),
         ("mean running sequences", three(p.mean_batch)),
@@ -103,10 +117,22 @@ def _rates(p: ServePrediction) -> Table:
         ("preemptions", f"{p.preemptions:,}"),
         ("weights, KV space per GPU", f"{gib(p.memory['weights'])} GiB, {gib(p.memory['cache_bytes'])} GiB"),
     ]
-    rows += _interval_rows(p)
+    rows += [*_percentile_rows(p), *_interval_rows(p)]
     for title, value in (*rows, *_cache_rows(p), *_expert_rows(p), *_handover_rows(p), *_money_rows(p)):
         table.add_row(title, value)
     return table
+
+
+def _steady(p: ServePrediction) -> str:
+    return "none" if p.steady_output_tokens_per_s is None else three(p.steady_output_tokens_per_s)
+
+
+def _percentile_rows(p: ServePrediction) -> list[tuple[str, str]]:
+    """What was asked to be sure, with how sure the simulation is of it."""
+    shown = {
+        name: f"{seconds(of.value)} ({seconds(of.low)} to {seconds(of.high)})" for name, of in p.percentiles.items()
+    }
+    return [(f"p{p.percentiles[name].p:g} of {TITLES[name]}, 95 % interval", text) for name, text in shown.items()]
 
 
 def _interval_rows(p: ServePrediction) -> list[tuple[str, str]]:

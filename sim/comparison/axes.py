@@ -9,7 +9,7 @@ from typing import Any
 
 from moesim.sim.comparison.expense import AS_IS, Hardware, saturating, serve_hours, train_hours
 from moesim.sim.question.scenario import scenario_of
-from moesim.sim.serve.job import resolve_serve
+from moesim.sim.serve.resolve import resolve_serve
 from moesim.sim.train.job import resolve
 from moesim.sim.variation.sweep import with_settings
 
@@ -103,7 +103,7 @@ def serve_axes(scenario: Mapping[str, Any]) -> list[Axis]:
         Axis(name="HBM bandwidth", unit="x of the data sheet", grid=_doubling(0.25, 4), whole=False,
              hours=lambda s, v: serve_hours(saturating(s), Hardware(hbm=v)), **shared),
     ]  # fmt: skip
-    if deployment.job.layout.gpus > deployment.job.cluster.domain or deployment.prefill is not None:
+    if deployment.job.gpus > deployment.job.cluster.domain or deployment.prefill is not None:
         grid = _doubling(0.0625, 16, 4)
         axes.append(
             Axis(name="NIC bandwidth", unit="x of the node's", grid=grid, whole=False,

@@ -222,5 +222,5 @@ def _last_change(margin: Callable[[float], float], low: float, high: float) -> f
 
 def _replica(scenario: Mapping[str, Any]) -> tuple[int, float]:
     """(GPUs, requests per second at saturation) of the smallest replica."""
-    p = predict_serve(smallest_replica(scenario))
+    p = predict_serve(smallest_replica(scenario), meets=False)
     return p.resolved.deployment.gpus, p.capacity_requests_per_s

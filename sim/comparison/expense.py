@@ -15,7 +15,8 @@ from moesim.sim.question.refusals import DoesNotFit
 from moesim.sim.question.scenario import scenario_of
 from moesim.sim.serve.accounts import span_s
 from moesim.sim.serve.capacity import drained_per_s
-from moesim.sim.serve.job import Deployment, resolve_serve
+from moesim.sim.serve.job import Deployment
+from moesim.sim.serve.resolve import resolve_serve
 from moesim.sim.serve.simulate import PricedJobs, simulate
 from moesim.sim.train.fitting import step_fits
 from moesim.sim.train.job import resolve

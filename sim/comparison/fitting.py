@@ -14,9 +14,9 @@ from moesim.sim.comparison.expense import step_s
 from moesim.sim.layout.layout import BadLayout
 from moesim.sim.question.refusals import DoesNotFit
 from moesim.sim.question.scenario import ScenarioError, scenario_of
-from moesim.sim.serve.job import resolve_serve
 from moesim.sim.serve.memory import serve_memory
 from moesim.sim.serve.predict import predict_serve
+from moesim.sim.serve.resolve import resolve_serve
 from moesim.sim.train.job import resolve
 from moesim.sim.train.memory import step_memory
 from moesim.sim.train.prices import StepPrices
@@ -104,7 +104,7 @@ def fitting_serve(scenario: Mapping[str, Any]) -> tuple[Question, str]:
     refusal: DoesNotFit | None = None
     for candidate, said in _serve_layouts(scenario):
         try:
-            predict_serve(candidate)
+            predict_serve(candidate, meets=False)
         except BadLayout:
             continue
         except DoesNotFit as error:
@@ -131,7 +131,7 @@ def smallest_replica(scenario: Mapping[str, Any]) -> Question:
                 try:
                     resolved = resolve_serve(scenario_of(trial))
                     if serve_memory(resolved.deployment.job).cache_bytes > 0:
-                        predict_serve(trial)
+                        predict_serve(trial, meets=False)
                         return trial
                 except (BadLayout, DoesNotFit):
                     continue

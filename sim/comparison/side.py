@@ -158,7 +158,7 @@ def _train_side(p: Prediction, tokens: float | None) -> TrainSide:
 def serve_side(scenario: Mapping[str, Any]) -> ServeSide | str:
     """The serving section priced, or why it does not fit. Other refusals are raised."""
     try:
-        p = predict_serve(scenario)
+        p = predict_serve(scenario, meets=False)
     except DoesNotFit as refusal:
         return str(refusal)
     return _serve_side(p)

@@ -18,10 +18,10 @@ from moesim.sim.model.params import active_parameters, parameters
 from moesim.sim.question.lookup import without_training
 from moesim.sim.question.refusals import DoesNotFit
 from moesim.sim.question.scenario import ScenarioError, scenario_of
-from moesim.sim.serve.job import resolve_serve
 from moesim.sim.serve.kv_cache import kv_cache
 from moesim.sim.serve.memory import serve_memory
 from moesim.sim.serve.predict import predict_serve
+from moesim.sim.serve.resolve import resolve_serve
 
 KINDS = ("iso-active", "iso-total", "iso-memory", "iso-quality")
 _MEMORY_STEPS = 24  # halvings of the interval of sizes
@@ -141,7 +141,7 @@ def _serve_bytes(scenario: Mapping[str, Any]) -> Callable[[Mapping[str, Any]], f
     """Bytes of one GPU with as many tokens cached in a replica as the mixture's caches at its fullest."""
     if scenario["serve"].get("pools"):
         raise ScenarioError("twin=iso-memory does not know pools; compare a deployment of replicas, or another twin")
-    cached = max(r.peak_cached for r in predict_serve(scenario).run.replicas)
+    cached = max(r.peak_cached for r in predict_serve(scenario, meets=False).run.replicas)
 
     def measure(other: Mapping[str, Any]) -> float:
         resolved = resolve_serve(scenario_of(other))

@@ -96,11 +96,17 @@ def _canonical(name: str) -> str | None:
     return key if _is(Path.is_file, _ARCHS / f"{key}.yaml") else None
 
 
+@cache
+def catalogued(name: str) -> ModelArch:
+    """The model of a file that ships with the product, by the file's name; read once."""
+    return from_mapping(_read(_ARCHS / f"{name}.yaml"), name)
+
+
 def _from_text(model: str, proxies: bool = True) -> ModelArch:
     """A model by catalogue name, alias or path."""
     name = _canonical(model)
     if name is not None:
-        return from_mapping(_read(_ARCHS / f"{name}.yaml"), name)
+        return catalogued(name)
     if _looks_like_path(model) or _is(Path.exists, Path(model)):
         return _from_path(Path(model), proxies)
     known = [*model_names(), *_index()["aliases"]]

@@ -93,6 +93,16 @@ class OffloadAsk(Strict):
     host_memory_bytes_per_s: float | None = Field(default=None, gt=0)
 
 
+class ApartAsk(Strict):
+    """Routed experts on `gpus` GPUs of their own beside each replica's attention ranks (attention-FFN disaggregation).
+
+    batches: in which a replica's sequences go to and fro, so that attention, experts and wires work at the same time.
+    """
+
+    gpus: int = Field(ge=1, le=100_000)
+    batches: int = Field(default=3, ge=1, le=16)
+
+
 class AdaptersAsk(Strict):
     """LoRA adapters served beside each other.
 

@@ -17,10 +17,12 @@ from moesim.refusal import Refusal
 from moesim.sim.question.feature_sections import (
     AcceptanceAsk,
     AdaptersAsk,
+    ApartAsk,
     OffloadAsk,
     SamplingAsk,
     SpeculativeAsk,
 )
+from moesim.sim.question.request_sections import RequestsAsk, SessionsAsk, SureAsk
 from moesim.sim.question.sections import (
     ClusterAsk,
     LayoutAsk,
@@ -34,14 +36,14 @@ from moesim.sim.question.sections import (
 )
 from moesim.sim.question.serving_sections import (
     AdmissionAsk,
+    AlsoAsk,
     AutoscaleAsk,
+    ChangeAsk,
     ColdStartAsk,
     PoolAsk,
     PoolsAsk,
-    RequestsAsk,
     RouterAsk,
     ServeAsk,
-    SessionsAsk,
     SloAsk,
     TierAsk,
 )
@@ -104,6 +106,19 @@ class Scenario(Strict):
 Asked = Scenario | Mapping[str, Any] | str | Path  # the forms in which a scenario may be given
 
 
+# what engines and papers call it -> the key of a scenario
+_CALLED = {
+    **dict.fromkeys(("kv_offload", "kv_offloading", "cpu_offload", "kv_cache_offload", "hicache"), "kv_tiers"),
+    **dict.fromkeys(("lora", "loras"), "adapters"),
+    **dict.fromkeys(("afd", "ffn_disaggregation"), "experts_apart"),
+    **dict.fromkeys(("spec", "speculation", "draft", "drafts", "mtp"), "speculative"),
+    **dict.fromkeys(("tbo", "dbo", "two_batch"), "two_batch_overlap"),
+    **dict.fromkeys(("disaggregation", "disagg"), "pools"),
+    **dict.fromkeys(("autoscaling", "scaling", "autoscaler"), "autoscale"),
+    **dict.fromkeys(("dp", "data_parallel", "dp_attention"), "attention_dp"),
+}
+
+
 def _describe(error: ValidationError) -> str:
     """One line about the first thing that is wrong; of a choice between forms, the form that was meant."""
     errors = error.errors()
@@ -114,7 +129,10 @@ def _describe(error: ValidationError) -> str:
     loc = [str(p) for p in first["loc"]]
     where = ".".join(p for p in loc if p not in _FORMS and not p.startswith(("function-", "literal[", "dict[")))
     if first["type"] == "extra_forbidden":
-        return f"unknown key {_short(where)}; {did_you_mean(loc[-1], _keys_of(first['loc'][:-1]))}"
+        known = _keys_of(first["loc"][:-1])
+        meant = _CALLED.get(loc[-1].lower(), "")
+        hint = f"it is called {meant} here" if meant in known else did_you_mean(loc[-1], known)
+        return f"unknown key {_short(where)}; {hint}"
     if first["type"] == "missing":
         return f"{where} is missing"
     message = first["msg"].removeprefix("Value error, ")
@@ -165,13 +183,17 @@ def _keys_of(owner: tuple[Any, ...]) -> list[str]:
         "serve": ServeAsk,
         "requests": RequestsAsk,
         "sessions": SessionsAsk,
+        "sure_of": SureAsk,
         "slo": SloAsk,
         "pools": PoolsAsk,
         "prefill": PoolAsk,
         "decode": PoolAsk,
+        "also": AlsoAsk,
+        "changes": ChangeAsk,
         "speculative": SpeculativeAsk,
         "offload": OffloadAsk,
         "adapters": AdaptersAsk,
+        "experts_apart": ApartAsk,
         "router": RouterAsk,
         "kv_tiers": TierAsk,
         "admission": AdmissionAsk,

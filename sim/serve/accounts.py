@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import numpy.typing as npt
@@ -60,12 +60,11 @@ class Latencies:
     tokens: Floats  # output tokens of each
 
 
-def latencies(log: RequestLog, warmup: float = 0.0, stream_tokens: float = 1.0) -> Latencies:
-    """Latencies of answered requests as clients see them, without the first `warmup` share of all requests.
+def latencies(log: RequestLog, skip: int = 0, stream_tokens: float = 1.0) -> Latencies:
+    """Latencies of answered requests as clients see them, without the first `skip` of all requests.
 
     An engine that sends tokens in groups delays the first: tokens of a request come at even distances.
     """
-    skip = int(len(log) * warmup)
     arrival, first = np.array(log.arrival_s)[skip:], np.array(log.first_s)[skip:]
     finish, output = np.array(log.finish_s)[skip:], np.array(log.output, dtype=np.float64)[skip:]
     if log.served < len(log):
@@ -78,32 +77,49 @@ def latencies(log: RequestLog, warmup: float = 0.0, stream_tokens: float = 1.0) 
     return Latencies(arrival, first - arrival, tpot, finish - arrival, output)
 
 
-def latencies_of(run: ServeRun, warmup: float = 0.0) -> Latencies:
-    """Latencies of a run as its clients see them."""
-    return latencies(run.log, warmup, run.stream_tokens)
+def latencies_of(run: ServeRun, skip: int = 0) -> Latencies:
+    """Latencies of a run as its clients see them, without its first `skip` requests."""
+    return latencies(run.log, skip, run.stream_tokens)
 
 
-def goodput_per_s(timings: Latencies, ttft_s: float, tpot_s: float) -> float:
-    """Requests per second that met both limits; a single token needs no second one."""
-    if not len(timings.e2e_s):
-        return 0.0
-    ends = timings.arrival_s + timings.e2e_s
-    span = float(ends.max() - timings.arrival_s.min())
-    each = (timings.e2e_s - timings.ttft_s) / np.maximum(1.0, timings.tokens - 1.0)
-    good = (timings.ttft_s <= ttft_s) & (each <= tpot_s)
-    return float(good.sum()) / span if span > 0 else 0.0
+def goodput_per_s(run: ServeRun, attained_share: float) -> float:
+    """Requests per second within the limits: all that were answered, by the share of the warm ones that met both."""
+    return attained_share * run.log.served / max(span_s(run), 1e-12)
 
 
-def label_of(timings: Latencies, rate_per_s: float, capacity_per_s: float, closed: bool) -> str:
-    """stable, backlogged (the queue grew during the run) or overloaded (more comes than can ever be served)."""
+def steady_tokens_per_s(run: ServeRun, skip: int = 0) -> float | None:
+    """Output tokens per second while requests still come: of those that end after the first warm arrival.
+
+    None where all come at once: nothing ends before the last has come.
+    """
+    arrival, finish = np.array(run.log.arrival_s), np.array(run.log.finish_s)
+    served = np.frombuffer(bytes(run.log.status), dtype=np.uint8) == SERVED
+    begin, end = float(arrival[skip:].min()), float(arrival.max())
+    inside = served & (finish > begin) & (finish <= end)
+    if end <= begin or not inside.any():
+        return None
+    return float(np.array(run.log.output)[inside].sum()) / (end - begin)
+
+
+STABLE, BACKLOGGED, OVERLOADED, MISSES = "stable", "backlogged", "overloaded", "misses its limits"
+QUEUED = (BACKLOGGED, OVERLOADED)  # labels of a queue that grows
+
+
+def label_of(timings: Latencies, rate_per_s: float, capacity_per_s: float, closed: bool, misses: bool = False) -> str:
+    """overloaded (more comes than can ever be served), backlogged (the queue grew during the run), misses its limits or
+    stable. `misses`: fewer requests than asked are within limits that were stated; a closed loop can only miss them.
+    """
+    calm = MISSES if misses else STABLE
     if closed or rate_per_s <= 0.0:
-        return "stable"
+        return calm
     if rate_per_s > capacity_per_s:
-        return "overloaded"
+        return OVERLOADED
+    if not len(timings.ttft_s):
+        return calm
     tenth = max(1, len(timings.ttft_s) // 10)
     span = float(timings.arrival_s[-1] - timings.arrival_s[0])
     grown = float(timings.ttft_s[-tenth:].mean() - timings.ttft_s[:tenth].mean())
-    return "backlogged" if span > 0 and grown > _LATE * span else "stable"
+    return BACKLOGGED if span > 0 and grown > _LATE * span else calm
 
 
 def span_s(run: ServeRun) -> float:
@@ -143,8 +159,9 @@ def costs_of(run: ServeRun, deployment: Deployment, price: Price | None) -> dict
     """
     gpu, span = run.machine.job.cluster.gpu, span_s(run)
     prompts, outputs = float(run.log.prompt_total), float(run.log.output_total)
+    price = price_of_all(deployment, price)
     busy, with_prompts = _busy_gpu_s(run)
-    joules = _joules(gpu, deployment.paid_gpus * span, busy)
+    joules = _joules(run, deployment, span)
     hours = gpu_hours(deployment.paid_gpus, span)
     cost: dict[str, float | str] = {
         "gpu_hours": hours,
@@ -169,11 +186,41 @@ def costs_of(run: ServeRun, deployment: Deployment, price: Price | None) -> dict
 
 def _busy_gpu_s(run: ServeRun) -> tuple[float, float]:
     """GPU-seconds of all passes, and of those that carry prompts, of workers by their GPUs."""
-    busy = sum(machine.job.layout.gpus * r.busy_s for machine, r in run.workers)
-    return busy, sum(machine.job.layout.gpus * r.prefill_busy_s for machine, r in run.workers)
+    busy = sum(machine.job.gpus * r.busy_s for machine, r in run.workers)
+    return busy, sum(machine.job.gpus * r.prefill_busy_s for machine, r in run.workers)
 
 
-def _joules(gpu: GpuSpec, paid_gpu_s: float, busy_gpu_s: float) -> float:
-    """Of the GPUs alone: busy ones and waiting ones draw different power."""
-    busy = min(paid_gpu_s, busy_gpu_s)
-    return busy_w(gpu, "serving") * busy + idle_w(gpu) * (paid_gpu_s - busy)
+def price_of_all(deployment: Deployment, price: Price | None) -> Price | None:
+    """`price` of the cluster's GPUs; where pools have machines of their own, the mean over all GPUs that are paid."""
+    own = [group for group in deployment.groups if group.own]
+    if price is None or not own or any(group.price is None for group in own):
+        return price if not own else None
+    rest = deployment.paid_gpus - sum(group.gpus for group in own)
+    dollars = rest * price.usd_per_gpu_hour
+    texts = [f"{rest} GPUs at {price.usd_per_gpu_hour:g} ({price.source})"]
+    for group in own:
+        assert group.price is not None  # asked above
+        dollars += group.gpus * group.price.usd_per_gpu_hour
+        texts.append(f"{group.gpus} at {group.price.usd_per_gpu_hour:g} ({group.price.source})")
+    return replace(price, usd_per_gpu_hour=dollars / deployment.paid_gpus, source="mean of " + ", ".join(texts))
+
+
+def _joules(run: ServeRun, deployment: Deployment, span: float) -> float:
+    """Of the GPUs alone: busy ones and waiting ones draw different power, and so do unlike ones."""
+    busy_s: dict[str, float] = {}
+    gpus: dict[str, GpuSpec] = {}
+    for machine, replica in run.workers:
+        gpu = machine.job.cluster.gpu
+        gpus[gpu.name] = gpu
+        busy_s[gpu.name] = busy_s.get(gpu.name, 0.0) + machine.job.gpus * replica.busy_s
+    paid: dict[str, float] = {}
+    for group in deployment.groups:
+        name = group.job.cluster.gpu.name
+        paid[name] = paid.get(name, 0.0) + group.gpus
+    main = next((g.job.cluster.gpu.name for g in deployment.groups if not g.own), deployment.job.cluster.gpu.name)
+    paid[main] = paid.get(main, 0.0) + deployment.idle_gpus
+    joules = 0.0
+    for name, gpu in gpus.items():
+        busy = min(paid[name] * span, busy_s[name])
+        joules += busy_w(gpu, "serving") * busy + idle_w(gpu) * (paid[name] * span - busy)
+    return joules

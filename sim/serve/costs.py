@@ -14,6 +14,11 @@ class Costs(Protocol):
         """Mean tokens that one pass gives to a running sequence, at least 1: drafts that are accepted count."""
         ...
 
+    @property
+    def width(self) -> int:
+        """Positions of a running sequence in a pass: 1, and its drafts that are checked."""
+        ...
+
     def decode(self, batch: int) -> tuple[float, float]:
         """(a, b) of a decode pass."""
         ...

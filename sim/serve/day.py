@@ -14,8 +14,9 @@ from moesim.sim.question.serving_sections import AutoscaleAsk
 from moesim.sim.serve.capacity import drained_per_s
 from moesim.sim.serve.cold_start import cold_start
 from moesim.sim.serve.day_answer import DayAsked, DayPrediction, day_answer
-from moesim.sim.serve.job import ResolvedServe, resolve_serve
+from moesim.sim.serve.job import ResolvedServe
 from moesim.sim.serve.replica import Replica
+from moesim.sim.serve.resolve import resolve_serve
 from moesim.sim.serve.scaling import Loss, Scaler, ScalingDispatch
 from moesim.sim.serve.simulate import (
     PricedJobs,
@@ -89,7 +90,7 @@ def _fleet(scenario: Scenario, day: Day, days: int) -> _Fleet:
     resolved = replace(resolved, assumptions=said)
     replicas = resolved.deployment.replicas
     ask = serve.autoscale or AutoscaleAsk(least=replicas, most=replicas)
-    each = resolved.deployment.job.layout.gpus
+    each = resolved.deployment.job.gpus
     if ask.most * each > scenario.cluster.gpus:
         raise ScenarioError(
             f"serve.autoscale.most={ask.most} replicas of {each} GPUs are more than cluster.gpus="
@@ -176,16 +177,25 @@ def _run(fleet: _Fleet, scaler: Scaler, days: int, progress: Show | None) -> tup
     )  # fmt: skip
     if deployment.admission.queue_limit is not None:
         dispatch.most = deployment.admission.queue_limit
-    if fleet.ask.failures_per_day:
-        rng = stream(fleet.load.seed, "day.failures")
-        count = int(rng.poisson(fleet.ask.failures_per_day * days))
-        times = np.sort(rng.random(count)) * DAY_S * days
-        which = rng.integers(0, 1 << 30, count)
-        losses = [Loss(float(t), int(n)) for t, n in zip(times, which, strict=True)]
-        dispatch.lose(losses, fleet.ask.retry_s)
+    dispatch.lose(_losses(fleet, days), fleet.ask.retry_s)
     if progress is not None:
         minutes = days * 24 * 60
         dispatch.told = lambda time_s: progress("minutes of the day", min(minutes, int(time_s / 60.0)), minutes)
     dispatch.run()
     run = ServeRun(log, [machine] * len(workers), workers, stream_tokens=first_together(deployment.job, fleet.tuning))
     return run, dispatch
+
+
+def _losses(fleet: _Fleet, days: int) -> list[Loss]:
+    """Replicas and hosts that are lost, at times without memory, drawn from the load's seed."""
+    job = fleet.resolved.deployment.job
+    beside = max(1, job.cluster.gpus_per_host // job.gpus)
+    losses = []
+    for name, per_day, together in (
+        ("replicas", fleet.ask.failures_per_day, 1), ("hosts", fleet.ask.node_failures_per_day, beside)
+    ):  # fmt: skip
+        rng = stream(fleet.load.seed, f"day.failures.{name}")
+        count = int(rng.poisson(per_day * days))
+        times, which = np.sort(rng.random(count)) * DAY_S * days, rng.integers(0, 1 << 30, count)
+        losses += [Loss(float(t), int(n), together) for t, n in zip(times, which, strict=True)]
+    return sorted(losses, key=lambda loss: loss.at_s)

@@ -102,7 +102,7 @@ def day_answer(resolved: ResolvedServe, asked: DayAsked, run: ServeRun, watch: W
     alive_s = [min(life.end_s, end_s) - life.begin_s for life in watch.lives]
     paid_h, ready = sum(alive_s) / 3600.0, _ready_counts(watch)
     fixed_h = ready[1] * end_s / 3600.0
-    gpus, outputs = job.layout.gpus, log.output_total
+    gpus, outputs = job.gpus, log.output_total
     price = resolved.price
     busy_s = sum(r.busy_s for r in run.replicas) * gpus
     joules = busy_w(job.cluster.gpu, "serving") * busy_s

@@ -85,6 +85,7 @@ class Dispatch:
         self.log.hit[request] = known = min(self.router.known_tokens, tokens)  # expected, until the worker knows
         self.router.coming_tokens[n] += tokens - known
         self.router.sent(n)
+        self.router.moved(n)
         self.sent(request, n)
         entered_s = self._fronts[n].enter(time_s, tokens)
         heappush(self._entering, (entered_s, request, n))
@@ -121,7 +122,7 @@ class Dispatch:
             other = self._first_due()
             if other >= 0:
                 coming_s = min(coming_s, self._due_s[other])
-        worker.advance(max(coming_s, nextafter(worker.now, inf)), stop=self.feed.answers)
+        worker.advance(max(coming_s, nextafter(worker.now, inf)), stop=True)  # who only decodes goes no further
         self._settle(n)
 
     def _settle(self, n: int) -> None:
@@ -132,6 +133,7 @@ class Dispatch:
                 self.router.left(n)
                 self.finished(request, n)
             worker.done.clear()
+        self.router.moved(n)
         due_s = inf if worker.idle else max(worker.next_finish_s(), worker.now)
         if due_s != self._due_s[n]:
             self._due_s[n] = due_s

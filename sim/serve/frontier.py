@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from moesim.sim.serve.accounts import latencies_of, span_s, spread
+from moesim.sim.serve.accounts import span_s, spread
 from moesim.sim.serve.job import ResolvedServe
 from moesim.sim.serve.simulate import PricedJobs, simulate
+from moesim.sim.serve.warmup import warm_latencies
 from moesim.sim.serve.workload import Workload
 from moesim.traces.requests import Requests
 
@@ -32,9 +33,9 @@ def frontier(resolved: ResolvedServe, clients: tuple[int, ...] = CLIENTS) -> tup
     for count in clients:
         n = max(_PER_CLIENT * count, 8)
         inputs, outputs = (tuple(column[i % len(asked)] for i in range(n)) for column in _lengths(asked))
-        load = Workload(Requests((0.0,) * n, inputs, outputs, (0,) * n), count)
+        load = Workload(Requests((0.0,) * n, inputs, outputs, (0,) * n), count, resolved.workload.warmup)
         run = simulate(deployment, load, tuning, priced)
-        seen = latencies_of(run)
+        seen = warm_latencies(run, load)
         tpot = spread(seen.tpot_s).mean
         if tpot <= 0.0:  # single tokens have no pace
             continue

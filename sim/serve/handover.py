@@ -20,19 +20,20 @@ Port = tuple[str, str, int]  # wire ("nic" or "scale-up"), direction ("out" or "
 
 
 @dataclass(frozen=True, slots=True)
-class Side:
-    """One pool as its caches are sent or received: worker n begins at GPU `first_gpu` + n x `gpus`."""
+class Place:
+    """One worker as its caches are sent or received: where its GPUs begin, and what a token is there."""
 
+    cluster: Cluster
     first_gpu: int
-    gpus: int  # of a worker
-    ranks: int  # attention ranks of a worker: a cache lies on one of them, and goes through the NICs of that one
+    gpus: int
+    ranks: int  # attention ranks of the worker: a cache lies on one of them, and goes through the NICs of that one
     token_bytes: float  # on each GPU of that rank
 
-    def domain_of(self, worker: int, cluster: Cluster) -> int | None:
-        """The scale-up domain that a worker lies in; None for one that lies in several."""
-        first = self.first_gpu + worker * self.gpus
-        last = first + self.gpus - 1
-        return first // cluster.domain if first // cluster.domain == last // cluster.domain else None
+    @property
+    def domain(self) -> int | None:
+        """The scale-up domain that it lies in; None for one that lies in several."""
+        first, last = self.first_gpu // self.cluster.domain, (self.first_gpu + self.gpus - 1) // self.cluster.domain
+        return first if first == last else None
 
 
 @dataclass(slots=True)
@@ -61,9 +62,8 @@ class Lane:
 class HandOver:
     """All transfers of a run: drivers call `start` and `finish`, in order of time."""
 
-    cluster: Cluster
-    senders: Side
-    receivers: Side
+    senders: list[Place]  # by prefill worker
+    receivers: list[Place]  # by decode worker
     fixed_s: float  # before the first byte: router, handshake, slot
     rate_efficiency: float  # share of a port's rate that one transfer reaches alone
     late_s: float = 0.0  # what sharing cost, over all transfers so far
@@ -91,18 +91,20 @@ class HandOver:
         return lane
 
     def _wire(self, sender: int, receiver: int) -> tuple[float, dict[Port, float]]:
-        domain = self.senders.domain_of(sender, self.cluster)
-        inside = domain is not None and domain == self.receivers.domain_of(receiver, self.cluster)
-        by_link = inside or self.cluster.nic_bytes_per_s <= 0.0
-        rate = link_bytes_per_s(self.cluster) if by_link else self.cluster.nic_bytes_per_s
-        out_s, in_s = (side.token_bytes / rate for side in (self.senders, self.receivers))
+        out, into = self.senders[sender], self.receivers[receiver]
+        inside = out.cluster == into.cluster and out.domain is not None and out.domain == into.domain
+        by_link = inside or min(out.cluster.nic_bytes_per_s, into.cluster.nic_bytes_per_s) <= 0.0
+        out_s, in_s = (
+            side.token_bytes / (link_bytes_per_s(side.cluster) if by_link else side.cluster.nic_bytes_per_s)
+            for side in (out, into)
+        )
         alone_s = max(out_s, in_s) / self.rate_efficiency
         if alone_s <= 0.0:
             return 0.0, {}
         kind = "scale-up" if by_link else "nic"
         shares = {
-            (kind, "out", sender): out_s / alone_s / self.senders.ranks,
-            (kind, "in", receiver): in_s / alone_s / self.receivers.ranks,
+            (kind, "out", sender): out_s / alone_s / out.ranks,
+            (kind, "in", receiver): in_s / alone_s / into.ranks,
         }
         return alone_s, shares
 

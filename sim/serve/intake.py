@@ -97,10 +97,11 @@ class Intake:
     def _compose(self, riding: int) -> list[tuple[int, int]]:
         """Chunks (new, cached) of the next pass within the budget; requests in work first, then the queue in order.
 
-        `riding`: sequences that decode in the same pass.
+        `riding`: sequences that decode in the same pass; drafts that are checked count like tokens.
         """
-        budget = self._budget - riding
-        self._trim()
+        budget = self._budget - riding * self.costs.width
+        if self.waiting:
+            self._trim()
         chunks: list[tuple[int, int]] = []
         for entry in self._partial:
             if budget <= 0:

@@ -1,26 +1,24 @@
-"""ServeJob: what decides the passes of one replica; Deployment: replicas or pools; and how a scenario becomes one."""
+"""ServeJob: what decides the passes of one replica; Deployment: replicas or pools of them."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
-from pathlib import Path
+from dataclasses import dataclass, field
 
 from moesim.hwmodels.cluster import Cluster
 from moesim.hwmodels.gpu import GpuSpec
 from moesim.hwmodels.power_and_money import Price
 from moesim.hwmodels.profile import Profile
 from moesim.sim.layout.layout import BadLayout, Layout, check_layout
-from moesim.sim.layout.slots import Placement, check_slots, placement_of
+from moesim.sim.layout.slots import Placement
 from moesim.sim.model.arch import ModelArch
-from moesim.sim.question.lookup import LookUp, look_up, routing_assumed, routing_of
-from moesim.sim.question.scenario import Scenario, ScenarioError
-from moesim.sim.question.serving_sections import AdmissionAsk, PoolAsk, RouterAsk, ServeAsk, TierAsk
-from moesim.sim.serve.drafts import Speculation, speculation_of
-from moesim.sim.serve.offload import Offload, experts_in_host
-from moesim.sim.serve.sampling import Sampling, sampling_of
-from moesim.sim.serve.workload import Workload, workload_of
-from moesim.sim.software.serving_engine import AskedEngine, Engine, engine_asked, engine_tuning
+from moesim.sim.question.scenario import ScenarioError
+from moesim.sim.question.serving_sections import AdmissionAsk, ChangeAsk, PoolAsk, RouterAsk, ServeAsk, TierAsk
+from moesim.sim.serve.drafts import Speculation
+from moesim.sim.serve.offload import Offload
+from moesim.sim.serve.sampling import Sampling
+from moesim.sim.serve.workload import Workload
+from moesim.sim.software.serving_engine import Engine, engine_tuning
 from moesim.sim.software.stack import Tuning
 from moesim.traces.routing import Routing
 
@@ -50,6 +48,14 @@ class Adapters:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Apart:
+    """Routed experts on GPUs of their own, to and from which a replica's sequences go in so many batches."""
+
+    gpus: int
+    batches: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class ServeJob:
     """Everything that decides what one pass of one replica costs and what its GPUs hold."""
 
@@ -65,6 +71,7 @@ class ServeJob:
     adapters: Adapters | None = None
     sampling: Sampling | None = None
     two_batch: bool = False
+    apart: Apart | None = None  # experts that lie elsewhere: the layout is that of attention then
     placement: Placement = field(default_factory=Placement)  # of experts on the ranks of one replica
     first_gpu: int = 0  # of the cluster, that this replica's ranks begin at
     joins: int = 0  # of a job that drafts: hidden states that its layer joins into one first
@@ -74,6 +81,11 @@ class ServeJob:
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "attention_dp", self.layout.dp)
+
+    @property
+    def gpus(self) -> int:
+        """Of one replica, those of experts that lie apart included."""
+        return self.layout.gpus + (self.apart.gpus if self.apart is not None else 0)
 
     @property
     def expert_slots(self) -> int:
@@ -115,13 +127,33 @@ def formats_of(precision: str, kv: str | None, arch: ModelArch, gpu: GpuSpec, en
 
 
 @dataclass(frozen=True, slots=True)
+class Group:
+    """Workers that are alike: replicas, or one pool."""
+
+    role: str  # serve (prompts and tokens), prefill or decode
+    job: ServeJob
+    workers: int
+    own: bool = False  # machines of its own, beside those of the cluster
+    price: Price | None = None  # of those
+
+    @property
+    def gpus(self) -> int:
+        """Of all its workers."""
+        return self.workers * self.job.gpus
+
+
+@dataclass(frozen=True, slots=True)
 class Deployment:
-    """What serves: replicas of one job, or a prefill and a decode pool of several workers each."""
+    """What serves: replicas of one job, or prefill and decode pools of several workers each."""
 
     job: ServeJob  # of a replica, or of a decode worker
     replicas: int
     prefill: ServeJob | None = None
     prefill_workers: int = 0
+    pools: tuple[Group, ...] = ()  # all of them, where one is of other machines, or there are more than two
+    local_tokens: int = 0  # prompts of which at most so many are to be computed stay on the decode worker
+    changes: tuple[ChangeAsk, ...] = ()  # of the workers in each pool
+    switch_s: float = 0.0
     router: RouterAsk = field(default_factory=RouterAsk)
     tiers: tuple[TierAsk, ...] = ()  # behind the GPUs' caches
     admission: AdmissionAsk = field(default_factory=AdmissionAsk)
@@ -132,10 +164,18 @@ class Deployment:
     paid_gpus: int = field(init=False)  # that cost money: those that serve, and those that idle beside pools
 
     def __post_init__(self) -> None:
-        prompts = self.prefill_workers * self.prefill.layout.gpus if self.prefill else 0
-        serving = self.replicas * self.job.layout.gpus + prompts
+        serving = sum(group.gpus for group in self.groups)
         object.__setattr__(self, "gpus", serving)
         object.__setattr__(self, "paid_gpus", serving + self.idle_gpus)
+
+    @property
+    def groups(self) -> tuple[Group, ...]:
+        """Workers by pool, prefill before decode; replicas are one group."""
+        if self.pools:
+            return self.pools
+        if self.prefill is None:
+            return (Group("serve", self.job, self.replicas),)
+        return (Group("prefill", self.prefill, self.prefill_workers), Group("decode", self.job, self.replicas))
 
 
 @dataclass(frozen=True, slots=True)
@@ -169,156 +209,3 @@ def replica_layout(arch: ModelArch, pool: PoolAsk) -> Layout:
     gpus = ranks * pool.pp
     layout = Layout(gpus=gpus, tp=pool.tp, pp=pool.pp, ep=pool.ep, etp=etp, sequence_parallel=False, schedule="1f1b")
     return check_layout(layout, arch)
-
-
-_PIPELINED = "pipeline: one batch in flight per stage, sequences spread evenly; stages follow each other in rank order"
-_POOLED = (
-    "pools: GPUs of prefill workers come first, those of decode workers after them; workers in one scale-up domain "
-    "hand caches over by its links, others by the NICs of the attention rank that holds the cache"
-)
-
-
-def _check_gpus(scenario: Scenario, used: int) -> None:
-    if used > scenario.cluster.gpus or scenario.cluster.gpus % used:
-        raise BadLayout(
-            f"the layout takes {used} GPUs, which does not divide cluster.gpus={scenario.cluster.gpus}; "
-            f"use {used} or a multiple of it"
-        )
-
-
-def _pool_job(job: ServeJob, arch: ModelArch, pool: PoolAsk) -> ServeJob:
-    return replace(job, layout=replica_layout(arch, pool))
-
-
-def _deployment(scenario: Scenario, ask: ServeAsk, job: ServeJob) -> tuple[Deployment, list[str]]:
-    if ask.pools is None:
-        used = job.layout.gpus
-        _check_gpus(scenario, used)
-        said = [_PIPELINED] if job.layout.pp > 1 else []
-        return Deployment(job, scenario.cluster.gpus // used, kv_blocks=ask.kv_blocks), said
-    prefill, decode = (_pool_job(job, job.arch, pool) for pool in (ask.pools.prefill, ask.pools.decode))
-    deployment = Deployment(
-        decode, ask.pools.decode.workers, prefill, ask.pools.prefill.workers, kv_blocks=ask.kv_blocks
-    )
-    said = [_POOLED, *([_PIPELINED] if max(prefill.layout.pp, decode.layout.pp) > 1 else [])]
-    idle = scenario.cluster.gpus - deployment.gpus
-    if idle < 0:
-        raise BadLayout(f"the pools take {deployment.gpus} GPUs, more than cluster.gpus={scenario.cluster.gpus}")
-    said += [f"{idle:,} of {scenario.cluster.gpus:,} GPUs belong to no pool: idle, and paid for"] if idle else []
-    unused = sorted({"tp", "pp", "ep", "etp"} & scenario.layout.model_fields_set)
-    if unused and scenario.train is None:
-        said.append(f"layout.{', layout.'.join(unused)}: not used, pools lay out their own workers")
-    return replace(deployment, idle_gpus=idle), said
-
-
-def resolve_serve(scenario: Scenario, requests: str | Path | None = None, scaled: bool = False) -> ResolvedServe:
-    """Everything looked up and checked; `requests` names a trace that replaces the scenario's requests.
-
-    `scaled`: the number of replicas changes over a day, as serve.autoscale says.
-    """
-    ask = scenario.serve
-    if ask is None:
-        raise ScenarioError("the scenario has no serve section; add serve: {engine: vllm, requests: {...}}")
-    if ask.autoscale is not None and not scaled:
-        raise ScenarioError(
-            "serve.autoscale needs traffic that changes: `moesim serve --traffic day.csv`; leave it out otherwise"
-        )
-    seen = look_up(scenario)
-    arch, cluster = seen.arch, seen.cluster
-    asked = engine_asked(ask.engine)
-    _check_args(asked, scenario)
-    engine, from_engine = asked.engine.on(cluster.gpu, ask.speculative is not None)
-    formats = formats_of(ask.precision, ask.kv_dtype, arch, cluster.gpu, engine)
-    job, from_features = _job(scenario, ask, seen, engine, formats)
-    workload, from_load = workload_of(ask.requests, arch, requests)
-    deployment, from_pools = _deployment(scenario, ask, job)
-    deployment = replace(deployment, router=ask.router, tiers=ask.kv_tiers, admission=ask.admission)
-    for each in (deployment.job, deployment.prefill or deployment.job):
-        check_slots(each.placement, arch, each.layout.ep)
-    said = (
-        *seen.assumptions,
-        *asked.said,
-        *_said(from_engine, engine, formats, ask.kv_dtype),
-        *routing_assumed(scenario, arch),
-        *from_features,
-        *from_load,
-        *from_pools,
-    )
-    return ResolvedServe(deployment, workload, ask, seen.profile, seen.price, said)
-
-
-def _job(
-    scenario: Scenario, ask: ServeAsk, seen: LookUp, engine: Engine, formats: Formats
-) -> tuple[ServeJob, list[str]]:
-    """The job of a replica or decode worker, and what was assumed of the features that its passes carry."""
-    arch, lay = seen.arch, scenario.layout
-    if lay.cp > 1 or lay.vpp > 1:
-        raise BadLayout("cp and vpp are for training; a serving replica is laid out by tp, pp, ep, etp, attention_dp")
-    pool = PoolAsk(tp=lay.tp, pp=lay.pp, ep=lay.ep, etp=lay.etp, attention_dp=ask.attention_dp)
-    layout = replica_layout(arch, pool) if ask.pools is None else replica_layout(arch, ask.pools.decode)
-    routing = routing_of(scenario)
-    offload, from_offload = experts_in_host(ask.offload, arch, routing)
-    speculation, from_drafts = speculation_of(ask.speculative, arch)
-    adapters, from_adapters = _adapters(ask, arch)
-    sampling, from_sampling = sampling_of(ask.sampling)
-    job = ServeJob(
-        arch=arch,
-        cluster=seen.cluster,
-        layout=layout,
-        engine=engine,
-        formats=formats,
-        kernels=seen.kernels,
-        routing=routing,
-        speculation=speculation,
-        offload=offload,
-        adapters=adapters,
-        sampling=sampling,
-        two_batch=ask.two_batch_overlap,
-        placement=placement_of(scenario, arch),
-    )
-    return job, [*from_offload, *from_drafts, *from_adapters, *from_sampling]
-
-
-def _adapters(ask: ServeAsk, arch: ModelArch) -> tuple[Adapters | None, list[str]]:
-    lora = ask.adapters
-    if lora is None:
-        return None, []
-    said = [] if lora.targets else ["adapters.targets = all (attention, dense blocks and shared experts)"]
-    if arch.is_moe and lora.targets != "attention":
-        said.append("adapters: routed experts carry none")
-    return Adapters(count=lora.count, rank=lora.rank, targets=lora.targets or "all"), said
-
-
-def _check_args(asked: AskedEngine, scenario: Scenario) -> None:
-    """A command line and a layout that do not agree are two questions."""
-    for key, degree in asked.layout.items():
-        own = getattr(scenario.layout, key)
-        if scenario.serve is not None and scenario.serve.pools is None and own != degree:
-            raise ScenarioError(
-                f"serve.engine.args say {key}={degree} and layout.{key} is {own}; write the same in both"
-            )
-
-
-def _said(taken: list[str], engine: Engine, formats: Formats, kv_dtype: str | None) -> list[str]:
-    """What was not stated; `taken`: defaults that have a reason of their own."""
-    values = {key: getattr(engine, key) for key in ("scheduling", "admission", "token_budget", "max_batch")}
-    values["kv_fraction"] = f"what {engine.name} does not reserve" if engine.reserve else engine.kv_fraction
-    plain = [
-        f"{key} = {value} (default of {engine.name})"
-        for key, value in values.items()
-        if key not in engine.given and not any(line.startswith(f"{key} = ") for line in taken)
-    ]
-    said = [*taken, *plain]
-    if engine.month is not None:
-        when = f"{engine.month // 12}-{engine.month % 12 + 1:02d}"
-        said.append(f"{engine.name} {engine.version} is of {when}: passes of large expert models age with it")
-    if engine.cold_start:
-        said.append("cold start: the first requests wait for kernels to be compiled and warmed up")
-    if kv_dtype is None:
-        said.append(f"kv_dtype = {formats.kv} (rule of {engine.name})")
-    said.append(f"weights: attention {formats.attention}, experts {formats.experts}, head {formats.head}")
-    if WEIGHT_ONLY in (formats.attention, formats.experts):
-        said.append(
-            "this GPU has no 8-bit tensor path: 8-bit weights are read and computed with in 16 bits (weight-only)"
-        )
-    return said

@@ -10,6 +10,7 @@ from moesim.sim.layout.layout import BadLayout, check_layout
 from moesim.sim.model.params import embedding_params, expert_params, experts_in, head_params, layer_params
 from moesim.sim.question.refusals import DoesNotFit
 from moesim.sim.serve.adapters import adapter_bytes
+from moesim.sim.serve.apart import check_apart, experts_job
 from moesim.sim.serve.drafter import drafter_of
 from moesim.sim.serve.job import ServeJob
 from moesim.sim.serve.kv_cache import KvCache, kv_cache
@@ -72,6 +73,8 @@ def weight_bytes(job: ServeJob) -> tuple[float, float]:
     """(all, routed experts) bytes of weights on the fullest GPU; embedding and head stay in 16 bits."""
     arch, lay, formats = job.arch, job.layout, job.formats
     dense, experts = 0.0, expert_bytes(job) * (job.offload.resident if job.offload is not None else 1.0)
+    if job.apart is not None:  # they lie elsewhere
+        experts = 0.0
     for kind in arch.layers:
         layer = layer_params(arch, kind)
         dense += (layer.total - layer.experts) * bytes_per_element(formats.attention) / lay.tp
@@ -139,9 +142,19 @@ def fitted_cache(
 
     DoesNotFit when the longest request has no room, with the smallest layout that has.
     """
+    elsewhere = experts_job(job)
+    if elsewhere is not None:
+        check_apart(job, expert_bytes(elsewhere))
     memory = serve_memory(job)
     cache = kv_cache(job, memory.cache_bytes, typical_tokens)
     if blocks is not None:
+        room = kv_cache(job, memory.usable - memory.weights - memory.adapters, typical_tokens).blocks
+        if blocks > room:
+            raise DoesNotFit(
+                f"serve.kv_blocks={blocks:,} of {cache.block_tokens} tokens are more than {job.layout.gpus} x "
+                f"{job.cluster.gpu.name} hold beside the weights, {max(0, room):,} blocks without any work space; give "
+                f"at most what engines have, {max(0, cache.blocks):,}, or more GPUs"
+            )
         cache = replace(cache, blocks=blocks)
     needed = cache.blocks_of(longest_tokens)
     each = cache.blocks // job.attention_dp  # a request's blocks lie on one rank

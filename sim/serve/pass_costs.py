@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from moesim.sim.serve.age import age_of, draft_gaps_s, stream_s, young_experts
+from moesim.sim.serve.apart import LayerSeconds
 from moesim.sim.serve.lines import Line, rounded
 from moesim.sim.serve.rebalance import rebalance_s
 from moesim.sim.serve.sampling import host_s
@@ -17,6 +18,7 @@ from moesim.sim.serve.stages import PassSeconds, hops_of
 from moesim.sim.serve.step_parts import Parts, Priced, StepParts, Table, layer_count
 from moesim.sim.software.stack import Tuning
 
+_DIVIDED = 1000  # parts into which a prompt can be divided: more than anybody asks for
 NARROW_HEAD = 64  # wide, or less: heads that kernels written for 128 fill by half
 
 
@@ -32,7 +34,7 @@ class PassCosts:
         self._contexts = (max(1, contexts[0]), max(contexts[0] + 1, contexts[1]))
         self._engine, self._family = job.engine.name, job.cluster.gpu.family
         self.yields = job.speculation.tokens_per_step if job.speculation else 1.0
-        self._width = 1 + (job.speculation.tokens if job.speculation else 0)
+        self.width = 1 + (job.speculation.tokens if job.speculation else 0)
         self._factors, self._legs = self._part_factors(), self._leg_factors()
         self._constants()
         age = age_of(job, tuning, layer_count(parts.kinds, "moe"))
@@ -40,6 +42,7 @@ class PassCosts:
         self.pace, self._aged = age.factor, (age.factor, age.added_s)
         self._rank, self._head = self._line(parts.rank), self._line(parts.head)
         self._drafter = PassCosts(parts.draft, tuning, contexts) if parts.draft is not None else None
+        self._expert_parts = parts.apart or parts  # whose tables price the experts
         self._experts: dict[bool, Line] = {}
         self._exchanges: dict[bool, Line] = {}
         self._hops: dict[bool, Line] = {}
@@ -81,7 +84,7 @@ class PassCosts:
         self.fixed_s, self.floor_s = fixed, floor
         self.rebalance_s = rebalance_s(job, self.tuning)
         self.host_s = get("host_step_s", engine) + self.rebalance_s
-        self.sequence_s = get("host_sequence_s", engine) + host_s(job.sampling, self._width, engine, self.tuning)
+        self.sequence_s = get("host_sequence_s", engine) + host_s(job.sampling, self.width, engine, self.tuning)
         self._draft_gaps_s = draft_gaps_s(job, self.tuning)
         self.prefill_s = get("prefill_step_s", engine)
         self._prefill_factor = get("attention_prefill_factor", family)
@@ -127,13 +130,13 @@ class PassCosts:
     def _expert_line(self, prefill: bool) -> Line:
         line = self._experts.get(prefill)
         if line is None:
-            line = self._experts[prefill] = self._line(self.parts.experts(prefill))
+            line = self._experts[prefill] = self._line(self._expert_parts.experts(prefill))
         return line
 
     def _exchange(self, prefill: bool) -> Line:
         line = self._exchanges.get(prefill)
         if line is None:
-            table = self.parts.experts(prefill)
+            table = self._expert_parts.experts(prefill)
             seconds = tuple(point.parts.get("ep_comm", 0.0) for point in table.points)
             line = self._exchanges[prefill] = Line(table.grid, seconds)
         return line
@@ -164,27 +167,38 @@ class PassCosts:
 
     def halves_of(self, sequences: int) -> int:
         """Parts in which a rank's batch of so many sequences or chunks goes through the layers: one is not divided."""
+        if self._job.apart is not None:
+            return max(1, min(self._job.apart.batches, sequences))
         return 2 if self._job.two_batch and self._moe and sequences > 1 else 1
 
     def _layers_s(
         self, tokens: float, routed: float, padded: float, halves: int, prefill: bool = False
-    ) -> tuple[float, float]:
-        """(seconds of compute, of exchange) of all layers but the attention cores, in so many equal parts.
+    ) -> LayerSeconds:
+        """Seconds of all layers but the attention cores, in so many equal parts.
 
         `tokens`: of the fullest rank; `routed`: of all ranks, whose experts they reach; `padded`: those that the
         exchange carries as if every rank sent as many as the fullest, for which the others wait.
         """
         compute = halves * (self.fixed_s + self._rank.at(tokens / halves))
         if not self._moe:
-            return compute, 0.0
+            return LayerSeconds(compute, 0.0)
+        apart = self._job.apart
+        if apart is not None:  # the side with fewer NICs sets the rate
+            padded *= max(1.0, apart.gpus / self._job.layout.gpus)
         experts, line = self._expert_line(prefill).at(routed / halves), self._exchange(prefill)
         own, widest = line.at(routed / halves), line.at(max(routed, padded) / halves)
-        return compute + halves * (experts - own), halves * max(own, widest)
+        if apart is not None:
+            each, wires = experts - own, max(own, widest)
+            return LayerSeconds(compute, halves * max(each, wires), each + wires)
+        return LayerSeconds(compute + halves * (experts - own), halves * max(own, widest))
 
     @staticmethod
-    def _overlapped(compute_s: float, exchange_s: float, halves: int) -> float:
-        """With two halves what is longer hides the other."""
-        return compute_s + exchange_s if halves == 1 else max(compute_s, exchange_s)
+    def _overlapped(cores_s: float, layers: LayerSeconds, halves: int) -> float:
+        """Layers and attention cores: with several parts what is longer hides the others."""
+        compute_s = layers.compute_s + cores_s
+        if layers.around_s:
+            return max(compute_s, layers.exchange_s, compute_s / halves + layers.around_s)
+        return compute_s + layers.exchange_s if halves == 1 else max(compute_s, layers.exchange_s)
 
     def _cores(self, mine: int, halves: int) -> tuple[float, float]:
         """(seconds, seconds per cached token of one rank) of the attention cores of `mine` sequences."""
@@ -201,7 +215,7 @@ class PassCosts:
         if self._drafter is None or self._job.speculation is None:
             return 0.0, 0.0
         count = self._job.speculation.tokens
-        first, slope = self._drafter.alone(mine, batch, self._width)
+        first, slope = self._drafter.alone(mine, batch, self.width)
         later, _ = self._drafter.alone(mine, batch, 1)
         each_s, check_s = self._draft_gaps_s
         return first + (count - 1) * later + count * each_s + check_s, count * slope
@@ -210,16 +224,16 @@ class PassCosts:
         """(seconds, seconds per cached token of one rank) of layers and head for `width` tokens of every sequence."""
         fixed, slope = self._cores(mine, 1)
         tokens = mine * width
-        layers = sum(self._layers_s(tokens, batch * width, tokens * self._job.attention_dp, 1))
-        return fixed + layers + self._head.at(mine), slope
+        layers = self._layers_s(tokens, batch * width, tokens * self._job.attention_dp, 1)
+        return self._overlapped(fixed, layers, 1) + self._head.at(mine), slope
 
     def of_prompts(self, chunks: Sequence[tuple[int, int]]) -> float:
         """Seconds of layers and head over prompt chunks of (new, cached) tokens, for a model that only follows."""
         total, dp = sum(new for new, _ in chunks), self._job.attention_dp
         tokens = max(max(new for new, _ in chunks), total / dp)
         cores = sum(self.parts.prefill_attention(new, old) for new, old in chunks) / min(dp, len(chunks))
-        layers = sum(self._layers_s(tokens, total, total, 1, True))
-        return self._prefill_factor * cores + layers + self._head.at(len(chunks))
+        layers = self._layers_s(tokens, total, total, 1, True)
+        return self._overlapped(self._prefill_factor * cores, layers, 1) + self._head.at(len(chunks))
 
     # ---- passes
 
@@ -235,14 +249,14 @@ class PassCosts:
         mine = -(-batch // dp)
         halves = self.halves_of(mine)
         fixed, slope = self._cores(mine, halves)
-        tokens = mine * self._width
-        compute, exchange = self._layers_s(tokens, batch * self._width, tokens * dp, halves)
+        tokens = mine * self.width
+        each = self._layers_s(tokens, batch * self.width, tokens * dp, halves)
         least = slope * mine * self._contexts[0]  # of the cores: they hide the exchange too
-        layers = self._overlapped(compute + fixed + least, exchange, halves) - least
+        layers = self._overlapped(fixed + least, each, halves) - least
         draft, draft_slope = self._draft_line(mine, batch)
         host = self.host_s + self.sequence_s * mine
-        each = PassSeconds(host, layers, self._head.at(tokens) + draft, self._hops_s(tokens))
-        return each.aged(*self._aged, self.yields), self.pace * (slope + draft_slope) / dp / self.yields
+        one = PassSeconds(host, layers, self._head.at(tokens) + draft, self._hops_s(tokens))
+        return one.aged(*self._aged, self.yields), self.pace * (slope + draft_slope) / dp / self.yields
 
     def _prompt_pass(self, chunks: Sequence[tuple[int, int]], batch: int, cached: float) -> PassSeconds:
         """A pass with prompt chunks beside `batch` decoding sequences that hold `cached` tokens."""
@@ -250,20 +264,20 @@ class PassCosts:
         mine = -(-batch // dp)
         new = max(max(new for new, _ in chunks), total / dp)
         attention_s = sum(self.parts.prefill_attention(new, old) for new, old in chunks) / min(dp, len(chunks))
-        tokens = new + mine * self._width
-        halves = self.halves_of(2)  # a prompt can be divided
-        routed, padded = total + batch * self._width, total + mine * self._width * dp
-        compute, exchange = self._layers_s(tokens, routed, padded, halves, True)
-        compute += self._prefill_factor * attention_s
-        head_s, draft_s = self._head.at(mine * self._width + len(chunks)), 0.0
+        tokens = new + mine * self.width
+        halves = self.halves_of(_DIVIDED)  # a prompt can be divided
+        routed, padded = total + batch * self.width, total + mine * self.width * dp
+        layers = self._layers_s(tokens, routed, padded, halves, True)
+        cores_s = self._prefill_factor * attention_s
+        head_s, draft_s = self._head.at(mine * self.width + len(chunks)), 0.0
         if self._drafter is not None:  # follows the pass, launched like it
             draft_s = max(self._drafter.of_prompts(chunks), self._drafter.floor_s)
         if batch:
             fixed, slope = self._cores(mine, 1)
-            compute += fixed + slope * cached / dp
+            cores_s += fixed + slope * cached / dp
             draft, draft_slope = self._draft_line(mine, batch)
             draft_s += draft + draft_slope * cached / dp
-        gpu_s = self._overlapped(compute, exchange, halves) + head_s
+        gpu_s = self._overlapped(cores_s, layers, halves) + head_s
         host_s = self.host_s + self.sequence_s * mine + self.prefill_s
         layers_s = max(gpu_s, self.floor_s) - head_s
         each = PassSeconds(host_s, layers_s, head_s + draft_s, self._hops_s(tokens))

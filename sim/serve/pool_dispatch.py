@@ -39,9 +39,8 @@ class Pools:
     wires: HandOver
     local_tokens: int = 0  # prompts of at most so many tokens to compute stay on the decode worker
     changes: Sequence[Change] = ()
-    added: Callable[[int], None] | None = (
-        None  # makes one more worker of a pool (0 prefill, 1 decode) at its list's end
-    )
+    decode_weights: Sequence[float] = ()  # how fast each decode worker is; empty: all alike
+    added: Callable[[int, int], None] | None = None  # (pool, worker of the other): it serves here now, as the last
 
 
 class Due:
@@ -79,7 +78,7 @@ class PoolDispatch:
         """`router`: of the prefill workers; `front`: the API server that all share; `most`: as in `Dispatch`."""
         self.log, self.pools, self.router, self.feed, self.front = log, pools, router, feed, replace(front)
         self.most = inf if most is None else most
-        self.decoders = LeastLoaded(pools.decode)
+        self.decoders = LeastLoaded(pools.decode, pools.decode_weights)
         self._workers = (pools.prefill, pools.decode)
         self._due = (Due(len(pools.prefill)), Due(len(pools.decode)))
         self._events: list[tuple[float, int, int, int, int]] = []  # (time, kind, request, sender, receiver)
@@ -126,6 +125,8 @@ class PoolDispatch:
                 self._local.pop(request, None)
                 self._answered(request)
         worker.done.clear()
+        if pool == _PREFILL:
+            self.router.moved(n)
         self._due[pool].at(n, inf if worker.idle else max(worker.next_finish_s(), worker.now))
         if self._leaving and worker.idle:
             self._switch(pool, n)
@@ -173,8 +174,8 @@ class PoolDispatch:
             _, _, to_decode, _, _ = heappop(events)
             self._change(to_decode, time_s)
         elif events[0][1] == _SWITCHED:
-            _, _, _, _, pool = heappop(events)
-            self._join(pool, time_s)
+            _, _, _, n, pool = heappop(events)
+            self._join(pool, n, time_s)
         else:
             while events and events[0][:2] == (time_s, _CACHE):  # those of one pass leave together
                 _, _, request, sender, receiver = heappop(events)
@@ -198,6 +199,7 @@ class PoolDispatch:
         prompts.hit[request] = known  # expected, until the worker knows
         self.router.coming_tokens[n] += tokens - known
         self.router.sent(n)
+        self.router.moved(n)
         heappush(self._events, (entered_s, _PROMPT, request, n, 0))
 
     def _enter(self, request: int, n: int, local: int, time_s: float) -> None:
@@ -232,12 +234,12 @@ class PoolDispatch:
             if leaving[:2] == (pool, n) and not router.loads[n]:
                 self._leaving.remove(leaving)
                 ready_s = self._workers[pool][n].now + leaving[2]
-                heappush(self._events, (ready_s, _SWITCHED, 0, 0, 1 - pool))
+                heappush(self._events, (ready_s, _SWITCHED, 0, n, 1 - pool))
                 return
 
-    def _join(self, pool: int, time_s: float) -> None:
+    def _join(self, pool: int, before: int, time_s: float) -> None:
         assert self.pools.added is not None  # whoever asks for changes says how workers are made
-        self.pools.added(pool)
+        self.pools.added(pool, before)
         n = len(self._workers[pool]) - 1
         self._workers[pool][n].now = time_s
         (self.router if pool == _PREFILL else self.decoders).joined(n)

@@ -6,27 +6,48 @@ from dataclasses import replace
 from pathlib import Path
 
 from moesim.sim.question.scenario import Asked, ScenarioError, scenario_of
-from moesim.sim.serve.accounts import costs_of, goodput_per_s, label_of, latencies_of, span_s, spread, utilisation
+from moesim.sim.serve.accounts import (
+    MISSES,
+    costs_of,
+    goodput_per_s,
+    label_of,
+    latencies_of,
+    span_s,
+    spread,
+    steady_tokens_per_s,
+    utilisation,
+)
 from moesim.sim.serve.band import serve_sureness
 from moesim.sim.serve.cache_account import admission_account, cache_account
-from moesim.sim.serve.capacity import drained_per_s
-from moesim.sim.serve.job import ResolvedServe, resolve_serve
+from moesim.sim.serve.job import ResolvedServe
+from moesim.sim.serve.kept import Kept, Prices
 from moesim.sim.serve.kv_tiers import caching_said
 from moesim.sim.serve.memory import memory_said
 from moesim.sim.serve.prediction import Range, ServePrediction
 from moesim.sim.serve.rebalance import rebalance_said
+from moesim.sim.serve.resolve import resolve_serve
+from moesim.sim.serve.router import PrefixAware
 from moesim.sim.serve.simulate import PricedJobs, ServeRun, simulate
+from moesim.sim.serve.slo import slo_asked
+from moesim.sim.serve.sure import percentiles_of, sure_run
+from moesim.sim.serve.sustained import limits_of
+from moesim.sim.serve.warmup import WarmUp, warm_up_of
+from moesim.sim.serve.workload import Workload
 from moesim.sim.software.stack import Tuning
 
 _COMMUNICATION = ("tp_comm", "ep_comm", "pp_comm")
 
 
-def predict_serve(scenario: Asked, *, requests: str | Path | None = None) -> ServePrediction:
+def predict_serve(
+    scenario: Asked, *, requests: str | Path | None = None, meets: bool = True, kept: Kept | None = None
+) -> ServePrediction:
     """Predict how a deployment serves a load: latencies, throughput, goodput, memory per GPU, energy and money.
 
     scenario: a file's path, a mapping or a Scenario, with a serve section.
     requests: a trace in place of the scenario's load: a CSV of arrival_s,input_tokens,output_tokens[,prefix], or one of
         Azure, BurstGPT, Mooncake, Bailian or ShareGPT as published (docs/requests.md).
+    meets: whether to look for what would meet limits that the scenario states and this load misses.
+    kept: prices of questions asked before, for many about the same deployments (sim/serve/kept.py); without, none.
 
     Every request is simulated: continuous batching with paged caches as the named engine does it, kernels priced by
     fits of measured ones, the engine's own time by constants that are fitted on published runs or assumed
@@ -38,12 +59,30 @@ def predict_serve(scenario: Asked, *, requests: str | Path | None = None) -> Ser
     """
     scenario = scenario_of(scenario)
     resolved = resolve_serve(scenario, requests)
-    tuning = resolved.tuning()
-    priced = PricedJobs()
-    run = simulate(resolved.deployment, resolved.workload, tuning, priced)
+    prices = (Kept() if kept is None else kept).of(resolved)
+    tuning, priced = prices.tuning, prices.priced
+    resolved, run = _run(resolved, tuning, priced, requests is not None)
     check_answered(run)
-    capacity = capacity_per_s(resolved, run, tuning, priced)
-    return assemble(resolved, run, tuning, capacity)
+    answer = assemble(resolved, run, tuning, capacity_per_s(resolved.workload, run, prices))
+    if not meets or answer.label != MISSES:
+        return answer
+
+    def serve(load: Workload) -> ServeRun:
+        return simulate(resolved.deployment, load, tuning, priced)
+
+    limits = limits_of(serve, resolved.workload, slo_asked(resolved.ask), answer.attained_share)
+    return replace(answer, limits=limits)
+
+
+def _run(resolved: ResolvedServe, tuning: Tuning, priced: PricedJobs, of_trace: bool) -> tuple[ResolvedServe, ServeRun]:
+    """The load served, drawn longer where a percentile has to be sure; a trace has the requests that it has."""
+    if resolved.ask.requests.sure_of is None:
+        return resolved, simulate(resolved.deployment, resolved.workload, tuning, priced)
+    if not of_trace:
+        return sure_run(resolved, tuning, priced)
+    said = "requests.sure_of: draws no more requests, a trace has those that it has"
+    resolved = replace(resolved, assumptions=(*resolved.assumptions, said))
+    return resolved, simulate(resolved.deployment, resolved.workload, tuning, priced)
 
 
 def check_answered(run: ServeRun) -> None:
@@ -57,29 +96,36 @@ def check_answered(run: ServeRun) -> None:
     )
 
 
-def capacity_per_s(resolved: ResolvedServe, run: ServeRun, tuning: Tuning, priced: PricedJobs) -> float:
+def capacity_per_s(load: Workload, run: ServeRun, prices: Prices) -> float:
     """Requests per second when the queue is never empty: the load's own lengths, all at once."""
-    load = resolved.workload
     if load.clients or load.rate_per_s == 0.0:
         return run.log.served / max(span_s(run), 1e-12)
-    return drained_per_s(resolved.deployment, load, tuning, priced)
+    return prices.drained_per_s(load)
+
+
+def _warmth(warm: WarmUp) -> list[str]:
+    return [warm.said] if warm.said else []
 
 
 def assemble(resolved: ResolvedServe, run: ServeRun, tuning: Tuning, capacity: float) -> ServePrediction:
     """The answer from a finished run."""
-    deployment, load, slo = resolved.deployment, resolved.workload, resolved.ask.slo
-    seen, span = latencies_of(run, load.warmup), span_s(run)
+    deployment, load, slo = resolved.deployment, resolved.workload, slo_asked(resolved.ask)
+    warm = warm_up_of(run, load)
+    seen, span = latencies_of(run, warm.requests), span_s(run)
     ttft, tpot, e2e = spread(seen.ttft_s), spread(seen.tpot_s), spread(seen.e2e_s)
-    goodput = goodput_per_s(seen, slo.ttft_s, slo.tpot_s)
-    label = label_of(seen, load.rate_per_s, capacity, bool(load.clients))
+    attained = slo.attained(seen)
+    label = label_of(seen, load.rate_per_s, capacity, bool(load.clients), slo.missed(resolved.ask, attained))
     shares, gpus, cost = utilisation(run), deployment.gpus, costs_of(run, deployment, resolved.price)
     sure = serve_sureness(deployment, load)
-    means = {"ttft_s": float(seen.ttft_s.mean()), "tpot_s": tpot.mean}
+    sure_of = resolved.ask.requests.sure_of
+    means = {"ttft_s": ttft.mean, "tpot_s": tpot.mean}
     means["output_tokens_per_s"] = run.log.output_total / span
     constants = [f"constant {c.key} = {c.value:g} (assumed)" for c in tuning.used.values() if c.kind == "assumed"]
-    served = [deployment.job, *([deployment.prefill] if deployment.prefill is not None else [])]
+    served = [group.job for group in deployment.groups]
     memory = dict.fromkeys(line for job in served for line in memory_said(job))
     kept = caching_said(deployment, load)
+    if isinstance(run.router, PrefixAware) and deployment.router.weight is None:
+        kept.append(f"router.weight = {run.router.weight:.3g} (seconds of a prompt token over those of a running one)")
     moved = _rebalanced(run, tuning)
     notes = dict.fromkeys(of.note for of in sure.values() if of.note)
     blocks = run.machine.cache
@@ -93,11 +139,15 @@ def assemble(resolved: ResolvedServe, run: ServeRun, tuning: Tuning, capacity: f
         intervals={name: Range(*sure[name].around(value)) for name, value in means.items()},
         sureness=sure,
         requests=len(run.log),
+        warmup_requests=warm.requests,
+        steady_output_tokens_per_s=None if warm.steady is False else steady_tokens_per_s(run, warm.requests),
+        percentiles=percentiles_of(run, warm.requests, sure_of) if sure_of is not None else {},
         requests_per_s=run.log.served / span,
         input_tokens_per_s=run.log.prompt_total / span,
         output_tokens_per_s=means["output_tokens_per_s"],
         output_tokens_per_s_per_gpu=means["output_tokens_per_s"] / gpus,
-        goodput_per_s=goodput,
+        goodput_per_s=goodput_per_s(run, attained),
+        attained_share=attained,
         label=label,
         capacity_requests_per_s=capacity,
         kv_blocks=blocks.blocks,
@@ -113,7 +163,7 @@ def assemble(resolved: ResolvedServe, run: ServeRun, tuning: Tuning, capacity: f
         memory=run.machine.memory.by_kind(),
         cost=cost,
         sources={name: count / counted for name, count in sources.most_common()},
-        assumptions=(*resolved.assumptions, *memory, *kept, *moved, *notes, *sorted(constants)),
+        assumptions=(*resolved.assumptions, *_warmth(warm), *memory, *kept, *moved, *notes, *sorted(constants)),
         resolved=replace(resolved),
         run=run,
     )

@@ -10,6 +10,8 @@ from moesim.sim.serve.accounts import Spread
 from moesim.sim.serve.expert_rows import busiest_by_layer
 from moesim.sim.serve.job import ResolvedServe
 from moesim.sim.serve.simulate import ServeRun
+from moesim.sim.serve.sure import Percentile
+from moesim.sim.serve.sustained import Limits
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,8 +26,10 @@ class Range:
 class ServePrediction:
     """A deployment under a load: latencies in seconds, rates per second of all replicas unless the name says per GPU.
 
-    Latencies are of the requests after the warm-up, as clients see them; rates, money and utilisation are of the whole
-    run. `cost` holds gpu_hours, energy_joules, joules_per_output_token (the GPUs alone), facility_energy_joules,
+    Latencies, the share within the limits and the label are of the requests after the warm-up, as clients see them;
+    rates, money and utilisation are of the whole run, start and end included, but for the steady rate.
+
+    `cost` holds gpu_hours, energy_joules, joules_per_output_token (the GPUs alone), facility_energy_joules,
     facility_joules_per_output_token (at the meter) and energy_note; where the GPU has a price also usd_per_gpu_hour,
     price_source, usd_per_million_tokens (prompts and outputs alike), usd_per_million_output_tokens (all that the GPUs
     cost over the outputs), and the same split by passes: prompt_steps_usd_per_million_input_tokens,
@@ -42,12 +46,16 @@ class ServePrediction:
     intervals: dict[str, Range]  # 90 %, of ttft_s and tpot_s (means) and output_tokens_per_s
     sureness: dict[str, Sureness]  # of each: the class whose errors gave it, what makes it wide, what would narrow it
     requests: int
+    warmup_requests: int  # the first of them, that latencies leave out
+    percentiles: dict[str, Percentile]  # asked with requests.sure_of, of ttft_s and tpot_s; else empty
     requests_per_s: float
     input_tokens_per_s: float
     output_tokens_per_s: float
     output_tokens_per_s_per_gpu: float  # of the GPUs that serve
+    steady_output_tokens_per_s: float | None  # while the service is warm and requests come; None: never, or all at once
     goodput_per_s: float  # requests within both limits of serve.slo
-    label: str  # stable, backlogged (the queue grew) or overloaded (more comes than can be served)
+    attained_share: float  # of the warm requests, within both
+    label: str  # stable, misses its limits, backlogged (the queue grew) or overloaded (more comes than can be served)
     capacity_requests_per_s: float  # with a queue that is never empty
     kv_blocks: int  # of one replica
     kv_tokens: int  # that they hold: what engines print when they start
@@ -65,15 +73,15 @@ class ServePrediction:
     assumptions: tuple[str, ...]  # what the scenario did not say, and constants that were not measured
     resolved: ResolvedServe = field(repr=False)  # the deployment and its load with everything decided
     run: ServeRun = field(repr=False)  # what happened to every request, and every replica's counters
+    limits: Limits | None = None  # what would meet the limits, where the label is that this load misses them
 
     def to_dict(self) -> dict[str, Any]:
         """Ready for JSON."""
         plain = (
-            "requests", "requests_per_s", "input_tokens_per_s", "output_tokens_per_s",
-            "output_tokens_per_s_per_gpu", "goodput_per_s", "label", "capacity_requests_per_s", "kv_blocks",
-            "kv_tokens", "kv_use", "preemptions", "mean_batch", "utilisation", "exposed_communication", "cache",
-            "admission", "handover",
-            "memory", "cost", "sources",
+            "requests", "warmup_requests", "requests_per_s", "input_tokens_per_s", "output_tokens_per_s",
+            "output_tokens_per_s_per_gpu", "steady_output_tokens_per_s", "goodput_per_s", "attained_share", "label",
+            "capacity_requests_per_s", "kv_blocks", "kv_tokens", "kv_use", "preemptions", "mean_batch", "utilisation",
+            "exposed_communication", "cache", "admission", "handover", "memory", "cost", "sources",
         )  # fmt: skip
         deployment = self.resolved.deployment
         return {
@@ -92,6 +100,8 @@ class ServePrediction:
                 for name, r in self.intervals.items()
             },
             **{name: getattr(self, name) for name in plain},
+            "percentiles": {name: of.to_dict() for name, of in self.percentiles.items()},
+            "limits": None if self.limits is None else self.limits.to_dict(),
             "experts": self.experts(),
             "over_time": self.over_time(),
             "assumptions": list(self.assumptions),

@@ -11,7 +11,7 @@ from collections.abc import Callable, Sequence
 
 from moesim.sim.serve.prefix_runs import PrefixRuns
 
-Told = Callable[[int, bool], None]  # (run, whether the worker has it now): the router hears of it
+Told = Callable[[Sequence[int], bool], None]  # (runs, whether the worker has them now): the router hears of it
 
 
 class Link:
@@ -141,6 +141,7 @@ class PrefixCache:
 
     def _pin(self, path: Sequence[int]) -> None:
         pins, sizes, resident, free = self._pins, self._sizes, self._resident, self._free
+        came = []
         for run in path:
             count = pins.get(run)
             if count:
@@ -154,13 +155,17 @@ class PrefixCache:
                 if here == sizes[run]:
                     continue
             resident[run] = sizes[run]
-            self._came(run)
+            came.append(run)
+        if came:
+            self._came(came)
 
-    def _came(self, run: int) -> None:
+    def _came(self, runs: Sequence[int]) -> None:
         if self._told is not None:
-            self._told(run, True)
-        if self.tiers and self.tiers[0].write_through and self._sizes[run]:
-            self._write(run)
+            self._told(runs, True)
+        if self.tiers and self.tiers[0].write_through:
+            for run in runs:
+                if self._sizes[run]:
+                    self._write(run)
 
     def release(self, request: int, answered: bool = True) -> int:
         """A request leaves: its runs are free to go unless others use them. Blocks that others still hold.
@@ -176,7 +181,7 @@ class PrefixCache:
                     free[run] = None
                     if resident.get(run) != sizes[run]:
                         resident[run] = sizes[run]
-                        self._came(run)
+                        self._came((run,))
         shared = 0
         for run in reversed(self._prompts[request]):
             if pins[run] > 1:
@@ -209,7 +214,7 @@ class PrefixCache:
     def _left(self, run: int) -> None:
         if not self.tiers:
             if self._told is not None:
-                self._told(run, False)
+                self._told((run,), False)
         elif self._sizes[run]:
             self._write(run)
 
@@ -219,6 +224,6 @@ class PrefixCache:
         for tier in self.tiers:
             moving = [gone for each, blocks in moving for gone in tier.shelf.keep(each, blocks)]
         if self._told is not None:
-            for each, _ in moving:
-                if self._resident.get(each, 0) < self._sizes[each]:
-                    self._told(each, False)
+            gone = [each for each, _ in moving if self._resident.get(each, 0) < self._sizes[each]]
+            if gone:
+                self._told(gone, False)

@@ -50,6 +50,7 @@ class Loss:
 
     at_s: float
     worker: int  # of those that take requests then, counted around
+    together: int = 1  # and those that stand beside it on its host
 
 
 @dataclass(slots=True)
@@ -103,9 +104,9 @@ class ScalingDispatch(Dispatch):
 
     def lose(self, losses: Sequence[Loss], retry_s: float) -> None:
         """Workers that will be lost, and how long their requests take to be noticed and sent again."""
-        self._retry_s = retry_s
-        for loss in losses:
-            heappush(self._entering, (loss.at_s, _LOST, loss.worker))
+        self._retry_s, self._losses = retry_s, losses
+        for n, loss in enumerate(losses):
+            heappush(self._entering, (loss.at_s, _LOST, n))
 
     def timer(self, time_s: float, kind: int, n: int) -> None:
         """Something that was set for this time."""
@@ -185,12 +186,20 @@ class ScalingDispatch(Dispatch):
             life.end_s = time_s
 
     def _lose(self, which: int, time_s: float) -> None:
+        """A worker is lost, with those on its host. The last one is replaced first: requests need someone to go to."""
+        loss = self._losses[which]
         open_ = sorted(self.router.open)
-        if len(open_) < 2:
-            self._start(time_s)  # requests need someone to go to: the last one is replaced before it is lost
+        host = open_[loss.worker % len(open_)] // loss.together
+        gone = [n for n in open_ if n // loss.together == host]
+        if len(gone) == len(open_):
+            if not self._starting:
+                self._start(time_s)
             heappush(self._entering, (time_s + self.scaler.cold_start_s + 1e-6, _LOST, which))
             return
-        n = open_[which % len(open_)]
+        for n in gone:
+            self._lose_one(n, time_s)
+
+    def _lose_one(self, n: int, time_s: float) -> None:
         self.workers[n].advance(time_s)
         self._settle(n)
         self.router.closed(n)

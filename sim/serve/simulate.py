@@ -14,14 +14,14 @@ from moesim.sim.serve.alone import run_closed, run_open
 from moesim.sim.serve.dispatch import Dispatch
 from moesim.sim.serve.feed import Feed
 from moesim.sim.serve.front import Front
-from moesim.sim.serve.handover import HandOver, Side
+from moesim.sim.serve.handover import HandOver, Place
 from moesim.sim.serve.host_memory import check_host_link, check_host_memory
 from moesim.sim.serve.job import Deployment, ServeJob
 from moesim.sim.serve.kv_cache import KvCache, token_bytes
 from moesim.sim.serve.kv_tiers import TierMaker, check_tiers
 from moesim.sim.serve.memory import ServeMemory, fitted_cache
 from moesim.sim.serve.pipeline import PipelinedReplica
-from moesim.sim.serve.pool_dispatch import PoolDispatch, Pools
+from moesim.sim.serve.pool_dispatch import Change, PoolDispatch, Pools
 from moesim.sim.serve.prefix_cache import PrefixCache
 from moesim.sim.serve.replica import Replica
 from moesim.sim.serve.router import LeastLoaded, PowerOfTwo, PrefixAware, Router, Sticky
@@ -31,6 +31,9 @@ from moesim.sim.serve.step_parts import StepParts
 from moesim.sim.serve.workload import RequestLog, Workload, request_log
 from moesim.sim.software.stack import Tuning
 from moesim.traces.rng import stream
+
+_USUAL_BATCH = 32  # assumed: running sequences at which a router weighs prompts against answers
+_HEAVIEST = 64.0  # assumed: of a prompt token against a running one
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,6 +64,7 @@ class ServeRun:
     prefill_replicas: list[Replica] = field(default_factory=list)
     stream_tokens: float = 1.0  # tokens that reach the client together at first
     wires: HandOver | None = None  # between the pools
+    router: Router | None = None  # before the workers; None where each has requests of its own
 
     @property
     def machine(self) -> Machine:
@@ -84,7 +88,7 @@ class PricedJobs:
         """Prices of this job's kernels."""
         parts = (
             job.cluster, job.layout, job.engine, job.formats, job.routing, job.speculation, job.offload, job.adapters,
-            job.sampling,
+            job.sampling, job.apart,
         )  # fmt: skip
         key = f"{job.arch.name} {len(job.arch.layers)} {parts} {job.two_batch} {job.placement} {hops_of(job)}"
         known = self._priced.setdefault(key, [])
@@ -136,7 +140,7 @@ def machines_of(
     made: dict[tuple[bool, ...], Machine] = {}
     machines = []
     for n in range(count):
-        placed = replace(job, first_gpu=begin + n * job.layout.gpus)
+        placed = replace(job, first_gpu=begin + n * job.gpus)
         hops = hops_of(placed)
         if hops not in made:
             made[hops] = machine_of(placed, workload, tuning, blocks, priced)
@@ -147,16 +151,16 @@ def machines_of(
 def simulate(deployment: Deployment, workload: Workload, tuning: Tuning, priced: PricedJobs | None = None) -> ServeRun:
     """The whole load served."""
     log = log_of(workload, deployment.admission)
-    begin = deployment.prefill_workers * deployment.prefill.layout.gpus if deployment.prefill else 0
-    machines = machines_of(deployment.job, deployment.replicas, begin, workload, tuning, deployment.kv_blocks, priced)
     front = front_of(deployment.job, tuning)
     if deployment.prefill is not None:
-        return _simulate_pools(deployment, workload, tuning, machines, front, priced)
+        return _simulate_pools(deployment, workload, tuning, front, priced)
+    machines = machines_of(deployment.job, deployment.replicas, 0, workload, tuning, deployment.kv_blocks, priced)
     replicas = [machine.replica(log) for machine in machines]
     run = ServeRun(log, machines, replicas, stream_tokens=first_together(deployment.job, tuning))
     router = router_of(deployment.router, replicas, workload)
     keep_prefixes(deployment, workload, tuning, list(zip(machines, replicas, strict=True)), router)
     if not _each_alone(deployment, workload):
+        run.router = router
         feed = Feed(log, workload.requests.after, workload.clients)
         Dispatch(log, replicas, front, router, feed, deployment.admission.queue_limit).run()
         return run
@@ -182,12 +186,21 @@ def _each_alone(deployment: Deployment, workload: Workload) -> bool:
 def router_of(ask: RouterAsk, workers: Sequence[Replica], workload: Workload) -> Router:
     """The router that a scenario asks for; what knows prefixes needs requests that say what they share."""
     if ask.kind == "prefix" and workload.runs is not None:
-        return PrefixAware(workers, workload.runs, ask.weight, ask.lag_s)
+        return PrefixAware(workers, workload.runs, ask.weight or prompt_weight(workers[0], workload), ask.lag_s)
     if ask.kind == "sticky":
         return Sticky(workers, workload.requests.after, workload.runs)
     if ask.kind == "power_of_two":
         return PowerOfTwo(workers, ask.seed)
     return Router(workers) if ask.kind == "round_robin" else LeastLoaded(workers)
+
+
+def prompt_weight(worker: Replica, workload: Workload) -> float:
+    """Seconds of a prompt token over those that a token in the cache adds to the passes until an answer ends."""
+    tokens = worker.engine.token_budget
+    prompt_s = worker.costs.mixed([(tokens, 0)], 0, 0.0) / tokens
+    passes = 0.5 * sum(workload.requests.output_tokens) / len(workload.requests)
+    held_s = worker.costs.decode(_USUAL_BATCH)[1] * max(1.0, passes)
+    return min(_HEAVIEST, max(1.0, prompt_s / held_s)) if held_s > 0.0 else _HEAVIEST
 
 
 def keep_prefixes(
@@ -203,7 +216,7 @@ def keep_prefixes(
     maker, begin = TierMaker(deployment.tiers, efficiency), 0
     for n, (machine, replica) in enumerate(workers):
         job, cache = replace(machine.job, first_gpu=begin), machine.cache
-        begin += job.layout.gpus
+        begin += job.gpus
         told = router.listener(n) if isinstance(router, PrefixAware) else None
         replica.prefix = PrefixCache(runs, cache.block_tokens, maker.tiers_of(job, cache), told)
 
@@ -216,41 +229,94 @@ def first_together(job: ServeJob, tuning: Tuning) -> float:
 
 
 def _simulate_pools(
-    deployment: Deployment, workload: Workload, tuning: Tuning, machines: list[Machine], front: Front,
-    priced: PricedJobs | None,
-) -> ServeRun:  # fmt: skip
-    assert deployment.prefill is not None
+    deployment: Deployment, workload: Workload, tuning: Tuning, front: Front, priced: PricedJobs | None
+) -> ServeRun:
     log = log_of(workload, deployment.admission)
     prompts = log_of(workload, deployment.admission)
     log.patience_s = inf  # who has been computed is not given up
     prompts.output = [1] * len(prompts)
-    first = machines_of(deployment.prefill, deployment.prefill_workers, 0, workload, tuning, priced=priced)
-    senders = [machine.replica(prompts) for machine in first]
-    receivers = [machine.replica(log, ready=True) for machine in machines]
-    wires = wires_of(deployment, tuning)
-    router = router_of(deployment.router, senders, workload) if deployment.router.kind != "round_robin" else None
-    router = router or LeastLoaded(senders)
-    keep_prefixes(deployment, workload, tuning, list(zip(first, senders, strict=True)), router)
+    groups = PoolMachines(deployment, workload, tuning, priced)
+    senders = [machine.replica(prompts) for machine in groups.prefill]
+    receivers = [machine.replica(log, ready=True) for machine in groups.decode]
+    wires = wires_of(deployment, groups, tuning)
+    if deployment.router.kind == "round_robin":  # pools have none: the shortest queue
+        router: Router = LeastLoaded(senders, groups.prefill_weights)
+    else:
+        router = router_of(deployment.router, senders, workload)
+    keep_prefixes(deployment, workload, tuning, list(zip(groups.prefill, senders, strict=True)), router)
+    pools = Pools(senders, receivers, wires, deployment.local_tokens, changes_of(deployment), groups.decode_weights)
+    run = ServeRun(log, list(groups.decode), receivers, list(groups.prefill), senders, wires=wires, router=router)
+
+    def added(pool: int, before: int) -> None:
+        """A worker of one pool serves in the other from now on, on the GPUs that it has."""
+        if pool == 0:
+            run.prefill_machines.append(groups.prefill[0])
+            senders.append(groups.prefill[0].replica(prompts))
+            wires.senders.append(replace(wires.receivers[before], token_bytes=wires.senders[0].token_bytes))
+        else:
+            run.machines.append(groups.decode[0])
+            receivers.append(groups.decode[0].replica(log, ready=True))
+            wires.receivers.append(replace(wires.senders[before], token_bytes=wires.receivers[0].token_bytes))
+
+    pools.added = added
     feed = Feed(log, workload.requests.after, workload.clients)
-    pools = Pools(senders, receivers, wires)
     PoolDispatch(log, pools, front, router, feed, deployment.admission.queue_limit).run()
     log.hit = prompts.hit
     engine = deployment.job.engine
     late = tuning.get("handover_tokens", engine.name, deployment.job.cluster.gpu.family)
-    streamed = max(late, float(engine.stream_tokens))
-    return ServeRun(log, machines, receivers, first, senders, streamed, wires)
+    run.stream_tokens = max(late, float(engine.stream_tokens))
+    return run
 
 
-def wires_of(deployment: Deployment, tuning: Tuning) -> HandOver:
-    """The wires between the pools, with nothing on them: prefill workers lie before decode workers."""
-    sender, receiver = deployment.prefill, deployment.job
-    assert sender is not None
-    engine = sender.engine.name
-    behind = deployment.prefill_workers * sender.layout.gpus
+def changes_of(deployment: Deployment) -> list[Change]:
+    """How many workers leave prefill for decode at each change; negative where they come from there."""
+    now, changes = deployment.prefill_workers, []
+    for change in deployment.changes:
+        changes.append(Change(change.at_s, now - change.prefill, deployment.switch_s))
+        now = change.prefill
+    return changes
+
+
+class PoolMachines:
+    """The workers of all pools priced, each where its GPUs lie; and how fast each is, where pools are unlike."""
+
+    def __init__(self, deployment: Deployment, workload: Workload, tuning: Tuning, priced: PricedJobs | None) -> None:
+        self.prefill: list[Machine] = []
+        self.decode: list[Machine] = []
+        self.prefill_places: list[Place] = []
+        self.decode_places: list[Place] = []
+        begin = 0
+        for group in deployment.groups:
+            first = 0 if group.own else begin
+            blocks = deployment.kv_blocks if group.role == "decode" else None
+            made = machines_of(group.job, group.workers, first, workload, tuning, blocks, priced)
+            (self.prefill if group.role == "prefill" else self.decode).extend(made)
+            size = group.job.gpus
+            (self.prefill_places if group.role == "prefill" else self.decode_places).extend(
+                Place(group.job.cluster, first + n * size, size, group.job.attention_dp, token_bytes(group.job))
+                for n in range(group.workers)
+            )
+            begin += 0 if group.own else group.gpus
+        alike = not deployment.pools
+        tokens = deployment.job.engine.token_budget
+        self.prefill_weights = [] if alike else [1.0 / m.costs.mixed([(tokens, 0)], 0, 0.0) for m in self.prefill]
+        self.decode_weights = [] if alike else [_pace(machine, workload) for machine in self.decode]
+
+
+def _pace(machine: Machine, workload: Workload) -> float:
+    """Tokens per second of a decode worker with a few requests on each rank."""
+    batch = 8 * machine.job.attention_dp
+    a, b = machine.costs.decode(batch)
+    return batch / (a + b * batch * workload.mean_tokens)
+
+
+def wires_of(deployment: Deployment, groups: PoolMachines, tuning: Tuning) -> HandOver:
+    """The wires between the pools, with nothing on them."""
+    assert deployment.prefill is not None
+    engine = deployment.prefill.engine.name
     return HandOver(
-        cluster=sender.cluster,
-        senders=Side(0, sender.layout.gpus, sender.attention_dp, token_bytes(sender)),
-        receivers=Side(behind, receiver.layout.gpus, receiver.attention_dp, token_bytes(receiver)),
+        senders=groups.prefill_places,
+        receivers=groups.decode_places,
         fixed_s=tuning.get("kv_transfer_s", engine),
         rate_efficiency=tuning.get("kv_transfer_efficiency", engine),
     )

@@ -8,7 +8,7 @@ import numpy as np
 
 from moesim.hwmodels.facts import did_you_mean
 from moesim.sim.question.scenario import ScenarioError
-from moesim.sim.question.serving_sections import SloAsk
+from moesim.sim.question.serving_sections import ServeAsk, SloAsk
 from moesim.sim.serve.accounts import Latencies
 
 _UNITS = {"ms": 1e-3, "s": 1.0, "us": 1e-6, "min": 60.0}
@@ -31,11 +31,20 @@ class Slo:
         each = (latencies.e2e_s - latencies.ttft_s) / np.maximum(1.0, latencies.tokens - 1.0)
         return float(((latencies.ttft_s <= self.ttft_s) & (each <= self.tpot_s)).mean())
 
+    def missed(self, ask: ServeAsk, attained_share: float) -> bool:
+        """Whether that is too few, for a scenario that says its limits: those it was silent about, nobody asked for."""
+        return "slo" in ask.model_fields_set and attained_share < self.share
+
     @property
     def text(self) -> str:
         """'first token within 1 s and 50 ms a token for 90 % of the requests'."""
         limits = f"first token within {self.ttft_s:g} s and {self.tpot_s * 1e3:g} ms a token"
         return f"{limits} for {self.share:.0%} of the requests"
+
+
+def slo_asked(ask: ServeAsk) -> Slo:
+    """The scenario's limits."""
+    return Slo(ask.slo.ttft_s, ask.slo.tpot_s)
 
 
 def slo_of(text: str, ask: SloAsk) -> Slo:

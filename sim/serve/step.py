@@ -10,7 +10,7 @@ from bisect import bisect_left, bisect_right
 from collections.abc import Sequence
 
 from moesim.sim.serve.kv_cache import token_bytes
-from moesim.sim.serve.lines import Line
+from moesim.sim.serve.lines import Line, rounded
 from moesim.sim.serve.pass_costs import PassCosts
 from moesim.sim.serve.stages import batches_of, cycle_s, layers_of_stages
 from moesim.sim.serve.step_parts import Parts, StepParts, Table
@@ -24,6 +24,11 @@ class StepCosts(PassCosts):
         super().__init__(parts, tuning, contexts)
         self._layers = layers_of_stages(self._job.arch.num_layers, self._stages)
         self._ab: dict[int, tuple[float, float]] = {}
+        job = self._job
+        self._one_rank = job.attention_dp == 1 and self._stages == 1 and self._drafter is None and not job.two_batch
+        self._one_rank = self._one_rank and job.apart is None
+        self._by_tokens: dict[int, float] = {}  # layers of a pass with prompts
+        self._by_heads: dict[int, float] = {}
 
     def lowest(self, table: str) -> float:
         """Seconds below which a table's line never goes; 0 for one that this job does not have."""
@@ -89,7 +94,31 @@ class StepCosts(PassCosts):
 
     def mixed(self, chunks: Sequence[tuple[int, int]], batch: int, cached: float) -> float:
         """Seconds of a pass with prompt chunks of (new, already cached) tokens beside `batch` decoding sequences."""
+        if self._one_rank:
+            return max(self._one_rank_s(chunks, batch, cached), self.stream_s * (batch + len(chunks)))
         return max(self._prompt_pass(chunks, batch, cached).total_s, self.stream_s * (batch + len(chunks)))
+
+    def _one_rank_s(self, chunks: Sequence[tuple[int, int]], batch: int, cached: float) -> float:
+        """`_prompt_pass` where one rank has all tokens and nothing is divided: what depends on counts is kept."""
+        new, cores, attention = 0, 0.0, self.parts.prefill_attention
+        for chunk, old in chunks:
+            new += chunk
+            cores += attention(chunk, old)
+        tokens, heads = new + batch * self.width, batch * self.width + len(chunks)
+        layers = self._by_tokens.get(tokens)
+        if layers is None:
+            each = self._layers_s(tokens, tokens, tokens, 1, True)
+            layers = self._by_tokens[tokens] = each.compute_s + each.exchange_s
+        head = self._by_heads.get(heads)
+        if head is None:
+            head = self._by_heads[heads] = self._head.at(heads)
+        gpu_s = layers + self._prefill_factor * cores + head
+        if batch:
+            fixed, slope = self._attention_line(rounded(batch))
+            gpu_s += fixed + slope * cached
+        host_s = self.host_s + self.sequence_s * batch + self.prefill_s
+        factor, added_s = self._aged
+        return factor * (host_s + max(gpu_s, self.floor_s)) + added_s
 
     # ---- seconds by part
 
@@ -99,19 +128,19 @@ class StepCosts(PassCosts):
         mine = self.per_rank(batch)
         halves = self.halves_of(mine)
         fixed, slope = self._cores(mine, halves)
-        tokens, routed = mine * self._width, self.per_batch(batch) * self._width
+        tokens, routed = mine * self.width, self.per_batch(batch) * self.width
         padded, share = tokens * self._job.attention_dp, cached / self._ranks
         parts: Parts = {"attention": fixed + slope * share, "head": self._head.at(tokens)}
         tables = [(self.parts.rank, tokens)]
-        if self._moe:
+        if self._moe and self._job.apart is None:
             tables.append((self.parts.experts(False), routed))
         for table, count in tables:
             for name, seconds in self._nearest(table, count / halves).items():
                 parts[name] = parts.get(name, 0.0) + halves * seconds * self._factors.get(name, 1.0)
-        if "ep_comm" in parts:  # what is exposed of it
-            compute, exchange = self._layers_s(tokens, routed, padded, halves)
-            busy = compute + fixed + slope * mine * self._contexts[0]
-            parts["ep_comm"] = max(0.0, self._overlapped(busy, exchange, halves) - busy)
+        if "ep_comm" in parts or self._job.apart is not None:  # what is exposed of it
+            each, cores = self._layers_s(tokens, routed, padded, halves), fixed + slope * mine * self._contexts[0]
+            name = "ep_comm" if self._job.apart is None else "apart"
+            parts[name] = max(0.0, self._overlapped(cores, each, halves) - each.compute_s - cores)
         draft, draft_slope = self._draft_line(mine, self.per_batch(batch))
         if draft:
             parts["draft"] = draft + draft_slope * share
@@ -129,10 +158,10 @@ class StepCosts(PassCosts):
     def decode_floors(self, batch: int, cached: float) -> Parts:
         """Seconds by part that the data sheet alone would take: peak FLOP/s, weights and caches at full bandwidth."""
         mine = self.per_rank(batch)
-        tokens = mine * self._width
+        tokens = mine * self.width
         tables = [(self.parts.rank, tokens), (self.parts.head, tokens)]
         if self._moe:
-            tables.append((self.parts.experts(False), self.per_batch(batch) * self._width))
+            tables.append((self._expert_parts.experts(False), self.per_batch(batch) * self.width))
         floors: Parts = {}
         for table, count in tables:
             point = table.points[max(0, bisect_right(table.grid, count) - 1)]

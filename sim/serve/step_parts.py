@@ -18,6 +18,7 @@ from moesim.sim.layers.steps import SegmentBuilder, Step, forward
 from moesim.sim.model.arch import AttentionArch, LayerKind
 from moesim.sim.model.params import EXPERT_FFN, SOFTMAX
 from moesim.sim.serve.adapters import adapter_work
+from moesim.sim.serve.apart import experts_job
 from moesim.sim.serve.drafter import drafter_of
 from moesim.sim.serve.job import ServeJob
 from moesim.sim.serve.layers import (
@@ -300,6 +301,12 @@ class StepParts:
             self.job.sampling, tokens, self.job.arch.vocab, self.job.engine.name, self._tuning
         )  # every rank has gathered all logits
         return self.price([*head_steps(context(self.job, self._tuning, tokens)), *picks])
+
+    @cached_property
+    def apart(self) -> StepParts | None:
+        """Prices of the GPUs that hold the experts; None where they are with attention."""
+        experts = experts_job(self.job)
+        return None if experts is None else StepParts(experts, self._tuning)
 
     @cached_property
     def draft(self) -> StepParts | None:

@@ -12,8 +12,8 @@ from pathlib import Path
 import numpy as np
 
 from moesim.sim.model.arch import ModelArch
+from moesim.sim.question.request_sections import RequestsAsk, SessionsAsk
 from moesim.sim.question.scenario import ScenarioError
-from moesim.sim.question.serving_sections import RequestsAsk, SessionsAsk
 from moesim.sim.serve.prefix_runs import PrefixRuns, prefix_runs
 from moesim.traces.generators import GENERATORS, generate
 from moesim.traces.request_files import load_requests
@@ -33,7 +33,7 @@ class Workload:
 
     requests: Requests
     clients: int = 0
-    warmup: float = 0.0
+    warmup: float | None = 0.0  # share of the first requests that latencies leave out; None: told by the run
     seed: int = 0  # of what is drawn beside the requests: their classes
 
     contexts: tuple[int, int] = field(init=False)  # typical shortest and longest context of a running request
@@ -100,7 +100,7 @@ def workload_of(ask: RequestsAsk, arch: ModelArch, trace: str | Path | None = No
             cv = ask.cv if ask.kind == "gamma" else 1.0
             arrivals = tuple(float(t) for t in gamma_arrivals(ask.rate_per_s, cv, count, ask.seed))
         requests = Requests(arrivals, prompts, outputs, (0,) * count)
-    workload = Workload(requests, clients, ask.warmup)
+    workload = Workload(requests, clients, None if ask.warmup == "auto" else ask.warmup)
     _check_context(workload, arch)
     return workload, said
 

@@ -48,7 +48,13 @@ def month_of(text: str) -> int | None:
 
 def dated(text: str) -> int | None:
     """Month of an image that is known by its name ("glm5-hopper"); None of any other."""
-    return month_of(str(read_yaml(_RELEASES)[_BUILDS].get(_tag(text), "")))
+    return month_of(_builds().get(_tag(text), ""))
+
+
+@cache
+def _builds() -> dict[str, str]:
+    """Months of images by their names."""
+    return {name: str(month) for name, month in read_yaml(_RELEASES)[_BUILDS].items()}
 
 
 def month_written(month: int) -> str:

@@ -16,9 +16,13 @@ from moesim.hwmodels.profile import NoFit
 from moesim.sim.question.refusals import DoesNotFit
 from moesim.sim.question.scenario import Asked, number_asked, scenario_of
 from moesim.sim.serve.accounts import decode_shares, latencies_of, spread
-from moesim.sim.serve.job import ResolvedServe, resolve_serve
+from moesim.sim.serve.job import ResolvedServe
+from moesim.sim.serve.kept import Kept
 from moesim.sim.serve.predict import capacity_per_s
+from moesim.sim.serve.resolve import resolve_serve
 from moesim.sim.serve.simulate import PricedJobs, ServeRun, simulate
+from moesim.sim.serve.sure import sure_run
+from moesim.sim.serve.warmup import warm_up_of
 from moesim.sim.variation.knobs_serve import serve_changes
 from moesim.sim.variation.outcome import by_knob, in_order
 
@@ -98,10 +102,10 @@ class ServeWhatIf:
 
 def _served(asked: ResolvedServe) -> tuple[ServeRun, float]:
     """The run, and output tokens per second at most."""
-    tuning, priced = asked.tuning(), PricedJobs()
-    run = simulate(asked.deployment, asked.workload, tuning, priced)
+    prices = Kept().of(asked)
+    run = simulate(asked.deployment, asked.workload, prices.tuning, prices.priced)
     outputs = float(np.mean(asked.workload.requests.output_tokens))
-    return run, capacity_per_s(asked, run, tuning, priced) * outputs
+    return run, capacity_per_s(asked.workload, run, prices) * outputs
 
 
 def whatif_serve(scenario: Asked, share: float = 0.2) -> ServeWhatIf:
@@ -109,10 +113,13 @@ def whatif_serve(scenario: Asked, share: float = 0.2) -> ServeWhatIf:
     share = number_asked("share", share, 0.0, 0.9, "0.2 for plus and minus 20 %")
     scenario = scenario_of(scenario)
     asked = resolve_serve(scenario)
+    if asked.ask.requests.sure_of is not None:  # as many requests as make the answer sure, for every change alike
+        asked, _ = sure_run(asked, asked.tuning(), PricedJobs())
     run, rate = _served(asked)
-    latencies, price = latencies_of(run, asked.workload.warmup), asked.price
+    start = warm_up_of(run, asked.workload).requests  # of every change too: other requests would be another question
+    latencies, price = latencies_of(run, start), asked.price
     ttft, tpot = spread(latencies.ttft_s).mean, spread(latencies.tpot_s).mean
-    tried = [_outcome(knob, change, other, rate) for knob, change, other in serve_changes(asked, share)]
+    tried = [_outcome(knob, change, other, rate, start) for knob, change, other in serve_changes(asked, share)]
     outcomes = [outcome for outcome in tried if outcome is not None]
     if price is not None:
         for factor in (1.0 - share, 1.0 + share):
@@ -132,7 +139,7 @@ def whatif_serve(scenario: Asked, share: float = 0.2) -> ServeWhatIf:
     )
 
 
-def _outcome(knob: str, change: str, other: ResolvedServe, rate: float) -> ServeOutcome | None:
+def _outcome(knob: str, change: str, other: ResolvedServe, rate: float, start: int) -> ServeOutcome | None:
     """None for a precision that the kernels were not measured in: no change to offer."""
     try:
         run, own = _served(other)
@@ -140,7 +147,7 @@ def _outcome(knob: str, change: str, other: ResolvedServe, rate: float) -> Serve
         return ServeOutcome(knob, change, 0.0, 0.0, 0.0, False)
     except NoFit:
         return None
-    latencies = latencies_of(run, other.workload.warmup)
+    latencies = latencies_of(run, min(start, len(run.log) // 2))
     return ServeOutcome(knob, change, spread(latencies.ttft_s).mean, spread(latencies.tpot_s).mean, own / rate, True)
 
 

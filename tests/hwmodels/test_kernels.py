@@ -166,6 +166,21 @@ def test_attention_shares_of_peak_are_plausible(gpu: str) -> None:
     assert 0.55 < floor_s(gpu, decode) / attention_s(gpu, decode) < 1.0
 
 
+@pytest.mark.parametrize(("gpu", "share"), [("h100-sxm", 0.69), ("b200-hgx", 0.44)])
+def test_many_heads_over_one_latent_vector_fill_the_tensor_cores(gpu: str, share: float) -> None:
+    """Share of the bandwidth that measured kernels reach with 128 heads; fewer heads are bound by the cache alone."""
+    spec, fit = load_gpu(gpu), load_profile(gpu).attentions["bf16"]
+
+    def moved(heads: int) -> float:
+        work = Attention(512, 1, 8192, heads, 1, 576, 512, False, None, "bf16", "decode", shared_values=True)
+        peak, bandwidth = spec.peak_flops_per_s["bf16"], spec.hbm_bytes_per_s
+        seconds = attention_time_s(work, peak, bandwidth, spec.sm_count, fit)
+        return 512 * 8192 * 576 * 2 / seconds / bandwidth
+
+    assert moved(128) == pytest.approx(share, rel=0.05)
+    assert moved(16) > 0.85
+
+
 def test_windowed_decode_reads_only_the_window() -> None:
     full = Attention(64, 1, 65536, 32, 8, 128, 128, phase="decode")
     assert attention_s("h100-sxm", replace(full, window=1024)) < 0.1 * attention_s("h100-sxm", full)

@@ -51,7 +51,7 @@ def test_arrivals_are_those_of_the_table() -> None:
 
 @pytest.mark.parametrize("on", ["load", "predicted"])
 def test_requests_are_conserved_and_replicas_stay_in_their_range(on: str) -> None:
-    auto = {"least": 1, "most": 4, "by": on, "failures_per_day": 40, "interval_s": 120}
+    auto = {"least": 1, "most": 4, "by": on, "failures_per_day": 40, "node_failures_per_day": 10, "interval_s": 120}
     p = predict_day(scenario(16, autoscale=auto, router="least_loaded"), PEAK)
     log = p.run.log
     assert p.requests == len(log) == log.status.count(SERVED) and p.lost_replicas > 10 and p.retried > 0

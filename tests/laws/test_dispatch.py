@@ -15,11 +15,11 @@ from moesim.sim.serve.alone import run_closed, run_open
 from moesim.sim.serve.dispatch import Dispatch
 from moesim.sim.serve.feed import Feed
 from moesim.sim.serve.front import Front
-from moesim.sim.serve.job import resolve_serve
 from moesim.sim.serve.kv_cache import KvCache
 from moesim.sim.serve.prefix_cache import PrefixCache
 from moesim.sim.serve.prefix_runs import prefix_runs
 from moesim.sim.serve.replica import Replica
+from moesim.sim.serve.resolve import resolve_serve
 from moesim.sim.serve.router import LeastLoaded, PowerOfTwo, PrefixAware, Router, Sticky
 from moesim.sim.serve.simulate import PricedJobs, ServeRun, simulate
 from moesim.sim.serve.workload import REJECTED, SERVED, TIMED_OUT, RequestLog, request_log

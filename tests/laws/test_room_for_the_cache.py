@@ -14,8 +14,9 @@ from hypothesis import strategies as st
 from jobs import JOBS
 
 from moesim.sim.question.scenario import parse_scenario
-from moesim.sim.serve.job import ServeJob, resolve_serve
+from moesim.sim.serve.job import ServeJob
 from moesim.sim.serve.memory import serve_memory
+from moesim.sim.serve.resolve import resolve_serve
 from moesim.sim.serve.work_space import share_of, work_bytes
 from moesim.sim.train.activations import layer_bytes
 from moesim.sim.train.job import resolve

@@ -18,7 +18,9 @@ from moesim.sim.plan.serve.space import Given, ServeCandidate, shapes
 from moesim.sim.question.refusals import DoesNotFit
 from moesim.sim.question.scenario import parse_scenario
 from moesim.sim.serve.accounts import span_s
+from moesim.sim.serve.predict import predict_serve
 from moesim.sim.serve.slo import Slo
+from moesim.sim.serve.warmup import warm_up_of
 
 
 def question(model: str, node: str, gpus: int, **serve: Any) -> dict[str, Any]:
@@ -27,6 +29,7 @@ def question(model: str, node: str, gpus: int, **serve: Any) -> dict[str, Any]:
 
 POISSON = {"kind": "poisson", "rate_per_s": 30, "count": 200, "input_tokens": 900, "output_tokens": 120, "jitter": 0.5}
 CLOSED = {"kind": "closed", "concurrency": 48, "count": 150, "input_tokens": 300, "output_tokens": 90, "jitter": 0.3}
+LONG = {**CLOSED, "count": 480}
 QUEUED = {**POISSON, "kind": "offline", "rate_per_s": None}
 GROUPS = {"name": "vllm", "stream_tokens": 8}
 QUESTIONS: dict[str, dict[str, Any]] = {
@@ -36,6 +39,9 @@ QUESTIONS: dict[str, dict[str, Any]] = {
         speculative={"tokens": 1, "acceptance": 0.8},
     ),
     "dense, queued": question("llama-3.1-8b", "dgx-h100", 4, engine="trtllm", precision="fp8", requests=QUEUED),
+    "clients after their start": question(
+        "mixtral-8x7b", "dgx-h100", 4, engine="vllm", slo={"ttft_s": 0.3, "tpot_s": 0.02}, requests=LONG
+    ),
     "streams groups": question("gpt-oss-120b", "dgx-h100", 4, engine=GROUPS, precision="fp4", requests=POISSON),
 }  # fmt: skip
 TIGHT = {"wide MoE, drafts, two batches": 0.1}  # overlap may hide half of a step, drafts may all be accepted
@@ -73,6 +79,24 @@ def test_bounds_hold(name: str) -> None:
             assert score_of(objective)(s) <= best_score(objective, c, bounds, judge) + 1e-9, (c.title, objective)
         tight.append(bounds.tpot_s / s.tpot_s)
     assert sum(tight) / len(tight) > TIGHT.get(name, 0.25)  # and say something
+
+
+def test_options_are_what_serve_says_of_the_same_deployment() -> None:
+    """Judged by the warm requests, as `moesim serve` answers; the bounds hold whatever start a run leaves out."""
+    asked = QUESTIONS["clients after their start"]
+    judge = ServeJudge(parse_scenario(asked), Slo(0.3, 0.02))
+    fitting = [s for s in shapes(judge.base.arch, 4, judge.base.cluster.domain, {}) if judge.fits(s) is None]
+    starts, labels = set(), set()
+    for c in (c for c in deployments(judge, fitting, {"pools": ("no",)}, True, Needs(judge)) if c.max_batch == 1024):
+        s, sh = judge.simulate(c), c.shape
+        layout = {"tp": sh.tp, "pp": sh.pp, "ep": sh.ep}
+        serve = {**asked["serve"], "attention_dp": sh.attention_dp}
+        p = predict_serve({**asked, "layout": layout, "serve": serve}, meets=False)
+        assert (s.ttft_s, s.tpot_s, s.label) == (p.ttft_s.mean, p.tpot_s.mean, p.label), c.title
+        assert (s.goodput_per_s, s.attained_share) == (p.goodput_per_s, p.attained_share), c.title
+        starts.add(warm_up_of(p.run, judge.load).requests)
+        labels.add(s.label)
+    assert max(starts) > 48 and len(starts) > 1 and labels == {"stable", "misses its limits"}
 
 
 def test_the_search_finds_the_best_of_all() -> None:

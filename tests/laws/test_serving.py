@@ -23,10 +23,10 @@ from moesim.sim.question.scenario import load_scenario, parse_scenario
 from moesim.sim.serve.accounts import latencies, span_s
 from moesim.sim.serve.alone import run_closed, run_open
 from moesim.sim.serve.front import Front
-from moesim.sim.serve.job import resolve_serve
 from moesim.sim.serve.kv_cache import KvCache
 from moesim.sim.serve.layers import offload_bytes
 from moesim.sim.serve.replica import Replica, steps_until
+from moesim.sim.serve.resolve import resolve_serve
 from moesim.sim.serve.simulate import PricedJobs, simulate
 from moesim.sim.serve.workload import RequestLog, request_log
 from moesim.sim.software.serving_engine import Engine, engine_tuning, load_engine
@@ -45,6 +45,7 @@ class Affine:
     token_s: float = 2e-8
     prompt_s: float = 1e-5
     yields: float = 1.0
+    width: int = 1
 
     def decode(self, batch: int) -> tuple[float, float]:
         return self.fixed_s + self.sequence_s * batch, self.token_s

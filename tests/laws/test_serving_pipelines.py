@@ -17,9 +17,9 @@ from moesim.sim.question.scenario import parse_scenario
 from moesim.sim.serve.accounts import latencies, span_s, utilisation
 from moesim.sim.serve.alone import run_closed, run_open
 from moesim.sim.serve.front import Front
-from moesim.sim.serve.job import resolve_serve
 from moesim.sim.serve.kv_cache import KvCache
 from moesim.sim.serve.pipeline import PipelinedReplica
+from moesim.sim.serve.resolve import resolve_serve
 from moesim.sim.serve.simulate import PricedJobs, ServeRun, simulate
 from moesim.sim.serve.stages import PassSeconds, batches_of, crossing_hops, cycle_s, layers_of_stages
 from moesim.sim.serve.workload import RequestLog, request_log
@@ -40,6 +40,7 @@ class Pipe:
     prompt_s: float = 4e-5
     token_s: float = 1e-8
     yields: float = 1.0
+    width: int = 1
 
     def resources(self, chunks: Sequence[tuple[int, int]], batch: int, cached: float) -> list[float]:
         layers = self.pass_s + self.prompt_s * sum(n for n, _ in chunks) + 1e-5 * batch + self.token_s * cached

@@ -9,7 +9,7 @@ import pytest
 
 from moesim.sim.question.scenario import parse_scenario
 from moesim.sim.serve.accounts import span_s
-from moesim.sim.serve.job import resolve_serve
+from moesim.sim.serve.resolve import resolve_serve
 from moesim.sim.serve.simulate import PricedJobs, simulate
 from moesim.traces.rng import stream
 

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from moesim.sim.question.scenario import parse_scenario
-from moesim.sim.serve.job import resolve_serve
+from moesim.sim.serve.resolve import resolve_serve
 from moesim.sim.serve.step import StepCosts
 from moesim.sim.serve.step_parts import StepParts
 
@@ -58,8 +58,8 @@ def test_a_pass_is_never_shorter_than_compute_or_exchange_of_its_halves(each: in
     halved = costs(True, drafts)
     tokens = each * (1 + drafts)
     cores = halved._attention_line(each)[1] * each * 400
-    compute, exchange = halved._layers_s(tokens, tokens * RANKS, tokens * RANKS, 2)
-    shortest = halved.pace * max(compute + cores, exchange) / halved.yields
+    layers = halved._layers_s(tokens, tokens * RANKS, tokens * RANKS, 2)
+    shortest = halved.pace * max(layers.compute_s + cores, layers.exchange_s) / halved.yields
     a, b = halved.decode(each * RANKS)
     assert a + b * each * RANKS * 400 >= shortest
 

@@ -9,11 +9,14 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 
 import numpy as np
+import numpy.typing as npt
 
 from moesim.sim.serve.front import Front
 from moesim.sim.serve.slo import Slo
 from moesim.sim.serve.step import StepCosts
 from moesim.sim.serve.workload import Workload
+
+Floats = npt.NDArray[np.float64]
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,7 +57,7 @@ def floors_of(costs: StepCosts) -> Floors:
 
 @dataclass(frozen=True, slots=True)
 class LoadBounds:
-    """Of a load on a deployment: means over its requests, and what all GPUs of a kind need at least for all of them."""
+    """Of a load on a deployment: means of warm requests, and what all GPUs of a kind need at least for all of them."""
 
     ttft_s: float
     tpot_s: float
@@ -85,26 +88,52 @@ class Pools:
     streamed_tokens: float  # tokens that reach a client together; they shorten the pace that it sees
 
 
-def load_bounds(load: Workload, slo: Slo, front: Front, pools: Pools) -> LoadBounds:
+@dataclass(frozen=True, slots=True, eq=False)
+class Columns:
+    """Tokens of a load's requests, once for all deployments: of prompts, of what is new in them, of answers."""
+
+    inputs: Floats
+    new: Floats
+    out: Floats
+    warmup: float | None  # of the load
+
+
+def columns_of(load: Workload) -> Columns:
+    """A load as columns."""
+    r = load.requests
+    inputs, prefix, out = (np.array(c, dtype=np.float64) for c in (r.input_tokens, r.prefix, r.output_tokens))
+    return Columns(inputs, np.maximum(1.0, inputs - prefix), out, load.warmup)
+
+
+def load_bounds(load: Columns, slo: Slo, front: Front, pools: Pools) -> LoadBounds:
     """Bounds of a load on replicas or pools."""
     prompts, tokens = pools.prompts, pools.tokens
-    r = load.requests
-    new = np.maximum(1.0, np.array(r.input_tokens, dtype=np.float64) - np.array(r.prefix, dtype=np.float64))
-    inputs, out = np.array(r.input_tokens, dtype=np.float64), np.array(r.output_tokens, dtype=np.float64)
+    inputs, new, out = load.inputs, load.new, load.out
     first = np.maximum(prompts.prompt_s, prompts.prompt_token_s * new)
     first = first + front.request_s + front.server_s + front.token_s * inputs
     left = np.maximum(1.0, out - 1.0)
     pace = np.where(out > 1, tokens.token_s * (1.0 - (np.minimum(pools.streamed_tokens, out) - 1.0) / left), 0.0)
     prompt_s, token_s = prompts.prompt_share_s * float(new.sum()), tokens.token_share_s * float((out - 1.0).sum())
-    skip = int(len(first) * load.warmup)
-    first, pace, several = first[skip:], pace[skip:], out[skip:] > 1
+    every, several = np.ones(len(first)), (out > 1).astype(np.float64)
+    good = ((first <= slo.ttft_s) & (pace <= slo.tpot_s)).astype(np.float64)
     one = LoadBounds(
-        ttft_s=float(first.mean()),
-        tpot_s=float(pace[several].mean()) if several.any() else 0.0,
+        ttft_s=float(_means(first, every, load.warmup).min()),
+        tpot_s=float(_means(pace, several, load.warmup).min()),
         span_s=0.0,
-        attainable_share=float(((first <= slo.ttft_s) & (pace <= slo.tpot_s)).mean()),
+        attainable_share=float(_means(good, every, load.warmup).max()),
         prompt_s=prompt_s,
         token_s=token_s,
         together=pools.together,
     )
     return one.of(pools.workers, pools.replicas)
+
+
+def _means(values: Floats, counted: Floats, warmup: float | None) -> Floats:
+    """Means of the counted values without any start that may be left out: of a share, or of up to half by the rule.
+
+    Which start it is, the run decides; none of these means is passed over. 0 where none is counted.
+    """
+    cuts = slice(0, len(values) // 2 + 1) if warmup is None else slice(int(len(values) * warmup), None)
+    sums, counts = (np.cumsum(column[::-1])[::-1][cuts] for column in (values * counted, counted))
+    means = sums / np.maximum(1.0, counts)
+    return means if warmup is None else means[:1]

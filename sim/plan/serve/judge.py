@@ -3,34 +3,29 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from math import ceil, inf
-
-import numpy as np
+from functools import partial
+from math import inf
 
 from moesim.hwmodels.power_and_money import gpu_hours, usd_per_million_output_tokens
 from moesim.hwmodels.units import GIB
-from moesim.sim.plan.serve.bound import Floors, LoadBounds, Pools, floors_of, load_bounds
+from moesim.sim.plan.serve.bound import Floors, LoadBounds, Pools, columns_of, floors_of, load_bounds
 from moesim.sim.plan.serve.features import AS_ASKED, Features
 from moesim.sim.plan.serve.space import ServeCandidate, Shape
 from moesim.sim.question.lookup import check_used
 from moesim.sim.question.refusals import DoesNotFit
 from moesim.sim.question.scenario import Scenario
 from moesim.sim.question.sections import LayoutAsk
-from moesim.sim.serve.accounts import decode_shares, goodput_per_s, label_of, latencies_of, span_s, spread
+from moesim.sim.serve.accounts import QUEUED, decode_shares, goodput_per_s, label_of, latencies_of, span_s, spread
 from moesim.sim.serve.capacity import drained_per_s
-from moesim.sim.serve.job import Deployment, ResolvedServe, ServeJob, replica_layout, resolve_serve
+from moesim.sim.serve.job import Deployment, ResolvedServe, ServeJob, replica_layout
 from moesim.sim.serve.memory import serve_memory
 from moesim.sim.serve.replica import Replica
+from moesim.sim.serve.resolve import resolve_serve
 from moesim.sim.serve.simulate import Machine, PricedJobs, ServeRun, first_together, front_of, machine_of, simulate
-from moesim.sim.serve.slo import Slo
+from moesim.sim.serve.slo import Slo, slo_asked
+from moesim.sim.serve.sustained import lasts, sustained_per_s
+from moesim.sim.serve.warmup import warm_up_of
 from moesim.sim.serve.workload import Workload
-from moesim.traces.requests import Requests
-
-_DOUBLINGS, _HALVINGS = 12, 7  # of the search for the rate that a deployment sustains: far, then within 1 %
-_SETTLED = 4.0  # the requests of a trial last this many times one request at the limits (assumed)
-_SLOWEST = 10.0  # but limits that are that much looser than the load asked say nothing about it
-_MOST = 20_000  # requests of a repeated load
-
 
 _Key = tuple[Shape, int, Features]
 
@@ -53,10 +48,11 @@ class Served:
     idle_share: float  # share of the GPUs' time
     communication_share: float
     preemptions: int
+    lasts: bool = True  # False: its load is short; the same rate for longer would be too much
 
     def meets(self, slo: Slo) -> bool:
         """Whether enough requests are served well, and the queue does not grow."""
-        return self.attained_share >= slo.share and self.label == "stable"
+        return self.attained_share >= slo.share and self.label not in QUEUED and self.lasts
 
 
 class ServeJudge:
@@ -69,6 +65,7 @@ class ServeJudge:
         self._resolved = self.on(AS_ASKED)
         self.base: ServeJob = self._resolved.deployment.job
         self.load: Workload = self._resolved.workload
+        self._columns = columns_of(self.load)
         self.assumptions = self._resolved.assumptions
         self._tuning, self._priced = self._resolved.tuning(), PricedJobs()
         self.front = front_of(self.base, self._tuning)
@@ -142,16 +139,18 @@ class ServeJudge:
         streamed = float(engine.stream_tokens)
         if prompts is None:
             streamed = first_together(self.job(*own), self._tuning)
-            return load_bounds(self.load, self.slo, self.front, Pools(floors, 1, floors, 1, True, streamed))
+            return load_bounds(self._columns, self.slo, self.front, Pools(floors, 1, floors, 1, True, streamed))
         late = self._tuning.get("handover_tokens", engine.name, self.base.cluster.gpu.family)
         pools = Pools(self._floor(prompts), 1, floors, 1, False, max(streamed, late))
-        return load_bounds(self.load, self.slo, self.front, pools)
+        return load_bounds(self._columns, self.slo, self.front, pools)
 
     def deployment(self, c: ServeCandidate) -> Deployment:
         """The candidate as the simulator runs it."""
         job, ask = self.job(c.shape, c.max_batch, c.features), self._resolved.ask
         prefill = self.job(c.prefill, c.max_batch, c.features) if c.prefill else None
-        return Deployment(job, c.replicas, prefill, c.prefill_workers, ask.router, ask.kv_tiers, ask.admission)
+        return Deployment(
+            job, c.replicas, prefill, c.prefill_workers, router=ask.router, tiers=ask.kv_tiers, admission=ask.admission
+        )
 
     def resolved(self, c: ServeCandidate) -> ResolvedServe:
         """The candidate as the answer of a scenario that had asked for it."""
@@ -164,7 +163,9 @@ class ServeJudge:
     def simulate(self, c: ServeCandidate, bounds: LoadBounds | None = None) -> Served:
         """The asked load on a candidate. DoesNotFit where it has no room."""
         load, run = self.load, self.run(c, self.load)
-        latencies, span = latencies_of(run, load.warmup), span_s(run)
+        latencies, span = latencies_of(run, warm_up_of(run, load).requests), span_s(run)
+        attained, ask = self.slo.attained(latencies), self._resolved.ask
+        misses = slo_asked(ask).missed(ask, slo_asked(ask).attained(latencies))  # as `serve` says it, of its own limits
         outputs = float(run.log.output_total)
         ttft, tpot = spread(latencies.ttft_s), spread(latencies.tpot_s)
         usd = usd_per_million_output_tokens(self.price, gpu_hours(c.gpus, span), outputs)
@@ -175,11 +176,11 @@ class ServeJudge:
             tpot_s=tpot.mean,
             ttft_p90_s=ttft.p90,
             tpot_p90_s=tpot.p90,
-            attained_share=self.slo.attained(latencies),
-            goodput_per_s=goodput_per_s(latencies, self.slo.ttft_s, self.slo.tpot_s),
+            attained_share=attained,
+            goodput_per_s=goodput_per_s(run, attained),
             output_tokens_per_s=outputs / span,
             usd_per_million_output_tokens=usd,
-            label=label_of(latencies, load.rate_per_s, inf, bool(load.clients)),
+            label=label_of(latencies, load.rate_per_s, inf, bool(load.clients), misses),
             idle_share=max(0.0, 1.0 - sum(r.busy_s for _, r in run.workers) / (span * len(run.workers))),
             communication_share=_communication(run, span),
             preemptions=run.log.preemptions,
@@ -197,49 +198,20 @@ class ServeJudge:
 
         A load that is shorter than a few of its answers may fit into fewer GPUs than its rate takes.
         """
-        load, outputs = self.load, self.load.requests.output_tokens
-        if not load.rate_per_s or load.clients:
+        if not self.load.rate_per_s or self.load.clients:
             return True
-        now_s = s.ttft_s + s.tpot_s * sum(outputs) / len(outputs)
-        at_limits_s = self.slo.ttft_s + self.slo.tpot_s * sum(outputs) / len(outputs)
-        return self._holds(s.candidate, 1.0, _SETTLED * max(now_s, min(at_limits_s, _SLOWEST * now_s)))
+        mean_out = sum(self.load.requests.output_tokens) / len(self.load.requests)
+        return lasts(partial(self.run, s.candidate), self.load, self.slo, s.ttft_s + s.tpot_s * mean_out)
 
     def sustained_per_s(self, c: ServeCandidate) -> float:
         """The largest rate of the asked requests at which the limits still hold, within 1 %; 0 where there is none.
 
         Never more than what drains a full queue: a short load could be served as one burst.
         """
-        asked = self.load.rate_per_s
-        if not asked or self.load.clients:
+        if not self.load.rate_per_s or self.load.clients:
             return 0.0
         most = drained_per_s(self.deployment(c), self.load, self._tuning, self._priced)
-        now_s = float(latencies_of(self.run(c, self.load), self.load.warmup).e2e_s.mean())
-        outputs = self.load.requests.output_tokens
-        at_limits_s = self.slo.ttft_s + self.slo.tpot_s * sum(outputs) / len(outputs)
-        settle_s = _SETTLED * max(now_s, min(at_limits_s, _SLOWEST * now_s))
-        low, high = 0.0, asked
-        for _ in range(_DOUBLINGS):
-            if high > most or not self._holds(c, high / asked, settle_s):
-                break
-            low, high = high, 2.0 * high
-        for _ in range(0 if low else _DOUBLINGS):
-            high *= 0.5
-            if self._holds(c, high / asked, settle_s):
-                low, high = high, 2.0 * high
-                break
-        for _ in range(_HALVINGS if low else 0):
-            middle = 0.5 * (low + high)
-            held = middle <= most and self._holds(c, middle / asked, settle_s)
-            low, high = (middle, high) if held else (low, middle)
-        return low
-
-    def _holds(self, c: ServeCandidate, factor: float, settle_s: float) -> bool:
-        """Whether the limits hold once the requests, coming `factor` times as fast, have come to a steady state."""
-        load = faster(self.load, factor, settle_s)
-        span = load.requests.arrival_s[-1] - load.requests.arrival_s[0]
-        latencies = latencies_of(self.run(c, load), min(0.5, settle_s / _SETTLED / span))
-        label = label_of(latencies, load.rate_per_s, inf, False)
-        return self.slo.attained(latencies) >= self.slo.share and label == "stable"
+        return sustained_per_s(partial(self.run, c), self.load, self.slo, most)
 
 
 def _communication(run: ServeRun, span: float) -> float:
@@ -254,19 +226,6 @@ def _communication(run: ServeRun, span: float) -> float:
         moved = sum(parts.get(name, 0.0) for name in ("tp_comm", "ep_comm", "pp_comm"))
         total += moved / (sum(parts.values()) or 1.0) * sum(r.busy_s - r.prefill_busy_s for r in replicas)
     return total / (span * len(machines))
-
-
-def faster(load: Workload, factor: float, least_s: float) -> Workload:
-    """The requests `factor` times as fast, again from the start until they last `least_s` seconds or are very many."""
-    r = load.requests
-    arrivals = (np.array(r.arrival_s) - r.arrival_s[0]) / factor
-    span = float(arrivals[-1]) * len(r) / max(1, len(r) - 1)  # up to the first request of the next round
-    rounds = max(1, min(_MOST // len(r), ceil(least_s / span)))
-    times = np.concatenate([arrivals + n * span for n in range(rounds)])
-    repeated = Requests(
-        tuple(float(t) for t in times), r.input_tokens * rounds, r.output_tokens * rounds, r.prefix * rounds
-    )
-    return replace(load, requests=repeated)
 
 
 def open_scenario(scenario: Scenario) -> Scenario:

@@ -166,6 +166,9 @@ def plan_serve(
             notes.append(f"{count} GPUs: {refusal}")
     if not searches:
         raise ScenarioError(notes[-1])
+    if scenario.serve.requests.sure_of is not None:
+        notes.append("requests.sure_of is not used by a search: every deployment serves the usual number of requests; "
+                     "ask moesim serve about the one you choose")  # fmt: skip
     if objective in ("cost", "tokens_per_dollar") and searches[0].judge.price is None:
         name = searches[0].judge.base.cluster.gpu.name
         raise ScenarioError(f"{name} has no price; give price_usd_per_gpu_hour, or use objective tokens_per_s_per_gpu")

@@ -9,6 +9,7 @@ from moesim.hwmodels.units import GIB
 from moesim.sim.plan.serve.judge import Served
 from moesim.sim.plan.serve.search import ServeSearch
 from moesim.sim.plan.serve.space import ServeCandidate, Shape
+from moesim.sim.serve.accounts import QUEUED
 from moesim.sim.serve.slo import Slo
 
 
@@ -98,7 +99,7 @@ def compared(own: Served, best: Served, slo: Slo, must: bool) -> str:
 
 def broken(s: Served, slo: Slo) -> str:
     """'52 % within the limits (p90: first token 2.1 s, 48 ms a token)'."""
-    queue = "" if s.label == "stable" else f", {s.label}"
+    queue = f", {s.label}" if s.label in QUEUED else ""
     worst = f"first token {s.ttft_p90_s:.3g} s, {s.tpot_p90_s * 1e3:.3g} ms a token"
     return f"{s.attained_share:.0%} within the limits (p90: {worst}{queue})"
 
@@ -109,6 +110,8 @@ def missed(s: Served, slo: Slo) -> str:
     name, times = max(named, key=lambda pair: pair[1])
     if times > 1.0:
         return f"its {name} is {times:.2f} times the limit"
+    if not s.lasts:
+        return "its GPUs are too few for a longer load of the same rate"
     return (
         f"it is {s.label}" if s.label != "stable" else f"{slo.share - s.attained_share:.0%} too few are served in time"
     )

@@ -41,7 +41,6 @@ _BETTER = 0.002  # by which share a score must be better to count; within it, he
 _ROOMIER = 0.05
 _ONLY_IF_IT_PAYS = ("kv_dtype",)  # what may change answers: has to be better by _PAYS
 _PAYS = 0.02
-UNSTEADY = "too few GPUs for as long a load as its rate says"
 _PARTIAL = ("goodput", "cost", "tokens_per_dollar")  # objectives for which GPUs may be left out
 
 SERVE_OBJECTIVES = ("goodput", "cost", "tokens_per_dollar", "tokens_per_s_per_gpu", "ttft", "tpot")
@@ -83,7 +82,7 @@ def tokens_per_s(bounds: LoadBounds, judge: ServeJudge) -> float:
     """Output tokens per second that a load yields at most."""
     r = judge.load.requests
     span = max(bounds.span_s, r.arrival_s[-1] - r.arrival_s[0])
-    return sum(r.output_tokens) / span if span > 0 and not judge.load.warmup else inf
+    return sum(r.output_tokens) / span if span > 0 else inf
 
 
 def score_of(objective: str) -> Callable[[Served], float]:
@@ -257,7 +256,7 @@ class _Run:
         fewer = c.gpus < self.judge.base.cluster.gpus - self.spare
         best = max((self.score(one) for one in self.served.values() if self.meets(one)), default=-inf)
         if fewer and self.meets(s) and self.score(s) > best and not self.judge.steady(s):
-            s = replace(s, label=UNSTEADY)
+            s = replace(s, lasts=False)
         self.served[c] = s
         if self.meets(s):
             self.scores = sorted([*self.scores, self.score(s)], reverse=True)[: self.effort.top]

@@ -54,7 +54,7 @@ class Shape:
     @property
     def ask(self) -> PoolAsk:
         """As a scenario says it."""
-        return PoolAsk(**self.degrees)
+        return PoolAsk(tp=self.tp, pp=self.pp, ep=self.ep, attention_dp=self.attention_dp)
 
 
 @dataclass(frozen=True, slots=True)

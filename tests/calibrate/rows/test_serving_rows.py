@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 from moesim.calibrate.record.summary import summarise
@@ -40,6 +41,17 @@ def test_lengths_vary_in_public_runs_and_not_in_the_vendors_own() -> None:
     assert load_of(ROW)[0]["jitter"] == 0.2
     assert load_of({**ROW, "isl": "2000"})[0]["jitter"] == 0.0
     assert load_of({**ROW, "engine": "trtllm", "engine_version": "1.0.0rc3"})[0]["jitter"] == 0.0
+
+
+def test_a_measured_row_is_the_mean_over_all_its_requests() -> None:
+    """Its harness began with all clients at once, and printed that second too."""
+    for cells in ({}, {"arrival": "offline"}, {"arrival": "poisson 3 req/s", "concurrency": ""}):
+        assert load_of({**ROW, **cells})[0]["warmup"] == 0
+    found = predict_serving_row(ROW)
+    every = np.array(found.run.log.finish_s) - np.array(found.run.log.arrival_s)
+    tokens = found.values["tpot_ms"] * (np.mean(found.run.log.output) - 1.0)
+    assert found.values["ttft_ms"] + tokens == pytest.approx(float(every.mean()) * 1e3, rel=0.01)
+    assert not any(line.startswith("warm-up") for line in found.resolved.assumptions)
 
 
 def test_engines_by_version() -> None:

@@ -51,6 +51,23 @@ def test_table_and_figure(capsys: pytest.CaptureFixture[str], served: Path, tmp_
     assert picture.stat().st_size > 20_000
 
 
+def test_the_title_says_what_would_meet_limits_and_a_row_how_sure_a_percentile_is(
+    capsys: pytest.CaptureFixture[str], served: Path
+) -> None:
+    sure = TEXT.replace("count: 40,", "jitter: 0.2, sure_of: {percentile: 90},").replace(
+        "concurrency: 8", "concurrency: 90"
+    )
+    served.write_text(sure + "  slo: {ttft_s: 0.2, tpot_s: 0.006}\n")
+    assert run(["serve", str(served)]) == 0
+    out = capsys.readouterr().out
+    assert "requests: misses its limits: " in out and "clients would meet them" in " ".join(out.split())
+    assert "p90 of the first token, 95 % interval" in out and "are left out of latencies" in out
+    assert run(["serve", str(served), "--json"]) == 0
+    answer = json.loads(capsys.readouterr().out)
+    assert 0 < answer["limits"]["meets_at_clients"] < 90 and answer["warmup_requests"] >= 90
+    assert answer["percentiles"]["ttft_s"]["low"] < answer["percentiles"]["ttft_s"]["high"]
+
+
 def test_a_trace_from_a_file(capsys: pytest.CaptureFixture[str], served: Path, tmp_path: Path) -> None:
     trace = tmp_path / "t.csv"
     trace.write_text("arrival_s,input_tokens,output_tokens\n0,100,10\n1,100,10\n2,50,5\n")

@@ -14,7 +14,8 @@ from moesim.reports.cli.app import run
 from moesim.reports.emit.files import TARGETS, emitted, write_files
 from moesim.reports.failures import OutputError
 from moesim.sim.question.scenario import parse_scenario
-from moesim.sim.serve.job import ResolvedServe, ServeJob, resolve_serve
+from moesim.sim.serve.job import ResolvedServe, ServeJob
+from moesim.sim.serve.resolve import resolve_serve
 from moesim.sim.software.engine_commands import Command, command_of
 from moesim.sim.software.engine_options import engine_options
 

@@ -59,8 +59,9 @@ def test_names_and_aliases_resolve() -> None:
     assert load_model(" DeepSeek-V3 ").name == "deepseek-v3"
 
 
-def test_loading_one_model_reads_one_file(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_loading_one_model_reads_one_file_once(monkeypatch: pytest.MonkeyPatch) -> None:
     load_model("llama-3-8b")  # the index is read once and kept
+    catalogue.catalogued.cache_clear()
     read: list[Path] = []
 
     def counting(path: Path) -> Any:
@@ -68,7 +69,7 @@ def test_loading_one_model_reads_one_file(monkeypatch: pytest.MonkeyPatch) -> No
         return read_yaml(path)
 
     monkeypatch.setattr(catalogue, "read_yaml", counting)
-    load_model("deepseek-r1")
+    assert load_model("deepseek-r1") is load_model("deepseek-v3")
     assert [path.name for path in read] == ["deepseek-v3.yaml"]
 
 

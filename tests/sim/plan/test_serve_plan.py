@@ -64,6 +64,13 @@ def test_money_and_queued_requests() -> None:
     assert plan_serve(queued, given={"pools": ("no",)}, effort=ServeEffort(top=1)).objective == "tokens_per_s_per_gpu"
 
 
+def test_a_search_says_that_it_does_not_wait_until_a_percentile_is_sure() -> None:
+    requests = {key: value for key, value in REQUESTS.items() if key != "count"}
+    asked = {**JOB, "serve": {"engine": "vllm", "requests": {**requests, "sure_of": {"percentile": 90}}}}
+    found = plan_serve(asked, given={"pools": ("no",), "pp": (1,)}, effort=ServeEffort(top=1, most=2))
+    assert any(note.startswith("requests.sure_of is not used by a search") for note in found.notes)
+
+
 def test_limits_as_people_write_them() -> None:
     found = slo_of("ttft=500ms, tpot=0.02s,share=0.99", SloAsk())
     assert (found.ttft_s, found.tpot_s, found.share) == (0.5, 0.02, 0.99)

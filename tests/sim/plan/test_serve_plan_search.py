@@ -16,11 +16,12 @@ from moesim.sim.plan.serve.search import ServeEffort
 from moesim.sim.plan.serve.space import ServeCandidate, Shape, serve_axes
 from moesim.sim.plan.serve.written import scenario_mapping
 from moesim.sim.question.scenario import ScenarioError, parse_scenario
-from moesim.sim.serve.accounts import latencies_of, spread
-from moesim.sim.serve.job import resolve_serve
+from moesim.sim.serve.accounts import spread
 from moesim.sim.serve.predict import predict_serve
+from moesim.sim.serve.resolve import resolve_serve
 from moesim.sim.serve.simulate import simulate
 from moesim.sim.serve.slo import Slo
+from moesim.sim.serve.warmup import warm_latencies
 
 LOAD = {"kind": "poisson", "rate_per_s": 12, "count": 80, "input_tokens": 1200, "output_tokens": 120, "jitter": 0.2}
 WIDE: dict[str, Any] = {
@@ -69,7 +70,7 @@ def test_every_feature_as_a_scenario_gives_its_numbers() -> None:
             c = list(moves.of(moves.start(start), axis))[-1]
             seen.add(c.title)
             asked = resolve_serve(parse_scenario(scenario_mapping(judge.scenario, c, judge.slo)))
-            seen_s = latencies_of(simulate(asked.deployment, asked.workload, asked.tuning()))
+            seen_s = warm_latencies(simulate(asked.deployment, asked.workload, asked.tuning()), asked.workload)
             s = judge.simulate(c)
             assert (spread(seen_s.ttft_s).mean, spread(seen_s.tpot_s).mean) == (s.ttft_s, s.tpot_s), c.title
         assert len(seen) == len(moves.axes)

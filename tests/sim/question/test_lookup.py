@@ -22,8 +22,8 @@ from moesim.sim.plan.train.plan import plan_train
 from moesim.sim.plan.train.search import Effort
 from moesim.sim.question.scenario import Scenario, ScenarioError, parse_scenario, scenario_of
 from moesim.sim.serve.frontier import frontier
-from moesim.sim.serve.job import resolve_serve
 from moesim.sim.serve.predict import predict_serve
+from moesim.sim.serve.resolve import resolve_serve
 from moesim.sim.train.predict import predict_train
 from moesim.sim.variation.sweep import evaluate
 from moesim.sim.variation.whatif_serve import whatif_serve

@@ -11,7 +11,7 @@ import pytest
 from moesim.sim.layout.placement import expert_loads
 from moesim.sim.question.lookup import routing_of, routing_said, usual_routing
 from moesim.sim.question.scenario import parse_scenario
-from moesim.sim.serve.job import resolve_serve
+from moesim.sim.serve.resolve import resolve_serve
 from moesim.sim.train.job import resolve
 from moesim.traces.routing import BadTrace, Routing
 

@@ -8,8 +8,9 @@ import pytest
 
 from moesim.sim.question.scenario import parse_scenario
 from moesim.sim.serve.adapters import adapter_bytes, adapter_work
-from moesim.sim.serve.job import ServeJob, resolve_serve
+from moesim.sim.serve.job import ServeJob
 from moesim.sim.serve.predict import predict_serve
+from moesim.sim.serve.resolve import resolve_serve
 from moesim.sim.software.serving_engine import engine_tuning
 
 

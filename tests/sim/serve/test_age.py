@@ -9,8 +9,9 @@ import pytest
 from moesim.sim.question.scenario import parse_scenario
 from moesim.sim.serve.accounts import latencies_of
 from moesim.sim.serve.age import Age, age_of, cold_s, young_experts
-from moesim.sim.serve.job import ServeJob, resolve_serve
+from moesim.sim.serve.job import ServeJob
 from moesim.sim.serve.predict import predict_serve
+from moesim.sim.serve.resolve import resolve_serve
 from moesim.sim.serve.simulate import machine_of, simulate
 from moesim.sim.serve.step import StepCosts
 from moesim.sim.software.engine_release import is_before, month_of, released, version_of
@@ -96,7 +97,8 @@ def test_experts_in_four_bits_were_slow_before_their_kernels() -> None:
 
 def test_a_cold_start_delays_the_first_requests_only_where_it_is_asked_for() -> None:
     node = "mi300x-platform"
-    warm, cold = (predict_serve(asked({"name": "sglang", "cold_start": c}, node=node, count=80)) for c in (False, True))
+    load = {"count": 80, "warmup": 0}  # the first requests are what is asked about
+    warm, cold = (predict_serve(asked({"name": "sglang", "cold_start": c}, node=node, **load)) for c in (False, True))
     seconds = cold_s(job_of({"name": "sglang"}, node=node), engine_tuning())
     assert seconds > 1.0
     assert cold.ttft_s.mean - warm.ttft_s.mean == pytest.approx(seconds / 10, rel=0.15)  # one request of ten per client

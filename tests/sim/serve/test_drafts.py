@@ -10,9 +10,10 @@ from moesim.sim.model.catalogue import load_model
 from moesim.sim.question.feature_sections import AcceptanceAsk, SpeculativeAsk
 from moesim.sim.question.scenario import ScenarioError, parse_scenario
 from moesim.sim.serve.drafts import Speculation, kept_by, speculation_of
-from moesim.sim.serve.job import ServeJob, resolve_serve
+from moesim.sim.serve.job import ServeJob
 from moesim.sim.serve.memory import draft_bytes, serve_memory
 from moesim.sim.serve.predict import predict_serve
+from moesim.sim.serve.resolve import resolve_serve
 from moesim.sim.serve.step import StepCosts
 from moesim.sim.serve.step_parts import StepParts
 

@@ -13,7 +13,7 @@ from moesim.sim.layout.slots import contiguous_plan, rank_rows
 from moesim.sim.plan.serve.space import shapes
 from moesim.sim.question.scenario import parse_scenario
 from moesim.sim.serve.expert_rows import busiest_by_layer, expert_rows
-from moesim.sim.serve.job import resolve_serve
+from moesim.sim.serve.resolve import resolve_serve
 from moesim.traces.draws import draw_counts
 from moesim.traces.rng import stream
 

@@ -11,8 +11,9 @@ from moesim.hwmodels.units import GIB
 from moesim.sim.model.catalogue import load_model
 from moesim.sim.question.scenario import ScenarioError, parse_scenario
 from moesim.sim.serve.host_memory import check_host_memory, on_host_bytes
-from moesim.sim.serve.job import ResolvedServe, resolve_serve
+from moesim.sim.serve.job import ResolvedServe
 from moesim.sim.serve.offload import reachable
+from moesim.sim.serve.resolve import resolve_serve
 from moesim.traces.routing import Routing
 
 FEW = {"kind": "closed", "concurrency": 1, "count": 2, "input_tokens": 64, "output_tokens": 8}

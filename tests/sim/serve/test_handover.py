@@ -11,11 +11,11 @@ from moesim.hwmodels.cluster import build_cluster
 from moesim.sim.clock.network import fair_rates
 from moesim.sim.question.scenario import parse_scenario
 from moesim.sim.serve.accounts import latencies_of, span_s
-from moesim.sim.serve.handover import HandOver, Port, Side
-from moesim.sim.serve.job import resolve_serve
+from moesim.sim.serve.handover import HandOver, Place, Port
 from moesim.sim.serve.kv_cache import token_bytes
 from moesim.sim.serve.predict import predict_serve
-from moesim.sim.serve.simulate import ServeRun, simulate, wires_of
+from moesim.sim.serve.resolve import resolve_serve
+from moesim.sim.serve.simulate import PoolMachines, ServeRun, simulate, wires_of
 from moesim.traces.rng import stream
 
 TOKEN_BYTES = 1e5
@@ -26,8 +26,10 @@ def wires(
 ) -> HandOver:
     """Workers of `gpus` GPUs each on nodes of eight; a decode rank's GPUs hold `receive` times the bytes."""
     cluster = build_cluster("dgx-h100", (prefill + decode) * gpus)
-    senders = Side(0, gpus, ranks, TOKEN_BYTES)
-    return HandOver(cluster, senders, Side(prefill * gpus, gpus, ranks, receive * TOKEN_BYTES), 0.01, share)
+    senders = [Place(cluster, n * gpus, gpus, ranks, TOKEN_BYTES) for n in range(prefill)]
+    begin = prefill * gpus
+    receivers = [Place(cluster, begin + n * gpus, gpus, ranks, receive * TOKEN_BYTES) for n in range(decode)]
+    return HandOver(senders, receivers, 0.01, share)
 
 
 def drained(hand: HandOver, starts: list[tuple[float, int, int, int]]) -> dict[int, float]:
@@ -142,10 +144,9 @@ def test_neighbours_hand_over_by_their_links() -> None:
 
 def test_a_pools_answer_says_what_the_network_cost() -> None:
     calm = predict_serve(pools(2, 2, 16, kind="closed", concurrency=1, count=8, output_tokens=20)).to_dict()["handover"]
-    hand = wires_of(
-        resolve_serve(parse_scenario(pools(2, 2, 16))).deployment,
-        resolve_serve(parse_scenario(pools(2, 2, 16))).tuning(),
-    )
+    asked = resolve_serve(parse_scenario(pools(2, 2, 16)))
+    machines = PoolMachines(asked.deployment, asked.workload, asked.tuning(), None)
+    hand = wires_of(asked.deployment, machines, asked.tuning())
     assert calm["network_wait_s"] == 0.0
     assert calm["seconds"] == pytest.approx(hand.fixed_s + 2500 * hand.wire(0, 0)[0], rel=1e-9)
     crowded = predict_serve(pools(24, 1, 25)).to_dict()["handover"]

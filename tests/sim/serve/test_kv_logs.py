@@ -14,9 +14,10 @@ import pytest
 
 from moesim.hwmodels.units import GIB
 from moesim.sim.question.scenario import parse_scenario
-from moesim.sim.serve.job import ServeJob, resolve_serve
+from moesim.sim.serve.job import ServeJob
 from moesim.sim.serve.kv_cache import kv_cache
 from moesim.sim.serve.memory import memory_said, serve_memory
+from moesim.sim.serve.resolve import resolve_serve
 from moesim.sim.serve.work_space import share_of, work_bytes, work_said
 
 Log = dict[str, str]

@@ -9,9 +9,10 @@ import pytest
 from moesim import predict_train
 from moesim.sim.layout.slots import Placement
 from moesim.sim.question.scenario import ScenarioError, parse_scenario
-from moesim.sim.serve.job import ServeJob, resolve_serve
+from moesim.sim.serve.job import ServeJob
 from moesim.sim.serve.predict import predict_serve
 from moesim.sim.serve.rebalance import moved_bytes, once_s, rebalance_s
+from moesim.sim.serve.resolve import resolve_serve
 from moesim.sim.software.serving_engine import engine_tuning
 
 

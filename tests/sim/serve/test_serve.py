@@ -18,9 +18,10 @@ from moesim.sim.question.refusals import DoesNotFit
 from moesim.sim.question.scenario import ScenarioError, parse_scenario
 from moesim.sim.serve.band import serve_sureness
 from moesim.sim.serve.frontier import frontier
-from moesim.sim.serve.job import formats_of, resolve_serve
+from moesim.sim.serve.job import formats_of
 from moesim.sim.serve.memory import serve_memory
 from moesim.sim.serve.predict import predict_serve
+from moesim.sim.serve.resolve import resolve_serve
 from moesim.sim.serve.step_parts import token_grid
 from moesim.sim.software.serving_engine import load_engine
 from moesim.sim.software.stack import StackError
@@ -98,6 +99,8 @@ def test_too_little_memory_names_the_smallest_layout_that_does() -> None:
         ({"serve__requests": {"cv": 2.0}}, ScenarioError, "cv is of no use with kind poisson: .* for gamma"),
         ({"serve__requests": {"kind": "offline"}}, ScenarioError, "rate_per_s is of no use with kind offline"),
         ({"serve__kv_blocks": 3}, DoesNotFit, "a request of 560 tokens"),
+        ({"serve__kv_offload": {"bytes": 1e9}}, ScenarioError, "unknown key 'serve.kv_offload'; it is called kv_tiers"),
+        ({"serve__kv_blocks": 900_000_000}, DoesNotFit, "more than .* hold beside the weights"),
         ({"layout": {"tp": 3}}, BadLayout, "tp=3"),
         ({"layout": {"tp": 4}}, BadLayout, "takes 4 GPUs"),
         ({"layout": {"cp": 2}}, BadLayout, "are for training"),

@@ -12,7 +12,8 @@ import pytest
 from moesim.sim.layers.steps import Step
 from moesim.sim.question.scenario import parse_scenario
 from moesim.sim.serve import layers
-from moesim.sim.serve.job import resolve_serve
+from moesim.sim.serve.resolve import resolve_serve
+from moesim.sim.serve.simulate import machine_of
 from moesim.sim.serve.step_parts import StepParts
 from moesim.sim.software.serving_engine import engine_tuning
 
@@ -71,3 +72,18 @@ def test_no_residual_and_no_loss_in_a_pass(model: str) -> None:
         cores = layers.scan_steps(ctx, kind) if kind.mixer.startswith("mamba") else []
         assert all(step.part == "core" for step in cores) and (cores or not kind.mixer.startswith("mamba"))
     assert all(step.part == "body" for step in layers.head_steps(ctx))
+
+
+@pytest.mark.parametrize("model", ["llama-3.1-8b", "mixtral-8x7b"])
+def test_passes_of_one_rank_are_priced_as_all_others(model: str) -> None:
+    """The short way through the tables gives what the long one gives."""
+    scenario = parse_scenario({
+        "model": model, "cluster": {"node": "dgx-h100", "gpus": 2}, "layout": {"tp": 2},
+        "serve": {"engine": "vllm", "requests": {"kind": "closed", "concurrency": 4, "count": 8}},
+    })  # fmt: skip
+    resolved = resolve_serve(scenario)
+    costs = machine_of(resolved.deployment.job, resolved.workload, resolved.tuning()).costs
+    for chunks in ([(1, 0)], [(512, 4096)], [(2048, 0), (300, 700), (5, 0)]):
+        for batch, cached in ((0, 0.0), (1, 900.0), (77, 1e5)):
+            long = max(costs._prompt_pass(chunks, batch, cached).total_s, costs.stream_s * (batch + len(chunks)))
+            assert costs.mixed(chunks, batch, cached) == pytest.approx(long, rel=1e-12)

@@ -9,8 +9,8 @@ import pytest
 
 from moesim.sim.model.arch import ModelArch
 from moesim.sim.question.lookup import load_model
+from moesim.sim.question.request_sections import RequestsAsk
 from moesim.sim.question.scenario import ScenarioError, parse_scenario
-from moesim.sim.question.serving_sections import RequestsAsk
 from moesim.sim.serve.workload import Workload, workload_of
 from moesim.traces.requests import Requests
 

@@ -6,7 +6,7 @@ import pytest
 
 from moesim.hwmodels.gpu import load_gpu
 from moesim.sim.question.scenario import parse_scenario
-from moesim.sim.serve.job import resolve_serve
+from moesim.sim.serve.resolve import resolve_serve
 from moesim.sim.software.engine_release import month_of
 from moesim.sim.software.serving_engine import engine_asked, engine_constants, engine_names, load_engine
 from moesim.sim.software.stack import StackError

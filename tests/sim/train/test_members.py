@@ -203,7 +203,7 @@ def test_words_of_training_are_refused_where_there_is_only_serving() -> None:
         "model": "mixtral-8x7b", "cluster": {"node": "dgx-h100", "gpus": 8}, "layout": {"tp": 8}, "jitter": 0.02,
         "serve": {"requests": {"kind": "closed", "concurrency": 4, "count": 8}},
     }  # fmt: skip
-    from moesim.sim.serve.job import resolve_serve
+    from moesim.sim.serve.resolve import resolve_serve
 
     with pytest.raises(ScenarioError, match="jitter is about training"):
         resolve_serve(parse_scenario(serve))
