@@ -9,6 +9,7 @@ import pytest
 from moesim.sim.layout.layout import BadLayout
 from moesim.sim.model.catalogue import load_model
 from moesim.sim.model.params import expert_params, experts_in
+from moesim.sim.plan.serve.plan import plan_serve
 from moesim.sim.question.refusals import DoesNotFit
 from moesim.sim.question.scenario import ScenarioError, parse_scenario
 from moesim.sim.serve.memory import serve_memory
@@ -95,3 +96,8 @@ def test_only_decode_workers_of_pools_have_experts_apart() -> None:
 def test_what_cannot_be_is_refused(serve: dict[str, Any], refusal: type[Exception], words: str) -> None:
     with pytest.raises(refusal, match=words):
         predict_serve(scenario(**{"experts_apart": {"gpus": 16}, **serve}))
+
+
+def test_a_plan_does_not_search_what_it_cannot() -> None:
+    with pytest.raises(ScenarioError, match="experts_apart is not searched by plan"):
+        plan_serve(scenario(experts_apart={"gpus": 16}))

@@ -232,6 +232,10 @@ def open_scenario(scenario: Scenario) -> Scenario:
     """The scenario with its deployment left open: one GPU stands in for it."""
     check_used(scenario)  # its layout is not asked about any more after this
     assert scenario.serve is not None  # asked before
+    if scenario.serve.experts_apart is not None:
+        raise ScenarioError(
+            "serve.experts_apart is not searched by plan: leave it out here, and ask `moesim serve` about layouts with it"
+        )
     serve = scenario.serve.model_copy(update={"pools": None, "attention_dp": 1, "kv_blocks": None})
     return scenario.model_copy(update={"layout": LayoutAsk(), "serve": serve})
 
