@@ -13,7 +13,7 @@ from moesim.sim.plan.serve.features import AS_ASKED, Features
 from moesim.sim.plan.serve.space import ServeCandidate, Shape
 from moesim.sim.question.lookup import check_used
 from moesim.sim.question.refusals import DoesNotFit
-from moesim.sim.question.scenario import Scenario
+from moesim.sim.question.scenario import Scenario, ScenarioError
 from moesim.sim.question.sections import LayoutAsk
 from moesim.sim.serve.accounts import QUEUED, decode_shares, goodput_per_s, label_of, latencies_of, span_s, spread
 from moesim.sim.serve.capacity import drained_per_s
@@ -234,7 +234,7 @@ def open_scenario(scenario: Scenario) -> Scenario:
     assert scenario.serve is not None  # asked before
     if scenario.serve.experts_apart is not None:
         raise ScenarioError(
-            "serve.experts_apart is not searched by plan: leave it out here, and ask `moesim serve` about layouts with it"
+            "serve.experts_apart is not searched by plan: leave it out here, and ask `moesim serve` about such layouts"
         )
     serve = scenario.serve.model_copy(update={"pools": None, "attention_dp": 1, "kv_blocks": None})
     return scenario.model_copy(update={"layout": LayoutAsk(), "serve": serve})
