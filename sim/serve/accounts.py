@@ -172,7 +172,7 @@ def costs_of(run: ServeRun, deployment: Deployment, price: Price | None) -> dict
         "energy_note": energy_note(gpu, "serving"),
     }
     if price is not None:
-        share = with_prompts / (busy or 1.0)
+        share = min(1.0, with_prompts / (busy or 1.0))
         each = {
             "usd_per_million_tokens": usd_per_million(price, hours, prompts + outputs),
             "usd_per_million_output_tokens": usd_per_million_output_tokens(price, hours, outputs),

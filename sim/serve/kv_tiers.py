@@ -83,6 +83,8 @@ def caching_said(deployment: Deployment, load: Workload) -> list[str]:
     if not job.engine.prefix_cache:
         return ["prefix cache: off (serve.engine.prefix_cache)"]
     said = tiers_said(job, deployment.tiers)
+    if deployment.prefill is not None:
+        said.append("prefix cache: prefill workers keep prompts, not answers; decode workers keep nothing for others")
     if job.attention_dp > 1:
         said.append("prefix cache: attention ranks of a worker share one; requests go to the rank with their prompt")
     if job.arch.ssm is not None or any(kind.mixer == "window_attention" for kind in job.arch.layers):

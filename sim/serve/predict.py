@@ -97,10 +97,16 @@ def check_answered(run: ServeRun) -> None:
 
 
 def capacity_per_s(load: Workload, run: ServeRun, prices: Prices) -> float:
-    """Requests per second when the queue is never empty: the load's own lengths, all at once."""
+    """Requests per second when the queue is never empty: the load's own lengths, all at once, and what it found.
+
+    At least what this run served: it may share blocks, or change pools, as a queue of strangers does not.
+    """
+    served = run.log.served / max(span_s(run), 1e-12)
     if load.clients or load.rate_per_s == 0.0:
-        return run.log.served / max(span_s(run), 1e-12)
-    return prices.drained_per_s(load)
+        return served
+    if load.runs is not None:  # caches are as large as they are: the prefix column is of one without limit
+        load = replace(load, requests=replace(load.requests, prefix=tuple(run.log.hit), chains=None, after=()))
+    return max(served, prices.drained_per_s(load))
 
 
 def _warmth(warm: WarmUp) -> list[str]:

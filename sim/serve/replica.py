@@ -75,14 +75,14 @@ class Replica(Intake):
     def _take_ready(self) -> None:
         """Let waiting requests whose prompts are cached join the batch."""
         while self.waiting and not self._blocked:
-            if not self._admit(self.waiting[0]):
-                self._blocked = True
-            elif self.waiting[0] in self._grown or self.waiting[0] in self._here:  # its tokens are computed here
-                self.blocks.held -= self.blocks.of(self._tokens_of(self.waiting[0])[0])
+            request = self.waiting[0]
+            if request in self._grown or request in self._here:  # its tokens are computed here
                 return
-            else:
-                self.queued_tokens -= self.log.prompt[self.waiting[0]]
+            if self._admit(request):
+                self.queued_tokens -= self.log.prompt[request]
                 self._join(self.waiting.popleft(), self.now)
+            else:
+                self._blocked = True
 
     # ---- prompts
 
@@ -195,7 +195,8 @@ class Replica(Intake):
     def _complete(self, request: int, time_s: float) -> None:
         self.log.finish_s[request] = time_s
         if self.prefix is not None:
-            self.blocks.held += self.prefix.release(request)
+            # who computes prompts for others has one token of the answer, and nothing of it in the cache
+            self.blocks.held += self.prefix.release(request, answered=self.log.output[request] > 1)
         self.done.append(request)
         self._blocked = False
 

@@ -99,6 +99,7 @@ class ScalingDispatch(Dispatch):
         self._recent: list[tuple[float, int]] = []  # (time, workers wanted)
         self._at: list[dict[int, None]] = [{} for _ in workers]  # unfinished requests of each
         self._starting = 0
+        self._held: list[int] = []  # requests that came while no worker took any
         self.told: Callable[[float], None] | None = None  # hears the time at every interval
         heappush(self._entering, (self._begin_s + scaler.interval_s, _TICK, 0))
 
@@ -125,6 +126,15 @@ class ScalingDispatch(Dispatch):
         self._came += 1
         super().arrive(request, time_s)
 
+    def route(self, request: int, time_s: float) -> None:
+        """Send a request to a worker; while all are lost it waits for the first that starts, in order."""
+        if self.router.open:
+            super().route(request, time_s)
+        elif len(self._held) < self.most:
+            self._held.append(request)
+        else:
+            self.reject(request, time_s)
+
     def sent(self, request: int, worker: int) -> None:
         """Who has it, for the case that it is lost."""
         self._at[worker][request] = None
@@ -142,7 +152,7 @@ class ScalingDispatch(Dispatch):
     def _tick(self, time_s: float) -> None:
         scaler, open_ = self.scaler, self.router.open
         unfinished = sum(self.router.loads[n] for n in open_)
-        behind = sum(len(self.workers[n].waiting) for n in open_)
+        behind = sum(len(self.workers[n].waiting) for n in open_) + len(self._held)
         wanted = scaler.wanted(time_s, self._came, behind)
         self._recent = [(t, n) for t, n in self._recent if t > time_s - scaler.keep_s]
         self._recent.append((time_s, wanted))
@@ -158,7 +168,7 @@ class ScalingDispatch(Dispatch):
         self._came = 0
         if self.told is not None:
             self.told(time_s)
-        if self.feed.next_s < inf or unfinished or any(self._at):
+        if self.feed.next_s < inf or unfinished or self._held or any(self._at):
             heappush(self._entering, (time_s + scaler.interval_s, _TICK, 0))
 
     def _start(self, time_s: float) -> None:
@@ -175,6 +185,9 @@ class ScalingDispatch(Dispatch):
     def _open(self, n: int, time_s: float) -> None:
         self.workers[n].now = time_s
         self.router.joined(n)
+        held, self._held = self._held, []
+        for request in held:
+            self.route(request, time_s)
 
     def _close(self, time_s: float) -> None:
         """The worker with the least to do, the youngest of those, takes no more requests."""
@@ -186,18 +199,14 @@ class ScalingDispatch(Dispatch):
             life.end_s = time_s
 
     def _lose(self, which: int, time_s: float) -> None:
-        """A worker is lost, with those on its host. The last one is replaced first: requests need someone to go to."""
-        loss = self._losses[which]
-        open_ = sorted(self.router.open)
-        host = open_[loss.worker % len(open_)] // loss.together
-        gone = [n for n in open_ if n // loss.together == host]
-        if len(gone) == len(open_):
-            if not self._starting:
-                self._start(time_s)
-            heappush(self._entering, (time_s + self.scaler.cold_start_s + 1e-6, _LOST, which))
+        """A worker is lost, with those on its host. Without one that takes requests there is nothing to lose."""
+        loss, open_ = self._losses[which], sorted(self.router.open)
+        if not open_:
             return
-        for n in gone:
-            self._lose_one(n, time_s)
+        host = open_[loss.worker % len(open_)] // loss.together
+        for n in open_:
+            if n // loss.together == host:
+                self._lose_one(n, time_s)
 
     def _lose_one(self, n: int, time_s: float) -> None:
         self.workers[n].advance(time_s)
