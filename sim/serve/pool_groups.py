@@ -54,7 +54,8 @@ def _with_idle(
         said.append(f"{idle:,} of {scenario.cluster.gpus:,} GPUs belong to no pool: idle, and paid for")
     if deployment.local_tokens:
         said.append(
-            f"prompts of which at most {deployment.local_tokens:,} tokens are to be computed stay on the decode worker"
+            f"prompts of which at most {deployment.local_tokens:,} tokens are to be computed stay on the decode worker, "
+            "which keeps none of them for others"
         )
     if deployment.changes:
         said.append(f"a worker that changes pools takes requests {deployment.switch_s:g} s after its last one")

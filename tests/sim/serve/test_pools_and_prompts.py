@@ -85,3 +85,37 @@ def test_capacity_is_of_caches_as_large_as_they_are() -> None:
     assert small.capacity_requests_per_s < 0.9 * large.capacity_requests_per_s
     for p in (small, large):
         assert p.requests_per_s <= p.capacity_requests_per_s
+
+
+def test_who_is_turned_away_is_neither_served_nor_forgotten() -> None:
+    """Turning requests away is quick: the capacity is of those that are served, and their share misses the limits."""
+    load = {"kind": "poisson", "count": 400, "rate_per_s": 60.0, "input_tokens": 2000, "output_tokens": 100}
+    asked: dict[str, Any] = {
+        "model": "qwen3-30b-a3b",
+        "cluster": {"node": "dgx-h100", "gpus": 1},
+        "serve": {"engine": "vllm", "requests": load, "slo": {"ttft_s": 5, "tpot_s": 0.2}},
+    }
+    plain = predict_serve(asked, meets=False)
+    for admission in ({"queue_limit": 5}, {"timeout_s": 0.1}):
+        p = predict_serve({**asked, "serve": {**asked["serve"], "admission": admission}}, meets=False)
+        log = p.run.log
+        assert log.served < 300 and p.capacity_requests_per_s == pytest.approx(plain.capacity_requests_per_s, rel=0.02)
+        assert p.label == "overloaded" and p.attained_share <= log.served / len(log) + 1e-9
+        assert p.goodput_per_s <= p.requests_per_s + 1e-9
+
+
+def test_a_tier_that_is_slower_than_computing_is_told() -> None:
+    tier = {"kind": "host", "bytes": 1e11}
+    load = {"kind": "sessions", "count": 60, "rate_per_s": 2.0, "sessions": {**TALK, "first_tokens": 3000}}
+    said = []
+    for rate in (1e6, 50e9):
+        asked = {
+            "model": "qwen3-30b-a3b",
+            "cluster": {"node": "dgx-h100", "gpus": 2},
+            "layout": {"tp": 2},
+            "serve": {"engine": "vllm", "requests": load, "kv_blocks": 800, "kv_tiers": [{**tier, "bytes_per_s": rate}]},
+        }
+        p = predict_serve(asked, meets=False)
+        assert p.cache["tiers"]["host"]["blocks_read"] > 0
+        said.append([line for line in p.assumptions if "sooner without this tier" in line])
+    assert len(said[0]) == 1 and not said[1]
