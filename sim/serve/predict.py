@@ -102,7 +102,7 @@ def capacity_per_s(load: Workload, run: ServeRun, prices: Prices) -> float:
     At least what this run served: it may share blocks, or change pools, as a queue of strangers does not.
     """
     served = run.log.served / max(span_s(run), 1e-12)
-    if load.clients or load.rate_per_s == 0.0:
+    if load.clients or (load.rate_per_s == 0.0 and not load.requests.after):
         return served
     if load.runs is not None:  # caches are as large as they are: the prefix column is of one without limit
         load = replace(load, requests=replace(load.requests, prefix=tuple(run.log.hit), chains=None, after=()))

@@ -113,9 +113,29 @@ def test_a_tier_that_is_slower_than_computing_is_told() -> None:
             "model": "qwen3-30b-a3b",
             "cluster": {"node": "dgx-h100", "gpus": 2},
             "layout": {"tp": 2},
-            "serve": {"engine": "vllm", "requests": load, "kv_blocks": 800, "kv_tiers": [{**tier, "bytes_per_s": rate}]},
+            "serve": {"requests": load, "kv_blocks": 800, "kv_tiers": [{**tier, "bytes_per_s": rate}]},
         }
         p = predict_serve(asked, meets=False)
         assert p.cache["tiers"]["host"]["blocks_read"] > 0
         said.append([line for line in p.assumptions if "sooner without this tier" in line])
     assert len(said[0]) == 1 and not said[1]
+
+
+def test_users_who_think_do_not_show_the_capacity() -> None:
+    """Sessions of a few users leave the deployment idle: its capacity is what a full queue gets."""
+    p = predict_serve(
+        {
+            "model": "qwen3-30b-a3b",
+            "cluster": {"node": "dgx-h100", "gpus": 2},
+            "layout": {"tp": 2},
+            "serve": {"engine": "vllm", "requests": {**SESSIONS, "rate_per_s": None, "concurrency": 2}},
+        },
+        meets=False,
+    )
+    assert p.utilisation["idle"] > 0.1 and p.capacity_requests_per_s > 3.0 * p.requests_per_s and p.label == "stable"
+
+
+def test_the_router_of_pools_is_told() -> None:
+    shortest = [line for line in answer().assumptions if line.startswith("router: prompts go to")]
+    assert len(shortest) == 1
+    assert not [line for line in answer(serve={"router": "prefix"}).assumptions if line.startswith("router: prompts")]
