@@ -7,6 +7,7 @@ A new one takes requests after its cold start. One that is too many takes no mor
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from heapq import heappush
@@ -96,7 +97,8 @@ class ScalingDispatch(Dispatch):
         super().__init__(log, workers, front, router, Feed(log))
         self.watch, self.scaler, self._made = Watch([Life(0.0, 0.0) for _ in workers]), scaler, made
         self._came, self._begin_s = 0, min(log.arrival_s, default=0.0)
-        self._recent: list[tuple[float, int]] = []  # (time, workers wanted)
+        self._recent: deque[tuple[float, int]] = deque()  # (time, workers wanted), ever fewer: the first is the most
+        self._paid: list[Life] = list(self.watch.lives)  # those that may still be paid for
         self._at: list[dict[int, None]] = [{} for _ in workers]  # unfinished requests of each
         self._starting = 0
         self._held: list[int] = []  # requests that came while no worker took any
@@ -154,16 +156,21 @@ class ScalingDispatch(Dispatch):
         unfinished = sum(self.router.loads[n] for n in open_)
         behind = sum(len(self.workers[n].waiting) for n in open_) + len(self._held)
         wanted = scaler.wanted(time_s, self._came, behind)
-        self._recent = [(t, n) for t, n in self._recent if t > time_s - scaler.keep_s]
-        self._recent.append((time_s, wanted))
-        kept = max(n for _, n in self._recent)
+        recent = self._recent
+        while recent and recent[-1][1] <= wanted:
+            recent.pop()
+        recent.append((time_s, wanted))
+        while recent[0][0] <= time_s - scaler.keep_s and len(recent) > 1:
+            recent.popleft()
+        kept = recent[0][1]
         for _ in range(wanted - len(open_) - self._starting):
             self._start(time_s)
         for _ in range(len(open_) + self._starting - kept):
             if len(open_) <= max(1, scaler.least):
                 break
             self._close(time_s)
-        paid = sum(life.begin_s <= time_s < life.end_s for life in self.watch.lives)
+        self._paid = [life for life in self._paid if time_s < life.end_s]
+        paid = len(self._paid)
         self.watch.intervals.append(Interval(time_s, len(open_), paid, wanted, self._came, unfinished))
         self._came = 0
         if self.told is not None:
@@ -178,6 +185,7 @@ class ScalingDispatch(Dispatch):
         self.joined()
         self._at.append({})
         self.watch.lives.append(Life(time_s, time_s + self.scaler.cold_start_s))
+        self._paid.append(self.watch.lives[-1])
         self.router.loads.append(0)
         self.router.coming_tokens.append(0)
         heappush(self._entering, (time_s + self.scaler.cold_start_s, _READY, n))

@@ -97,6 +97,15 @@ def test_the_only_replica_is_missed_while_another_starts() -> None:
     assert often.replica_hours > 0.0 and often.run.log.status.count(SERVED) == often.requests
 
 
+def test_a_day_of_short_intervals_ends_soon() -> None:
+    """86,400 looks at what was wanted within a day: each takes no longer than the one before."""
+    thin = tuple(Hour(0.005 if h else 0.05) for h in range(24))
+    auto = {"least": 1, "most": 2, "interval_s": 1, "keep_s": 86_400, "used_share": 0.05}
+    p = predict_day(scenario(8, autoscale=auto), thin)
+    counts = [interval.ready for interval in p.watch.intervals]
+    assert len(counts) > 80_000 and counts[0] == 1 and counts[-1] == 2 and counts == sorted(counts)
+
+
 def test_what_prompts_share_is_left_out_and_said() -> None:
     few = tuple(Hour(0.01) for _ in range(24))
     talk = {"kind": "sessions", "rate_per_s": 1.0, "count": 50}
