@@ -106,7 +106,7 @@ class Replica(Intake):
         if decoding:
             self._finish_due()
             self._relieve()
-        self.samples.take(self.now, self.batch, self.cached, len(self.waiting))
+        self.samples.take(self.now, self.batch, self.cached_once, len(self.waiting))
 
     def _gained(self) -> int:
         """Tokens that every running sequence gains in one pass: whole ones, what is over counts in the next."""
@@ -134,7 +134,7 @@ class Replica(Intake):
         self.batch += 1
         self.cached += tokens
         if self.cached > self.peak_cached:
-            self.peak_cached = self.cached
+            self.peak_cached = max(self.peak_cached, self.cached_once)
         end = self.step + outputs - 1
         self.blocks.grow(tokens, self.step)
         self._finish_at[request] = end
@@ -167,9 +167,9 @@ class Replica(Intake):
         self.steps_at[batch] = self.steps_at.get(batch, 0) + k
         self.cached_steps += k * cached + batch * k * (k - 1) / 2
         if self.cached > self.peak_cached:
-            self.peak_cached = self.cached
+            self.peak_cached = max(self.peak_cached, self.cached_once)
         self._finish_due()
-        self.samples.take(self.now, self.batch, self.cached, len(self.waiting))
+        self.samples.take(self.now, self.batch, self.cached_once, len(self.waiting))
 
     def _finish_due(self) -> None:
         heap, step = self._heap, self.step

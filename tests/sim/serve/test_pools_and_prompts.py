@@ -139,3 +139,21 @@ def test_the_router_of_pools_is_told() -> None:
     shortest = [line for line in answer().assumptions if line.startswith("router: prompts go to")]
     assert len(shortest) == 1
     assert not [line for line in answer(serve={"router": "prefix"}).assumptions if line.startswith("router: prompts")]
+
+
+@pytest.mark.parametrize("pp", [1, 2])
+def test_what_prompts_share_is_in_the_cache_once(pp: int) -> None:
+    """Fifty sequences behind one prompt of 4,000 tokens fit into 16,000, and what is shown of the cache says so."""
+    load = {"kind": "sessions", "rate_per_s": 8, "count": 200}
+    talk = {"turns": 1, "system_tokens": 4000, "first_tokens": 100, "answer_tokens": 100}
+    p = predict_serve(
+        {
+            "model": "qwen3-30b-a3b",
+            "cluster": {"node": "dgx-h100", "gpus": 2 * pp},
+            "layout": {"tp": 2, "pp": pp},
+            "serve": {"engine": "vllm", "kv_blocks": 1000, "requests": {**load, "sessions": talk}},
+        },
+        meets=False,
+    )
+    assert p.mean_batch > 5 and p.preemptions == 0
+    assert 0.25 < p.kv_use < 0.9 and 4000 < max(p.over_time()["cached_tokens"]) <= p.kv_tokens
