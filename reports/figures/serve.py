@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from textwrap import wrap
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
     from moesim.sim.serve.prediction import ServePrediction
 
 _BLUE, _ORANGE, _GREEN = PHASES["F"], PHASES["B"], PHASES["W"]
+_TITLE = 150  # letters of a line over the picture
 
 
 def write_serve_figure(p: ServePrediction, path: str | Path) -> None:
@@ -42,7 +44,8 @@ def serve_figure(p: ServePrediction) -> Figure:
     figure = Figure(figsize=(12.0, 7.2), layout="constrained")
     FigureCanvasAgg(figure)
     job = p.resolved.deployment.job
-    figure.suptitle(f"{job.arch.name} on {job.cluster.gpu.name}, {job.engine.title}: {deployment_text(p)}", fontsize=11)
+    title = f"{job.arch.name} on {job.cluster.gpu.name}, {job.engine.title}: {deployment_text(p)}"
+    figure.suptitle("\n".join(wrap(title, _TITLE)), fontsize=11)
     axes = figure.subplots(2, 2)
     _latencies(axes[0][0], p)
     _frontier(axes[0][1], p)

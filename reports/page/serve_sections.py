@@ -113,7 +113,7 @@ def over_time(case: ServeCase) -> Section:
     slo = p.resolved.ask.slo
     lead = (
         f"{p.requests:,} requests; half of the first tokens come within {seconds(p.ttft_s.p50)}, 99 % within "
-        f"{seconds(p.ttft_s.p99)}; {p.goodput_per_s / max(p.requests_per_s, 1e-12):.0%} of the requests are within "
+        f"{seconds(p.ttft_s.p99)}; {p.attained_share:.0%} of the requests are within "
         f"{slo.ttft_s:g} s and {slo.tpot_s * 1e3:g} ms a token."
     )
     data = {"ttft_s": p.ttft_s.to_dict(), "tpot_s": p.tpot_s.to_dict(), "e2e_s": p.e2e_s.to_dict(), "label": p.label}

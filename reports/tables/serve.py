@@ -183,8 +183,10 @@ def _handover_rows(p: ServePrediction) -> list[tuple[str, str]]:
 
 def _money_rows(p: ServePrediction) -> list[tuple[str, str]]:
     """Dollars and joules, with the price that they were counted at."""
-    cost, price = p.cost, p.resolved.price
-    rows = [] if price is None else [("$ per GPU-hour", price.text)]
+    cost = p.cost
+    rows = []
+    if "usd_per_gpu_hour" in cost:  # of pools with machines of their own the mean over all
+        rows.append(("$ per GPU-hour", f"{float(cost['usd_per_gpu_hour']):g}, {cost['price_source']}"))
     for key, title in (
         ("usd_per_million_output_tokens", "$ per million output tokens, prompts paid by them"),
         ("usd_per_million_tokens", "$ per million tokens, input and output alike"),

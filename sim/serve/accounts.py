@@ -58,6 +58,7 @@ class Latencies:
     tpot_s: Floats
     e2e_s: Floats
     tokens: Floats  # output tokens of each
+    turned_away: int = 0  # requests beside those: rejected, or given up
 
 
 def latencies(log: RequestLog, skip: int = 0, stream_tokens: float = 1.0) -> Latencies:
@@ -70,11 +71,12 @@ def latencies(log: RequestLog, skip: int = 0, stream_tokens: float = 1.0) -> Lat
     if log.served < len(log):
         answered = np.frombuffer(log.status, dtype=np.uint8)[skip:] == SERVED
         arrival, first, finish, output = (column[answered] for column in (arrival, first, finish, output))
+    away = max(0, len(log) - skip) - len(arrival)
     several = output > 1
     waited = np.minimum(stream_tokens, output) - 1.0
     first = first + (finish - first) * waited / np.maximum(1.0, output - 1.0)
     tpot = (finish[several] - first[several]) / (output[several] - 1.0)
-    return Latencies(arrival, first - arrival, tpot, finish - arrival, output)
+    return Latencies(arrival, first - arrival, tpot, finish - arrival, output, away)
 
 
 def latencies_of(run: ServeRun, skip: int = 0) -> Latencies:
@@ -83,8 +85,8 @@ def latencies_of(run: ServeRun, skip: int = 0) -> Latencies:
 
 
 def goodput_per_s(run: ServeRun, attained_share: float) -> float:
-    """Requests per second within the limits: all that were answered, by the share of the warm ones that met both."""
-    return attained_share * run.log.served / max(span_s(run), 1e-12)
+    """Requests per second within the limits: all that came, by the share of the warm ones that met both."""
+    return attained_share * len(run.log) / max(span_s(run), 1e-12)
 
 
 def steady_tokens_per_s(run: ServeRun, skip: int = 0) -> float | None:
@@ -172,7 +174,7 @@ def costs_of(run: ServeRun, deployment: Deployment, price: Price | None) -> dict
         "energy_note": energy_note(gpu, "serving"),
     }
     if price is not None:
-        share = with_prompts / (busy or 1.0)
+        share = min(1.0, with_prompts / (busy or 1.0))
         each = {
             "usd_per_million_tokens": usd_per_million(price, hours, prompts + outputs),
             "usd_per_million_output_tokens": usd_per_million_output_tokens(price, hours, outputs),

@@ -6,6 +6,7 @@ from dataclasses import replace
 
 import numpy as np
 
+from moesim.sim.question.serving_sections import AdmissionAsk
 from moesim.sim.serve.job import Deployment
 from moesim.sim.serve.simulate import PricedJobs, ServeRun, simulate
 from moesim.sim.serve.workload import Workload
@@ -17,8 +18,11 @@ _FULL_BATCHES = 4  # and as many times what may run at once: the batch is full m
 
 
 def drained_per_s(deployment: Deployment, load: Workload, tuning: Tuning, priced: PricedJobs) -> float:
-    """Requests per second of a full queue with the load's own lengths. Replicas are alike: one of them is simulated."""
-    job = deployment.job
+    """Requests per second of a full queue with the load's own lengths. Replicas are alike: one of them is simulated.
+
+    Nobody is turned away from it: that would be fast, and nothing served.
+    """
+    job, deployment = deployment.job, replace(deployment, admission=AdmissionAsk())
     one = deployment if deployment.prefill is not None else replace(deployment, replicas=1)
     running = job.engine.max_batch * job.attention_dp * (deployment.replicas if deployment.prefill is not None else 1)
     run = simulate(one, Workload(_queued(load.requests, max(_LEAST, _FULL_BATCHES * running))), tuning, priced)

@@ -15,6 +15,7 @@ from moesim.sim.serve.capacity import drained_per_s
 from moesim.sim.serve.cold_start import cold_start
 from moesim.sim.serve.day_answer import DayAsked, DayPrediction, day_answer
 from moesim.sim.serve.job import ResolvedServe
+from moesim.sim.serve.kv_tiers import caching_said
 from moesim.sim.serve.replica import Replica
 from moesim.sim.serve.resolve import resolve_serve
 from moesim.sim.serve.scaling import Loss, Scaler, ScalingDispatch
@@ -97,6 +98,7 @@ def _fleet(scenario: Scenario, day: Day, days: int) -> _Fleet:
             f"{scenario.cluster.gpus}; give fewer, or a cluster of {ask.most * each}"
         )
     load = _load(scenario, resolved, day, days)
+    resolved = replace(resolved, assumptions=(*resolved.assumptions, *_sharing_said(resolved, load)))
     return _Fleet(resolved, ask, day, load, resolved.tuning(), PricedJobs())
 
 
@@ -119,6 +121,18 @@ def _load(scenario: Scenario, resolved: ResolvedServe, day: Day, days: int) -> W
         times = -(-count // len(base))
         inputs, outputs = (base.input_tokens * times)[:count], (base.output_tokens * times)[:count]
     return Workload(Requests(tuple(arrivals.tolist()), inputs, outputs, (0,) * count), seed=ask.seed)
+
+
+def _sharing_said(resolved: ResolvedServe, load: Workload) -> list[str]:
+    """What a table of traffic leaves out of the scenario's load."""
+    base = resolved.workload.requests
+    said = caching_said(resolved.deployment, load)
+    if base.after or base.chains is not None or any(base.prefix):
+        said.append(
+            f"requests of kind {resolved.ask.requests.kind}: only how long they are counts, traffic says when they "
+            "come; nothing is taken to be shared by prompts"
+        )
+    return said
 
 
 def _by_hour(day: Day, arrivals: np.ndarray, seed: int) -> tuple[tuple[int, ...], tuple[int, ...]]:

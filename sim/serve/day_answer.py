@@ -98,7 +98,7 @@ def day_answer(resolved: ResolvedServe, asked: DayAsked, run: ServeRun, watch: W
     seen = latencies_of(run)
     good = _good(seen, slo.ttft_s, slo.tpot_s)
     end_s = max(asked.days * DAY_S, max(log.finish_s))
-    parts = _parts(seen, good, watch, asked.days * DAY_S)
+    parts = _parts(np.array(log.arrival_s), seen, good, watch, asked.days * DAY_S)
     alive_s = [min(life.end_s, end_s) - life.begin_s for life in watch.lives]
     paid_h, ready = sum(alive_s) / 3600.0, _ready_counts(watch)
     fixed_h = ready[1] * end_s / 3600.0
@@ -174,17 +174,16 @@ def _covered(begins: Any, ends: Any, lo: float, hi: float) -> float:
     return float(np.clip(np.minimum(ends, hi) - np.maximum(begins, lo), 0.0, None).sum() / (hi - lo))
 
 
-def _parts(seen: Latencies, good: Any, watch: Watch, span_s: float) -> tuple[DayPart, ...]:
+def _parts(came_s: Any, seen: Latencies, good: Any, watch: Watch, span_s: float) -> tuple[DayPart, ...]:
     edges = np.linspace(0.0, span_s, _PARTS + 1)
-    at = np.searchsorted(seen.arrival_s, edges)
+    at, came = np.searchsorted(seen.arrival_s, edges), np.diff(np.searchsorted(came_s, edges))
     lives = np.array([(life.begin_s, life.ready_s, min(life.closed_s, life.end_s), life.end_s) for life in watch.lives])
     each = (seen.e2e_s - seen.ttft_s) / np.maximum(1.0, seen.tokens - 1.0)
     parts = []
     for n in range(_PARTS):
         of, lo, hi = slice(at[n], at[n + 1]), float(edges[n]), float(edges[n + 1])
-        count = int(at[n + 1] - at[n])
-        ttft = seen.ttft_s[of]
-        p50, p99 = (float(v) for v in np.quantile(ttft, (0.5, 0.99))) if count else (0.0, 0.0)
+        count, ttft = int(came[n]), seen.ttft_s[of]  # all that came, and those that were answered
+        p50, p99 = (float(v) for v in np.quantile(ttft, (0.5, 0.99))) if len(ttft) else (0.0, 0.0)
         parts.append(
             DayPart(
                 begin_s=lo,
@@ -194,8 +193,8 @@ def _parts(seen: Latencies, good: Any, watch: Watch, span_s: float) -> tuple[Day
                 paid_replicas=_covered(lives[:, 0], lives[:, 3], lo, hi),
                 ttft_p50_s=p50,
                 ttft_p99_s=p99,
-                tpot_mean_s=float(each[of].mean()) if count else 0.0,
-                attained_share=float(good[of].mean()) if count else 0.0,
+                tpot_mean_s=float(each[of].mean()) if len(ttft) else 0.0,
+                attained_share=float(good[of].sum()) / count if count else 0.0,
             )
         )
     return tuple(parts)

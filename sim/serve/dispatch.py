@@ -77,9 +77,7 @@ class Dispatch:
         """Send a request to a worker, or reject it."""
         n = self.router.choose(request, time_s)
         if self.router.loads[n] >= self.most and min(self.router.loads[m] for m in self.router.open) >= self.most:
-            self.log.status[request] = REJECTED
-            self.log.first_s[request] = self.log.finish_s[request] = time_s
-            self.feed.finished(request, time_s)
+            self.reject(request, time_s)
             return
         tokens = self.log.prompt[request]
         self.log.hit[request] = known = min(self.router.known_tokens, tokens)  # expected, until the worker knows
@@ -89,6 +87,12 @@ class Dispatch:
         self.sent(request, n)
         entered_s = self._fronts[n].enter(time_s, tokens)
         heappush(self._entering, (entered_s, request, n))
+
+    def reject(self, request: int, time_s: float) -> None:
+        """Nobody answers it."""
+        self.log.status[request] = REJECTED
+        self.log.first_s[request] = self.log.finish_s[request] = time_s
+        self.feed.finished(request, time_s)
 
     def sent(self, request: int, worker: int) -> None:
         """A worker will get a request."""

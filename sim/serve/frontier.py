@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
+from moesim.sim.question.serving_sections import AdmissionAsk
 from moesim.sim.serve.accounts import span_s, spread
 from moesim.sim.serve.job import ResolvedServe
 from moesim.sim.serve.simulate import PricedJobs, simulate
@@ -26,9 +27,12 @@ class FrontierPoint:
 
 
 def frontier(resolved: ResolvedServe, clients: tuple[int, ...] = CLIENTS) -> tuple[FrontierPoint, ...]:
-    """A point per number of clients; lengths are those of the resolved load, again from the start when they run out."""
+    """A point per number of clients; lengths are those of the resolved load, again from the start when they run out.
+
+    Nobody is turned away: a point is of as many clients as it says.
+    """
     tuning, priced = resolved.tuning(), PricedJobs()
-    deployment, asked = resolved.deployment, resolved.workload.requests
+    deployment, asked = replace(resolved.deployment, admission=AdmissionAsk()), resolved.workload.requests
     points = []
     for count in clients:
         n = max(_PER_CLIENT * count, 8)

@@ -60,6 +60,11 @@ class Intake:
         self._ready = ready
         self._here: set[int] = set()  # requests whose prompts are computed here although others come with their cache
 
+    @property
+    def cached_once(self) -> int:
+        """Tokens in the cache of running sequences; those that they share count once (`held` is below zero by them)."""
+        return self.cached + min(0, self.blocks.held) * self.blocks.size
+
     def _tokens_of(self, request: int) -> tuple[int, int]:
         """(tokens to hold at the start, outputs still to come) of a waiting request."""
         grown = self._grown.get(request)

@@ -10,7 +10,7 @@ from moesim.sim.question.serving_sections import TierAsk
 from moesim.sim.serve.host_memory import on_host_bytes
 from moesim.sim.serve.job import Deployment, ServeJob
 from moesim.sim.serve.kv_cache import KvCache
-from moesim.sim.serve.prefix_cache import Link, Shelf, Tier
+from moesim.sim.serve.prefix_cache import Link, PrefixCache, Shelf, Tier
 from moesim.sim.serve.workload import Workload
 from moesim.sim.software.stack import Tuning
 
@@ -83,10 +83,29 @@ def caching_said(deployment: Deployment, load: Workload) -> list[str]:
     if not job.engine.prefix_cache:
         return ["prefix cache: off (serve.engine.prefix_cache)"]
     said = tiers_said(job, deployment.tiers)
+    if deployment.prefill is not None:
+        said.append("prefix cache: prefill workers keep prompts, not answers; decode workers keep nothing for others")
     if job.attention_dp > 1:
         said.append("prefix cache: attention ranks of a worker share one; requests go to the rank with their prompt")
     if job.arch.ssm is not None or any(kind.mixer == "window_attention" for kind in job.arch.layers):
         said.append("prefix cache: states and windows are taken to be kept at every block")
+    return said
+
+
+def slow_said(cache: PrefixCache | None, cost_s: float) -> list[str]:
+    """Tiers that were read although their link is slower than computing, which takes `cost_s` a token.
+
+    Engines bring what is there, whatever it takes.
+    """
+    tiers = cache.tiers if cache is not None else ()
+    said = []
+    for tier, tokens in zip(tiers, cache.tier_tokens if cache is not None else (), strict=True):
+        bring_s = tier.read_block_s * tier.read / max(1, tokens)
+        if tokens and bring_s > cost_s:
+            said.append(
+                f"kv_tiers {tier.name}: bringing a token takes {bring_s * 1e6:.3g} us, computing it {cost_s * 1e6:.3g} "
+                "us: prompts would be there sooner without this tier; engines bring what is there"
+            )
     return said
 
 

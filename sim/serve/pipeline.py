@@ -193,11 +193,11 @@ class PipelinedReplica(Replica):
             self.cached_steps += gained * self.cached
         self._spent_s, self._carried = 0.0, bool(self._flying)
         self.cached += gained * self.batch
-        self.peak_cached = max(self.peak_cached, self.cached)
+        self.peak_cached = max(self.peak_cached, self.cached_once)
         self._turn, self._round_s = 0, self.now
         self._finish_due()
         self._relieve()
-        self.samples.take(self.now, self.batch, self.cached, len(self.waiting))
+        self.samples.take(self.now, self.batch, self.cached_once, len(self.waiting))
 
     def _preempt(self) -> None:
         super()._preempt()

@@ -54,7 +54,7 @@ class Due:
 
     def at(self, n: int, time_s: float) -> None:
         """What was known of worker n no longer holds."""
-        if n == len(self.times):
+        while n >= len(self.times):  # several may have joined before one of them was asked for anything
             self.times.append(inf)
         if time_s != self.times[n]:
             self.times[n] = time_s
@@ -84,6 +84,7 @@ class PoolDispatch:
         self._events: list[tuple[float, int, int, int, int]] = []  # (time, kind, request, sender, receiver)
         self._local: dict[int, int] = {}  # request that a decode worker computes -> that worker
         self._leaving: list[tuple[int, int, float]] = []  # (pool, worker, seconds to switch) of those that drain
+        self._owed = [0, 0]  # workers that are still to leave each pool, once others have come to it
         for change in pools.changes:
             heappush(self._events, (change.at_s, _CHANGE, change.to_decode, 0, 0))
 
@@ -122,7 +123,8 @@ class PoolDispatch:
                 self._computed(request, n)
             else:
                 self.decoders.left(n)
-                self._local.pop(request, None)
+                if self._local.pop(request, None) is not None:
+                    self.pools.prefill[0].log.hit[request] = self.log.hit[request]  # where hits are counted
                 self._answered(request)
         worker.done.clear()
         if pool == _PREFILL:
@@ -172,7 +174,8 @@ class PoolDispatch:
                 self._settle(_DECODE, n)
         elif events[0][1] == _CHANGE:
             _, _, to_decode, _, _ = heappop(events)
-            self._change(to_decode, time_s)
+            self._change(to_decode)
+            self._leave(time_s)
         elif events[0][1] == _SWITCHED:
             _, _, _, n, pool = heappop(events)
             self._join(pool, n, time_s)
@@ -185,11 +188,15 @@ class PoolDispatch:
         tokens = self.log.prompt[request]
         n = self.router.choose(request, time_s)
         known = min(self.router.known_tokens, tokens)
+        kept = self.pools.prefill[n].prefix is not None
         if min(self.router.loads[m] for m in self.router.open) >= self.most:
             self._gone(request, REJECTED, time_s)
             return
         entered_s = self.front.enter(time_s, tokens)
-        if tokens - known <= self.pools.local_tokens:
+        if kept:
+            self.log.prefix[request] = 0  # a decode worker keeps no prompts for others
+        found = self.log.prefix[request] if self.pools.decode[0].engine.prefix_cache else 0
+        if tokens - found <= self.pools.local_tokens:
             to = self._local[request] = self.decoders.choose(request, time_s)
             self.decoders.sent(to)
             heappush(self._events, (entered_s, _PROMPT, request, to, 1))
@@ -215,18 +222,25 @@ class PoolDispatch:
 
     # ---- pools that change
 
-    def _change(self, to_decode: int, time_s: float) -> None:
+    def _change(self, to_decode: int) -> None:
+        """So many more workers leave prefill for decode, or come from there; the last one of a pool stays in it."""
+        pool = _PREFILL if to_decode > 0 else _DECODE
+        stay = min(abs(to_decode), self._owed[1 - pool])  # who was to leave the other pool stays there instead
+        self._owed[1 - pool] -= stay
+        self._owed[pool] += abs(to_decode) - stay
+
+    def _leave(self, time_s: float) -> None:
         """Workers with the least to do stop taking requests; who has none switches at once."""
-        pool, router = (_PREFILL, self.router) if to_decode > 0 else (_DECODE, self.decoders)
-        switch_s = next(c.switch_s for c in self.pools.changes if c.at_s == time_s)
-        for _ in range(abs(to_decode)):
-            n = min(router.open, key=lambda m: (router.loads[m], -m))
-            router.closed(n)
-            self._leaving.append((pool, n, switch_s))
-            worker = self._workers[pool][n]
-            if worker.idle and not router.loads[n]:
-                worker.now = max(worker.now, time_s)
-                self._switch(pool, n)
+        for pool, router in ((_PREFILL, self.router), (_DECODE, self.decoders)):
+            while self._owed[pool] and len(router.open) > 1:
+                self._owed[pool] -= 1
+                n = min(router.open, key=lambda m: (router.loads[m], -m))
+                router.closed(n)
+                self._leaving.append((pool, n, self.pools.changes[0].switch_s))
+                worker = self._workers[pool][n]
+                if worker.idle and not router.loads[n]:
+                    worker.now = max(worker.now, time_s)
+                    self._switch(pool, n)
 
     def _switch(self, pool: int, n: int) -> None:
         router = self.router if pool == _PREFILL else self.decoders
@@ -243,6 +257,7 @@ class PoolDispatch:
         n = len(self._workers[pool]) - 1
         self._workers[pool][n].now = time_s
         (self.router if pool == _PREFILL else self.decoders).joined(n)
+        self._leave(time_s)
 
 
 _PROMPT, _CACHE, _CHANGE, _SWITCHED = 0, 1, 2, 3  # a prompt reaches its engine; a cache leaves; pools change

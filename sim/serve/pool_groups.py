@@ -23,6 +23,8 @@ def pool_deployment(scenario: Scenario, ask: ServeAsk, pools: PoolsAsk, job: Ser
     asked = [("prefill", pools.prefill), ("decode", pools.decode), *((pool.role, pool) for pool in pools.also)]
     asked.sort(key=lambda pair: pair[0] != "prefill")  # prefill first, otherwise as they are written
     groups, said = [], [_POOLED]
+    if ask.router.kind == "round_robin":
+        said.append("router: prompts go to the prefill worker with the fewest requests, pools have no round robin")
     for role, pool in asked:
         group, more = _group(scenario, ask, role, pool, job)
         groups.append(group)
@@ -54,7 +56,8 @@ def _with_idle(
         said.append(f"{idle:,} of {scenario.cluster.gpus:,} GPUs belong to no pool: idle, and paid for")
     if deployment.local_tokens:
         said.append(
-            f"prompts of which at most {deployment.local_tokens:,} tokens are to be computed stay on the decode worker"
+            f"prompts of which at most {deployment.local_tokens:,} tokens are to be computed stay on the decode "
+            "worker, which keeps none of them for others"
         )
     if deployment.changes:
         said.append(f"a worker that changes pools takes requests {deployment.switch_s:g} s after its last one")

@@ -21,7 +21,7 @@ from moesim.sim.serve.band import serve_sureness
 from moesim.sim.serve.cache_account import admission_account, cache_account
 from moesim.sim.serve.job import ResolvedServe
 from moesim.sim.serve.kept import Kept, Prices
-from moesim.sim.serve.kv_tiers import caching_said
+from moesim.sim.serve.kv_tiers import caching_said, slow_said
 from moesim.sim.serve.memory import memory_said
 from moesim.sim.serve.prediction import Range, ServePrediction
 from moesim.sim.serve.rebalance import rebalance_said
@@ -97,10 +97,16 @@ def check_answered(run: ServeRun) -> None:
 
 
 def capacity_per_s(load: Workload, run: ServeRun, prices: Prices) -> float:
-    """Requests per second when the queue is never empty: the load's own lengths, all at once."""
-    if load.clients or load.rate_per_s == 0.0:
-        return run.log.served / max(span_s(run), 1e-12)
-    return prices.drained_per_s(load)
+    """Requests per second when the queue is never empty: the load's own lengths, all at once, and what it found.
+
+    At least what this run served: it may share blocks, or change pools, as a queue of strangers does not.
+    """
+    served = run.log.served / max(span_s(run), 1e-12)
+    if load.clients or (load.rate_per_s == 0.0 and not load.requests.after):
+        return served
+    if load.runs is not None:  # caches are as large as they are: the prefix column is of one without limit
+        load = replace(load, requests=replace(load.requests, prefix=tuple(run.log.hit), chains=None, after=()))
+    return max(served, prices.drained_per_s(load))
 
 
 def _warmth(warm: WarmUp) -> list[str]:
@@ -123,7 +129,7 @@ def assemble(resolved: ResolvedServe, run: ServeRun, tuning: Tuning, capacity: f
     constants = [f"constant {c.key} = {c.value:g} (assumed)" for c in tuning.used.values() if c.kind == "assumed"]
     served = [group.job for group in deployment.groups]
     memory = dict.fromkeys(line for job in served for line in memory_said(job))
-    kept = caching_said(deployment, load)
+    kept = [*caching_said(deployment, load), *_slow_tiers(run)]
     if isinstance(run.router, PrefixAware) and deployment.router.weight is None:
         kept.append(f"router.weight = {run.router.weight:.3g} (seconds of a prompt token over those of a running one)")
     moved = _rebalanced(run, tuning)
@@ -167,6 +173,16 @@ def assemble(resolved: ResolvedServe, run: ServeRun, tuning: Tuning, capacity: f
         resolved=replace(resolved),
         run=run,
     )
+
+
+def _slow_tiers(run: ServeRun) -> list[str]:
+    """What is said of tiers that cost more than they save, by the first worker that computes prompts."""
+    machine = (run.prefill_machines or run.machines)[0]
+    replica = (run.prefill_replicas or run.replicas)[0]
+    if replica.prefix is None or not replica.prefix.tiers:
+        return []
+    budget = machine.job.engine.token_budget
+    return slow_said(replica.prefix, machine.costs.mixed([(budget, 0)], 0, 0.0) / budget)
 
 
 def _rebalanced(run: ServeRun, tuning: Tuning) -> list[str]:

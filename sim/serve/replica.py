@@ -75,14 +75,14 @@ class Replica(Intake):
     def _take_ready(self) -> None:
         """Let waiting requests whose prompts are cached join the batch."""
         while self.waiting and not self._blocked:
-            if not self._admit(self.waiting[0]):
-                self._blocked = True
-            elif self.waiting[0] in self._grown or self.waiting[0] in self._here:  # its tokens are computed here
-                self.blocks.held -= self.blocks.of(self._tokens_of(self.waiting[0])[0])
+            request = self.waiting[0]
+            if request in self._grown or request in self._here:  # its tokens are computed here
                 return
-            else:
-                self.queued_tokens -= self.log.prompt[self.waiting[0]]
+            if self._admit(request):
+                self.queued_tokens -= self.log.prompt[request]
                 self._join(self.waiting.popleft(), self.now)
+            else:
+                self._blocked = True
 
     # ---- prompts
 
@@ -106,7 +106,7 @@ class Replica(Intake):
         if decoding:
             self._finish_due()
             self._relieve()
-        self.samples.take(self.now, self.batch, self.cached, len(self.waiting))
+        self.samples.take(self.now, self.batch, self.cached_once, len(self.waiting))
 
     def _gained(self) -> int:
         """Tokens that every running sequence gains in one pass: whole ones, what is over counts in the next."""
@@ -134,7 +134,7 @@ class Replica(Intake):
         self.batch += 1
         self.cached += tokens
         if self.cached > self.peak_cached:
-            self.peak_cached = self.cached
+            self.peak_cached = max(self.peak_cached, self.cached_once)
         end = self.step + outputs - 1
         self.blocks.grow(tokens, self.step)
         self._finish_at[request] = end
@@ -167,9 +167,9 @@ class Replica(Intake):
         self.steps_at[batch] = self.steps_at.get(batch, 0) + k
         self.cached_steps += k * cached + batch * k * (k - 1) / 2
         if self.cached > self.peak_cached:
-            self.peak_cached = self.cached
+            self.peak_cached = max(self.peak_cached, self.cached_once)
         self._finish_due()
-        self.samples.take(self.now, self.batch, self.cached, len(self.waiting))
+        self.samples.take(self.now, self.batch, self.cached_once, len(self.waiting))
 
     def _finish_due(self) -> None:
         heap, step = self._heap, self.step
@@ -195,7 +195,8 @@ class Replica(Intake):
     def _complete(self, request: int, time_s: float) -> None:
         self.log.finish_s[request] = time_s
         if self.prefix is not None:
-            self.blocks.held += self.prefix.release(request)
+            # who computes prompts for others has one token of the answer, and nothing of it in the cache
+            self.blocks.held += self.prefix.release(request, answered=self.log.output[request] > 1)
         self.done.append(request)
         self._blocked = False
 

@@ -7,6 +7,7 @@ A new one takes requests after its cold start. One that is too many takes no mor
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from heapq import heappush
@@ -96,9 +97,11 @@ class ScalingDispatch(Dispatch):
         super().__init__(log, workers, front, router, Feed(log))
         self.watch, self.scaler, self._made = Watch([Life(0.0, 0.0) for _ in workers]), scaler, made
         self._came, self._begin_s = 0, min(log.arrival_s, default=0.0)
-        self._recent: list[tuple[float, int]] = []  # (time, workers wanted)
+        self._recent: deque[tuple[float, int]] = deque()  # (time, workers wanted), ever fewer: the first is the most
+        self._paid: list[Life] = list(self.watch.lives)  # those that may still be paid for
         self._at: list[dict[int, None]] = [{} for _ in workers]  # unfinished requests of each
         self._starting = 0
+        self._held: list[int] = []  # requests that came while no worker took any
         self.told: Callable[[float], None] | None = None  # hears the time at every interval
         heappush(self._entering, (self._begin_s + scaler.interval_s, _TICK, 0))
 
@@ -125,6 +128,15 @@ class ScalingDispatch(Dispatch):
         self._came += 1
         super().arrive(request, time_s)
 
+    def route(self, request: int, time_s: float) -> None:
+        """Send a request to a worker; while all are lost it waits for the first that starts, in order."""
+        if self.router.open:
+            super().route(request, time_s)
+        elif len(self._held) < self.most:
+            self._held.append(request)
+        else:
+            self.reject(request, time_s)
+
     def sent(self, request: int, worker: int) -> None:
         """Who has it, for the case that it is lost."""
         self._at[worker][request] = None
@@ -142,23 +154,28 @@ class ScalingDispatch(Dispatch):
     def _tick(self, time_s: float) -> None:
         scaler, open_ = self.scaler, self.router.open
         unfinished = sum(self.router.loads[n] for n in open_)
-        behind = sum(len(self.workers[n].waiting) for n in open_)
+        behind = sum(len(self.workers[n].waiting) for n in open_) + len(self._held)
         wanted = scaler.wanted(time_s, self._came, behind)
-        self._recent = [(t, n) for t, n in self._recent if t > time_s - scaler.keep_s]
-        self._recent.append((time_s, wanted))
-        kept = max(n for _, n in self._recent)
+        recent = self._recent
+        while recent and recent[-1][1] <= wanted:
+            recent.pop()
+        recent.append((time_s, wanted))
+        while recent[0][0] <= time_s - scaler.keep_s and len(recent) > 1:
+            recent.popleft()
+        kept = recent[0][1]
         for _ in range(wanted - len(open_) - self._starting):
             self._start(time_s)
         for _ in range(len(open_) + self._starting - kept):
             if len(open_) <= max(1, scaler.least):
                 break
             self._close(time_s)
-        paid = sum(life.begin_s <= time_s < life.end_s for life in self.watch.lives)
+        self._paid = [life for life in self._paid if time_s < life.end_s]
+        paid = len(self._paid)
         self.watch.intervals.append(Interval(time_s, len(open_), paid, wanted, self._came, unfinished))
         self._came = 0
         if self.told is not None:
             self.told(time_s)
-        if self.feed.next_s < inf or unfinished or any(self._at):
+        if self.feed.next_s < inf or unfinished or self._held or any(self._at):
             heappush(self._entering, (time_s + scaler.interval_s, _TICK, 0))
 
     def _start(self, time_s: float) -> None:
@@ -168,6 +185,7 @@ class ScalingDispatch(Dispatch):
         self.joined()
         self._at.append({})
         self.watch.lives.append(Life(time_s, time_s + self.scaler.cold_start_s))
+        self._paid.append(self.watch.lives[-1])
         self.router.loads.append(0)
         self.router.coming_tokens.append(0)
         heappush(self._entering, (time_s + self.scaler.cold_start_s, _READY, n))
@@ -175,6 +193,9 @@ class ScalingDispatch(Dispatch):
     def _open(self, n: int, time_s: float) -> None:
         self.workers[n].now = time_s
         self.router.joined(n)
+        held, self._held = self._held, []
+        for request in held:
+            self.route(request, time_s)
 
     def _close(self, time_s: float) -> None:
         """The worker with the least to do, the youngest of those, takes no more requests."""
@@ -186,18 +207,14 @@ class ScalingDispatch(Dispatch):
             life.end_s = time_s
 
     def _lose(self, which: int, time_s: float) -> None:
-        """A worker is lost, with those on its host. The last one is replaced first: requests need someone to go to."""
-        loss = self._losses[which]
-        open_ = sorted(self.router.open)
-        host = open_[loss.worker % len(open_)] // loss.together
-        gone = [n for n in open_ if n // loss.together == host]
-        if len(gone) == len(open_):
-            if not self._starting:
-                self._start(time_s)
-            heappush(self._entering, (time_s + self.scaler.cold_start_s + 1e-6, _LOST, which))
+        """A worker is lost, with those on its host. Without one that takes requests there is nothing to lose."""
+        loss, open_ = self._losses[which], sorted(self.router.open)
+        if not open_:
             return
-        for n in gone:
-            self._lose_one(n, time_s)
+        host = open_[loss.worker % len(open_)] // loss.together
+        for n in open_:
+            if n // loss.together == host:
+                self._lose_one(n, time_s)
 
     def _lose_one(self, n: int, time_s: float) -> None:
         self.workers[n].advance(time_s)

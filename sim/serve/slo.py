@@ -25,11 +25,12 @@ class Slo:
     share: float = _SHARE  # of the requests that must be
 
     def attained(self, latencies: Latencies) -> float:
-        """Share of the requests that were served well."""
+        """Share of the requests that were served well; who was turned away was not."""
         if not len(latencies.e2e_s):
             return 0.0
         each = (latencies.e2e_s - latencies.ttft_s) / np.maximum(1.0, latencies.tokens - 1.0)
-        return float(((latencies.ttft_s <= self.ttft_s) & (each <= self.tpot_s)).mean())
+        good = int(((latencies.ttft_s <= self.ttft_s) & (each <= self.tpot_s)).sum())
+        return good / (len(latencies.e2e_s) + latencies.turned_away)
 
     def missed(self, ask: ServeAsk, attained_share: float) -> bool:
         """Whether that is too few, for a scenario that says its limits: those it was silent about, nobody asked for."""

@@ -137,3 +137,12 @@ def test_every_answer_says_the_price_of_a_gpu_hour() -> None:
     layouts = plan_train(train, given={"tp": (2,), "pp": (1,), "cp": (1,)}, effort=Effort(top=1, most=1))
     assert layouts.to_dict()["usd_per_gpu_hour"] == 2.0
     assert "$ per GPU-hour: 2, given in the scenario" in _text(plan_report(layouts, "plan"))
+
+
+def test_the_price_that_is_printed_is_the_mean_of_unlike_pools() -> None:
+    pools = {"prefill": {"workers": 1, "tp": 2}, "decode": {"gpu": "h200-sxm", "price_usd_per_gpu_hour": 8.0, "tp": 2}}
+    asked = {**POOLS, "cluster": {"node": "dgx-h100", "gpus": 2}, "serve": {"requests": REQUESTS, "pools": pools}}
+    console = Console(width=200, file=StringIO())
+    console.print(serve_report(predict_serve(asked, meets=False)))
+    text = console.file.getvalue()  # type: ignore[attr-defined]
+    assert "$ per GPU-hour" in text and "5, mean of 2 GPUs at 2" in text
