@@ -25,6 +25,7 @@ from moesim.sim.serve.simulate import (
     first_together,
     front_of,
     keep_prefixes,
+    keeper_of,
     log_of,
     machines_of,
     router_of,
@@ -185,7 +186,7 @@ def _run(fleet: _Fleet, scaler: Scaler, days: int, progress: Show | None) -> tup
     def made() -> Replica:
         return machine.replica(log)
 
-    keep_prefixes(deployment, load, fleet.tuning, [(machine, w) for w in workers], router)
+    keep_prefixes(keeper_of(deployment, load, fleet.tuning, router), [(machine, w) for w in workers])
     dispatch = ScalingDispatch(
         log, workers, front_of(deployment.job, fleet.tuning), router, scaler, made
     )  # fmt: skip

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from math import inf
 
@@ -158,7 +158,7 @@ def simulate(deployment: Deployment, workload: Workload, tuning: Tuning, priced:
     replicas = [machine.replica(log) for machine in machines]
     run = ServeRun(log, machines, replicas, stream_tokens=first_together(deployment.job, tuning))
     router = router_of(deployment.router, replicas, workload)
-    keep_prefixes(deployment, workload, tuning, list(zip(machines, replicas, strict=True)), router)
+    keep_prefixes(keeper_of(deployment, workload, tuning, router), list(zip(machines, replicas, strict=True)))
     if not _each_alone(deployment, workload):
         run.router = router
         feed = Feed(log, workload.requests.after, workload.clients)
@@ -203,22 +203,33 @@ def prompt_weight(worker: Replica, workload: Workload) -> float:
     return min(_HEAVIEST, max(1.0, prompt_s / held_s)) if held_s > 0.0 else _HEAVIEST
 
 
-def keep_prefixes(
-    deployment: Deployment, workload: Workload, tuning: Tuning, workers: Sequence[tuple[Machine, Replica]],
-    router: Router,
-) -> None:  # fmt: skip
-    """Give every worker a cache of prompts, where the requests say what they share and the engine keeps it."""
-    runs = workload.runs
-    if runs is None or not deployment.job.engine.prefix_cache:
-        return
-    check_tiers(deployment.job, deployment.tiers, tuning)
-    efficiency = tuning.get("host_link_efficiency", deployment.job.engine.name) if deployment.tiers else 1.0
-    maker, begin = TierMaker(deployment.tiers, efficiency), 0
-    for n, (machine, replica) in enumerate(workers):
-        job, cache = replace(machine.job, first_gpu=begin), machine.cache
-        begin += job.gpus
+Keeper = Callable[[int, Machine, int], PrefixCache | None]  # (worker, its prices, its first GPU): its cache of prompts
+
+
+def keeper_of(deployment: Deployment, workload: Workload, tuning: Tuning, router: Router) -> Keeper:
+    """Makes caches of prompts, where the requests say what they share and the engine keeps it; else none."""
+    runs, job = workload.runs, deployment.job
+    if runs is None or not job.engine.prefix_cache:
+        return lambda n, machine, first_gpu: None
+    check_tiers(job, deployment.tiers, tuning)
+    maker = TierMaker(
+        deployment.tiers, tuning.get("host_link_efficiency", job.engine.name) if deployment.tiers else 1.0
+    )
+
+    def made(n: int, machine: Machine, first_gpu: int) -> PrefixCache:
+        placed = replace(machine.job, first_gpu=first_gpu)
         told = router.listener(n) if isinstance(router, PrefixAware) else None
-        replica.prefix = PrefixCache(runs, cache.block_tokens, maker.tiers_of(job, cache), told)
+        return PrefixCache(runs, machine.cache.block_tokens, maker.tiers_of(placed, machine.cache), told)
+
+    return made
+
+
+def keep_prefixes(keeper: Keeper, workers: Sequence[tuple[Machine, Replica]]) -> None:
+    """Give every worker its cache; their GPUs follow each other."""
+    begin = 0
+    for n, (machine, replica) in enumerate(workers):
+        replica.prefix = keeper(n, machine, begin)
+        begin += machine.job.gpus
 
 
 def first_together(job: ServeJob, tuning: Tuning) -> float:
@@ -233,7 +244,6 @@ def _simulate_pools(
 ) -> ServeRun:
     log = log_of(workload, deployment.admission)
     prompts = log_of(workload, deployment.admission)
-    log.patience_s = inf  # who has been computed is not given up
     prompts.output = [1] * len(prompts)
     groups = PoolMachines(deployment, workload, tuning, priced)
     senders = [machine.replica(prompts) for machine in groups.prefill]
@@ -243,7 +253,8 @@ def _simulate_pools(
         router: Router = LeastLoaded(senders, groups.prefill_weights)
     else:
         router = router_of(deployment.router, senders, workload)
-    keep_prefixes(deployment, workload, tuning, list(zip(groups.prefill, senders, strict=True)), router)
+    keeper = keeper_of(deployment, workload, tuning, router)
+    keep_prefixes(keeper, list(zip(groups.prefill, senders, strict=True)))
     pools = Pools(senders, receivers, wires, deployment.local_tokens, changes_of(deployment), groups.decode_weights)
     run = ServeRun(log, list(groups.decode), receivers, list(groups.prefill), senders, wires=wires, router=router)
 
@@ -252,7 +263,9 @@ def _simulate_pools(
         if pool == 0:
             run.prefill_machines.append(groups.prefill[0])
             senders.append(groups.prefill[0].replica(prompts))
-            wires.senders.append(replace(wires.receivers[before], token_bytes=wires.senders[0].token_bytes))
+            place = wires.receivers[before]
+            senders[-1].prefix = keeper(len(senders) - 1, groups.prefill[0], place.first_gpu)
+            wires.senders.append(replace(place, token_bytes=wires.senders[0].token_bytes))
         else:
             run.machines.append(groups.decode[0])
             receivers.append(groups.decode[0].replica(log, ready=True))

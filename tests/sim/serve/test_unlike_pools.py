@@ -94,3 +94,33 @@ def test_workers_change_pools_and_nothing_is_lost() -> None:
 def test_what_cannot_be_is_refused(pools: dict[str, Any], refusal: type[Exception], words: str) -> None:
     with pytest.raises(refusal, match=words):
         answer(**pools)
+
+
+def test_a_worker_that_changes_pools_keeps_prompts_like_the_others() -> None:
+    load = {
+        "kind": "sessions",
+        "rate_per_s": 4,
+        "count": 200,
+        "sessions": {"turns": 5, "think_s": 2, "first_tokens": 2000},
+    }
+    p = predict_serve({
+        "model": "llama-3.1-8b", "cluster": {"node": "dgx-h100", "gpus": 4},
+        "serve": {"engine": "vllm", "requests": load, "router": "prefix",
+                  "pools": {"prefill": {"workers": 1}, "decode": {"workers": 3}, "switch_s": 1,
+                            "changes": [{"at_s": 5, "prefill": 3, "decode": 1}]}},
+    })  # fmt: skip
+    caches = [r.prefix for r in p.run.prefill_replicas]
+    assert len(caches) == 3 and all(cache is not None and cache.asked_tokens > 0 for cache in caches)
+    assert p.cache["asked_tokens"] == sum(p.run.log.prompt)
+
+
+def test_who_stays_on_a_decode_worker_gives_up_too() -> None:
+    busy = {"rate_per_s": 60.0, "count": 300}
+    waited = answer(2, busy, decode={"workers": 1}, local_prefill_tokens=1_000_000)
+    load = {"kind": "poisson", "input_tokens": 3000, "output_tokens": 60, **busy}
+    limited = predict_serve({
+        "model": "llama-3.1-8b", "cluster": {"node": "dgx-h100", "gpus": 2},
+        "serve": {"engine": "vllm", "requests": load, "admission": {"timeout_s": 0.5},
+                  "pools": {"prefill": {"workers": 1}, "decode": {"workers": 1}, "local_prefill_tokens": 1_000_000}},
+    })  # fmt: skip
+    assert limited.admission["timed_out"] > 50 and limited.ttft_s.p99 < 0.3 * waited.ttft_s.p99
