@@ -58,7 +58,7 @@ def test_served_example_fits_and_is_stable(name: str) -> None:
 
 @pytest.mark.parametrize("name", DAYS)
 def test_a_day_is_served_within_its_limits(name: str) -> None:
-    quiet = tuple(replace(hour, requests_per_s=hour.requests_per_s / 30) for hour in load_day(TRAFFIC))
+    quiet = tuple(replace(hour, requests_per_s=hour.requests_per_s / 10) for hour in load_day(TRAFFIC))
     day = predict_day(EXAMPLES / name, quiet)
     assert day.attained_share > 0.95 and day.overloaded_since_s is None and day.usd is not None
 

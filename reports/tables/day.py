@@ -56,6 +56,8 @@ def _answer(p: DayPrediction) -> Table:
         rows.append(("dollars", f"{p.usd:,.0f}; {p.fixed_usd:,.0f} if {p.replicas[1]} replicas ran all the time"))
     if p.usd_per_million_output_tokens is not None:
         rows.append(("$ per million output tokens, prompts paid by them", three(p.usd_per_million_output_tokens)))
+    if p.cache:
+        rows.append(("prompt tokens found in caches", f"{p.cache['hit_share']:.1%}"))
     rows.append(("energy at the meter", f"{p.energy_joules / 3.6e6:,.0f} kWh"))
     if p.rejected or p.timed_out:
         rows.append(("requests rejected, given up", f"{p.rejected:,}, {p.timed_out:,}"))

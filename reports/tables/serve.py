@@ -11,6 +11,7 @@ from moesim.reports.text import gib, seconds, sureness_lines, three
 from moesim.sim.serve.accounts import BACKLOGGED, MISSES, OVERLOADED, STABLE, Spread
 from moesim.sim.serve.band import TITLES
 from moesim.sim.serve.job import ServeJob
+from moesim.sim.serve.predict import SHORT
 from moesim.sim.serve.prediction import ServePrediction
 
 PART_TITLES = {
@@ -75,6 +76,9 @@ def _title(p: ServePrediction) -> Text:
     text = Text(f"{job.arch.name} on {job.cluster.gpu.name} with {job.engine.title}\n", style="bold")
     text.append(f"{deployment_text(p)}\n", style="")
     text.append(f"{p.requests:,} requests: {label_text(p)}; capacity {three(p.capacity_requests_per_s)} requests/s")
+    for line in p.assumptions:
+        if line.startswith(SHORT):
+            text.append(f"\n{line}", style="bold")
     return text
 
 
@@ -177,6 +181,7 @@ def _handover_rows(p: ServePrediction) -> list[tuple[str, str]]:
     lost, took = float(p.handover["network_wait_s"]), float(p.handover["seconds"])
     return [
         ("KV hand-over, mean", f"{seconds(took)}, of which {seconds(lost)} waiting for other transfers"),
+        ("tokens' time until a client sees its first one", f"{p.run.stream_tokens:g} (of the decode worker's pace)"),
         ("busiest NIC", f"{p.handover['busiest_nic']}: {float(p.handover['busiest_nic_share']):.0%} of the time"),
     ]
 

@@ -228,6 +228,14 @@ class ServeAsk(Strict):
     def _kind(cls, value: Any) -> Any:
         return {"kind": value} if isinstance(value, str) else value
 
+    @field_validator("kv_tiers", mode="before")
+    @classmethod
+    def _list(cls, value: Any) -> Any:
+        """One word or one mapping is not a list of tiers."""
+        if isinstance(value, list | tuple) and all(isinstance(tier, dict | TierAsk) for tier in value):
+            return value
+        raise ValueError("must be a list of tiers, for example [{kind: host, bytes: 800 GiB}]; [] for none")
+
     @field_validator("kv_tiers")
     @classmethod
     def _order(cls, value: tuple[TierAsk, ...]) -> tuple[TierAsk, ...]:

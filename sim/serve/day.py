@@ -9,6 +9,7 @@ from pathlib import Path
 
 import numpy as np
 
+from moesim.sim.question.request_sections import MAX_REQUESTS, RequestsAsk
 from moesim.sim.question.scenario import Asked, Scenario, ScenarioError, scenario_of
 from moesim.sim.question.serving_sections import AutoscaleAsk
 from moesim.sim.serve.capacity import drained_per_s
@@ -30,7 +31,7 @@ from moesim.sim.serve.simulate import (
     machines_of,
     router_of,
 )
-from moesim.sim.serve.workload import Workload, lengths
+from moesim.sim.serve.workload import Workload, lengths, workload_of
 from moesim.sim.software.stack import Tuning
 from moesim.traces.day import Day, load_day
 from moesim.traces.day_requests import DAY_S, day_arrivals, expected_per_s
@@ -39,6 +40,7 @@ from moesim.traces.rng import stream
 
 _MOST = 20_000_000  # requests of a day
 _DAYS = 31
+_SHARED = ("sessions", "reuse")  # kinds of loads whose prompts share beginnings
 Show = Callable[[str, int, int], None]
 
 
@@ -113,6 +115,8 @@ def _load(scenario: Scenario, resolved: ResolvedServe, day: Day, days: int) -> W
     if not len(arrivals):
         raise ScenarioError("traffic so thin that no request came; give more requests per second")
     count = len(arrivals)
+    if ask.kind in _SHARED:
+        return _load_that_shares(ask, resolved, arrivals)
     if day[0].input_tokens is not None:
         inputs, outputs = _by_hour(day, arrivals, ask.seed)
     elif ask.kind in ("closed", "offline", "poisson", "gamma"):
@@ -124,10 +128,30 @@ def _load(scenario: Scenario, resolved: ResolvedServe, day: Day, days: int) -> W
     return Workload(Requests(tuple(arrivals.tolist()), inputs, outputs, (0,) * count), seed=ask.seed)
 
 
+def _load_that_shares(ask: RequestsAsk, resolved: ResolvedServe, arrivals: np.ndarray) -> Workload:
+    """As many requests of conversations, or of prompts that share, as the table has; they begin when it says."""
+    if len(arrivals) > MAX_REQUESTS:
+        raise ScenarioError(
+            f"traffic of {len(arrivals):,} requests of kind {ask.kind} is more than {MAX_REQUESTS:,}; scale it down"
+        )
+    steady = ask.model_copy(update={"count": len(arrivals), "rate_per_s": 1.0, "concurrency": None})
+    r = workload_of(steady, resolved.deployment.job.arch)[0].requests
+    begins = np.array([i for i in range(len(r)) if not r.after or r.after[i] < 0])
+    times = np.array(r.arrival_s)
+    share = times[begins] / (times[begins].max() * (1.0 + 1.0 / len(begins)))
+    times[begins] = np.interp(share, np.linspace(0.0, 1.0, len(arrivals)), arrivals)
+    return Workload(replace(r, arrival_s=tuple(times.tolist())), seed=ask.seed)
+
+
 def _sharing_said(resolved: ResolvedServe, load: Workload) -> list[str]:
     """What a table of traffic leaves out of the scenario's load."""
-    base = resolved.workload.requests
+    base, kind = resolved.workload.requests, resolved.ask.requests.kind
     said = caching_said(resolved.deployment, load)
+    if kind in _SHARED:
+        return [
+            *said,
+            f"requests of kind {kind}: as many as the table has; they begin when it says, and are as long as drawn",
+        ]
     if base.after or base.chains is not None or any(base.prefix):
         said.append(
             f"requests of kind {resolved.ask.requests.kind}: only how long they are counts, traffic says when they "
@@ -183,10 +207,14 @@ def _run(fleet: _Fleet, scaler: Scaler, days: int, progress: Show | None) -> tup
     workers: list[Replica] = [machine.replica(log) for _ in range(began)]
     router = router_of(deployment.router, workers, load)
 
-    def made() -> Replica:
-        return machine.replica(log)
+    keeper = keeper_of(deployment, load, fleet.tuning, router)
 
-    keep_prefixes(keeper_of(deployment, load, fleet.tuning, router), [(machine, w) for w in workers])
+    def made(n: int) -> Replica:
+        worker = machine.replica(log)
+        worker.prefix = keeper(n, machine, n * machine.job.gpus)
+        return worker
+
+    keep_prefixes(keeper, [(machine, w) for w in workers])
     dispatch = ScalingDispatch(
         log, workers, front_of(deployment.job, fleet.tuning), router, scaler, made
     )  # fmt: skip
@@ -197,7 +225,13 @@ def _run(fleet: _Fleet, scaler: Scaler, days: int, progress: Show | None) -> tup
         minutes = days * 24 * 60
         dispatch.told = lambda time_s: progress("minutes of the day", min(minutes, int(time_s / 60.0)), minutes)
     dispatch.run()
-    run = ServeRun(log, [machine] * len(workers), workers, stream_tokens=first_together(deployment.job, fleet.tuning))
+    run = ServeRun(
+        log,
+        [machine] * len(workers),
+        workers,
+        stream_tokens=first_together(deployment.job, fleet.tuning),
+        router=router,
+    )
     return run, dispatch
 
 

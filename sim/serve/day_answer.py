@@ -9,6 +9,7 @@ import numpy as np
 
 from moesim.hwmodels.power_and_money import at_the_meter, busy_w, idle_w, usd
 from moesim.sim.serve.accounts import Latencies, Spread, latencies_of, spread
+from moesim.sim.serve.cache_account import cache_account
 from moesim.sim.serve.cold_start import cold_start_said
 from moesim.sim.serve.job import ResolvedServe
 from moesim.sim.serve.scaling import Scaler, Watch
@@ -67,6 +68,7 @@ class DayPrediction:
     fixed_usd: float | None
     usd_per_million_output_tokens: float | None
     energy_joules: float  # at the meter
+    cache: dict[str, Any]  # of prompts (sim/serve/cache_account.py); empty where requests do not say what they share
     overloaded_since_s: float | None  # from then on to the end, less than 90 % of any part's requests met the limits
     parts: tuple[DayPart, ...]
     cold_start_s: dict[str, float]
@@ -125,6 +127,7 @@ def day_answer(resolved: ResolvedServe, asked: DayAsked, run: ServeRun, watch: W
         fixed_usd=None if price is None else usd(price, fixed_h * gpus),
         usd_per_million_output_tokens=None if cost is None or not outputs else cost / outputs * 1e6,
         energy_joules=at_the_meter(joules),
+        cache=cache_account(run),
         overloaded_since_s=_overloaded_since(parts),
         parts=parts,
         cold_start_s=asked.cold_start_s,
@@ -176,13 +179,15 @@ def _covered(begins: Any, ends: Any, lo: float, hi: float) -> float:
 
 def _parts(came_s: Any, seen: Latencies, good: Any, watch: Watch, span_s: float) -> tuple[DayPart, ...]:
     edges = np.linspace(0.0, span_s, _PARTS + 1)
-    at, came = np.searchsorted(seen.arrival_s, edges), np.diff(np.searchsorted(came_s, edges))
+    order = np.argsort(seen.arrival_s, kind="stable")  # answers cause requests: these are not in order of arrival
+    arrival_s, first, good = seen.arrival_s[order], seen.ttft_s[order], good[order]
+    at, came = np.searchsorted(arrival_s, edges), np.diff(np.searchsorted(np.sort(came_s), edges))
     lives = np.array([(life.begin_s, life.ready_s, min(life.closed_s, life.end_s), life.end_s) for life in watch.lives])
-    each = (seen.e2e_s - seen.ttft_s) / np.maximum(1.0, seen.tokens - 1.0)
+    each = ((seen.e2e_s - seen.ttft_s) / np.maximum(1.0, seen.tokens - 1.0))[order]
     parts = []
     for n in range(_PARTS):
         of, lo, hi = slice(at[n], at[n + 1]), float(edges[n]), float(edges[n + 1])
-        count, ttft = int(came[n]), seen.ttft_s[of]  # all that came, and those that were answered
+        count, ttft = int(came[n]), first[of]  # all that came, and those that were answered
         p50, p99 = (float(v) for v in np.quantile(ttft, (0.5, 0.99))) if len(ttft) else (0.0, 0.0)
         parts.append(
             DayPart(

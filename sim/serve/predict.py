@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 from pathlib import Path
 
+from moesim.sim.question.request_sections import RequestsAsk, SessionsAsk
 from moesim.sim.question.scenario import Asked, ScenarioError, scenario_of
 from moesim.sim.serve.accounts import (
     MISSES,
@@ -35,6 +36,8 @@ from moesim.sim.serve.warmup import WarmUp, warm_up_of
 from moesim.sim.serve.workload import Workload
 from moesim.sim.software.stack import Tuning
 
+SHORT = "the run is short"
+_ENOUGH = 0.85  # assumed: of the rate of conversations in the long run, from which a run is one of it
 _COMMUNICATION = ("tp_comm", "ep_comm", "pp_comm")
 
 
@@ -109,6 +112,19 @@ def capacity_per_s(load: Workload, run: ServeRun, prices: Prices) -> float:
     return max(served, prices.drained_per_s(load))
 
 
+def _shortness(ask: RequestsAsk, run: ServeRun) -> list[str]:
+    """Conversations send later turns after a while: a run may end before there are as many as there will be."""
+    if ask.kind != "sessions" or ask.rate_per_s is None:
+        return []
+    served, come = run.log.served / span_s(run), ask.rate_per_s * (ask.sessions or SessionsAsk()).turns
+    if served > _ENOUGH * come:
+        return []
+    return [
+        f"{SHORT}, or the service behind: {served:.3g} of the {come:.3g} requests/s that these conversations send in "
+        "the long run; give a larger requests.count"
+    ]
+
+
 def _warmth(warm: WarmUp) -> list[str]:
     return [warm.said] if warm.said else []
 
@@ -169,7 +185,16 @@ def assemble(resolved: ResolvedServe, run: ServeRun, tuning: Tuning, capacity: f
         memory=run.machine.memory.by_kind(),
         cost=cost,
         sources={name: count / counted for name, count in sources.most_common()},
-        assumptions=(*resolved.assumptions, *_warmth(warm), *memory, *kept, *moved, *notes, *sorted(constants)),
+        assumptions=(
+            *_shortness(resolved.ask.requests, run),
+            *resolved.assumptions,
+            *_warmth(warm),
+            *memory,
+            *kept,
+            *moved,
+            *notes,
+            *sorted(constants),
+        ),
         resolved=replace(resolved),
         run=run,
     )

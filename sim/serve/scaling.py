@@ -91,12 +91,12 @@ class ScalingDispatch(Dispatch):
 
     def __init__(
         self, log: RequestLog, workers: list[Replica], front: Front, router: Router, scaler: Scaler,
-        made: Callable[[], Replica],
+        made: Callable[[int], Replica],
     ) -> None:  # fmt: skip
-        """`workers`: the first ones, ready at time zero; `made`: a new one. Requests come by themselves."""
-        super().__init__(log, workers, front, router, Feed(log))
+        """`workers`: the first ones, ready at time zero; `made`: a new one, of that number."""
+        super().__init__(log, workers, front, router, Feed(log, log.after))
         self.watch, self.scaler, self._made = Watch([Life(0.0, 0.0) for _ in workers]), scaler, made
-        self._came, self._begin_s = 0, min(log.arrival_s, default=0.0)
+        self._came, self._begin_s = 0, self.feed.next_s
         self._recent: deque[tuple[float, int]] = deque()  # (time, workers wanted), ever fewer: the first is the most
         self._paid: list[Life] = list(self.watch.lives)  # those that may still be paid for
         self._at: list[dict[int, None]] = [{} for _ in workers]  # unfinished requests of each
@@ -181,7 +181,7 @@ class ScalingDispatch(Dispatch):
     def _start(self, time_s: float) -> None:
         self._starting += 1
         n = len(self.workers)
-        self.workers.append(self._made())
+        self.workers.append(self._made(n))
         self.joined()
         self._at.append({})
         self.watch.lives.append(Life(time_s, time_s + self.scaler.cold_start_s))

@@ -121,6 +121,7 @@ def log_of(workload: Workload, admission: AdmissionAsk | None = None) -> Request
     """An empty log of the load's requests, and who of them is urgent and who gives up."""
     r = workload.requests
     log = request_log(r.arrival_s, r.input_tokens, r.output_tokens, r.prefix)
+    log.after = r.after
     if admission is not None:
         log.patience_s = inf if admission.timeout_s is None else admission.timeout_s
         if len(admission.priority_shares) > 1:

@@ -117,6 +117,9 @@ class Limits:
 
 def limits_of(serve: Serve, load: Workload, slo: Slo, attained_share: float) -> Limits:
     """What of a load that misses the limits would meet them; at most eight shorter runs tell."""
+    if load.requests.after and load.rate_per_s:
+        said = "what would meet them is not looked for: conversations take their time to be many; try other rates"
+        return Limits(attained_share, None, None, said)
     if not load.clients and not load.rate_per_s:
         why = "requests are sent when others are answered" if load.requests.after else "all requests come at once"
         return Limits(attained_share, None, None, f"no rate to look for, {why}")

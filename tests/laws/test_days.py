@@ -108,11 +108,11 @@ def test_a_day_of_short_intervals_ends_soon() -> None:
 
 def test_what_prompts_share_is_left_out_and_said() -> None:
     few = tuple(Hour(0.01) for _ in range(24))
-    talk = {"kind": "sessions", "rate_per_s": 1.0, "count": 50}
+    talk = {"kind": "mooncake-conversation", "count": 50}
     asked = scenario(8, router="prefix", kv_tiers=[{"kind": "host", "bytes": 1e9}])
     asked["serve"]["requests"] = talk
     said = predict_day(asked, few).assumptions
-    for words in ("requests of kind sessions: only how long", "kv_tiers: not used", "router prefix: these requests"):
+    for words in ("requests of kind mooncake-conversation: only", "kv_tiers: not used", "router prefix: these requests"):
         assert any(line.startswith(words) for line in said), words
 
 
@@ -141,3 +141,17 @@ def test_a_forecast_is_there_before_the_load() -> None:
 def test_a_wrong_question_is_refused(serve: dict[str, Any], words: str) -> None:
     with pytest.raises(ScenarioError, match=words):
         predict_day(scenario(8, **serve), PEAK)
+
+
+def test_a_day_of_conversations_is_one_of_conversations() -> None:
+    """As many requests as the table has, turns after answers, prompts found where they were computed."""
+    talk = {"turns": 4, "think_s": 30, "system_tokens": 500, "first_tokens": 300, "added_tokens": 100}
+    ask = scenario(16, router="prefix", autoscale={"most": 4, "by": "predicted", "failures_per_day": 10})
+    ask["serve"]["requests"] = {"kind": "sessions", "rate_per_s": 1, "count": 100, "sessions": talk}
+    p = predict_day(ask, PEAK)
+    log = p.run.log
+    assert p.requests == len(log) == log.served and p.cache["hit_share"] > 0.3
+    assert all(log.arrival_s[i] > log.finish_s[before] for i, before in enumerate(log.after) if before >= 0)
+    assert sum(part.requests for part in p.parts) >= 0.98 * p.requests  # a few turns come after midnight
+    busy = [part.requests for part in p.parts]
+    assert sum(busy[33:73]) > 0.9 * p.requests and p.replicas[1] >= 1  # from 8 to 18 o'clock, and a while after

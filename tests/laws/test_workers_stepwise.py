@@ -92,12 +92,13 @@ def test_workers_that_a_scaler_starts_are_plain_engines_from_then_on() -> None:
     chains, prompts, outputs, arrivals = load(43)
     log, runs = request_log(arrivals, prompts, outputs), prefix_runs(chains, prompts)
 
-    def made() -> Replica:
+    def made(n: int) -> Replica:
+        del n
         worker = workers_of(log, 1)[0]
         worker.prefix = PrefixCache(runs, 16)
         return worker
 
-    workers = [made()]
+    workers = [made(0)]
     scaler = Scaler(
         least=1, most=4, interval_s=1.0, worker_per_s=9.0, used_share=0.8, cold_start_s=1.5, keep_s=2.0
     )  # fmt: skip

@@ -10,7 +10,7 @@ from moesim.traces.readers.rows import FORMS, Loaded, Rows, loaded, prompt_of, t
 from moesim.traces.readers.times import TimeReader, counted, reader_of_times
 from moesim.traces.routing import BadTrace
 
-_PREFIXES = ("prefix", "shared_prefix_tokens_infinite_cache")
+_PREFIXES = ("prefix", "shared_prefix_tokens_infinite_cache", "cached_tokens")  # the last: of `serve --records`
 
 
 @dataclass(frozen=True, slots=True)

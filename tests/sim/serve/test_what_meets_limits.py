@@ -63,3 +63,18 @@ def test_a_queue_that_grows_comes_before_limits_and_queued_requests_have_no_rate
     queued = served(OPEN, {"ttft_s": 0.1}, kind="offline", rate_per_s=None)
     assert queued.label == "misses its limits" and queued.limits is not None
     assert queued.limits.said == "no rate to look for, all requests come at once"
+
+
+def test_conversations_that_are_too_few_are_told_and_nothing_is_looked_for() -> None:
+    talk = {"turns": 6, "think_s": 60, "first_tokens": 500}
+    load = {"kind": "sessions", "rate_per_s": 1.0, "sessions": talk}
+    ask = {
+        "model": "llama-3.1-8b", "cluster": {"node": "dgx-h100", "gpus": 1},
+        "serve": {"engine": "vllm", "slo": {"ttft_s": 0.001, "tpot_s": 0.001}, "requests": {**load, "count": 300}},
+    }  # fmt: skip
+    short = predict_serve(ask)
+    assert short.assumptions[0].startswith("the run is short")
+    assert short.label == "misses its limits" and short.limits is not None
+    assert short.limits.meets_at_requests_per_s is None and "try other rates" in short.limits.said
+    ask["serve"]["requests"]["count"] = 30_000
+    assert not predict_serve(ask).assumptions[0].startswith("the run is short")
