@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 
+from moesim.hwmodels.interval import Sureness
 from moesim.sim.question.request_sections import RequestsAsk, SessionsAsk
 from moesim.sim.question.scenario import Asked, ScenarioError, scenario_of
 from moesim.sim.serve.accounts import (
@@ -142,14 +144,6 @@ def assemble(resolved: ResolvedServe, run: ServeRun, tuning: Tuning, capacity: f
     sure_of = resolved.ask.requests.sure_of
     means = {"ttft_s": ttft.mean, "tpot_s": tpot.mean}
     means["output_tokens_per_s"] = run.log.output_total / span
-    constants = [f"constant {c.key} = {c.value:g} (assumed)" for c in tuning.used.values() if c.kind == "assumed"]
-    served = [group.job for group in deployment.groups]
-    memory = dict.fromkeys(line for job in served for line in memory_said(job))
-    kept = [*caching_said(deployment, load), *_slow_tiers(run)]
-    if isinstance(run.router, PrefixAware) and deployment.router.weight is None:
-        kept.append(f"router.weight = {run.router.weight:.3g} (seconds of a prompt token over those of a running one)")
-    moved = _rebalanced(run, tuning)
-    notes = dict.fromkeys(of.note for of in sure.values() if of.note)
     blocks = run.machine.cache
     sources = run.machine.costs.parts.sources
     counted = sum(sources.values()) or 1
@@ -185,19 +179,27 @@ def assemble(resolved: ResolvedServe, run: ServeRun, tuning: Tuning, capacity: f
         memory=run.machine.memory.by_kind(),
         cost=cost,
         sources={name: count / counted for name, count in sources.most_common()},
-        assumptions=(
-            *_shortness(resolved.ask.requests, run),
-            *resolved.assumptions,
-            *_warmth(warm),
-            *memory,
-            *kept,
-            *moved,
-            *notes,
-            *sorted(constants),
-        ),
+        assumptions=_assumed(resolved, run, tuning, warm, sure),
         resolved=replace(resolved),
         run=run,
     )
+
+
+def _assumed(
+    resolved: ResolvedServe, run: ServeRun, tuning: Tuning, warm: WarmUp, sure: Mapping[str, Sureness]
+) -> tuple[str, ...]:
+    """What the scenario did not say, what was seen that a reader should know, and constants that were not measured."""
+    deployment = resolved.deployment
+    memory = dict.fromkeys(line for group in deployment.groups for line in memory_said(group.job))
+    kept = [*caching_said(deployment, resolved.workload), *_slow_tiers(run)]
+    if isinstance(run.router, PrefixAware) and deployment.router.weight is None:
+        kept.append(f"router.weight = {run.router.weight:.3g} (seconds of a prompt token over those of a running one)")
+    notes = dict.fromkeys(of.note for of in sure.values() if of.note)
+    constants = [f"constant {c.key} = {c.value:g} (assumed)" for c in tuning.used.values() if c.kind == "assumed"]
+    return (
+        *_shortness(resolved.ask.requests, run), *resolved.assumptions, *_warmth(warm), *memory, *kept,
+        *_rebalanced(run, tuning), *notes, *sorted(constants),
+    )  # fmt: skip
 
 
 def _slow_tiers(run: ServeRun) -> list[str]:
