@@ -19,7 +19,8 @@ from rich.console import Console
 from rich.table import Table
 
 from moesim.sim.plan.serve.judge import ServeJudge
-from moesim.sim.plan.serve.space import deployments, shapes
+from moesim.sim.plan.serve.need import Needs, deployments
+from moesim.sim.plan.serve.space import shapes
 from moesim.sim.question.scenario import parse_scenario
 from moesim.sim.serve.accounts import latencies, spread
 from moesim.sim.serve.day import predict_day
@@ -109,9 +110,10 @@ def judged_per_s() -> float:
     scenario = {"model": "mixtral-8x7b", "cluster": {"node": "dgx-h100", "gpus": 16}, "serve": {"requests": load}}
     judge = ServeJudge(parse_scenario(scenario), Slo(1.0, 0.05))
     every = shapes(judge.base.arch, 16, judge.base.cluster.domain, {})
-    found = list(deployments(judge.base, 16, [s for s in every if judge.fits(s) is None], {}))
+    found = deployments(judge, [s for s in every if judge.fits(s) is None], {}, True, Needs(judge))
 
     def judged() -> None:
+        judge._bounds.clear()  # as if none had been asked before
         for candidate in found:
             judge.bounds(candidate)
 
