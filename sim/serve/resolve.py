@@ -88,8 +88,17 @@ def resolve_serve(scenario: Scenario, requests: str | Path | None = None, scaled
         *from_features,
         *from_load,
         *from_pools,
+        *_idle_slots(deployment),
     )
     return ResolvedServe(deployment, workload, ask, seen.profile, seen.price, said)
+
+
+def _idle_slots(deployment: Deployment) -> list[str]:
+    """Spare slots that can balance nothing, because every rank has all experts."""
+    spare = deployment.job.placement.spare_slots
+    if not spare or any(group.job.layout.ep > 1 for group in deployment.groups):
+        return []
+    return [f"spare expert slots: {spare} balance nothing with ep 1 (no rank has experts of its own), and cost memory"]
 
 
 def _job(

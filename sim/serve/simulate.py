@@ -210,9 +210,9 @@ Keeper = Callable[[int, Machine, int], PrefixCache | None]  # (worker, its price
 def keeper_of(deployment: Deployment, workload: Workload, tuning: Tuning, router: Router) -> Keeper:
     """Makes caches of prompts, where the requests say what they share and the engine keeps it; else none."""
     runs, job = workload.runs, deployment.job
+    check_tiers(deployment.prefill or job, deployment.tiers, tuning)  # who computes prompts keeps them
     if runs is None or not job.engine.prefix_cache:
         return lambda n, machine, first_gpu: None
-    check_tiers(job, deployment.tiers, tuning)
     maker = TierMaker(
         deployment.tiers, tuning.get("host_link_efficiency", job.engine.name) if deployment.tiers else 1.0
     )

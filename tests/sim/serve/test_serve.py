@@ -100,6 +100,7 @@ def test_too_little_memory_names_the_smallest_layout_that_does() -> None:
         ({"serve__requests": {"kind": "offline"}}, ScenarioError, "rate_per_s is of no use with kind offline"),
         ({"serve__kv_blocks": 3}, DoesNotFit, "a request of 560 tokens"),
         ({"serve__kv_offload": {"bytes": 1e9}}, ScenarioError, "unknown key 'serve.kv_offload'; it is called kv_tiers"),
+        ({"serve__kv_tiers": [{"kind": "host", "bytes": 1e14}]}, ScenarioError, "more than the .* GiB that a host has"),
         ({"serve__kv_blocks": 900_000_000}, DoesNotFit, "more than .* hold beside the weights"),
         ({"layout": {"tp": 3}}, BadLayout, "tp=3"),
         ({"layout": {"tp": 4}}, BadLayout, "takes 4 GPUs"),
@@ -210,6 +211,11 @@ def test_wide_expert_parallelism_overlaps_and_replicates() -> None:
     evened = deepcopy(asked)
     evened["serve"]["expert_slots"] = 32
     assert predict_serve(evened).tpot_s.mean < plain.tpot_s.mean
+
+
+def test_spare_slots_without_expert_ranks_are_said_to_be_of_no_use() -> None:
+    said = predict_serve(changed(serve__expert_slots=2)).assumptions
+    assert any("2 balance nothing with ep 1" in line for line in said)
 
 
 def test_formats_follow_checkpoint_and_gpu() -> None:
