@@ -120,8 +120,6 @@ class RequestsAsk(Strict):
         """ValueError where the kind of load lacks what it needs, or has two answers to one question."""
         if self.kind == "closed" and self.concurrency is None:
             raise ValueError("kind closed needs concurrency: the number of clients")
-        if self.kind in ("poisson", "gamma") and self.rate_per_s is None:
-            raise ValueError(f"kind {self.kind} needs rate_per_s")
         if self.kind == "trace" and self.file is None:
             raise ValueError("kind trace needs file: a trace of requests, for example a CSV of arrival_s,input_tokens,"
                              "output_tokens")  # fmt: skip

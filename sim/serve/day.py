@@ -147,6 +147,10 @@ def _sharing_said(resolved: ResolvedServe, load: Workload) -> list[str]:
     """What a table of traffic leaves out of the scenario's load."""
     base, kind = resolved.workload.requests, resolved.ask.requests.kind
     said = caching_said(resolved.deployment, load)
+    given = resolved.ask.requests.model_fields_set
+    unused = [key for key in ("rate_per_s", "cv", "count") if key in given]
+    if unused:
+        said.append(f"requests.{', requests.'.join(unused)}: not used, traffic says how many come and when")
     if kind in _SHARED:
         return [
             *said,

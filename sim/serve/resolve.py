@@ -67,6 +67,9 @@ def resolve_serve(scenario: Scenario, requests: str | Path | None = None, scaled
         raise ScenarioError(
             "serve.autoscale needs traffic that changes: `moesim serve --traffic day.csv`; leave it out otherwise"
         )
+    load = ask.requests
+    if load.kind in ("poisson", "gamma") and load.rate_per_s is None and requests is None and not scaled:
+        raise ScenarioError(f"serve.requests: kind {load.kind} needs rate_per_s (a day's table says it, --traffic)")
     seen = look_up(scenario)
     arch, cluster = seen.arch, seen.cluster
     asked = engine_asked(ask.engine)

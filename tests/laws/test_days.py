@@ -116,6 +116,18 @@ def test_what_prompts_share_is_left_out_and_said() -> None:
         assert any(line.startswith(words) for line in said), words
 
 
+def test_a_table_needs_no_other_rate_and_says_what_it_replaces() -> None:
+    few = tuple(Hour(0.01) for _ in range(24))
+    asked = scenario(8)
+    said = predict_day(asked, few).assumptions
+    assert "requests.rate_per_s, requests.count: not used, traffic says how many come and when" in said
+    bare = scenario(8)
+    for key in ("rate_per_s", "count"):
+        del bare["serve"]["requests"][key]
+    assert predict_day(bare, few).ttft_s == predict_day(asked, few).ttft_s
+    assert not any("not used" in line for line in predict_day(bare, few).assumptions)
+
+
 def test_a_forecast_is_there_before_the_load() -> None:
     """With a long cold start, replicas that are started by the forecast are ready when the load comes."""
     steep = tuple(Hour(3.0 if h == 12 else 0.02) for h in range(24))
