@@ -37,33 +37,31 @@ class Dispatch:
         """Until every request is answered, rejected or given up."""
         entering, due, due_s, feed = self._entering, self._due, self._due_s, self.feed
         while True:
-            coming_s = feed.next_s
-            if entering and entering[0][0] < coming_s:
-                coming_s = entering[0][0]
+            arriving_s = feed.next_s
+            entering_s = entering[0][0] if entering else inf
+            coming_s = entering_s if entering_s <= arriving_s else arriving_s
             while due and due_s[due[0][1]] != due[0][0]:
                 heappop(due)  # out of date
             if due and due[0][0] < coming_s:
                 self._advance(due[0][1], coming_s)
-            elif coming_s < inf:
-                self._happen(coming_s)
+            elif coming_s == inf:
+                return
+            elif entering_s <= arriving_s:
+                self._enter(*heappop(entering))
             else:
-                return
+                _, request = feed.pop()
+                self.arrive(request, arriving_s)
 
-    def _happen(self, time_s: float) -> None:
-        """The next thing that comes from outside: a request at the router, or at its engine."""
-        if self._entering and self._entering[0][0] <= self.feed.next_s:
-            entered_s, request, n = heappop(self._entering)
-            if request < 0:
-                self.timer(entered_s, request, n)
-                return
-            worker = self.workers[n]
-            worker.advance(entered_s)
-            self.router.coming_tokens[n] -= self.log.prompt[request] - self.log.hit[request]
-            worker.submit(request, entered_s)
-            self._settle(n)
-        else:
-            _, request = self.feed.pop()
-            self.arrive(request, time_s)
+    def _enter(self, entered_s: float, request: int, n: int) -> None:
+        """A request reaches its engine; or what was set for this time happens."""
+        if request < 0:
+            self.timer(entered_s, request, n)
+            return
+        worker = self.workers[n]
+        worker.advance(entered_s)
+        self.router.coming_tokens[n] -= self.log.prompt[request] - self.log.hit[request]
+        worker.submit(request, entered_s)
+        self._settle(n)
 
     def timer(self, time_s: float, kind: int, n: int) -> None:
         """Something that a dispatch of another kind set for this time."""
@@ -126,7 +124,9 @@ class Dispatch:
             other = self._first_due()
             if other >= 0:
                 coming_s = min(coming_s, self._due_s[other])
-        worker.advance(max(coming_s, nextafter(worker.now, inf)), stop=True)  # who only decodes goes no further
+        if coming_s <= worker.now:
+            coming_s = nextafter(worker.now, inf)
+        worker.advance(coming_s, True)  # who only decodes goes no further
         self._settle(n)
 
     def _settle(self, n: int) -> None:
@@ -138,7 +138,7 @@ class Dispatch:
                 self.finished(request, n)
             worker.done.clear()
         self.router.moved(n)
-        due_s = inf if worker.idle else max(worker.next_finish_s(), worker.now)
+        due_s = worker.next_finish_s()
         if due_s != self._due_s[n]:
             self._due_s[n] = due_s
             if due_s < inf:

@@ -52,8 +52,8 @@ class PipelinedReplica(Replica):
         return max(self.now, min(times, default=self.now))
 
     def next_finish_s(self) -> float:
-        """No request finishes before this time if nothing else arrives; infinite when idle."""
-        if self._flying or self._turn or self._phase:
+        """No request finishes before this time, now or later, if nothing else arrives; infinite when idle."""
+        if not self.idle and (self._flying or self._turn or self._phase):
             return self.due_s
         return super().next_finish_s()
 

@@ -129,7 +129,7 @@ class PoolDispatch:
         worker.done.clear()
         if pool == _PREFILL:
             self.router.moved(n)
-        self._due[pool].at(n, inf if worker.idle else max(worker.next_finish_s(), worker.now))
+        self._due[pool].at(n, worker.next_finish_s())
         if self._leaving and worker.idle:
             self._switch(pool, n)
 

@@ -9,7 +9,7 @@ tokens take k a + b (k K + B k (k - 1) / 2).
 from __future__ import annotations
 
 from heapq import heapify, heappop, heappush
-from math import ceil, sqrt
+from math import ceil, inf, sqrt
 
 from moesim.sim.serve.intake import Intake
 
@@ -65,12 +65,13 @@ class Replica(Intake):
                 return
 
     def next_finish_s(self) -> float:
-        """No request finishes before this time if nothing else arrives; infinite when idle."""
-        if self._partial or self.waiting or not self._heap:
-            return self.now if not self.idle else float("inf")
-        k = max(0, self._heap[0][0] - self.step)
-        a, b = self.costs.decode(self.batch)
-        return self.now + k * a + b * (k * self.cached + self.batch * k * (k - 1) / 2)
+        """No request finishes before this time, now or later, if nothing else arrives; infinite when idle."""
+        batch = self.batch
+        if batch and not (self._partial or self.waiting):
+            k = max(0, self._heap[0][0] - self.step)
+            a, b = self.costs.decode(batch)
+            return self.now + k * a + b * (k * self.cached + batch * k * (k - 1) / 2)
+        return inf if self.idle else self.now
 
     def _take_ready(self) -> None:
         """Let waiting requests whose prompts are cached join the batch."""
