@@ -87,7 +87,9 @@ def label_text(p: ServePrediction) -> str:
     if p.label != MISSES:
         return _LABELS[p.label]
     would = f"; {p.limits.said}" if p.limits is not None else ""
-    return f"{MISSES}: {p.attained_share:.0%} of the requests are within them{would}"
+    away = p.admission["rejected"] + p.admission["timed_out"]
+    turned = f", {away:,} were turned away" if away else ""
+    return f"{MISSES}: {p.attained_share:.0%} of the requests are within them{turned}{would}"
 
 
 def _latency(p: ServePrediction) -> Table:

@@ -138,11 +138,13 @@ class TierAsk(Strict):
 class AdmissionAsk(Strict):
     """Who is let in. queue_limit: unfinished requests of one worker, above which the router rejects.
 
+    retry_after_s: when a client, or who talks, sends the next request after a rejected one; 1 s if not stated.
     timeout_s: who has no first token by then and still waits gives up. priority_shares: of the requests that are of
     each class, the most urgent first; a worker takes them in that order.
     """
 
     queue_limit: int | None = Field(default=None, ge=1, le=100_000_000)
+    retry_after_s: float = Field(default=1.0, ge=0, le=1e9)
     timeout_s: float | None = Field(default=None, gt=0, le=1e9)
     priority_shares: tuple[float, ...] = Field(default=(), max_length=16)
 
@@ -152,6 +154,12 @@ class AdmissionAsk(Strict):
         if value and (any(share < 0.0 for share in value) or abs(sum(value) - 1.0) > 1e-6):
             raise ValueError(f"shares of classes must be 0 or more and sum to 1; these sum to {sum(value):g}")
         return value
+
+    @model_validator(mode="after")
+    def _rejects(self) -> AdmissionAsk:
+        if "retry_after_s" in self.model_fields_set and self.queue_limit is None:
+            raise ValueError("retry_after_s is of no use without queue_limit: nobody is rejected; leave it out")
+        return self
 
 
 class ColdStartAsk(Strict):

@@ -90,7 +90,7 @@ class Dispatch:
         """Nobody answers it."""
         self.log.status[request] = REJECTED
         self.log.first_s[request] = self.log.finish_s[request] = time_s
-        self.feed.finished(request, time_s)
+        self.feed.rejected(request, time_s)
 
     def sent(self, request: int, worker: int) -> None:
         """A worker will get a request."""

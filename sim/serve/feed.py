@@ -60,6 +60,10 @@ class Feed:
         self.next_s = min(self._coming_s, self._queue[0][0]) if self._queue else self._coming_s
         return first
 
+    def rejected(self, request: int, time_s: float) -> None:
+        """Nobody takes a request: what its answer would have caused comes a while later."""
+        self.finished(request, time_s + self.log.again_s)
+
     def finished(self, request: int, time_s: float) -> None:
         """A request is answered, or given up: who waits for it thinks, a client sends its next one."""
         if self._next is not None:

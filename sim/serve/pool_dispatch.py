@@ -153,7 +153,10 @@ class PoolDispatch:
         """A request that nobody answers."""
         self.log.status[request] = status
         self.log.first_s[request] = self.log.finish_s[request] = time_s
-        self._answered(request)
+        if status == REJECTED:
+            self.feed.rejected(request, time_s)
+        else:
+            self._answered(request)
 
     # ---- what comes
 

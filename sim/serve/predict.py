@@ -138,7 +138,7 @@ def assemble(resolved: ResolvedServe, run: ServeRun, tuning: Tuning, capacity: f
     seen, span = latencies_of(run, warm.requests), span_s(run)
     ttft, tpot, e2e = spread(seen.ttft_s), spread(seen.tpot_s), spread(seen.e2e_s)
     attained = slo.attained(seen)
-    label = label_of(seen, load.rate_per_s, capacity, bool(load.clients), slo.missed(resolved.ask, attained))
+    label = label_of(seen, load.rate_per_s, capacity, bool(load.clients), slo.missed(resolved.ask, seen))
     shares, gpus, cost = utilisation(run), deployment.gpus, costs_of(run, deployment, resolved.price)
     sure = serve_sureness(deployment, load)
     sure_of = resolved.ask.requests.sure_of

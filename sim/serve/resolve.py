@@ -10,7 +10,7 @@ from moesim.sim.layout.slots import check_slots, placement_of
 from moesim.sim.model.arch import ModelArch
 from moesim.sim.question.lookup import LookUp, look_up, routing_assumed, routing_of
 from moesim.sim.question.scenario import Scenario, ScenarioError
-from moesim.sim.question.serving_sections import PoolAsk, ServeAsk
+from moesim.sim.question.serving_sections import AdmissionAsk, PoolAsk, ServeAsk
 from moesim.sim.serve.apart import apart_of, check_goes_with
 from moesim.sim.serve.drafts import speculation_of
 from moesim.sim.serve.job import (
@@ -26,7 +26,7 @@ from moesim.sim.serve.job import (
 from moesim.sim.serve.offload import experts_in_host
 from moesim.sim.serve.pool_groups import pool_deployment
 from moesim.sim.serve.sampling import sampling_of
-from moesim.sim.serve.workload import workload_of
+from moesim.sim.serve.workload import Workload, workload_of
 from moesim.sim.software.serving_engine import AskedEngine, Engine, engine_asked
 
 _PIPELINED = "pipeline: one batch in flight per stage, sequences spread evenly; stages follow each other in rank order"
@@ -92,8 +92,17 @@ def resolve_serve(scenario: Scenario, requests: str | Path | None = None, scaled
         *from_load,
         *from_pools,
         *_idle_slots(deployment),
+        *_retries(ask.admission, workload),
     )
     return ResolvedServe(deployment, workload, ask, seen.profile, seen.price, said)
+
+
+def _retries(admission: AdmissionAsk, load: Workload) -> list[str]:
+    """When those who wait for answers go on after a rejection, where nobody says it."""
+    if admission.queue_limit is None or "retry_after_s" in admission.model_fields_set:
+        return []
+    caused = load.clients or load.requests.after
+    return [f"admission.retry_after_s = {admission.retry_after_s:g} (not stated)"] if caused else []
 
 
 def _idle_slots(deployment: Deployment) -> list[str]:

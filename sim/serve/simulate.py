@@ -124,6 +124,7 @@ def log_of(workload: Workload, admission: AdmissionAsk | None = None) -> Request
     log.after = r.after
     if admission is not None:
         log.patience_s = inf if admission.timeout_s is None else admission.timeout_s
+        log.again_s = admission.retry_after_s
         if len(admission.priority_shares) > 1:
             drawn = stream(workload.seed, "requests.priority").random(len(log))
             log.priority = np.searchsorted(np.cumsum(admission.priority_shares)[:-1], drawn, "right").tolist()

@@ -32,9 +32,11 @@ class Slo:
         good = int(((latencies.ttft_s <= self.ttft_s) & (each <= self.tpot_s)).sum())
         return good / (len(latencies.e2e_s) + latencies.turned_away)
 
-    def missed(self, ask: ServeAsk, attained_share: float) -> bool:
-        """Whether that is too few, for a scenario that says its limits: those it was silent about, nobody asked for."""
-        return "slo" in ask.model_fields_set and attained_share < self.share
+    def missed(self, ask: ServeAsk, latencies: Latencies) -> bool:
+        """Whether too few were served well, for a scenario that says its limits; else, whether too few were served."""
+        served = len(latencies.e2e_s)
+        answered = served / max(1, served + latencies.turned_away)
+        return (self.attained(latencies) if "slo" in ask.model_fields_set else answered) < self.share
 
     @property
     def text(self) -> str:

@@ -166,6 +166,7 @@ class RequestLog:
     output: list[int]  # output tokens
     prefix: list[int]  # leading input tokens that an earlier request shared
     patience_s: float = inf  # after which a request that waits in a queue is given up
+    again_s: float = 0.0  # from a rejection to what an answer would have caused
     after: Sequence[int] = ()  # as in `Requests`
     priority: Sequence[int] = ()  # class of each, 0 the most urgent; empty: all are alike
     first_s: MutableSequence[float] = field(default_factory=lambda: array("d"))  # first token leaves

@@ -165,7 +165,7 @@ class ServeJudge:
         load, run = self.load, self.run(c, self.load)
         latencies, span = latencies_of(run, warm_up_of(run, load).requests), span_s(run)
         attained, ask = self.slo.attained(latencies), self._resolved.ask
-        misses = slo_asked(ask).missed(ask, slo_asked(ask).attained(latencies))  # as `serve` says it, of its own limits
+        misses = slo_asked(ask).missed(ask, latencies)  # as `serve` says it, of its own limits
         outputs = float(run.log.output_total)
         ttft, tpot = spread(latencies.ttft_s), spread(latencies.tpot_s)
         usd = usd_per_million_output_tokens(self.price, gpu_hours(c.gpus, span), outputs)

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from typing import Any
 
+import numpy as np
 import pytest
 
 from moesim.sim.serve.predict import predict_serve
 from moesim.sim.serve.prediction import ServePrediction
+from moesim.sim.serve.workload import REJECTED
 
 TALK = {"turns": 6, "think_s": 0.5, "system_tokens": 64, "first_tokens": 300, "added_tokens": 60, "answer_tokens": 80}
 SESSIONS: dict[str, Any] = {"kind": "sessions", "count": 80, "rate_per_s": 4.0, "sessions": TALK}
@@ -102,6 +104,28 @@ def test_who_is_turned_away_is_neither_served_nor_forgotten() -> None:
         assert log.served < 300 and p.capacity_requests_per_s == pytest.approx(plain.capacity_requests_per_s, rel=0.02)
         assert p.label == "overloaded" and p.attained_share <= log.served / len(log) + 1e-9
         assert p.goodput_per_s <= p.requests_per_s + 1e-9
+
+
+@pytest.mark.parametrize("pools", [None, {"prefill": {"workers": 1}, "decode": {"workers": 1}}])
+def test_a_client_who_is_rejected_comes_back_later(pools: dict[str, Any] | None) -> None:
+    """Of more clients than are let in, those outside try again after a while: not all at once until none is left."""
+    load = {"kind": "closed", "concurrency": 12, "count": 400, "input_tokens": 2000, "output_tokens": 100}
+
+    def served(wait_s: float) -> Any:
+        admission = {"queue_limit": 4, "retry_after_s": wait_s}
+        serve = {"engine": "vllm", "requests": load, "admission": admission, **({"pools": pools} if pools else {})}
+        cluster = {"node": "dgx-h100", "gpus": 2 if pools else 1}
+        return predict_serve({"model": "qwen3-30b-a3b", "cluster": cluster, "serve": serve}, meets=False)
+
+    often, seldom = served(0.5), served(5.0)
+    assert 8 < often.run.log.served < seldom.run.log.served
+    for p, wait_s in ((often, 0.5), (seldom, 5.0)):
+        log = p.run.log
+        arrived = np.sort([t for t, status in zip(log.arrival_s, log.status, strict=True) if status == REJECTED])
+        first = arrived[arrived < wait_s]
+        assert len(first) <= 8 + log.served  # nobody came twice while they waited
+        assert p.label == ("misses its limits" if log.served < 0.9 * len(log) else "stable")
+        assert not any("retry_after_s" in line for line in p.assumptions)
 
 
 def test_a_tier_that_is_slower_than_computing_is_told() -> None:

@@ -100,6 +100,7 @@ def test_too_little_memory_names_the_smallest_layout_that_does() -> None:
         ({"serve__requests": {"kind": "offline"}}, ScenarioError, "rate_per_s is of no use with kind offline"),
         ({"serve__kv_blocks": 3}, DoesNotFit, "a request of 560 tokens"),
         ({"serve__kv_offload": {"bytes": 1e9}}, ScenarioError, "unknown key 'serve.kv_offload'; it is called kv_tiers"),
+        ({"serve__admission": {"retry_after_s": 2}}, ScenarioError, "retry_after_s is of no use without queue_limit"),
         ({"serve__kv_tiers": [{"kind": "host", "bytes": 1e14}]}, ScenarioError, "more than the .* GiB that a host has"),
         ({"serve__kv_blocks": 900_000_000}, DoesNotFit, "more than .* hold beside the weights"),
         ({"layout": {"tp": 3}}, BadLayout, "tp=3"),
