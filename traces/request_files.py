@@ -62,7 +62,7 @@ class _Bounded(io.RawIOBase):
     def readable(self) -> bool:
         return True
 
-    def readinto(self, buffer: bytearray | memoryview) -> int:  # type: ignore[override]
+    def readinto(self, buffer: bytearray | memoryview) -> int:  # type: ignore[override]  # typed as any buffer
         data = self._inner.read(len(buffer))
         self._left -= len(data)
         if self._left < 0:
@@ -74,7 +74,7 @@ class _Bounded(io.RawIOBase):
 def _read(packed: BinaryIO, name: str) -> Loaded:
     gzipped = packed.read(2) == _GZIP
     packed.seek(0)
-    inner: BinaryIO = gzip.GzipFile(fileobj=packed) if gzipped else packed  # type: ignore[assignment]
+    inner: BinaryIO = gzip.GzipFile(fileobj=packed) if gzipped else packed  # type: ignore[assignment]  # is read like one
     stream = io.BufferedReader(_Bounded(inner, name), 1 << 20)
     head = stream.peek(_HEAD)[:_HEAD]
     if head.startswith(_POINTER):

@@ -165,7 +165,7 @@ def _prove(
     from moesim.reports.text import console, note, print_json
 
     if figure is not None:
-        from moesim.reports.figures.step import check_format
+        from moesim.reports.figures.files import check_format
 
         check_format(figure)
     machine = find_machine(device)

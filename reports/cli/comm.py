@@ -76,7 +76,7 @@ def _show(question: CommQuestion, sweep: bool, json: bool, figure: Path | None) 
     from moesim.sim.transfer.predict import predict_comm
 
     if figure is not None:
-        from moesim.reports.figures.step import check_format
+        from moesim.reports.figures.files import check_format
 
         check_writable(figure)
         check_format(figure)

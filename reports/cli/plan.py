@@ -105,7 +105,7 @@ def _check(figure: Path | None, out: Path | None) -> None:
         check_writable(out)
     if figure is not None:
         from moesim.reports.failures import check_writable
-        from moesim.reports.figures.step import check_format
+        from moesim.reports.figures.files import check_format
 
         check_writable(figure)
         check_format(figure)

@@ -60,7 +60,7 @@ def serve(  # noqa: PLR0913  # one argument per option of the command
     from moesim.sim.serve.predict import predict_serve
 
     if figure is not None:
-        from moesim.reports.figures.step import check_format
+        from moesim.reports.figures.files import check_format
 
         check_writable(figure)
         check_format(figure)

@@ -135,7 +135,7 @@ def _check_files(timeline: Path | None, figure: Path | None) -> None:
         if path is not None:
             check_writable(path)
     if figure is not None:
-        from moesim.reports.figures.step import check_format
+        from moesim.reports.figures.files import check_format
 
         check_format(figure)
 

@@ -22,7 +22,7 @@ def whatif(
     from moesim.sim.variation.whatif_train import WhatIf
 
     if figure is not None:
-        from moesim.reports.figures.step import check_format
+        from moesim.reports.figures.files import check_format
 
         check_writable(figure)
         check_format(figure)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from moesim.reports.failures import writing
+from moesim.reports.figures.files import save
 from moesim.reports.figures.palette import INK, LIMIT, PHASES
 
 if TYPE_CHECKING:
@@ -45,5 +45,4 @@ def write_proof_figure(proof: Proof, path: Path) -> None:
         loc="left",
     )
     axes.legend(loc="upper left", frameon=False)
-    with writing(path):
-        figure.savefig(path, dpi=150)
+    save(figure, path)

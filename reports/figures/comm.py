@@ -7,9 +7,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from moesim.hwmodels.cluster import link_bytes_per_s
-from moesim.reports.failures import writing
+from moesim.reports.figures.files import check_format, save
 from moesim.reports.figures.palette import END, INK, LIMIT, PHASES
-from moesim.reports.figures.step import check_format
 from moesim.reports.text import seconds
 
 if TYPE_CHECKING:
@@ -23,12 +22,6 @@ _COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#
 _STYLE: Any = {"font.size": 9.0, "axes.edgecolor": "#888888", "text.color": INK, "svg.hashsalt": "moesim"}
 _KINDS = {"gpu": PHASES["F"], "switch": PHASES["W"], "nic": "#BDBDBD", "leaf": PHASES["B"], "spine": LIMIT, "core": END}
 _SHOWN_DOMAINS = 4
-
-
-def _save(figure: Figure, path: Path) -> None:
-    metadata = {".svg": {"Date": None}, ".pdf": {"CreationDate": None}}.get(path.suffix.lower())
-    with writing(path):
-        figure.savefig(path, dpi=150, metadata=metadata)
 
 
 def _blank(width: float, height: float) -> Figure:
@@ -56,7 +49,7 @@ def write_comm_figure(answer: CommAnswer, table: Mapping[str, Sequence[tuple[flo
             f"{seconds(answer.prediction.time_s)} with {answer.prediction.algorithm}",
             fontweight="bold", x=0.01, ha="left",
         )  # fmt: skip
-        _save(figure, Path(path))
+        save(figure, Path(path))
 
 
 def _curves(axes: Axes, answer: CommAnswer, table: Mapping[str, Sequence[tuple[float, float]]]) -> None:
@@ -105,7 +98,7 @@ def write_topology_figure(topology: Topology, path: str | Path) -> None:
     with rc_context(_STYLE):
         figure = _blank(13.0, 6.0)
         _draw_graph(figure.subplots(), topology)
-        _save(figure, Path(path))
+        save(figure, Path(path))
 
 
 def _shown_domains(topology: Topology) -> list[int]:

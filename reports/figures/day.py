@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from moesim.reports.failures import writing
+from moesim.reports.figures.files import check_format, save
 from moesim.reports.figures.palette import LIMIT, PHASES
-from moesim.reports.figures.step import STYLE, check_format
+from moesim.reports.figures.step import STYLE
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -25,10 +25,8 @@ def write_day_figure(p: DayPrediction, path: str | Path) -> None:
     from matplotlib import rc_context
 
     check_format(path)
-    file = Path(path)
-    with rc_context(STYLE), writing(file):
-        metadata = {".svg": {"Date": None}, ".pdf": {"CreationDate": None}}.get(file.suffix.lower())
-        day_figure(p).savefig(file, dpi=150, metadata=metadata)
+    with rc_context(STYLE):
+        save(day_figure(p), path)
 
 
 def day_figure(p: DayPrediction) -> Figure:

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from moesim.hwmodels.units import GIB
-from moesim.reports.failures import writing
+from moesim.reports.figures.files import save
 from moesim.reports.figures.palette import INK, LIMIT, PHASES
 from moesim.reports.figures.step import STYLE
 from moesim.reports.text import gpus
@@ -100,7 +100,5 @@ def write_plan_figure(plan: Plan | ServePlan, path: Path) -> None:
 
     from moesim.sim.plan.serve.plan import ServePlan
 
-    metadata = {".svg": {"Date": None}, ".pdf": {"CreationDate": None}}.get(path.suffix.lower())
-    with rc_context(STYLE), writing(path):
-        figure = serve_plan_figure(plan) if isinstance(plan, ServePlan) else plan_figure(plan)
-        figure.savefig(path, dpi=150, metadata=metadata)
+    with rc_context(STYLE):
+        save(serve_plan_figure(plan) if isinstance(plan, ServePlan) else plan_figure(plan), path)

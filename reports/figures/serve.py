@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from moesim.reports.failures import writing
+from moesim.reports.figures.files import check_format, save
 from moesim.reports.figures.palette import INK, LIMIT, PHASES
-from moesim.reports.figures.step import STYLE, check_format
+from moesim.reports.figures.step import STYLE
 from moesim.reports.tables.serve import deployment_text
 from moesim.sim.serve.accounts import latencies_of
 from moesim.sim.serve.frontier import frontier
@@ -30,10 +30,8 @@ def write_serve_figure(p: ServePrediction, path: str | Path) -> None:
     from matplotlib import rc_context
 
     check_format(path)
-    file = Path(path)
-    with rc_context(STYLE), writing(file):
-        metadata = {".svg": {"Date": None}, ".pdf": {"CreationDate": None}}.get(file.suffix.lower())
-        serve_figure(p).savefig(file, dpi=150, metadata=metadata)
+    with rc_context(STYLE):
+        save(serve_figure(p), path)
 
 
 def serve_figure(p: ServePrediction) -> Figure:

@@ -6,8 +6,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from moesim.hwmodels.units import GIB
-from moesim.reports.failures import OutputError, writing
 from moesim.reports.figures.experts import add_experts, experts_inches
+from moesim.reports.figures.files import check_format, save
 from moesim.reports.figures.gantt import Window, draw_lanes, windows
 from moesim.reports.figures.many_steps import STEPS_INCHES, add_steps
 from moesim.reports.figures.palette import BUBBLE, CLASS_OF, CLASSES, INK, LIMIT, MEMORY
@@ -22,7 +22,6 @@ if TYPE_CHECKING:
     from moesim.sim.train.many_steps import ManySteps
     from moesim.sim.train.prediction import Prediction
 
-FORMATS = (".png", ".svg", ".pdf")
 WIDTH = 15.0  # inches
 _WIDE = 12.0  # inches from which a long legend has room in one row
 _LEFT, _RIGHT = 0.9, 0.25  # inches beside the lanes
@@ -37,24 +36,13 @@ STYLE: Any = {
 }
 
 
-def check_format(path: str | Path) -> None:
-    """OutputError for a file name whose ending is no picture format."""
-    ending = Path(path).suffix.lower()
-    if ending not in FORMATS:
-        raise OutputError(
-            f"figure {path}: unknown format {ending or '(none)'!r}; end it in one of {', '.join(FORMATS)}"
-        )
-
-
 def write_figure(p: Prediction, path: str | Path, run: ManySteps | None = None) -> None:
     """Draw the step (and many of them). OutputError for an unknown format or a file that cannot be written."""
     from matplotlib import rc_context
 
     check_format(path)
-    file = Path(path)
-    with rc_context(STYLE), writing(file):
-        metadata = {".svg": {"Date": None}, ".pdf": {"CreationDate": None}}.get(file.suffix.lower())
-        step_figure(p, run).savefig(file, dpi=150, metadata=metadata)
+    with rc_context(STYLE):
+        save(step_figure(p, run), path)
 
 
 def step_figure(p: Prediction, run: ManySteps | None = None) -> Figure:

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from moesim.reports.failures import writing
+from moesim.reports.figures.files import save
 from moesim.reports.figures.palette import INK, PHASES
 
 if TYPE_CHECKING:
@@ -61,6 +61,4 @@ def _label(axes: Any, row: int, outcomes: Sequence[Change], side: int, alone: bo
 
 def write_tornado(answer: WhatIf | ServeWhatIf, path: Path) -> None:
     """Draw it into a file."""
-    metadata = {".svg": {"Date": None}, ".pdf": {"CreationDate": None}}.get(path.suffix.lower())
-    with writing(path):
-        tornado(answer).savefig(path, dpi=150, metadata=metadata)
+    save(tornado(answer), path)

@@ -69,6 +69,50 @@ def test_an_answer_comes_before_the_next_question(workers_count: int) -> None:
         assert log.finish_s[i] > log.first_s[i] > log.arrival_s[i]
 
 
+class Knowing(LeastLoaded):
+    """Notes what it believed of every worker's load whenever it chose."""
+
+    believed: list[tuple[float, list[int]]]
+
+    def choose(self, request: int, time_s: float) -> int:
+        self.believed.append((time_s, list(self.loads)))
+        return super().choose(request, time_s)
+
+
+class Sending(Dispatch):
+    """Notes who was sent where, and when."""
+
+    sends: list[tuple[float, int, int]]
+
+    def route(self, request: int, time_s: float) -> None:
+        self.now_s = time_s
+        super().route(request, time_s)
+
+    def sent(self, request: int, worker: int) -> None:
+        super().sent(request, worker)
+        self.sends.append((self.now_s, request, worker))
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_a_router_knows_every_answer_that_was_given_before(seed: int) -> None:
+    """Loads at each choice leave out who finished before, and of later ones none that the pass in work does not end."""
+    log = drawn(400, 40.0, seed)
+    workers = replicas(log, 5)
+    router = Knowing(workers)
+    router.believed = []
+    dispatch = Sending(log, workers, FRONT, router, Feed(log))
+    dispatch.sends = []
+    dispatch.run()
+    pass_s = max(worker.costs.mixed([(worker.engine.token_budget, 4000)], 100, 1e5) for worker in workers)
+    for n, (time_s, loads) in enumerate(router.believed):
+        most, least = [0] * 5, [0] * 5
+        for _, request, worker in dispatch.sends[:n]:
+            most[worker] += log.finish_s[request] >= time_s
+            least[worker] += log.finish_s[request] > time_s + pass_s
+        assert all(low <= load <= high for low, load, high in zip(least, loads, most, strict=True))
+    assert pass_s < 0.2 * (max(log.finish_s) - min(log.arrival_s))
+
+
 def test_no_worker_runs_ahead_of_an_answer_that_another_may_give() -> None:
     """With clients, at no time are more requests inside than there are clients."""
     log = drawn(400, 30.0, 6)

@@ -180,6 +180,33 @@ def test_a_tier_brings_back_what_the_gpu_let_go_as_fast_as_its_link() -> None:
         assert tier.shelf.used <= blocks
 
 
+class Timed(Replica):
+    """Notes of every pass with prompts: when it begins and ends, its kernels alone, and when what it loads is there."""
+
+    passes: list[tuple[float, float, float, float]]
+
+    def _mixed_turn(self, chunks: list[tuple[int, int]]) -> None:
+        begin_s, there_s, alone_s = self.now, self._there_s, self.costs.mixed(chunks, self.batch, self.cached)
+        super()._mixed_turn(chunks)
+        self.passes.append((begin_s, self.now, alone_s, there_s))
+
+
+@pytest.mark.parametrize("seed", [2, 3, 4])
+def test_a_pass_takes_the_longer_of_its_kernels_and_of_what_tiers_bring(seed: int) -> None:
+    chains, prompts, outputs = conversations(400, seed, answers=False)
+    log = request_log([float(t) for t in gamma_arrivals(12.0, 1.0, 400, seed)], prompts, outputs)
+    replica = Timed(log, Affine(), engine(token_budget=256), KvCache(250, 16, 1.0))
+    replica.passes = []
+    block_s = 3.0 * Affine().mixed([(16, 0)], 0, 0.0) / 16  # some loads are longer than their passes, some are not
+    replica.prefix = PrefixCache(prefix_runs(chains, prompts), 16, [Tier("host", Shelf(5000), Link(), block_s)])
+    run_open(log, replica, Front())
+    begin, end, alone, there = np.array(replica.passes).T
+    np.testing.assert_allclose(end, np.maximum(begin + alone, there), rtol=1e-9)
+    late = there > begin + alone
+    assert 0 < late.sum() < len(late)
+    assert replica.load_wait_s == pytest.approx((end - begin - alone).sum())
+
+
 def test_a_larger_cache_or_one_more_tier_never_finds_less() -> None:
     chains, prompts, _ = conversations(800, 21, answers=False)
     runs = prefix_runs(chains, prompts)

@@ -1,7 +1,7 @@
 """Law: behind any router, each worker does what the plain engine does with the requests that it was sent.
 
-Caches of prompts, drafts and a scaler are on; tiers by how long a pass waits for them. The plain engine (stepwise.py,
-block_cache.py) takes one pass at a time and keeps single blocks.
+Caches of prompts, drafts and a scaler are on; how long a pass waits for tiers is in test_prefix_cache.py. The plain
+engine (stepwise.py, block_cache.py) takes one pass at a time and keeps single blocks.
 """
 
 from __future__ import annotations

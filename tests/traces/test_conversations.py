@@ -93,14 +93,14 @@ def test_more_requests_a_second_are_more_conversations_not_faster_ones() -> None
 
 def talk(**changes: object) -> Talk:
     usual = {"mean_turns": 6.0, "think_s": 20.0, "first_tokens": 800, "added_tokens": 100, "answer_tokens": 200}
-    return Talk(**{**usual, **changes})  # type: ignore[arg-type]
+    return Talk(**{**usual, **changes})  # type: ignore[arg-type]  # kinds of values differ
 
 
 def drawn(of: Talk, count: int = 6000, most: int = 10**9, **load: float) -> Drawn:
     def lengths(mean: int, count: int, name: str) -> tuple[int, ...]:
         return tuple(uniform_lengths(mean, 0.0, count, 1, name).tolist())
 
-    return sessions(of, count, 1, lengths, most, **(load or {"rate_per_s": 2.0}))  # type: ignore[arg-type]
+    return sessions(of, count, 1, lengths, most, **(load or {"rate_per_s": 2.0}))  # type: ignore[arg-type]  # as above
 
 
 def test_sessions_have_the_means_that_are_asked_for() -> None:

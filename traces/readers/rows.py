@@ -43,7 +43,7 @@ def tokens_of(value: object, place: str, column: str) -> int:
     if value is None or value == "":
         return 0
     try:
-        number = float("nan") if isinstance(value, bool) else float(value)  # type: ignore[arg-type]
+        number = float("nan") if isinstance(value, bool) else float(value)  # type: ignore[arg-type]  # caught
     except (TypeError, ValueError, OverflowError):
         number = float("nan")
     if not isfinite(number) or number < 0 or number > MOST or number != int(number):

@@ -144,5 +144,5 @@ def test_the_price_that_is_printed_is_the_mean_of_unlike_pools() -> None:
     asked = {**POOLS, "cluster": {"node": "dgx-h100", "gpus": 2}, "serve": {"requests": REQUESTS, "pools": pools}}
     console = Console(width=200, file=StringIO())
     console.print(serve_report(predict_serve(asked, meets=False)))
-    text = console.file.getvalue()  # type: ignore[attr-defined]
+    text = console.file.getvalue()  # type: ignore[attr-defined]  # a StringIO
     assert "$ per GPU-hour" in text and "5, mean of 2 GPUs at 2" in text
