@@ -7,8 +7,17 @@ from dataclasses import dataclass, replace
 from math import log
 from typing import Literal, NamedTuple, get_args
 
-from moesim.hwmodels.facts import FabricKind, FabricRecord, FactError, NodeRecord, catalogue, checked, lookup
+from moesim.hwmodels.facts import (
+    FabricKind,
+    FabricRecord,
+    FactError,
+    InstanceRecord,
+    NodeRecord,
+    catalogue,
+    did_you_mean,
+)
 from moesim.hwmodels.gpu import GpuSpec, load_gpu
+from moesim.hwmodels.hardware import SHIPPED, Hardware, record_of
 from moesim.hwmodels.link_faults import LinkFault
 from moesim.hwmodels.work import Group
 
@@ -63,28 +72,62 @@ def fabric_kinds() -> tuple[FabricKind, ...]:
     return get_args(FabricKind)
 
 
-def _fabric_record(name: str) -> FabricRecord:
-    return checked(FabricRecord, "fabrics", name, lookup(catalogue("fabrics"), name, "fabric"))
-
-
-def _fabric_named(asked: str, rate_bytes_per_s: float) -> str:
+def _fabric_named(asked: str, rate_bytes_per_s: float, hardware: Hardware) -> str:
     """A fabric's name; of a kind, the first whose link is nearest to what one GPU's NICs carry."""
     if asked not in fabric_kinds():
-        known = {name: catalogue("fabrics").get(name, {}) for name in (*fabric_names(), *fabric_kinds())}
-        lookup(known, asked, "fabric")
+        if asked not in hardware.names("fabrics"):
+            known = [*hardware.names("fabrics"), *fabric_kinds()]
+            raise FactError(f"unknown fabric {asked!r}; {did_you_mean(asked, known)}")
         return asked
-    alike = {name: _fabric_record(name) for name in fabric_names()}
+    alike = {name: record_of(FabricRecord, "fabrics", name, hardware) for name in hardware.names("fabrics")}
     alike = {name: record for name, record in alike.items() if record.kind == asked}
     return min(alike, key=lambda name: abs(log(alike[name].link_bytes_per_s / (rate_bytes_per_s or 5.0e10))))
 
 
-def node_for_gpu(gpu: str) -> str:
-    """The first catalogue node that is built from this GPU. FactError when there is none."""
-    spec = load_gpu(gpu)
-    for name, record in catalogue("nodes").items():
-        if record["gpu"] == spec.name:
-            return name
-    raise FactError(f"no node in the catalogue holds {spec.name}; give cluster.node, one of {', '.join(node_names())}")
+def node_for_gpu(gpu: str, hardware: Hardware = SHIPPED) -> str:
+    """The first node that is built from this GPU, or the instance of that spelling. FactError when there is none."""
+    node = hardware.node_of(gpu)
+    if node is None:
+        spec = load_gpu(gpu, hardware)
+        known = ", ".join(hardware.names("nodes"))
+        raise FactError(f"no node holds {spec.name}; give cluster.node, one of {known}")
+    return node
+
+
+class _Machine(NamedTuple):
+    """A node as it is bought or rented: the record, its GPU, and the price that an instance has."""
+
+    node: NodeRecord
+    gpu: GpuSpec
+
+
+def _machine(name: str, hardware: Hardware) -> _Machine:
+    """The node or instance of that name. FactError with the nearest names otherwise."""
+    rented = None if name in hardware.names("nodes") else hardware.instance_called(name)
+    if rented is None:
+        node = record_of(NodeRecord, "nodes", name, hardware)
+        return _Machine(node, _in_node(load_gpu(node.gpu, hardware), node))
+    instance = record_of(InstanceRecord, "instances", rented, hardware)
+    node = record_of(NodeRecord, "nodes", instance.node, hardware)
+    own = instance.model_dump(exclude_none=True, include=_OF_INSTANCE)
+    node = node.model_copy(update={**own, "source": f"{instance.source}; otherwise as {instance.node}: {node.source}"})
+    gpu, price = _in_node(load_gpu(node.gpu, hardware), node), instance.usd_per_hour
+    if price is None:
+        return _Machine(node, gpu)
+    middle = (price.low + price.high) / 2.0 / node.gpus_per_host
+    note = f"{rented} on demand, {price.date}" if price.low == price.high else f"{rented}, {price.date}"
+    return _Machine(node, replace(gpu, price_usd_per_hour=middle, price_note=f"{note} ({instance.source})"))
+
+
+_OF_INSTANCE = {
+    "nics_per_host", "nic_bytes_per_s", "nic_type", "fabric", "host_memory_bytes", "host_memory_source",
+}  # fmt: skip
+
+
+def _in_node(gpu: GpuSpec, node: NodeRecord) -> GpuSpec:
+    """The GPU with the links that this node gives it."""
+    rate = node.scale_up_bytes_per_s
+    return gpu if rate is None else replace(gpu, scale_up_bytes_per_s=rate)
 
 
 def _usable_domain(per_domain: int, gpus: int) -> int:
@@ -101,29 +144,33 @@ def build_cluster(
     nic_bytes_per_s: float | None = None,
     oversubscription: float | None = None,
     degraded: tuple[LinkFault, ...] = (),
+    hardware: Hardware = SHIPPED,
 ) -> Cluster:
-    """A cluster of `gpus` GPUs from a catalogue node and fabric; NIC rate per GPU may be overridden.
+    """A cluster of `gpus` GPUs from a node or instance and a fabric; NIC rate per GPU may be overridden.
 
-    `fabric` is a name of the catalogue or one of `fabric_kinds`.
-    FactError for names that the catalogue does not hold, and for oversubscription where no uplinks are.
+    `fabric` is a name of the catalogue or one of `fabric_kinds`; `hardware`: what names stand for. A NIC runs no faster
+    than the GPU's PCIe slot, where its own rate is not known. FactError for names that nothing is called, and for
+    oversubscription where no uplinks are.
     """
-    record = checked(NodeRecord, "nodes", node, lookup(catalogue("nodes"), node, "node"))
+    record, gpu = _machine(node, hardware)
     if gpus < 1:
         raise FactError(f"a cluster needs at least one GPU, not {gpus}")
     nic = record.nic_bytes_per_s or 0.0
     asked = fabric is not None
     of_node = nic * (record.nics_per_host or 0.0) / record.gpus_per_host
     usual = "efa" if (record.nic_type or "").startswith("EFA") else _DEFAULT_FABRIC.get(nic, "rail-ib-400")
-    fabric = _fabric_named(fabric or usual, nic_bytes_per_s or of_node)
-    link = _fabric_record(fabric)
+    fabric = _fabric_named(fabric or record.fabric or usual, nic_bytes_per_s or of_node, hardware)
+    link = record_of(FabricRecord, "fabrics", fabric, hardware)
     if asked and nic:  # a NIC runs no faster than the port it is plugged into
         nic = min(nic, link.link_bytes_per_s)
-    rate = nic * (record.nics_per_host or 0.0) / record.gpus_per_host or link.link_bytes_per_s
+    rate = nic * (record.nics_per_host or 0.0) / record.gpus_per_host
+    if not rate:
+        rate = min(link.link_bytes_per_s, gpu.pcie_bytes_per_s or link.link_bytes_per_s)
     if nic_bytes_per_s is not None:
         rate = nic_bytes_per_s
     cluster = Cluster(
-        name=f"{gpus} x {record.gpu} ({node}, {fabric})",
-        gpu=load_gpu(record.gpu),
+        name=f"{gpus} x {gpu.name} ({node}, {fabric})",
+        gpu=gpu,
         gpus=gpus,
         domain=_usable_domain(record.gpus_per_domain, gpus),
         gpus_per_host=record.gpus_per_host,

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any, Literal, TypeVar
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
 from moesim.refusal import Refusal
 
@@ -47,13 +47,6 @@ def did_you_mean(name: str, known: list[str]) -> str:
     return f"known: {shown}{', ...' if len(known) > 12 else ''}"
 
 
-def lookup(records: dict[str, dict[str, Any]], name: str, what: str) -> dict[str, Any]:
-    """The record called `name`, or a FactError that names near misses."""
-    if name not in records:
-        raise FactError(f"unknown {what} {name!r}; {did_you_mean(name, list(records))}")
-    return records[name]
-
-
 class _Record(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
@@ -80,11 +73,15 @@ class Price(_Record):
     date: str = ""
 
 
+PEAKS = ("fp64", "fp32", "tf32", "bf16", "fp16", "fp8", "fp6", "fp4", "int8", "int4")  # formats of data sheets
+
+
 class GpuRecord(_Record):
     """One GPU of specs/gpus.yaml. `family` shares fitted constants with other parts of the same silicon."""
 
     vendor: str
     arch: str
+    like: str | None = None  # the GPU whose kernels and constants it borrows
     family: str | None = None  # default: the name itself
     generation: str | None = None  # default: the family
     aliases: tuple[str, ...] = ()
@@ -104,6 +101,18 @@ class GpuRecord(_Record):
     tdp_w: float = Field(gt=0)
     price_usd_per_hour: Price | None = None
 
+    @field_validator("peak_flops_per_s")
+    @classmethod
+    def _peaks(cls, value: dict[str, float | None]) -> dict[str, float | None]:
+        unknown = sorted(set(value) - set(PEAKS))
+        if unknown:
+            raise ValueError(f"{unknown[0][:40]!r} is no format of a data sheet; use {', '.join(PEAKS)}")
+        if any(peak is not None and peak <= 0 for peak in value.values()):
+            raise ValueError("peaks are above 0 (leave out a format that it has no path for)")
+        if not (value.get("bf16") or value.get("fp16")):
+            raise ValueError("needs the 16-bit peak, bf16 or fp16, dense (without structured sparsity)")
+        return value
+
 
 class NodeRecord(_Record):
     """One chassis or scale-up domain of specs/nodes.yaml."""
@@ -114,10 +123,27 @@ class NodeRecord(_Record):
     host_cpu: Literal["x86", "grace", "arm", "tpu-host"] = "x86"
     nics_per_host: float | None = Field(default=None, ge=0)
     nic_bytes_per_s: float | None = Field(default=None, ge=0)
+    fabric: str | None = None  # that its NICs are plugged into; default: by their rate
+    scale_up_bytes_per_s: float | None = Field(default=None, gt=0)  # of one GPU and direction; default: the GPU's
     scale_up: str = ""
     nic_type: str | None = None
     host_memory_bytes: float = Field(gt=0)  # of one host
     host_memory_source: str = Field(min_length=1)  # "assumed: ..." where nothing is printed
+
+
+class InstanceRecord(_Record):
+    """One machine as a cloud rents it, of specs/instances.yaml: a node, and what is not as the node's."""
+
+    cloud: str = ""
+    node: str
+    aliases: tuple[str, ...] = ()
+    nics_per_host: float | None = Field(default=None, ge=0)
+    nic_bytes_per_s: float | None = Field(default=None, ge=0)
+    nic_type: str | None = None
+    fabric: str | None = None
+    host_memory_bytes: float | None = Field(default=None, gt=0)
+    host_memory_source: str | None = None
+    usd_per_hour: ServerPrice | None = None  # of the whole instance, on demand
 
 
 FabricKind = Literal["infiniband", "roce", "efa", "slingshot"]
@@ -145,16 +171,16 @@ class ServerRecord(_Record):
 R = TypeVar("R", bound=_Record)
 
 
-def checked(model: type[R], kind: str, name: str, raw: dict[str, Any]) -> R:
-    """The record as `model`. FactError naming file, record and field otherwise."""
+def checked(model: type[R], where: str, name: str, raw: dict[str, Any]) -> R:
+    """The record as `model`. FactError naming file (`where`), record and field otherwise."""
     try:
         return model.model_validate(raw)
     except ValidationError as error:
         first = error.errors()[0]
-        where = ".".join(str(p) for p in first["loc"])
+        key = ".".join(str(p) for p in first["loc"])
         known = ", ".join(model.model_fields)
         extra = f"; fields are {known}" if first["type"] == "extra_forbidden" else ""
-        raise FactError(f"specs/{kind}.yaml: {name}: {where}: {first['msg'].lower()}{extra}") from None
+        raise FactError(f"{where}: {name}: {key}: {first['msg'].lower()}{extra}") from None
 
 
 T = TypeVar("T")

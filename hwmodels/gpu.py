@@ -5,7 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from functools import cache
 
-from moesim.hwmodels.facts import FactError, GpuRecord, catalogue, checked, did_you_mean
+from moesim.hwmodels.facts import FactError, GpuRecord, catalogue, did_you_mean
+from moesim.hwmodels.hardware import SHIPPED, Hardware, record_of
 
 # bytes per element; block formats carry their scales: MXFP8 one byte per 32, FP8 blocks 4 bytes per 128,
 # MXFP4 one byte per 32 nibbles, NVFP4 one byte per 16 nibbles.
@@ -93,6 +94,7 @@ class GpuSpec:
     price_note: str
     notes: str
     source: str
+    like: str = ""  # of one that is not in the catalogue: the GPU whose kernels it borrows; "": the nearest
 
     def peak(self, dtype: str) -> float:
         """Peak FLOP/s of the tensor path that runs `dtype`. FactError when this GPU has none."""
@@ -139,6 +141,7 @@ def spec_from_record(name: str, r: GpuRecord) -> GpuSpec:
         price_note=note,
         notes=r.notes,
         source=r.source,
+        like=r.like or "",
     )
 
 
@@ -154,11 +157,10 @@ def gpu_names() -> tuple[str, ...]:
     return tuple(catalogue("gpus"))
 
 
-def load_gpu(name: str) -> GpuSpec:
+def load_gpu(name: str, hardware: Hardware = SHIPPED) -> GpuSpec:
     """The GPU called `name` (or one of its aliases). FactError with the nearest names otherwise."""
-    records = catalogue("gpus")
-    aliases = {alias: key for key, r in records.items() for alias in r.get("aliases", [])}
-    key = aliases.get(name, name)
-    if key not in records:
-        raise FactError(f"unknown GPU {name!r}; {did_you_mean(name, [*records, *aliases])}")
-    return spec_from_record(key, checked(GpuRecord, "gpus", key, records[key]))
+    key = hardware.gpu_called(name)
+    if key is None:
+        aliases = [alias for r in catalogue("gpus").values() for alias in r.get("aliases", [])]
+        raise FactError(f"unknown GPU {name!r}; {did_you_mean(name, [*hardware.names('gpus'), *aliases])}")
+    return spec_from_record(key, record_of(GpuRecord, "gpus", key, hardware))

@@ -12,7 +12,7 @@ from typing import Any, TypeVar
 
 from moesim.hwmodels.domain_collectives import CollectiveFit
 from moesim.hwmodels.facts import GpuRecord, catalogue, checked
-from moesim.hwmodels.gpu import PEAK_OF, GpuSpec, load_gpu, spec_from_record
+from moesim.hwmodels.gpu import PEAK_OF, GpuSpec, gpu_names, load_gpu, spec_from_record
 from moesim.hwmodels.kernel_fits import AttentionFit, GemmFit, GroupedGemmFit, StreamFit, surface_from
 from moesim.refusal import Refusal
 
@@ -133,6 +133,16 @@ def load_profile(gpu_name: str) -> Profile:
         return _read(gpu.name)
     lender, note = _DERIVED.get(gpu.name) or _nearest(gpu, measured)
     return _derive(gpu, load_profile(lender), note)
+
+
+def profile_of(gpu: GpuSpec) -> Profile:
+    """The profile of a GPU of the catalogue, or, for one of one's own, that of the GPU it is like, marked as such."""
+    if gpu.name in gpu_names():
+        return load_profile(gpu.name)
+    if not gpu.like:
+        lender, note = _nearest(gpu, measured_gpus())
+        return _derive(gpu, load_profile(lender), note)
+    return _derive(gpu, load_profile(gpu.like), f"nothing measured on {gpu.name}, said to be like {gpu.like}: {_SAME}")
 
 
 def _nearest(gpu: GpuSpec, measured: tuple[str, ...]) -> tuple[str, str]:

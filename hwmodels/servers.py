@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from moesim.hwmodels.facts import ServerRecord, catalogue, checked
+from moesim.hwmodels.facts import InstanceRecord, ServerRecord
 from moesim.hwmodels.gpu import GpuSpec
+from moesim.hwmodels.hardware import SHIPPED, Hardware, record_of
 
 _BESIDE_GPUS = 1.8  # assumed: largest draw of a server over that of its GPUs, 10.2 kW against 8 x 700 W in a DGX H100
 _UNITS_PER_GPU = 1.0  # assumed: rack units, 8U for eight GPUs
@@ -29,10 +30,12 @@ class ServerSpec:
         return max(1, min(int(_WHOLE_RACK // self.rack_units), int(rack_w // self.power_w)))
 
 
-def load_server(node: str, gpus_per_host: int, gpu: GpuSpec) -> ServerSpec:
+def load_server(node: str, gpus_per_host: int, gpu: GpuSpec, hardware: Hardware = SHIPPED) -> ServerSpec:
     """The server of a node; for one without a record, sizes by rule and no price."""
-    records = catalogue("servers")
-    if node not in records:
+    rented = None if node in hardware.names("nodes") else hardware.instance_called(node)
+    if rented is not None:
+        node = record_of(InstanceRecord, "instances", rented, hardware).node
+    if node not in hardware.names("servers"):
         power_w = gpus_per_host * gpu.tdp_w * _BESIDE_GPUS
         source = f"assumed: {_BESIDE_GPUS:g} times the power of its GPUs, {_UNITS_PER_GPU:g}U per GPU"
         units = max(1.0, gpus_per_host * _UNITS_PER_GPU)
@@ -40,7 +43,7 @@ def load_server(node: str, gpus_per_host: int, gpu: GpuSpec) -> ServerSpec:
             name=node, gpus=gpus_per_host, power_w=power_w, rack_units=units, usd=None, usd_note="no price is known",
             source=source,
         )  # fmt: skip
-    r = checked(ServerRecord, "servers", node, records[node])
+    r = record_of(ServerRecord, "servers", node, hardware)
     usd = None if r.usd is None else (r.usd.low + r.usd.high) / 2.0
     note = "no price is known" if r.usd is None else f"middle of {r.usd.low:,.0f} to {r.usd.high:,.0f}, {r.usd.date}"
     return ServerSpec(

@@ -10,6 +10,7 @@ from typing import Any
 from moesim.hwmodels.cluster import build_cluster, fabric_names, node_for_gpu, node_names
 from moesim.hwmodels.facts import FactError, catalogue, did_you_mean
 from moesim.hwmodels.gpu import gpu_names, load_gpu
+from moesim.hwmodels.hardware import SHIPPED, hardware_of, holds_hardware
 from moesim.hwmodels.libraries import libraries
 from moesim.hwmodels.profile import load_profile, measured_gpus
 from moesim.sim.model.arch import ModelArch
@@ -30,6 +31,7 @@ def show_all() -> Entry:
         "gpus": {name: _gpu_line(name) for name in gpu_names()},
         "nodes": {n: {k: r[k] for k in ("gpu", "gpus_per_domain")} for n, r in catalogue("nodes").items()},
         "fabrics": {n: {k: r[k] for k in ("link_bytes_per_s", "latency_s")} for n, r in catalogue("fabrics").items()},
+        "instances": {n: {k: r.get(k) for k in ("cloud", "node")} for n, r in catalogue("instances").items()},
         "stacks": {name: {"title": _stack(name)["title"]} for name in stack_names()},
         "engines": {name: {"title": load_engine(name).title} for name in engine_names()},
         "libraries": {name: {"title": library.title} for name, library in libraries().items()},
@@ -41,19 +43,21 @@ def show_one(name: str) -> list[Entry]:
     """Entries called `name`; a GPU comes with its profile, `kind:name` asks for one. FactError if unknown."""
     kind, _, rest = name.partition(":")
     if kind in _KINDS and rest:
-        return [_KINDS[kind](rest)]
-    if name in node_names():
-        return [_node(name)]
-    if name in fabric_names():
-        return [_fabric(name)]
-    if name in stack_names():
-        return [_stack(name)]
-    if name in engine_names():
-        return [_engine(name)]
-    if name in libraries():
-        return [_library(name)]
+        found = _KINDS[kind](rest)
+        return found if isinstance(found, list) else [found]
+    for names, entry in (
+        (node_names(), _node), (fabric_names(), _fabric), (stack_names(), _stack), (engine_names(), _engine),
+        (libraries(), _library),
+    ):  # fmt: skip
+        if name in names:
+            return [entry(name)]
     if name in _gpu_spellings():
         return [_gpu(name), _profile(name)]
+    rented = SHIPPED.instance_called(name)
+    if rented is not None:
+        return [_record("instances", "instance", rented)]
+    if holds_hardware(name):
+        return _own_hardware(name)
     try:
         return [_model(name)]
     except ArchError as error:
@@ -141,6 +145,22 @@ def _fabric(name: str) -> Entry:
     return _record("fabrics", "fabric", name)
 
 
+def _instance(name: str) -> Entry:
+    return _record("instances", "instance", SHIPPED.instance_called(name) or name)
+
+
+def _own_hardware(path: str) -> list[Entry]:
+    """Every record of a hardware file, completed as it is used, with what was assumed for it."""
+    hardware = hardware_of(path)
+    entries = []
+    for section, records in hardware.own.items():
+        for name, record in records.items():
+            facts = asdict(load_gpu(name, hardware)) if section == "gpus" else {"name": name, **record}
+            entry: Entry = {"kind": section.removesuffix("s"), **facts}
+            entries.append(entry | {"assumed": "; ".join(hardware.assumed((section, name)))})
+    return entries
+
+
 def _library(name: str) -> Entry:
     return _record("libraries", "library", name)
 
@@ -224,7 +244,7 @@ def _profile(name: str) -> Entry:
     }
 
 
-_KINDS: dict[str, Callable[[str], Entry]] = {
+_KINDS: dict[str, Callable[[str], Entry | list[Entry]]] = {
     "model": _model,
     "gpu": _gpu,
     "node": _node,
@@ -233,4 +253,6 @@ _KINDS: dict[str, Callable[[str], Entry]] = {
     "engine": _engine,
     "library": _library,
     "profile": _profile,
+    "instance": _instance,
+    "hardware": _own_hardware,
 }

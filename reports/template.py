@@ -1,4 +1,4 @@
-"""The scenario that `moesim init` writes: runs as it is, and says what every key is for."""
+"""What `moesim init` writes: a scenario and a file of hardware that run as they are and say what keys are for."""
 
 SCENARIO = """\
 # A moesim scenario: which model, on which cluster, laid out how, training what. Run it with
@@ -11,10 +11,11 @@ SCENARIO = """\
 model: qwen3-30b-a3b
 
 cluster:
-  node: dgx-h100                  # or gpu: H100, whose usual node is then taken
+  node: dgx-h100                  # or gpu: H100, whose usual node is then taken; or what clouds rent, p5en.48xlarge
   gpus: 64
   fabric: rail-ib-400             # between nodes, or its kind: infiniband | roce | efa | slingshot; left out: what
                                   # the node's NICs usually plug into
+  # hardware: my-hardware.yaml    # GPUs, nodes and fabrics of your own (moesim init --hardware); names mean those, too
   # gpus_per_node: 4              # where hosts hold fewer GPUs than the node of the catalogue
   # nic_bytes_per_s: 400 Gb/s     # per GPU and direction; overrides the node's
   # oversubscription: 1.0         # of the fabric's upper tiers
@@ -80,4 +81,48 @@ stack: megatron-tuned
 # profile: h100-sxm               # fitted kernel times, or my-machine.json; left out: the GPU's own
 # corrections: corrections.json   # what own runs taught: moesim calibrate --from rows
 # price_usd_per_gpu_hour: 2.5     # left out: the middle of published rental prices
+"""
+
+HARDWARE = """\
+# Hardware of your own, beside the catalogue's. Name the file in a scenario, and use its names there, for any verb:
+#   cluster: {hardware: my-hardware.yaml, node: my-pod, gpus: 64}
+# `moesim show my-hardware.yaml` prints every record as it is used, with what was taken for what it does not say.
+# Bare numbers are SI units; quantities may carry units. Keys behind a "#" show what may be added.
+
+gpus:
+  my-gpu:
+    like: h100-sxm                # whose measured kernels and fitted constants it borrows, at its own peaks and rates
+    peak_flops_per_s: {bf16: 1.2 PFLOP/s, fp8: 2.4 PFLOP/s}   # dense, without structured sparsity; fp4, int8 ...
+    hbm_bytes: 192 GB
+    hbm_bytes_per_s: 6 TB/s
+    tdp_w: 900 W
+    # usable_bytes: 188 GB        # what the driver reports; left out: all of hbm_bytes
+    # scale_up_bytes_per_s: 600 GB/s   # per GPU and direction; a node may say it instead
+    # pcie_bytes_per_s: 63 GB/s   # left out, as l2_bytes and sm_count: those of the GPU that it is like
+    price_usd_per_hour: 3.5
+    source: our vendor's data sheet of 2026-11
+
+nodes:
+  my-pod:
+    gpu: my-gpu                   # one of above, or of the catalogue
+    gpus: 8                       # in a rack-scale domain: gpus_per_domain: 72, gpus_per_host: 4
+    scale_up_bytes_per_s: 600 GB/s
+    nics_per_host: 8
+    nic_bytes_per_s: 400 Gb/s     # one NIC, one direction
+    fabric: my-fabric             # that its NICs plug into; left out: by their rate
+    # host_memory_bytes: 2 TiB
+    # host_cpu: x86               # or grace | arm
+
+fabrics:
+  my-fabric:
+    kind: roce                    # infiniband | roce | efa | slingshot
+    link_bytes_per_s: 400 Gb/s
+    latency_s: 5 us
+    topology: rail-optimised      # fat-tree | three-tier | multi-plane | dragonfly
+    oversubscription: 2.0
+
+# servers:                        # what fleets buy (moesim plan --traffic), by the name of the node
+#   my-pod: {gpus: 8, kw: 12, rack_units: 8, usd: {low: 300000, high: 350000, date: "2026-11"}}
+# instances:                      # what is rented: a node, and what is not as the node's
+#   my-rented: {node: my-pod, usd_per_hour: 30}
 """

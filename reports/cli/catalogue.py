@@ -59,21 +59,25 @@ def _draw(name: str | None, gpus: int, fabric: str | None, path: Path) -> int:
 
 
 def init(
-    path: Annotated[Path, typer.Argument(help="Where to write it.")] = Path("scenario.yaml"),
+    path: Annotated[Path | None, typer.Argument(help="Where to write it; without: scenario.yaml.")] = None,
+    hardware: Annotated[
+        bool, typer.Option("--hardware", help="GPUs, nodes and fabrics of your own, for cluster.hardware.")
+    ] = False,
 ) -> int:
-    """Write a commented scenario to start from. Never overwrites a file."""
+    """Write a commented scenario to start from, or a file of hardware. Never overwrites a file."""
     from moesim.reports.failures import OutputError, writing
-    from moesim.reports.template import SCENARIO
+    from moesim.reports.template import HARDWARE, SCENARIO
     from moesim.reports.text import note
 
+    file = path or Path("my-hardware.yaml" if hardware else "scenario.yaml")
     try:
-        with writing(path), path.open("x", encoding="utf-8") as handle:
-            handle.write(SCENARIO)
+        with writing(file), file.open("x", encoding="utf-8") as handle:
+            handle.write(HARDWARE if hardware else SCENARIO)
     except OutputError:
-        if path.exists():
-            raise OutputError(f"{path} exists and is not overwritten; give another path") from None
+        if file.exists():
+            raise OutputError(f"{file} exists and is not overwritten; give another path") from None
         raise
-    note(f"wrote {path}; next: moesim train {path}")
+    note(f"wrote {file}; next: moesim {'show' if hardware else 'train'} {file}")
     return 0
 
 

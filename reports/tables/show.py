@@ -25,12 +25,14 @@ def overview_report(overview: Entry) -> RenderableType:
     """All names: models and GPUs with their sizes, the rest as lists."""
     parts: list[RenderableType] = [_models(overview["models"]), _gpus(overview["gpus"])]
     nodes = [f"{n} ({r['gpu']}, {r['gpus_per_domain']} per domain)" for n, r in overview["nodes"].items()]
+    instances = [f"{n} ({r['cloud']}: {r['node']})" for n, r in overview["instances"].items()]
     fabrics = [f"{n} ({si(r['link_bytes_per_s'], 'B/s')})" for n, r in overview["fabrics"].items()]
     stacks = [f"{n}: {r['title']}" for n, r in overview["stacks"].items()]
     engines = [f"{n}: {r['title']}" for n, r in overview["engines"].items()]
     libraries = [f"{n}: {r['title']}" for n, r in overview["libraries"].items()]
     for title, lines, wide in (
         ("nodes", nodes, False),
+        ("instances of clouds (cluster.node or cluster.gpu takes them)", instances, False),
         ("fabrics", fabrics, False),
         ("stacks", stacks, True),
         ("serving engines", engines, True),

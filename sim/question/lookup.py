@@ -12,9 +12,10 @@ from pathlib import Path
 from moesim.hwmodels.cluster import Cluster, build_cluster, fabric_kinds, node_for_gpu, with_hosts_of
 from moesim.hwmodels.facts import read_yaml
 from moesim.hwmodels.gpu import load_gpu
+from moesim.hwmodels.hardware import hardware_of
 from moesim.hwmodels.machine import load_machine, machine_cluster
 from moesim.hwmodels.power_and_money import Price, price_of
-from moesim.hwmodels.profile import Profile, is_profile_file, load_profile
+from moesim.hwmodels.profile import Profile, is_profile_file, load_profile, profile_of
 from moesim.sim.model.arch import ModelArch
 from moesim.sim.model.catalogue import load_model
 from moesim.sim.question.scenario import Scenario, ScenarioError
@@ -40,7 +41,7 @@ def look_up(scenario: Scenario) -> LookUp:
     arch = load_model(scenario.model)
     cluster, assumed = _cluster(scenario)
     profile = scenario.profile or cluster.gpu.name
-    kernels, said = _kernels(profile, cluster)
+    kernels, said = _kernels(scenario.profile, cluster)
     price = price_of(cluster.gpu, scenario.price_usd_per_gpu_hour)
     return LookUp(
         arch=arch, cluster=cluster, profile=profile, kernels=kernels, price=price, assumptions=(*assumed, *said)
@@ -108,18 +109,21 @@ def _cluster(scenario: Scenario) -> tuple[Cluster, list[str]]:
         if ask.gpus_per_node is not None:
             raise ScenarioError(f"cluster.gpus_per_node: the machine of {scenario.profile} is one host; leave it out")
         return own, []
+    hardware = hardware_of(ask.hardware)
     assumed = []
     node = ask.node
     if node is None:
         if ask.gpu is None:
             raise ScenarioError("cluster needs a node (for example dgx-h100) or a gpu (for example H100)")
-        node = node_for_gpu(ask.gpu)
-        assumed.append(f"cluster.node = {node} (usual node of {ask.gpu})")
-    elif ask.gpu is not None and load_gpu(ask.gpu).name != build_cluster(node, 1).gpu.name:
-        raise ScenarioError(
-            f"cluster.node={node} holds {build_cluster(node, 1).gpu.name}, not {ask.gpu}; leave gpu or node out"
-        )
-    cluster = build_cluster(node, ask.gpus, ask.fabric, ask.nic_bytes_per_s, ask.oversubscription)
+        node = node_for_gpu(ask.gpu, hardware)
+        if hardware.instance_called(ask.gpu) is None:
+            assumed.append(f"cluster.node = {node} (usual node of {ask.gpu})")
+    cluster = build_cluster(
+        node, ask.gpus, ask.fabric, ask.nic_bytes_per_s, ask.oversubscription, hardware=hardware
+    )  # fmt: skip
+    if ask.gpu is not None and ask.node is not None and load_gpu(ask.gpu, hardware).name != cluster.gpu.name:
+        raise ScenarioError(f"cluster.node={node} holds {cluster.gpu.name}, not {ask.gpu}; leave gpu or node out")
+    assumed += hardware.assumed(("gpus", cluster.gpu.name), ("nodes", node), ("fabrics", cluster.fabric))
     if ask.gpus_per_node is not None:
         cluster = with_hosts_of(cluster, ask.gpus_per_node)
     if ask.host_memory_bytes is not None:
@@ -131,22 +135,22 @@ def _cluster(scenario: Scenario) -> tuple[Cluster, list[str]]:
     return cluster, assumed
 
 
-def _kernels(profile: str, cluster: Cluster) -> tuple[Profile, list[str]]:
-    """Kernel fits: the shipped ones of a GPU by name, or those of a profile file, which must be of the same GPU."""
-    if not is_profile_file(profile):
-        if load_gpu(profile).name == cluster.gpu.name:
-            kernels = load_profile(profile)
-            lent = f"kernels of {kernels.gpu} = derived from {kernels.derived_from}: {kernels.derived_note}"
-            return kernels, [lent] if kernels.derived_from else []
-        note = f"profile = {profile} (asked for): kernels measured on another GPU than {cluster.gpu.name}"
-        return load_profile(profile), [note]
-    measured = load_machine(profile, cluster.gpus)
-    if measured.gpu != cluster.gpu.name:
+def _kernels(asked: str | None, cluster: Cluster) -> tuple[Profile, list[str]]:
+    """Kernel fits: the GPU's own, those of another by name, or those of a profile file of the same GPU."""
+    name = cluster.gpu.name
+    if asked is None or asked == name or (not is_profile_file(asked) and load_gpu(asked).name == name):
+        kernels = profile_of(cluster.gpu)
+        lent = f"kernels of {kernels.gpu} = derived from {kernels.derived_from}: {kernels.derived_note}"
+        return kernels, [lent] if kernels.derived_from else []
+    if not is_profile_file(asked):
+        return load_profile(asked), [f"profile = {asked} (asked for): kernels measured on another GPU than {name}"]
+    measured = load_machine(asked, cluster.gpus)
+    if measured.gpu != name:
         raise ScenarioError(
-            f"profile {profile} was measured on {measured.gpu}, the scenario asks for {cluster.gpu.name}; "
+            f"profile {asked} was measured on {measured.gpu}, the scenario asks for {name}; "
             "leave cluster.node and cluster.gpu out, or calibrate there"
         )
-    return measured, [f"profile = {profile}: kernels measured on the machine itself"]
+    return measured, [f"profile = {asked}: kernels measured on the machine itself"]
 
 
 # what only training uses, and what would do instead in serving

@@ -8,10 +8,10 @@ from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
-import yaml
 from pydantic import BaseModel, Field, ValidationError, field_validator
 
 from moesim.hwmodels.facts import did_you_mean
+from moesim.hwmodels.plain_yaml import FileError, read_plain
 from moesim.hwmodels.units import UnitError
 from moesim.refusal import Refusal
 from moesim.sim.question.feature_sections import (
@@ -22,6 +22,7 @@ from moesim.sim.question.feature_sections import (
     SamplingAsk,
     SpeculativeAsk,
 )
+from moesim.sim.question.paths import from_folder
 from moesim.sim.question.request_sections import RequestsAsk, SessionsAsk, SureAsk
 from moesim.sim.question.sections import (
     ClusterAsk,
@@ -49,8 +50,6 @@ from moesim.sim.question.serving_sections import (
 )
 from moesim.sim.software.stack import parse_release
 
-MAX_BYTES = 1_000_000  # a scenario is a page of text; anything larger is a mistake or an attack
-
 
 class ScenarioError(Refusal):
     """A scenario that cannot be; the message says what was asked, why it cannot be, what would do."""
@@ -60,7 +59,8 @@ class Scenario(Strict):
     """A whole question: a model, machines, a layout, and a training step, a deployment under a load, or both.
 
     model: a catalogue name, a path to a Hugging Face config.json, or a mapping of sizes.
-    cluster: gpus (how many in all) and node or gpu (a catalogue name); rates in bytes/s, or text as "400 Gb/s".
+    cluster: gpus (how many in all) and node or gpu (a name of the catalogue, or of `hardware`, a file of one's own);
+        rates in bytes/s, or text as "400 Gb/s".
     layout: degrees of parallelism (tp, pp, vpp, cp, ep, etp); data parallelism follows. In serving: of one replica.
     train: global_batch (sequences per step of the whole job), micro_batch (per GPU group), seq_len (tokens), precision.
     serve: engine, precision, requests (the load, in tokens and requests per second), slo (seconds).
@@ -241,22 +241,6 @@ def scenario_of(asked: Asked) -> Scenario:
     return parse_scenario(dict(asked) if isinstance(asked, Mapping) else asked)
 
 
-class _Plain(yaml.SafeLoader):
-    """YAML without anchors (aliases can blow a small file up to gigabytes) and without keys that come twice."""
-
-    def compose_node(self, parent: Any, index: Any) -> Any:
-        if self.check_event(yaml.AliasEvent):
-            raise ScenarioError("YAML aliases (*name) are not allowed in a scenario; write the value out")
-        return super().compose_node(parent, index)
-
-    def construct_mapping(self, node: Any, deep: bool = False) -> Any:
-        names = [key.value for key, _ in node.value if isinstance(key.value, str)]
-        twice = next((name for name in names if names.count(name) > 1), None) if len(names) < 1000 else None
-        if twice is not None:
-            raise ScenarioError(f"key {_short(twice)} is given twice in one mapping; keep one")
-        return super().construct_mapping(node, deep)
-
-
 def load_scenario(path: str | Path) -> Scenario:
     """Read and check a scenario file. ScenarioError when it is missing, too large, not YAML, or wrong."""
     file = Path(path)
@@ -275,22 +259,9 @@ def read_mapping(path: str | Path) -> dict[str, Any]:
 
 
 def _read(file: Path) -> Any:
-    """The parsed file; every way in which it can be broken is a ScenarioError."""
+    """The parsed file, its paths from its own folder; every way in which it can be broken is a ScenarioError."""
     try:
-        size = file.stat().st_size if file.is_file() else None
-    except (OSError, ValueError):  # a name that the file system cannot even be asked for
-        size = None
-    if size is None:
-        raise ScenarioError("scenario file does not exist, or is a folder; `moesim init` writes one")
-    if size > MAX_BYTES:
-        raise ScenarioError(f"the file has {size:,} bytes; a scenario has at most {MAX_BYTES:,}")
-    try:
-        return yaml.load(file.read_text(encoding="utf-8"), Loader=_Plain)  # a SafeLoader
-    except ScenarioError:
-        raise
-    except UnicodeDecodeError:
-        raise ScenarioError("is not a text file in UTF-8") from None
-    except (yaml.YAMLError, ValueError, OverflowError, RecursionError) as error:
-        raise ScenarioError(f"is not valid YAML: {' '.join(str(error).split())[:200]}") from None
-    except OSError as error:
-        raise ScenarioError(f"cannot be read: {error.strerror}") from None
+        raw = read_plain(file, "scenario file does not exist, or is a folder; `moesim init` writes one")
+        return from_folder(raw, file.parent)
+    except FileError as error:
+        raise ScenarioError(str(error)) from None

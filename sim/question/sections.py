@@ -36,12 +36,15 @@ RECOMPUTE_MODULES = (
 
 
 class ClusterAsk(Strict):
-    """Which machines: a catalogue node (or a GPU, whose usual node is taken), how many GPUs, which fabric.
+    """Which machines: a node or rented instance (or a GPU, whose usual node is taken), how many GPUs, which fabric.
+
+    hardware: a file of GPUs, nodes and fabrics of one's own, or the same as a mapping; names mean those, too.
 
     fabric: a name of the catalogue, or its kind (infiniband, roce, efa, slingshot). gpus_per_node: of one host, where
     it holds fewer than the node of the catalogue. host_memory_bytes: of one host, in place of the catalogue's.
     """
 
+    hardware: str | dict[str, Any] | None = None
     node: str | None = None
     gpu: str | None = None
     gpus: int = Field(ge=1, le=10_000_000)

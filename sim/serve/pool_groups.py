@@ -76,7 +76,9 @@ def _group(scenario: Scenario, ask: ServeAsk, role: str, pool: PoolAsk, job: Ser
     cluster, kernels, price = job.cluster, job.kernels, None
     if own:
         gpus = pool.workers * layout.gpus
-        machines = ClusterAsk(node=pool.node, gpu=pool.gpu, gpus=gpus, fabric=scenario.cluster.fabric)
+        machines = ClusterAsk(
+            hardware=scenario.cluster.hardware, node=pool.node, gpu=pool.gpu, gpus=gpus, fabric=scenario.cluster.fabric
+        )
         changes = {"cluster": machines, "profile": None, "price_usd_per_gpu_hour": pool.price_usd_per_gpu_hour}
         seen = look_up(scenario.model_copy(update=changes))
         cluster, kernels, price = seen.cluster, seen.kernels, seen.price

@@ -12,7 +12,7 @@ from moesim.hwmodels.exchange_kernels import exchange_s, remote_copies
 from moesim.hwmodels.facts import comm_records
 from moesim.hwmodels.interval import Sureness, width_of
 from moesim.hwmodels.libraries import Library
-from moesim.hwmodels.profile import load_profile
+from moesim.hwmodels.profile import profile_of
 from moesim.hwmodels.work import Comm, ExpertExchange
 
 _MIB = 2.0**20
@@ -45,7 +45,7 @@ def time_alone(work: Comm | ExpertExchange, cluster: Cluster, library: Library |
     """
     generation = cluster.gpu.generation
     if isinstance(work, Comm):
-        fit = load_profile(cluster.gpu.name).collectives
+        fit = profile_of(cluster.gpu).collectives
         if work.group.ranks <= 1 or work.bytes <= 0:
             algorithm, seconds = "none", 0.0
         else:

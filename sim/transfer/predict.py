@@ -11,15 +11,13 @@ from moesim.hwmodels.cluster import (
     Crossing,
     Pattern,
     build_cluster,
-    node_for_gpu,
-    node_names,
     oversubscription_note,
 )
 from moesim.hwmodels.collective_traffic import collective_matrix
 from moesim.hwmodels.collectives import algorithms
 from moesim.hwmodels.exchange_kernels import exchange_kernels
 from moesim.hwmodels.facts import FactError, did_you_mean
-from moesim.hwmodels.gpu import gpu_names
+from moesim.hwmodels.hardware import hardware_of
 from moesim.hwmodels.libraries import (
     GENERIC,
     Library,
@@ -30,7 +28,7 @@ from moesim.hwmodels.libraries import (
 )
 from moesim.hwmodels.link_faults import parse_faults
 from moesim.hwmodels.link_loads import Loads, link_loads
-from moesim.hwmodels.profile import load_profile
+from moesim.hwmodels.profile import profile_of
 from moesim.hwmodels.topology import Topology, build_topology
 from moesim.hwmodels.traffic import exchange_loads, uniform
 from moesim.hwmodels.work import COLLECTIVES, Comm, CommKind
@@ -64,7 +62,8 @@ class CommAnswer:
         own = Crossing(self.cluster.group(q.ranks), *_crossing(self.prediction.algorithm))
         others = [Crossing(self.cluster.group(b.ranks, b.stride)) for b in q.beside]
         note = oversubscription_note(self.cluster, [own, *others])
-        return tuple(line for line in (_carrier(q, self.cluster).note, note) if line)
+        assumed = hardware_of(q.hardware).assumed(("gpus", self.cluster.gpu.name), ("fabrics", self.cluster.fabric))
+        return tuple(line for line in (*assumed, _carrier(q, self.cluster).note, note) if line)
 
     def to_dict(self) -> dict[str, Any]:
         """Ready for JSON."""
@@ -92,9 +91,10 @@ def _crossing(algorithm: str) -> tuple[Pattern, bool]:
 
 def _cluster(q: CommQuestion) -> Cluster:
     """The machines; a GPU's name stands for the first node that holds it."""
-    node = q.node if q.node in node_names() or q.node not in gpu_names() else node_for_gpu(q.node)
+    hardware = hardware_of(q.hardware)
+    node = hardware.node_of(q.node) or q.node
     gpus = max(q.ranks, *(b.ranks * b.stride for b in q.beside), 0)
-    return build_cluster(node, gpus, q.fabric, None, q.oversubscription, parse_faults(q.degrade))
+    return build_cluster(node, gpus, q.fabric, None, q.oversubscription, parse_faults(q.degrade), hardware)
 
 
 def predict_comm(question: CommQuestion | Mapping[str, Any]) -> CommAnswer:
@@ -299,4 +299,4 @@ def forced(question: CommQuestion) -> tuple[str, ...]:
         has = library_named(question.library or GENERIC, collective=False).kernels.values()
         return tuple(k for k in exchange_kernels() if k in has and not (wide and k.endswith("_sided")))
     work = Comm(cast(CommKind, question.op), question.size_bytes, cluster.group(question.ranks))
-    return algorithms(work, cluster, load_profile(cluster.gpu.name).collectives)
+    return algorithms(work, cluster, profile_of(cluster.gpu).collectives)

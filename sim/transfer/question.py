@@ -32,6 +32,7 @@ class CommQuestion:
     op: str
     ranks: int  # one GPU each
     size_bytes: float = 0.0  # buffer of one rank
+    hardware: str | Mapping[str, Any] | None = None  # a file of nodes and fabrics of one's own
     fabric: str | None = None  # of the catalogue; None: the node's NICs
     oversubscription: float | None = None  # of the uplinks from leaves to spines, 1 or more
     algorithm: str = "auto"  # or one to force: of a library's collective, or a kind of exchange kernel
@@ -73,6 +74,7 @@ _MAX_SIGMA = 5.0  # of a lognormal popularity: beyond it one expert takes everyt
 _FORMS: dict[str, tuple[tuple[type, ...], str]] = {
     "str": ((str,), "a text"),
     "str | None": ((str, type(None)), "a text"),
+    "str | Mapping[str, Any] | None": ((str, Mapping, type(None)), "a file's path or a mapping"),
     "int": ((Integral,), "a whole number"),
     "float": ((Real,), "a number"),
     "float | None": ((Real, type(None)), "a number"),

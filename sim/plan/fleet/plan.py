@@ -6,8 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-from moesim.hwmodels.cluster import node_for_gpu
-from moesim.hwmodels.gpu import gpu_names
+from moesim.hwmodels.hardware import hardware_of
 from moesim.hwmodels.power_and_money import busy_w, idle_w, usd_per_gpu_hour
 from moesim.hwmodels.servers import load_server
 from moesim.sim.plan.fleet.facts import fact_sources, fleet_facts
@@ -71,7 +70,9 @@ def plan_fleet(
     plan, option = _best_group(asked, ask, progress)
     judge, s = plan.searches[0].judge, option.served
     cluster = judge.base.cluster
-    node = scenario.cluster.node or _node_name(cluster.gpu.name)
+    hardware = hardware_of(scenario.cluster.hardware)
+    # a machine of one's own that was calibrated as a whole stands in no list of nodes: it is its own
+    node = scenario.cluster.node or hardware.node_of(cluster.gpu.name) or cluster.gpu.name
     group = Group(
         deployment=s.candidate.title,
         gpus=s.candidate.gpus,
@@ -79,7 +80,7 @@ def plan_fleet(
         busy_w=busy_w(cluster.gpu, "serving"),
         idle_w=idle_w(cluster.gpu),
         usd_per_gpu_hour=usd_per_gpu_hour(judge.price),
-        server=load_server(node, cluster.gpus_per_host, cluster.gpu),
+        server=load_server(node, cluster.gpus_per_host, cluster.gpu, hardware),
     )
     server = group.server
     sources = {
@@ -88,11 +89,6 @@ def plan_fleet(
         **fact_sources(ask.facts),
     }
     return sized(plan, group, day, Grown(ask.growth, ask.spare), facts, sources)
-
-
-def _node_name(gpu: str) -> str:
-    """The usual node of a GPU; a machine of one's own, which the catalogue does not know, is its own."""
-    return node_for_gpu(gpu) if gpu in gpu_names() else gpu
 
 
 def with_lengths(scenario: Scenario, hour: Hour) -> Scenario:

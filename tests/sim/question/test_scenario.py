@@ -8,7 +8,8 @@ from typing import Any
 
 import pytest
 
-from moesim.sim.question.scenario import MAX_BYTES, Scenario, ScenarioError, load_scenario, parse_scenario
+from moesim.hwmodels.plain_yaml import MAX_BYTES
+from moesim.sim.question.scenario import Scenario, ScenarioError, load_scenario, parse_scenario
 from moesim.sim.train.job import resolve
 from moesim.sim.train.predict import predict_train
 
@@ -177,7 +178,7 @@ FILES: list[tuple[str, bytes, str]] = [
     ("deep.yaml", b"model: " + b"[" * 5000 + b"]" * 5000, "is not valid YAML|model"),
     ("nul.yaml", b"model: a\x00b\n", "is not valid YAML"),
     ("dates.yaml", b"model: 2026-99-99\ncluster: 2026-13-01\n", "is not valid YAML|cluster"),
-    ("big.yaml", b"# " + b"x" * MAX_BYTES, "a scenario has at most 1,000,000"),
+    ("big.yaml", b"# " + b"x" * MAX_BYTES, "at most 1,000,000 are read"),
     (
         "number.yaml",
         b"model: mixtral-8x7b\ncluster: {node: dgx-h100, gpus: 0x" + b"f" * 5000 + b"}\n",
