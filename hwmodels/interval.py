@@ -11,6 +11,9 @@ from dataclasses import dataclass
 from math import exp, sqrt
 from typing import Any
 
+NORMAL_90 = 1.645  # half-width of a 90 % interval, in standard deviations
+NORMAL_80 = 1.2816  # of an 80 % one: p10 to p90
+
 
 @dataclass(frozen=True, slots=True)
 class Width:
@@ -22,6 +25,10 @@ class Width:
     def around(self, value: float) -> tuple[float, float]:
         """(low, high) around a predicted value."""
         return value * exp(-self.below), value * exp(self.above)
+
+    def quantile(self, value: float, z: float) -> float:
+        """Around a predicted value, `z` standard deviations off: a normal of logarithms, with two halves."""
+        return value * exp(z / NORMAL_90 * (self.below if z < 0.0 else self.above))
 
     def reach(self) -> str:
         """'-13% to +30%': of a predicted value."""
@@ -51,6 +58,11 @@ class Sureness:
     def around(self, value: float) -> tuple[float, float]:
         """(low, high) around a predicted value."""
         return self.width.around(value)
+
+    def p10_to_p90(self, value: float, least: float = 0.0) -> dict[str, float]:
+        """Quantiles of what will be measured: a tenth, the predicted value, nine tenths; none below what cannot be."""
+        low = max(self.width.quantile(value, -NORMAL_80), min(least, value))
+        return {"p10": low, "p50": value, "p90": self.width.quantile(value, NORMAL_80)}
 
     def to_dict(self) -> dict[str, Any]:
         """Ready for JSON."""

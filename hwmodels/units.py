@@ -1,9 +1,13 @@
-"""Quantities with units, parsed once at the file edge: "64 MiB", "400 Gb/s", "2.5 us". Bare numbers are SI."""
+"""Quantities with units, parsed once at the file edge: "64 MiB", "400 Gb/s", "2.5 us", and counts: "10T", "128Ki".
+
+Bare numbers are SI.
+"""
 
 from __future__ import annotations
 
 import math
 import re
+from fractions import Fraction
 
 from moesim.refusal import Refusal
 
@@ -64,3 +68,32 @@ def parse_quantity(value: float | int | str, unit: str) -> float:
 
 
 _EXAMPLE = {"B": "64 MiB", "B/s": "400 Gb/s", "s": "20 ms", "FLOP/s": "989 TFLOP/s", "W": "700 W"}
+
+
+_COUNT = re.compile(
+    r"\s*([-+]?(?:[0-9][0-9_]*(?:\.[0-9]*)?|\.[0-9]+)(?:[eE][-+]?[0-9]+)?)\s*([kKMBGT]|[KMGT]i)?\s*", re.ASCII
+)
+_THOUSANDS = {"k": 10**3, "K": 10**3, "M": 10**6, "B": 10**9, "G": 10**9, "T": 10**12}
+_TWOS = {"Ki": 2**10, "Mi": 2**20, "Gi": 2**30, "Ti": 2**40}
+
+
+def parse_count(text: str) -> float | int | None:
+    """A number as people write it: "15e12", "10T" (1e13; B and G are 1e9), "128Ki" (131,072). None for other text.
+
+    Whole numbers come as int.
+    """
+    match = _COUNT.fullmatch(text) if len(text) <= _MAX_LETTERS else None
+    if match is None:
+        return None
+    scale = 1 if match.group(2) is None else {**_THOUSANDS, **_TWOS}[match.group(2)]
+    number = Fraction(match.group(1).replace("_", "")) if _small(match.group(1)) else None
+    if number is None:
+        return None
+    whole = number * scale
+    return int(whole) if whole.denominator == 1 else float(whole)
+
+
+def _small(digits: str) -> bool:
+    """Whether a number's power of ten is one that anything can have: 1e999999 would take memory without bound."""
+    exponent = re.split("[eE]", digits)[1:]
+    return not exponent or abs(int(exponent[0])) <= 300

@@ -20,7 +20,7 @@ def progress_bar(lines: bool = False) -> Iterator[Show]:
 
     screen = Console(stderr=True)
     if lines and not screen.is_terminal:
-        yield _line
+        yield _Lines()
         return
     with Progress(console=screen, transient=True, disable=not screen.is_terminal) as bar:
         task = bar.add_task("", total=None)
@@ -31,7 +31,15 @@ def progress_bar(lines: bool = False) -> Iterator[Show]:
         yield show
 
 
-def _line(what: str, done: int, total: int) -> None:
-    """A line where a tenth of the work has just been reached."""
-    if done * 10 // total > (done - 1) * 10 // total:
-        sys.stderr.write(f"{what}: {done} of {total}\n")
+class _Lines:
+    """A line where something new begins, and where a tenth of it has just been reached."""
+
+    def __init__(self) -> None:
+        self._said = ("", -1)
+
+    def __call__(self, what: str, done: int, total: int) -> None:
+        begun = (what.partition(",")[0], done * 10 // max(total, 1))  # after a comma: the best so far
+        if begun != self._said:
+            self._said = begun
+            sys.stderr.write(f"{what}: {done:,} of {total:,}\n")
+            sys.stderr.flush()

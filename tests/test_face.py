@@ -128,15 +128,15 @@ def test_a_checkout_without_symbolic_links_says_what_to_do(tmp_path: Path) -> No
 
 
 WRONG: list[tuple[str, Any]] = [
-    ("tokens that are text", lambda: moesim.run(JOB, "1e12")),
+    ("tokens that are text", lambda: moesim.run(JOB, "many")),
     ("no tokens", lambda: moesim.run(JOB, float("nan"))),
     ("more tokens than there are", lambda: moesim.run(JOB, 1e300)),
     ("a price below zero", lambda: moesim.run(JOB, 1e12, price_usd_per_gpu_hour=-1.0)),
-    ("a share that is text", lambda: moesim.whatif(JOB, "0.2")),
+    ("a share that is text", lambda: moesim.whatif(JOB, "a fifth")),
     ("a share above one", lambda: moesim.whatif(SERVED, 2.0)),
     ("a twin that is a number", lambda: moesim.compare([JOB], twin=5)),
     ("one scenario in place of a list", lambda: moesim.compare(JOB)),
-    ("tokens of a comparison", lambda: moesim.compare([JOB], twin="iso-active", tokens="1e12")),
+    ("tokens of a comparison", lambda: moesim.compare([JOB], twin="iso-active", tokens="many")),
     ("nothing to vary", lambda: moesim.sweep(JOB, {})),
     ("text in place of values", lambda: moesim.sweep(JOB, {"cluster.gpus": "64"})),
     ("a scenario that is none", lambda: moesim.sweep(5, {"cluster.gpus": (8,)})),

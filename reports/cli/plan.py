@@ -42,7 +42,7 @@ _Most = Annotated[int, typer.Option(help="Candidates to simulate per cluster at 
 _Minutes = Annotated[
     float, typer.Option(help="Of a serving search: answer with what it has after so many (0: no end).", min=0)
 ]
-_Out = Annotated[Path | None, typer.Option(help="Write the best deployment as a scenario that runs.")]
+_Out = Annotated[Path | None, typer.Option(help="Write the best as a scenario that runs; into a folder: every answer.")]
 
 
 def plan(  # noqa: PLR0913  # one argument per option of the command
@@ -74,13 +74,13 @@ def plan(  # noqa: PLR0913  # one argument per option of the command
     _check(figure, out)
     check_emit(emit, emit_out)
     asked = load_scenario(scenario)
-    if (out is not None or emit) and not about_serving(asked, slo) and traffic is None:
-        raise ScenarioError("--out and --emit write deployments: they are for scenarios with a serve section")
+    if emit and not about_serving(asked, slo) and traffic is None:
+        raise ScenarioError("--emit writes deployments: it is for scenarios with a serve section; --out writes layouts")
     name = asked.model if isinstance(asked.model, str) else asked.model.get("name", "the model")
     day = None if traffic is None else _Day(traffic, growth, spare, tuple(fact or ()))
     title = f"plan for {name} ({scenario})"
     question = _Question(asked, title, gpus, objective, slo, tuple(fix or ()), top, most, workers, day, minutes or None)
-    with progress_bar() as show:
+    with progress_bar(lines=True) as show:
         answer, table = _answered(question, show)
     files = _files(answer, emit) if emit else {}
     if json:
@@ -99,7 +99,7 @@ def plan(  # noqa: PLR0913  # one argument per option of the command
 
 def _check(figure: Path | None, out: Path | None) -> None:
     """OutputError for files that cannot be written, before the work starts."""
-    if out is not None:
+    if out is not None and not out.is_dir():
         from moesim.reports.failures import check_writable
 
         check_writable(out)
@@ -174,7 +174,7 @@ def _training(q: _Question, show: Progress) -> _Answer:
 
     if q.slo:
         raise ScenarioError("--slo is about serving; this scenario has no serve section")
-    effort = Effort(max(q.top, 10), q.most or _TRAINED, q.workers or usable_cores())
+    effort = Effort(q.top, q.most or _TRAINED, q.workers or usable_cores())
     plan = plan_train(
         q.scenario,
         gpus=sizes(q.gpus),

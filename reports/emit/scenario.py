@@ -8,11 +8,13 @@ from typing import TYPE_CHECKING, Any
 
 import yaml
 
+from moesim.hwmodels.units import GIB
 from moesim.reports.emit.files import emitted, printed, write_files
 from moesim.reports.results import write_whole
 from moesim.reports.text import note
 from moesim.sim.plan.fleet.fleet import Fleet
 from moesim.sim.plan.serve.plan import ServePlan
+from moesim.sim.question.paths import for_folder
 from moesim.sim.question.scenario import Scenario, ScenarioError, load_scenario
 
 if TYPE_CHECKING:
@@ -24,11 +26,11 @@ def deployment_of(answer: Plan | ServePlan | Fleet) -> ServePlan:
     """The search of a deployment. ScenarioError for one of training layouts."""
     plan = answer.plan if isinstance(answer, Fleet) else answer
     if not isinstance(plan, ServePlan):
-        raise ScenarioError("a training layout is no deployment: --out and --emit are for scenarios that serve")
+        raise ScenarioError("a training layout is no deployment: --emit is for scenarios that serve")
     return plan
 
 
-def scenario_text(plan: ServePlan, title: str, number: int = 0) -> str:
+def scenario_text(plan: ServePlan, title: str, number: int = 0, folder: Path = Path()) -> str:
     """An option of a serving plan as a scenario file: what it is, what it gives and rests on, and the keys."""
     s, judge = plan.options[number].served, plan.judge_of(plan.options[number])
     said = [
@@ -39,7 +41,7 @@ def scenario_text(plan: ServePlan, title: str, number: int = 0) -> str:
         *plan.notes,
         *judge.on(s.candidate.features).assumptions,
     ]
-    return _commented(said, plan.scenario(number))
+    return _commented(said, for_folder(plan.scenario(number), folder))
 
 
 def _commented(said: list[str], mapping: dict[str, Any]) -> str:
@@ -48,10 +50,32 @@ def _commented(said: list[str], mapping: dict[str, Any]) -> str:
     return lines + yaml.safe_dump(mapping, sort_keys=False, default_flow_style=None, width=110)
 
 
+def layout_text(plan: Plan, title: str, number: int, folder: Path) -> str:
+    """An option of a training plan as a scenario file: what it is, what it gives and rests on, and the keys."""
+    option = plan.options[number]
+    f = option.finalist
+    said = [
+        f"{title}: {f.candidate.title}",
+        f"on {option.gpus} GPUs: a step of {f.step_time_s:.6g} s (90 % interval {f.low_s:.4g} to {f.high_s:.4g} s), "
+        f"{option.headroom_bytes / GIB:.1f} GiB left on the fullest GPU",
+        option.why,
+        *plan.notes,
+    ]
+    return _commented(said, for_folder(plan.scenario(option), folder))
+
+
 def write_answer(answer: Plan | ServePlan | Fleet, title: str, path: Path) -> None:
-    """The best answer as a scenario file."""
-    write_whole(path, scenario_text(deployment_of(answer), title))
-    note(f"the best as a scenario: {path}")
+    """The best answer as a scenario file; in a folder, every answer as one, numbered from the best."""
+    whole = path.is_dir()
+    plan = answer.plan if isinstance(answer, Fleet) else answer
+    count, folder = len(plan.options) if whole else 1, path if whole else path.parent
+    for number in range(count):
+        if isinstance(plan, ServePlan):
+            text = scenario_text(plan, title, number, folder)
+        else:
+            text = layout_text(plan, title, number, folder)
+        write_whole(path / f"{number + 1}.yaml" if whole else path, text)
+    note(f"{count} answers as scenarios in {path}" if whole else f"the best as a scenario: {path}")
 
 
 def emitted_answer(answer: Plan | ServePlan | Fleet, target: str) -> dict[str, str]:

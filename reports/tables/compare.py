@@ -77,8 +77,8 @@ def _train_rows(row: Row, comparison: Comparison) -> None:
     row(
         "most of the step", of(lambda s: f"{CATEGORY_TITLES.get(s.bottleneck, s.bottleneck)}, {s.bottleneck_share:.0%}")
     )
-    row("whole run, days", of_run(lambda r: three(r.wall_s / _DAY)))
-    row("whole run, $", of_run(lambda r: _usd(r.usd)))
+    row("whole run, days (p10 to p90)", of_run(lambda r: _likely(r, "days")))
+    row("whole run, $ (p10 to p90)", of_run(lambda r: _likely(r, "usd")))
     row("whole run, MWh of the GPUs", of_run(lambda r: three(r.energy_mwh)))
     row("whole run, MWh with hosts and cooling", of_run(lambda r: three(r.facility_energy_mwh)))
 
@@ -107,6 +107,14 @@ def _serve_rows(row: Row, comparison: Comparison) -> None:
 def _gpus(comparison: Comparison, column: Column, section: str) -> str:
     needed = comparison.gpus_for_same_work(column, section)
     return "" if needed is None else f"{needed:,}"
+
+
+def _likely(run: TrainingRun, name: str) -> str:
+    """'56.6 (49.7 to 108)'; nothing where it is not known."""
+    if name not in run.intervals:
+        return ""
+    values = run.intervals[name]
+    return f"{three(values['p50'])} ({three(values['p10'])} to {three(values['p90'])})"
 
 
 def _usd(value: float | None) -> str:

@@ -36,14 +36,15 @@ def plan_report(plan: Plan, title: str) -> RenderableType:
 
 def _options(title: str, options: Sequence[Option], why: bool = True) -> Table:
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False, title=title, title_justify="left")
-    for name in ("GPUs", "layout", "step", "GiB", "$/Mtok"):
+    for name in ("GPUs", "layout", "step (90 %)", "GiB, free", "$/Mtok"):
         table.add_column(name, justify="left" if name == "layout" else "right")
     if why:
         table.add_column("why", overflow="fold")
     for o in options:
         usd = "" if o.usd_per_million_tokens is None else three(o.usd_per_million_tokens)
-        cells = [f"{o.gpus:,}", o.finalist.candidate.title, seconds(o.finalist.step_time_s)]
-        cells += [gib(o.finalist.memory_bytes), usd]
+        f = o.finalist
+        step = f"{seconds(f.step_time_s)} ({three(f.low_s)} to {three(f.high_s)})"
+        cells = [f"{o.gpus:,}", f.candidate.title, step, f"{gib(f.memory_bytes)}, {gib(o.headroom_bytes)}", usd]
         table.add_row(*cells, *([o.why] if why else []))
     return table
 

@@ -17,9 +17,11 @@ def run_report(run: TrainingRun) -> RenderableType:
     table = Table(box=box.ROUNDED, show_header=False, title=title, title_justify="left")
     days, compute = run.wall_s / 86400.0, run.compute_s / 86400.0
     table.add_row("time", f"{three(days)} days ({three(compute)} of them compute: goodput {run.goodput:.1%})")
-    table.add_row("GPU-hours", f"{run.gpu_hours:,.0f}, with {run.spare_gpus:,} spare GPUs")
+    table.add_row("", f"{between(run, 'days')} days")
+    table.add_row("GPU-hours", f"{run.gpu_hours:,.0f}, with {run.spare_gpus:,} spare GPUs; {between(run, 'gpu_hours')}")
     if run.usd is not None:
-        table.add_row("rent", f"${run.usd:,.0f} at ${three(run.usd_per_gpu_hour or 0.0)} per GPU-hour")
+        rent = f"${run.usd:,.0f} at ${three(run.usd_per_gpu_hour or 0.0)} per GPU-hour"
+        table.add_row("rent", f"{rent}; {between(run, 'usd', '$')}")
     table.add_row("energy", energy_text(run))
     table.add_row("failures", f"{three(run.failures)} expected, one every {seconds_or_hours(run.mtbf_s)}")
     table.add_row("checkpoints", f"{binary(run.checkpoint_bytes)}, {seconds(run.checkpoint_s)} each, every "
@@ -30,9 +32,15 @@ def run_report(run: TrainingRun) -> RenderableType:
 def energy_text(run: TrainingRun) -> str:
     """What the GPUs draw, and what the building's meter sees."""
     return (
-        f"{three(run.energy_mwh)} MWh of the GPUs; {three(run.facility_energy_mwh)} MWh with hosts and cooling, "
-        f"{three(run.co2_tonnes)} t CO2"
+        f"{three(run.energy_mwh)} MWh of the GPUs; {three(run.facility_energy_mwh)} MWh with hosts and cooling "
+        f"({between(run, 'facility_energy_mwh')}), {three(run.co2_tonnes)} t CO2"
     )
+
+
+def between(run: TrainingRun, name: str, unit: str = "") -> str:
+    """'p10 47.1, p90 66.0': what one run in ten stays below, and one in ten goes beyond."""
+    values = run.intervals[name]
+    return f"p10 {unit}{three(values['p10'])}, p90 {unit}{three(values['p90'])}"
 
 
 def seconds_or_hours(value: float) -> str:

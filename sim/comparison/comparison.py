@@ -136,7 +136,7 @@ def compare(
     column's name for everything that one scenario alone would be refused for.
     """
     if tokens is not None:
-        number_asked("tokens", tokens, 0.0, MOST_TOKENS, "14.8e12")
+        tokens = number_asked("tokens", tokens, 0.0, MOST_TOKENS, "14.8e12")
     if not isinstance(twin, str) or isinstance(scenarios, (str, Path, Mapping)) or not isinstance(scenarios, Sequence):
         raise ScenarioError("compare takes a list of scenarios, and a twin by name, for example iso-active")
     asked = read_scenarios(scenarios)

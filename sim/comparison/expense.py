@@ -10,7 +10,6 @@ from functools import partial
 from typing import Any
 
 from moesim.hwmodels.cluster import Cluster
-from moesim.sim.plan.train.space import modules_of
 from moesim.sim.question.refusals import DoesNotFit
 from moesim.sim.question.scenario import scenario_of
 from moesim.sim.serve.accounts import span_s
@@ -19,7 +18,7 @@ from moesim.sim.serve.job import Deployment
 from moesim.sim.serve.resolve import resolve_serve
 from moesim.sim.serve.simulate import PricedJobs, simulate
 from moesim.sim.train.fitting import step_fits
-from moesim.sim.train.job import resolve
+from moesim.sim.train.job import recompute_modules, resolve
 from moesim.sim.train.long_step import long_step
 from moesim.sim.train.prices import StepPrices
 from moesim.sim.train.step import simulate_step
@@ -48,7 +47,7 @@ def train_hours(scenario: Mapping[str, Any], hardware: Hardware = AS_IS) -> floa
     """
     resolved = resolve(scenario_of(scenario))
     job = replace(resolved.job, cluster=hardware.of(resolved.job.cluster))
-    light = job.recompute | modules_of("light", job.arch, job.stack)
+    light = job.recompute | recompute_modules(("light",), job.arch, job.stack)
     for modules in (job.recompute, light, frozenset({"full"})):
         tried = replace(job, recompute=modules)
         prices = StepPrices(tried, resolved.kernels, resolved.tuning(), drawn=False)

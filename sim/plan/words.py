@@ -5,13 +5,15 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 
 from moesim.hwmodels.facts import did_you_mean
+from moesim.hwmodels.units import parse_count
 from moesim.sim.layout.pipeline import SCHEDULES
-from moesim.sim.plan.train.space import AXES, RECOMPUTE
+from moesim.sim.plan.train.space import AXES
 from moesim.sim.question.scenario import ScenarioError
+from moesim.sim.question.sections import RECOMPUTE_MODULES
 from moesim.sim.software.dispatchers import DISPATCHERS
 
 _WORDS = {
-    "recompute": RECOMPUTE,
+    "recompute": tuple(word for word in RECOMPUTE_MODULES if word != "keep_collectives"),
     "schedule": SCHEDULES,
     "dispatcher": ("auto", *DISPATCHERS),
 }
@@ -24,9 +26,10 @@ def sizes(text: str) -> tuple[int, ...]:
         return ()
     first, dots, last = text.partition("..")
     parts = [first, last] if dots else text.split(",")
-    if not all(p.strip().isdecimal() and 0 < int(p) <= MOST_GPUS for p in parts):
-        raise ScenarioError(f"gpus={text!r} is not a list of numbers; write 64,128 or 64..512")
-    numbers = [int(p) for p in parts]
+    counted = [parse_count(p) for p in parts]
+    numbers = [n for n in counted if isinstance(n, int) and 0 < n <= MOST_GPUS]
+    if len(numbers) < len(parts):
+        raise ScenarioError(f"gpus={text[:60]!r} is not a list of numbers; write 64,128 or 64..512")
     if not dots:
         return tuple(dict.fromkeys(numbers))
     if numbers[1] < numbers[0]:
@@ -38,13 +41,13 @@ def sizes(text: str) -> tuple[int, ...]:
 
 
 def token_count(text: str) -> float | None:
-    """'14.8e12' as a number; None for an empty text. ScenarioError for anything else."""
+    """'14.8e12' or '14.8T' as a number; None for an empty text. ScenarioError for anything else."""
     if not text:
         return None
-    try:
-        return float(text)
-    except ValueError:
-        raise ScenarioError(f"tokens={text!r} is not a number; write for example 14.8e12") from None
+    count = parse_count(text)
+    if count is None:
+        raise ScenarioError(f"tokens={text[:60]!r} is not a number; write for example 14.8e12 or 14.8T")
+    return float(count)
 
 
 def axes(texts: Iterable[str]) -> dict[str, tuple[object, ...]]:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -18,25 +20,43 @@ def from_folder(raw: Any, folder: Path) -> Any:
     if not isinstance(raw, dict) or folder == Path():
         return raw
     for keys in (*_PATHS, *_OR_NAMES):
-        raw = _joined(raw, keys, folder, keys in _OR_NAMES)
+        raw = _changed(raw, keys, lambda value, where: _joined(value, where, folder))
     return raw
 
 
-def _joined(raw: dict[str, Any], keys: tuple[str, ...], folder: Path, or_name: bool) -> dict[str, Any]:
-    value = raw.get(keys[0])
-    if len(keys) > 1:
-        return {**raw, keys[0]: _joined(value, keys[1:], folder, or_name)} if isinstance(value, dict) else raw
+def for_folder(raw: dict[str, Any], folder: Path) -> dict[str, Any]:
+    """A scenario whose relative paths start at the current folder, to be written into `folder`."""
+    for keys in (*_PATHS, *_OR_NAMES):
+        raw = _changed(raw, keys, lambda value, _: os.path.relpath(value, folder))
+    return raw
+
+
+def _changed(
+    raw: dict[str, Any], keys: tuple[str, ...], change: Callable[[str, tuple[str, ...]], str]
+) -> dict[str, Any]:
+    """The same with the relative path behind these keys changed; names of catalogues and whole paths stay."""
+    value: Any = raw
+    for key in keys:
+        value = value.get(key) if isinstance(value, dict) else None
     if not isinstance(value, str) or not value.strip() or Path(value).is_absolute():
         return raw
-    there = folder / value
-    if or_name and not value.endswith(_SUFFIXES) and not ("/" in value and _exists(there)):
+    if keys in _OR_NAMES and not value.endswith(_SUFFIXES) and not ("/" in value and _exists(Path(value))):
         return raw
+    return _with(raw, keys, change(value, keys))
+
+
+def _with(raw: dict[str, Any], keys: tuple[str, ...], value: str) -> dict[str, Any]:
+    return {**raw, keys[0]: value if len(keys) == 1 else _with(raw[keys[0]], keys[1:], value)}
+
+
+def _joined(value: str, keys: tuple[str, ...], folder: Path) -> str:
+    there = folder / value
     if not _exists(there) and _exists(Path(value)):
         raise FileError(
             f"{'.'.join(keys)}: {value[:100]!r} is looked for beside the scenario, in {str(folder)[:100]}, where it is "
             "not; it is in the current folder: write its whole path, or one from the scenario's folder"
         )
-    return {**raw, keys[0]: str(there)}
+    return str(there)
 
 
 def _exists(path: Path) -> bool:

@@ -12,7 +12,7 @@ from pydantic import BaseModel, Field, ValidationError, field_validator
 
 from moesim.hwmodels.facts import did_you_mean
 from moesim.hwmodels.plain_yaml import FileError, read_plain
-from moesim.hwmodels.units import UnitError
+from moesim.hwmodels.units import UnitError, parse_count
 from moesim.refusal import Refusal
 from moesim.sim.question.feature_sections import (
     AcceptanceAsk,
@@ -222,7 +222,12 @@ def parse_scenario(raw: Any) -> Scenario:
 
 
 def number_asked(name: str, value: object, above: float, most: float, example: str) -> float:
-    """A number that a verb was given beside its scenario. ScenarioError for anything else, and out of (above, most]."""
+    """A number that a verb was given beside its scenario, "10T" too. ScenarioError for anything else, or out of bounds.
+
+    It must be in (above, most].
+    """
+    if isinstance(value, str):
+        value = count if (count := parse_count(value)) is not None else value
     if isinstance(value, bool) or not isinstance(value, (int, float, np.number)):
         raise ScenarioError(f"{name}={_short(value)} is not a number; write for example {example}")
     if not above < value <= most:

@@ -7,7 +7,7 @@ from typing import Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, ValidationInfo, field_validator, model_validator
 
 from moesim.hwmodels.facts import did_you_mean
-from moesim.hwmodels.units import parse_quantity
+from moesim.hwmodels.units import parse_count, parse_quantity
 
 
 class Strict(BaseModel):
@@ -17,11 +17,16 @@ class Strict(BaseModel):
 
     @field_validator("*", mode="before")
     @classmethod
-    def _no_switch_for_a_number(cls, value: Any, info: ValidationInfo) -> Any:
-        """YAML's true and yes would silently count as 1."""
+    def _as_a_number(cls, value: Any, info: ValidationInfo) -> Any:
+        """Numbers as people write them (10T, 15e12, 128Ki); YAML's true and yes would silently count as 1."""
         wanted = cls.model_fields[info.field_name].annotation if info.field_name else None
-        if isinstance(value, bool) and wanted in (int, float, int | None, float | None):
+        if wanted not in (int, float, int | None, float | None):
+            return value
+        if isinstance(value, bool):
             raise ValueError("must be a number")
+        if isinstance(value, str):
+            count = parse_count(value)
+            return value if count is None else count
         return value
 
 
@@ -30,8 +35,8 @@ Degree = Field(default=1, ge=1, le=1_000_000)
 
 PRECISIONS = ("bf16", "fp16", "fp32", "fp8", "fp8_block", "mxfp8", "nvfp4")
 RECOMPUTE_MODULES = (
-    "none", "selective", "full", "core_attention", "mlp", "mlp_act", "moe", "moe_act", "layernorm", "mla_up_proj",
-    "shared_experts", "ssm", "keep_collectives",
+    "none", "selective", "light", "full", "core_attention", "mlp", "mlp_act", "moe", "moe_act", "layernorm",
+    "mla_up_proj", "shared_experts", "ssm", "keep_collectives",
 )  # fmt: skip
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
+from itertools import product
 
 from moesim.hwmodels.units import GIB
 from moesim.sim.layout.layout import BadLayout, check_layout
@@ -72,8 +73,36 @@ def _what_fits(prices: StepPrices) -> str:
             continue
     fitting = [name for name, other in tries if _fits(other, prices)]
     if fitting:
-        return "fits with " + " or ".join(fitting[:3])
-    return "no single change of recompute, zero, tp, pp or ep is enough: use more GPUs, or a smaller model or batch"
+        return "fits with " + " or ".join(fitting[:3]) + "; `moesim plan` finds the fastest layout that fits"
+    found = _any_layout(prices)
+    if found:
+        return f"other layouts on the same GPUs fit, for example {found}: `moesim plan` finds the fastest of them"
+    return "no layout that was tried on these GPUs fits: use more GPUs, or a smaller model or batch"
+
+
+def _any_layout(prices: StepPrices) -> str:
+    """A layout on as many GPUs that fits, with all recomputed where it must be; empty where none was found.
+
+    The widest that the experts and machines allow, which need least memory: few enough to be tried before a refusal.
+    """
+    job = prices.job
+    arch, gpus = job.arch, job.cluster.gpus
+    experts = arch.moe.experts if arch.moe is not None else 1
+    wide = sorted({1, min(8, job.cluster.domain)})
+    deep = [d for d in (1, 4, 8, 16) if d <= arch.num_layers]
+    for modules, tp, pp, zero in product((job.recompute, frozenset({"full"})), wide, deep, (1, 3)):
+        ep = next((e for e in (64, 32, 16, 8, 4, 2) if experts % e == 0 and gpus % (e * pp) == 0), 1)
+        if gpus % (tp * pp) or (zero == 3 and pp > 1):
+            continue
+        plain = replace(job.layout, vpp=1, cp=1, etp=1, schedule="1f1b", stage_layers=None, zero_group=None)
+        try:
+            layout = check_layout(replace(plain, tp=tp, pp=pp, ep=ep, zero=zero), arch)
+        except BadLayout:
+            continue
+        if _fits(replace(job, layout=layout, recompute=modules, micro_batch=1), prices):
+            more = ", recompute=full" if "full" in modules and "full" not in job.recompute else ""
+            return _spell({"tp": tp, "pp": pp, "ep": ep, "zero": zero}) + more
+    return ""
 
 
 def _spell(change: dict[str, int]) -> str:
@@ -83,4 +112,6 @@ def _spell(change: dict[str, int]) -> str:
 def _fits(job: TrainJob, prices: StepPrices) -> bool:
     if job.global_batch % (job.micro_batch * job.layout.dp):
         return False
-    return step_fits(StepPrices(job, prices.profile, prices.tuning))
+    # expected rows first: drawing every rank's costs far more, and most of what is tried does not fit by far
+    expected = step_fits(StepPrices(job, prices.profile, prices.tuning, drawn=False))
+    return expected and step_fits(StepPrices(job, prices.profile, prices.tuning))

@@ -202,18 +202,33 @@ def _check_batch(train: TrainAsk, layout: Layout) -> None:
 def recompute_modules(names: tuple[str, ...], arch: ModelArch, stack: Stack) -> frozenset[str]:
     """Modules to run again in the backward, from a scenario's names. ScenarioError when nothing would run again.
 
-    "selective" is what the stack means by it: the core of attention (Korthikanti et al. 2022), or single operators.
+    "selective" is what the stack means by it: the core of attention (Korthikanti et al. 2022), or single operators;
+    "light" is what costs little to run again.
     """
     modules: set[str] = set()
     for name in names:
         if name == "selective":
             modules.add(stack.selective)
+        elif name == "light":
+            modules |= _light(arch, stack)
         elif name != "none":
             modules.add(name)
     if modules == {"keep_collectives"}:
         raise ScenarioError("recompute: keep_collectives keeps transfers of what runs again; add full or a module")
     check_words(sorted(modules), arch)
     return frozenset(modules)
+
+
+def _light(arch: ModelArch, stack: Stack) -> set[str]:
+    """Parts that keep much and cost little to run again."""
+    light = {"layernorm"}
+    if arch.is_moe:
+        light.add("moe_act")
+    if arch.attention is not None and arch.attention.is_mla:
+        light.add("mla_up_proj")
+    if stack.attention_kernel == "unfused":
+        light.add("core_attention")
+    return light
 
 
 def train_job(

@@ -18,13 +18,13 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from moesim.hwmodels.interval import NORMAL_90
 from moesim.sim.question.scenario import ScenarioError
 from moesim.sim.train.band import class_width
 
 if TYPE_CHECKING:
     from moesim.sim.train.job import TrainJob
 
-NORMAL_90 = 1.645
 # of logs of step times, read off 5,900 pairs of published fit rows of one source and deployment: the root of half their
 # mean squared difference is 0.06 to 0.09 at one doubling, 0.09 at two, 0.095 from three on
 _MOST_LAYOUT_SIGMA = 0.09

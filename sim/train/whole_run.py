@@ -65,7 +65,8 @@ class TrainingRun:
     """A run over `tokens` tokens, all of the whole job; `to_dict()` adds `days`. Money is None without a price.
 
     Failures are exponential, checkpoints as far apart as loses least (Daly 2006), the time of an interval with failures
-    is its renewal value. Facts behind it (failures per GPU, restart, storage, spares, PUE): run.yaml, with sources.
+    is its renewal value. Intervals are those of the step: price, power and rate of failures are taken as known. Facts
+    behind it (failures per GPU, restart, storage, spares, PUE): run.yaml, with sources.
     """
 
     tokens: float
@@ -86,6 +87,9 @@ class TrainingRun:
     energy_mwh: float  # of the GPUs alone, spares included: as a step's joules
     facility_energy_mwh: float  # with their hosts and the building's cooling
     co2_tonnes: float  # of the facility's energy
+    intervals: Mapping[
+        str, Mapping[str, float]
+    ]  # days, gpu_hours, usd, ...: p10, p50 (as predicted), p90 of the step's
 
     def to_dict(self) -> dict[str, Any]:
         """Ready for JSON."""
@@ -134,38 +138,78 @@ def training_run(
     """The whole run. `price`: dollars per GPU-hour in place of the prediction's. ScenarioError for no tokens."""
     tokens = number_asked("tokens", tokens, 0.0, MOST_TOKENS, "14.8e12")
     facts = facts or run_facts()
-    job = prediction.resolved.job
-    gpus = job.cluster.gpus
-    steps = max(1, round(tokens / prediction.tokens_per_step))
-    compute_s = steps * prediction.step_time_s
-    cut = interruptions(job, prediction.step_time_s, facts)
-    wall_s = compute_s / cut.share
-    spares = round(gpus * facts.spare_share)
-    hours = (gpus + spares) * wall_s / _HOUR
     rate = price or prediction.cost.get("usd_per_gpu_hour")
-    gpu_w = float(prediction.cost["energy_joules_per_step"]) / prediction.step_time_s / gpus
-    watts = gpu_w * (gpus + spares)
-    facility_mwh = at_the_meter(watts, facts.host_power_share, facts.pue) * wall_s / _HOUR / 1e6
+    usd_per_gpu_hour = None if rate is None else float(rate)
+    steps = max(1, round(tokens / prediction.tokens_per_step))
+    step_s, least_s = prediction.step_time_s, max(prediction.lower_bounds_s.values())
+    ends = prediction.sureness.p10_to_p90(step_s, 0.0 if prediction.resolved.correction else least_s)
+    spent = {name: _spent(prediction, seconds, steps, facts, usd_per_gpu_hour) for name, seconds in ends.items()}
+    cut, gpus = interruptions(prediction.resolved.job, step_s, facts), prediction.resolved.job.cluster.gpus
+    middle = spent["p50"]
     return TrainingRun(
         tokens=tokens,
         steps=steps,
-        compute_s=compute_s,
-        wall_s=wall_s,
-        goodput=compute_s / wall_s,
+        compute_s=steps * step_s,
+        wall_s=middle.wall_s,
+        goodput=cut.share,
         gpus=gpus,
-        spare_gpus=spares,
+        spare_gpus=round(gpus * facts.spare_share),
         mtbf_s=cut.mtbf_s,
-        failures=wall_s / cut.mtbf_s,
+        failures=middle.wall_s / cut.mtbf_s,
         checkpoint_bytes=cut.checkpoint_bytes,
         checkpoint_s=cut.write_s,
         checkpoint_interval_s=cut.interval_s,
+        gpu_hours=middle.gpu_hours,
+        usd_per_gpu_hour=usd_per_gpu_hour,
+        usd=middle.usd,
+        energy_mwh=middle.energy_mwh,
+        facility_energy_mwh=middle.facility_energy_mwh,
+        co2_tonnes=middle.co2_tonnes,
+        intervals=_intervals(spent),
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class _Spent:
+    """What a run takes when its step takes as long as asked."""
+
+    wall_s: float
+    gpu_hours: float
+    usd: float | None
+    energy_mwh: float
+    facility_energy_mwh: float
+    co2_tonnes: float
+
+
+def _spent(
+    prediction: Prediction, step_s: float, steps: int, facts: RunFacts, usd_per_gpu_hour: float | None
+) -> _Spent:
+    """Everything that grows with the time of a step, failures and checkpoints with it."""
+    job = prediction.resolved.job
+    wall_s = steps * step_s / interruptions(job, step_s, facts).share
+    paid = job.cluster.gpus + round(job.cluster.gpus * facts.spare_share)
+    hours = paid * wall_s / _HOUR
+    gpu_w = float(prediction.cost["energy_joules_per_step"]) / prediction.step_time_s / job.cluster.gpus
+    watts = gpu_w * paid
+    facility_mwh = at_the_meter(watts, facts.host_power_share, facts.pue) * wall_s / _HOUR / 1e6
+    return _Spent(
+        wall_s=wall_s,
         gpu_hours=hours,
-        usd_per_gpu_hour=None if rate is None else float(rate),
-        usd=None if rate is None else hours * float(rate),
+        usd=None if usd_per_gpu_hour is None else hours * usd_per_gpu_hour,
         energy_mwh=watts * wall_s / _HOUR / 1e6,
         facility_energy_mwh=facility_mwh,
         co2_tonnes=facility_mwh * facts.co2_kg_per_kwh,
     )
+
+
+def _intervals(spent: Mapping[str, _Spent]) -> dict[str, dict[str, float]]:
+    """Of every quantity, by the quantile of the step; money is left out without a price."""
+    found = {"days": {name: each.wall_s / _DAY for name, each in spent.items()}}
+    for name in ("gpu_hours", "usd", "energy_mwh", "facility_energy_mwh", "co2_tonnes"):
+        values = {quantile: getattr(each, name) for quantile, each in spent.items()}
+        if None not in values.values():
+            found[name] = values
+    return found
 
 
 def sources() -> dict[str, str]:

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from moesim.hwmodels.units import UnitError, parse_quantity
+from moesim.hwmodels.units import UnitError, parse_count, parse_quantity
 
 
 @pytest.mark.parametrize(
@@ -63,3 +63,22 @@ def test_bits_are_an_eighth_and_binary_prefixes_are_not_decimal() -> None:
 def test_large_integers_that_no_float_holds_are_refused() -> None:
     with pytest.raises(UnitError):
         parse_quantity(10**400, "B")
+
+
+@pytest.mark.parametrize(
+    ("text", "number"),
+    [
+        ("10T", 10**13), ("15e12", 15 * 10**12), ("1M", 10**6), ("1.5k", 1500), ("128Ki", 131072), ("2B", 2 * 10**9),
+        ("14.8e12", 14_800_000_000_000), ("0.25", 0.25), ("1_000", 1000), (" 3 G ", 3 * 10**9), ("-2", -2),
+    ],
+)  # fmt: skip
+def test_counts_are_read_as_people_write_them(text: str, number: float) -> None:
+    assert parse_count(text) == number
+    assert isinstance(parse_count(text), int) == isinstance(number, int)
+
+
+@pytest.mark.parametrize(
+    "text", ["", "T", "10 TB", "5m", "1e999999999", "400 Gb/s", "ten", "1,000", "0x10", "1e5" * 30]
+)
+def test_other_text_is_no_count(text: str) -> None:
+    assert parse_count(text) is None

@@ -11,10 +11,11 @@ from moesim.sim.clock.walker import LEAST_SPEED
 from moesim.sim.layout.layout import Layout
 from moesim.sim.layout.pipeline import PAIRABLE
 from moesim.sim.plan.train.bound import Bounds, Cell, Pipes
-from moesim.sim.plan.train.space import Candidate, modules_of
+from moesim.sim.plan.train.space import Candidate
 from moesim.sim.question.lookup import look_up, training_of
 from moesim.sim.question.scenario import Scenario
 from moesim.sim.software.stack import Stack, Tuning, release_age, stack_asked
+from moesim.sim.train.band import interval_s, of_own_runs, sureness
 from moesim.sim.train.fitting import fits
 from moesim.sim.train.job import (
     TrainJob,
@@ -22,13 +23,14 @@ from moesim.sim.train.job import (
     decided,
     own_runs_of,
     own_runs_said,
+    recompute_modules,
     train_job,
 )
 from moesim.sim.train.long_step import long_step
 from moesim.sim.train.memory import step_memory
 from moesim.sim.train.prices import StepPrices, sustained
 from moesim.sim.train.segment_time import beside_slowdown, held_share
-from moesim.sim.train.step import corrected, no_collection, simulate_step
+from moesim.sim.train.step import corrected, lower_bounds_s, no_collection, simulate_step
 from moesim.sim.train.unlike import ALIKE
 
 
@@ -44,6 +46,8 @@ class Finalist:
     dispatcher: str  # what "auto" means for it
     breakdown_s: Mapping[str, float]
     drawn: bool = True  # run as it is; else as if all ranks were alike, or continued from shorter steps
+    low_s: float = 0.0  # 90 % interval, of those that were run as they are
+    high_s: float = 0.0
 
 
 class Judge:
@@ -89,7 +93,7 @@ class Judge:
     def job(self, candidate: Candidate) -> TrainJob:
         """The training job of a candidate."""
         stack = self.stack(candidate)
-        modules = modules_of(candidate.recompute, self.base.arch, stack)
+        modules = recompute_modules((candidate.recompute,), self.base.arch, stack)
         return replace(
             self.base, layout=candidate.layout, stack=stack, micro_batch=candidate.micro_batch, recompute=modules
         )
@@ -162,4 +166,11 @@ class Judge:
             step = corrected(step, self._factor(candidate))
         room = fits(prices, held)
         seconds, carrier = step.step_time_s, job.stack.dispatcher
-        return Finalist(candidate, bound_s, seconds, memory, room, carrier, step.breakdown_s, drawn)
+        low_s, high_s = self._interval_s(job, prices, seconds) if drawn else (0.0, 0.0)
+        return Finalist(candidate, bound_s, seconds, memory, room, carrier, step.breakdown_s, drawn, low_s, high_s)
+
+    def _interval_s(self, job: TrainJob, prices: StepPrices, step_time_s: float) -> tuple[float, float]:
+        """The interval that predict_train gives the same job."""
+        if self._own is not None:
+            return interval_s(of_own_runs(self._own.at(job)), step_time_s, 0.0)
+        return interval_s(sureness(job), step_time_s, max(lower_bounds_s(prices).values()))

@@ -120,34 +120,57 @@ def _simulate(
     """Finalists in the order of their bounds.
 
     Candidates are estimated: one rank, with the rows that the busiest is expected to have, stands for all, and a long
-    step is continued from two shorter ones. The best runs as it is. Returns the finalists and the best bound left.
+    step is continued from two shorter ones. Those that are answered run as they are; where that makes them slower than
+    what was left, it goes on. Returns the finalists and the best bound left.
     """
     done: list[Finalist] = []
     number, last = 0, min(effort.most, len(ranked))
     with _crew(scenario, judge, effort.workers) as run:
-        while number < last:
-            best = nsmallest(effort.top, (f.step_time_s for f in done if f.fits))
-            if len(best) == effort.top and ranked[number][1] >= best[-1]:
+        while True:
+            while number < last and _may_win(done, ranked[number][1], effort.top):
+                if progress is not None:
+                    progress(f"simulating layouts{_so_far(done)}", number, last)
+                batch = ranked[number : min(last, number + _BATCH)]
+                done += run([(candidate, bound, False) for candidate, bound in batch])
+                number += len(batch)
+            done = _as_they_are(done, run, effort.top, progress)
+            if number >= last or not _may_win(done, ranked[number][1], effort.top):
                 break
-            if progress is not None:
-                progress("simulating finalists", number, last)
-            batch = ranked[number : min(last, number + _BATCH)]
-            done += run([(candidate, bound, False) for candidate, bound in batch])
-            number += len(batch)
-        done = _as_they_are(done, run, progress)
     return done, ranked[number][1] if number < len(ranked) else float("inf")
 
 
-def _as_they_are(done: list[Finalist], run: Run, progress: Progress | None) -> list[Finalist]:
-    """The finalists, the best of them run as it is: every rank drawn, no step continued from shorter ones."""
+def _may_win(done: Sequence[Finalist], bound_s: float, top: int) -> bool:
+    """Whether a candidate of that bound may be among the best."""
+    best = nsmallest(top, (f.step_time_s for f in done if f.fits))
+    return len(best) < top or bound_s < best[-1]
+
+
+def _so_far(done: Sequence[Finalist]) -> str:
+    best = min((f.step_time_s for f in done if f.fits), default=None)
+    return "" if best is None else f", best so far {best:.3g} s"
+
+
+def _as_they_are(done: list[Finalist], run: Run, top: int, progress: Progress | None) -> list[Finalist]:
+    """The finalists; those that are answered run as they are: every rank drawn, no step continued from shorter ones."""
     finalists = {f.candidate: f for f in done}
     while True:
         fitting = sorted((f for f in finalists.values() if f.fits), key=lambda f: (f.step_time_s, f.candidate.title))
-        if not fitting or fitting[0].drawn:
+        shown = {f.candidate: f for f in (*fitting[:top], *front(fitting))}
+        estimated = [f for f in shown.values() if not f.drawn]
+        if not estimated:
             return list(finalists.values())
         if progress is not None:
-            progress("running the best as it is", 0, 1)
-        finalists |= {f.candidate: f for f in run([(fitting[0].candidate, fitting[0].bound_s, True)])}
+            progress(f"running answers as they are{_so_far(fitting)}", len(shown) - len(estimated), len(shown))
+        finalists |= {f.candidate: f for f in run([(f.candidate, f.bound_s, True) for f in estimated[:_BATCH]])}
+
+
+def front(finalists: Iterable[Finalist]) -> list[Finalist]:
+    """Those, fastest first, that nothing else beats in both seconds and memory."""
+    kept: list[Finalist] = []
+    for each in sorted(finalists, key=lambda f: (f.step_time_s, f.memory_bytes)):
+        if not kept or each.memory_bytes < kept[-1].memory_bytes:
+            kept.append(each)
+    return kept
 
 
 @lru_cache(maxsize=2)

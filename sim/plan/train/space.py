@@ -10,8 +10,7 @@ from moesim.sim.layout.layout import BadLayout, Layout, check_layout
 from moesim.sim.layout.pipeline import V_SHAPED
 from moesim.sim.model.arch import ModelArch
 from moesim.sim.question.scenario import ScenarioError
-from moesim.sim.software.stack import Stack
-from moesim.sim.train.job import MAX_SLOTS, TrainJob, recompute_modules
+from moesim.sim.train.job import MAX_SLOTS, TrainJob
 
 RECOMPUTE = ("none", "light", "full")  # light: what costs little to run again
 _CP_TOKENS = 4096  # assumed: shorter pieces of a sequence are not worth an exchange in every layer
@@ -89,20 +88,6 @@ def default_space(job: TrainJob, stack_dispatcher: str, given: Mapping[str, Iter
     }
     axes |= {name: tuple(values) for name, values in given.items()}
     return Space(**axes)  # type: ignore[arg-type]  # values of every axis were read for that axis
-
-
-def modules_of(recompute: str, arch: ModelArch, stack: Stack) -> frozenset[str]:
-    """What runs again in the backward."""
-    if recompute == "light":
-        light = {"layernorm"}
-        if arch.moe is not None:
-            light.add("moe_act")
-        if arch.attention is not None and arch.attention.is_mla:
-            light.add("mla_up_proj")
-        if stack.attention_kernel == "unfused":
-            light.add("core_attention")
-        return frozenset(light)
-    return recompute_modules((recompute,), arch, stack)
 
 
 def _stages_of(schedule: str, vpp: int) -> bool:

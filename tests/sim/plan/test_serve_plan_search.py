@@ -177,4 +177,4 @@ def test_command_writes_the_best(tmp_path: Path, capsys: pytest.CaptureFixture[s
         "model: mixtral-8x7b\ncluster: {node: dgx-h100, gpus: 8}\ntrain: {global_batch: 8, seq_len: 512}\n"
     )
     assert run(["plan", str(trained), "--emit", "vllm"]) == 2
-    assert "--out and --emit write deployments" in capsys.readouterr().err
+    assert "--emit writes deployments" in capsys.readouterr().err

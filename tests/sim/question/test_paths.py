@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import yaml
 
-from moesim.sim.question.paths import from_folder
+from moesim.sim.question.paths import for_folder, from_folder
 from moesim.sim.question.scenario import ScenarioError, load_scenario, read_mapping
 from moesim.sim.train.predict import predict_train
 
@@ -76,3 +76,15 @@ def test_a_file_in_the_current_folder_is_not_taken_by_accident(tmp_path: Path, m
     monkeypatch.chdir(tmp_path)
     with pytest.raises(ScenarioError, match=r"looked for beside the scenario, in sub, .* in the current folder"):
         load_scenario(file.relative_to(tmp_path))
+
+
+def test_what_is_written_into_another_folder_finds_its_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    file = written(tmp_path / "sub", ASKED)
+    (tmp_path / "out").mkdir()
+    monkeypatch.chdir(tmp_path)
+    raw = read_mapping(file.relative_to(tmp_path))
+    moved = for_folder({**raw, "profile": "h100-sxm"}, Path("out"))
+    assert moved["model"] == "../sub/m.yaml" and moved["profile"] == "h100-sxm"
+    assert from_folder(moved, Path("out"))["model"] == "out/../sub/m.yaml"
+    (tmp_path / "out" / "t.yaml").write_text(yaml.safe_dump(moved))
+    assert predict_train(Path("out/t.yaml")).step_time_s == predict_train(file).step_time_s

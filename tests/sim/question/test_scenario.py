@@ -219,3 +219,13 @@ def test_a_file_reads_as_its_mapping(tmp_path: Path) -> None:
     (tmp_path / "good.yaml").write_text(yaml.safe_dump(GOOD))
     assert load_scenario(tmp_path / "good.yaml") == parse_scenario(GOOD)
     assert isinstance(load_scenario(str(tmp_path / "good.yaml")), Scenario)
+
+
+def test_numbers_may_be_written_as_people_do() -> None:
+    asked = parse_scenario(
+        {**GOOD, "train": {"global_batch": "1k", "seq_len": "4Ki"}, "cluster": {"node": "dgx-h100", "gpus": "64"}}
+    )
+    assert asked.train is not None
+    assert (asked.train.global_batch, asked.train.seq_len, asked.cluster.gpus) == (1000, 4096, 64)
+    with pytest.raises(ScenarioError, match=r"seq_len: .*integer"):
+        parse_scenario({**GOOD, "train": {"global_batch": 256, "seq_len": "4.5"}})

@@ -11,11 +11,11 @@ import numpy as np
 import pytest
 
 import moesim
+from moesim.hwmodels.interval import NORMAL_90
 from moesim.sim.train.job import deployment_of, resolve
 from moesim.sim.train.memory import step_memory
 from moesim.sim.train.own_runs import (
     NOISE_SIGMA,
-    NORMAL_90,
     Correction,
     OwnRun,
     OwnRuns,

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
 
 from moesim.sim.plan.train.plan import plan_train
 from moesim.sim.plan.train.search import Effort
+from moesim.sim.plan.words import token_count
 from moesim.sim.question.scenario import ScenarioError
 from moesim.sim.train.predict import predict_train
-from moesim.sim.train.whole_run import daly_interval_s, expected_s, run_facts, sources, training_run
+from moesim.sim.train.whole_run import daly_interval_s, expected_s, run, run_facts, sources, training_run
 from moesim.traces.rng import stream
 
 JOB: dict[str, Any] = {
@@ -120,3 +122,27 @@ def test_a_plan_by_goodput_counts_what_failures_leave() -> None:
     kept = [o.tokens_per_s * o.surviving_share for o in found.options]
     assert kept == sorted(kept, reverse=True) and all(0.9 < o.surviving_share < 1.0 for o in found.options)
     assert any("survives failures" in note for note in found.notes)
+
+
+def test_days_money_and_energy_carry_the_interval_of_the_step() -> None:
+    """A run whose step takes as long as the interval's end takes as long as the interval says."""
+    step = predict_train(JOB)
+    whole = training_run(step, 1e12, price=2.0)
+    assert whole.to_dict()["intervals"]["days"]["p50"] == whole.to_dict()["days"]
+    ends = step.sureness.p10_to_p90(step.step_time_s, max(step.lower_bounds_s.values()))
+    assert step.low_s < ends["p10"] < step.step_time_s < ends["p90"] < step.high_s
+    for name in ("p10", "p90"):
+        # what a step costs grows with its seconds, energy too: its watts stay
+        joules = float(step.cost["energy_joules_per_step"]) * ends[name] / step.step_time_s
+        other = replace(step, step_time_s=ends[name], cost={**step.cost, "energy_joules_per_step": joules})
+        slower = training_run(other, 1e12, price=2.0)
+        assert whole.intervals["days"][name] == pytest.approx(slower.wall_s / 86400.0, rel=1e-12)
+        assert whole.intervals["usd"][name] == pytest.approx(slower.usd, rel=1e-12)
+        assert whole.intervals["facility_energy_mwh"][name] == pytest.approx(slower.facility_energy_mwh, rel=1e-12)
+    assert "usd" not in training_run(step, 1e12).intervals  # H800 has no price
+
+
+@pytest.mark.parametrize("text", ["10T", "10e12", " 10_000B ", "1e13"])
+def test_tokens_are_counted_as_people_write_them(text: str) -> None:
+    assert token_count(text) == 1e13
+    assert run(predict_train(JOB), text).tokens == 1e13  # type: ignore[arg-type]  # text is what is tried
