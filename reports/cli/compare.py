@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 
-def compare(
+def compare(  # noqa: PLR0913  # one argument per option of the command
     scenarios: Annotated[
         list[Path], typer.Argument(help="Scenario files in YAML, each with train, serve or both.", show_default=False)
     ],
@@ -25,23 +25,36 @@ def compare(
     break_even: Annotated[
         bool, typer.Option(help="Search batch, length, bandwidth, price and traffic for where the other one wins.")
     ] = True,
+    best_each: Annotated[
+        bool, typer.Option("--best-each", help="Each model in its own best layout on the same GPUs (a minute or more).")
+    ] = False,
+    out: Annotated[Path | None, typer.Option(help="A folder for every column's scenario, as it was answered.")] = None,
     json: Annotated[bool, typer.Option("--json", help="Print as JSON.")] = False,
 ) -> int:
     """Compare training and serving of models: time, tokens, memory, GPUs, energy, money, and break-even points."""
+    from moesim.reports.emit.scenario import check_folder, write_columns
+    from moesim.reports.progress import progress_bar
     from moesim.reports.tables.compare import compare_report
     from moesim.reports.text import console, print_json
     from moesim.sim.comparison.comparison import compare as compared
     from moesim.sim.plan.words import token_count
 
-    comparison = compared(
-        list(scenarios),
-        twin=twin,
-        tokens=token_count(tokens),
-        upcycled_from=upcycled_from,
-        break_even=break_even,
-    )
+    if out is not None:
+        check_folder(out)
+    with progress_bar(lines=True) as show:
+        comparison = compared(
+            list(scenarios),
+            twin=twin,
+            tokens=token_count(tokens),
+            upcycled_from=upcycled_from,
+            break_even=break_even,
+            best_each=best_each,
+            progress=show,
+        )
     if json:
         print_json(comparison.to_dict())
     else:
         console().print(compare_report(comparison))
+    if out is not None:
+        write_columns(comparison, out)
     return 0

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import json
+import re
 import sys
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -10,6 +13,7 @@ import yaml
 
 from moesim.hwmodels.units import GIB
 from moesim.reports.emit.files import emitted, printed, write_files
+from moesim.reports.failures import OutputError
 from moesim.reports.results import write_whole
 from moesim.reports.text import note
 from moesim.sim.plan.fleet.fleet import Fleet
@@ -18,6 +22,7 @@ from moesim.sim.question.paths import for_folder
 from moesim.sim.question.scenario import Scenario, ScenarioError, load_scenario
 
 if TYPE_CHECKING:
+    from moesim.sim.comparison.comparison import Comparison
     from moesim.sim.plan.train.plan import Plan
     from moesim.sim.serve.prediction import ServePrediction
 
@@ -76,6 +81,30 @@ def write_answer(answer: Plan | ServePlan | Fleet, title: str, path: Path) -> No
             text = layout_text(plan, title, number, folder)
         write_whole(path / f"{number + 1}.yaml" if whole else path, text)
     note(f"{count} answers as scenarios in {path}" if whole else f"the best as a scenario: {path}")
+
+
+def check_folder(path: Path) -> None:
+    """OutputError for what is no folder, before the work starts."""
+    if not path.is_dir():
+        raise OutputError(f"--out {path}: is no folder; make it first, scenarios go into it")
+
+
+def write_columns(comparison: Comparison, folder: Path) -> None:
+    """What each column of a comparison answers, as scenarios: column-section.yaml."""
+    count = 0
+    for column in comparison.columns:
+        name = re.sub(r"[^A-Za-z0-9._-]+", "-", column.name)
+        for section, asked in column.scenarios.items():
+            said = [f"{column.name}, {section}", *column.notes]
+            write_whole(folder / f"{name}-{section}.yaml", _commented(said, for_folder(_plain(asked), folder)))
+            count += 1
+    note(f"{count} scenarios in {folder}")
+
+
+def _plain(asked: Mapping[str, Any]) -> dict[str, Any]:
+    """Nested tuples as lists, which YAML has."""
+    plain: dict[str, Any] = json.loads(json.dumps(asked))
+    return plain
 
 
 def emitted_answer(answer: Plan | ServePlan | Fleet, target: str) -> dict[str, str]:

@@ -6,12 +6,13 @@ winners the change is bisected. Points where one of the two cannot run (memory, 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
 from itertools import pairwise
 from math import ceil, exp, log
 from typing import Any
 
+from moesim.hwmodels.interval import NORMAL_80, Width
 from moesim.refusal import Refusal
 from moesim.sim.comparison.axes import Axis, hours_as_asked, serve_axes, train_axes
 from moesim.sim.comparison.fitting import smallest_replica
@@ -23,6 +24,8 @@ _EVEN = 1e-6  # relative: costs that near are the same
 _PRICES = (0.05, 20.0)  # of the other's GPU-hour, relative to the first's
 _TRAFFIC = 10_000.0  # times the capacity of the first's smallest replica, up and down
 
+SURE = Width(0.0, 0.0)
+
 Margin = Callable[[float], float | None]  # log of first over other cost at a value; None where one cannot run
 
 # how points of training are found: hundreds of steps, each by the route that plans take
@@ -31,11 +34,13 @@ ESTIMATED = "training points are estimates: one rank stands for all, with the ro
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Crossing:
-    """A value at which the winner changes."""
+    """A value at which the winner changes; p10 and p90 of where it may lie, None beyond the searched range."""
 
     value: float
     cheaper_below: str
     cheaper_above: str
+    p10: float | None = None
+    p90: float | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -69,7 +74,7 @@ class BreakEven:
             gains = sorted(max(r, 1.0 / r) for r in (below, above))
             return f"never within range: {winner} is cheaper throughout, {gains[0]:.2f} to {gains[1]:.2f} times"
         return "; ".join(
-            f"from {_spelled(c.value)} {self.unit}".strip() + f" on {c.cheaper_above} is cheaper"
+            f"from {_spelled(c.value)} {self.unit}".strip() + f" ({_likely(c)}) on {c.cheaper_above} is cheaper"
             for c in self.crossings
         )
 
@@ -82,6 +87,14 @@ def _spread(margins: Sequence[float]) -> tuple[float, float]:
     return exp(min(margins)), exp(max(margins))
 
 
+def _likely(crossing: Crossing) -> str:
+    low, high = crossing.p10, crossing.p90
+    return (
+        f"p10 {'below the range' if low is None else _spelled(low)}, "
+        f"p90 {'beyond the range' if high is None else _spelled(high)}"
+    )
+
+
 def _spelled(value: float) -> str:
     return f"{value:,.0f}" if value >= 100 else f"{value:.3g}"
 
@@ -91,8 +104,12 @@ def break_evens(
     other: tuple[str, Mapping[str, Any]],
     prices: tuple[float, float],
     section: str,
+    unsure: Width = SURE,
 ) -> list[BreakEven]:
-    """Every axis of one section for two named scenarios. `prices`: dollars per GPU-hour of both, or one and one."""
+    """Every axis of one section for two named scenarios. `prices`: dollars per GPU-hour of both, or one and one.
+
+    `unsure`: of the first's cost over the other's, for p10 and p90 of every crossing.
+    """
     names, scenarios = (first[0], other[0]), (first[1], other[1])
     ratio = prices[0] / prices[1]
     points = []
@@ -105,14 +122,14 @@ def break_evens(
                 return None
             return log(own / others * ratio)
 
-        points.append(_along(axis, margin, names))
-    points.append(_price(section, scenarios, names, prices))
+        points.append(_along(axis, margin, names, unsure))
+    points.append(_price(section, scenarios, names, prices, unsure))
     if section == "serve":
-        points.append(_traffic(scenarios, names, prices))
+        points.append(_traffic(scenarios, names, prices, unsure))
     return points
 
 
-def _along(axis: Axis, margin: Margin, names: tuple[str, str]) -> BreakEven:
+def _along(axis: Axis, margin: Margin, names: tuple[str, str], unsure: Width) -> BreakEven:
     points = [(v, m) for v in axis.grid if (m := margin(v)) is not None]
     shared: Any = {"section": axis.section, "axis": axis.name, "unit": axis.unit, "first": names[0], "other": names[1]}
     if len(points) < 2:
@@ -132,7 +149,7 @@ def _along(axis: Axis, margin: Margin, names: tuple[str, str]) -> BreakEven:
     return BreakEven(
         low=points[0][0],
         high=points[-1][0],
-        crossings=tuple(crossings),
+        crossings=tuple(_between(c, points, unsure) for c in crossings),
         cost_ratios=_spread([m for _, m in points]),
         note="; ".join(
             [*(f"{side} that one of the two does not run" for side in cut), *([axis.note] if axis.note else [])]
@@ -161,13 +178,41 @@ def _bisected(
     return Crossing(value=float(b), cheaper_below=below, cheaper_above=above)
 
 
+def _between(crossing: Crossing, points: Sequence[tuple[float, float]], unsure: Width) -> Crossing:
+    """The crossing with p10 and p90: where the costs' true ratio would be even, were it off by that much.
+
+    Read off the points that were looked at, straight between them (both axes as logarithms).
+    """
+    low = _reached(crossing.value, [p for p in reversed(points) if p[0] < crossing.value], unsure)
+    high = _reached(crossing.value, [p for p in points if p[0] > crossing.value], unsure)
+    return replace(crossing, p10=low, p90=high)
+
+
+def _reached(value: float, outwards: Iterable[tuple[float, float]], unsure: Width) -> float | None:
+    """Where the margin, from 0 at `value`, has grown to what its errors may hide; None where it never does."""
+    at, margin = value, 0.0
+    for beside, other in outwards:
+        edge = unsure.quantile(1.0, NORMAL_80) if other < 0.0 else unsure.quantile(1.0, -NORMAL_80)
+        needed = -log(edge)  # a margin below zero ends where the first's cost would have to be that much higher
+        if abs(other) >= abs(needed) and other * needed >= 0.0:
+            share = (needed - margin) / (other - margin) if other != margin else 0.0
+            return float(at * (beside / at) ** share)
+        at, margin = beside, other
+    return None
+
+
 def _price(
-    section: str, scenarios: Sequence[Mapping[str, Any]], names: tuple[str, str], prices: tuple[float, float]
+    section: str,
+    scenarios: Sequence[Mapping[str, Any]],
+    names: tuple[str, str],
+    prices: tuple[float, float],
+    unsure: Width,
 ) -> BreakEven:
     """What the other's GPU-hour may cost at most to win: a ratio of two predictions, nothing to search."""
     own, others = (hours_as_asked(section, s) for s in scenarios)
     even, (low, high) = own / others, _PRICES
-    crossing = Crossing(value=even, cheaper_below=names[1], cheaper_above=names[0])
+    ends = (unsure.quantile(even, -NORMAL_80), unsure.quantile(even, NORMAL_80))
+    crossing = Crossing(value=even, cheaper_below=names[1], cheaper_above=names[0], p10=ends[0], p90=ends[1])
     return BreakEven(
         section=section, axis=f"price of a GPU-hour for {names[1]}", unit=f"x that for {names[0]}", first=names[0],
         other=names[1], low=low, high=high, crossings=(crossing,) if low <= even <= high else (),
@@ -176,7 +221,9 @@ def _price(
     )  # fmt: skip
 
 
-def _traffic(scenarios: Sequence[Mapping[str, Any]], names: tuple[str, str], prices: tuple[float, float]) -> BreakEven:
+def _traffic(
+    scenarios: Sequence[Mapping[str, Any]], names: tuple[str, str], prices: tuple[float, float], unsure: Width
+) -> BreakEven:
     """Requests per second from which fewer dollars an hour serve: whole replicas, the smallest that hold the model."""
     shared: Any = {"section": "serve", "axis": "traffic", "unit": "requests/s", "first": names[0], "other": names[1]}
     try:
@@ -200,7 +247,8 @@ def _traffic(scenarios: Sequence[Mapping[str, Any]], names: tuple[str, str], pri
     if last is not None and any(m * margins[-1] < 0.0 for m in margins):
         below, above = names if margins[-1] > 0.0 else names[::-1]
         at = _last_change(margin, grid[last], grid[last + 1])
-        crossings = (Crossing(value=at, cheaper_below=below, cheaper_above=above),)
+        crossing = Crossing(value=at, cheaper_below=below, cheaper_above=above)
+        crossings = (_between(crossing, list(zip(grid, margins, strict=True)), unsure),)
     replicas = ", ".join(
         f"{name} {gpus} GPU{'s' if gpus > 1 else ''} for {each:.3g} requests/s"
         for name, (gpus, each) in zip(names, sizes, strict=True)

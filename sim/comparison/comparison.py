@@ -4,18 +4,21 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
+from math import hypot, log
 from pathlib import Path
 from typing import Any
 
+from moesim.hwmodels.interval import Width
 from moesim.refusal import Refusal
 from moesim.sim.comparison.break_even import ESTIMATED, BreakEven, break_evens
-from moesim.sim.comparison.questions import SECTIONS, Question, questions_of, read_scenarios
+from moesim.sim.comparison.questions import SECTIONS, Question, in_best_layouts, questions_of, read_scenarios
 from moesim.sim.comparison.scaling import DenseEqual
-from moesim.sim.comparison.side import Column, ServeSide, TrainSide, serve_side, train_side
+from moesim.sim.comparison.side import Column, Cost, ServeSide, TrainSide, serve_side, train_side
 from moesim.sim.comparison.twins import sections_of_size
 from moesim.sim.comparison.upcycling import Upcycling, upcycling
 from moesim.sim.model.catalogue import load_model
 from moesim.sim.model.params import active_parameters, parameters
+from moesim.sim.plan.train.search import Progress
 from moesim.sim.question.refusals import DoesNotFit
 from moesim.sim.question.scenario import Asked, ScenarioError, number_asked
 from moesim.sim.train.whole_run import MOST_TOKENS
@@ -122,6 +125,8 @@ def compare(
     tokens: float | None = None,
     upcycled_from: str = "",
     break_even: bool = True,
+    best_each: bool = False,
+    progress: Progress | None = None,
 ) -> Comparison:
     """Set scenarios side by side, and the dense twin of every MoE model among them.
 
@@ -130,6 +135,7 @@ def compare(
         scaling laws); the twin keeps cluster, batch and load, its layout is moved until it fits.
     tokens: also the whole training runs over that many tokens, and the tokens at which scaling laws are asked.
     upcycled_from: a dense model whose checkpoint the first scenario's model starts from; needs `tokens`.
+    best_each: search every model's own best layout on the same GPUs (a minute or more), and how far the asked one is.
     break_even: search the batch, length, bandwidth, price and traffic at which the winner changes (seconds to minutes).
 
     Raises ScenarioError where there is nothing to compare, DoesNotFit where no column fits, and ScenarioError with the
@@ -145,6 +151,8 @@ def compare(
         raise ScenarioError("one scenario has nothing to be compared with; give two, or a twin, for example iso-active")
     if len(questions) > 1 and not any(_common(questions, section) for section in SECTIONS):
         raise ScenarioError("nothing comparable: no two scenarios share a section; give all of them train, or serve")
+    if best_each:
+        questions = [in_best_layouts(q, progress) for q in questions]
     columns = tuple(_column(q, tokens) for q in questions)
     _require_answers(columns)
     points = _points(questions, columns) if break_even else []
@@ -180,7 +188,7 @@ def _column(question: Question, tokens: float | None) -> Column:
     return Column(
         name=question.name, model=arch.name, parameters=parameters(arch),
         active_parameters=active_parameters(arch).with_input_embedding, cluster=cluster, train=train, serve=serve,
-        refusals=refusals, notes=question.notes,
+        refusals=refusals, notes=question.notes, scenarios=question.sections,
     )  # fmt: skip
 
 
@@ -206,8 +214,16 @@ def _points(questions: Sequence[Question], columns: Sequence[Column]) -> list[Br
             other = getattr(column, section)
             if first is not None and other is not None:
                 one, two = ((q.name, q.sections[section]) for q in (questions[0], question))
-                points += break_evens(one, two, _prices(first, other), section)
+                points += break_evens(one, two, _prices(first, other), section, _unsure(first.cost, other.cost))
     return points
+
+
+def _unsure(first: Cost, other: Cost) -> Width:
+    """How far the ratio of two costs may be off, as if their errors were independent: those they share cancel."""
+    return Width(
+        hypot(log(first.value / first.low), log(other.high / other.value)),
+        hypot(log(first.high / first.value), log(other.value / other.low)),
+    )
 
 
 def _times(ratio: float) -> str:

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from moesim.sim.comparison.best import best_serve, best_train
 from moesim.sim.comparison.scaling import DenseEqual
-from moesim.sim.comparison.twins import check_kind, only, twin_of
+from moesim.sim.comparison.twins import MOVED, check_kind, only, twin_of
 from moesim.sim.model.catalogue import load_model
+from moesim.sim.plan.train.search import Progress
+from moesim.sim.question.refusals import DoesNotFit
 from moesim.sim.question.scenario import Asked, ScenarioError, scenario_of
 
 SECTIONS = ("train", "serve")
@@ -24,6 +27,7 @@ class Question:
     sections: Mapping[str, dict[str, Any]]
     refusals: Mapping[str, str]
     notes: tuple[str, ...]
+    as_asked: Mapping[str, dict[str, Any]]  # every section with the asked layout, whether it fits or not
 
 
 def read_scenarios(scenarios: Sequence[Asked]) -> list[tuple[str, dict[str, Any]]]:
@@ -56,7 +60,9 @@ def questions_of(
         sections = {s: only(mapping, s) for s in SECTIONS if mapping.get(s) is not None}
         if not sections:
             raise ScenarioError(f"{name} has neither a train nor a serve section: nothing comparable")
-        questions.append(Question(name=name, model=mapping["model"], sections=sections, refusals={}, notes=()))
+        questions.append(
+            Question(name=name, model=mapping["model"], sections=sections, refusals={}, notes=(), as_asked=sections)
+        )
         if twin and load_model(mapping["model"]).is_moe:
             dense = twin_of(twin, mapping, tokens)
             if dense.quality is not None:
@@ -64,7 +70,22 @@ def questions_of(
             questions.append(
                 Question(
                     name=_unique(dense.name, [q.name for q in questions]), model=dense.model, sections=dense.sections,
-                    refusals=dense.refusals, notes=dense.notes,
+                    refusals=dense.refusals, notes=dense.notes, as_asked=dense.as_asked,
                 )
             )  # fmt: skip
     return questions, quality
+
+
+def in_best_layouts(question: Question, progress: Progress | None = None) -> Question:
+    """The question with every section in the best layout that a search finds, and how far the asked one is from it."""
+    sections, refusals, notes = {}, {}, [n for n in question.notes if not n.startswith(MOVED)]
+    for section, asked in question.as_asked.items():
+        search = best_train if section == "train" else best_serve
+        try:
+            best = search(asked, progress=progress)
+        except DoesNotFit as refusal:
+            refusals[section] = str(refusal)
+            continue
+        sections[section] = best.scenario
+        notes.append(f"{section}: {best.note}")
+    return replace(question, sections=sections, refusals=refusals, notes=tuple(notes))

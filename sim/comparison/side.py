@@ -116,6 +116,7 @@ class Column:
     serve: ServeSide | None
     refusals: Mapping[str, str]
     notes: tuple[str, ...]  # what was changed or assumed to get here
+    scenarios: Mapping[str, dict[str, Any]]  # by section: what it answers, as a scenario that runs
 
     def to_dict(self) -> dict[str, Any]:
         """Ready for JSON."""

@@ -24,6 +24,7 @@ from moesim.sim.serve.predict import predict_serve
 from moesim.sim.serve.resolve import resolve_serve
 
 KINDS = ("iso-active", "iso-total", "iso-memory", "iso-quality")
+MOVED = "layout: "  # begins a note about a layout that was changed to fit
 _MEMORY_STEPS = 24  # halvings of the interval of sizes
 
 
@@ -37,6 +38,7 @@ class Twin:
     refusals: Mapping[str, str]
     notes: tuple[str, ...]
     quality: DenseEqual | None
+    as_asked: Mapping[str, dict[str, Any]]  # every section, laid out like the mixture whether it fits or not
 
 
 def check_kind(kind: str) -> str:
@@ -60,7 +62,7 @@ def twin_of(kind: str, scenario: Mapping[str, Any], tokens: float | None = None)
     sections, refusals, moved = _with_room(question)
     return Twin(
         name=name, model=question["model"], sections=sections, refusals=refusals, notes=(*notes, *moved),
-        quality=quality,
+        quality=quality, as_asked={section: only(question, section) for section in (*sections, *refusals)},
     )  # fmt: skip
 
 
@@ -80,7 +82,7 @@ def _with_room(question: dict[str, Any]) -> tuple[dict[str, dict[str, Any]], dic
             try:
                 sections[section], said = fit(only(question, section))
                 if said:
-                    notes.append(f"{section}: does not fit laid out as asked; laid out with {said}")
+                    notes.append(f"{MOVED}{section} does not fit as asked; laid out with {said}")
             except DoesNotFit as refusal:
                 refusals[section] = str(refusal)
     return sections, refusals, notes

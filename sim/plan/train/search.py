@@ -27,6 +27,7 @@ class Effort:
     top: int = 10  # layouts that are answered
     most: int = 1000  # simulated at most, on each size of the cluster
     workers: int = 1  # processes
+    front: bool = True  # whether the front of seconds against memory is run as it is, as the best are
 
     def __post_init__(self) -> None:
         for name in ("top", "most", "workers"):
@@ -133,7 +134,7 @@ def _simulate(
                 batch = ranked[number : min(last, number + _BATCH)]
                 done += run([(candidate, bound, False) for candidate, bound in batch])
                 number += len(batch)
-            done = _as_they_are(done, run, effort.top, progress)
+            done = _as_they_are(done, run, effort, progress)
             if number >= last or not _may_win(done, ranked[number][1], effort.top):
                 break
     return done, ranked[number][1] if number < len(ranked) else float("inf")
@@ -150,12 +151,12 @@ def _so_far(done: Sequence[Finalist]) -> str:
     return "" if best is None else f", best so far {best:.3g} s"
 
 
-def _as_they_are(done: list[Finalist], run: Run, top: int, progress: Progress | None) -> list[Finalist]:
+def _as_they_are(done: list[Finalist], run: Run, effort: Effort, progress: Progress | None) -> list[Finalist]:
     """The finalists; those that are answered run as they are: every rank drawn, no step continued from shorter ones."""
     finalists = {f.candidate: f for f in done}
     while True:
         fitting = sorted((f for f in finalists.values() if f.fits), key=lambda f: (f.step_time_s, f.candidate.title))
-        shown = {f.candidate: f for f in (*fitting[:top], *front(fitting))}
+        shown = {f.candidate: f for f in (*fitting[: effort.top], *(front(fitting) if effort.front else ()))}
         estimated = [f for f in shown.values() if not f.drawn]
         if not estimated:
             return list(finalists.values())
