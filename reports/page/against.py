@@ -1,28 +1,30 @@
-"""The comparison: the model as asked beside its dense twin, number by number."""
+"""The comparison: the model as asked beside dense models, number by number."""
 
 from __future__ import annotations
 
 from moesim.hwmodels.power_and_money import JOULES_PER_KWH
+from moesim.reports.page.dense import beside
 from moesim.reports.page.section import Section
 from moesim.reports.page.train_case import TrainCase
 from moesim.reports.text import count, gib, seconds, three
 from moesim.sim.model.params import active_parameters, parameters
 from moesim.sim.train.prediction import Prediction
 
-_EVEN = 0.02  # closer than this nobody should call it a difference
-
 
 def against(case: TrainCase) -> Section:
     """Side by side; for a dense model, itself alone."""
-    pairs = [("model as asked", case.asked)] + ([("dense twin", case.twin)] if case.twin else [])
+    pairs = [("model as asked", case.asked), *((d.title, d.answer) for d in case.dense if d.answer is not None)]
     rows = [[title, *(cell(p) for _, p in pairs)] for title, cell in _ROWS]
     data = {
         "columns": [name for name, _ in pairs],
         "values": {name: numbers(p) for name, p in pairs},
-        "time_ratio": case.asked.step_time_s / case.twin.step_time_s if case.twin else None,
+        "time_ratios": {
+            d.kind: None if d.answer is None else d.answer.step_time_s / case.asked.step_time_s for d in case.dense
+        },
+        "quality": next((d.quality.to_dict() for d in case.dense if d.quality is not None), None),
     }
     shown = {"columns": ["", *(name for name, _ in pairs)], "rows": rows, "note": _note(case)}
-    return Section("against", "Against a dense model", _lead(case), data, shown)
+    return Section("against", "Against a dense model", lead(case), data, shown)
 
 
 def numbers(p: Prediction) -> dict[str, float | None]:
@@ -70,27 +72,23 @@ _ROWS = (
 )
 
 
-def _lead(case: TrainCase) -> str:
-    if case.twin is None:
-        return f"{case.name} is dense: there is no twin to hold against it."
-    ratio = case.asked.step_time_s / case.twin.step_time_s
-    more = parameters(case.asked.resolved.job.arch) / parameters(case.twin.resolved.job.arch)
-    held = f"It holds {more:.1f} times the parameters for the same work per token."
-    if abs(ratio - 1.0) < _EVEN:
-        return f"A step takes as long as that of a dense model with equal active parameters. {held}"
-    word = "longer" if ratio > 1.0 else "less"
-    return f"A step takes {abs(ratio - 1.0):.0%} {word} than that of a dense model with equal active parameters. {held}"
+def lead(case: TrainCase) -> str:
+    """What dense models cost beside it: first the one that could stand in its place."""
+    if not case.dense:
+        return f"{case.name} is dense: there is no other model to hold against it."
+    own = case.asked.step_time_s
+    ratios = [(d, None if d.answer is None else d.answer.step_time_s / own) for d in case.dense]
+    return beside(ratios, "per token")
 
 
 def _note(case: TrainCase) -> str:
-    if case.twin is None:
-        return ""
-    overlap = case.asked.low_s <= case.twin.high_s and case.twin.low_s <= case.asked.high_s
-    sure = (
-        "The intervals overlap, but most of their width is common to both runs."
-        if overlap else "The intervals do not overlap."
-    )  # fmt: skip
-    return (
-        "The twin has the same layers, width and batch on the same GPUs and pipeline; every expert layer became one "
-        f"dense block, so that a token touches as many parameters. {sure} What quality each reaches is left out."
-    )
+    """How they were made and laid out, what the scaling laws warn of, and how sure the ratios are."""
+    said = [f"{d.title}: {count(float(d.parameters))} parameters, {d.note}." for d in case.dense]
+    said += [f"Warning: {w}." for d in case.dense if d.quality is not None for w in d.quality.warnings]
+    for dense in case.dense:
+        if dense.answer is not None:
+            overlap = case.asked.low_s <= dense.answer.high_s and dense.answer.low_s <= case.asked.high_s
+            said.append(f"{dense.title}: the intervals {'overlap' if overlap else 'do not overlap'}.")
+    if said:
+        said.append("Part of the error is common to both runs. The batch, length and GPUs are the same for all.")
+    return " ".join(said)

@@ -25,7 +25,7 @@ def layouts(case: TrainCase) -> Section:
         "columns": ("choice", "its best layout", "step", "beside the best of all"),
         "picture": picture(plan_figure(plan)) if len(plan.pareto) > 1 else "",
         "choices": [
-            [v.choice, v.candidate, "" if v.step_time_s is None else seconds(v.step_time_s), v.why]
+            [v.choice, v.candidate, "" if v.step_time_s is None else f"{v.about}{seconds(v.step_time_s)}", v.why]
             for v in plan.verdicts
         ],
         "numbers": (2,),

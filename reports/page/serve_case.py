@@ -6,10 +6,12 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from moesim.sim.comparison.twin import as_mapping, dense_twin
+from moesim.reports.page.dense import Dense, dense_models
+from moesim.sim.comparison.twin import as_mapping
 from moesim.sim.layout.layout import BadLayout
 from moesim.sim.model.arch import ModelArch
 from moesim.sim.model.catalogue import load_model
+from moesim.sim.model.params import parameters
 from moesim.sim.plan.serve.plan import ServePlan, plan_serve
 from moesim.sim.plan.serve.search import ServeEffort
 from moesim.sim.question.lookup import without_training
@@ -36,12 +38,16 @@ class ServeCase:
     """A scenario, its prediction, its dense twin, what changes would do, and the best deployments found."""
 
     asked: ServePrediction
-    twin: ServePrediction | None
-    twin_note: str  # how the twin is deployed, or why there is none
+    dense: tuple[Dense[ServePrediction], ...]  # of equal quality and of equal active parameters; none if it is dense
     whatif: ServeWhatIf
     plan: ServePlan | None
     plan_note: str  # why there is no plan
     search: str
+
+    @property
+    def twin(self) -> ServePrediction | None:
+        """The dense model of equal active parameters, where it can be served."""
+        return next((d.answer for d in self.dense if d.kind == "iso-active"), None)
 
     @property
     def name(self) -> str:
@@ -49,15 +55,19 @@ class ServeCase:
         return self.asked.resolved.deployment.job.arch.name
 
 
+def tokens_at_most(p: ServePrediction) -> float:
+    """Output tokens per second of a deployment whose queue is never empty."""
+    return p.capacity_requests_per_s * p.run.log.output_total / p.run.log.served
+
+
 def serve_case(raw: Mapping[str, Any], scenario: Scenario, search: str) -> ServeCase:
     """Predict everything about a serving scenario. Refusals as of `predict_serve`."""
     asked = predict_serve(scenario)
-    twin, twin_note = served_twin(raw, load_model(scenario.model), asked.resolved.deployment.gpus)
+    dense = served_dense(raw, load_model(scenario.model), asked.resolved.deployment.gpus)
     plan, plan_note = _plan(scenario, search)
     return ServeCase(
         asked=asked,
-        twin=twin,
-        twin_note=twin_note,
+        dense=tuple(dense),
         whatif=whatif_serve(scenario),
         plan=plan,
         plan_note=plan_note,
@@ -65,27 +75,32 @@ def serve_case(raw: Mapping[str, Any], scenario: Scenario, search: str) -> Serve
     )
 
 
-def served_twin(raw: Mapping[str, Any], arch: ModelArch, gpus: int) -> tuple[ServePrediction | None, str]:
-    """The dense twin under the same load on as many GPUs: as wide as was asked where that fits, else as it fits."""
-    if not arch.is_moe:
-        return None, f"{arch.name} is dense: there is no twin to hold against it."
+def served_dense(raw: Mapping[str, Any], arch: ModelArch, gpus: int) -> list[Dense[ServePrediction]]:
+    """Dense models under the same load on as many GPUs, in the tensor-parallel replicas that serve it cheapest."""
     serve = {key: value for key, value in raw["serve"].items() if key not in _EXPERTS}
     unused = ("routing", "placement", "layout")
     kept = {key: value for key, value in without_training(dict(raw)).items() if key not in unused}
-    question = {**kept, "model": as_mapping(dense_twin(arch)), "serve": serve}
-    question["cluster"] = {**raw["cluster"], "gpus": gpus}
-    refusal = ""
-    asked = int(raw.get("layout", {}).get("tp", 1))
-    for tp in (asked, *(width for width in (1, 2, 4, 8) if width != asked)):
-        if gpus % tp:
-            continue
+    found = []
+    for kind, model, quality in dense_models(arch, None):
+        question = {**kept, "model": as_mapping(model), "serve": serve}
+        question["cluster"] = {**raw["cluster"], "gpus": gpus}
+        answer, note = _cheapest(question, gpus)
+        found.append(Dense(kind, parameters(model), answer, note, quality))
+    return found
+
+
+def _cheapest(question: Mapping[str, Any], gpus: int) -> tuple[ServePrediction | None, str]:
+    """The width of replicas that gives most tokens at its highest rate, and the width; or why none serves."""
+    best, note, refusal = None, "", ""
+    for tp in (width for width in (1, 2, 4, 8) if gpus % width == 0):
         try:
-            return predict_serve(
-                {**question, "layout": {"tp": tp}}, meets=False
-            ), f"replicas of {tp} GPUs, tensor parallel"
+            tried = predict_serve({**question, "layout": {"tp": tp}}, meets=False)
         except (BadLayout, DoesNotFit, ScenarioError) as error:
             refusal = refusal or str(error)
-    return None, f"The dense twin cannot be served on {gpus} GPUs: {refusal}."
+            continue
+        if best is None or tokens_at_most(tried) > tokens_at_most(best):
+            best, note = tried, f"replicas of {tp} GPUs, tensor parallel"
+    return best, note or f"cannot be served on {gpus} GPUs: {refusal}"
 
 
 def _plan(scenario: Scenario, search: str) -> tuple[ServePlan | None, str]:

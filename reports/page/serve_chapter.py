@@ -12,14 +12,13 @@ from moesim.reports.page.matters import lead as matters_lead
 from moesim.reports.page.matters import matters
 from moesim.reports.page.record import record_section
 from moesim.reports.page.section import Chapter, Section, Tile
-from moesim.reports.page.serve_case import ServeCase
+from moesim.reports.page.serve_case import ServeCase, tokens_at_most
 from moesim.reports.page.serve_sections import (
     against_lead,
     against_served,
     over_time,
     served_memory,
     served_time,
-    tokens_at_most,
     usd_at_most,
 )
 from moesim.reports.page.timeline import picture
@@ -53,7 +52,7 @@ def serve_chapter(case: ServeCase, file: Path, key: str) -> Chapter:
         question=_question(case),
         answer=_answer(case),
         points=(spent.lead, matters_lead(case.whatif), plan.lead, record.lead),
-        tiles=_tiles(p, case.twin),
+        tiles=_tiles(case),
         sections=sections,
     )
 
@@ -69,7 +68,7 @@ def _question(case: ServeCase) -> str:
     load = f"{r.clients:,} clients" if r.clients else f"{three(r.rate_per_s)} requests/s" if r.rate_per_s else "a queue"
     mean_in = p.run.log.prompt_total / p.run.log.served
     mean_out = p.run.log.output_total / p.run.log.served
-    dense = ", and would a dense model be cheaper" if case.twin else ""
+    dense = ", and would a dense model be cheaper" if case.dense else ""
     return (
         f"How does {case.name} serve {load} of {mean_in:,.0f} input and {mean_out:,.0f} output tokens on "
         f"{deployment_text(p)} with {p.resolved.deployment.job.engine.title}, what does it cost{dense}?"
@@ -84,10 +83,11 @@ def _answer(case: ServeCase) -> str:
         f"The first token comes after {seconds(p.ttft_s.mean)}, each further one after {seconds(p.tpot_s.mean)}; "
         f"at most {three(tokens_at_most(p))} output tokens per second can be served{money}."
     )
-    return text if case.twin is None else f"{text} {against_lead(case)}"
+    return f"{text} {against_lead(case)}" if case.dense else text
 
 
-def _tiles(p: ServePrediction, twin: ServePrediction | None) -> tuple[Tile, ...]:
+def _tiles(case: ServeCase) -> tuple[Tile, ...]:
+    p = case.asked
     first, pace = p.intervals["ttft_s"], p.intervals["tpot_s"]
     usd = usd_at_most(p)
     tiles = [
@@ -100,9 +100,10 @@ def _tiles(p: ServePrediction, twin: ServePrediction | None) -> tuple[Tile, ...]
     ]
     if usd is not None:
         tiles.append(Tile("per million output tokens", f"${three(usd)}", f"at the highest rate{_price(p)}"))
-    if twin is not None:
-        ratio = tokens_at_most(p) / tokens_at_most(twin)
-        tiles.append(Tile("tokens per dollar", f"{ratio:.2f} x", "that of its dense twin"))
+    for dense in case.dense:
+        if dense.answer is not None:
+            ratio = tokens_at_most(p) / tokens_at_most(dense.answer)
+            tiles.append(Tile(dense.title, f"{ratio:.2f} x", "the cost per token"))
     return tuple(tiles)
 
 

@@ -5,11 +5,12 @@ from __future__ import annotations
 from moesim.hwmodels.power_and_money import gpu_hours, usd_per_million_output_tokens
 from moesim.reports.figures.palette import MEMORY
 from moesim.reports.figures.serve import serve_figure
+from moesim.reports.page.dense import beside
 from moesim.reports.page.section import Section
-from moesim.reports.page.serve_case import ServeCase
+from moesim.reports.page.serve_case import ServeCase, tokens_at_most
 from moesim.reports.page.timeline import picture
 from moesim.reports.tables.serve import PART_TITLES, deployment_text
-from moesim.reports.text import count, gib, seconds, three, times
+from moesim.reports.text import count, gib, seconds, three
 from moesim.sim.model.params import active_parameters, parameters
 from moesim.sim.serve.prediction import ServePrediction
 
@@ -30,11 +31,6 @@ _KINDS = {
     "cache_bytes": MEMORY["optimizer"],
 }
 _TITLES = {"cache_bytes": "room for keys and values", "work": "work space"}
-
-
-def tokens_at_most(p: ServePrediction) -> float:
-    """Output tokens per second of a deployment whose queue is never empty."""
-    return p.capacity_requests_per_s * p.run.log.output_total / p.run.log.served
 
 
 def usd_at_most(p: ServePrediction) -> float | None:
@@ -76,10 +72,15 @@ _ROWS = (
 
 def against_served(case: ServeCase) -> Section:
     """Side by side; for a dense model, itself alone."""
-    pairs = [("model as asked", case.asked)] + ([("dense twin", case.twin)] if case.twin else [])
+    pairs = [("model as asked", case.asked), *((d.title, d.answer) for d in case.dense if d.answer is not None)]
     rows = [[title, *(cell(p) for _, p in pairs)] for title, cell in _ROWS]
-    data = {"values": {name: _numbers(p) for name, p in pairs}}
-    note = f"The twin: {case.twin_note}, the same load, engine and GPUs." if case.twin else ""
+    data = {
+        "values": {name: _numbers(p) for name, p in pairs},
+        "quality": next((d.quality.to_dict() for d in case.dense if d.quality is not None), None),
+    }
+    said = [f"{d.title}: {count(float(d.parameters))} parameters, {d.note}." for d in case.dense]
+    said += [f"Warning: {w}." for d in case.dense if d.quality is not None for w in d.quality.warnings]
+    note = " ".join([*said, "Load, engine and GPUs are the same for all."]) if said else ""
     shown = {"columns": ["", *(name for name, _ in pairs)], "rows": rows, "note": note}
     return Section("against", "Against a dense model", against_lead(case), data, shown)
 
@@ -100,11 +101,11 @@ def _numbers(p: ServePrediction) -> dict[str, float | None]:
 
 def against_lead(case: ServeCase) -> str:
     """One or two sentences."""
-    if case.twin is None:
-        return case.twin_note
-    rate = times(tokens_at_most(case.twin) / tokens_at_most(case.asked), "more", "fewer")
-    pace = times(case.asked.tpot_s.mean / max(case.twin.tpot_s.mean, 1e-12), "faster", "slower")
-    return f"A dense model of equal active parameters would give {rate} tokens per dollar; they would come {pace}."
+    if not case.dense:
+        return f"{case.name} is dense: there is no other model to hold against it."
+    own = tokens_at_most(case.asked)
+    ratios = [(d, None if d.answer is None else own / tokens_at_most(d.answer)) for d in case.dense]
+    return beside(ratios, "per token")
 
 
 def over_time(case: ServeCase) -> Section:

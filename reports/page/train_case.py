@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from moesim.sim.comparison.twin import twin_scenario
+from moesim.reports.page.dense import Dense, trained_dense
 from moesim.sim.model.catalogue import load_model
 from moesim.sim.plan.train.plan import Plan, plan_train
 from moesim.sim.plan.train.search import Effort
@@ -18,7 +18,7 @@ from moesim.sim.train.whole_run import TrainingRun, training_run
 from moesim.sim.variation.whatif_train import WhatIf, whatif_train
 
 SEARCHES = ("near", "full", "none")
-_NEAR = Effort(top=5, most=48)
+_NEAR = Effort(top=3, most=48)
 _FULL = Effort(top=5, most=400)
 
 
@@ -29,11 +29,16 @@ class TrainCase:
     file: Path
     raw: Mapping[str, Any]
     asked: Prediction
-    twin: Prediction | None  # None for a dense model
+    dense: tuple[Dense[Prediction], ...]  # of equal quality and of equal active parameters; none for a dense model
     whatif: WhatIf
     plan: Plan | None
     search: str
     run: TrainingRun | None
+
+    @property
+    def twin(self) -> Prediction | None:
+        """The dense model of equal active parameters, where it fits."""
+        return next((d.answer for d in self.dense if d.kind == "iso-active"), None)
 
     @property
     def name(self) -> str:
@@ -45,12 +50,11 @@ def train_case(file: Path, raw: Mapping[str, Any], scenario: Scenario, search: s
     """Predict everything about a training scenario. Refusals as of `predict_train`."""
     arch = load_model(scenario.model)
     asked = predict_train(scenario, lost="all")
-    twin = predict_train(twin_scenario(raw, arch), check_memory=False) if arch.is_moe else None
     return TrainCase(
         file=file,
         raw=raw,
         asked=asked,
-        twin=twin,
+        dense=tuple(trained_dense(raw, arch, search, tokens or None)),
         whatif=whatif_train(scenario),
         plan=_plan(scenario, asked, search),
         search=search,

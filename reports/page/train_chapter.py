@@ -5,6 +5,7 @@ from __future__ import annotations
 from moesim.calibrate.record.comparable import Alike, comparable_training
 from moesim.calibrate.record.validate import family_of
 from moesim.reports.page.against import against
+from moesim.reports.page.against import lead as against_lead
 from moesim.reports.page.crossings import crossings
 from moesim.reports.page.experts import experts
 from moesim.reports.page.held import held
@@ -20,7 +21,7 @@ from moesim.reports.page.train_case import TrainCase
 from moesim.reports.page.trust import assumptions_section, sources_section, sureness_section
 from moesim.reports.page.whole_run import whole_run
 from moesim.reports.tables.train import batch_line, layout_line
-from moesim.reports.text import gib, seconds, three, times
+from moesim.reports.text import gib, seconds, three
 from moesim.sim.train.prediction import Prediction
 
 
@@ -49,7 +50,7 @@ def train_chapter(case: TrainCase, key: str) -> Chapter:
         question=_question(case),
         answer=_answer(case),
         points=tuple(point for point in points if point),
-        tiles=_tiles(p, case.twin),
+        tiles=_tiles(case),
         sections=tuple(sections),
     )
 
@@ -66,7 +67,7 @@ def _alike(p: Prediction) -> Alike:
 
 def _question(case: TrainCase) -> str:
     job = case.asked.resolved.job
-    dense = ", and would a dense model be cheaper" if case.twin else ""
+    dense = ", and would a dense model be cheaper" if case.dense else ""
     return (
         f"What does it cost to train {case.name} on {job.cluster.gpus:,} {job.cluster.gpu.name} "
         f"({layout_line(case.asked)}; {batch_line(case.asked)}; stack {job.stack.name}){dense}?"
@@ -81,24 +82,11 @@ def _answer(case: TrainCase) -> str:
         f"A step takes {seconds(p.step_time_s)} (90 % interval {three(p.low_s)} to {seconds(p.high_s)}): "
         f"{p.tokens_per_s:,.0f} tokens per second{money}."
     )
-    if case.twin is None:
-        return text
-    return f"{text} {_beside_twin(p, case.twin)}"
+    return f"{text} {against_lead(case)}" if case.dense else text
 
 
-def _beside_twin(p: Prediction, twin: Prediction) -> str:
-    """One sentence on the dense model."""
-    ratio = p.step_time_s / twin.step_time_s
-    fits = "" if twin.memory_fits else " (if it fitted)"
-    if abs(ratio - 1.0) < 0.02:
-        return "A dense model of equal active parameters costs the same per token."
-    unsure = p.low_s <= twin.high_s and twin.low_s <= p.high_s
-    note = "; the intervals overlap" if unsure else ""
-    word = times(1.0 / ratio, "dearer", "cheaper")
-    return f"A dense model of equal active parameters would be {word} per token{fits}{note}."
-
-
-def _tiles(p: Prediction, twin: Prediction | None) -> tuple[Tile, ...]:
+def _tiles(case: TrainCase) -> tuple[Tile, ...]:
+    p = case.asked
     usd = p.cost.get("usd_per_million_tokens")
     worst = max(m.total for m in p.memory)
     tiles = [
@@ -117,7 +105,8 @@ def _tiles(p: Prediction, twin: Prediction | None) -> tuple[Tile, ...]:
                 f"at ${three(float(p.cost['usd_per_gpu_hour']))} a GPU-hour",
             )
         )
-    if twin is not None:
-        ratio = p.step_time_s / twin.step_time_s
-        tiles.append(Tile("time per token", f"{ratio:.2f} x", "that of its dense twin"))
+    for dense in case.dense:
+        if dense.answer is not None:
+            ratio = dense.answer.step_time_s / p.step_time_s
+            tiles.append(Tile(dense.title, f"{ratio:.2f} x", "the time per token"))
     return tuple(tiles)

@@ -43,7 +43,8 @@ def _options(title: str, options: Sequence[Option], why: bool = True) -> Table:
     for o in options:
         usd = "" if o.usd_per_million_tokens is None else three(o.usd_per_million_tokens)
         f = o.finalist
-        step = f"{seconds(f.step_time_s)} ({three(f.low_s)} to {three(f.high_s)})"
+        within = f"({three(f.low_s)} to {three(f.high_s)})"
+        step = f"{seconds(f.step_time_s)} {within}" if f.drawn else f"about {seconds(f.step_time_s)}"
         cells = [f"{o.gpus:,}", f.candidate.title, step, f"{gib(f.memory_bytes)}, {gib(o.headroom_bytes)}", usd]
         table.add_row(*cells, *([o.why] if why else []))
     return table
@@ -56,5 +57,7 @@ def _verdicts(plan: Plan) -> Table:
     table.add_column("step", justify="right")
     table.add_column("beside the best of all", overflow="fold")
     for v in plan.verdicts:
-        table.add_row(v.choice, v.candidate, "" if v.step_time_s is None else seconds(v.step_time_s), v.why)
+        table.add_row(
+            v.choice, v.candidate, "" if v.step_time_s is None else f"{v.about}{seconds(v.step_time_s)}", v.why
+        )
     return table

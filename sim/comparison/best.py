@@ -15,7 +15,7 @@ from moesim.sim.question.scenario import ScenarioError, scenario_of
 from moesim.sim.serve.predict import predict_serve
 from moesim.sim.train.predict import predict_train
 
-TRAINED = Effort(top=1, most=48, front=False)  # enough for the best: what is left cannot beat its bound
+TRAINED = Effort(top=1, most=48)  # enough for the best: what is left cannot beat its bound
 _SERVED = ServeEffort(top=1, most=40)
 _NEAR = 0.005  # gains below this are none
 

@@ -143,7 +143,7 @@ def test_bad_words_are_refused() -> None:
         (lambda: axes(["tpp=4"]), "did you mean 'tp'"),
         (lambda: axes(["tp"]), "fixes nothing"),
         (lambda: axes(["tp=x"]), "not a whole number"),
-        (lambda: axes(["recompute=some"]), "use one of none, light, full"),
+        (lambda: axes(["recompute=some"]), "use one of none, selective, light, full"),
         (lambda: plan_train(MIXTRAL, objective="speed"), "use one of step_time"),
     ):
         with pytest.raises(ScenarioError, match=message):

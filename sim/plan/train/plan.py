@@ -47,8 +47,9 @@ class Option:
             "recompute": f.candidate.recompute,
             "dispatcher": f.dispatcher if lay.ep > 1 else None,
             "step_time_s": f.step_time_s,
-            "low_s": f.low_s,
-            "high_s": f.high_s,
+            "low_s": f.low_s if f.drawn else None,
+            "high_s": f.high_s if f.drawn else None,
+            "estimated": not f.drawn,
             "ties_with_best": self.ties,
             "bound_s": f.bound_s,
             "memory_bytes": f.memory_bytes,
@@ -72,8 +73,8 @@ class Plan:
 
     objective: str  # one of OBJECTIVES
     price: Price | None  # US dollars per GPU-hour and where they come from; None where none is known
-    options: tuple[Option, ...]  # best first, at most Effort.top
-    pareto: tuple[Option, ...]  # none of the others is both faster and cheaper (or, on one cluster, smaller)
+    options: tuple[Option, ...]  # best first, at most Effort.top, each run as it is
+    pareto: tuple[Option, ...]  # no other is both faster and cheaper (on one cluster: smaller); estimates among them
     verdicts: tuple[Verdict, ...]  # the best candidate of every obvious choice, and why it lost
     searches: tuple[Search, ...]  # one per number of GPUs: candidates looked at, simulated, left
     notes: tuple[str, ...]  # sizes that were refused, searches that stopped early
@@ -96,7 +97,10 @@ class Plan:
             "options": [o.to_dict() for o in self.options],
             "pareto": [o.to_dict() for o in self.pareto],
             "obvious": [
-                {"choice": v.choice, "layout": v.candidate, "step_time_s": v.step_time_s, "why": v.why}
+                {
+                    "choice": v.choice, "layout": v.candidate, "step_time_s": v.step_time_s, "estimated": v.estimated,
+                    "why": v.why,
+                }
                 for v in self.verdicts
             ],
             "searched": [
@@ -154,8 +158,8 @@ def _answer(scenario: Scenario, objective: str, searches: list[Search], notes: l
     tokens = float(job.global_batch) * job.seq_len
     notes = [*judge.from_runs, *notes]
     if any(not f.drawn for s in searches for f in s.finalists):
-        notes.append("layouts that are answered are run as they are, as train answers them; obvious choices beside "
-                     "them may be estimates by one rank that stands for all, within a few percent")  # fmt: skip
+        notes.append("the best are run as they are, as train answers them; about so much is an estimate by one rank "
+                     "that stands for all, within a few percent")  # fmt: skip
     options, facts = [], run_facts()
     for searched in searches:
         cluster = replace(job.cluster, gpus=searched.gpus)
@@ -171,7 +175,7 @@ def _answer(scenario: Scenario, objective: str, searches: list[Search], notes: l
                     ties=False,
                 )
             )  # fmt: skip
-        if searched.left_bound_s < searched.finalists[min(top, len(searched.finalists)) - 1].step_time_s:
+        if searched.left_bound_s < searched.finalists[0].step_time_s:
             notes.append(f"{searched.gpus} GPUs: stopped before all that might win; the best of those takes at least "
                          f"{searched.left_bound_s:.3g} s")  # fmt: skip
     if objective == "step_time":
@@ -182,18 +186,19 @@ def _answer(scenario: Scenario, objective: str, searches: list[Search], notes: l
                      f"(one GPU fails every {facts.gpu_mtbf_hours:,.0f} hours)")  # fmt: skip
     else:
         options.sort(key=lambda o: (o.gpu_hours_per_million_tokens, o.gpus, o.finalist.candidate.title))
-    best = options[0]
+    shown = [o for o in options if o.finalist.drawn][:top]
+    best = shown[0]
     own = next(s for s in searches if s.gpus == best.gpus)
     experts, usable = job.arch.is_moe, gpu.usable_bytes
     cluster = replace(job.cluster, gpus=best.gpus)
     return Plan(
         objective=objective,
         price=price,
-        options=tuple(replace(o, why=_why(o, best), ties=_ties(o, best)) for o in options[:top]),
+        options=tuple(replace(o, why=_why(o, best), ties=_ties(o, best)) for o in shown),
         pareto=tuple(_pareto(options, several=len(searches) > 1)),
         verdicts=tuple(verdicts(own, cluster, experts, usable)),
         searches=tuple(searches),
-        notes=(*_tied(options[:top], best), *notes),
+        notes=(*_tied(shown, best), *notes),
         asked=scenario,
     )
 

@@ -22,6 +22,12 @@ class Verdict:
     candidate: str
     step_time_s: float | None
     why: str
+    estimated: bool = False  # by one rank that stands for all
+
+    @property
+    def about(self) -> str:
+        """What stands before its seconds."""
+        return "about " if self.estimated else ""
 
 
 def verdicts(search: Search, cluster: Cluster, experts: bool, usable_bytes: float) -> list[Verdict]:
@@ -50,7 +56,7 @@ def _verdict(choice: Choice, members: list[Candidate], search: Search, best: Fin
             why = f"does not fit: {large.memory_bytes / GIB:.0f} of {usable_bytes / GIB:.0f} GiB"
             return Verdict(choice.title, large.candidate.title, None, why)
         return Verdict(choice.title, nearest.title, None, f"takes at least {bound:.3g} s by its compute alone")
-    return Verdict(choice.title, own.candidate.title, own.step_time_s, costs_more(own, best))
+    return Verdict(choice.title, own.candidate.title, own.step_time_s, costs_more(own, best), not own.drawn)
 
 
 def costs_more(other: Finalist, best: Finalist) -> str:

@@ -27,7 +27,6 @@ class Effort:
     top: int = 10  # layouts that are answered
     most: int = 1000  # simulated at most, on each size of the cluster
     workers: int = 1  # processes
-    front: bool = True  # whether the front of seconds against memory is run as it is, as the best are
 
     def __post_init__(self) -> None:
         for name in ("top", "most", "workers"):
@@ -121,21 +120,23 @@ def _simulate(
     """Finalists in the order of their bounds.
 
     Candidates are estimated: one rank, with the rows that the busiest is expected to have, stands for all, and a long
-    step is continued from two shorter ones. Those that are answered run as they are; where that makes them slower than
-    what was left, it goes on. Returns the finalists and the best bound left.
+    step is continued from two shorter ones. Those that are answered run as they are; where that makes the best slower
+    than what was left, it goes on. Returns the finalists and the best bound left.
     """
     done: list[Finalist] = []
     number, last = 0, min(effort.most, len(ranked))
     with _crew(scenario, judge, effort.workers) as run:
+        sure = effort.top
         while True:
-            while number < last and _may_win(done, ranked[number][1], effort.top):
+            while number < last and _may_win(done, ranked[number][1], sure):
                 if progress is not None:
                     progress(f"simulating layouts{_so_far(done)}", number, last)
                 batch = ranked[number : min(last, number + _BATCH)]
                 done += run([(candidate, bound, False) for candidate, bound in batch])
                 number += len(batch)
-            done = _as_they_are(done, run, effort, progress)
-            if number >= last or not _may_win(done, ranked[number][1], effort.top):
+            done = _as_they_are(done, run, effort.top, progress)
+            sure = 1  # from here on only what may be the best of all
+            if number >= last or not _may_win(done, ranked[number][1], sure):
                 break
     return done, ranked[number][1] if number < len(ranked) else float("inf")
 
@@ -151,27 +152,21 @@ def _so_far(done: Sequence[Finalist]) -> str:
     return "" if best is None else f", best so far {best:.3g} s"
 
 
-def _as_they_are(done: list[Finalist], run: Run, effort: Effort, progress: Progress | None) -> list[Finalist]:
-    """The finalists; those that are answered run as they are: every rank drawn, no step continued from shorter ones."""
+def _as_they_are(done: list[Finalist], run: Run, top: int, progress: Progress | None) -> list[Finalist]:
+    """The finalists, the best of them run as they are: every rank drawn, no step continued from shorter ones.
+
+    As many as are answered, and on until the best of all is one of those.
+    """
     finalists = {f.candidate: f for f in done}
     while True:
         fitting = sorted((f for f in finalists.values() if f.fits), key=lambda f: (f.step_time_s, f.candidate.title))
-        shown = {f.candidate: f for f in (*fitting[: effort.top], *(front(fitting) if effort.front else ()))}
-        estimated = [f for f in shown.values() if not f.drawn]
+        missing = max(0, top - sum(f.drawn for f in fitting)) or (1 if fitting and not fitting[0].drawn else 0)
+        estimated = [f for f in fitting if not f.drawn][:missing]
         if not estimated:
             return list(finalists.values())
         if progress is not None:
-            progress(f"running answers as they are{_so_far(fitting)}", len(shown) - len(estimated), len(shown))
-        finalists |= {f.candidate: f for f in run([(f.candidate, f.bound_s, True) for f in estimated[:_BATCH]])}
-
-
-def front(finalists: Iterable[Finalist]) -> list[Finalist]:
-    """Those, fastest first, that nothing else beats in both seconds and memory."""
-    kept: list[Finalist] = []
-    for each in sorted(finalists, key=lambda f: (f.step_time_s, f.memory_bytes)):
-        if not kept or each.memory_bytes < kept[-1].memory_bytes:
-            kept.append(each)
-    return kept
+            progress(f"running answers as they are{_so_far(fitting)}", top - missing, top)
+        finalists |= {f.candidate: f for f in run([(f.candidate, f.bound_s, True) for f in estimated])}
 
 
 @lru_cache(maxsize=2)

@@ -12,11 +12,15 @@ import yaml
 from browser import browser, look, print_pdf
 
 from moesim.reports.cli.app import run
+from moesim.reports.page.dense import KINDS, Dense, beside
 from moesim.reports.page.make import make_page
 from moesim.reports.page.render import html_of
 from moesim.reports.page.section import Page
 from moesim.reports.page.trust import kind_of
-from moesim.sim.comparison.twin import twin_scenario
+from moesim.sim.comparison.best import best_train
+from moesim.sim.comparison.scaling import dense_equal
+from moesim.sim.comparison.twins import twin_of
+from moesim.sim.model.catalogue import load_model
 from moesim.sim.question.scenario import parse_scenario, read_mapping
 from moesim.sim.serve.predict import predict_serve
 from moesim.sim.train.predict import predict_train
@@ -64,10 +68,16 @@ def sections(page: Page) -> dict[str, Any]:
 def test_it_says_what_the_simulator_says(page: Page, file: Path) -> None:
     said, asked = sections(page), predict_train(file)
     assert tuple(said) == SECTIONS
-    twin = predict_train(twin_scenario(read_mapping(file), asked.resolved.job.arch), check_memory=False)
     values = said["against"]["values"]
+    for kind, title in KINDS.items():  # each in its own best layout, not in the mixture's
+        best = best_train(twin_of(kind, read_mapping(file), 1e11).as_asked["train"])
+        assert values[title]["step_time_s"] == predict_train(best.scenario).step_time_s
+        assert said["against"]["time_ratios"][kind] == values[title]["step_time_s"] / asked.step_time_s
+    active = values["dense, equal active"]["parameters"]
+    assert active == pytest.approx(values["model as asked"]["active_parameters"], rel=0.02)
+    assert active < values["dense, equal quality"]["parameters"] < values["model as asked"]["parameters"]
+    assert said["against"]["quality"]["low"] <= said["against"]["quality"]["parameters"]
     assert values["model as asked"]["step_time_s"] == asked.step_time_s
-    assert values["dense twin"]["step_time_s"] == twin.step_time_s
     assert sum(said["spent"]["breakdown_s"].values()) == pytest.approx(asked.step_time_s)
     assert said["held"]["ranks"][1]["total"] == asked.memory[1].total
     assert said["layouts"]["options"][0]["step_time_s"] <= asked.step_time_s * (1 + 1e-9)
@@ -106,7 +116,7 @@ def test_a_dense_model_has_no_twin(tmp_path: Path) -> None:
     path.write_text(TEXT.replace("mixtral-8x7b", "llama-3.1-8b").replace(", ep: 4", ""), encoding="utf-8")
     page = make_page([path], search="none")
     assert "is dense" in sections(page)["against"]["lead"] and "Not searched" in sections(page)["layouts"]["lead"]
-    assert "dense twin" not in html_of(page)
+    assert "equal quality" not in html_of(page)
 
 
 SERVED = (
@@ -129,7 +139,7 @@ def test_a_served_chapter_says_what_the_simulator_says(served: Page) -> None:
     asked = predict_serve(parse_scenario(yaml.safe_load(SERVED)))
     values = said["against"]["values"]
     assert values["model as asked"]["tpot_s"] == asked.tpot_s.mean
-    assert values["dense twin"]["active_parameters"] == pytest.approx(
+    assert values["dense, equal active"]["active_parameters"] == pytest.approx(
         values["model as asked"]["active_parameters"], rel=0.01
     )
     assert said["spent"]["utilisation"] == asked.utilisation and said["layouts"]["options"]
@@ -195,3 +205,16 @@ def test_a_browser_shows_all_of_it_at_two_widths(kind: str, page: Page, served: 
     (tmp_path / "page.html").write_text(text, encoding="utf-8")
     print_pdf(tmp_path / "page.html", tmp_path / "page.pdf", tmp_path)
     assert (tmp_path / "page.pdf").read_bytes().startswith(b"%PDF")
+
+
+def test_the_sentence_says_which_dense_model_could_stand_in() -> None:
+    """Equal quality first; equal active parameters is no substitute, and what does not fit is said."""
+    equal = dense_equal(load_model("deepseek-v3"), 14.8e12)
+    quality: Dense[Any] = Dense("iso-quality", 190_000_000_000, None, "", equal)
+    active: Dense[Any] = Dense("iso-active", 37_600_000_000, None, "", None)
+    said = beside([(quality, 2.9), (active, 0.65)], "per token")
+    first, second = said.split(". ")[0], said[said.index("One of equal active") :]
+    assert "equal quality" in first and "190.0B" in first and "2.9 times dearer per token" in first
+    assert "no substitute" in second and "35% cheaper per token" in second
+    assert "does not fit here" in beside([(quality, None)], "per token")
+    assert "costs the same per token" in beside([(active, 1.001)], "per token")
