@@ -53,7 +53,7 @@ if TYPE_CHECKING:
     from moesim.hwmodels.profile import NoFit
     from moesim.hwmodels.units import UnitError
     from moesim.reports import frames
-    from moesim.sim.comparison.comparison import Comparison, compare
+    from moesim.sim.comparison.comparison import CompareEffort, Comparison, compare
     from moesim.sim.layout.layout import BadLayout
     from moesim.sim.model.arch import ArchError, ModelArch
     from moesim.sim.model.catalogue import load_model, model_names
@@ -123,6 +123,7 @@ _HOME = {
     "Spread": "moesim.sim.serve.accounts",
     "CommAnswer": "moesim.sim.transfer.predict",
     "CommPrediction": "moesim.sim.transfer.alone",
+    "CompareEffort": "moesim.sim.comparison.comparison",
     "Comparison": "moesim.sim.comparison.comparison",
     "Plan": "moesim.sim.plan.train.plan",
     "ServePlan": "moesim.sim.plan.serve.plan",
@@ -159,6 +160,7 @@ __all__ = [
     "CommAnswer",
     "CommPrediction",
     "CommQuestion",
+    "CompareEffort",
     "Comparison",
     "DayPrediction",
     "DoesNotFit",

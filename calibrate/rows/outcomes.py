@@ -3,11 +3,8 @@
 from __future__ import annotations
 
 import json
-import multiprocessing
 import os
-import signal
-from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ProcessPoolExecutor
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from moesim.calibrate.rows.files import blinded
@@ -22,6 +19,7 @@ from moesim.sim.serve.band import serve_sureness
 from moesim.sim.train.band import interval_s, sureness
 from moesim.sim.train.memory import step_memory
 from moesim.sim.train.step import lower_bounds_s
+from moesim.sim.train.workers import crew
 
 MEMORY_BAND = 0.03  # assumed: relative half-width of the interval of peak memory
 _PARALLEL_FROM = 100  # distinct workloads below which starting processes costs more than it saves
@@ -106,16 +104,22 @@ def _predict_training(row: dict[str, str]) -> Outcome:
     return Outcome(by_metric, "", gpu.name, gpu.generation, kind, job.release, job.stack.name)
 
 
-def predict_rows(rows: Sequence[dict[str, str]], workers: int = 1, progress: Progress | None = None) -> list[Outcome]:
-    """Outcomes in the order of `rows`. Workers are spawned only when there are many distinct workloads."""
+def predict_rows(
+    rows: Sequence[dict[str, str]], workers: int = 1, progress: Progress | None = None, dask: str = ""
+) -> list[Outcome]:
+    """Outcomes in the order of `rows`. Workers are spawned only when there are many distinct workloads.
+
+    dask: the address of a scheduler to run on instead.
+    """
     keys = [_key(blinded(row)) for row in rows]
     distinct = {key: blinded(row) for key, row in zip(keys, rows, strict=True)}
     outcomes: dict[str, Outcome] = {}
-    workers = workers if len(distinct) > _PARALLEL_FROM else 1
-    for key, outcome in zip(distinct, _predict(list(distinct.values()), workers), strict=True):
-        outcomes[key] = outcome
-        if progress is not None:
-            progress(len(outcomes), len(distinct))
+    workers, names = workers if len(distinct) > _PARALLEL_FROM else 1, list(distinct)
+    with crew(workers, dask) as those:
+        for number, outcome in those.each(predict_workload, list(distinct.values())):
+            outcomes[names[number]] = outcome
+            if progress is not None:
+                progress(len(outcomes), len(distinct))
     return [outcomes[key] for key in keys]
 
 
@@ -133,18 +137,3 @@ def _key(row: dict[str, str]) -> str:
     except Refusal:
         return json.dumps(row, sort_keys=True)
     return json.dumps(question, sort_keys=True)
-
-
-def _predict(rows: list[dict[str, str]], workers: int) -> Iterator[Outcome]:
-    if workers <= 1:
-        yield from map(predict_workload, rows)
-        return
-    pool = ProcessPoolExecutor(workers, multiprocessing.get_context("spawn"), _ignore_interrupt)
-    try:
-        yield from pool.map(predict_workload, rows, chunksize=4)
-    finally:
-        pool.shutdown(wait=True, cancel_futures=True)
-
-
-def _ignore_interrupt() -> None:
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the parent, which then stops its workers

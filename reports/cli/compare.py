@@ -28,14 +28,18 @@ def compare(  # noqa: PLR0913  # one argument per option of the command
     best_each: Annotated[
         bool, typer.Option("--best-each", help="Each model in its own best layout on the same GPUs (a minute or more).")
     ] = False,
+    workers: Annotated[int, typer.Option(help="Processes; 0: one per core.", min=0)] = 0,
+    dask: Annotated[str, typer.Option(help="Address of a Dask scheduler to run on instead.")] = "",
     out: Annotated[Path | None, typer.Option(help="A folder for every column's scenario, as it was answered.")] = None,
     json: Annotated[bool, typer.Option("--json", help="Print as JSON.")] = False,
 ) -> int:
     """Compare training and serving of models: time, tokens, memory, GPUs, energy, money, and break-even points."""
+    from moesim.calibrate.rows.outcomes import usable_cores
     from moesim.reports.emit.scenario import check_folder, write_columns
     from moesim.reports.progress import progress_bar
     from moesim.reports.tables.compare import compare_report
     from moesim.reports.text import console, print_json
+    from moesim.sim.comparison.comparison import CompareEffort
     from moesim.sim.comparison.comparison import compare as compared
     from moesim.sim.plan.words import token_count
 
@@ -48,7 +52,7 @@ def compare(  # noqa: PLR0913  # one argument per option of the command
             tokens=token_count(tokens),
             upcycled_from=upcycled_from,
             break_even=break_even,
-            best_each=best_each,
+            effort=CompareEffort(best_each=best_each, workers=workers or usable_cores(), dask=dask),
             progress=show,
         )
     if json:

@@ -59,6 +59,7 @@ def plan(  # noqa: PLR0913  # one argument per option of the command
     most: _Most = 0,
     minutes: _Minutes = 0.0,
     workers: Annotated[int, typer.Option(help="Processes of a training search; 0: one per core.", min=0)] = 0,
+    dask: Annotated[str, typer.Option(help="Address of a Dask scheduler to run a training search on.")] = "",
     out: _Out = None,
     emit: Target = "",
     emit_out: Folder = None,
@@ -79,7 +80,9 @@ def plan(  # noqa: PLR0913  # one argument per option of the command
     name = asked.model if isinstance(asked.model, str) else asked.model.get("name", "the model")
     day = None if traffic is None else _Day(traffic, growth, spare, tuple(fact or ()))
     title = f"plan for {name} ({scenario})"
-    question = _Question(asked, title, gpus, objective, slo, tuple(fix or ()), top, most, workers, day, minutes or None)
+    question = _Question(
+        asked, title, gpus, objective, slo, tuple(fix or ()), top, most, workers, day, minutes or None, dask
+    )
     with progress_bar(lines=True) as show:
         answer, table = _answered(question, show)
     files = _files(answer, emit) if emit else {}
@@ -149,6 +152,7 @@ class _Question:
     workers: int
     day: _Day | None
     minutes: float | None
+    dask: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -174,7 +178,7 @@ def _training(q: _Question, show: Progress) -> _Answer:
 
     if q.slo:
         raise ScenarioError("--slo is about serving; this scenario has no serve section")
-    effort = Effort(q.top, q.most or _TRAINED, q.workers or usable_cores())
+    effort = Effort(q.top, q.most or _TRAINED, q.workers or usable_cores(), q.dask)
     plan = plan_train(
         q.scenario,
         gpus=sizes(q.gpus),
@@ -192,7 +196,10 @@ def _serving(q: _Question, show: Progress) -> _Answer:
     from moesim.sim.plan.serve.search import ServeEffort
     from moesim.sim.plan.serve.space import serve_axes
     from moesim.sim.plan.words import sizes
+    from moesim.sim.question.scenario import ScenarioError
 
+    if q.dask:
+        raise ScenarioError("--dask runs searches of training layouts; one of deployments runs in this process")
     effort = ServeEffort(q.top, q.most or _SERVED, q.minutes)
     plan = plan_serve(
         q.scenario,

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
+from functools import partial
 from math import hypot, log
 from pathlib import Path
 from typing import Any
 
 from moesim.hwmodels.interval import Width
 from moesim.refusal import Refusal
+from moesim.sim.comparison.best import TRAINED
 from moesim.sim.comparison.break_even import ESTIMATED, BreakEven, break_evens
 from moesim.sim.comparison.questions import SECTIONS, Question, in_best_layouts, questions_of, read_scenarios
 from moesim.sim.comparison.scaling import DenseEqual
@@ -22,6 +24,7 @@ from moesim.sim.plan.train.search import Progress
 from moesim.sim.question.refusals import DoesNotFit
 from moesim.sim.question.scenario import Asked, ScenarioError, number_asked
 from moesim.sim.train.whole_run import MOST_TOKENS
+from moesim.sim.train.workers import Crew, crew
 
 _ALIKE = 1.005  # costs that near are called the same
 
@@ -40,6 +43,15 @@ class QualityCost:
     section: str
     lowest_ratio: float | None
     highest_ratio: float | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CompareEffort:
+    """How far a comparison goes, and who does the work: processes here, or the Dask scheduler at an address."""
+
+    best_each: bool = False  # each model in its own best layout on the same GPUs, instead of the asked one
+    workers: int = 1
+    dask: str = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -125,7 +137,7 @@ def compare(
     tokens: float | None = None,
     upcycled_from: str = "",
     break_even: bool = True,
-    best_each: bool = False,
+    effort: CompareEffort | None = None,
     progress: Progress | None = None,
 ) -> Comparison:
     """Set scenarios side by side, and the dense twin of every MoE model among them.
@@ -135,8 +147,8 @@ def compare(
         scaling laws); the twin keeps cluster, batch and load, its layout is moved until it fits.
     tokens: also the whole training runs over that many tokens, and the tokens at which scaling laws are asked.
     upcycled_from: a dense model whose checkpoint the first scenario's model starts from; needs `tokens`.
-    best_each: search every model's own best layout on the same GPUs (a minute or more), and how far the asked one is.
     break_even: search the batch, length, bandwidth, price and traffic at which the winner changes (seconds to minutes).
+    effort: whether each model gets its own best layout on the same GPUs (a minute or more), and who does the work.
 
     Raises ScenarioError where there is nothing to compare, DoesNotFit where no column fits, and ScenarioError with the
     column's name for everything that one scenario alone would be refused for.
@@ -151,11 +163,14 @@ def compare(
         raise ScenarioError("one scenario has nothing to be compared with; give two, or a twin, for example iso-active")
     if len(questions) > 1 and not any(_common(questions, section) for section in SECTIONS):
         raise ScenarioError("nothing comparable: no two scenarios share a section; give all of them train, or serve")
-    if best_each:
-        questions = [in_best_layouts(q, progress) for q in questions]
-    columns = tuple(_column(q, tokens) for q in questions)
-    _require_answers(columns)
-    points = _points(questions, columns) if break_even else []
+    effort = effort or CompareEffort()
+    if effort.best_each:
+        search = replace(TRAINED, workers=effort.workers, dask=effort.dask)
+        questions = [in_best_layouts(q, search, progress) for q in questions]
+    with crew(effort.workers, effort.dask) as those:
+        columns = tuple(those.all(partial(_column, tokens), questions))
+        _require_answers(columns)
+        points = _points(questions, columns, those) if break_even else []
     grown = upcycling(asked[0][1], upcycled_from, tokens) if upcycled_from else None
     return Comparison(
         columns=columns, break_evens=tuple(points), quality=tuple(q for _, q in quality),
@@ -167,7 +182,7 @@ def _common(questions: Sequence[Question], section: str) -> bool:
     return sum(section in q.sections or section in q.refusals for q in questions) > 1
 
 
-def _column(question: Question, tokens: float | None) -> Column:
+def _column(tokens: float | None, question: Question) -> Column:
     arch = load_model(question.model)
     refusals = dict(question.refusals)
     train: TrainSide | None = None
@@ -205,17 +220,21 @@ def _require_answers(columns: Sequence[Column]) -> None:
         raise DoesNotFit("; ".join(f"{c.name}: {why}" for c in columns for why in c.refusals.values()))
 
 
-def _points(questions: Sequence[Question], columns: Sequence[Column]) -> list[BreakEven]:
+def _points(questions: Sequence[Question], columns: Sequence[Column], those: Crew) -> list[BreakEven]:
     """Break-even points of the first column against each other one, in the sections that both have."""
-    points = []
+    pairs = []
     for section in SECTIONS:
         first = getattr(columns[0], section)
         for question, column in zip(questions[1:], columns[1:], strict=True):
             other = getattr(column, section)
             if first is not None and other is not None:
                 one, two = ((q.name, q.sections[section]) for q in (questions[0], question))
-                points += break_evens(one, two, _prices(first, other), section, _unsure(first.cost, other.cost))
-    return points
+                pairs.append((one, two, _prices(first, other), section, _unsure(first.cost, other.cost)))
+    return [point for points in those.all(_of_pair, pairs) for point in points]
+
+
+def _of_pair(pair: Any) -> list[BreakEven]:
+    return break_evens(*pair)
 
 
 def _unsure(first: Cost, other: Cost) -> Width:

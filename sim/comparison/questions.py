@@ -11,7 +11,7 @@ from moesim.sim.comparison.best import best_serve, best_train
 from moesim.sim.comparison.scaling import DenseEqual
 from moesim.sim.comparison.twins import MOVED, check_kind, only, twin_of
 from moesim.sim.model.catalogue import load_model
-from moesim.sim.plan.train.search import Progress
+from moesim.sim.plan.train.search import Effort, Progress
 from moesim.sim.question.refusals import DoesNotFit
 from moesim.sim.question.scenario import Asked, ScenarioError, scenario_of
 
@@ -76,13 +76,12 @@ def questions_of(
     return questions, quality
 
 
-def in_best_layouts(question: Question, progress: Progress | None = None) -> Question:
+def in_best_layouts(question: Question, effort: Effort, progress: Progress | None = None) -> Question:
     """The question with every section in the best layout that a search finds, and how far the asked one is from it."""
     sections, refusals, notes = {}, {}, [n for n in question.notes if not n.startswith(MOVED)]
     for section, asked in question.as_asked.items():
-        search = best_train if section == "train" else best_serve
         try:
-            best = search(asked, progress=progress)
+            best = best_train(asked, effort, progress) if section == "train" else best_serve(asked, progress)
         except DoesNotFit as refusal:
             refusals[section] = str(refusal)
             continue

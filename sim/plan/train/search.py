@@ -5,13 +5,14 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import lru_cache, partial
 from heapq import nsmallest
 
 from moesim.hwmodels.units import GIB
 from moesim.sim.plan.train.judge import Finalist, Judge
 from moesim.sim.plan.train.space import Candidate, candidates, default_space
 from moesim.sim.question.scenario import Scenario, ScenarioError
+from moesim.sim.train.workers import crew
 
 Progress = Callable[[str, int, int], None]  # what is being done, how much of it, of how much
 
@@ -27,6 +28,7 @@ class Effort:
     top: int = 10  # layouts that are answered
     most: int = 1000  # simulated at most, on each size of the cluster
     workers: int = 1  # processes
+    dask: str = ""  # address of a scheduler to run on instead
 
     def __post_init__(self) -> None:
         for name in ("top", "most", "workers"):
@@ -125,7 +127,7 @@ def _simulate(
     """
     done: list[Finalist] = []
     number, last = 0, min(effort.most, len(ranked))
-    with _crew(scenario, judge, effort.workers) as run:
+    with _crew(scenario, judge, effort) as run:
         sure = effort.top
         while True:
             while number < last and _may_win(done, ranked[number][1], sure):
@@ -180,13 +182,11 @@ def _one(scenario: str, task: Task) -> Finalist:
 
 
 @contextmanager
-def _crew(scenario: Scenario, judge: Judge, workers: int) -> Iterator[Run]:
-    """Simulates lists of candidates, here or in worker processes, which need no guard in the script that calls us."""
-    if workers == 1:
+def _crew(scenario: Scenario, judge: Judge, effort: Effort) -> Iterator[Run]:
+    """Simulates lists of candidates, here, in worker processes or on a Dask cluster."""
+    if effort.workers == 1 and not effort.dask:
         yield lambda tasks: [judge.simulate(*task) for task in tasks]
         return
-    from joblib import Parallel, delayed
-
-    text = scenario.model_dump_json(exclude_unset=True)
-    with Parallel(n_jobs=workers, batch_size=2) as parallel:
-        yield lambda tasks: parallel(delayed(_one)(text, task) for task in tasks)
+    one = partial(_one, scenario.model_dump_json(exclude_unset=True))
+    with crew(effort.workers, effort.dask) as those:
+        yield lambda tasks: those.all(one, tasks)

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from moesim import compare, predict_train
+from moesim import CompareEffort, compare, predict_train
 from moesim.hwmodels.interval import Width
 from moesim.reports.emit.scenario import write_columns
 from moesim.sim.comparison.break_even import Crossing, _between
@@ -51,7 +51,7 @@ def test_each_in_its_best_layout_says_how_far_the_asked_one_is(tmp_path: Path) -
     """The twin need not run in the mixture's layout; every column is a scenario that gives its number to the digit."""
     asked = {**SMALL, "layout": {"tp": 2, "pp": 4}}
     plain = compare([asked], twin="iso-active", break_even=False)
-    best = compare([asked], twin="iso-active", break_even=False, best_each=True)
+    best = compare([asked], twin="iso-active", break_even=False, effort=CompareEffort(best_each=True))
     for was, now in zip(plain.columns, best.columns, strict=True):
         assert was.train is not None and now.train is not None
         assert now.train.step_time_s < was.train.step_time_s
@@ -68,7 +68,7 @@ def test_a_twin_that_does_not_fit_as_asked_may_fit_in_another_layout() -> None:
         "model": {"base": "mixtral-8x7b", "layers": 16}, "cluster": {"node": "dgx-h100", "gpus": 16},
         "layout": {"ep": 8}, "train": {"global_batch": 64, "seq_len": 2048},
     }  # fmt: skip
-    best = compare([asked], twin="iso-total", break_even=False, best_each=True)
+    best = compare([asked], twin="iso-total", break_even=False, effort=CompareEffort(best_each=True))
     assert best.columns[1].train is not None
     assert any("does not fit; best layout found" in n or "costs" in n or "as good" in n for n in best.columns[1].notes)
 
@@ -80,7 +80,8 @@ def test_served_models_get_their_best_deployments() -> None:
         "serve": {"engine": "vllm", "requests": load},
     }  # fmt: skip
     plain, best = (
-        compare([asked], twin="iso-active", break_even=False, best_each=each).columns for each in (False, True)
+        compare([asked], twin="iso-active", break_even=False, effort=effort).columns
+        for effort in (CompareEffort(), CompareEffort(best_each=True))
     )
     for was, now in zip(plain, best, strict=True):
         assert was.serve is not None and now.serve is not None
