@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -25,9 +25,10 @@ def calibrate(  # noqa: PLR0913  # one argument per option of the command
     ] = 0,
     quick: Annotated[bool, typer.Option("--quick", help="A rough profile in half a minute.")] = False,
     source: Annotated[
-        str, typer.Option("--from", help="aiconfigurator, nccl-tests, csv, kineto or rows, instead of measuring.")
+        str, typer.Option("--from", help="aiconfigurator, nccl-tests, kineto, nsight, csv or rows: no measuring.")
     ] = "",
-    system: Annotated[str, typer.Option(help="GPU of --from, for example h200_sxm.")] = "",
+    system: Annotated[str, typer.Option(help="GPU of --from, such as h200-sxm; default: as the file names it.")] = "",
+    per_host: Annotated[int, typer.Option(help="Ranks a host, where logs of --from do not say it.", min=0)] = 0,
     prove: Annotated[bool, typer.Option("--prove", help="Measure whole programs and compare.")] = False,
     profile: Annotated[Path | None, typer.Option(help="Profile to prove; default: --out.")] = None,
     figure: Annotated[Path | None, typer.Option(help="Draw predicted against measured (.png, .svg or .pdf).")] = None,
@@ -41,7 +42,7 @@ def calibrate(  # noqa: PLR0913  # one argument per option of the command
         if path is not None:
             check_writable(path)
     if source:
-        return _from(source, list(inputs or ()), system, out, json)
+        return _from(source, list(inputs or ()), system, per_host, out, json)
     if prove:
         return _prove(profile or out, device, max(1, ranks), quick, figure, rows, json)
     return _measure(device, plan, _QUICK_S if quick else minutes * 60.0, out, ranks, quick, json)
@@ -96,39 +97,52 @@ def _measure(device: str, plan: Path | None, budget_s: float, out: Path, ranks: 
     return 0
 
 
-def _from(source: str, inputs: list[Path], system: str, out: Path, json: bool) -> int:
+def _from(source: str, given: list[Path], system: str, per_host: int, out: Path, json: bool) -> int:
     import sys
     from contextlib import redirect_stdout
 
+    from moesim.calibrate.own.bad_source import BadSource
     from moesim.calibrate.own.profile import write_profile
-    from moesim.calibrate.own.sources import BadSource, from_nccl_logs, from_samples, from_tables, from_trace
+    from moesim.calibrate.own.sources import from_nccl_logs, from_samples, from_tables, from_trace
     from moesim.reports.failures import writing
     from moesim.reports.tables.calibrate import calibrate_report, profile_summary
     from moesim.reports.text import console, note, print_json
 
-    takes_files = ("nccl-tests", "csv", "kineto", "rows")
+    takes_files = ("nccl-tests", "rccl-tests", "kineto", "nsight", "csv", "rows")
     if source not in ("aiconfigurator", *takes_files):
-        raise BadSource(f"--from {source!r} is not known; use aiconfigurator, {', '.join(takes_files)}")
+        raise BadSource(f"--from {source[:40]!r} is not known; use aiconfigurator, {', '.join(takes_files)}")
+    inputs = _spread(given)
     if source in takes_files and not inputs:
         raise BadSource(f"--from {source} reads files; name at least one")
     if source == "rows":
         return _corrections(inputs[0], out, json)
     with redirect_stdout(sys.stderr):  # the fits tell of themselves; stdout is for the result
-        made: dict[str, Any] = {
+        made = {
             "aiconfigurator": lambda: from_tables(system),
-            "nccl-tests": lambda: from_nccl_logs(inputs, system),
-            "kineto": lambda: from_trace(inputs, system),
+            "nccl-tests": lambda: from_nccl_logs(inputs, system, per_host),
+            "rccl-tests": lambda: from_nccl_logs(inputs, system, per_host),
+            "kineto": lambda: from_trace(inputs, system, per_host),
+            "nsight": lambda: from_trace(inputs, system, per_host),
             "csv": lambda: from_samples(inputs[0]),
         }[source]()
     with writing(out):
-        write_profile(made, out)
-    summary = profile_summary(made) | {"profile": str(out)}
+        write_profile(made.raw, out)
+    summary = profile_summary(made.raw) | {"profile": str(out), "read": list(made.notes)}
     if json:
         print_json(summary)
     else:
         console().print(calibrate_report(summary))
     note(f"profile: {out}; use it as `profile: {out}` in a scenario")
     return 0
+
+
+def _spread(given: list[Path]) -> list[Path]:
+    """Files as given; a pattern that the shell did not spread (rank*.json) stands for all that fit it, in order."""
+    found: list[Path] = []
+    for path in given:
+        fits = sorted(path.parent.glob(path.name)) if "*" in path.name and not path.exists() else []
+        found += fits or [path]
+    return found
 
 
 def _corrections(path: Path, out: Path, json: bool) -> int:
