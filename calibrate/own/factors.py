@@ -64,8 +64,8 @@ def fit_factors(terms: Sequence[Sequence[float]], seconds: Sequence[float], ship
 
 def _solve(terms: Floats, seconds: Floats, shipped: Floats) -> Floats:
     """Non-negative least squares of relative errors with the pull: the best over all sets of positive factors."""
-    scale = np.maximum(np.median(terms / seconds[:, None], axis=0), 1e-12)  # every factor in shares of the seconds
-    pull = scale * _PULL
+    share = np.median(terms / seconds[:, None], axis=0)
+    pull = _PULL * np.where(shipped > 0.0, 1.0, np.maximum(share, 1.0))
     rows = np.vstack([terms / seconds[:, None], np.diag(pull)])
     wanted = np.concatenate([np.ones(len(seconds)), pull * shipped])
     best, least = shipped, float("inf")

@@ -203,11 +203,7 @@ def _test_of(section: _Section, path: Path) -> list[NcclTest]:
     """The test of a section; none where it has no times, or is of a kind that is not read."""
     name = section.name
     if not name:
-        in_file = re.search("|".join(sorted((*_KIND_OF, *UNREAD), key=len, reverse=True)), path.name.replace("-", "_"))
-        squeezed = re.search(r"allreduce|allgather|reducescatter", path.name, re.IGNORECASE)
-        spelled = {"allreduce": "all_reduce", "allgather": "all_gather", "reducescatter": "reduce_scatter"}
-        name = in_file.group(0) if in_file else spelled[squeezed.group(0).lower()] if squeezed else ""
-        section.name = name
+        name = section.name = _name_in_file(path)
     rows = section.rows
     if name not in _KIND_OF or not rows or any(row.wrong for row in rows):
         return []
@@ -220,6 +216,13 @@ def _test_of(section: _Section, path: Path) -> list[NcclTest]:
             f"(`#  Rank  0 ... on host device 0`) are missing, and bandwidths of {name} do not tell: give it whole"
         )
     return [NcclTest(kind, where, tuple(rows), str(path), (*where.notes, *_odd_ratio(kind, where, rows)))]
+
+
+def _name_in_file(path: Path) -> str:
+    """The test that a file is called after, in any spelling: allreduce-8.log; "" for none."""
+    squeezed = re.sub(r"[^a-z]", "", path.name.lower())
+    known = sorted((*_KIND_OF, *UNREAD), key=len, reverse=True)
+    return next((name for name in known if name.replace("_", "") in squeezed), "")
 
 
 def _bus_ratio(kind: CommKind, ranks: int) -> float:
