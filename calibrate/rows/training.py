@@ -16,6 +16,7 @@ from moesim.calibrate.rows.kinds import TRAINING
 from moesim.calibrate.rows.recipes import Recipe, find_recipe
 from moesim.calibrate.rows.recomputed import recompute_of
 from moesim.calibrate.rows.stated import cluster_of, settings_of, stack_of_software, yes_no
+from moesim.calibrate.rows.under_scenario import training_under
 from moesim.hwmodels.profile import is_profile_file
 from moesim.sim.model.catalogue import load_model
 from moesim.sim.question.scenario import ScenarioError
@@ -231,6 +232,8 @@ def _guessed(row: Row, layout: Mapping[str, Any], recipe: Recipe | None) -> list
 
 def scenario_of(row: Row) -> tuple[dict[str, Any], list[str]]:
     """The scenario mapping of one row and the assumptions it took. ScenarioError when a needed cell is unusable."""
+    if text_of(row, "scenario"):
+        return training_under(row)
     for key in TRAINING.needed:
         if not text_of(row, key):
             raise ScenarioError(f"column {key} is empty; a row needs {', '.join(TRAINING.needed)}")
