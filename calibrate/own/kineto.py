@@ -57,10 +57,10 @@ class TraceRead:
 
 @dataclass(frozen=True, slots=True)
 class _Span:
-    """An operator on its thread: microseconds, and the index of the operator around it."""
+    """An operator on its thread."""
 
-    start: float
-    end: float
+    start_s: float
+    end_s: float
     name: str
     event: Mapping[str, Any]
 
@@ -68,7 +68,7 @@ class _Span:
 @dataclass(frozen=True, slots=True)
 class _Launch:
     thread: tuple[Any, Any]
-    at: float
+    at_s: float
     graph: bool
 
 
@@ -137,13 +137,13 @@ def _operators(events: list[dict[str, Any]]) -> tuple[dict[Any, list[_Span]], di
         event["_number"] = number
         name = str(event.get("name", ""))
         threads[_hashable(event.get("pid")), _hashable(event.get("tid"))].append(
-            _Span(start, start + length, name, event)
+            _Span(start * 1e-6, (start + length) * 1e-6, name, event)
         )
         external = _hashable(event.get("args", {}).get("External id"))
         if external is not None:
             by_external[external] = event
     for spans in threads.values():
-        spans.sort(key=lambda span: (span.start, -span.end))
+        spans.sort(key=lambda span: (span.start_s, -span.end_s))
     return threads, by_external
 
 
@@ -163,7 +163,7 @@ def _launches(events: list[dict[str, Any]]) -> dict[Any, _Launch]:
         except (KeyError, TypeError, ValueError):
             continue
         thread = (_hashable(event.get("pid")), _hashable(event.get("tid")))
-        launches[correlation] = _Launch(thread, at, "graphlaunch" in str(event.get("name", "")).lower())
+        launches[correlation] = _Launch(thread, at * 1e-6, "graphlaunch" in str(event.get("name", "")).lower())
     return launches
 
 
@@ -181,7 +181,7 @@ def _operator_behind(
         if launch.graph:
             read.graphs += 1
             return None
-        around = list(_around(threads.get(launch.thread, []), launch.at))
+        around = list(_around(threads.get(launch.thread, []), launch.at_s))
         if around:
             return next((span for span in around if is_read(span.name)), around[0]).event
     external = _hashable(args.get("External id"))
@@ -195,9 +195,9 @@ _DEEPEST = 256  # operators nested in each other, at most: how far back a search
 
 def _around(spans: list[_Span], at: float) -> Iterator[_Span]:
     """Operators that contain a moment, the innermost first."""
-    last = bisect_right(spans, at, key=lambda span: span.start)
+    last = bisect_right(spans, at, key=lambda span: span.start_s)
     for span in reversed(spans[max(0, last - _DEEPEST) : last]):
-        if span.end >= at:
+        if span.end_s >= at:
             yield span
 
 

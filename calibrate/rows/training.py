@@ -15,6 +15,7 @@ from moesim.calibrate.rows.cells import Row, text_of, whole_of
 from moesim.calibrate.rows.kinds import TRAINING
 from moesim.calibrate.rows.recipes import Recipe, find_recipe
 from moesim.calibrate.rows.recomputed import recompute_of
+from moesim.calibrate.rows.routed import routing_of, set_capacity
 from moesim.calibrate.rows.stated import cluster_of, settings_of, stack_of_software, yes_no
 from moesim.calibrate.rows.under_scenario import training_under
 from moesim.hwmodels.profile import is_profile_file
@@ -280,7 +281,7 @@ def scenario_of(row: Row) -> tuple[dict[str, Any], list[str]]:
     if layout["pp"] > 1 and not text_of(row, "vpp"):
         assumed.append(f"vpp = {layout['vpp']} (not stated)")
     layout |= _schedule(row)
-    _capacity(row, train)
+    set_capacity(row, train)
     scenario: dict[str, Any] = {
         "model": _model(row),
         "cluster": cluster,
@@ -308,35 +309,7 @@ def left_open(row: Row, raw: Mapping[str, Any]) -> frozenset[str]:
 
 def _own_machine(row: Row) -> dict[str, Any]:
     """What rows of one's own machine say besides: its profile in place of a GPU, a file of counted routing."""
-    own = _routing(text_of(row, "routing"))
+    own = routing_of(text_of(row, "routing"))
     if is_profile_file(text_of(row, "gpu")):
         own["profile"] = text_of(row, "gpu")
     return own
-
-
-def _routing(text: str) -> dict[str, Any]:
-    """How tokens were routed: forced balance where a row does not say, as vendors' benchmarks do; the usual process
-    where the model's own router ran."""
-    counted = re.fullmatch(r"counts (\S.*)", text)
-    if counted:
-        return {"routing": {"counts": counted.group(1)}}
-    words = text.lower()
-    if not words or re.fullmatch(r"(force[_ -]?)?balanced(,.*)?|capacity.*", words):
-        return {"routing": "balanced"}
-    if re.fullmatch(r"natural|real|router|learned", words):
-        return {}
-    raise ScenarioError(f"column routing: {text!r} is not known; write force_balanced, natural or counts FILE")
-
-
-def _capacity(row: Row, train: dict[str, Any]) -> None:
-    text = text_of(row, "capacity_factor").lower()
-    routed = text_of(row, "routing").lower()
-    match = re.search(r"capacity\s*(\d+(?:\.\d+)?)", routed)
-    if match:
-        train["capacity_factor"] = float(match.group(1))
-    elif "drop" in text and "dropless" not in text:
-        train["capacity_factor"] = 1.0
-    else:
-        number = re.fullmatch(r"\d+(?:\.\d+)?", text)
-        if number:
-            train["capacity_factor"] = float(text)

@@ -31,7 +31,8 @@ _YES_NO = {"mtp": ("train", "mtp"), "sequence_parallel": ("layout", "sequence_pa
 
 
 @lru_cache(maxsize=64)
-def _file(path: str) -> Raw:
+def _file(path: str, changed_ns: int, size_bytes: int) -> Raw:
+    """The file as it was at that time: one that is written again is read again."""
     raw = read_mapping(path)
     parse_scenario(raw)
     return raw
@@ -40,8 +41,11 @@ def _file(path: str) -> Raw:
 def scenario_file(path: str | Path) -> Raw:
     """The mapping of a scenario file, checked. ScenarioError names the file and what is wrong."""
     try:
-        return deepcopy(_file(str(path)))
-    except ScenarioError as error:
+        status = Path(path).stat()
+        return deepcopy(_file(str(path), status.st_mtime_ns, status.st_size))
+    except (OSError, ValueError) as error:
+        if not isinstance(error, ScenarioError):
+            raise ScenarioError(f"{str(path)[:200]}: no such scenario file; `moesim init` writes one") from None
         said = str(error)
         name = str(path)[:200]
         raise ScenarioError(said if said.startswith(name) else f"{name}: {said}") from None
@@ -58,8 +62,8 @@ def cells_of(raw: Raw, table: Table) -> dict[str, str]:
     cells["model"] = model if isinstance(model, str) else str((model or {}).get("base") or "inline")
     cluster = raw.get("cluster") or {}
     gpu = cluster.get("gpu") or (catalogue("nodes").get(cluster.get("node") or "", {})).get("gpu")
-    if gpu:
-        cells["gpu"] = str(gpu)
+    if gpu or raw.get("profile"):  # a machine of one's own is named by its profile
+        cells["gpu"] = str(gpu or raw["profile"])
     if table is TRAINING:
         cells["precision"] = str(_at(raw, "train", "precision") or "")
         stack = raw.get("stack")

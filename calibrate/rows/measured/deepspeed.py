@@ -12,7 +12,7 @@ _RATE = re.compile(r"(?<!Avg)(?:Curr)?SamplesPerSec=([\d.eE+-]+|nan|inf)")
 _STEP = re.compile(r"global_step=(\d+)|\b\d+/(\d+), SamplesPerSec")
 _PEAK = re.compile(r"MaxMemAllocated=\s*([\d.]+)\s*GB")
 _TIME = re.compile(r"step=(\d+).*?time \(sec\)[=:]\s*([\d.]+)|steps: (\d+) loss: \S+ iter time \(s\): ([\d.]+)")
-_PRINT = re.compile(r"\bprint\]\s+(\w+)\s\.{2,}\s*(.*)$")
+_PRINT = re.compile(r"\bprint\]\s+(\w+) \.* (.*)$")  # no dots behind a long name
 _JSON = re.compile(r"\"(train_batch_size|train_micro_batch_size_per_gpu|gradient_accumulation_steps|stage)\":\s*(\d+)")
 _STAGE = re.compile(r"['\"]?stage['\"]?\s*[=:]\s*(\d)|ZeroStageEnum\.\w+?(\d)?\b")
 _STACK = "stack hf-eager: the nearest to DeepSpeed's ZeRO (assumed; --set stack=NAME states another)"

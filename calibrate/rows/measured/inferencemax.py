@@ -68,13 +68,13 @@ def _row(record: Mapping[str, Any], notes: list[str]) -> dict[str, str]:
 
 def _layout(record: Mapping[str, Any]) -> tuple[dict[str, str], int]:
     """Degrees and the GPUs that they need: one engine over tp GPUs, or pools of prefill and decode workers."""
-    pools = {}
+    pools: dict[str, tuple[int, int, str, bool]] = {}
     for pool in ("prefill", "decode"):
-        workers = whole(record.get(f"{pool}_num_workers"))
-        tp = whole(record.get(f"{pool}_tp"))
-        if workers and tp:
+        count = whole(record.get(f"{pool}_num_workers"))
+        each = whole(record.get(f"{pool}_tp"))
+        if count and each:
             attention = _yes(record.get(f"{pool}_dp_attention"))
-            pools[pool] = (int(workers), int(tp), whole(record.get(f"{pool}_ep")), attention)
+            pools[pool] = (int(count), int(each), whole(record.get(f"{pool}_ep")), attention)
     if len(pools) == 2:
         cells: dict[str, str] = {}
         for pool, (workers, tp, ep, attention) in pools.items():

@@ -30,10 +30,10 @@ class MegatronLog:
 
     def take(self, line: str) -> None:
         """One line, without prefixes."""
-        if "iteration" in line and "|" in line:
-            self._iteration(line)
-        elif "memory (" in line:
+        if "memory (" in line:
             self._memory(line)
+        elif "iteration" in line and "|" in line:
+            self._iteration(line)
         elif " ..." in line:
             argument = _ARGUMENT.match(line)
             if argument:

@@ -169,7 +169,7 @@ def _completed(told: Told, table: Table, file: Path, scenario: str | Path | None
             row |= {name: text for name, text in lent.items() if not text_of(row, name) and name in table.workload}
             row["scenario"] = str(scenario)
         rows.append(row)
-    _check_complete(told, table, rows, file)
+    _check_complete(told, table, rows, file, () if scenario is not None else told.asks)
     if told.pace is not None:
         for row in rows:
             cells, said = told.pace.settled(row)
@@ -204,9 +204,9 @@ def _agree(row: Mapping[str, str], other: Mapping[str, str], place: str, whose: 
             raise BadRows(f"{place} {name} = {own[:60]}, but {whose} says {text[:60]}; mend one of them")
 
 
-def _check_complete(told: Told, table: Table, rows: list[dict[str, str]], file: Path) -> None:
+def _check_complete(told: Told, table: Table, rows: list[dict[str, str]], file: Path, asks: tuple[str, ...]) -> None:
     """BadRows that names every cell that is still missing, and how to give it."""
-    needed = [*table.needed, *told.asks]
+    needed = [*table.needed, *asks]
     if told.pace is not None:
         needed += told.pace.needs
     if table is SERVING:
