@@ -231,6 +231,17 @@ def _guessed(row: Row, layout: Mapping[str, Any], recipe: Recipe | None) -> list
     return said
 
 
+def _mtp(row: Row, train: dict[str, Any]) -> list[str]:
+    """Sets what a row states of multi-token prediction, or guesses."""
+    mtp = yes_no(row, "mtp")
+    if mtp is not None:
+        train["mtp"] = mtp
+    elif text_of(row, "gpu").upper().startswith(("GB200", "GB300")):
+        train["mtp"] = False
+        return ["mtp = False (guess 'vendor recipe on NVL72': they leave the MTP module out; column mtp states it)"]
+    return []
+
+
 def scenario_of(row: Row) -> tuple[dict[str, Any], list[str]]:
     """The scenario mapping of one row and the assumptions it took. ScenarioError when a needed cell is unusable."""
     if text_of(row, "scenario"):
@@ -267,14 +278,7 @@ def scenario_of(row: Row) -> tuple[dict[str, Any], list[str]]:
         "precision": precision_of(text_of(row, "precision")),
         "recompute": recompute,
     }
-    mtp = yes_no(row, "mtp")
-    if mtp is not None:
-        train["mtp"] = mtp
-    elif text_of(row, "gpu").upper().startswith(("GB200", "GB300")):
-        train["mtp"] = False
-        assumed.append(
-            "mtp = False (guess 'vendor recipe on NVL72': they leave the MTP module out; column mtp states it)"
-        )
+    assumed += _mtp(row, train)
     if recipe is not None and recipe.offload_activations:
         train["offload_activations"] = recipe.offload_activations
     layout["vpp"] = _virtual_stages(row, layout["pp"], stack, recipe)

@@ -29,6 +29,10 @@ def calibrate(  # noqa: PLR0913  # one argument per option of the command
     ] = "",
     system: Annotated[str, typer.Option(help="GPU of --from, such as h200-sxm; default: as the file names it.")] = "",
     per_host: Annotated[int, typer.Option(help="Ranks a host, where logs of --from do not say it.", min=0)] = 0,
+    scenario: Annotated[Path | None, typer.Option(help="Scenario of the runs of --from rows, for logs.")] = None,
+    settings: Annotated[
+        list[str] | None, typer.Option("--set", help="A cell that logs of --from rows lack: gpu=H100.")
+    ] = None,
     prove: Annotated[bool, typer.Option("--prove", help="Measure whole programs and compare.")] = False,
     profile: Annotated[Path | None, typer.Option(help="Profile to prove; default: --out.")] = None,
     figure: Annotated[Path | None, typer.Option(help="Draw predicted against measured (.png, .svg or .pdf).")] = None,
@@ -42,6 +46,8 @@ def calibrate(  # noqa: PLR0913  # one argument per option of the command
         if path is not None:
             check_writable(path)
     if source:
+        if source == "rows":
+            return _corrections(list(inputs or ()), scenario, settings or [], out, json)
         return _from(source, list(inputs or ()), system, per_host, out, json)
     if prove:
         return _prove(profile or out, device, max(1, ranks), quick, figure, rows, json)
@@ -114,8 +120,6 @@ def _from(source: str, given: list[Path], system: str, per_host: int, out: Path,
     inputs = _spread(given)
     if source in takes_files and not inputs:
         raise BadSource(f"--from {source} reads files; name at least one")
-    if source == "rows":
-        return _corrections(inputs[0], out, json)
     with redirect_stdout(sys.stderr):  # the fits tell of themselves; stdout is for the result
         made = {
             "aiconfigurator": lambda: from_tables(system),
@@ -145,16 +149,23 @@ def _spread(given: list[Path]) -> list[Path]:
     return found
 
 
-def _corrections(path: Path, out: Path, json: bool) -> int:
+def _corrections(given: list[Path], scenario: Path | None, settings: list[str], out: Path, json: bool) -> int:
     """How far the user's own measured runs are from their predictions, by deployment."""
+    from moesim.calibrate.own.bad_source import BadSource
     from moesim.calibrate.own.deployments import learn
-    from moesim.calibrate.rows.files import load_rows
+    from moesim.calibrate.rows.measured.read import load_measured, settings_asked
     from moesim.reports.failures import writing
     from moesim.reports.tables.calibrate import corrections_report
     from moesim.reports.text import console, note, print_json
     from moesim.sim.train.own_runs import write_own_runs
 
-    kept = learn(load_rows(path))
+    if not given:
+        raise BadSource("--from rows reads files; name at least one: a CSV of runs or training logs")
+    loaded = [load_measured(path, scenario, settings_asked(settings)) for path in _spread(given)]
+    for each in loaded:
+        for line in each.notes:
+            note(f"{each.file.name}: {line}")
+    kept = learn([each.file for each in loaded])
     with writing(out):
         write_own_runs(kept, out)
     if json:

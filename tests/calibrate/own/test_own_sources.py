@@ -58,7 +58,7 @@ def own_rows(path: Path, factors: list[float]) -> Path:
 
 
 def test_own_rows_correct_their_deployment_and_no_other(tmp_path: Path) -> None:
-    kept = learn(load_rows(own_rows(tmp_path / "mine.csv", [1.2, 1.25, 1.3])))
+    kept = learn([load_rows(own_rows(tmp_path / "mine.csv", [1.2, 1.25, 1.3]))])
     assert [len(each.runs) for each in kept] == [3]
     file = tmp_path / "corrections.json"
     write_own_runs(kept, file)
@@ -81,4 +81,4 @@ def test_own_rows_correct_their_deployment_and_no_other(tmp_path: Path) -> None:
 def test_rows_without_a_measured_step_teach_nothing(tmp_path: Path) -> None:
     (tmp_path / "mine.csv").write_text(f"{HEADER}\n{ROW},\n")
     with pytest.raises(BadDeployment, match="no row has a measured step_time_s"):
-        learn(load_rows(tmp_path / "mine.csv"))
+        learn([load_rows(tmp_path / "mine.csv")])
