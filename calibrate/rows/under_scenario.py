@@ -12,8 +12,10 @@ from moesim.calibrate.rows.cells import Row, text_of, whole_of
 from moesim.calibrate.rows.kinds import SERVING, TRAINING, Table
 from moesim.calibrate.rows.recomputed import recompute_of
 from moesim.calibrate.rows.stated import settings_of, yes_no
-from moesim.hwmodels.facts import FactError, catalogue
+from moesim.hwmodels.cluster import build_cluster
+from moesim.hwmodels.facts import FactError
 from moesim.hwmodels.gpu import load_gpu
+from moesim.hwmodels.hardware import hardware_of
 from moesim.sim.model.arch import ArchError
 from moesim.sim.model.catalogue import load_model
 from moesim.sim.question.scenario import ScenarioError, parse_scenario, read_mapping
@@ -60,8 +62,9 @@ def cells_of(raw: Raw, table: Table) -> dict[str, str]:
             cells[column] = str(value)
     model = raw.get("model")
     cells["model"] = model if isinstance(model, str) else str((model or {}).get("base") or "inline")
-    cluster = raw.get("cluster") or {}
-    gpu = cluster.get("gpu") or (catalogue("nodes").get(cluster.get("node") or "", {})).get("gpu")
+    cluster = parse_scenario(raw).cluster
+    node = build_cluster(cluster.node, 1, hardware=hardware_of(cluster.hardware)) if cluster.node else None
+    gpu = cluster.gpu or (node.gpu.name if node else "")
     if gpu or raw.get("profile"):  # a machine of one's own is named by its profile
         cells["gpu"] = str(gpu or raw["profile"])
     if table is TRAINING:
