@@ -223,9 +223,9 @@ def _take_transfer(
 ) -> bool:
     """One collective with the sizes that NCCL's kernels carry; whether the kernel was one at all."""
     name = str(event.get("name", "")).lower()
-    if not name.startswith(("nccldevkernel", "ncclkernel", "nccl:", "rccl")):
-        return False
     args = event.get("args", {})
+    if not name.startswith(("nccldevkernel", "ncclkernel", "nccl:", "rccl")) and "Collective name" not in args:
+        return False
     called = str(args.get("Collective name", "")).lower()
     kind = _COLLECTIVES.get(called)
     ranks, sent, received = (_count(args.get(key)) for key in ("Group size", "In msg nelems", "Out msg nelems"))

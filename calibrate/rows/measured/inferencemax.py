@@ -17,14 +17,30 @@ _NEEDED = ("hw", "isl", "osl")
 
 def is_inferencemax(records: Sequence[object]) -> bool:
     """Whether these JSON objects are such records."""
-    first = records[0] if records else None
-    return isinstance(first, Mapping) and all(key in first for key in _NEEDED) and "conc" in first
+    first = _flat(records[0]) if records and isinstance(records[0], Mapping) else {}
+    return all(key in first for key in _NEEDED) and "conc" in first
+
+
+def _flat(record: Mapping[str, Any]) -> Mapping[str, Any]:
+    """A record of the aggregates; its web interface keeps metrics apart, and calls the layout of one engine decode_*."""
+    metrics = record.get("metrics")
+    if "hardware" not in record or not isinstance(metrics, Mapping):
+        return record
+    flat = {**record, **metrics, "hw": record["hardware"], "spec_decoding": record.get("spec_method", "none")}
+    if not record.get("disagg"):
+        flat |= {key: record.get(f"decode_{key}") for key in ("tp", "ep", "dp_attention")}
+        flat |= {"prefill_num_workers": None, "decode_num_workers": None}
+    return flat
 
 
 def inferencemax(records: Sequence[object]) -> Told:
     """One row a record; latencies are seconds there. Notes name what was assumed."""
     notes: list[str] = []
-    rows = tuple(_row(record, notes) for record in records if isinstance(record, Mapping))
+    flat = [_flat(record) for record in records if isinstance(record, Mapping)]
+    fixed = [record for record in flat if all(record.get(key) for key in (*_NEEDED, "conc"))]
+    if len(fixed) < len(flat):
+        notes.append(f"{len(flat) - len(fixed)} records without fixed lengths and clients (agents' traces) left out")
+    rows = tuple(_row(record, notes) for record in fixed)
     return Told("InferenceMAX results", rows, tuple(dict.fromkeys(notes)))
 
 

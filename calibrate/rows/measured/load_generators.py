@@ -15,13 +15,32 @@ _UNITS = {"ms": 1.0, "s": 1e3, "sec": 1e3, "us": 1e-3, "ns": 1e-6}  # to millise
 
 def is_genai_perf(record: Mapping[str, Any]) -> bool:
     """Whether a JSON object is profile_export_genai_perf.json or profile_export_aiperf.json."""
+    body = _body(record)
+    timed = isinstance(_metric(body, "time_to_first_token"), Mapping) or isinstance(
+        at(body, "request_latency"), Mapping
+    )
+    return timed and isinstance(at(body, "request_throughput"), Mapping)
+
+
+def _body(record: Mapping[str, Any]) -> Mapping[str, Any]:
+    """The statistics: of the whole object, under `records`, or as a list of them with tags."""
     body = record.get("records", record)
-    return isinstance(at(body, "time_to_first_token"), Mapping) and isinstance(at(body, "request_throughput"), Mapping)
+    if isinstance(body, list):
+        body = {str(each.get("tag")): each for each in body if isinstance(each, Mapping)}
+    return body if isinstance(body, Mapping) else record
+
+
+_SHORT = {"time_to_first_token": "ttft", "inter_token_latency": "itl"}
+
+
+def _metric(body: Mapping[str, Any], name: str) -> Any:
+    """Statistics by their name or its short form."""
+    return at(body, name) or at(body, _SHORT[name])
 
 
 def genai_perf(record: Mapping[str, Any]) -> Told:
     """One run: statistics with their units, and the settings of the load."""
-    body = record.get("records") if isinstance(record.get("records"), Mapping) else record
+    body = _body(record)
     config = record.get("input_config") or record.get("config") or {}
     model = found_below(config, "model_names") or found_below(config, "model")
     published = str(model[0] if isinstance(model, list) and model else model or "")[:200]
@@ -37,8 +56,8 @@ def genai_perf(record: Mapping[str, Any]) -> Told:
         "concurrency": "" if rate else clients,
         "arrival": f"rate {rate:g}" if rate else "",
         "lengths": "lognormal" if spread[0] and spread[1] and spread[0] > 0.02 * spread[1] else "fixed",
-        "ttft_ms": _milliseconds(at(body, "time_to_first_token")),
-        "tpot_ms": _milliseconds(at(body, "inter_token_latency")),
+        "ttft_ms": _milliseconds(_metric(body, "time_to_first_token")),
+        "tpot_ms": _milliseconds(_metric(body, "inter_token_latency")),
         "output_tokens_per_s": measured(at(body, "output_token_throughput", "avg")),
         "requests_per_s": measured(at(body, "request_throughput", "avg")),
     }
@@ -66,7 +85,7 @@ def guidellm(record: Mapping[str, Any]) -> Told:
 def _guidellm_row(run: Mapping[str, Any], report: Mapping[str, Any], notes: list[str]) -> dict[str, str]:
     metrics = run.get("metrics")
     strategy = found_below(run, "strategy")
-    kind = str(at(strategy, "type_") or at(strategy, "type") or "")
+    kind = str(at(strategy, "type_") or at(strategy, "type") or at(strategy, "kind") or "")
     rate, streams = (
         positive(at(strategy, "rate")),
         whole(at(strategy, "streams")) or whole(at(strategy, "max_concurrency")),

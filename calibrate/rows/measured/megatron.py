@@ -9,7 +9,7 @@ from moesim.calibrate.rows.measured.told import Facts, Steps, Told, cell, number
 
 _ITERATION = re.compile(r"\biteration\s+(\d+)\s*/\s*\d+\s*\|(.*)")
 _FIELD = re.compile(r"\s*([^|:]+?)\s*:\s*([^|]*?)\s*(?:\||$)")
-_ARGUMENT = re.compile(r"^\s*(\w+)\s\.{2,}\s(.*)$")
+_ARGUMENT = re.compile(r"(?:^|\s)(\w+)\s\.+\s(.*)$")
 _MEMORY = re.compile(r"\(after \d+ iterations\) memory \((MB|GB)\)(.*)")
 _WORLD = re.compile(r"using world size:\s*(\d+)")
 _MIB = 1024.0  # MiB in a GiB: torch's counters over 1024^2, which Megatron calls MB
@@ -30,12 +30,13 @@ class MegatronLog:
 
     def take(self, line: str) -> None:
         """One line, without prefixes."""
-        if "memory (" in line:
-            self._memory(line)
+        if "memory (" in line:  # ranks that write at once share a line
+            for part in line.split("[Rank")[1:] or [line]:
+                self._memory(part)
         elif "iteration" in line and "|" in line:
             self._iteration(line)
         elif " ..." in line:
-            argument = _ARGUMENT.match(line)
+            argument = _ARGUMENT.search(line)
             if argument:
                 self.facts.add(argument.group(1), argument.group(2))
         elif "using world size" in line:

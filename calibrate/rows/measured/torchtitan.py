@@ -15,6 +15,9 @@ _TRAINER = re.compile(
     r"local batch size (\d+), global batch size (\d+)(?:, gradient accumulation steps \d+)?, sequence length (\d+)"
 )
 _MESH = re.compile(r"Building \d+-D device mesh with \[([^\]]*)\], \[([\d, ]+)\]")
+# newer releases: `Building device mesh with parallelism: pp=1, dp_replicate=1, dp_shard=8, cp=1, tp=8, ep=1, etp=1`
+_DEGREES = re.compile(r"Building device mesh with parallelism:\s*(\w+=-?\d+(?:,\s*\w+=-?\d+)*)")
+_WORLD = ("pp", "dp_replicate", "dp_shard", "cp", "tp")
 _MODEL = re.compile(r"Model (\S+) (\S+) size: ")
 # `--training.seq_len 8192` or =; also `seq_len = 8192` under `[training]` of a TOML file, and JSON of a config dump
 _OVERRIDE = re.compile(r"--(training|parallelism|activation_checkpoint|model)\.(\w+)[= ]\"?([\w.-]+)")
@@ -84,6 +87,13 @@ class TorchtitanLog:
                 self.facts.add("mesh.world", str(prod(sizes)))
                 for name, size in zip(axes, sizes, strict=True):
                     self.facts.add(f"mesh.{name}", str(size))
+        degrees = _DEGREES.search(line)
+        if degrees:
+            held = {name: int(size) for name, size in re.findall(r"(\w+)=(-?\d+)", degrees.group(1))}
+            if all(held.get(name, 1) > 0 for name in _WORLD):
+                self.facts.add("mesh.world", str(prod(held.get(name, 1) for name in _WORLD)))
+            for name, size in held.items():
+                self.facts.add(f"mesh.{name}", str(size))
         if "activation checkpointing to the model" in line:
             self.facts.add("said.recompute", "full" if "full" in line.lower() else "selective")
 

@@ -286,3 +286,25 @@ def test_broken_results_are_refused_in_one_line(tmp_path: Path, content: Any, sa
 )  # fmt: skip
 def test_published_names_are_models_of_the_catalogue(published: str, ours: str) -> None:
     assert model_named(published) == ours
+
+
+def test_other_spellings_of_the_same_tools(tmp_path: Path) -> None:
+    listed = [{"tag": "ttft", **GENAI_PERF["time_to_first_token"]}, {"tag": "itl", **GENAI_PERF["inter_token_latency"]}]
+    listed += [
+        {"tag": name, **GENAI_PERF[name]} for name in ("request_throughput", "output_token_throughput", "request_count")
+    ]
+    listed += [{"tag": name, **GENAI_PERF[name]} for name in ("input_sequence_length", "output_sequence_length")]
+    short = {"records": listed, "input_config": AIPERF["input_config"]}
+    settings = {**MACHINE, "engine": "vllm"}
+    assert rows(tmp_path, short, settings) == rows(tmp_path, AIPERF, settings)
+    web = {
+        "hardware": "b200", "framework": "sglang", "model": "DeepSeek-R1", "precision": "fp4", "spec_method": "none",
+        "disagg": False, "prefill_tp": 8, "decode_tp": 8, "decode_ep": 8, "decode_dp_attention": True, "isl": 8192,
+        "osl": 1024, "conc": 16, "metrics": {"mean_ttft": 0.5, "mean_tpot": 0.011, "output_tput_per_gpu": 200.0},
+        "prefill_num_workers": 1, "decode_num_workers": 1,
+    }  # fmt: skip
+    agents = {**web, "isl": None, "osl": None}
+    loaded = load_measured(written(tmp_path, [web, agents]))
+    expected = {"gpu": "B200", "gpus": "8", "tp": "1", "attention_dp": "8", "model": "deepseek-r1", "tpot_ms": "11"}
+    assert [part(row, expected) for row in loaded.file.rows] == [expected]
+    assert any("1 records without fixed lengths" in note for note in loaded.notes)

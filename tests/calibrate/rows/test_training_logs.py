@@ -49,7 +49,9 @@ def test_megatron_states_the_whole_setup(tmp_path: Path) -> None:
     assert any("model mixtral-8x7b by its sizes" in note for note in loaded.notes)
 
 
-@pytest.mark.parametrize("prefix", ["", "[1,63]<stdout>:", "63: ", "2026-05-04T10:11:12.123456789Z ", "[rank63]: "])
+@pytest.mark.parametrize(
+    "prefix", ["", "[1,63]<stdout>:", "worker-0: ", "63: ", "2026-05-04T10:11:12.123456789Z ", "[rank63]: "]
+)
 def test_launchers_prefixes_change_nothing(tmp_path: Path, prefix: str) -> None:
     text = "".join(prefix + line for line in megatron(TIMES).splitlines(keepends=True))
     assert row_of(tmp_path, text, H100) == row_of(tmp_path, megatron(TIMES), H100)
@@ -174,6 +176,16 @@ def test_torchtitans_settings_on_the_command_line_and_in_toml(tmp_path: Path) ->
     assert row_of(tmp_path, "\n".join([*toml, *steps]), {**H100, "model": "llama-3.1-70b", "gpus": "64"})["tp"] == "8"
     with pytest.raises(BadRows, match="does not say model, gpu, gpus, seq_len, gbs"):
         read(tmp_path, "\n".join(steps))
+
+
+def test_torchtitans_newer_mesh_and_ranks_that_share_a_line(tmp_path: Path) -> None:
+    lines = [line for line in torchtitan([1024.0] * 8).splitlines() if "2-D device mesh" not in line]
+    mesh = "Building device mesh with parallelism: pp=1, dp_replicate=1, dp_shard=8, cp=1, tp=8, ep=1, etp=1"
+    row = row_of(tmp_path, "\n".join([mesh, *lines]))
+    assert (row["gpus"], row["tp"], row["step_time_s"]) == ("64", "8", "8")
+    memory = "(after 1 iterations) memory (MB) | allocated: 1.0 | max allocated: {} | reserved: 3.0 | max reserved: 4.0"
+    shared = f"[Rank 6] {memory.format(2048.0)}[Rank 0] {memory.format(1024.0)}\n"
+    assert row_of(tmp_path, shared + megatron(TIMES).replace("40960.0", "512.0"), H100)["peak_allocated_gib"] == "2"
 
 
 @pytest.mark.parametrize("old", [False, True])
