@@ -4,7 +4,8 @@
 
 f is the closed form of collectives.py with shipped constants, w/B the time of the bytes at the spec rate of the link
 that bounds them (scale-up link, or NICs). No factor is negative, so that larger buffers never take less time. Each
-kind and reach (inside a domain, across domains) has factors of its own and moves no other.
+kind and reach (inside a domain, across domains) has factors of its own and moves no other. Buffers beyond the largest
+measured one grow at least half as the shipped constants say: small sizes tell nothing of rates.
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ from moesim.hwmodels.collectives import FabricFit, collective_s
 from moesim.hwmodels.domain_collectives import CollectiveFit, wire_bytes
 from moesim.hwmodels.work import Comm, Group
 
+_LEAST_GROWTH = 0.5  # assumed: beyond what was measured, bytes take at least half of what the shipped constants say
 _TINY_BYTES = 1e-3  # stands for no bytes: the closed forms know no transfer of none
 
 
@@ -60,7 +62,20 @@ def measured_s(
     measured = own.get(transfer_key(work.kind, work.group))
     if measured is None or work.algorithm != "auto" or work.bytes <= 0.0:
         return collective_s(work, cluster, fit, fabric)
-    return sum(x * t for x, t in zip(measured.factors, terms_s(work, cluster, fit, fabric), strict=True))
+    most = replace(work, bytes=min(work.bytes, measured.most_bytes))
+    known_s, shipped_s = _pair_s(most, cluster, fit, fabric, measured)
+    if work.bytes <= measured.most_bytes:
+        return known_s
+    own_s, there_s = _pair_s(work, cluster, fit, fabric, measured)
+    return known_s + max(own_s - known_s, _LEAST_GROWTH * (there_s - shipped_s))
+
+
+def _pair_s(
+    work: Comm, cluster: Cluster, fit: CollectiveFit, fabric: FabricFit, measured: MeasuredTransfer
+) -> tuple[float, float]:
+    """Seconds by the factors, and as shipped."""
+    terms = terms_s(work, cluster, fit, fabric)
+    return sum(x * t for x, t in zip(measured.factors, terms, strict=True)), terms[0] + terms[1]
 
 
 def _wire_s(work: Comm, cluster: Cluster) -> float:

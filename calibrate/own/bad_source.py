@@ -14,5 +14,5 @@ NCCL_LOG = Opening(
     "log", 200_000_000, BadSource, "moesim reads the output of nccl-tests and rccl-tests (all_reduce_perf ...)", True
 )
 PROFILER_TRACE = Opening(
-    "trace", 1_000_000_000, BadSource, "moesim reads prof.export_chrome_trace of PyTorch, also gzipped", True
+    "trace", 600_000_000, BadSource, "moesim reads prof.export_chrome_trace of PyTorch, also gzipped", True
 )

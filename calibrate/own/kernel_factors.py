@@ -17,6 +17,7 @@ from moesim.hwmodels.work import Attention, Gemm, GroupedGemm, compute_floor_s
 
 FEWEST = 4  # shapes below which nothing is fitted
 _IMPOSSIBLE = 0.9  # assumed: a kernel this much faster than the peak allows is not the work that its operator says
+_LEAST = 0.3  # assumed: no part of a kernel is faster than a third of what was measured elsewhere
 # seconds of a fit that grow with what a kernel costs at any size, and shares of peaks that fall with the rest
 _FIXED = {"gemm": ("launch_s", "serial_s_per_k"), "grouped_gemm": ("launch_s", "group_s")}
 _RATES = ("flops_efficiency", "bandwidth_efficiency")
@@ -46,13 +47,13 @@ def put_kernels(
         key = f"attention_forward/{dtype}" if op == "attention" else f"{op}/{dtype}"
         raw["provenance"][key] = factors.provenance(OWN_TRACE, files, ranges)
         spans = ", ".join(f"{axis} {low:.0f} to {high:.0f}" for axis, (low, high) in ranges.items())
-        notes.append(f"{label}: {len(samples)} shapes ({spans}), {_told(factors.values)} the shipped times")
+        notes.append(f"{label}: {len(samples)} shapes ({spans}), {_told(factors.values)} of the shipped times")
         moved += 1
     return moved
 
 
 def _told(values: Sequence[float]) -> str:
-    return f"x {values[-1]:.3f}" if len(values) == 1 else f"floor x {values[0]:.3f} and rest x {values[1]:.3f} of"
+    return f"x {values[0]:.3f}" if len(values) == 1 else f"floor x {values[0]:.3f}, rest x {values[1]:.3f}"
 
 
 def _by_fit(
@@ -101,7 +102,10 @@ def _factors(op: str, dtype: str, samples: Sequence[tuple[Kernel, float]], gpu: 
     seconds = [s for _, s in samples]
     if len(terms[0]) == 1:
         return _one_factor([t[0] for t in terms], seconds)
-    return fit_factors(terms, seconds, (1.0, 1.0))
+    both = fit_factors(terms, seconds, (1.0, 1.0))
+    if min(both.values) >= _LEAST:
+        return both
+    return _one_factor([sum(t) for t in terms], seconds)  # the shapes do not tell floor from rest
 
 
 def _one_factor(shipped_s: Sequence[float], seconds: Sequence[float]) -> Factors:
@@ -115,7 +119,7 @@ def _one_factor(shipped_s: Sequence[float], seconds: Sequence[float]) -> Factors
 
 def _moved(op: str, fit: dict[str, Any], values: Sequence[float]) -> dict[str, Any]:
     """The fit with its seconds longer and its rates lower by the factors."""
-    rest = max(values[-1], 1e-3)
+    rest = values[-1]
     changed = {name: fit[name] / rest for name in _RATES}
     if op == "attention":
         changed |= {name: fit[name] * rest for name in ("launch_s", "serial_s_per_key")}

@@ -6,15 +6,15 @@ that made it. Old traces number operators and kernels alike (External id) instea
 
 from __future__ import annotations
 
-from bisect import bisect_right
 from collections import Counter, defaultdict
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from math import isfinite
 from pathlib import Path
 from typing import Any
 
 from moesim.calibrate.own.bad_source import PROFILER_TRACE, BadSource
+from moesim.calibrate.own.nesting import Nesting
 from moesim.calibrate.own.operators import Kernel, is_read, operator_of, work_of_operator
 from moesim.calibrate.own.transfers import TransferSample
 from moesim.hwmodels.work import CommKind
@@ -56,13 +56,11 @@ class TraceRead:
 
 
 @dataclass(frozen=True, slots=True)
-class _Span:
-    """An operator on its thread."""
+class _Thread:
+    """Operators of one thread in order of start, the outer ones first."""
 
-    start_s: float
-    end_s: float
-    name: str
-    event: Mapping[str, Any]
+    nesting: Nesting
+    events: tuple[Mapping[str, Any], ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -123,27 +121,26 @@ def _device(told: Mapping[str, Any]) -> str:
     return next((name[:60] for name in names if name), "")
 
 
-def _operators(events: list[dict[str, Any]]) -> tuple[dict[Any, list[_Span]], dict[Any, dict[str, Any]]]:
-    """Operators of every thread in order of start, and by their External id."""
-    threads: dict[Any, list[_Span]] = defaultdict(list)
+def _operators(events: list[dict[str, Any]]) -> tuple[dict[Any, _Thread], dict[Any, dict[str, Any]]]:
+    """Operators by thread, and by their External id."""
+    spans: dict[Any, list[tuple[float, float, dict[str, Any]]]] = defaultdict(list)
     by_external: dict[Any, dict[str, Any]] = {}
     for number, event in enumerate(events):
         if str(event.get("cat", "")).lower() not in _OPERATORS:
             continue
         try:
-            start, length = float(event["ts"]), float(event.get("dur", 0.0))
+            start, length = float(event["ts"]) * 1e-6, float(event.get("dur", 0.0)) * 1e-6
         except (KeyError, TypeError, ValueError):
             continue
         event["_number"] = number
-        name = str(event.get("name", ""))
-        threads[_hashable(event.get("pid")), _hashable(event.get("tid"))].append(
-            _Span(start * 1e-6, (start + length) * 1e-6, name, event)
-        )
+        spans[_hashable(event.get("pid")), _hashable(event.get("tid"))].append((start, start + length, event))
         external = _hashable(event.get("args", {}).get("External id"))
         if external is not None:
             by_external[external] = event
-    for spans in threads.values():
-        spans.sort(key=lambda span: (span.start_s, -span.end_s))
+    threads = {}
+    for thread, held in spans.items():
+        held.sort(key=lambda span: (span[0], -span[1]))
+        threads[thread] = _Thread(Nesting([span[:2] for span in held]), tuple(span[2] for span in held))
     return threads, by_external
 
 
@@ -170,7 +167,7 @@ def _launches(events: list[dict[str, Any]]) -> dict[Any, _Launch]:
 def _operator_behind(
     kernel: Mapping[str, Any],
     launches: Mapping[Any, _Launch],
-    threads: Mapping[Any, list[_Span]],
+    threads: Mapping[Any, _Thread],
     by_external: Mapping[Any, dict[str, Any]],
     read: TraceRead,
 ) -> Mapping[str, Any] | None:
@@ -181,24 +178,14 @@ def _operator_behind(
         if launch.graph:
             read.graphs += 1
             return None
-        around = list(_around(threads.get(launch.thread, []), launch.at_s))
+        thread = threads.get(launch.thread)
+        around = [thread.events[number] for number in thread.nesting.around(launch.at_s)] if thread else []
         if around:
-            return next((span for span in around if is_read(span.name)), around[0]).event
+            return next((event for event in around if is_read(str(event.get("name", "")))), around[0])
     external = _hashable(args.get("External id"))
     if launch is not None and external == args.get("correlation"):  # not an operator's number
         return None
     return by_external.get(external)
-
-
-_DEEPEST = 256  # operators nested in each other, at most: how far back a search goes past those that ended
-
-
-def _around(spans: list[_Span], at: float) -> Iterator[_Span]:
-    """Operators that contain a moment, the innermost first."""
-    last = bisect_right(spans, at, key=lambda span: span.start_s)
-    for span in reversed(spans[max(0, last - _DEEPEST) : last]):
-        if span.end_s >= at:
-            yield span
 
 
 def _take_operator(event: Mapping[str, Any], seconds: float, read: TraceRead) -> None:

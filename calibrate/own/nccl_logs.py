@@ -211,10 +211,10 @@ def _test_of(section: _Section, path: Path) -> list[NcclTest]:
     implied = _implied_ranks(kind, rows)
     where = placement(section.ranks, implied, kind)
     if where.ranks < 2:
-        alone = "; each process tests by itself in a build without MPI=1" if where.ranks == 1 else ""
+        alone = "; without MPI=1 each process tests alone" if where.ranks == 1 else ""
         raise BadSource(
             f"{path} does not say that there are two ranks or more ({where.ranks} found): its rank lines "
-            f"(`#  Rank  0 ... on host device 0`) are missing, and bandwidths of {name} do not tell: give it whole{alone}"
+            f"(`#  Rank  0 ... on host device 0`) are missing, bandwidths of {name} do not tell: give it whole{alone}"
         )
     return [NcclTest(kind, where, tuple(rows), str(path), (*where.notes, *_odd_ratio(kind, where, rows)))]
 

@@ -7,7 +7,6 @@ sizes as the text of a range around its launches; formats are told by the kernel
 from __future__ import annotations
 
 import sqlite3
-from bisect import bisect_right
 from collections import defaultdict
 from contextlib import closing
 from pathlib import Path
@@ -16,18 +15,19 @@ from urllib.parse import quote
 
 from moesim.calibrate.own.bad_source import BadSource
 from moesim.calibrate.own.kineto import TraceRead
+from moesim.calibrate.own.nesting import Nesting
 from moesim.calibrate.own.operators import Operator, dtype_of_kernel, is_read, operator_of_range, work_of_operator
 from moesim.traces.foreign_files import Opening, check_plain
 
 _HOW = "moesim reads the SQLite export of Nsight Systems: nsys export --type sqlite report.nsys-rep"
-NSIGHT_EXPORT = Opening("export", 8_000_000_000, BadSource, _HOW)
+NSIGHT_EXPORT = Opening("file", 8_000_000_000, BadSource, _HOW)
 _MOST_ROWS = 5_000_000  # of a table; a longer run says nothing more
 _NEEDED = ("CUPTI_ACTIVITY_KIND_KERNEL", "StringIds")
 _SHAPES = (
     "run it under torch.autograd.profiler.emit_nvtx(record_shapes=True) with nsys profile --trace=cuda,nvtx, or use "
     "the PyTorch profiler with record_shapes=True"
 )
-_DEEPEST = 128  # ranges nested in each other
+_STEP, _MOST_STEPS = 1_000_000, 10_000  # instructions of the database between two looks, and looks
 
 
 def is_nsight(path: Path) -> bool:
@@ -45,13 +45,26 @@ def read_nsight(path: Path) -> TraceRead:
     try:
         with closing(sqlite3.connect(f"file:{quote(str(path.resolve()))}?mode=ro&immutable=1", uri=True)) as base:
             base.execute("PRAGMA query_only = 1")
+            base.set_progress_handler(_Budget().spent, _STEP)
             return _read(base, path)
     except sqlite3.Error as error:
         raise BadSource(f"export {path} is a broken SQLite file ({str(error)[:80]}); {_HOW}") from None
 
 
+class _Budget:
+    """Ends a query that works for minutes: no export of a run that a person profiles does."""
+
+    def __init__(self) -> None:
+        self.left = _MOST_STEPS
+
+    def spent(self) -> bool:
+        """Called every _STEP instructions of the database; True interrupts it."""
+        self.left -= 1
+        return self.left < 0
+
+
 def _read(base: sqlite3.Connection, path: Path) -> TraceRead:
-    tables = {row[0] for row in base.execute("SELECT name FROM sqlite_master WHERE type IN ('table', 'view')")}
+    tables = {row[0] for row in base.execute("SELECT name FROM sqlite_master WHERE type = 'table'")}
     lacking = [table for table in _NEEDED if table not in tables]
     if lacking:
         raise BadSource(f"export {path} lacks table {', '.join(lacking)}: no CUDA kernels were traced; {_HOW}")
@@ -69,13 +82,18 @@ def _read(base: sqlite3.Connection, path: Path) -> TraceRead:
     ranges = _ranges(base)
     if not ranges:
         raise BadSource(f"export {path}: {len(kernels):,} kernels, none in an NVTX range with sizes; {_SHAPES}")
+    nesting = {thread: Nesting([span[:2] for span in spans]) for thread, spans in ranges.items()}
     times: dict[tuple[Any, int], float] = defaultdict(float)
     formats: dict[tuple[Any, int], str] = {}
     for correlation, process, seconds, name in kernels:
         launch = launches.get((correlation, process))
-        found = _range_at(ranges.get(launch[0], []), launch[1]) if launch else None
-        if launch is None or found is None:
+        spans = ranges.get(launch[0], []) if launch else []
+        if launch is None or not spans:
             continue
+        around = list(nesting[launch[0]].around(launch[1]))
+        if not around:
+            continue
+        found = next((i for i in around if is_read(spans[i][2].name)), around[0])
         read.joined += 1
         times[launch[0], found] += seconds
         formats[launch[0], found] = formats.get((launch[0], found)) or dtype_of_kernel(name)
@@ -148,10 +166,3 @@ def _ranges(base: sqlite3.Connection) -> dict[Any, list[Range]]:
     for spans in threads.values():
         spans.sort(key=lambda span: (span[0], -span[1]))
     return threads
-
-
-def _range_at(spans: list[Range], at: int) -> int | None:
-    """Which range contains a moment: the innermost of a kind that is read, else the innermost."""
-    last = bisect_right(spans, at, key=lambda span: span[0])
-    around = [i for i in range(last - 1, max(-1, last - 1 - _DEEPEST), -1) if spans[i][1] >= at]
-    return next((i for i in around if is_read(spans[i][2].name)), around[0] if around else None)

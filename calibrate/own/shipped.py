@@ -20,7 +20,7 @@ def gpu_named(text: str) -> str:
     """A catalogue GPU: h200-sxm, an alias, or h200_sxm as kernel tables spell it. BadSource otherwise."""
     spelled = {directory: name for name, directory in SYSTEM_OF.items()}
     name = spelled.get(text, text)
-    for each in (name, name.replace("_", "-")):
+    for each in (name, name.replace("_", "-"), name.upper()):
         try:
             return load_gpu(each).name
         except FactError:

@@ -15,7 +15,7 @@ _TIME = re.compile(r"step=(\d+).*?time \(sec\)[=:]\s*([\d.]+)|steps: (\d+) loss:
 _PRINT = re.compile(r"\bprint\]\s+(\w+) \.* (.*)$")  # no dots behind a long name
 _JSON = re.compile(r"\"(train_batch_size|train_micro_batch_size_per_gpu|gradient_accumulation_steps|stage)\":\s*(\d+)")
 _STAGE = re.compile(r"['\"]?stage['\"]?\s*[=:]\s*(\d)|ZeroStageEnum\.\w+?(\d)?\b")
-_STACK = "stack hf-eager: the nearest to DeepSpeed's ZeRO (assumed; --set stack=NAME states another)"
+_STACK = "stack hf-eager, no pipeline: the nearest to DeepSpeed's ZeRO (assumed; a scenario states another)"
 _ZERO = {"disabled": "0", "optimizer_states": "1", "gradients": "2", "weights": "3"}
 _ZERO_NAME = re.compile(r"ZeroStageEnum\.(\w+)")
 
@@ -72,7 +72,7 @@ class DeepSpeedLog:
             "mbs": facts.whole("train_micro_batch_size_per_gpu"),
             "zero": facts.text("zero_stage"),
         }
-        row = {"stack": "hf-eager", **{name: str(value) for name, value in numbers.items() if value}}
+        row = {"stack": "hf-eager", "pp": "1", **{name: str(value) for name, value in numbers.items() if value}}
         if facts.yes("bfloat16_enabled", "bfloat16_config"):
             row["precision"] = "BF16"
         elif facts.yes("fp16_enabled", "float16_config"):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -22,7 +23,7 @@ def is_inferencemax(records: Sequence[object]) -> bool:
 
 
 def _flat(record: Mapping[str, Any]) -> Mapping[str, Any]:
-    """A record of the aggregates; its web interface keeps metrics apart, and calls the layout of one engine decode_*."""
+    """A record of the aggregates; its web interface keeps metrics apart, and calls one engine's layout decode_*."""
     metrics = record.get("metrics")
     if "hardware" not in record or not isinstance(metrics, Mapping):
         return record
@@ -49,7 +50,7 @@ def _yes(value: object) -> bool:
 
 
 def _row(record: Mapping[str, Any], notes: list[str]) -> dict[str, str]:
-    hardware = str(record["hw"]).lower().split("-")[0].split(" ")[0]
+    hardware = re.split(r"[^a-z0-9]", str(record["hw"]).lower())[0]
     framework = str(record.get("framework", "")).lower()
     engine = next((ours for word, ours in _ENGINES if word in framework), framework[:40])
     if "atom" in framework:

@@ -122,7 +122,7 @@ def _result(text: str, file: Path) -> Told:
         keys = ", ".join(map(str, records[0]))[:100]
         raise BadRows(f"{file} holds a result of no form that is known (its keys: {keys}); {MEASURED_FILE.reads}")
     if not any(_measured_of(row, SERVING) for row in told.rows):
-        raise BadRows(f"{file}: a {told.form} without a measured value: no latency and no rate is above zero")
+        raise BadRows(f"{file} ({told.form}) is without a measured value: no latency and no rate is above zero")
     return Told(told.form, told.rows, (*cut, *told.notes), told.asks)
 
 
@@ -176,7 +176,7 @@ def _completed(told: Told, table: Table, file: Path, scenario: str | Path | None
             row |= cells
             notes += said
     if table is TRAINING and told.form != "CSV of runs" and not any(_measured_of(row, table) for row in rows):
-        raise BadRows(f"{file}: a {told.form} without a positive step time; nothing to compare")
+        raise BadRows(f"{file} ({told.form}) is without a positive step time; nothing to compare")
     for number, row in enumerate(rows, 1):
         row.setdefault("id", f"{file.stem}-{number}" if len(rows) > 1 else file.stem)
         row.setdefault("source", told.form)
@@ -212,6 +212,8 @@ def _check_complete(told: Told, table: Table, rows: list[dict[str, str]], file: 
     if table is SERVING:
         needed = [name for name in needed if name != "concurrency"]
     missing = list(dict.fromkeys(name for name in needed if not all(text_of(row, name) for row in rows)))
+    if table is TRAINING and not all(text_of(row, "pp") or text_of(row, "dp") or row.get("scenario") for row in rows):
+        missing.append("pp")
     if table is SERVING and not all(text_of(r, "concurrency") or text_of(r, "arrival") for r in rows):
         missing.append("concurrency")
     if table is SERVING and all(text_of(row, "prefill_workers") for row in rows):
@@ -220,7 +222,7 @@ def _check_complete(told: Told, table: Table, rows: list[dict[str, str]], file: 
         example = " ".join(f"--set {name}={_EXAMPLE.get(name, '...')}" for name in missing[:4])
         notes = [note for note in told.notes if note.startswith("sizes (")]
         raise BadRows(
-            f"{file}, a {told.form}, does not say {', '.join(missing)}{'; its ' + notes[0] if notes else ''}; give "
+            f"{file} ({told.form}) does not say {', '.join(missing)}{'; its ' + notes[0] if notes else ''}; give "
             f"a scenario of the run (moesim validate {file.name} --scenario my.yaml) or {example}"
         )
 

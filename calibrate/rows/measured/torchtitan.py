@@ -117,12 +117,14 @@ class TorchtitanLog:
             "ep": facts.whole("mesh.ep", "parallelism.expert_parallel_degree"),
         }
         row = {"software": "torchtitan", **{name: str(value) for name, value in numbers.items() if value}}
-        if numbers["gpus"]:  # a mesh that was printed names all degrees above one
-            row |= {name: row.get(name, "1") for name in ("tp", "pp", "cp")}
+        notes = [*facts.notes()]
+        if facts.values:  # a mesh names all degrees above one, settings those that are not torchtitan's own
+            unsaid = [name for name in ("tp", "pp", "cp") if name not in row]
+            row |= dict.fromkeys(unsaid, "1")
+            notes += [f"{', '.join(unsaid)} = 1 (not printed: torchtitan's own)"] if unsaid else []
         row |= {"model": model} if model else {}
         row |= {"gpu": gpu.gpu} if gpu and gpu.gpu else {}
         row |= {"recompute": facts.text("said.recompute")} if facts.text("said.recompute") else {}
-        notes = [*facts.notes()]
         if described and not row.get("gpu"):
             notes.append(f"the log calls the GPU {described[:60]!r}, which the catalogue does not know")
         if self.peak_gib:

@@ -142,6 +142,19 @@ def test_the_profile_meets_the_trace_and_moves_its_format_alone(tmp_path: Path) 
     assert any("gemm bf16: 12 shapes (m 256 to 4096, n 1024 to 4096, k 2048 to 8192)" in note for note in made.notes)
 
 
+def test_shapes_that_do_not_tell_floor_from_rest_get_one_factor(tmp_path: Path) -> None:
+    form = TraceForm()
+    for k in (1024, 1088, 1152, 1216, 1280):  # ten microseconds whatever the size
+        form.run("aten::mm", [[512, k], [k, 1024]], BF16, 1e-5)
+    made = from_trace([written(tmp_path, form)], "")
+    (tmp_path / "own.json").write_text(json.dumps(made.raw))
+    own, gpu = load_machine(str(tmp_path / "own.json")), load_gpu("h100-sxm")
+    on = (gpu.peak("bf16"), gpu.hbm_bytes_per_s, gpu.sm_count)
+    assert gemm_time_s(Gemm(512, 1024, 1152), *on, own.gemms["bf16"]) == pytest.approx(1e-5, rel=0.05)
+    large = Gemm(8192, 8192, 8192)
+    assert gemm_time_s(large, *on, own.gemms["bf16"]) > gemm_time_s(large, *on, load_profile("h100-sxm").gemms["bf16"])
+
+
 def test_transfers_of_several_ranks_count_where_nobody_waited(tmp_path: Path) -> None:
     paths = []
     for rank in range(2):

@@ -152,3 +152,17 @@ def test_factors_are_exact_where_the_samples_tell_and_as_shipped_where_they_do_n
     assert silent.values == pytest.approx((2.0, 1.0), rel=0.01)
     never = fit_factors([(1.0, s) for s in sizes], [10.0 - 0.2 * s for s in sizes], (1.0, 1.0))
     assert min(never.values) >= 0.0
+
+
+def test_small_sizes_tell_nothing_of_rates(tmp_path: Path) -> None:
+    """A log of small buffers whose times do not grow: large ones still take at least half of what is shipped."""
+    flat = [
+        f"{2**i:>12} {2**i // 4:>12}     float     sum      -1    20.00 {2**i / 20e-6 / 1e9:7.4f} 0.00 0"
+        for i in range(8, 15)
+    ]
+    lines = [line for line in log("all_reduce").splitlines() if " float " not in line]
+    own, _ = profile_of(tmp_path, "\n".join([*lines[:-3], *flat]))
+    shipped = load_profile("h100-sxm")
+    large = Comm("all_reduce", 2.0**30, INSIDE)
+    assert seconds(own, Comm("all_reduce", 2.0**12, INSIDE)) == pytest.approx(20e-6, rel=0.05)
+    assert seconds(own, large) > 0.45 * seconds(shipped, large)

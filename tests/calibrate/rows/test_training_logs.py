@@ -174,7 +174,7 @@ def test_torchtitans_settings_on_the_command_line_and_in_toml(tmp_path: Path) ->
         "tensor_parallel_degree = 8",
     ]
     assert row_of(tmp_path, "\n".join([*toml, *steps]), {**H100, "model": "llama-3.1-70b", "gpus": "64"})["tp"] == "8"
-    with pytest.raises(BadRows, match="does not say model, gpu, gpus, seq_len, gbs"):
+    with pytest.raises(BadRows, match="does not say model, gpu, gpus, seq_len, gbs, pp"):
         read(tmp_path, "\n".join(steps))
 
 
@@ -218,7 +218,9 @@ def scenario(tmp_path: Path, **changes: Any) -> Path:
 
 def test_a_scenario_says_what_the_log_lacks_and_is_what_is_predicted(tmp_path: Path) -> None:
     bare = megatron(TIMES, arguments={})
-    with pytest.raises(BadRows, match=r"does not say model, gpu, gpus, seq_len; give a scenario.*--scenario my.yaml"):
+    with pytest.raises(
+        BadRows, match=r"does not say model, gpu, gpus, seq_len, pp; give a scenario.*--scenario my.yaml"
+    ):
         read(tmp_path, bare)
     validation = validate(_written(tmp_path, bare), scenario=scenario(tmp_path))
     assert validation.records[0].predicted == predict_train(JOB, check_memory=False).step_time_s
