@@ -19,7 +19,7 @@ from moesim.hwmodels.kernels import (
     stream_key,
     stream_time_s,
 )
-from moesim.hwmodels.measured_transfers import measured_s, transfer_key
+from moesim.hwmodels.measured_transfers import as_all_to_all, exchange_ratio, measured_s
 from moesim.hwmodels.profile import Profile
 from moesim.hwmodels.work import Attention, Comm, ExpertExchange, Gemm, GroupedGemm, Stream, Work, bound_of, floor_s
 
@@ -76,11 +76,6 @@ class Sustained:
     stream_launch_s: float = 2.0e-6
 
 
-def _as_all_to_all(work: ExpertExchange) -> Comm:
-    """The collective that a library without kernels of its own makes of an exchange."""
-    return Comm("all_to_all", work.tokens * work.top_k * work.imbalance * work.payload_bytes, work.group)
-
-
 class KernelCostModel:
     """Measured-kernel fits over the roofline floor, closed forms for transfers; memoised by work."""
 
@@ -126,10 +121,12 @@ class KernelCostModel:
             return Cost(seconds, _NETWORK_SPREAD, "network", self._source("collectives", "nccl", "nccl"))
         if isinstance(work, ExpertExchange) and self._profile.device is not None and work.kernel == "all_to_all":
             # the machine's own all-to-all was timed: it says more than constants of a GPU generation
-            return self._price(_as_all_to_all(work))
+            return self._price(as_all_to_all(work))
         if isinstance(work, ExpertExchange):
             seconds = exchange_s(work, self._cluster, self._exchange) + self._crowded_s(work)
-            seconds *= self._own_ratio(work)
+            if self._profile.transfers:
+                own = self._profile.transfers
+                seconds *= exchange_ratio(work, self._cluster, self._profile.collectives, self._fabric, own)
             return Cost(seconds, _NETWORK_SPREAD, "network", "fit: expert exchange")
         if isinstance(work, Stream):
             return self._stream(work)
@@ -141,15 +138,6 @@ class KernelCostModel:
         if not own:
             return collective_s(work, self._cluster, fit, self._fabric)
         return measured_s(work, self._cluster, fit, self._fabric, own)
-
-    def _own_ratio(self, work: ExpertExchange) -> float:
-        """How the user's own all-to-all of the same bytes differs from the shipped one, where the exchange is one."""
-        rests = work.kernel == "all_to_all" and work.group.ranks > 1 and work.tokens > 0
-        if not rests or transfer_key("all_to_all", work.group) not in self._profile.transfers:
-            return 1.0
-        sent = _as_all_to_all(work)
-        shipped_s = collective_s(sent, self._cluster, self._profile.collectives, self._fabric)
-        return self._transfer_s(sent) / shipped_s if shipped_s > 0.0 else 1.0
 
     def _crowded_s(self, work: ExpertExchange) -> float:
         """What a library's all-to-all loses to very many peers; exchange kernels post messages by themselves."""

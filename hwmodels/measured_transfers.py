@@ -17,7 +17,7 @@ from math import sqrt
 from moesim.hwmodels.cluster import Cluster, link_bytes_per_s
 from moesim.hwmodels.collectives import FabricFit, collective_s
 from moesim.hwmodels.domain_collectives import CollectiveFit, wire_bytes
-from moesim.hwmodels.work import Comm, Group
+from moesim.hwmodels.work import Comm, ExpertExchange, Group
 
 _LEAST_GROWTH = 0.5  # assumed: beyond what was measured, bytes take at least half of what the shipped constants say
 _TINY_BYTES = 1e-3  # stands for no bytes: the closed forms know no transfer of none
@@ -68,6 +68,23 @@ def measured_s(
         return known_s
     own_s, there_s = _pair_s(work, cluster, fit, fabric, measured)
     return known_s + max(own_s - known_s, _LEAST_GROWTH * (there_s - shipped_s))
+
+
+def as_all_to_all(work: ExpertExchange) -> Comm:
+    """The collective that a library without kernels of its own makes of an exchange."""
+    return Comm("all_to_all", work.tokens * work.top_k * work.imbalance * work.payload_bytes, work.group)
+
+
+def exchange_ratio(
+    work: ExpertExchange, cluster: Cluster, fit: CollectiveFit, fabric: FabricFit, own: Mapping[str, MeasuredTransfer]
+) -> float:
+    """How the user's own all-to-all of the same bytes differs from the shipped one; 1 where the exchange is none."""
+    rests = work.kernel == "all_to_all" and work.group.ranks > 1 and work.tokens > 0
+    if not rests or transfer_key("all_to_all", work.group) not in own:
+        return 1.0
+    sent = as_all_to_all(work)
+    shipped_s = collective_s(sent, cluster, fit, fabric)
+    return measured_s(sent, cluster, fit, fabric, own) / shipped_s if shipped_s > 0.0 else 1.0
 
 
 def _pair_s(

@@ -28,7 +28,7 @@ class Opening:
     lossy: bytes that are no UTF-8 become U+FFFD, which the reader has to say, instead of a refusal.
     """
 
-    kind: str  # trace, log, ...
+    kind: str  # trace, log, ...; "" for any
     most_bytes: int
     refusal: type[Refusal]
     reads: str  # what would do: ends every refusal about the form
@@ -37,25 +37,28 @@ class Opening:
 
 def check_plain(path: Path, how: Opening) -> None:
     """Refuses a file that is missing, a folder, a pipe or a device (which would hang), or too large."""
-    name, shown = f"{how.kind} {path}", f"{how.kind} {str(path)[:200]}"
+    name = f"{how.kind} {path}".strip()
+    shown = f"{how.kind} {str(path)[:200]}".strip()
     try:
         status = path.stat()
     except ValueError as error:  # a name that the file system cannot be asked for
-        raise how.refusal(f"cannot read {how.kind} {str(path)[:200]!r}: {error}") from None
+        raise how.refusal(f"cannot read {shown!r}: {error}") from None
     except OSError as error:
         raise how.refusal(f"cannot read {shown}: {error.strerror or error}") from None
     if stat.S_ISDIR(status.st_mode):
-        raise how.refusal(f"{name} is a folder; name a file. {how.reads}")
+        raise how.refusal(f"cannot read {name}: it is a folder; name a file. {how.reads}")
     if not stat.S_ISREG(status.st_mode):
-        raise how.refusal(f"{name} is no plain file; write it to one first. {how.reads}")
+        raise how.refusal(f"cannot read {name}: it is no plain file; write it to one first. {how.reads}")
     if status.st_size > how.most_bytes:
-        raise how.refusal(f"{name} has {status.st_size:,} bytes; a {how.kind} has at most {how.most_bytes:,}: cut it")
+        raise how.refusal(
+            f"{name} has {status.st_size:,} bytes; a {how.kind or 'file'} has at most {how.most_bytes:,}: cut it"
+        )
 
 
 @contextmanager
 def opened(path: Path, how: Opening) -> Iterator[TextIO]:
     """The text of a file, gzipped or not; what the system or the packing says against it becomes a refusal."""
-    name = f"{how.kind} {path}"
+    name = f"{how.kind} {path}".strip()
     check_plain(path, how)
     try:
         with path.open("rb") as packed:
@@ -69,7 +72,7 @@ def opened(path: Path, how: Opening) -> Iterator[TextIO]:
     except UnicodeDecodeError:
         raise how.refusal(f"{name} is not a text file in UTF-8; {how.reads}") from None
     except OSError as error:
-        raise how.refusal(f"cannot read {how.kind} {str(path)[:200]}: {error.strerror or error}") from None
+        raise how.refusal(f"cannot read {name[:220]}: {error.strerror or error}") from None
 
 
 class _Bounded(io.RawIOBase):
@@ -101,7 +104,7 @@ def _text(packed: BinaryIO, name: str, how: Opening) -> TextIO:
     if head.startswith(_UTF16) and how.lossy:  # what some shells write when they redirect
         return io.TextIOWrapper(stream, encoding="utf-16", errors="replace", newline="")
     if b"\0" in head:
-        raise how.refusal(f"{name} is a binary file, not text; {how.reads}")
+        raise how.refusal(f"{name} is a binary file, not text in UTF-8; {how.reads}")
     return io.TextIOWrapper(stream, encoding="utf-8-sig", errors="replace" if how.lossy else "strict", newline="")
 
 

@@ -20,7 +20,7 @@ from moesim.calibrate.own.operators import Operator, dtype_of_kernel, is_read, o
 from moesim.traces.foreign_files import Opening, check_plain
 
 _HOW = "moesim reads the SQLite export of Nsight Systems: nsys export --type sqlite report.nsys-rep"
-NSIGHT_EXPORT = Opening("file", 8_000_000_000, BadSource, _HOW)
+NSIGHT_EXPORT = Opening("", 8_000_000_000, BadSource, _HOW)
 _MOST_ROWS = 5_000_000  # of a table; a longer run says nothing more
 _NEEDED = ("CUPTI_ACTIVITY_KIND_KERNEL", "StringIds")
 _SHAPES = (

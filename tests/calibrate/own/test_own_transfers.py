@@ -166,3 +166,23 @@ def test_small_sizes_tell_nothing_of_rates(tmp_path: Path) -> None:
     large = Comm("all_reduce", 2.0**30, INSIDE)
     assert seconds(own, Comm("all_reduce", 2.0**12, INSIDE)) == pytest.approx(20e-6, rel=0.05)
     assert seconds(own, large) > 0.45 * seconds(shipped, large)
+
+
+def test_a_transfer_by_itself_takes_the_profile(tmp_path: Path) -> None:
+    from moesim.sim.question.scenario import ScenarioError
+    from moesim.sim.transfer.predict import predict_comm
+
+    profile_of(tmp_path, log("all_reduce", ("a", "b")))
+    asked: dict[str, Any] = {"node": "dgx-h100", "op": "all_reduce", "ranks": 16, "size_bytes": float(SIZES[6])}
+    own = {"profile": str(tmp_path / "own.json")}
+    answer = predict_comm({**asked, **own})
+    assert answer.prediction.time_s == pytest.approx(seconds_of("all_reduce", 16, SIZES[6]), rel=0.03)
+    assert answer.prediction.sureness.band == "own log"
+    assert answer.prediction.high_s < 1.1 * answer.prediction.time_s
+    assert any("measured are all_reduce across 2 domains, 16 ranks" in line for line in answer.assumptions)
+    for other in ({"op": "all_gather"}, {"ranks": 8}):  # another kind, another reach
+        assert predict_comm({**asked, **other, **own}).prediction == predict_comm({**asked, **other}).prediction
+    larger = predict_comm({**asked, "ranks": 32, **own}).prediction  # not measured: the factors, the wide interval
+    assert larger.sureness.band != "own log"
+    with pytest.raises(ScenarioError, match="is of h100-sxm, the cluster of h200-sxm"):
+        predict_comm({**asked, "node": "dgx-h200", **own})
