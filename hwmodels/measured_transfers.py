@@ -15,7 +15,7 @@ from dataclasses import dataclass, replace
 from math import sqrt
 
 from moesim.hwmodels.cluster import Cluster, link_bytes_per_s
-from moesim.hwmodels.collectives import FabricFit, collective_s
+from moesim.hwmodels.collectives import FabricFit, by_library, collective_s
 from moesim.hwmodels.domain_collectives import CollectiveFit, wire_bytes
 from moesim.hwmodels.work import Comm, ExpertExchange, Group
 
@@ -60,8 +60,9 @@ def measured_s(
 ) -> float:
     """Seconds of one collective as measured; as shipped where it was not, or where another algorithm is asked for."""
     measured = own.get(transfer_key(work.kind, work.group))
-    if measured is None or work.algorithm != "auto" or work.bytes <= 0.0:
+    if measured is None or not by_library(work) or work.bytes <= 0.0:
         return collective_s(work, cluster, fit, fabric)
+    work = replace(work, algorithm="auto")
     most = replace(work, bytes=min(work.bytes, measured.most_bytes))
     known_s, shipped_s = _pair_s(most, cluster, fit, fabric, measured)
     if work.bytes <= measured.most_bytes:

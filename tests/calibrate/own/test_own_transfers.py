@@ -186,3 +186,12 @@ def test_a_transfer_by_itself_takes_the_profile(tmp_path: Path) -> None:
     assert larger.sureness.band != "own log"
     with pytest.raises(ScenarioError, match="is of h100-sxm, the cluster of h200-sxm"):
         predict_comm({**asked, "node": "dgx-h200", **own})
+
+
+def test_an_engines_own_kernels_stay_and_its_large_buffers_go_by_the_library(tmp_path: Path) -> None:
+    own, _ = profile_of(tmp_path, log("all_reduce", slower=3.0))
+    shipped = load_profile("h100-sxm")
+    small, large = (Comm("all_reduce", size, INSIDE, "custom") for size in (2.0**20, 2.0**26))
+    assert seconds(own, small) == seconds(shipped, small)
+    assert seconds(own, large) == seconds(own, Comm("all_reduce", 2.0**26, INSIDE))
+    assert seconds(own, large) > 2.0 * seconds(shipped, large)
