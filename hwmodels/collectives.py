@@ -215,7 +215,7 @@ _CUSTOM_BYTES = 8 * MIB  # engines keep their own buffers up to this size (vLLM:
 
 
 def by_library(comm: Comm) -> bool:
-    """Whether a library carries a transfer as it would by itself: always, or where an engine's buffers are too small."""
+    """Whether a library carries a transfer by itself: always, or where an engine's own buffers are too small."""
     return comm.algorithm == "auto" or (comm.algorithm == "custom" and comm.bytes > _CUSTOM_BYTES)
 
 
