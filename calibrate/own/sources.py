@@ -102,6 +102,8 @@ def from_trace(paths: Sequence[Path], system: str, per_host: int = 0) -> Made:
     """
     notes: list[str] = []
     reads = [(path, read_nsight(path) if is_nsight(path) else read_trace(path)) for path in paths]
+    if not any(read.works or read.transfers for _, read in reads):
+        raise BadSource(why_no_shapes(reads[0][1], str(reads[0][0])))
     gpu = _one({gpu_of(system, read.gpu, str(path), notes): str(path) for path, read in reads})
     raw = shipped_profile(gpu)
     names = [path.name for path in paths]
@@ -119,7 +121,7 @@ def from_trace(paths: Sequence[Path], system: str, per_host: int = 0) -> Made:
                 raise
             notes.append(f"collectives: {error}")
     if not moved:
-        raise BadSource(_why_nothing(reads, len(works), notes))
+        raise BadSource(_why_nothing(len(works), notes))
     return Made(raw, tuple(dict.fromkeys(notes)))
 
 
@@ -141,14 +143,10 @@ def _calmest(reads: Sequence[tuple[Path, TraceRead]], per_host: int, notes: list
     return list(fastest.values())
 
 
-def _why_nothing(reads: Sequence[tuple[Path, TraceRead]], works: int, notes: Sequence[str]) -> str:
-    if works:
-        few = [line for line in notes if "too few" in line or "no fit of" in line]
-        return (
-            f"{works:,} kernels with shapes, but nothing to fit: {'; '.join(few)[:240]}; profile more steps or shapes"
-        )
-    path, read = reads[0]
-    return why_no_shapes(read, str(path))
+def _why_nothing(works: int, notes: Sequence[str]) -> str:
+    """What was there, and why it was not enough."""
+    few = "; ".join(line for line in notes if "too few" in line or "no fit of" in line)[:240]
+    return f"{works:,} kernels with shapes, but nothing to fit: {few}; profile more steps or shapes"
 
 
 # -- tables of samples ------------------------------------------------------------------------------------------------

@@ -162,10 +162,10 @@ def _corrections(given: list[Path], scenario: Path | None, settings: list[str], 
     if not given:
         raise BadSource("--from rows reads files; name at least one: a CSV of runs or training logs")
     loaded = [load_measured(path, scenario, settings_asked(settings)) for path in _spread(given)]
+    kept = learn([each.file for each in loaded])
     for each in loaded:
         for line in each.notes:
             note(f"{each.file.name}: {line}")
-    kept = learn([each.file for each in loaded])
     with writing(out):
         write_own_runs(kept, out)
     if json:
