@@ -48,7 +48,9 @@ def cluster_of(gpu: str, ranks: int, per_host: int) -> tuple[Cluster, str]:
             "0`) are missing; give the whole output, its command line with -g or --ntasks-per-node, or --per-host 8"
         )
     known = per_host or min(ranks, cluster.gpus_per_host)
-    domain = min(cluster.domain, ranks) if wide else min(known, ranks)
+    rack = build_cluster(node_for_gpu(gpu), 1).domain
+    whole = rack if ranks % rack == 0 else cluster.domain  # whole racks, or as many of each as jobs take
+    domain = min(whole, ranks) if wide else min(known, ranks)
     placed = replace(cluster, domain=domain, gpus_per_host=known)
     hosts = -(-ranks // known)
     said = f"{ranks} ranks on {hosts} host{'s' if hosts > 1 else ''} of {known}"

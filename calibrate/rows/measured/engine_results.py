@@ -26,7 +26,9 @@ def engine_row(record: Mapping[str, Any], notes: list[str]) -> dict[str, str]:
     if "tokens_per_second" in record and "output_throughput" not in record:
         return _throughput(record, notes)
     engine = _engine(record)
-    done = positive(record.get("completed")) or positive(record.get("num_prompts"))
+    done = next(
+        filter(None, (positive(record.get(k)) for k in ("completed", "successful_requests", "num_prompts"))), None
+    )
     inputs, outputs = (positive(record.get(k)) for k in ("total_input_tokens", "total_output_tokens"))
     isl = inputs / done if inputs and done else record.get("random_input_len")
     osl = outputs / done if outputs and done else record.get("random_output_len")
@@ -62,9 +64,7 @@ def _engine(record: Mapping[str, Any]) -> str:
     for word, ours in (("sglang", "sglang"), ("trt", "trtllm"), ("vllm", "vllm")):
         if word in backend:
             return ours
-    if "e2e_latency_ms" in " ".join(map(str, record)) or "max_output_tokens_per_s" in record:
-        return ""
-    return ""
+    return "sglang" if backend in ("engine", "runtime") and "total_latency" in record else ""
 
 
 def _published(record: Mapping[str, Any]) -> str:
@@ -74,6 +74,8 @@ def _published(record: Mapping[str, Any]) -> str:
 
 def _load(record: Mapping[str, Any]) -> dict[str, str]:
     """Clients of a closed loop, requests per second, or all at once."""
+    if "total_latency" in record and "request_rate" not in record:  # SGLang's offline benchmark
+        return {"arrival": "offline"}
     rate, clients = positive(record.get("request_rate")), positive(record.get("max_concurrency"))
     if rate is not None:
         return {"arrival": f"rate {rate:g}"}

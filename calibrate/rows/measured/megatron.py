@@ -13,7 +13,6 @@ _ARGUMENT = re.compile(r"(?:^|\s)(\w+)\s\.+\s(.*)$")
 _MEMORY = re.compile(r"\(after \d+ iterations\) memory \((MB|GB)\)(.*)")
 _WORLD = re.compile(r"using world size:\s*(\d+)")
 _MIB = 1024.0  # MiB in a GiB: torch's counters over 1024^2, which Megatron calls MB
-_NEEDS = ("elapsed time per iteration (ms)",)
 _DISPATCHERS = (("deepep", "deepep"), ("hybridep", "hybridep"))
 
 
@@ -25,7 +24,6 @@ class MegatronLog:
     def __init__(self) -> None:
         self.steps, self.facts = Steps(), Facts()
         self.peak_gib = 0.0
-        self.tflops: list[float] = []
         self.skipped = 0
 
     def take(self, line: str) -> None:
@@ -52,7 +50,7 @@ class MegatronLog:
         elapsed = fields.get("elapsed time per iteration (ms)")
         if elapsed is None:
             return
-        milliseconds = number(elapsed)
+        milliseconds = number(elapsed.split("/")[0])  # Primus prints the mean of the run behind it
         batch = fields.get("global batch size", "0")
         self.steps.add(
             int(found.group(1)),
@@ -60,9 +58,6 @@ class MegatronLog:
             int(batch) if batch.isdigit() else 0,
         )
         self.skipped += int((number(fields.get("number of skipped iterations", "")) or 0) > 0)
-        rate = number(fields.get("throughput per gpu (tflop/s/gpu)", ""))
-        if rate:
-            self.tflops.append(rate)
 
     def _memory(self, line: str) -> None:
         found = _MEMORY.search(line)

@@ -91,6 +91,9 @@ def test_racks_of_72_are_one_domain_over_hosts(tmp_path: Path) -> None:
     assert list(own.transfers) == ["all_reduce inside"]
     assert any("72 ranks on 18 hosts of 4, one scale-up domain" in note for note in notes)
     assert cluster_of("h100-sxm", 16, 8)[0].domains == 2
+    assert cluster_of("gb200", 144, 4)[0].domains == 2  # two whole racks
+    assert cluster_of("gb200", 128, 4)[0].domains == 2  # 64 of each, as jobs take
+    assert cluster_of("gb200", 8, 4)[1] == "8 ranks on 2 hosts of 4, one scale-up domain"
 
 
 def test_gpus_without_a_profile_of_their_own_get_the_derived_one(tmp_path: Path) -> None:

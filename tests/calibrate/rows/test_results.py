@@ -308,3 +308,14 @@ def test_other_spellings_of_the_same_tools(tmp_path: Path) -> None:
     expected = {"gpu": "B200", "gpus": "8", "tp": "1", "attention_dp": "8", "model": "deepseek-r1", "tpot_ms": "11"}
     assert [part(row, expected) for row in loaded.file.rows] == [expected]
     assert any("1 records without fixed lengths" in note for note in loaded.notes)
+
+
+def test_sglangs_offline_benchmark_queues_all_prompts(tmp_path: Path) -> None:
+    offline = {
+        "backend": "engine", "successful_requests": 100, "total_latency": 20.0, "total_input_tokens": 51_200,
+        "total_output_tokens": 12_800, "request_throughput": 5.0, "input_throughput": 2560.0,
+        "output_throughput": 640.0,
+    }  # fmt: skip
+    [row] = rows(tmp_path, offline, {**MACHINE, "model": "qwen3-32b"})
+    expected = {"engine": "sglang", "arrival": "offline", "requests": "100", "isl": "512", "osl": "128"}
+    assert part(row, expected) == expected

@@ -109,6 +109,14 @@ def test_arguments_of_megatron_are_cells(tmp_path: Path, change: dict[str, str],
     assert row_of(tmp_path, megatron(TIMES, arguments={**ARGUMENTS, **change}), H100)[column] == cell
 
 
+def test_primus_prints_the_mean_of_the_run_behind_each_time(tmp_path: Path) -> None:
+    text = "".join(
+        line.replace(".0 | throughput", ".0/6000.0 | throughput") for line in megatron(TIMES).splitlines(True)
+    )
+    assert "/6000.0" in text
+    assert row_of(tmp_path, text, H100)["step_time_s"] == "5"
+
+
 def test_a_plain_gpt_is_its_sizes_and_a_stranger_is_asked_for(tmp_path: Path) -> None:
     plain = {**ARGUMENTS, "num_experts": "None", "swiglu": "False", "group_query_attention": "False"}
     plain |= {"num_layers": "33", "padded_vocab_size": "50304"}
