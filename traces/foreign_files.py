@@ -99,6 +99,8 @@ def _text(packed: BinaryIO, name: str, how: Opening) -> TextIO:
     inner: BinaryIO = gzip.GzipFile(fileobj=packed) if gzipped else packed  # type: ignore[assignment]  # is read like one
     stream = io.BufferedReader(_Bounded(inner, name, how), 1 << 20)
     head = stream.peek(_HEAD)[:_HEAD]
+    if not head and how.lossy:
+        raise how.refusal(f"{name} is empty; {how.reads}")
     if head.startswith(_POINTER):
         raise how.refusal(f"{name} is a Git LFS pointer, not the {how.kind}; fetch it with git lfs pull")
     if head.startswith(_UTF16) and how.lossy:  # what some shells write when they redirect

@@ -21,7 +21,7 @@ from moesim.hwmodels.work import CommKind
 from moesim.traces.foreign_files import opened, parsed_json
 
 _LAUNCHES = ("cuda_runtime", "cuda_driver", "hip_runtime", "hip_driver", "runtime", "privateuse1_runtime")
-_OPERATORS = ("cpu_op", "operator")
+_OPERATORS = ("cpu_op", "operator", "")  # the oldest traces give operators no category
 _COLLECTIVES: dict[str, CommKind] = {
     "allreduce": "all_reduce", "allreduce_coalesced": "all_reduce", "_allgather_base": "all_gather",
     "allgather": "all_gather", "allgather_into_tensor_coalesced": "all_gather",
@@ -44,9 +44,10 @@ class TraceRead:
     gpu: str = ""
     notes: list[str] = field(default_factory=list)
     kernels: int = 0
-    joined: int = 0  # of them, to an operator, with shapes or without
+    operators: int = 0  # of the CPU, whether they launched anything or not
+    joined: int = 0  # of the kernels, to an operator, with shapes or without
     with_shapes: int = 0
-    graphs: int = 0  # of them, launched by CUDA graphs, which keep no operators
+    graphs: int = 0  # of the kernels, launched by CUDA graphs, which keep no operators
     skipped: Counter[str] = field(default_factory=Counter)  # "aten::bmm is a batch ...": how often
 
     def note(self, line: str) -> None:
@@ -86,6 +87,7 @@ def read_trace(path: Path) -> TraceRead:
         e for e in events if isinstance(e, dict) and e.get("ph", "X") == "X" and isinstance(e.get("args", {}), dict)
     ]
     threads, by_external = _operators(whole)
+    read.operators = sum(len(thread.events) for thread in threads.values())
     launches = _launches(whole)
     times: dict[int, float] = defaultdict(float)  # id of the operator's event -> seconds of its kernels
     held: dict[int, Mapping[str, Any]] = {}
@@ -134,7 +136,7 @@ def _operators(events: list[dict[str, Any]]) -> tuple[dict[Any, _Thread], dict[A
             continue
         event["_number"] = number
         spans[_hashable(event.get("pid")), _hashable(event.get("tid"))].append((start, start + length, event))
-        external = _hashable(event.get("args", {}).get("External id"))
+        external = _external(event)
         if external is not None:
             by_external[external] = event
     threads = {}
@@ -146,6 +148,12 @@ def _operators(events: list[dict[str, Any]]) -> tuple[dict[Any, _Thread], dict[A
 
 def _hashable(value: object) -> Any:
     return value if isinstance(value, int | float | str) else None
+
+
+def _external(event: Mapping[str, Any]) -> Any:
+    """The number that operators and what they launch share, in both spellings."""
+    args = event.get("args", {})
+    return _hashable(args.get("External id", args.get("external id")))
 
 
 def _launches(events: list[dict[str, Any]]) -> dict[Any, _Launch]:
@@ -182,7 +190,7 @@ def _operator_behind(
         around = [thread.events[number] for number in thread.nesting.around(launch.at_s)] if thread else []
         if around:
             return next((event for event in around if is_read(str(event.get("name", "")))), around[0])
-    external = _hashable(args.get("External id"))
+    external = _external(kernel)
     if launch is not None and external == args.get("correlation"):  # not an operator's number
         return None
     return by_external.get(external)
@@ -258,6 +266,11 @@ def why_no_shapes(read: TraceRead, name: str) -> str:
         return (
             f"{name}: {read.graphs:,} of {count} were launched by CUDA graphs, which keep no operators; profile a run "
             "without graphs (enforce_eager, --disable-cuda-graph)"
+        )
+    if not read.joined and read.operators:
+        return (
+            f"{name}: {count}, none launched by one of its {read.operators:,} operators: launches (cuda_runtime) are "
+            "missing, or the trace was cut or filtered; give it whole, recorded with record_shapes=True"
         )
     if not read.joined:
         return (

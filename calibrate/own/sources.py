@@ -146,7 +146,10 @@ def _calmest(reads: Sequence[tuple[Path, TraceRead]], per_host: int, notes: list
 def _why_nothing(works: int, notes: Sequence[str]) -> str:
     """What was there, and why it was not enough."""
     few = "; ".join(line for line in notes if "too few" in line or "no fit of" in line)[:240]
-    return f"{works:,} kernels with shapes, but nothing to fit: {few}; profile more steps or shapes"
+    needed = (
+        "more steps or shapes" if "too few" in few else "a run in a format that training and serving use (bf16, fp8)"
+    )
+    return f"{works:,} kernels with shapes, but nothing to fit: {few}; profile {needed}"
 
 
 # -- tables of samples ------------------------------------------------------------------------------------------------

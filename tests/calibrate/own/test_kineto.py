@@ -60,6 +60,22 @@ def test_a_numbering_that_only_looks_alike_joins_nothing(tmp_path: Path) -> None
     assert read_trace(written(tmp_path, form)).joined == 12
 
 
+def test_the_oldest_form_has_no_category_and_other_capitals(tmp_path: Path) -> None:
+    form = of_gemms()
+    for number, event in enumerate(form.events):
+        event["cat"] = {"cpu_op": None, "cuda_runtime": "Runtime", "kernel": "Kernel"}[event["cat"]]
+        if event["cat"] is None:
+            del event["cat"]
+        event["args"]["external id"] = number // 3
+        event["args"].pop("External id", None)
+    trace = form.trace()
+    (tmp_path / "t.json").write_text(json.dumps(trace))
+    assert read_trace(tmp_path / "t.json").joined == 12
+    trace["traceEvents"] = [e for e in form.events if e.get("cat") != "Runtime"]  # by the shared number alone
+    (tmp_path / "t.json").write_text(json.dumps(trace))
+    assert read_trace(tmp_path / "t.json").joined == 12
+
+
 def test_several_kernels_of_one_operator_add_up_and_outer_operators_count_once(tmp_path: Path) -> None:
     form = TraceForm()
     form.run("aten::linear", [[4, 512, 1024], [4096, 1024]], BF16, 1e-4, inner="aten::t")
@@ -180,6 +196,7 @@ def test_transfers_of_several_ranks_count_where_nobody_waited(tmp_path: Path) ->
     [
         ("no kernels", "holds no GPU kernels; record with activities"),
         ("no cpu", "12 kernels, none joined to an operator: the trace holds no CPU side"),
+        ("no launches", "12 kernels, none launched by one of its 12 operators: launches .cuda_runtime. are missing"),
         ("no shapes", "12 kernels, joined to 12 operators without shapes: record_shapes=True was off"),
         ("graphs", "12 of 12 kernels were launched by CUDA graphs"),
         ("others", "12 operators with shapes, none of them mm, addmm"),
@@ -189,6 +206,8 @@ def test_refusals_say_what_is_missing(tmp_path: Path, change: str, said: str) ->
     form = of_gemms()
     if change == "no kernels":
         form.events = [e for e in form.events if e["cat"] != "kernel"]
+    elif change == "no launches":
+        form.events = [e for e in form.events if e["cat"] != "cuda_runtime"]
     elif change == "no cpu":
         form.events = [e for e in form.events if e["cat"] == "kernel"]
     for event in form.events:

@@ -163,7 +163,7 @@ def test_bandwidths_of_other_ranks_are_said(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("text", "said"),
     [
-        ("", "any line of times"),
+        ("", "is empty"),
         ("all_reduce_perf\n#  Rank  0 a\n", "any line of times"),
         ("all_reduce_perf\n#  Rank  0 a\n 1048576 262144 float sum -1", "any line of times"),
         ("\n".join(rows("all_reduce", 8)), "which test it is"),
