@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from typing import Any
 
@@ -44,7 +45,8 @@ def genai_perf(record: Mapping[str, Any]) -> Told:
     config = record.get("input_config") or record.get("config") or {}
     model = found_below(config, "model_names") or found_below(config, "model")
     published = str(model[0] if isinstance(model, list) and model else model or "")[:200]
-    clients = whole(found_below(config, "concurrency")) or whole(found_below(config, "max_concurrency"))
+    asked = found_below(config, "concurrency") or found_below(config, "max_concurrency")
+    clients = whole(asked[0] if isinstance(asked, list) and asked else asked)
     rate = positive(found_below(config, "request_rate"))
     spread = positive(at(body, "input_sequence_length", "std")), positive(at(body, "input_sequence_length", "avg"))
     cells = {
@@ -96,7 +98,7 @@ def _guidellm_row(run: Mapping[str, Any], report: Mapping[str, Any], notes: list
         load = {"concurrency": "1"}
     elif kind == "concurrent" and streams:
         load = {"concurrency": streams}
-    elif kind in ("constant", "poisson", "async") and rate:
+    elif rate:
         load = {"arrival": f"rate {rate:g}"}
         if kind != "poisson":
             notes.append(f"requests of strategy {kind} come at even distances; they are simulated as Poisson")
@@ -107,15 +109,33 @@ def _guidellm_row(run: Mapping[str, Any], report: Mapping[str, Any], notes: list
         **load,
         "model": model_named(published) if published else "",
         "precision": precision_in_name(published),
-        "isl": whole(_mean(metrics, "prompt_token_count")),
-        "osl": whole(_mean(metrics, "output_token_count")),
+        "isl": whole(_mean(metrics, "prompt_token_count")) or _asked_tokens(report, "prompt"),
+        "osl": whole(_mean(metrics, "output_token_count")) or _asked_tokens(report, "output"),
         "requests": whole(at(metrics, "request_totals", "successful")),
-        "ttft_ms": measured(_mean(metrics, "time_to_first_token_ms")),
-        "tpot_ms": measured(_mean(metrics, "inter_token_latency_ms")),
+        "ttft_ms": _latency(metrics, "time_to_first_token_ms", notes),
+        "tpot_ms": _latency(metrics, "inter_token_latency_ms", notes),
         "output_tokens_per_s": measured(_mean(metrics, "output_tokens_per_second")),
         "requests_per_s": measured(_mean(metrics, "requests_per_second")),
     }
     return filled(cells)
+
+
+def _latency(metrics: object, name: str, notes: list[str]) -> str:
+    """The mean, or the median where the report keeps no mean."""
+    mean = measured(_mean(metrics, name))
+    if mean:
+        return mean
+    median = measured(at(metrics, name, "successful", "median"))
+    if median:
+        notes.append("medians stand for means, which the report lacks")
+    return median
+
+
+def _asked_tokens(report: Mapping[str, Any], which: str) -> str:
+    """Tokens of a synthetic data set as it was asked for: prompt_tokens=1000, in whatever spelling; "" for another."""
+    data = found_below(report.get("args") or report.get("config") or {}, "data")
+    said = re.search(rf"\b{which}_tokens\W{{1,5}}(\d{{1,9}})\b", str(data)[:2000])
+    return said.group(1) if said else ""
 
 
 def _mean(metrics: object, name: str) -> Any:

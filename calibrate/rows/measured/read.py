@@ -22,7 +22,6 @@ from moesim.calibrate.rows.measured.told import FORMS, MEASURED_FILE, Told, bare
 from moesim.calibrate.rows.measured.torchtitan import TorchtitanLog
 from moesim.calibrate.rows.under_scenario import cells_of, differ, scenario_file
 from moesim.hwmodels.facts import did_you_mean
-from moesim.sim.question.scenario import ScenarioError
 from moesim.traces.foreign_files import opened, parsed_json
 
 _LONGEST_LINE = 20_000
@@ -244,6 +243,3 @@ def settings_asked(texts: list[str]) -> dict[str, str]:
             raise BadRows(f"--set {name.strip()[:40]} is given twice")
         asked[name.strip()] = value.strip()
     return asked
-
-
-__all__ = ["Loaded", "ScenarioError", "load_measured", "settings_asked"]

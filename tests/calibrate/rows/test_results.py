@@ -319,3 +319,21 @@ def test_sglangs_offline_benchmark_queues_all_prompts(tmp_path: Path) -> None:
     [row] = rows(tmp_path, offline, {**MACHINE, "model": "qwen3-32b"})
     expected = {"engine": "sglang", "arrival": "offline", "requests": "100", "isl": "512", "osl": "128"}
     assert part(row, expected) == expected
+
+
+def test_a_newer_report_of_guidellm_with_medians_and_asked_lengths(tmp_path: Path) -> None:
+    run = {
+        "config": {"strategy": {"type_": "concurrent", "streams": 8}, "backend": {"model": "Qwen/Qwen3-32B"}},
+        "metrics": {
+            "output_tokens_per_second": {"successful": {"mean": 900.0}},
+            "time_to_first_token_ms": {"successful": {"median": 45.0}},
+            "inter_token_latency_ms": {"successful": {"median": 9.0}},
+        },
+    }
+    report = {"args": {"data": ["prompt_tokens=1000,output_tokens=500"]}, "benchmarks": [run]}
+    loaded = load_measured(written(tmp_path, report), None, {**MACHINE, "engine": "vllm"})
+    expected = {"concurrency": "8", "isl": "1000", "osl": "500", "ttft_ms": "45", "tpot_ms": "9", "model": "qwen3-32b"}
+    assert part(loaded.file.rows[0], expected) == expected
+    assert any("medians stand for means" in note for note in loaded.notes)
+    listed = {**GENAI_PERF, "input_config": {"model": ["meta-llama/Llama-3.1-8B"], "concurrency": [16]}}
+    assert rows(tmp_path, listed, {**MACHINE, "engine": "vllm"})[0]["concurrency"] == "16"
