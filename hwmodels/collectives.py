@@ -212,6 +212,13 @@ def _custom_s(w: Wires) -> float:
 
 
 _CUSTOM_BYTES = 8 * MIB  # engines keep their own buffers up to this size (vLLM: 8 MiB on Hopper)
+
+
+def by_library(comm: Comm) -> bool:
+    """Whether a library carries a transfer by itself: always, or where an engine's own buffers are too small."""
+    return comm.algorithm == "auto" or (comm.algorithm == "custom" and comm.bytes > _CUSTOM_BYTES)
+
+
 Form = Callable[[Wires], float]
 _ON_REQUEST = (
     "symmetric",

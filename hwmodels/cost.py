@@ -19,6 +19,7 @@ from moesim.hwmodels.kernels import (
     stream_key,
     stream_time_s,
 )
+from moesim.hwmodels.measured_transfers import as_all_to_all, exchange_ratio, measured_s
 from moesim.hwmodels.profile import Profile
 from moesim.hwmodels.work import Attention, Comm, ExpertExchange, Gemm, GroupedGemm, Stream, Work, bound_of, floor_s
 
@@ -116,18 +117,27 @@ class KernelCostModel:
         if isinstance(work, Comm):
             if work.group.ranks <= 1:
                 return Cost(0.0, 0.0, "network", "nothing to send")
-            seconds = collective_s(work, self._cluster, self._profile.collectives, self._fabric)
+            seconds = self._transfer_s(work)
             return Cost(seconds, _NETWORK_SPREAD, "network", self._source("collectives", "nccl", "nccl"))
         if isinstance(work, ExpertExchange) and self._profile.device is not None and work.kernel == "all_to_all":
             # the machine's own all-to-all was timed: it says more than constants of a GPU generation
-            size = work.tokens * work.top_k * work.imbalance * work.payload_bytes
-            return self._price(Comm("all_to_all", size, work.group))
+            return self._price(as_all_to_all(work))
         if isinstance(work, ExpertExchange):
             seconds = exchange_s(work, self._cluster, self._exchange) + self._crowded_s(work)
+            if self._profile.transfers:
+                own = self._profile.transfers
+                seconds *= exchange_ratio(work, self._cluster, self._profile.collectives, self._fabric, own)
             return Cost(seconds, _NETWORK_SPREAD, "network", "fit: expert exchange")
         if isinstance(work, Stream):
             return self._stream(work)
         return self._kernel(work)
+
+    def _transfer_s(self, work: Comm) -> float:
+        """Seconds of one collective: as the user's own logs measured it where they did, else as shipped."""
+        own, fit = self._profile.transfers, self._profile.collectives
+        if not own:
+            return collective_s(work, self._cluster, fit, self._fabric)
+        return measured_s(work, self._cluster, fit, self._fabric, own)
 
     def _crowded_s(self, work: ExpertExchange) -> float:
         """What a library's all-to-all loses to very many peers; exchange kernels post messages by themselves."""

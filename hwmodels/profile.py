@@ -14,8 +14,10 @@ from moesim.hwmodels.domain_collectives import CollectiveFit
 from moesim.hwmodels.facts import GpuRecord, catalogue, checked
 from moesim.hwmodels.gpu import PEAK_OF, GpuSpec, gpu_names, load_gpu, spec_from_record
 from moesim.hwmodels.kernel_fits import AttentionFit, GemmFit, GroupedGemmFit, StreamFit, surface_from
+from moesim.hwmodels.measured_transfers import MeasuredTransfer
 from moesim.refusal import Refusal
 
+OWN_TRACE = "own trace"  # package of coefficients that a user's own traces moved
 F = TypeVar("F")
 M = TypeVar("M", GemmFit, GroupedGemmFit, AttentionFit)
 
@@ -70,6 +72,12 @@ class Profile:
     streams: Mapping[str, StreamFit] = field(default_factory=dict)  # by kind of work, "<kind>.bwd" backward
     constants: Mapping[str, float] = field(default_factory=dict)  # of training steps, in place of the stacks' own
     device: GpuSpec | None = None  # what one rank of the machine is
+    transfers: Mapping[str, MeasuredTransfer] = field(default_factory=dict)  # own logs, by kind and reach
+
+    @property
+    def own_kernels(self) -> tuple[str, ...]:
+        """Kernels whose coefficients a user's own traces moved, as in `provenance`."""
+        return tuple(key for key, each in self.provenance.items() if each.package == OWN_TRACE)
 
     @property
     def collectives(self) -> CollectiveFit:
@@ -227,8 +235,8 @@ def profile_from_dict(raw: Mapping[str, Any]) -> Profile:
     """The record from the parsed JSON. TypeError when a coefficient is missing or unknown."""
     return Profile(
         gpu=raw["gpu"],
-        derived_from=None,
-        derived_note="",
+        derived_from=raw.get("derived_from"),
+        derived_note=raw.get("derived_note", ""),
         gemms={d: GemmFit(**_with_surfaces(v)) for d, v in raw["gemm"].items()},
         grouped_gemms={d: GroupedGemmFit(**_with_surfaces(v)) for d, v in raw["grouped_gemm"].items()},
         attentions={d: AttentionFit(**_with_surfaces(v)) for d, v in raw["attention"].items()},
@@ -237,6 +245,7 @@ def profile_from_dict(raw: Mapping[str, Any]) -> Profile:
         streams={k: StreamFit(**_with_surfaces(v)) for k, v in raw.get("streams", {}).items()},
         constants=dict(raw.get("constants", {})),
         device=_device(raw),
+        transfers={k: _transfer(v) for k, v in raw.get("transfers", {}).items()},
     )
 
 
@@ -251,6 +260,10 @@ def _device(raw: Mapping[str, Any]) -> GpuSpec | None:
     if record is None:
         return None
     return spec_from_record(raw["gpu"], checked(GpuRecord, "device of a profile", raw["gpu"], record))
+
+
+def _transfer(raw: Mapping[str, Any]) -> MeasuredTransfer:
+    return MeasuredTransfer(**{**raw, "ranks": tuple(raw["ranks"]), "domains": tuple(raw["domains"])})
 
 
 def _provenance(raw: Mapping[str, Any]) -> Provenance:

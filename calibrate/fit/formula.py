@@ -10,7 +10,14 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Generic, TypeVar
 
+from moesim.refusal import Refusal
+
 W = TypeVar("W")
+
+
+class LacksLibrary(Refusal):
+    """A library that only fits need is not installed; the message says how to get it."""
+
 
 LONG_S = 20e-6  # kernels longer than this are what training and prefill are made of
 SEED = 20240101
@@ -87,7 +94,11 @@ def fit_coefficients(
 ) -> FitResult:
     """Robust least squares on log(predicted/measured); longer than LONG_S weighs `long_weight` times more."""
     import numpy as np
-    from scipy.optimize import least_squares
+
+    try:
+        from scipy.optimize import least_squares
+    except ImportError:
+        raise LacksLibrary("fits need scipy, which is not installed; pip install 'moesim[calibrate]'") from None
 
     names = [n for n, f in free.items() if f.low < f.high]
     held = {n: f.start for n, f in free.items() if f.low >= f.high}

@@ -9,8 +9,7 @@ import subprocess
 from dataclasses import dataclass
 from pathlib import Path
 
-from moesim.hwmodels.facts import FactError
-from moesim.hwmodels.gpu import load_gpu
+from moesim.calibrate.measure.driver_names import gpu_of_driver
 from moesim.refusal import Refusal
 
 
@@ -122,14 +121,8 @@ def _cuda(number: int, version: str) -> Machine:
 
 
 def _catalogue_name(described: str) -> str:
-    """'h200-sxm' of 'NVIDIA H200': the catalogue's name where a word of the driver's name is one of its aliases."""
-    words = described.replace("NVIDIA", "").split()
-    for name in (" ".join(words), *words):
-        try:
-            return load_gpu(name).name
-        except FactError:
-            continue
-    return "-".join(words).lower()
+    """'h200-sxm' of 'NVIDIA H200'; a name made from the driver's where the catalogue has no such part."""
+    return gpu_of_driver(described).gpu or "-".join(described.replace("NVIDIA", "").split()).lower()
 
 
 def _nvidia_smi(number: int) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from math import log
 
 from moesim.calibrate.rows.files import RowFile, blinded, measured
@@ -16,19 +17,24 @@ class BadDeployment(Refusal):
     """Rows from which nothing can be learned; the message says what would do."""
 
 
-def learn(file: RowFile) -> list[OwnRuns]:
+def learn(files: Sequence[RowFile]) -> list[OwnRuns]:
     """The measured runs of every deployment (model, GPU, stack, precision). BadDeployment when there is none."""
-    if file.table is not TRAINING:
-        raise BadDeployment(f"{file.name} holds no training runs; corrections are learned from their step_time_s")
     kept: dict[str, list[OwnRun]] = {}
-    for row in file.rows:
-        value, _ = measured(row, "step_time_s")
-        if value is None:
-            continue
-        result = simulate_row(blinded(row))
-        job = result.resolved.job
-        run = OwnRun(log(value / result.step.step_time_s), place_of(job))
-        kept.setdefault(deployment_of(job), []).append(run)
+    for file in files:
+        if file.table is not TRAINING:
+            raise BadDeployment(
+                f"{file.name} holds no training runs but rows of {file.table.name}; corrections are learned from "
+                "step_time_s, and serving takes none: moesim validate compares its results"
+            )
+        for row in file.rows:
+            value, _ = measured(row, "step_time_s")
+            if value is None:
+                continue
+            result = simulate_row(blinded(row))
+            job = result.resolved.job
+            run = OwnRun(log(value / result.step.step_time_s), place_of(job))
+            kept.setdefault(deployment_of(job), []).append(run)
     if not kept:
-        raise BadDeployment(f"{file.name}: no row has a measured step_time_s; without one nothing can be learned")
+        names = ", ".join(file.name for file in files)[:200]
+        raise BadDeployment(f"{names}: no row has a measured step_time_s; without one nothing can be learned")
     return [OwnRuns(name, tuple(runs)) for name, runs in sorted(kept.items())]

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import json
-import re
 from collections.abc import Sequence
-from dataclasses import asdict
+from dataclasses import dataclass
 from datetime import date
 from importlib.resources import files
 from pathlib import Path
@@ -14,16 +13,22 @@ from typing import Any
 from moesim.calibrate.fit.kernel_tables import SYSTEM_OF
 from moesim.calibrate.measure.device import Machine
 from moesim.calibrate.measure.samples import BadSamples, load_samples
+from moesim.calibrate.own.bad_source import BadSource
+from moesim.calibrate.own.kernel_factors import put_kernels
+from moesim.calibrate.own.kineto import TraceRead, read_trace, why_no_shapes
+from moesim.calibrate.own.nccl_logs import read_nccl_log
+from moesim.calibrate.own.nsight import is_nsight, read_nsight
+from moesim.calibrate.own.shipped import gpu_of, shipped_profile
+from moesim.calibrate.own.transfers import TransferSample, fit_transfers, put_transfers
 from moesim.hwmodels.facts import did_you_mean
-from moesim.hwmodels.gpu import load_gpu
-from moesim.hwmodels.machine import SCHEMA
-from moesim.hwmodels.profile import measured_gpus
-from moesim.hwmodels.work import Comm, CommKind, Gemm, Group
-from moesim.refusal import Refusal
 
 
-class BadSource(Refusal):
-    """A log, trace or system that no profile can be made of; the message says what would do."""
+@dataclass(frozen=True, slots=True)
+class Made:
+    """A profile ready for JSON, and what was read, assumed and left out on the way."""
+
+    raw: dict[str, Any]
+    notes: tuple[str, ...] = ()
 
 
 def system_name(text: str) -> str:
@@ -35,7 +40,7 @@ def system_name(text: str) -> str:
     return spelled[text]
 
 
-def from_tables(system: str) -> dict[str, Any]:
+def from_tables(system: str) -> Made:
     """The profile of a GPU from the kernel tables of aiconfigurator-core, fitted as the shipped ones are."""
     name = system_name(system)
     try:
@@ -47,160 +52,104 @@ def from_tables(system: str) -> dict[str, Any]:
     except ImportError as error:
         raise BadSource(f"kernel tables need {error.name}, which is not installed; pip install 'moesim[fit]'") from None
     with_tests = Path(str(files("moesim.calibrate").joinpath("published", "comm.csv")))
-    return make_profile(name, read_exclusions(with_tests), date.today().isoformat())
+    return Made(make_profile(name, read_exclusions(with_tests), date.today().isoformat()))
 
 
-def _shipped(system: str) -> dict[str, Any]:
-    """The shipped profile of a GPU as it is written, to replace parts of."""
-    name = system_name(system)
-    if name not in measured_gpus():
-        raise BadSource(f"no profile of {name} is shipped; use one of {', '.join(measured_gpus())}")
-    text = files("moesim.hwmodels").joinpath("profiles", f"{name}.json").read_text(encoding="utf-8")
-    raw: dict[str, Any] = json.loads(text)
-    return raw | {"schema": SCHEMA}
+# -- nccl-tests and rccl-tests ----------------------------------------------------------------------------------------
 
 
-# -- nccl-tests -------------------------------------------------------------------------------------------------------
+def from_nccl_logs(paths: Sequence[Path], system: str, per_host: int = 0) -> Made:
+    """The shipped profile of a GPU with the collectives that these logs measured, and no others, moved.
 
-_TEST_OF: dict[str, CommKind] = {
-    "all_reduce": "all_reduce",
-    "all_gather": "all_gather",
-    "reduce_scatter": "reduce_scatter",
-    "alltoall": "all_to_all",
-    "sendrecv": "send",
-    "broadcast": "broadcast",
-}
-_LINE = re.compile(r"^\s*(\d+)\s+(\d+)\s+(\w+)\s+(\w+)\s+(-?\d+)\s+([\d.]+)\s")
-
-
-def read_nccl_log(path: Path) -> list[tuple[Comm, float]]:
-    """(transfer, seconds) of an nccl-tests log, out of place. BadSource when it names no test, ranks or times."""
-    try:
-        text = path.read_text(encoding="utf-8", errors="replace")
-    except OSError as error:
-        raise BadSource(f"cannot read {path}: {error.strerror}") from None
-    told = re.search(r"(all_reduce|all_gather|reduce_scatter|alltoall|sendrecv|broadcast)(?:_perf)?", text + path.name)
-    ranks = len(re.findall(r"^#\s+Rank\s+\d+\s", text, re.MULTILINE))
-    lines = [match for match in map(_LINE.match, text.splitlines()) if match]
-    if told is None or ranks < 2 or not lines:
-        lacks = "which test it is" if told is None else "two ranks or more" if ranks < 2 else "any line of times"
-        raise BadSource(f"{path} does not say {lacks}; give the whole output of an nccl-tests program")
-    kind = _TEST_OF[told.group(1)]
-    group = Group(ranks, ranks)
-    rows = [(Comm(kind, float(f.group(1)), group), float(f.group(6)) * 1e-6) for f in lines]
-    return [(work, seconds) for work, seconds in rows if work.bytes > 0 and seconds > 0]
-
-
-def from_nccl_logs(paths: Sequence[Path], system: str) -> dict[str, Any]:
-    """The shipped profile of a GPU with collectives as these logs of one node measured them."""
-    from moesim.calibrate.fit.formula import Sample
-    from moesim.calibrate.fit.left_out import RULE
-    from moesim.calibrate.fit.machine import FEWEST, Rates, fit_transfers, shape_ranges
-
-    raw, gpu = _shipped(system), load_gpu(system_name(system))
-    transfers = [pair for path in paths for pair in read_nccl_log(path)]
-    samples = [Sample(work, seconds, (work.bytes,)) for work, seconds in transfers]
-    if len(samples) < FEWEST:
-        raise BadSource(f"{len(samples)} measured sizes are too few to fit; {FEWEST} or more are needed")
-    rates = Rates(
-        flops_per_s={}, memory_bytes_per_s=gpu.hbm_bytes_per_s, link_bytes_per_s=gpu.scale_up_bytes_per_s or 1e9
-    )
-    fit, fitted = fit_transfers(samples, rates)
-    raw["collectives"] = asdict(fit)
-    raw["provenance"]["collectives"] = _provenance(
-        "nccl-tests", paths, fitted.result, shape_ranges((s.work for s in samples), ("bytes",)), RULE
-    )
-    return raw
-
-
-def _provenance(
-    package: str, paths: Sequence[Path], result: Any, ranges: dict[str, list[float]], rule: str
-) -> dict[str, Any]:
-    errors = asdict(result)
-    del errors["values"], errors["loss"]
-    return {
-        "package": package,
-        "package_version": "as logged",
-        "licence": "own measurement",
-        "tables": [path.name for path in paths],
-        "fit_date": date.today().isoformat(),
-        "left_out_rule": rule,
-        "shape_range": ranges,
-        "assumed": [],
-        "notes": "",
-        **errors,
-    }
-
-
-# -- PyTorch profiler traces ------------------------------------------------------------------------------------------
-
-_GEMMS = ("aten::mm", "aten::addmm")
-_DTYPE_OF = {"float": "fp32", "c10::BFloat16": "bf16", "c10::Half": "fp16"}
-
-
-def read_trace(path: Path) -> list[tuple[Gemm, float]]:
-    """(GEMM, seconds on the device) of a PyTorch profiler trace recorded with shapes. BadSource when it holds none."""
-    try:
-        events = json.loads(path.read_text(encoding="utf-8"))["traceEvents"]
-    except OSError as error:
-        raise BadSource(f"cannot read {path}: {error.strerror}") from None
-    except (ValueError, KeyError, TypeError):
-        raise BadSource(f"{path} is not a profiler trace; prof.export_chrome_trace writes one") from None
-    kernels: dict[int, float] = {}
-    for e in events:
-        if e.get("cat") == "kernel":
-            number = e.get("args", {}).get("External id", -1)
-            kernels[number] = kernels.get(number, 0.0) + float(e["dur"]) * 1e-6
-    gemms = [pair for e in events if e.get("name") in _GEMMS for pair in _gemm_of(e, kernels)]
-    if not gemms:
-        how = "record with activities=[CPU, CUDA] and record_shapes=True"
-        raise BadSource(f"{path} holds no GPU kernels of GEMMs with shapes; {how}")
-    return gemms
-
-
-def _gemm_of(event: dict[str, Any], kernels: dict[int, float]) -> list[tuple[Gemm, float]]:
-    """The GEMM of one operator with the time of its kernels; nothing where shapes or kernels are missing."""
-    args = event.get("args", {})
-    shapes = [s for s in args.get("Input Dims", []) if len(s) == 2]
-    types = args.get("Input type", [])
-    seconds = kernels.get(args.get("External id", -2), 0.0)
-    if len(shapes) < 2 or seconds <= 0.0 or not types or types[0] not in _DTYPE_OF:
-        return []
-    (m, k), (_, n) = shapes[-2:]
-    dtype = _DTYPE_OF[types[0]]
-    return [(Gemm(m, n, k, dtype, dtype), seconds)]
-
-
-def from_trace(paths: Sequence[Path], system: str) -> dict[str, Any]:
-    """The shipped profile of a GPU with GEMMs as these traces of the user's own run timed them."""
-    from statistics import median
-
-    from moesim.calibrate.fit.formula import Sample
-    from moesim.calibrate.fit.left_out import RULE
-    from moesim.calibrate.fit.machine import FEWEST, Rates, fit_gemms, shape_ranges
-
-    raw, gpu = _shipped(system), load_gpu(system_name(system))
-    timed: dict[Gemm, list[float]] = {}
+    system: a catalogue GPU, "" for the one that the logs name. per_host: ranks a host, where no log says it (0: none).
+    BadSource names the log and what it lacks.
+    """
+    notes: list[str] = []
+    samples, gpus = [], {}
     for path in paths:
-        for work, seconds in read_trace(path):
-            timed.setdefault(work, []).append(seconds)
-    changed = False
-    for dtype in sorted({work.dtype for work in timed}):
-        samples = [Sample(w, median(times), (w.m, w.n, w.k)) for w, times in timed.items() if w.dtype == dtype]
-        if len(samples) < FEWEST or not gpu.supports(dtype):
-            continue
-        rates = Rates(
-            flops_per_s={dtype: gpu.peak(dtype)}, memory_bytes_per_s=gpu.hbm_bytes_per_s, link_bytes_per_s=1.0,
-            sm_count=gpu.sm_count,
-        )  # fmt: skip
-        fit, fitted = fit_gemms(samples, gpu.peak(dtype), rates)
-        raw["gemm"][dtype] = asdict(fit)
-        ranges = shape_ranges((s.work for s in samples), ("m", "n", "k"))
-        raw["provenance"][f"gemm/{dtype}"] = _provenance("PyTorch profiler", paths, fitted.result, ranges, RULE)
-        changed = True
-    if not changed:
-        raise BadSource(f"the traces hold fewer than {FEWEST} different GEMM shapes of one format; profile more steps")
-    return raw
+        for test in read_nccl_log(path):
+            where = test.where
+            notes += [f"{path.name}: {line}" for line in test.notes if f"{path.name}: {line}" not in notes]
+            gpus[gpu_of(system, where.gpu, str(path), notes)] = str(path)
+            samples += [
+                TransferSample(
+                    test.kind, row.size_bytes, row.seconds, where.ranks, where.per_host or per_host, str(path)
+                )
+                for row in test.rows
+            ]
+    gpu = _one(gpus)
+    raw = shipped_profile(gpu)
+    put_transfers(raw, fit_transfers(samples, gpu, notes))
+    return Made(raw, tuple(dict.fromkeys(notes)))
+
+
+def _one(gpus: dict[str, str]) -> str:
+    """The GPU that all files are of. BadSource for several: a profile is of one."""
+    if len(gpus) > 1:
+        named = ", ".join(f"{Path(file).name} of {gpu}" for gpu, file in gpus.items())
+        raise BadSource(f"the files are of different GPUs ({named}); a profile is of one: give them one GPU at a time")
+    return next(iter(gpus))
+
+
+# -- profiler traces --------------------------------------------------------------------------------------------------
+
+
+def from_trace(paths: Sequence[Path], system: str, per_host: int = 0) -> Made:
+    """The shipped profile of a GPU with those kernels and collectives moved that these traces of own runs timed.
+
+    paths: chrome traces of the PyTorch profiler, one a rank, gzipped or not, and SQLite exports of Nsight Systems.
+    BadSource counts what the traces hold, and says what they lack.
+    """
+    notes: list[str] = []
+    reads = [(path, read_nsight(path) if is_nsight(path) else read_trace(path)) for path in paths]
+    if not any(read.works or read.transfers for _, read in reads):
+        raise BadSource(why_no_shapes(reads[0][1], str(reads[0][0])))
+    gpu = _one({gpu_of(system, read.gpu, str(path), notes): str(path) for path, read in reads})
+    raw = shipped_profile(gpu)
+    names = [path.name for path in paths]
+    works = [pair for _, read in reads for pair in read.works]
+    transfers = _calmest(reads, per_host, notes)
+    for path, read in reads:
+        notes += [f"{path.name}: {n:,} x {reason}, left out" for reason, n in read.skipped.most_common(4)]
+    moved = put_kernels(raw, works, names, notes) if works else 0
+    if transfers:
+        try:
+            put_transfers(raw, fit_transfers(transfers, gpu, notes))
+            moved += 1
+        except BadSource as error:  # kernels were read all the same: say it, and go on
+            if not moved:
+                raise
+            notes.append(f"collectives: {error}")
+    if not moved:
+        raise BadSource(_why_nothing(len(works), notes))
+    return Made(raw, tuple(dict.fromkeys(notes)))
+
+
+def _calmest(reads: Sequence[tuple[Path, TraceRead]], per_host: int, notes: list[str]) -> list[TransferSample]:
+    """The fastest repeat of every transfer over all ranks: the others waited for somebody inside the kernel."""
+    fastest: dict[tuple[str, float, int], TransferSample] = {}
+    count = 0
+    for _, read in reads:
+        for each in read.transfers:
+            count += 1
+            key = (each.kind, each.size_bytes, each.ranks)
+            if key not in fastest or each.seconds < fastest[key].seconds:
+                held = each.per_host or per_host
+                fastest[key] = TransferSample(each.kind, each.size_bytes, each.seconds, each.ranks, held, each.file)
+    if fastest:
+        notes.append(
+            f"{count:,} NCCL kernels: of every size the fastest counts, as the others hold waits for their peers"
+        )
+    return list(fastest.values())
+
+
+def _why_nothing(works: int, notes: Sequence[str]) -> str:
+    """What was there, and why it was not enough."""
+    few = "; ".join(line for line in notes if "too few" in line or "no fit of" in line)[:240]
+    needed = (
+        "more steps or shapes" if "too few" in few else "a run in a format that training and serving use (bf16, fp8)"
+    )
+    return f"{works:,} kernels with shapes, but nothing to fit: {few}; profile {needed}"
 
 
 # -- tables of samples ------------------------------------------------------------------------------------------------
@@ -211,7 +160,7 @@ def machine_file(table: Path) -> Path:
     return table.with_suffix(".machine.json")
 
 
-def from_samples(table: Path) -> dict[str, Any]:
+def from_samples(table: Path) -> Made:
     """The profile that a table of samples gives, on whatever machine it was measured."""
     from moesim.calibrate.own.profile import make_own_profile
 
@@ -223,4 +172,4 @@ def from_samples(table: Path) -> dict[str, Any]:
         raise BadSamples(f"{table} needs {beside.name} beside it, which says what machine it is of") from None
     except (ValueError, TypeError):
         raise BadSamples(f"{beside} does not describe a machine; `moesim calibrate` writes it") from None
-    return make_own_profile(samples, machine, table)
+    return Made(make_own_profile(samples, machine, table))

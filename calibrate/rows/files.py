@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import csv
 import io
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from importlib.resources import files
 from math import isfinite
 from pathlib import Path
+from typing import TextIO
 
 from moesim.calibrate.rows.kinds import HIDDEN, Table, table_of
 from moesim.refusal import Refusal
+from moesim.traces.foreign_files import Opening, opened
 
 PUBLISHED = ("training.csv", "training_sweeps.csv", "comm.csv", "serving.csv")
 OTHER_TEAMS = ("training_other_teams.csv", "comm_other_teams.csv", "serving_other_teams.csv")
@@ -41,15 +43,9 @@ def of_other_teams(name: str) -> bool:
 def load_rows(path: str | Path) -> RowFile:
     """Rows of a CSV file. BadRows when it is missing, unreadable, not a CSV, or lacks a needed column."""
     file = Path(path)
-    try:
-        if file.stat().st_size > MAX_BYTES:
-            raise BadRows(f"{file} has {file.stat().st_size:,} bytes; a file of runs has at most {MAX_BYTES:,}")
-        with file.open(encoding="utf-8-sig", newline="") as handle:
-            return _parse(handle, str(file))
-    except OSError as error:
-        raise BadRows(f"cannot read {file}: {error.strerror or error}") from None
-    except UnicodeDecodeError:
-        raise BadRows(f"{file} is not a text file in UTF-8") from None
+    reads = "a file of runs is a CSV with our columns (docs/rows.md)"
+    with opened(file, Opening("file", MAX_BYTES, BadRows, reads)) as handle:
+        return _parse(handle, str(file))
 
 
 def published_rows() -> tuple[RowFile, ...]:
@@ -78,9 +74,25 @@ def _parse(lines: Iterable[str], name: str) -> RowFile:
         raise BadRows(f"{name}, line {reader.line_num}: not a CSV ({error})") from None
     if not rows:
         raise BadRows(f"{name} holds a header and no rows")
-    metrics = tuple(m for m in table.metrics if m in header) or table.metrics[:1]
-    unknown = tuple(c for c in header if c and c not in table.workload and c not in HIDDEN)
+    return rows_of(rows, name, table, header)
+
+
+def rows_of(rows: Sequence[dict[str, str]], name: str, table: Table, header: Sequence[str] = ()) -> RowFile:
+    """Rows as a file of them; without a header its columns are those that any row has."""
+    columns = list(header) or list(dict.fromkeys(column for row in rows for column in row))
+    metrics = tuple(m for m in table.metrics if m in columns) or table.metrics[:1]
+    unknown = tuple(c for c in columns if c and c not in table.workload and c not in HIDDEN)
     return RowFile(name, table, tuple(rows), metrics, unknown)
+
+
+def write_rows(file: RowFile, handle: TextIO) -> None:
+    """The rows as the CSV that load_rows reads: the id, the workload, what was measured, where it is from."""
+    held = {column for row in file.rows for column in row}
+    order = ("id", *file.table.workload, *file.table.metrics, "repeats", "spread_pct", "split", "source", "notes")
+    columns = [column for column in dict.fromkeys(order) if column in held or column in file.table.needed]
+    writer = csv.DictWriter(handle, columns, restval="", extrasaction="ignore", lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(file.rows)
 
 
 def _check_header(header: list[str], name: str, table: Table) -> None:

@@ -23,7 +23,7 @@ TRAINING = Table(
         "model", "layers", "hidden", "heads", "vocab", "kv_heads", "first_dense_layers", "gpu", "gpus",
         "gpus_per_node", "internode", "seq_len", "precision", "gbs", "mbs", "tp", "pp", "vpp", "cp", "ep", "etp",
         "dp", "zero", "recompute", "capacity_factor", "routing", "release", "schedule", "stack", "software",
-        "dispatcher", "ep_overlap", "cuda_graphs", "mtp", "sequence_parallel",
+        "dispatcher", "ep_overlap", "cuda_graphs", "mtp", "sequence_parallel", "scenario",
     ),
     metrics=("step_time_s", "peak_allocated_gib"),
 )  # fmt: skip
@@ -43,7 +43,7 @@ SERVING = Table(
         "gpu", "gpus", "model", "precision", "engine", "engine_version", "tp", "pp", "ep", "attention_dp",
         "prefill_workers", "prefill_tp", "prefill_ep", "prefill_attention_dp", "decode_workers", "decode_tp",
         "decode_ep", "decode_attention_dp", "concurrency", "arrival", "isl", "osl", "mtp", "measured_on",
-        "lengths", "requests", "stream_tokens", "token_budget",
+        "lengths", "requests", "stream_tokens", "token_budget", "scenario",
     ),
     metrics=(
         "tpot_ms", "ttft_ms", "derived_tokens_per_s_per_gpu", "output_tokens_per_s", "output_tokens_per_s_per_gpu",

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import Any
 
-from moesim.calibrate.rows.cells import Row
+from moesim.calibrate.rows.cells import Row, text_of
 from moesim.calibrate.rows.least import fitted
 from moesim.calibrate.rows.training import left_open, scenario_of
 from moesim.sim.question.scenario import parse_scenario
@@ -34,7 +34,7 @@ def prices_of_row(row: Row, overrides: dict[str, float] | None = None) -> tuple[
     """One row as a job whose prices nobody has asked for yet; what it leaves open is set so that it fits."""
     raw, assumed = scenario_of(row)
     resolved, prices = _priced(raw, overrides)
-    if not step_fits(prices):
+    if not text_of(row, "scenario") and not step_fits(prices):
         raw, more = fitted(raw, prices.job, left_open(row, raw), lambda other: step_fits(_priced(other, overrides)[1]))
         resolved, prices = _priced(raw, overrides)
         assumed = [*assumed, *more]

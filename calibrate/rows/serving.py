@@ -13,6 +13,7 @@ from moesim.calibrate.rows import harness
 from moesim.calibrate.rows.arrivals import CLOSED, OFFLINE, RATE, arrival_of
 from moesim.calibrate.rows.cells import Row, text_of, whole_of
 from moesim.calibrate.rows.training import precision_of
+from moesim.calibrate.rows.under_scenario import serving_under
 from moesim.hwmodels.cluster import node_for_gpu
 from moesim.hwmodels.nearest import with_a_way_out
 from moesim.sim.question.scenario import ScenarioError
@@ -151,6 +152,10 @@ def _pool(row: Row, name: str) -> dict[str, int]:
 
 def serving_row(row: Row) -> tuple[dict[str, Any], list[str]]:
     """(scenario, assumptions) of a row. ScenarioError or FactError when a needed cell is unusable."""
+    if text_of(row, "scenario"):
+        requests, said = load_of(row)
+        raw, whose = serving_under(row, requests)
+        return raw, [*whose, *said]
     precision = text_of(row, "precision").lower()
     ask: dict[str, Any] = {"precision": _precision(precision)}
     name, version = engine_of(row)

@@ -15,7 +15,9 @@ from moesim.calibrate.rows.cells import Row, text_of, whole_of
 from moesim.calibrate.rows.kinds import TRAINING
 from moesim.calibrate.rows.recipes import Recipe, find_recipe
 from moesim.calibrate.rows.recomputed import recompute_of
+from moesim.calibrate.rows.routed import routing_of, set_capacity
 from moesim.calibrate.rows.stated import cluster_of, settings_of, stack_of_software, yes_no
+from moesim.calibrate.rows.under_scenario import training_under
 from moesim.hwmodels.profile import is_profile_file
 from moesim.sim.model.catalogue import load_model
 from moesim.sim.question.scenario import ScenarioError
@@ -229,8 +231,21 @@ def _guessed(row: Row, layout: Mapping[str, Any], recipe: Recipe | None) -> list
     return said
 
 
+def _mtp(row: Row, train: dict[str, Any]) -> list[str]:
+    """Sets what a row states of multi-token prediction, or guesses."""
+    mtp = yes_no(row, "mtp")
+    if mtp is not None:
+        train["mtp"] = mtp
+    elif text_of(row, "gpu").upper().startswith(("GB200", "GB300")):
+        train["mtp"] = False
+        return ["mtp = False (guess 'vendor recipe on NVL72': they leave the MTP module out; column mtp states it)"]
+    return []
+
+
 def scenario_of(row: Row) -> tuple[dict[str, Any], list[str]]:
     """The scenario mapping of one row and the assumptions it took. ScenarioError when a needed cell is unusable."""
+    if text_of(row, "scenario"):
+        return training_under(row)
     for key in TRAINING.needed:
         if not text_of(row, key):
             raise ScenarioError(f"column {key} is empty; a row needs {', '.join(TRAINING.needed)}")
@@ -263,21 +278,14 @@ def scenario_of(row: Row) -> tuple[dict[str, Any], list[str]]:
         "precision": precision_of(text_of(row, "precision")),
         "recompute": recompute,
     }
-    mtp = yes_no(row, "mtp")
-    if mtp is not None:
-        train["mtp"] = mtp
-    elif text_of(row, "gpu").upper().startswith(("GB200", "GB300")):
-        train["mtp"] = False
-        assumed.append(
-            "mtp = False (guess 'vendor recipe on NVL72': they leave the MTP module out; column mtp states it)"
-        )
+    assumed += _mtp(row, train)
     if recipe is not None and recipe.offload_activations:
         train["offload_activations"] = recipe.offload_activations
     layout["vpp"] = _virtual_stages(row, layout["pp"], stack, recipe)
     if layout["pp"] > 1 and not text_of(row, "vpp"):
         assumed.append(f"vpp = {layout['vpp']} (not stated)")
     layout |= _schedule(row)
-    _capacity(row, train)
+    set_capacity(row, train)
     scenario: dict[str, Any] = {
         "model": _model(row),
         "cluster": cluster,
@@ -305,35 +313,7 @@ def left_open(row: Row, raw: Mapping[str, Any]) -> frozenset[str]:
 
 def _own_machine(row: Row) -> dict[str, Any]:
     """What rows of one's own machine say besides: its profile in place of a GPU, a file of counted routing."""
-    own = _routing(text_of(row, "routing"))
+    own = routing_of(text_of(row, "routing"))
     if is_profile_file(text_of(row, "gpu")):
         own["profile"] = text_of(row, "gpu")
     return own
-
-
-def _routing(text: str) -> dict[str, Any]:
-    """How tokens were routed: forced balance where a row does not say, as vendors' benchmarks do; the usual process
-    where the model's own router ran."""
-    counted = re.fullmatch(r"counts (\S.*)", text)
-    if counted:
-        return {"routing": {"counts": counted.group(1)}}
-    words = text.lower()
-    if not words or re.fullmatch(r"(force[_ -]?)?balanced(,.*)?|capacity.*", words):
-        return {"routing": "balanced"}
-    if re.fullmatch(r"natural|real|router|learned", words):
-        return {}
-    raise ScenarioError(f"column routing: {text!r} is not known; write force_balanced, natural or counts FILE")
-
-
-def _capacity(row: Row, train: dict[str, Any]) -> None:
-    text = text_of(row, "capacity_factor").lower()
-    routed = text_of(row, "routing").lower()
-    match = re.search(r"capacity\s*(\d+(?:\.\d+)?)", routed)
-    if match:
-        train["capacity_factor"] = float(match.group(1))
-    elif "drop" in text and "dropless" not in text:
-        train["capacity_factor"] = 1.0
-    else:
-        number = re.fullmatch(r"\d+(?:\.\d+)?", text)
-        if number:
-            train["capacity_factor"] = float(text)

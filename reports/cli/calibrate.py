@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -25,9 +25,14 @@ def calibrate(  # noqa: PLR0913  # one argument per option of the command
     ] = 0,
     quick: Annotated[bool, typer.Option("--quick", help="A rough profile in half a minute.")] = False,
     source: Annotated[
-        str, typer.Option("--from", help="aiconfigurator, nccl-tests, csv, kineto or rows, instead of measuring.")
+        str, typer.Option("--from", help="aiconfigurator, nccl-tests, kineto, nsight, csv or rows: no measuring.")
     ] = "",
-    system: Annotated[str, typer.Option(help="GPU of --from, for example h200_sxm.")] = "",
+    system: Annotated[str, typer.Option(help="GPU of --from, such as h200-sxm; default: as the file names it.")] = "",
+    per_host: Annotated[int, typer.Option(help="Ranks a host, where logs of --from do not say it.", min=0)] = 0,
+    scenario: Annotated[Path | None, typer.Option(help="Scenario of the runs of --from rows, for logs.")] = None,
+    settings: Annotated[
+        list[str] | None, typer.Option("--set", help="A cell that logs of --from rows lack: gpu=H100.")
+    ] = None,
     prove: Annotated[bool, typer.Option("--prove", help="Measure whole programs and compare.")] = False,
     profile: Annotated[Path | None, typer.Option(help="Profile to prove; default: --out.")] = None,
     figure: Annotated[Path | None, typer.Option(help="Draw predicted against measured (.png, .svg or .pdf).")] = None,
@@ -41,7 +46,9 @@ def calibrate(  # noqa: PLR0913  # one argument per option of the command
         if path is not None:
             check_writable(path)
     if source:
-        return _from(source, list(inputs or ()), system, out, json)
+        if source == "rows":
+            return _corrections(list(inputs or ()), scenario, settings or [], out, json)
+        return _from(source, list(inputs or ()), system, per_host, out, json)
     if prove:
         return _prove(profile or out, device, max(1, ranks), quick, figure, rows, json)
     return _measure(device, plan, _QUICK_S if quick else minutes * 60.0, out, ranks, quick, json)
@@ -96,33 +103,35 @@ def _measure(device: str, plan: Path | None, budget_s: float, out: Path, ranks: 
     return 0
 
 
-def _from(source: str, inputs: list[Path], system: str, out: Path, json: bool) -> int:
+def _from(source: str, given: list[Path], system: str, per_host: int, out: Path, json: bool) -> int:
     import sys
     from contextlib import redirect_stdout
 
+    from moesim.calibrate.own.bad_source import BadSource
     from moesim.calibrate.own.profile import write_profile
-    from moesim.calibrate.own.sources import BadSource, from_nccl_logs, from_samples, from_tables, from_trace
+    from moesim.calibrate.own.sources import from_nccl_logs, from_samples, from_tables, from_trace
     from moesim.reports.failures import writing
     from moesim.reports.tables.calibrate import calibrate_report, profile_summary
     from moesim.reports.text import console, note, print_json
 
-    takes_files = ("nccl-tests", "csv", "kineto", "rows")
+    takes_files = ("nccl-tests", "rccl-tests", "kineto", "nsight", "csv", "rows")
     if source not in ("aiconfigurator", *takes_files):
-        raise BadSource(f"--from {source!r} is not known; use aiconfigurator, {', '.join(takes_files)}")
+        raise BadSource(f"--from {source[:40]!r} is not known; use aiconfigurator, {', '.join(takes_files)}")
+    inputs = _spread(given)
     if source in takes_files and not inputs:
         raise BadSource(f"--from {source} reads files; name at least one")
-    if source == "rows":
-        return _corrections(inputs[0], out, json)
     with redirect_stdout(sys.stderr):  # the fits tell of themselves; stdout is for the result
-        made: dict[str, Any] = {
+        made = {
             "aiconfigurator": lambda: from_tables(system),
-            "nccl-tests": lambda: from_nccl_logs(inputs, system),
-            "kineto": lambda: from_trace(inputs, system),
+            "nccl-tests": lambda: from_nccl_logs(inputs, system, per_host),
+            "rccl-tests": lambda: from_nccl_logs(inputs, system, per_host),
+            "kineto": lambda: from_trace(inputs, system, per_host),
+            "nsight": lambda: from_trace(inputs, system, per_host),
             "csv": lambda: from_samples(inputs[0]),
         }[source]()
     with writing(out):
-        write_profile(made, out)
-    summary = profile_summary(made) | {"profile": str(out)}
+        write_profile(made.raw, out)
+    summary = profile_summary(made.raw) | {"profile": str(out), "read": list(made.notes)}
     if json:
         print_json(summary)
     else:
@@ -131,16 +140,32 @@ def _from(source: str, inputs: list[Path], system: str, out: Path, json: bool) -
     return 0
 
 
-def _corrections(path: Path, out: Path, json: bool) -> int:
+def _spread(given: list[Path]) -> list[Path]:
+    """Files as given; a pattern that the shell did not spread (rank*.json) stands for all that fit it, in order."""
+    found: list[Path] = []
+    for path in given:
+        fits = sorted(path.parent.glob(path.name)) if "*" in path.name and not path.exists() else []
+        found += fits or [path]
+    return found
+
+
+def _corrections(given: list[Path], scenario: Path | None, settings: list[str], out: Path, json: bool) -> int:
     """How far the user's own measured runs are from their predictions, by deployment."""
+    from moesim.calibrate.own.bad_source import BadSource
     from moesim.calibrate.own.deployments import learn
-    from moesim.calibrate.rows.files import load_rows
+    from moesim.calibrate.rows.measured.read import load_measured, settings_asked
     from moesim.reports.failures import writing
     from moesim.reports.tables.calibrate import corrections_report
     from moesim.reports.text import console, note, print_json
     from moesim.sim.train.own_runs import write_own_runs
 
-    kept = learn(load_rows(path))
+    if not given:
+        raise BadSource("--from rows reads files; name at least one: a CSV of runs or training logs")
+    loaded = [load_measured(path, scenario, settings_asked(settings)) for path in _spread(given)]
+    kept = learn([each.file for each in loaded])
+    for each in loaded:
+        for line in each.notes:
+            note(f"{each.file.name}: {line}")
     with writing(out):
         write_own_runs(kept, out)
     if json:

@@ -28,6 +28,7 @@ def comm(  # noqa: PLR0913  # one argument per option of the command
         str, typer.Option(help="That carries it: nccl, rccl, deepep, uccl-ep, mori, ...; or generic.")
     ] = "",
     hardware: Annotated[str | None, typer.Option(help="A file of nodes and fabrics of your own.")] = None,
+    profile: Annotated[str | None, typer.Option(help="Transfers of your own logs: moesim calibrate writes it.")] = None,
     fabric: Annotated[str | None, typer.Option(help="Fabric of the catalogue; default: the node's NICs.")] = None,
     oversubscription: Annotated[float | None, typer.Option(help="Of the uplinks from leaves to spines.")] = None,
     tokens: Annotated[int, typer.Option(help="Tokens per rank: volumes then follow from routing.")] = 0,
@@ -62,7 +63,8 @@ def comm(  # noqa: PLR0913  # one argument per option of the command
 
     question = CommQuestion(
         node=cluster, op=op, ranks=ranks, size_bytes=float(parse_quantity(size, "B")) if size else 0.0, fabric=fabric,
-        hardware=hardware, oversubscription=oversubscription, algorithm=algorithm, library=library, tokens=tokens,
+        hardware=hardware, profile=profile, oversubscription=oversubscription,
+        algorithm=algorithm, library=library, tokens=tokens,
         hidden=hidden,
         top_k=top_k, experts=experts, groups=groups, top_groups=top_groups, dtype=dtype, sigma=skew, seed=seed, sms=sms,
         ecmp=ecmp, beside=tuple(parse_beside(text) for text in beside or ()), degrade=tuple(degrade or ()),

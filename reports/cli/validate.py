@@ -11,19 +11,28 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from moesim.calibrate.record.validate import Record
+    from moesim.calibrate.rows.files import RowFile
 
 
 def validate(
     rows: Annotated[
         Path | None,
-        typer.Argument(help="CSV of runs (model, gpu, gpus, seq_len, gbs, ...); default: the published runs."),
+        typer.Argument(help="CSV of runs, training log or result of a serving benchmark; default: published runs."),
     ] = None,
+    scenario: Annotated[
+        Path | None, typer.Option(help="Scenario of the run: what a log or result leaves open.")
+    ] = None,
+    settings: Annotated[
+        list[str] | None, typer.Option("--set", help="A cell that neither says, for example gpu=H100.")
+    ] = None,
+    rows_out: Annotated[Path | None, typer.Option(help="Write the rows that were read to this CSV.")] = None,
     out: Annotated[Path | None, typer.Option(help="Write one line per row and metric to this CSV.")] = None,
     json: Annotated[bool, typer.Option("--json", help="Print the summary as JSON.")] = False,
     markdown: Annotated[bool, typer.Option("--markdown", help="Print the accuracy tables as Markdown.")] = False,
 ) -> int:
     """Compare predictions with measured runs. Measured values are optional and never read by a prediction."""
     from moesim.calibrate.record.validation import validate as predict_and_compare
+    from moesim.calibrate.rows.measured.read import settings_asked
     from moesim.calibrate.rows.outcomes import usable_cores
     from moesim.reports.failures import check_writable
     from moesim.reports.progress import progress_bar
@@ -31,17 +40,28 @@ def validate(
     from moesim.reports.tables.rows import rows_table
     from moesim.reports.text import console, note, print_json
 
-    if out is not None:
-        check_writable(out)
+    for path in (out, rows_out):
+        if path is not None:
+            check_writable(path)
+    asked = settings_asked(settings or [])
     with progress_bar() as show:
         validation = predict_and_compare(
-            rows, workers=usable_cores(), progress=lambda done, total: show("predicting", done, total)
+            rows,
+            scenario=scenario,
+            settings=asked,
+            workers=usable_cores(),
+            progress=lambda done, total: show("predicting", done, total),
         )
+    for line in validation.read:
+        note(line)
     for name, columns in validation.unread.items():
         note(f"note: {name}: columns not read: {', '.join(columns)}")
     if out is not None:
         _write(validation.records, out)
         note(f"predictions: {out}")
+    if rows_out is not None:
+        _write_rows(validation.files, rows_out)
+        note(f"rows: {rows_out}; read them again with moesim validate {rows_out}")
     if json:
         print_json(validation.to_dict())
     elif markdown:
@@ -52,6 +72,16 @@ def validate(
         if by_row is not None:
             console().print("", by_row)
     return 0
+
+
+def _write_rows(files: Sequence[RowFile], path: Path) -> None:
+    from moesim.calibrate.rows.files import write_rows
+    from moesim.reports.failures import OutputError, writing
+
+    if len(files) != 1:
+        raise OutputError("--rows-out writes the rows of one file; name a log or a result")
+    with writing(path), path.open("w", encoding="utf-8", newline="") as handle:
+        write_rows(files[0], handle)
 
 
 def _write(records: Sequence[Record], path: Path) -> None:

@@ -61,6 +61,7 @@ def calibrate_report(summary: Mapping[str, Any]) -> Group:
     lacking = []
     if summary["not_fitted"]:
         lacking.append(Text(f"too few samples to fit: {', '.join(summary['not_fitted'])}"))
+    lacking += [Text(line) for line in summary.get("read", ())]
     return Group(Text(head), table, *lacking)
 
 

@@ -14,6 +14,7 @@ from moesim.hwmodels.facts import read_yaml
 from moesim.hwmodels.gpu import load_gpu
 from moesim.hwmodels.hardware import hardware_of
 from moesim.hwmodels.machine import load_machine, machine_cluster
+from moesim.hwmodels.measured_transfers import describe
 from moesim.hwmodels.power_and_money import Price, price_of
 from moesim.hwmodels.profile import Profile, is_profile_file, load_profile, profile_of
 from moesim.sim.model.arch import ModelArch
@@ -150,7 +151,18 @@ def _kernels(asked: str | None, cluster: Cluster) -> tuple[Profile, list[str]]:
             f"profile {asked} was measured on {measured.gpu}, the scenario asks for {name}; "
             "leave cluster.node and cluster.gpu out, or calibrate there"
         )
-    return measured, [f"profile = {asked}: kernels measured on the machine itself"]
+    return measured, _said_of_file(asked, measured)
+
+
+def _said_of_file(profile: str, kernels: Profile) -> list[str]:
+    """What a profile file is of: a machine measured as a whole, or a shipped profile with parts of the user's own."""
+    if kernels.device is not None:
+        return [f"profile = {profile}: kernels measured on the machine itself"]
+    parts = [*sorted(kernels.own_kernels), describe(kernels.transfers)]
+    own = "; ".join(part for part in parts if part)
+    if not own:
+        return [f"profile = {profile}: kernels of a profile file of {kernels.gpu}"]
+    return [f"profile = {profile}: from own logs or traces {own}; everything else as shipped"]
 
 
 # what only training uses, and what would do instead in serving

@@ -4,15 +4,17 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 from functools import cache
+from math import log1p
 from typing import Any
 
 from moesim.hwmodels.cluster import Cluster
 from moesim.hwmodels.collectives import choose, load_fabric_fit
 from moesim.hwmodels.exchange_kernels import exchange_s, remote_copies
 from moesim.hwmodels.facts import comm_records
-from moesim.hwmodels.interval import Sureness, width_of
+from moesim.hwmodels.interval import Sureness, Width, width_of
 from moesim.hwmodels.libraries import Library
-from moesim.hwmodels.profile import profile_of
+from moesim.hwmodels.measured_transfers import exchange_ratio, measured_s, transfer_key
+from moesim.hwmodels.profile import Profile, profile_of
 from moesim.hwmodels.work import Comm, ExpertExchange
 
 _MIB = 2.0**20
@@ -38,23 +40,29 @@ class CommPrediction:
         return plain | {"bytes_per_rank": self.size_bytes, "note": self.sureness.note, **self.sureness.to_dict()}
 
 
-def time_alone(work: Comm | ExpertExchange, cluster: Cluster, library: Library | None = None) -> CommPrediction:
+def time_alone(
+    work: Comm | ExpertExchange, cluster: Cluster, library: Library | None = None, own: Profile | None = None
+) -> CommPrediction:
     """The transfer alone on the cluster. FactError or NoFit for what cannot run there.
 
     library: whose transfer it is; one that was compared with no row has the interval of the widest class.
+    own: kernels of a file whose transfers a user measured, in place of the shipped ones.
     """
     generation = cluster.gpu.generation
+    measured = own.transfers if own is not None else {}
+    fit, fabric = (own or profile_of(cluster.gpu)).collectives, load_fabric_fit(generation)
     if isinstance(work, Comm):
-        fit = profile_of(cluster.gpu).collectives
         if work.group.ranks <= 1 or work.bytes <= 0:
             algorithm, seconds = "none", 0.0
         else:
-            algorithm, seconds = choose(work, cluster, fit, load_fabric_fit(generation))
+            algorithm, seconds = choose(work, cluster, fit, fabric)
+            seconds = measured_s(work, cluster, fit, fabric, measured) if measured else seconds
         size = work.bytes
     else:
         algorithm, seconds = work.kernel, exchange_s(work, cluster)
+        seconds *= exchange_ratio(work, cluster, fit, fabric, measured)
         size = work.tokens * work.payload_bytes * (work.rank_copies if work.deduplicated else work.top_k)
-    sure = _sureness(work, generation, library)
+    sure = _measured_sureness(work, own) or _sureness(work, generation, library)
     low_s, high_s = sure.around(seconds)
     rate = size / seconds if seconds > 0 else 0.0
     return CommPrediction(
@@ -116,6 +124,24 @@ def _sureness(work: Comm | ExpertExchange, generation: str, library: Library | N
         note = f"no fitted row of library {library.name}: the interval of {key}"
     own = f"your own sizes measured ({_measured_by(work)})"
     return Sureness(key, width_of(bands[key]), note, {f"how far off unseen sources were, class {key}": 1.0}, own)
+
+
+_OWN_ERROR = 0.05  # assumed: a run of the same transfer on another day is off by this much, whatever one log says
+
+
+def _measured_sureness(work: Comm | ExpertExchange, own: Profile | None) -> Sureness | None:
+    """The interval of a transfer that a user measured at such a size among as many ranks: errors of sizes left out."""
+    if own is None or not isinstance(work, Comm) or work.algorithm != "auto":
+        return None
+    key = transfer_key(work.kind, work.group)
+    record = own.transfers.get(key)
+    if record is None or work.group.ranks not in record.ranks:
+        return None
+    if not record.least_bytes <= work.bytes <= record.most_bytes:
+        return None
+    half = log1p(max(_OWN_ERROR, own.provenance[f"collectives/{key}"].p90_error))
+    parts = {f"how far off left-out sizes of your own log were, {key}": 1.0}
+    return Sureness("own log", Width(half, half), "", parts, "the same log on other days")
 
 
 def _measured_by(work: Comm | ExpertExchange) -> str:

@@ -28,11 +28,14 @@ from moesim.hwmodels.libraries import (
 )
 from moesim.hwmodels.link_faults import parse_faults
 from moesim.hwmodels.link_loads import Loads, link_loads
-from moesim.hwmodels.profile import profile_of
+from moesim.hwmodels.machine import load_machine
+from moesim.hwmodels.measured_transfers import describe
+from moesim.hwmodels.profile import Profile, profile_of
 from moesim.hwmodels.topology import Topology, build_topology
 from moesim.hwmodels.traffic import exchange_loads, uniform
 from moesim.hwmodels.work import COLLECTIVES, Comm, CommKind
 from moesim.sim.layers.exchange import ONE_TRANSFER, ExpertTokens, Stage, expert_exchange, payload_bytes
+from moesim.sim.question.scenario import ScenarioError
 from moesim.sim.transfer.alone import CommPrediction, stretched, time_alone
 from moesim.sim.transfer.beside import Party, Together, party_of, together
 from moesim.sim.transfer.exchange_traffic import Exchange, ExchangeTraffic, drawn_traffic, exchange_traffic
@@ -63,7 +66,9 @@ class CommAnswer:
         others = [Crossing(self.cluster.group(b.ranks, b.stride)) for b in q.beside]
         note = oversubscription_note(self.cluster, [own, *others])
         assumed = hardware_of(q.hardware).assumed(("gpus", self.cluster.gpu.name), ("fabrics", self.cluster.fabric))
-        return tuple(line for line in (*assumed, _carrier(q, self.cluster).note, note) if line)
+        kernels = _own(q, self.cluster)
+        logs = f"profile = {q.profile}: measured are {describe(kernels.transfers) or 'no transfers'}" if kernels else ""
+        return tuple(line for line in (*assumed, logs, _carrier(q, self.cluster).note, note) if line)
 
     def to_dict(self) -> dict[str, Any]:
         """Ready for JSON."""
@@ -155,7 +160,7 @@ def _collective(question: CommQuestion, cluster: Cluster) -> CommAnswer:
     kind = cast(CommKind, question.op)
     work = Comm(kind, question.size_bytes, cluster.group(question.ranks), question.algorithm)
     carrier = _carrier(question, cluster)  # refuses a library that nobody knows
-    prediction = time_alone(work, cluster, carrier.library)
+    prediction = time_alone(work, cluster, carrier.library, _own(question, cluster))
     topology = build_topology(cluster)
     alone = prediction.algorithm == "direct" or kind != "all_to_all"  # rings keep to their rails by themselves
     mode = "direct" if alone and cluster.topology != "multi-plane" else "pxn"
@@ -170,6 +175,18 @@ def _collective(question: CommQuestion, cluster: Cluster) -> CommAnswer:
         even = exchange_loads(matrix, topology, mode)
         prediction = stretched(prediction, loads.seconds / even.seconds)
     return CommAnswer(question, cluster, prediction, loads, None)
+
+
+def _own(q: CommQuestion, cluster: Cluster) -> Profile | None:
+    """The kernels of a profile file. ScenarioError where it is of another GPU."""
+    if q.profile is None:
+        return None
+    own = load_machine(q.profile, q.ranks)
+    if own.gpu != cluster.gpu.name:
+        raise ScenarioError(
+            f"profile {q.profile[:200]} is of {own.gpu}, the cluster of {cluster.gpu.name}; leave it out"
+        )
+    return own
 
 
 @dataclass(frozen=True, slots=True)
@@ -245,7 +262,8 @@ def _exchange(q: CommQuestion, cluster: Cluster) -> CommAnswer:
         imbalance=_imbalance(ask, traffic, loads, route),
     )
     work = carried_by(expert_exchange(ONE_TRANSFER, stage, sent), carrier.library)
-    return CommAnswer(q, cluster, time_alone(work, cluster, carrier.library), loads, traffic, work.imbalance)
+    alone = time_alone(work, cluster, carrier.library, _own(q, cluster))
+    return CommAnswer(q, cluster, alone, loads, traffic, work.imbalance)
 
 
 @dataclass(frozen=True, slots=True)

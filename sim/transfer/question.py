@@ -33,6 +33,9 @@ class CommQuestion:
     ranks: int  # one GPU each
     size_bytes: float = 0.0  # buffer of one rank
     hardware: str | Mapping[str, Any] | None = None  # a file of nodes and fabrics of one's own
+    profile: str | None = (
+        None  # a file of transfers measured on one's own machines: `moesim calibrate --from nccl-tests`
+    )
     fabric: str | None = None  # of the catalogue; None: the node's NICs
     oversubscription: float | None = None  # of the uplinks from leaves to spines, 1 or more
     algorithm: str = "auto"  # or one to force: of a library's collective, or a kind of exchange kernel

@@ -129,7 +129,7 @@ def test_defects_are_not_turned_into_refusals(monkeypatch: pytest.MonkeyPatch) -
         ("model,gpu,gpus,seq_len,gbs,gbs\na,b,1,1,1,1\n", "twice"),
         ("model,gpu,gpus,seq_len,gbs\na,b,1\n", "line 2: 3 cells under 5 columns"),
         ('model,gpu,gpus,seq_len,gbs\n"a"b,c,1,1,1\n', "not a CSV"),
-        ("\x00\x01", "lacks column"),
+        ("\x00\x01", "binary file"),
     ],
 )
 def test_bad_files(text: str, part: str, tmp_path: Path) -> None:
