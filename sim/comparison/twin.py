@@ -13,7 +13,7 @@ from itertools import groupby
 from math import lcm
 from typing import Any
 
-from moesim.sim.model.arch import ArchError, AttentionArch, FfnArch, LayerKind, ModelArch, check
+from moesim.sim.model.arch import ArchError, AttentionArch, FfnArch, LayerKind, ModelArch, Variant, check
 from moesim.sim.model.params import active_parameters
 
 _EXPERTS = ("moe", "moe_residual")
@@ -64,7 +64,9 @@ def _grown(arch: ModelArch, growth: float) -> ModelArch:
     if arch.ssm is not None or arch.attention is None:
         return replace(arch, layers=layers)
     hidden = max(1, round(arch.hidden * side / 128)) * 128
-    return replace(arch, layers=layers, hidden=hidden, attention=_more_heads(arch.attention, side))
+    variants = tuple(replace(v, attention=v.attention and _more_heads(v.attention, side)) for v in arch.variants)
+    attention = _more_heads(arch.attention, side)
+    return replace(arch, layers=layers, hidden=hidden, attention=attention, variants=variants)
 
 
 def _more_heads(a: AttentionArch, side: float) -> AttentionArch:
@@ -108,6 +110,11 @@ def as_mapping(arch: ModelArch) -> dict[str, Any]:
         for name, value in asdict(replace(arch, layers=())).items()
         if value is not None and name not in ("layers", "num_layers", "vocab")
     }
+    for name in ("checkpoint", "said"):  # of the published weights and their file, not of the shape
+        record.pop(name, None)
+    record["variants"] = {each.name: _variant_mapping(each) for each in arch.variants}
+    if not arch.variants:
+        del record["variants"]
     for part in ("attention", "ffn", "moe", "ssm"):
         if part in record:
             record[part] = {key: value for key, value in record[part].items() if value is not None}
@@ -117,6 +124,13 @@ def as_mapping(arch: ModelArch) -> dict[str, Any]:
     return record
 
 
+def _variant_mapping(variant: Variant) -> dict[str, Any]:
+    sizes = asdict(variant)
+    if variant.attention is not None:
+        sizes["attention"] = {key: value for key, value in sizes["attention"].items() if value is not None}
+    return {key: value for key, value in sizes.items() if key != "name" and value is not None}
+
+
 def pattern_of(layers: tuple[LayerKind, ...]) -> str:
     """The layers as one line of text, for example '3 x attention+dense, 58 x attention+moe'."""
     return ", ".join(f"{len(list(run))} x {_spelled(kind)}" for kind, run in groupby(layers))
@@ -124,7 +138,8 @@ def pattern_of(layers: tuple[LayerKind, ...]) -> str:
 
 def _spelled(kind: LayerKind) -> str:
     experts = f"[{kind.experts}]" if kind.experts is not None else ""
-    return f"{'encoder ' if kind.encoder else ''}{kind.mixer}+{kind.ffn}{experts}"
+    own = f"@{kind.variant}" if kind.variant is not None else ""
+    return f"{'encoder ' if kind.encoder else ''}{kind.mixer}+{kind.ffn}{experts}{own}"
 
 
 def twin_scenario(scenario: Mapping[str, Any], arch: ModelArch, twin: ModelArch | None = None) -> dict[str, Any]:

@@ -13,8 +13,9 @@ import yaml
 
 from moesim.hwmodels.facts import did_you_mean, read_yaml
 from moesim.sim.model.arch import ArchError, LayerKind, ModelArch, check, short
+from moesim.sim.model.fields import Fields
 from moesim.sim.model.hf_config import from_hf
-from moesim.sim.model.reading import Fields, from_mapping, from_plain
+from moesim.sim.model.reading import from_mapping, from_plain
 
 __all__ = ["ArchError", "Published", "load_model", "model_names", "model_record", "published"]
 

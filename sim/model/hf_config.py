@@ -7,9 +7,9 @@ from difflib import get_close_matches
 from typing import Any
 
 from moesim.sim.model.arch import ArchError, ModelArch, check, short
+from moesim.sim.model.fields import Fields
 from moesim.sim.model.hf_families import FAMILIES
 from moesim.sim.model.hf_parts import hidden_size
-from moesim.sim.model.reading import Fields
 
 _NESTED = ("text_config", "llm_config", "language_config")  # where multi-modal configs keep the text model
 

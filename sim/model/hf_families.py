@@ -6,6 +6,7 @@ from collections.abc import Callable
 from dataclasses import replace
 
 from moesim.sim.model.arch import FfnKind, MixerKind
+from moesim.sim.model.fields import Fields
 from moesim.sim.model.hf_hybrids import jamba, nemotron_h, qwen_hybrid_dense, qwen_hybrid_moe
 from moesim.sim.model.hf_parts import (
     Parts,
@@ -20,7 +21,6 @@ from moesim.sim.model.hf_parts import (
     shared_experts,
     stack,
 )
-from moesim.sim.model.reading import Fields
 
 
 def _all(f: Fields, kind: FfnKind) -> list[FfnKind]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 from moesim.sim.model.arch import FfnArch, FfnKind, LayerKind, MixerKind, MoeArch, SsmArch, short
+from moesim.sim.model.fields import Fields
 from moesim.sim.model.hf_parts import (
     Parts,
     attention,
@@ -17,7 +18,6 @@ from moesim.sim.model.hf_parts import (
     stack,
 )
 from moesim.sim.model.pattern import parse_pattern
-from moesim.sim.model.reading import Fields
 
 
 def _qwen_hybrid(f: Fields, kinds: list[FfnKind], moe: MoeArch | None) -> Parts:

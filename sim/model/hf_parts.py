@@ -17,7 +17,7 @@ from moesim.sim.model.arch import (
     SsmArch,
     short,
 )
-from moesim.sim.model.reading import Fields
+from moesim.sim.model.fields import Fields
 
 _MIXERS: dict[str, MixerKind] = {
     "full_attention": "attention",

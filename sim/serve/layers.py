@@ -67,6 +67,7 @@ def context(job: ServeJob, tuning: Tuning, tokens: int) -> LayerContext:
 
 def mixer_steps(ctx: LayerContext, kind: LayerKind) -> list[Step]:
     """Projections of one layer's mixer, without its core, which is priced per sequence."""
+    ctx = ctx.at(kind)
     if kind.mixer == "none":
         return []
     if kind.mixer in SOFTMAX:
@@ -80,9 +81,9 @@ def scan_steps(ctx: LayerContext, kind: LayerKind) -> list[Step]:
     return [s for s in ssm_steps(ctx, kind.mixer) if s.part == "core"]
 
 
-def dense_steps(ctx: LayerContext) -> list[Step]:
+def dense_steps(ctx: LayerContext, kind: LayerKind) -> list[Step]:
     """A dense feed-forward block; the residual is fused into the next norm."""
-    return [s for s in dense_ffn_steps(ctx) if s.part != "residual"]
+    return [s for s in dense_ffn_steps(ctx.at(kind)) if s.part != "residual"]
 
 
 def join_steps(ctx: LayerContext, states: int) -> list[Step]:
@@ -111,7 +112,7 @@ def router_steps(ctx: LayerContext, kind: LayerKind) -> list[Step]:
     """Norm, router, and what every token computes beside the routed experts."""
     moe = ctx.arch.moe
     assert moe is not None
-    t, experts = float(ctx.tokens), experts_in(ctx.arch, kind)
+    t, experts = float(ctx.tokens), experts_in(ctx.arch, kind) + moe.zero_experts
     router = Linear(name="moe.router", m=ctx.tokens, n=experts, k=ctx.arch.hidden, dtype=ctx.half, module="moe")
     top_k = Pointwise(
         name="moe.top_k", forward_bytes=12.0 * t * experts, backward_bytes=0.0, category="router", kernels=2
