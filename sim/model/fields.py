@@ -18,14 +18,16 @@ class Fields:
     def __init__(self, record: object, where: str) -> None:
         if not isinstance(record, Mapping):
             raise ArchError(f"{where}: is {short(record)}; needs a mapping of sizes, e.g. {{heads: 32}}")
-        self._record: Mapping[Any, Any] = record
+        self.record: Mapping[Any, Any] = record
         self._asked: list[str] = []
+        self._parts: dict[str, Fields] = {}
         self.where = where
+        self.said: list[str] = []  # what a reader of these fields has to say about them
 
     def get(self, key: str) -> Any:
         """The raw value, None when absent."""
         self._asked.append(key)
-        return self._record.get(key)
+        return self.record.get(key)
 
     def has(self, key: str) -> bool:
         """True when the field is there and not null."""
@@ -33,7 +35,7 @@ class Fields:
 
     def names(self) -> list[str]:
         """The fields that are there, as text."""
-        return [str(key) for key in self._record]
+        return [str(key) for key in self.record]
 
     def first(self, *keys: str) -> str:
         """The first of several spellings that is there (the first spelling when none is)."""
@@ -44,7 +46,7 @@ class Fields:
         return ArchError(f"{self.where}: {key} {why}")
 
     def _missing(self, key: str, needs: str) -> ArchError:
-        unread = [str(given) for given in self._record if given not in self._asked]
+        unread = [str(given) for given in self.record if given not in self._asked]
         close = get_close_matches(key, unread, n=1)
         hint = f" (did you mean it by {close[0]!r}?)" if close else ""
         return self.fail(key, f"is missing{hint}; needs {needs}")
@@ -112,7 +114,31 @@ class Fields:
 
     def part(self, key: str) -> Fields | None:
         """A nested mapping, or None when absent or null."""
-        return Fields(self._record[key], f"{self.where}: {key}") if self.has(key) else None
+        if not self.has(key):
+            return None
+        if key not in self._parts:
+            self._parts[key] = Fields(self.record[key], f"{self.where}: {key}")
+        return self._parts[key]
+
+    def pass_over(self, *keys: str) -> None:
+        """These fields say what others say too, or nothing about sizes, in this family: not reported as unread."""
+        self._asked += keys
+
+    def alike(self, key: str, least: int, default: int | None = None) -> int:
+        """A whole number, or a list with the same number for every layer; ArchError when they differ."""
+        value = self.get(key)
+        if not isinstance(value, list):
+            return self.whole(key, least, default)
+        if not value or any(each != value[0] for each in value):
+            raise self.fail(key, "differs between layers; needs one number for all (write the layers as a YAML model)")
+        return Fields({key: value[0]}, self.where).whole(key, least)
+
+    def unread(self) -> dict[str, Any]:
+        """Fields that no getter asked for, those of parts that were read as 'part.field'."""
+        left = {str(key): value for key, value in self.record.items() if key not in self._asked}
+        for name, part in self._parts.items():
+            left |= {f"{name}.{key}": value for key, value in part.unread().items()}
+        return left
 
     def items(self, key: str, length: int | None = None) -> list[Any] | None:
         """A list (with one entry per layer when `length` is given), or None when absent or null."""
@@ -127,7 +153,7 @@ class Fields:
 
     def refuse_unknown(self) -> None:
         """Raise for the first field that no getter asked for."""
-        for key in self._record:
+        for key in self.record:
             if key not in self._asked:
                 hint = did_you_mean(str(key), sorted(set(self._asked)))
                 raise ArchError(f"{self.where}: unknown key {short(key)}; {hint}")

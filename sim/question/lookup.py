@@ -44,7 +44,12 @@ def look_up(scenario: Scenario) -> LookUp:
     kernels, said = _kernels(scenario.profile, cluster)
     price = price_of(cluster.gpu, scenario.price_usd_per_gpu_hour)
     return LookUp(
-        arch=arch, cluster=cluster, profile=profile, kernels=kernels, price=price, assumptions=(*assumed, *said)
+        arch=arch,
+        cluster=cluster,
+        profile=profile,
+        kernels=kernels,
+        price=price,
+        assumptions=(*assumed, *said, *arch.said),
     )
 
 

@@ -1,0 +1,54 @@
+"""Every family of config.json against the parameter counts that its makers publish, from sizes written down by hand."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from moesim.sim.model.hf_config import from_hf
+from moesim.sim.model.params import active_parameters, parameters
+
+_RECORDS = yaml.safe_load((Path(__file__).parent / "families.yaml").read_text(encoding="utf-8"))
+_FULL, _WINDOW = "full_attention", "sliding_attention"
+# long lists of the files, by the words that stand for them
+_LISTS: dict[str, list[Any]] = {
+    "FOUR_TO_ONE": [_FULL if i % 4 == 0 else _WINDOW for i in range(48)],
+    "SIX_TO_ONE": [0 if i in (0, 5, 11, 17, 23, 29, 35, 41, 47) else 1 for i in range(48)],
+    "FIRST_DENSE": [int(i > 0) for i in range(48)],
+    "THREE_DENSE": [int(i > 2) for i in range(60)],
+    "GRANITE": ["attention" if i in (5, 15, 25, 35) else "mamba" for i in range(40)],
+    "EIGHTH": [int(i % 8 == 7) for i in range(80)],
+    "ALL_3072": [3072] * 32,
+    "ALL_8": [8] * 32,
+    "ALL_1": [1] * 32,
+    "V4": [0, 0, *([4, 128] * 20), 4, 0],
+    "GEMMA4": [_FULL if i % 6 == 5 else _WINDOW for i in range(30)],
+}
+
+
+def _spelled(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {key: _spelled(inner) for key, inner in value.items()}
+    return _LISTS.get(value, value) if isinstance(value, str) else value
+
+
+def config_of(name: str) -> dict[str, Any]:
+    """The config of one record, its long lists written out."""
+    record = next(record for record in _RECORDS if record["name"] == name)
+    config: dict[str, Any] = _spelled(record["config"])
+    return config
+
+
+@pytest.mark.parametrize("record", _RECORDS, ids=lambda record: record["name"])
+def test_counts_are_those_that_the_makers_publish(record: dict[str, Any]) -> None:
+    arch = from_hf(config_of(record["name"]), record["name"])
+    published = record["published"]
+    assert parameters(arch) / 1e9 == pytest.approx(published["total"], rel=0.01)
+    if "active" in published:
+        rounded = published.get("tolerance_pct", 1.0) / 100
+        counts = active_parameters(arch)
+        nearest = min(counts, key=lambda n: abs(n / 1e9 - published["active"]))
+        assert nearest / 1e9 == pytest.approx(published["active"], rel=rounded)
