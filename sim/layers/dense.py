@@ -231,7 +231,7 @@ def attention_output(ctx: LayerContext, prefix: str = "attention") -> list[Step]
     steps: list[Step] = []
     if a.o_lora_rank:  # a block per group of heads: together as many weights as one matrix of this size
         steps.append(linear(ctx, f"{prefix}.out_down", t, a.o_lora_rank, wide))
-        wide = max(1, a.o_groups * a.o_lora_rank // tp)
+        wide = max(1, (a.o_groups or 1) * a.o_lora_rank // tp)
     steps.append(linear(ctx, f"{prefix}.out", t, h, wide))
     return [*steps, *leave_tensor_parallel(ctx, f"{prefix}.leave")]
 

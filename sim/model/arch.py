@@ -62,7 +62,7 @@ class AttentionArch:
     shared_values: bool = False  # one cached vector is key and value (DeepSeek-V4); implies no_v_proj
     compress: int | None = None  # beside its window, a query sees one entry per so many older tokens (DeepSeek-V4)
     o_lora_rank: int | None = None  # the output projection goes through `o_groups` blocks of this width
-    o_groups: int = 1
+    o_groups: int | None = None
 
     @property
     def is_mla(self) -> bool:
@@ -291,7 +291,8 @@ def _check_attention(a: AttentionArch, where: str) -> None:
     _need(all(index) or not a.index_shared, where, "index_shared needs the sizes of the indexer that it shares")
     _need(a.compress is None or a.window is not None, where, "compress needs a window of tokens seen in full")
     _need(not a.is_mla or not (a.compress or a.shared_values), where, "MLA has no compress and no shared_values")
-    _need(a.heads % a.o_groups == 0, where, f"{a.heads} heads are not a multiple of {a.o_groups} o_groups")
+    _need(a.heads % (a.o_groups or 1) == 0, where, f"{a.heads} heads are not a multiple of {a.o_groups} o_groups")
+    _need(bool(a.o_groups) == bool(a.o_lora_rank), where, "o_lora_rank and o_groups go together")
 
 
 def _check_moe(arch: ModelArch, moe: MoeArch, where: str) -> None:

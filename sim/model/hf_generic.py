@@ -51,6 +51,7 @@ def akin(config: Mapping[Any, Any], families: Mapping[str, Callable[[Fields], Pa
         f = Fields(config, name)
         try:
             read(f)
+            f.pass_over("vocab_size", "hidden_size", "intermediate_size")  # read for every family alike
         except ArchError:
             continue
         if not sort_out(f.unread())[0]:

@@ -62,7 +62,7 @@ def _output(a: AttentionArch, hidden: int) -> int:
     wide = a.heads * a.v_head_dim
     if not a.o_lora_rank:
         return wide * hidden
-    return wide * a.o_lora_rank + a.o_groups * a.o_lora_rank * hidden
+    return wide * a.o_lora_rank + (a.o_groups or 1) * a.o_lora_rank * hidden
 
 
 def _indexer(a: AttentionArch, hidden: int) -> Weights:

@@ -161,7 +161,7 @@ def _attention(f: Fields | None, hidden: int, bias: bool) -> AttentionArch | Non
         shared_values=f.flag("shared_values", False),
         compress=f.size_or_none("compress"),
         o_lora_rank=f.size_or_none("o_lora_rank"),
-        o_groups=f.size("o_groups", 1),
+        o_groups=f.size_or_none("o_groups"),
     )
     f.refuse_unknown()
     return arch

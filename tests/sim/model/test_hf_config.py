@@ -63,7 +63,7 @@ def test_unknown_family_is_refused_with_what_has_its_fields() -> None:
     with pytest.raises(ArchError, match=r"not supported.*docs/models\.md"):
         from_hf({"architectures": ["Unheard"]})
     unknown = {**_config("deepseek-v3"), "model_type": "minimax_m9"}
-    with pytest.raises(ArchError, match=r"its fields are those of '(deepseek_v3|kimi_k2|deepseek_v32)'"):
+    with pytest.raises(ArchError, match=r"its fields are those of 'deepseek_v\d'"):
         from_hf(unknown)
     assert {"llama", "mixtral", "deepseek_v3", "gpt_oss"} <= set(supported_families())
 
