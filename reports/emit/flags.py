@@ -144,6 +144,8 @@ def _weights(f: Flags, job: ServeJob, d: Deployed) -> None:
         f.notes.append(_BLOCKS)
     elif formats.attention == "fp8":
         f.add("quantization", "fp8")
+    elif "precision" not in d.resolved.ask.model_fields_set and job.arch.checkpoint is not None:
+        f.notes.append(f"weights: as published ({job.arch.checkpoint.method}); the engine reads that by itself")
     elif precision not in ("bf16", "fp16"):
         f.notes.append(f"weights: a checkpoint in {precision}; the engine reads its format from the checkpoint")
 

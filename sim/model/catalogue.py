@@ -135,9 +135,21 @@ def _from_path(path: Path, proxies: bool = True) -> ModelArch:
     if not isinstance(record, Mapping):
         raise ArchError(f"no model at {short(str(file))}: holds {short(record)}; needs a mapping of sizes")
     name = file.parent.name if file.name == "config.json" else file.stem
+    record = _with_formats(record, file)
     if "base" in record and not proxies:  # would allow a file that is its own base
         raise ArchError(f"model at {short(str(file))} is itself a proxy with a base; needs a whole model as base")
     return _from_mapping(record, name or "config")
+
+
+def _with_formats(record: Mapping[Any, Any], file: Path) -> Mapping[Any, Any]:
+    """The record of a config.json, with what an hf_quant_config.json beside it says of the weights' formats."""
+    beside = file.parent / "hf_quant_config.json"
+    if file.name != "config.json" or "quantization_config" in record or not _is(Path.is_file, beside):
+        return record
+    formats = _read(beside)
+    if not isinstance(formats, Mapping) or not isinstance(formats.get("quantization"), Mapping):
+        raise ArchError(f"{short(str(beside))} holds no mapping `quantization`; needs one with quant_algo")
+    return {**record, "quantization": formats["quantization"]}
 
 
 def _read(file: Path) -> Any:

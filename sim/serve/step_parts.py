@@ -233,9 +233,9 @@ class StepParts:
         for kind, count in self.kinds.items():
             point.extend(self.price(mixer_steps(ctx, kind), count))
             if kind.ffn == "dense":
-                point.extend(self.price(dense_steps(ctx, kind), count))
+                point.extend(self.price(dense_steps(ctx, self.job, kind), count))
             elif kind.ffn in EXPERT_FFN:
-                point.extend(self.price(router_steps(ctx, kind), count))
+                point.extend(self.price(router_steps(ctx, self.job, kind), count))
         if self.job.adapters is not None:
             moved, kernels_s = adapter_work(self.job, tokens, self._tuning)
             point.add("adapters", self.seconds(moved) + kernels_s)
