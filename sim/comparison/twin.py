@@ -8,13 +8,13 @@ any other size: hidden size, heads and depth grow together, as families of dense
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict, replace
-from itertools import groupby
+from dataclasses import replace
 from math import lcm
 from typing import Any
 
-from moesim.sim.model.arch import ArchError, AttentionArch, FfnArch, LayerKind, ModelArch, Variant, check
+from moesim.sim.model.arch import ArchError, AttentionArch, FfnArch, ModelArch, check
 from moesim.sim.model.params import active_parameters
+from moesim.sim.model.writing import as_mapping
 
 _EXPERTS = ("moe", "moe_residual")
 _IN_DENSE = {"moe_act": "mlp_act", "moe": "mlp", "shared_experts": "mlp"}  # words of recompute
@@ -101,45 +101,6 @@ def _of_width(arch: ModelArch, wanted: float) -> ModelArch:
 
 def _active(arch: ModelArch) -> int:
     return active_parameters(arch).with_input_embedding
-
-
-def as_mapping(arch: ModelArch) -> dict[str, Any]:
-    """`arch` as the inline mapping that a scenario takes as its model; reading it back gives an equal record."""
-    record: dict[str, Any] = {
-        name: value
-        for name, value in asdict(replace(arch, layers=())).items()
-        if value is not None and name not in ("layers", "num_layers", "vocab")
-    }
-    for name in ("checkpoint", "said"):  # of the published weights and their file, not of the shape
-        record.pop(name, None)
-    record["variants"] = {each.name: _variant_mapping(each) for each in arch.variants}
-    if not arch.variants:
-        del record["variants"]
-    for part in ("attention", "ffn", "moe", "ssm"):
-        if part in record:
-            record[part] = {key: value for key, value in record[part].items() if value is not None}
-    record["layers"] = arch.num_layers
-    record["pattern"] = pattern_of(arch.layers)
-    record["vocab"] = arch.vocab or None
-    return record
-
-
-def _variant_mapping(variant: Variant) -> dict[str, Any]:
-    sizes = asdict(variant)
-    if variant.attention is not None:
-        sizes["attention"] = {key: value for key, value in sizes["attention"].items() if value is not None}
-    return {key: value for key, value in sizes.items() if key != "name" and value is not None}
-
-
-def pattern_of(layers: tuple[LayerKind, ...]) -> str:
-    """The layers as one line of text, for example '3 x attention+dense, 58 x attention+moe'."""
-    return ", ".join(f"{len(list(run))} x {_spelled(kind)}" for kind, run in groupby(layers))
-
-
-def _spelled(kind: LayerKind) -> str:
-    experts = f"[{kind.experts}]" if kind.experts is not None else ""
-    own = f"@{kind.variant}" if kind.variant is not None else ""
-    return f"{'encoder ' if kind.encoder else ''}{kind.mixer}+{kind.ffn}{experts}{own}"
 
 
 def twin_scenario(scenario: Mapping[str, Any], arch: ModelArch, twin: ModelArch | None = None) -> dict[str, Any]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -12,8 +12,8 @@ from typing import Any
 import yaml
 
 from moesim.hwmodels.facts import did_you_mean, read_yaml
-from moesim.sim.model.arch import ArchError, LayerKind, ModelArch, check, short
-from moesim.sim.model.fields import Fields
+from moesim.sim.model.arch import ArchError, ModelArch, short
+from moesim.sim.model.derived import derived
 from moesim.sim.model.hf_config import from_hf
 from moesim.sim.model.reading import from_mapping, from_plain
 
@@ -165,45 +165,12 @@ def _read(file: Path) -> Any:
 
 def _from_mapping(record: Mapping[Any, Any], name: str) -> ModelArch:
     if "base" in record:
-        return _from_base(record)
+        named = record["base"]
+        if not isinstance(named, str):
+            raise ArchError(f"model with base: base is {short(named)}; needs text: a name or a path")
+        return derived(_from_text(named, proxies=False), record)
     if "model_type" in record or "architectures" in record:
         return from_hf(record, name)
     if "heads" in record:
         return from_plain(record, name)
     return from_mapping(record, name)
-
-
-def _from_base(record: Mapping[Any, Any]) -> ModelArch:
-    """A catalogue model with fewer layers, other leading dense layers or other kv_heads."""
-    fields = Fields(record, "model with base")
-    base = _from_text(fields.text("base", ""), proxies=False)
-    fields.where = f"model with base {base.name!r}"
-    layers = fields.size("layers", base.num_layers)
-    if layers > base.num_layers:
-        raise fields.fail("layers", f"is {layers}, but {base.name} has {base.num_layers}; needs at most that")
-    arch = base.with_layers(base.layers[:layers])
-    if fields.has("first_dense_layers"):
-        arch = arch.with_layers(_with_dense(base, fields.count("first_dense_layers"), layers, fields))
-    if fields.has("kv_heads"):
-        if arch.attention is None:
-            raise fields.fail("kv_heads", f"cannot be set: {base.name} has no attention; leave it out")
-        arch = replace(arch, attention=replace(arch.attention, kv_heads=fields.size("kv_heads")))
-    changed = [key for key in ("layers", "first_dense_layers", "kv_heads") if key in record]
-    changes = ", ".join(f"{key}={record[key]}" for key in changed)
-    arch = replace(arch, name=fields.text("name", f"{base.name}[{changes}]" if changes else base.name))
-    fields.refuse_unknown()
-    check(arch)
-    return arch
-
-
-def _with_dense(base: ModelArch, dense: int, layers: int, fields: Fields) -> tuple[LayerKind, ...]:
-    """`dense` dense layers, then MoE layers: for models that are built so."""
-    own = next((i for i, kind in enumerate(base.layers) if kind.ffn != "dense"), base.num_layers)
-    moe = set(base.layers[own:])
-    if len(moe) != 1 or any(kind.mixer != next(iter(moe)).mixer for kind in base.layers):
-        why = f"cannot be set: {base.name} is not dense layers followed by MoE layers; write out a pattern"
-        raise fields.fail("first_dense_layers", why)
-    if dense > layers:
-        raise fields.fail("first_dense_layers", f"is {dense}; needs at most {layers} (layers)")
-    expert_layer = moe.pop()
-    return (replace(expert_layer, ffn="dense", experts=None),) * dense + (expert_layer,) * (layers - dense)

@@ -31,6 +31,7 @@ def qwen_window(f: Fields) -> tuple[list[MixerKind], int | None]:
 
 
 def qwen2(f: Fields) -> Parts:
+    """Qwen2, Qwen2.5 and MiMo: biases of queries, keys and values."""
     mixer, window = qwen_window(f)
     return Parts(
         layers=stack(mixer, all_layers(f, "dense")),
@@ -41,6 +42,7 @@ def qwen2(f: Fields) -> Parts:
 
 
 def qwen3(f: Fields) -> Parts:
+    """Qwen3: norms of queries and keys."""
     mixer, window = qwen_window(f)
     bias = f.flag("attention_bias", False)
     return Parts(
@@ -68,6 +70,7 @@ def qk_normed(f: Fields) -> Parts:
 
 
 def ernie(f: Fields) -> Parts:
+    """ERNIE 4.5 without experts."""
     bias = f.flag("use_bias", False)
     return Parts(
         layers=stack(mixers(f), all_layers(f, "dense")),
@@ -99,6 +102,7 @@ def glm4(f: Fields) -> Parts:
 
 
 def internlm3(f: Fields) -> Parts:
+    """InternLM 3: biases by two fields."""
     bias = (f.flag("qkv_bias", False), f.flag("bias", False))
     return Parts(layers=stack(mixers(f), all_layers(f, "dense")), attention=attention(f, bias=bias), ffn=dense_ffn(f))
 

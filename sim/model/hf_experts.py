@@ -25,6 +25,7 @@ from moesim.sim.model.hf_windows import step_blocks
 
 
 def mixtral(f: Fields) -> Parts:
+    """Mixtral: experts in every layer."""
     window = f.size_or_none("sliding_window")
     mixer = mixers(f, "attention" if window is None else "window_attention")
     return Parts(
@@ -35,6 +36,7 @@ def mixtral(f: Fields) -> Parts:
 
 
 def qwen2_moe(f: Fields) -> Parts:
+    """Qwen1.5-MoE and Qwen2-MoE: a gated shared expert."""
     mixer, window = qwen_window(f)
     kinds = qwen_sparse_layers(f)
     return Parts(
@@ -46,6 +48,7 @@ def qwen2_moe(f: Fields) -> Parts:
 
 
 def qwen3_moe(f: Fields) -> Parts:
+    """Qwen3 with experts."""
     mixer, window = qwen_window(f)
     kinds = qwen_sparse_layers(f)
     bias = f.flag("attention_bias", False)
@@ -58,6 +61,7 @@ def qwen3_moe(f: Fields) -> Parts:
 
 
 def glm4_moe(f: Fields) -> Parts:
+    """GLM-4.5, 4.6 and 4.7: leading dense layers, shared experts."""
     kinds = leading_dense_layers(f)
     return Parts(
         layers=stack(mixers(f), kinds),
@@ -73,6 +77,7 @@ def glm4_moe(f: Fields) -> Parts:
 
 
 def gpt_oss(f: Fields) -> Parts:
+    """gpt-oss: sinks, every other layer within a window, biases in the experts."""
     window = f.size("sliding_window")
     default: list[MixerKind] = ["attention" if i % 2 else "window_attention" for i in range(num_layers(f))]
     bias = f.flag("attention_bias", True)
@@ -84,6 +89,7 @@ def gpt_oss(f: Fields) -> Parts:
 
 
 def dbrx(f: Fields) -> Parts:
+    """DBRX: nested sizes."""
     attn, ffn = f.part("attn_config"), f.part("ffn_config")
     if attn is None or ffn is None:
         raise f.fail("attn_config" if attn is None else "ffn_config", "is missing; needs DBRX's nested sizes")
@@ -95,6 +101,7 @@ def dbrx(f: Fields) -> Parts:
 
 
 def minimax_m2(f: Fields) -> Parts:
+    """MiniMax-M2: norms of whole queries and keys."""
     norm = f.flag("use_qk_norm", False)
     if any(entry != 1 for entry in f.items("attn_type_list", num_layers(f)) or []):
         raise f.fail("attn_type_list", "names layers without softmax attention, which this family does not have")
@@ -114,6 +121,7 @@ def minimax_m2(f: Fields) -> Parts:
 
 
 def grok(f: Fields) -> Parts:
+    """Grok-1: four norms, tied tables."""
     return Parts(
         layers=stack(mixers(f), all_layers(f, "moe")),
         attention=attention(f),
@@ -136,6 +144,7 @@ def grok_2(f: Fields) -> Parts:
 
 
 def olmoe(f: Fields) -> Parts:
+    """OLMoE: norms of whole queries and keys."""
     bias = f.flag("attention_bias", False)
     return Parts(
         layers=stack(mixers(f), all_layers(f, "moe")),

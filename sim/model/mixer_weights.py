@@ -34,10 +34,12 @@ NOTHING = Weights(0, 0)
 
 
 def optional(value: int | None) -> int:
+    """0 for a size that is not there."""
     return value or 0
 
 
 def attention_weights(a: AttentionArch, hidden: int) -> Weights:
+    """Weights of one attention block of any kind, its indexer included, norms on the residual stream not."""
     if a.is_mla:
         return _mla(a, hidden).plus(_indexer(a, hidden))
     if a.compress or a.shared_values:
