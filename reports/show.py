@@ -17,6 +17,7 @@ from moesim.sim.model.arch import ModelArch, Variant
 from moesim.sim.model.catalogue import ArchError, load_model, model_names, model_record, published
 from moesim.sim.model.flops import flops_per_token, kv_bytes_per_token
 from moesim.sim.model.params import active_parameters, mtp_params, parameters
+from moesim.sim.model.unpriced import unpriced
 from moesim.sim.software.serving_engine import engine_constants, engine_names, load_engine
 from moesim.sim.software.stack import constants, load_stack, setting_names, stack_names
 
@@ -121,8 +122,8 @@ def _model(name: str) -> Entry:
         entry["variants"] = {each.name: _variant(each) for each in arch.variants}
     if arch.checkpoint is not None:
         entry["checkpoint"] = asdict(arch.checkpoint)
-    if arch.said:
-        entry["assumptions"] = list(arch.said)
+    if said := [*arch.said, *unpriced(arch)]:
+        entry["assumptions"] = said
     entry |= {"source": arch.source, "notes": arch.notes}
     try:
         entry["aliases"] = list(model_record(name).get("aliases", []))

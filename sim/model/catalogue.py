@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -15,6 +15,7 @@ from moesim.hwmodels.facts import did_you_mean, read_yaml
 from moesim.sim.model.arch import ArchError, ModelArch, short
 from moesim.sim.model.derived import derived
 from moesim.sim.model.hf_config import from_hf
+from moesim.sim.model.hub_names import format_of, names_of
 from moesim.sim.model.reading import from_mapping, from_plain
 
 __all__ = ["ArchError", "Published", "load_model", "model_names", "model_record", "published"]
@@ -110,6 +111,15 @@ def _from_text(model: str, proxies: bool = True) -> ModelArch:
         return catalogued(name)
     if _looks_like_path(model) or _is(Path.exists, Path(model)):
         return _from_path(Path(model), proxies)
+    hub = next((found for found in map(_canonical, names_of(model)) if found is not None), None)
+    if hub is not None:
+        return replace(catalogued(hub), said=(f"model = {hub} of the catalogue, for {model.strip()}",))
+    fmt = format_of(model)
+    if fmt is not None and names_of(model):
+        raise ArchError(
+            f"model {short(model)} is a copy in {fmt}; give the path of its config.json, or name the model and state "
+            "serve.precision"
+        )
     known = [*model_names(), *_index()["aliases"]]
     hint = did_you_mean(model.strip().lower().rpartition("/")[2], known)
     raise ArchError(f"unknown model {short(model)}: neither in the catalogue nor a path; {hint}")

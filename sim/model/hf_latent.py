@@ -121,9 +121,6 @@ def deepseek_v4(f: Fields) -> Parts:
     )
     streams = f.size("hc_mult", 1)
     f.pass_over("hc_sinkhorn_iters")
-    if streams > 1:
-        f.said.append(f"{streams} residual streams: weights counted, the traffic of mixing them is not priced")
-    f.said.append("compressed keys: a query is priced with the mean number of entries that it sees")
     return Parts(
         layers=kinds,
         attention=base,
@@ -187,11 +184,6 @@ def _without_identities(f: Fields, moe: MoeArch, zero: int) -> MoeArch:
     if rest or not computing:
         mean = moe.top_k * moe.experts / (moe.experts + zero)
         raise f.fail("zero_expert_num", f"leaves {mean:.2f} computing experts on average; needs a whole number")
-    if zero:
-        f.said.append(
-            f"zero-compute experts: {moe.top_k} of {moe.experts} + {zero} are picked, {computing} of them compute on "
-            "average (routing as even over identities as over experts)"
-        )
     return replace(moe, top_k=computing, zero_experts=zero, router="topk")
 
 

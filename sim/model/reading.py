@@ -9,6 +9,7 @@ from moesim.sim.model.arch import (
     MAX_LAYERS,
     ArchError,
     AttentionArch,
+    Checkpoint,
     FfnArch,
     ModelArch,
     MoeArch,
@@ -63,6 +64,7 @@ def from_mapping(record: Mapping[Any, Any], name: str = "inline") -> ModelArch:
         learned_positions=fields.count("learned_positions"),
         mtp_layers=fields.count("mtp_layers"),
         fp8_blocks=fields.flag("fp8_blocks", False),
+        checkpoint=_checkpoint(fields.part("checkpoint")),
         source=fields.text("source", ""),
         notes=fields.text("notes", ""),
     )
@@ -180,6 +182,20 @@ def _variants(f: Fields | None, hidden: int, bias: bool) -> tuple[Variant, ...]:
         sizes.refuse_unknown()
         found.append(Variant(name=name, attention=attention, intermediate=width))
     return tuple(found)
+
+
+_WEIGHTS = ("bf16", "fp8", "fp8_block", "mxfp8", "int8", "w8a16", "int4", "mxfp4", "nvfp4")
+
+
+def _checkpoint(f: Fields | None) -> Checkpoint | None:
+    """Formats in which the weights are published, by part; 16 bits where nothing is said."""
+    if f is None:
+        return None
+    parts = {name: f.choice(name, _WEIGHTS, "bf16") for name in ("attention", "dense", "experts", "shared", "head")}
+    cache = f.choice("kv", ("bf16", "fp8"), "") if f.has("kv") else None
+    found = Checkpoint(method=f.text("method", "published checkpoint"), kv=cache, **parts)
+    f.refuse_unknown()
+    return found
 
 
 def _ffn(f: Fields | None) -> FfnArch | None:
