@@ -11,7 +11,7 @@ from moesim.sim.model.hf_parts import Parts
 FAMILIES: dict[str, Callable[[Fields], Parts]] = {
     # dense, full attention
     **dict.fromkeys(
-        ("llama", "mistral", "ministral", "ministral3", "phi3", "smollm3", "granite", "solar", "arcee_llama"),
+        ("llama", "mistral", "ministral", "ministral3", "phi3", "smollm3", "granite", "solar"),
         hf_dense.llama,
     ),
     **dict.fromkeys(("qwen2", "qwen2_vl_text", "qwen2_5_vl_text", "mimo", "dream"), hf_dense.qwen2),
