@@ -257,6 +257,7 @@ def _need(true: bool, where: str, why: str) -> None:
 
 
 def _check_layers(arch: ModelArch, where: str) -> None:
+    _need(len(arch.layers) <= MAX_LAYERS, where, f"has {len(arch.layers)} layers; needs at most {MAX_LAYERS}")
     mixers = {kind.mixer for kind in arch.layers}
     ffns = {kind.ffn for kind in arch.layers}
     windows = [arch.at(kind).attention for kind in {*arch.layers} if kind.mixer == "window_attention"]

@@ -179,7 +179,7 @@ def _from_mapping(record: Mapping[Any, Any], name: str) -> ModelArch:
         if not isinstance(named, str):
             raise ArchError(f"model with base: base is {short(named)}; needs text: a name or a path")
         return derived(_from_text(named, proxies=False), record)
-    if "model_type" in record or "architectures" in record:
+    if any(key in record for key in ("model_type", "architectures", "text_config")):
         return from_hf(record, name)
     if "heads" in record:
         return from_plain(record, name)

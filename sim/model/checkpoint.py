@@ -56,7 +56,7 @@ def checkpoint_of(config: Mapping[Any, Any], text: Mapping[Any, Any], layers: in
         if expert not in ("fp4", "fp8"):
             raise ArchError(f"expert_dtype is {short(expert)}; needs fp4 or fp8")
         formats["experts"] = "mxfp4" if expert == "fp4" else formats["experts"]
-    return Checkpoint(method=method, kv=_cache(found), **formats)
+    return Checkpoint(method=f"quantization_config {method}", kv=_cache(found), **formats)
 
 
 def _method(found: Mapping[Any, Any]) -> str:
@@ -138,7 +138,7 @@ def _mxfp4(found: Mapping[Any, Any], layers: int) -> dict[str, str]:
 def _integers(found: Mapping[Any, Any], layers: int) -> dict[str, str]:
     """AWQ, GPTQ and AutoRound: integers of so many bits, widened in the kernels."""
     bits = found.get("bits", found.get("w_bit", 4))
-    if bits not in _BITS or isinstance(bits, bool):
+    if isinstance(bits, bool) or not isinstance(bits, int) or bits not in _BITS:
         raise ArchError(f"quantization_config: bits {short(bits)} is not known; needs 4 or 8")
     return _everywhere(found, _BITS[bits], layers)
 
@@ -211,7 +211,7 @@ def _weights(group: Mapping[Any, Any]) -> str:
         return "w8a16" if widened else "mxfp8" if size == 32 else "fp8_block" if blocks else "fp8"
     if kind == "float" and bits == 4:
         return "mxfp4" if size == 32 else "nvfp4"
-    if kind == "int" and bits in _BITS:
+    if kind == "int" and isinstance(bits, int) and bits in _BITS:
         return "int4" if bits == 4 else "w8a16" if widened else "int8"
     raise ArchError(f"quantization_config: weights of {short(bits)} bits, type {short(kind)}: not known; needs 4 or 8")
 
@@ -223,6 +223,8 @@ def _quark(found: Mapping[Any, Any], layers: int) -> dict[str, str]:
         raise ArchError("quantization_config: global_quant_config is missing; needs a weight with a dtype")
     formats = _everywhere(found, _quark_weight(whole), layers)
     layered = found.get("layer_quant_config") or {}
+    if not isinstance(layered, Mapping):
+        raise ArchError(f"quantization_config: layer_quant_config is {short(layered)}; needs a mapping")
     return formats | _by_module({str(name): _quark_weight(value) for name, value in layered.items()})
 
 
@@ -231,7 +233,7 @@ def _quark_weight(config: Any) -> str:
     weight = weight[0] if isinstance(weight, list) and weight else weight
     name = weight.get("dtype") if isinstance(weight, Mapping) else None
     known = {"fp8_e4m3": "fp8", "fp4": "mxfp4", "int4": "int4", "uint4": "int4", "int8": "int8", "mx": "mxfp4"}
-    if name not in known:
+    if not isinstance(name, str) or name not in known:
         raise ArchError(f"quantization_config: quark dtype {short(name)} is not known; known: {', '.join(known)}")
     return known[name]
 

@@ -151,6 +151,14 @@ class Fields:
             raise self.fail(key, f"has {len(value)} entries; needs one for each of {length} layers")
         return value
 
+    def places(self, key: str, layers: int) -> tuple[int, ...] | None:
+        """Numbers of layers, from 0, or None when absent or null."""
+        value = self.items(key)
+        for place in value or ():
+            if isinstance(place, bool) or not isinstance(place, int) or not 0 <= place < layers:
+                raise self.fail(key, f"holds {short(place)}; needs numbers of layers from 0 to {layers - 1}")
+        return None if value is None else tuple(value)
+
     def refuse_unknown(self) -> None:
         """Raise for the first field that no getter asked for."""
         for key in self.record:

@@ -165,7 +165,7 @@ def granite_hybrid(f: Fields) -> Parts:
 
 def bamba(f: Fields) -> Parts:
     """Bamba: Mamba-2 with attention in listed layers."""
-    places = f.items("attn_layer_indices") or []
+    places = f.places("attn_layer_indices", num_layers(f)) or ()
     f.pass_over("attn_rotary_emb")
     mixer: list[MixerKind] = ["attention" if i in places else "mamba2" for i in range(num_layers(f))]
     bias = f.flag("attention_bias", False)
@@ -206,7 +206,7 @@ def minimax_lightning(f: Fields) -> Parts:
     """MiniMax-Text-01 and M1: lightning attention with a softmax layer every few, experts everywhere."""
     n = num_layers(f)
     types = f.items("attn_type_list", n)
-    if types is not None and set(types) - {0, 1}:
+    if types is not None and any(entry not in (0, 1) for entry in types):
         raise f.fail("attn_type_list", f"holds {short(types)}; needs 0 (lightning) or 1 (softmax)")
     named = f.items("layer_types", n) or [None] * n
     softmax = [bool(t) for t in types] if types is not None else [name == "full_attention" for name in named]
@@ -243,7 +243,7 @@ def bailing_linear(f: Fields) -> Parts:
 def lfm2(f: Fields) -> Parts:
     """LFM2: short convolutions with an attention layer every few; LFM2-MoE with experts after dense layers."""
     n, hidden = num_layers(f), hidden_size(f)
-    places = f.items("full_attn_idxs")
+    places = f.places("full_attn_idxs", n)
     mixer: list[MixerKind] = ["attention" if i in (places or ()) else "short_conv" for i in range(n)]
     sparse = f.count("num_experts") > 0
     first = f.count("num_dense_layers") if sparse else n

@@ -147,7 +147,7 @@ def _mixer(f: Fields, entry: Any) -> MixerKind:
 def qwen_sparse_layers(f: Fields) -> list[FfnKind]:
     """Which layers hold experts: every `decoder_sparse_step`-th, except `mlp_only_layers`."""
     step = f.size("decoder_sparse_step", 1)
-    dense = f.items("mlp_only_layers") or []
+    dense = f.places("mlp_only_layers", num_layers(f)) or ()
     return ["moe" if (i + 1) % step == 0 and i not in dense else "dense" for i in range(num_layers(f))]
 
 

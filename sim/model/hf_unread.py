@@ -52,9 +52,15 @@ def sort_out(unread: Mapping[str, Any]) -> tuple[list[str], list[str]]:
     return suspects, [name for name in names if name not in suspects]
 
 
+def _plainly(name: str) -> str:
+    """A name from a foreign file, short and without what a terminal would obey."""
+    plain = name if name.isascii() and name.isprintable() else ascii(name)
+    return plain if len(plain) <= 40 else plain[:37] + "..."
+
+
 def named(names: list[str]) -> str:
     """Some of these names, for a sentence."""
-    shown = ", ".join(name if len(name) <= 40 else name[:37] + "..." for name in names[:_NAMED])
+    shown = ", ".join(_plainly(name) for name in names[:_NAMED])
     return f"{shown} and {len(names) - _NAMED} more" if len(names) > _NAMED else shown
 
 
@@ -63,7 +69,7 @@ def listed(names: list[str]) -> list[str]:
     if not names:
         return []
     more = f" and {len(names) - _LISTED} more" if len(names) > _LISTED else ""
-    shown = ", ".join(name if len(name) <= 40 else name[:37] + "..." for name in names[:_LISTED])
+    shown = ", ".join(_plainly(name) for name in names[:_LISTED])
     return [f"config.json fields not used: {shown}{more}"]
 
 

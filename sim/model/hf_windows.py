@@ -168,7 +168,7 @@ def mimo_v2(f: Fields) -> Parts:
     pattern = f.items("hybrid_layer_pattern", n)
     if pattern is None:
         raise f.fail("hybrid_layer_pattern", "is missing; needs 0 or 1 for every layer")
-    if set(pattern) - {0, 1}:
+    if any(entry not in (0, 1) for entry in pattern):
         raise f.fail("hybrid_layer_pattern", f"holds {short(pattern)}; needs 0 (all tokens) or 1 (window)")
     bias = f.flag("attention_bias", False)
     full = replace(

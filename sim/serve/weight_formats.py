@@ -89,7 +89,7 @@ def _as_published(
     words = [f"attention {checkpoint.attention}"]
     words += [f"dense and shared blocks {published['blocks']}"] if shared or dense else []
     words += [f"experts {checkpoint.experts}"] if arch.is_moe else []
-    said = [f"weights = as published ({checkpoint.method} in quantization_config): {', '.join(words)}"]
+    said = [f"weights = as published ({checkpoint.method}): {', '.join(words)}"]
     widened = sorted({published[part] for part in run if part in published and run[part] != published[part] != "bf16"})
     if widened:
         said.append(f"{', '.join(widened)} weights have no tensor path on {gpu.name}: read narrow, computed in 16 bits")

@@ -7,7 +7,10 @@ from typing import Any
 
 import pytest
 import yaml
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
+from moesim.sim.model.arch import ArchError
 from moesim.sim.model.hf_config import from_hf
 from moesim.sim.model.params import active_parameters, parameters
 
@@ -52,3 +55,36 @@ def test_counts_are_those_that_the_makers_publish(record: dict[str, Any]) -> Non
         counts = active_parameters(arch)
         nearest = min(counts, key=lambda n: abs(n / 1e9 - published["active"]))
         assert nearest / 1e9 == pytest.approx(published["active"], rel=rounded)
+
+
+_GARBAGE = st.one_of(
+    st.none(),
+    st.booleans(),
+    st.integers(-(10**12), 10**12),
+    st.floats(allow_nan=True),
+    st.text(max_size=5),
+    st.lists(st.one_of(st.integers(-2, 70), st.text(max_size=3), st.lists(st.integers(), max_size=1)), max_size=3),
+    st.dictionaries(st.text(max_size=3), st.integers(), max_size=2),
+)
+
+
+@settings(max_examples=400, deadline=None)
+@given(record=st.sampled_from(_RECORDS), data=st.data())
+def test_a_broken_field_is_an_arch_error_or_a_model(record: dict[str, Any], data: st.DataObject) -> None:
+    config = config_of(record["name"])
+    places = [config, *(value for value in config.values() if isinstance(value, dict))]
+    place = data.draw(st.sampled_from(places))
+    for field in data.draw(st.lists(st.sampled_from(sorted(place)), min_size=1, max_size=3)):
+        value = place[field]
+        broken = (
+            _GARBAGE
+            if not isinstance(value, list)
+            else st.one_of(_GARBAGE, st.just([data.draw(_GARBAGE)] * len(value)))
+        )
+        place[field] = data.draw(broken)
+    try:
+        arch = from_hf(config)
+    except ArchError as error:
+        assert "\n" not in str(error) and len(str(error)) <= 600
+    else:
+        assert parameters(arch) > 0

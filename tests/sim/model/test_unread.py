@@ -128,3 +128,18 @@ def test_towers_are_counted_where_their_sizes_are_given() -> None:
 def test_lists_of_layers_are_checked(name: str, field: str, value: Any, message: str) -> None:
     with pytest.raises(ArchError, match=message):
         from_hf(_config(name, **{field: value}))
+
+
+@pytest.mark.parametrize(
+    ("field", "value", "message"),
+    [
+        ("mlp_only_layers", [48], "mlp_only_layers holds 48; needs numbers of layers from 0 to 47"),
+        ("mlp_only_layers", [-1], "mlp_only_layers holds -1"),
+        ("mlp_only_layers", [True], "mlp_only_layers holds True"),
+        ("num_\n\x1b[31m", 3, r"num_\\n\\x1b\[31m' may change sizes"),
+        ("num_\u202e", 3, r"num_\\u202e' may change sizes"),
+    ],
+)
+def test_what_a_file_says_is_checked_and_shown_plainly(field: str, value: Any, message: str) -> None:
+    with pytest.raises(ArchError, match=message):
+        from_hf(_config("qwen3-30b-a3b", **{field: value}))
