@@ -94,9 +94,10 @@ def index_projections(ctx: LayerContext, a: AttentionArch) -> list[Linear]:
         return []
     rows, trains = max(1, round(ctx.local_tokens)), ctx.lora_rank == 0
     wide = a.index_heads * a.index_head_dim
+    weights = a.index_heads if a.is_mla or a.compress else 0  # grouped queries: heads count alike (MiniMax-M3)
     key = compressor_width(replace(a, head_dim=a.index_head_dim)) if a.compress else a.index_head_dim
     sizes = (
         ("attention.index_q", wide, a.q_lora_rank or ctx.arch.hidden),
-        ("attention.index_k", key + a.index_heads, ctx.arch.hidden),
+        ("attention.index_k", key + weights, ctx.arch.hidden),
     )
     return [Linear(name=name, m=rows, n=n, k=k, dtype=ctx.half, trainable=trains) for name, n, k in sizes]
