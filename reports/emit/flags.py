@@ -140,12 +140,13 @@ def _memory(f: Flags, job: ServeJob, share: str, block: str, d: Deployed) -> Non
 
 def _weights(f: Flags, job: ServeJob, d: Deployed) -> None:
     formats, precision = job.formats, d.resolved.ask.precision
-    if "fp8_block" in (formats.attention, formats.experts):
+    published = job.arch.checkpoint if "precision" not in d.resolved.ask.model_fields_set else None
+    if published is not None:
+        f.notes.append(f"weights: as published ({published.method}); the engine reads that by itself")
+    elif "fp8_block" in (formats.attention, formats.experts):
         f.notes.append(_BLOCKS)
     elif formats.attention == "fp8":
         f.add("quantization", "fp8")
-    elif "precision" not in d.resolved.ask.model_fields_set and job.arch.checkpoint is not None:
-        f.notes.append(f"weights: as published ({job.arch.checkpoint.method}); the engine reads that by itself")
     elif precision not in ("bf16", "fp16"):
         f.notes.append(f"weights: a checkpoint in {precision}; the engine reads its format from the checkpoint")
 

@@ -52,7 +52,9 @@ def _without_experts(arch: ModelArch) -> ModelArch:
     gated = arch.moe.gated
     layers = tuple(replace(kind, ffn="dense", experts=None) if kind.ffn in _EXPERTS else kind for kind in arch.layers)
     ffn = FfnArch(intermediate=1, gated=gated, activation="silu" if gated else "gelu")
-    return replace(arch, name=f"{arch.name}-dense-twin", layers=layers, ffn=ffn, moe=None)
+    published = arch.checkpoint  # a twin is published as the mixture is, its blocks in the format of the experts
+    checkpoint = published and replace(published, dense=published.experts)
+    return replace(arch, name=f"{arch.name}-dense-twin", layers=layers, ffn=ffn, moe=None, checkpoint=checkpoint)
 
 
 def _grown(arch: ModelArch, growth: float) -> ModelArch:

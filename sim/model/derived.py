@@ -21,7 +21,7 @@ _PARTS = {
 }
 _WHOLE = (
     "hidden", "pattern", "vocab", "tied_embeddings", "max_context", "bias", "layernorm", "norms_per_layer",
-    "learned_positions", "mtp_layers", "fp8_blocks", "residual_streams", "variants", "notes", "source",
+    "learned_positions", "mtp_layers", "fp8_blocks", "residual_streams", "variants", "checkpoint", "notes", "source",
 )  # fmt: skip
 _OWN = ("base", "name", "layers", "first_dense_layers")
 
@@ -44,7 +44,7 @@ def derived(base: ModelArch, record: Mapping[Any, Any]) -> ModelArch:
     if not changes:
         return replace(cut, name=name)
     arch = from_mapping(_changed(cut, changes, places, fields), name)
-    return replace(arch, name=name, checkpoint=base.checkpoint, said=base.said)
+    return replace(arch, name=name, said=base.said)
 
 
 def _cut(base: ModelArch, fields: Fields, own_pattern: bool) -> ModelArch:

@@ -14,7 +14,9 @@ FAMILIES: dict[str, Callable[[Fields], Parts]] = {
         ("llama", "mistral", "ministral", "ministral3", "phi3", "smollm3", "granite", "solar"),
         hf_dense.llama,
     ),
-    **dict.fromkeys(("qwen2", "qwen2_vl_text", "qwen2_5_vl_text", "mimo", "dream"), hf_dense.qwen2),
+    **dict.fromkeys(
+        ("qwen2", "qwen2_vl", "qwen2_vl_text", "qwen2_5_vl", "qwen2_5_vl_text", "mimo", "dream"), hf_dense.qwen2
+    ),
     **dict.fromkeys(("qwen3", "qwen3_vl_text"), hf_dense.qwen3),
     "seed_oss": hf_dense.qkv_out_bias,
     "hunyuan_v1_dense": hf_dense.qk_normed,

@@ -35,6 +35,14 @@ _SUSPECT = re.compile(
 )
 _LISTED = 12  # names that an answer lists
 _NAMED = 6  # names in a refusal
+_TEXT = ("text_config", "llm_config", "language_config", "thinker_config", "quantization_config")
+_SIZES = {
+    "hidden_size",
+    "num_hidden_layers",
+    "depth",
+    "d_model",
+    "text_config",
+}  # what has one of these is a model of its own
 _TOWERS = ("vision_config", "audio_config", "visual", "vision_tower_config", "speech_config", "sound_config")
 
 
@@ -76,13 +84,16 @@ def listed(names: list[str]) -> list[str]:
 def towers(config: Mapping[Any, Any]) -> list[str]:
     """What stands beside the text model: counted where the file gives its sizes, and left out."""
     said = []
-    for key in _TOWERS:
-        tower = config.get(key)
-        if not isinstance(tower, Mapping) or not tower:
+    for key, tower in ((str(key), value) for key, value in config.items()):
+        if (
+            key in _TEXT
+            or not isinstance(tower, Mapping)
+            or not (key in _TOWERS or _SIZES & {str(name) for name in tower})
+        ):
             continue
         count = _blocks(tower)
         size = f"about {count / 1e9:.2f} B parameters in its blocks" if count else "of unknown size"
-        said.append(f"{key}: {size}, not in the counts and not simulated (text only)")
+        said.append(f"{_plainly(key)}: {size}, not in the counts and not simulated (text only)")
     return said
 
 

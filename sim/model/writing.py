@@ -16,12 +16,11 @@ def as_mapping(arch: ModelArch) -> dict[str, Any]:
         for name, value in asdict(replace(arch, layers=())).items()
         if value is not None and name not in ("layers", "num_layers", "vocab")
     }
-    for name in ("checkpoint", "said"):  # of the published weights and their file, not of the shape
-        record.pop(name, None)
+    del record["said"]  # of the file that it was read from
     record["variants"] = {each.name: _variant_mapping(each) for each in arch.variants}
     if not arch.variants:
         del record["variants"]
-    for part in ("attention", "ffn", "moe", "ssm"):
+    for part in ("attention", "ffn", "moe", "ssm", "checkpoint"):
         if part in record:
             record[part] = {key: value for key, value in record[part].items() if value is not None}
     record["layers"] = arch.num_layers

@@ -108,6 +108,8 @@ def test_towers_are_counted_where_their_sizes_are_given() -> None:
     (line,) = towers({"vision_config": vision, "audio_config": None})
     # 27 layers of 4 square matrices of 1152 and two of 1152 x 4304
     assert f"about {27 * (4 * 1152**2 + 2 * 1152 * 4304) / 1e9:.2f} B parameters" in line
+    (beside,) = towers({"text_config": {"hidden_size": 1}, "talker_config": {"text_config": {}}, "rope": {"theta": 1}})
+    assert beside.startswith("talker_config: of unknown size")
     (unknown,) = towers({"audio_config": {"depth": "many", "hidden_size": True}})
     assert "of unknown size" in unknown
 

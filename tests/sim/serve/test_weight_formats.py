@@ -8,6 +8,9 @@ from typing import Any
 
 import pytest
 
+from moesim.sim.comparison.twin import twin_scenario
+from moesim.sim.model.catalogue import load_model
+from moesim.sim.model.writing import as_mapping
 from moesim.sim.question.scenario import ScenarioError, parse_scenario
 from moesim.sim.serve.memory import weight_bytes
 from moesim.sim.serve.resolve import resolve_serve
@@ -91,3 +94,15 @@ def test_the_cache_follows_the_checkpoint_unless_stated() -> None:
     assert asked.deployment.job.formats.kv == "fp8"
     assert "kv_dtype = fp8 (the checkpoint has scales for it)" in asked.assumptions
     assert _asked("qwen3-32b", found, kv_dtype="bf16").deployment.job.formats.kv == "bf16"
+
+
+def test_a_dense_twin_is_published_as_its_mixture_is() -> None:
+    """Otherwise a mixture in 4 bits would be compared with a dense model in 16."""
+    mixture = load_model("gpt-oss-20b")
+    load = {"kind": "closed", "concurrency": 1, "count": 1, "input_tokens": 100, "output_tokens": 4}
+    scenario = {"model": "gpt-oss-20b", "cluster": {"node": "dgx-h100", "gpus": 8}, "layout": {"tp": 8}}
+    asked = {**scenario, "serve": {"requests": load}}
+    formats = resolve_serve(parse_scenario(asked)).deployment.job.formats
+    twin = resolve_serve(parse_scenario(twin_scenario(asked, mixture))).deployment.job.formats
+    assert (formats.attention, formats.experts) == (twin.attention, twin.dense) == ("bf16", "int4")
+    assert load_model(as_mapping(mixture)).checkpoint == mixture.checkpoint is not None
