@@ -66,6 +66,7 @@ def _arch(f: Fields, parts: Parts, config: Mapping[Any, Any], name: str) -> Mode
         max_context=f.size(
             f.first("max_position_embeddings", "max_seq_len", "model_max_length"), parts.context_default
         ),
+        bias=parts.bias,
         layernorm=parts.layernorm,
         norms_per_layer=parts.norms_per_layer,
         mtp_layers=parts.mtp_layers,

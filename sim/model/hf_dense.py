@@ -2,9 +2,20 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from moesim.sim.model.arch import MixerKind
 from moesim.sim.model.fields import Fields
-from moesim.sim.model.hf_parts import Parts, all_layers, attention, dense_ffn, mixers, num_layers, stack
+from moesim.sim.model.hf_parts import (
+    Parts,
+    all_layers,
+    attention,
+    dense_ffn,
+    latent_attention,
+    mixers,
+    num_layers,
+    stack,
+)
 
 
 def llama(f: Fields) -> Parts:
@@ -115,4 +126,63 @@ def nemotron(f: Fields) -> Parts:
         attention=attention(f, bias=(bias, bias)),
         ffn=dense_ffn(f, gated=False),
         layernorm=True,
+    )
+
+
+def internlm2(f: Fields) -> Parts:
+    """InternLM 2 and 2.5: one flag for all biases of attention."""
+    bias = f.flag("bias", True)
+    return Parts(
+        layers=stack(mixers(f), all_layers(f, "dense")), attention=attention(f, bias=(bias, bias)), ffn=dense_ffn(f)
+    )
+
+
+def minicpm(f: Fields) -> Parts:
+    """MiniCPM and MiniCPM 4: Llama's shape with scales of its own, tied tables."""
+    f.pass_over("scale_emb", "dim_model_base", "scale_depth", "sparse_config")
+    return replace(llama(f), tied_default=True)
+
+
+def dense_latent(f: Fields) -> Parts:
+    """MiniCPM 3 and Youtu-LLM: latent attention over dense blocks."""
+    f.pass_over("scale_emb", "dim_model_base", "scale_depth")
+    return Parts(
+        layers=stack(mixers(f), all_layers(f, "dense")),
+        attention=latent_attention(f),
+        ffn=dense_ffn(f),
+        tied_default=True,
+    )
+
+
+def starcoder2(f: Fields) -> Parts:
+    """StarCoder 2: two matrices with GELU, LayerNorm, biases everywhere."""
+    bias = f.flag("use_bias", True)
+    window = f.size_or_none("sliding_window")
+    return Parts(
+        layers=stack(mixers(f, "attention" if window is None else "window_attention"), all_layers(f, "dense")),
+        attention=attention(f, bias=(bias, bias), window=window),
+        ffn=dense_ffn(f, gated=False),
+        layernorm=True,
+        bias=bias,
+        tied_default=True,
+    )
+
+
+def arcee(f: Fields) -> Parts:
+    """AFM (Arcee): Llama's shape with two matrices and squared ReLU."""
+    parts = llama(f)
+    return replace(parts, ffn=dense_ffn(f, gated=False))
+
+
+def llada(f: Fields) -> Parts:
+    """LLaDA: Llama's shape under OLMo's names; it denoises blocks of tokens, priced as if it wrote one by one."""
+    f.pass_over("embedding_size", "weight_tying", "mlp_ratio", "block_type", "block_group_size", "n_kv_heads")
+    f.said.append("a diffusion model: a pass is priced for one token of each sequence, not for a block of them")
+    bias = f.flag("include_qkv_bias", False)
+    return Parts(
+        layers=stack(mixers(f), all_layers(f, "dense")),
+        attention=attention(f, bias=(bias, f.flag("include_bias", False))),
+        ffn=dense_ffn(f, key="mlp_hidden_size"),
+        tied_default=f.flag("weight_tying", False),
+        context_default=f.size("max_sequence_length"),
     )

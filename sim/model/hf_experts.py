@@ -322,3 +322,12 @@ def step3(f: Fields) -> Parts:
         ffn=dense_ffn(f) if "dense" in kinds else None,
         moe=experts(f, shared=f.count(f.first("share_expert_dim", "shared_expert_intermediate_size"))),
     )
+
+
+def klear(f: Fields) -> Parts:
+    """Klear: as Qwen3 with experts, shared ones beside them weighed by two coefficients."""
+    parts = qwen3_moe(f)
+    if parts.moe is None:
+        raise f.fail("num_experts", "is missing; needs the number of experts")
+    shared = f.count("n_shared_experts") * f.size("moe_intermediate_size")
+    return replace(parts, moe=replace(parts.moe, shared_intermediate=shared, router_bias=True))

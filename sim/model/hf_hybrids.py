@@ -208,8 +208,12 @@ def minimax_lightning(f: Fields) -> Parts:
     types = f.items("attn_type_list", n)
     if types is not None and any(entry not in (0, 1) for entry in types):
         raise f.fail("attn_type_list", f"holds {short(types)}; needs 0 (lightning) or 1 (softmax)")
-    named = f.items("layer_types", n) or [None] * n
-    softmax = [bool(t) for t in types] if types is not None else [name == "full_attention" for name in named]
+    named = f.items("layer_types", n)
+    if types is None and named is None:
+        raise f.fail("attn_type_list", "is missing, and so is layer_types; needs 0 or 1 for every layer")
+    if any(name not in ("full_attention", "linear_attention") for name in named or ()):
+        raise f.fail("layer_types", f"holds {short(named)}; needs full_attention or linear_attention")
+    softmax = [bool(t) for t in types] if types is not None else [name == "full_attention" for name in named or ()]
     a = attention(f)
     inner = a.heads * a.head_dim
     f.pass_over("postnorm", "shared_moe_mode", "block_size", *_MINIMAX_SCALES)

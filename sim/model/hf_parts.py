@@ -48,6 +48,7 @@ class Parts:
     variants: tuple[Variant, ...] = ()
     residual_streams: int = 1
     layernorm: bool = False
+    bias: bool = False  # in every linear layer
     vocab_default: int | None = None  # of the family's configuration class, where released files leave it out
     context_default: int | None = None
 
@@ -86,7 +87,7 @@ def attention(
     if not f.has(head_dim_key) and preset[2] is None and hidden_size(f) % heads:
         raise f.fail("head_dim", f"is missing, and {heads} heads do not divide hidden_size {hidden_size(f)}")
     head_dim = f.size(head_dim_key, preset[2] or max(1, hidden_size(f) // heads))
-    kv_heads = f.size(f.first("num_key_value_heads", "num_attention_groups"), preset[1] or heads)
+    kv_heads = f.size(f.first("num_key_value_heads", "num_attention_groups", "n_kv_heads"), preset[1] or heads)
     return AttentionArch(
         heads=heads,
         kv_heads=kv_heads,
