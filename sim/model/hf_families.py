@@ -70,7 +70,7 @@ FAMILIES: dict[str, Callable[[Fields], Parts]] = {
     # experts, windows
     "mimo_v2_flash": hf_windows.mimo_v2,
     **dict.fromkeys(("step3p5", "step3p7"), hf_windows.step3p5),
-    "minimax_m3": hf_windows.minimax_m3,
+    **dict.fromkeys(("minimax_m3", "minimax_m3_vl_text"), hf_windows.minimax_m3),
     "afmoe": hf_windows.afmoe,
     # latent attention
     "deepseek": hf_latent.deepseek_moe,

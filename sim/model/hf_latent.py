@@ -109,7 +109,14 @@ def deepseek_v4(f: Fields) -> Parts:
         o_lora_rank=f.size("o_lora_rank"),
         o_groups=f.size("o_groups"),
     )
-    f.pass_over("qk_rope_head_dim", "num_hash_layers", "compress_rope_theta", "attention_bias", "compress_rates")
+    f.pass_over(
+        "qk_rope_head_dim",
+        "num_hash_layers",
+        "compress_rope_theta",
+        "attention_bias",
+        "compress_rates",
+        "mlp_layer_types",
+    )
     index = {key: f.size(name) for key, name in _INDEX.items()}
     shapes = {0: base, 128: replace(base, compress=128)}
     for ratio in {*ratios} - {0}:
@@ -142,7 +149,11 @@ def _compress_ratios(f: Fields, n: int) -> list[int]:
         wrong = next((name for name in names if name not in _LAYER_RATIOS), None)
         if wrong is not None:
             raise f.fail("layer_types", f"holds {short(wrong)}; needs {', '.join(_LAYER_RATIOS)}")
-        return [_LAYER_RATIOS[name] for name in names]
+        rates = f.part("compress_rates")
+        return [
+            ratio and (ratio if rates is None else rates.size(name, ratio))
+            for name, ratio in ((name, _LAYER_RATIOS[name]) for name in names)
+        ]
     listed = f.items("compress_ratios")
     if listed is None or len(listed) < n:
         raise f.fail("compress_ratios", f"has {len(listed or [])} entries; needs one for each of {n} layers")

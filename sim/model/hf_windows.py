@@ -253,17 +253,7 @@ def minimax_m3(f: Fields) -> Parts:
         output_gate=f.flag("attention_output_gate", False),
     )
     f.pass_over("qk_norm_type", "use_gemma_norm", "n_shared_experts", "swiglu_alpha", "num_nextn_predict_layers")
-    sparse = f.part("sparse_attention_config")
-    chosen, places = plain, [False] * n
-    if sparse is not None and sparse.flag("use_sparse_attention", True):
-        places = [entry == 1 for entry in sparse.items("sparse_attention_freq", n) or [1] * n]
-        sparse.pass_over("sparse_disable_index_value", "sparse_score_type", "sparse_init_block", "sparse_local_block")
-        chosen = replace(
-            plain,
-            index_heads=sparse.size("sparse_num_index_heads"),
-            index_head_dim=sparse.size("sparse_index_dim"),
-            index_top_k=sparse.size("sparse_topk_blocks") * sparse.size("sparse_block_size"),
-        )
+    chosen, places = _m3_indexer(f, plain)
     kinds = leading_dense_layers(f)
     width = f.first("moe_intermediate_size", "intermediate_size")
     f.pass_over("intermediate_size")
@@ -277,6 +267,27 @@ def minimax_m3(f: Fields) -> Parts:
         variants=() if all(places) else (Variant(name="full", attention=plain),),
         mtp_layers=f.count("num_mtp_modules"),
     )
+
+
+def _m3_indexer(f: Fields, plain: AttentionArch) -> tuple[AttentionArch, list[bool]]:
+    """(attention with the indexer, which layers have it): from a part of its own, or from fields of the model."""
+    n, part = num_layers(f), f.part("sparse_attention_config")
+    if part is None and not f.has("index_n_heads"):
+        return plain, [False] * n
+    if part is None:
+        f.pass_over("index_local_blocks")
+        named = f.items("layer_types", n) or ["sparse"] * n
+        names = ("index_n_heads", "index_head_dim", "index_topk_blocks", "index_block_size")
+        places, own = [name != "full_attention" for name in named], f
+    else:
+        f.pass_over("layer_types", "index_n_heads", "index_head_dim", "index_topk_blocks", "index_block_size")
+        part.pass_over("sparse_disable_index_value", "sparse_score_type", "sparse_init_block", "sparse_local_block")
+        if not part.flag("use_sparse_attention", True):
+            return plain, [False] * n
+        names = ("sparse_num_index_heads", "sparse_index_dim", "sparse_topk_blocks", "sparse_block_size")
+        places, own = [entry == 1 for entry in part.items("sparse_attention_freq", n) or [1] * n], part
+    heads, dim, blocks, size = (own.size(name) for name in names)
+    return replace(plain, index_heads=heads, index_head_dim=dim, index_top_k=blocks * size), places
 
 
 def afmoe(f: Fields) -> Parts:

@@ -88,3 +88,18 @@ def test_a_broken_field_is_an_arch_error_or_a_model(record: dict[str, Any], data
         assert "\n" not in str(error) and len(str(error)) <= 600
     else:
         assert parameters(arch) > 0
+
+
+def test_a_family_that_says_the_same_in_two_ways_is_read_alike() -> None:
+    """transformers 5 writes MiniMax-M3 and DeepSeek-V4 with other fields than their makers did."""
+    old = config_of("minimax-m3")
+    sparse = old.pop("sparse_attention_config")
+    new = {**old, "index_n_heads": 4, "index_head_dim": 128, "index_block_size": 128, "index_topk_blocks": 16}
+    new["layer_types"] = ["minimax_m3_sparse" if own else "full_attention" for own in sparse["sparse_attention_freq"]]
+    assert from_hf(new) == from_hf(config_of("minimax-m3"))
+    v4 = config_of("deepseek-v4-flash")
+    names = {0: "sliding_attention", 4: "compressed_sparse_attention", 128: "heavily_compressed_attention"}
+    new = {**v4, "layer_types": [names[ratio] for ratio in v4.pop("compress_ratios")[:43]]}
+    del new["compress_ratios"]
+    new["compress_rates"] = {names[4]: 4, names[128]: 128}
+    assert from_hf(new) == from_hf(config_of("deepseek-v4-flash"))
