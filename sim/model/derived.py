@@ -23,6 +23,7 @@ _WHOLE = (
     "hidden", "pattern", "vocab", "tied_embeddings", "max_context", "bias", "layernorm", "norms_per_layer",
     "learned_positions", "mtp_layers", "fp8_blocks", "residual_streams", "variants", "checkpoint", "notes", "source",
 )  # fmt: skip
+_BRACKETED = ("layers", "first_dense_layers", "kv_heads")  # of proxies: a name like mixtral-8x7b[layers=4]
 _OWN = ("base", "name", "layers", "first_dense_layers")
 
 
@@ -36,9 +37,8 @@ def derived(base: ModelArch, record: Mapping[Any, Any]) -> ModelArch:
     cut = _cut(base, fields, "pattern" in record)
     changes = {str(key): value for key, value in record.items() if key not in _OWN}
     places = {key: _place(base, fields, key, value) for key, value in changes.items()}
-    of_layers = [key for key in ("layers", "first_dense_layers") if key in record]
-    inside = ", ".join(f"{key}={record[key]}" for key in of_layers)
-    words = ", ".join(f"{key}={short(value)}" for key, value in changes.items())
+    inside = ", ".join(f"{key}={record[key]}" for key in _BRACKETED if key in record)
+    words = ", ".join(f"{key}={short(value)}" for key, value in changes.items() if key not in _BRACKETED)
     name = f"{base.name}[{inside}]" if inside else base.name
     name = fields.text("name", f"{name} with {words}" if words else name)
     if not changes:

@@ -93,6 +93,8 @@ def dbrx(f: Fields) -> Parts:
     attn, ffn = f.part("attn_config"), f.part("ffn_config")
     if attn is None or ffn is None:
         raise f.fail("attn_config" if attn is None else "ffn_config", "is missing; needs DBRX's nested sizes")
+    ffn.pass_over("moe_loss_weight", "moe_normalize_expert_weights", "uniform_expert_assignment", "ffn_act_fn")
+    attn.pass_over("clip_qkv")
     return Parts(
         layers=stack(mixers(f), all_layers(f, "moe")),
         attention=replace(attention(f), kv_heads=attn.size("kv_n_heads")),
@@ -134,7 +136,9 @@ def grok(f: Fields) -> Parts:
 def grok_2(f: Fields) -> Parts:
     """Grok-2: a dense block beside the experts of every layer."""
     residual = f.size("intermediate_size") if f.flag("residual_moe", True) else 0
-    f.pass_over("residual_moe", "embedding_multiplier_scale", "output_multiplier_scale")
+    f.pass_over("residual_moe", "embedding_multiplier_scale", "output_multiplier_scale", "global_attn_every_n")
+    if f.get("sliding_window_size") not in (None, -1):
+        raise f.fail("sliding_window_size", "names a window, which this family is read without")
     return Parts(
         layers=stack(mixers(f), all_layers(f, "moe_residual" if residual else "moe")),
         attention=attention(f),
@@ -172,11 +176,19 @@ def llama4(f: Fields) -> Parts:
     )
 
 
+_HUNYUAN_BESIDE = (  # of pictures, of training, and of heads for other tasks
+    "num_media_embeds", "org_vocab_size", "dense_list", "class_num", "moe_drop_tokens", "anyres_pooling_size",
+    "moe_random_routing_dropped_token", "position_embedding_xdrope", "pool_type", "group_limited_greedy",
+    "anyres_vit_max_image_size", "anyres_vit_two_views", "add_classification_head", "enable_lm_head_fp32",
+    "use_rotary_pos_emb",
+)  # fmt: skip
+
+
 def hunyuan_moe(f: Fields) -> Parts:
     """Hunyuan-A13B: experts in every layer; per-layer lists must say the same for all."""
     if f.flag("use_cla", False):
         raise f.fail("use_cla", "shares keys and values between layers, which moesim does not price")
-    f.pass_over("cla_share_factor", "intermediate_size", "use_mixed_mlp_moe", "moe_layer_num_skipped")
+    f.pass_over("cla_share_factor", "intermediate_size", "use_mixed_mlp_moe", "moe_layer_num_skipped", *_HUNYUAN_BESIDE)
     if f.count("moe_layer_num_skipped"):
         raise f.fail("moe_layer_num_skipped", "leaves the first layers dense, which is not read for this family")
     width = f.first("moe_intermediate_size", "intermediate_size")
@@ -196,6 +208,8 @@ def ernie_moe(f: Fields) -> Parts:
     step, last = f.size("moe_layer_interval", 1), n - 1 if last == -1 else last
     kinds: list[FfnKind] = ["moe" if first <= i <= last and (i + 1) % step == 0 else "dense" for i in range(n)]
     bias = f.flag("use_bias", False)
+    f.pass_over("moe_capacity", "compression_ratio", "weight_share_add_bias", "moe_aux_loss_lambda", "fuse_rms_norm")
+    f.pass_over("moe_group", "moe_group_experts", "moe_use_hard_gate", "moe_multimodal_dispatch_use_allgather")
     shared = f.count("moe_num_shared_experts") * f.alike("moe_intermediate_size", 1)
     return Parts(
         layers=stack(mixers(f), kinds),

@@ -57,6 +57,7 @@ def qwen_hybrid_moe(f: Fields) -> Parts:
 def jamba(f: Fields) -> Parts:
     """Jamba: Mamba-1 with an attention layer every few, experts in every few layers."""
     n, hidden = num_layers(f), hidden_size(f)
+    f.pass_over("mamba_inner_layernorms", "mamba_conv_bias", "calc_logits_for_entire_prompt")
     period, offset = f.size("attn_layer_period"), f.count("attn_layer_offset")
     expert_period, expert_offset = f.size("expert_layer_period"), f.count("expert_layer_offset")
     has_experts = f.size("num_experts") > 1

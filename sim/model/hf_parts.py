@@ -214,7 +214,7 @@ _EXPERTS = ("num_local_experts", "num_experts", "n_routed_experts", "moe_num_exp
 def experts(f: Fields, *, width: str = "moe_intermediate_size", shared: int = 0, **more: bool) -> MoeArch:
     """Gated routed experts by their usual fields; `more` sets expert_bias, router_bias and shared_gate."""
     top_k = _same(f, _TOP_K)
-    groups, top_k_groups = f.size("n_group", 1), f.size("topk_group", 1)
+    groups, top_k_groups = (1 if f.get(key) is False else f.size(key, 1) for key in ("n_group", "topk_group"))
     router: RouterKind = "group_limited" if groups > 1 else "top1" if top_k == 1 else "topk"
     return MoeArch(
         experts=_same(f, _EXPERTS),

@@ -27,7 +27,7 @@ _HARMLESS = re.compile(
     r"|num_logits_to_keep|max_sequence_length|seq_length|model_max_length|initial_context_length|mla_use_nope|use_conv_bias|expand|vision_.*|video_.*|image_.*|use_unified_vision_chunk|original_max_position_embeddings"
     r"|moe_dropless|use_qk_l2norm|cross_attention_hidden_size|norm_type|mlp_type|mtp_layers_block_type"
     r"|mtp_use_dedicated_embeddings|mtp_loss_.*|moe_shared_expert_rank|scale_depth|lm_head_scale.*|cache_implementation"
-    r"|moe_norm_.*|moe_gate|moe_gate_act|moe_token_.*|layer_norm_eps.*|use_mtp|init_.*)$"
+    r"|position_embedding_type|moe_norm_.*|moe_gate|moe_gate_act|moe_token_.*|layer_norm_eps.*|use_mtp|init_.*|layer_norm_.*|router_dtype|normalization_function)$"
 )
 _SUSPECT = re.compile(
     r"(_size$|^num_|^n_|_dim$|_dims$|expert|layer|_rank$|freq|interval|^moe_|moe$|^mlp_|_heads?$|window|sparse|latent"

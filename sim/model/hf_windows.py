@@ -46,7 +46,7 @@ def gemma3(f: Fields) -> Parts:
 
 def _gemma(f: Fields, kinds: list[MixerKind], norm: str, defaults: tuple[int, int, int]) -> Parts:
     bias = f.flag("attention_bias", False)
-    f.pass_over("query_pre_attn_scalar", "use_bidirectional_attention")
+    f.pass_over("query_pre_attn_scalar", "use_bidirectional_attention", "sliding_window_size")
     return Parts(
         layers=stack(kinds, all_layers(f, "dense")),
         attention=attention(
@@ -216,7 +216,9 @@ def step3p5(f: Fields) -> Parts:
     if len(named) < num_layers(f):
         raise f.fail("layer_types", f"has {len(named)} entries; needs one for each of {num_layers(f)} layers")
     kinds = step_blocks(f)
-    f.pass_over("n_shared_experts", "yarn_only_types", "swiglu_limits", "swiglu_limits_shared", "norm_expert_weight")
+    f.pass_over("n_shared_experts", "yarn_only_types", "norm_expert_weight", "use_moe", "moe_every_n_layer")
+    f.pass_over("moe_layer_offset", "use_rope_layers", "need_fp32_gate", "use_qk_norm", "att_impl_type", "use_swa")
+    f.pass_over("zero_centered", "max_seq_len")
     windowed = [entry == "sliding_attention" for entry in named[: num_layers(f)]]
     layers = stack(["window_attention" if own else "attention" for own in windowed], kinds)
     shared = f.count(f.first("share_expert_dim", "share_expert_dims"))
@@ -293,6 +295,10 @@ def _m3_indexer(f: Fields, plain: AttentionArch) -> tuple[AttentionArch, list[bo
 def afmoe(f: Fields) -> Parts:
     """Trinity (AFMoE): gated attention, windows in three layers of four, leading dense layers, norms around blocks."""
     first = f.count("num_dense_layers")
+    for key in ("num_expert_groups", "num_limited_groups"):
+        if f.size(key, 1) > 1:
+            raise f.fail(key, "is above 1; groups of experts are not read for this family")
+    f.pass_over("use_grouped_mm", "load_balance_coeff")
     kinds: list[FfnKind] = ["moe" if i >= first else "dense" for i in range(num_layers(f))]
     return Parts(
         layers=stack(every_nth_full(f, f.size("global_attn_every_n_layers", 4)), kinds),

@@ -103,3 +103,26 @@ def test_a_family_that_says_the_same_in_two_ways_is_read_alike() -> None:
     del new["compress_ratios"]
     new["compress_rates"] = {names[4]: 4, names[128]: 128}
     assert from_hf(new) == from_hf(config_of("deepseek-v4-flash"))
+
+
+# what published files say beside sizes, in the families whose files say most
+_BESIDE: dict[str, dict[str, Any]] = {
+    "jamba-1.5-large": {"mamba_inner_layernorms": True, "mamba_conv_bias": True, "num_logits_to_keep": 1},
+    "hunyuan-a13b": {
+        "n_group": False, "topk_group": False, "dense_list": [4096, 0], "num_media_embeds": 257, "use_mla": False,
+        "moe_drop_tokens": False, "org_vocab_size": 128167, "kv_lora_rank": None, "cla_share_factor": 2,
+    },
+    "ernie-4.5-21b-a3b": {"moe_capacity": [64, 64, 64], "compression_ratio": 1.0, "moe_gate": "topk"},
+    "trinity-mini": {"num_expert_groups": 1, "num_limited_groups": 1, "use_grouped_mm": True, "mup_enabled": True},
+    "grok-2": {"sliding_window_size": -1, "global_attn_every_n": 1, "attn_temperature_len": 1024},
+    "step-3.5-flash": {"use_moe": True, "moe_every_n_layer": 1, "need_fp32_gate": True, "swiglu_limits": [1.0]},
+    "gemma-2-27b": {"sliding_window_size": 4096, "attn_logit_softcapping": 50.0, "cache_implementation": "hybrid"},
+    "falcon-h1-34b": {"ssm_multipliers": [1, 2], "mlp_multipliers": [1, 2], "mamba_chunk_size": 128, "mlp_bias": False},
+    "llada-8b": {"layer_norm_with_affine": True, "activation_type": "silu", "rope_full_precision": True},
+    "minimax-text-01": {"layernorm_full_attention_alpha": 3.55, "rotary_dim": 64, "sliding_window": None},
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", _BESIDE)
+def test_what_published_files_say_beside_sizes_stands_in_no_ones_way(name: str) -> None:
+    assert from_hf({**config_of(name), **_BESIDE[name]}) == from_hf(config_of(name))
