@@ -33,6 +33,8 @@ def test_init_writes_a_model_that_runs(tmp_path: Path, capsys: Capture, monkeypa
     assert shown["parameters"] == 24 * attention + 23 * experts + 3 * 2048 * 6144 + 2 * 151936 * 2048 + 2048
     assert run(["init", "--model"]) == 2
     assert "not overwritten" in capsys.readouterr().err
+    assert run(["init", "--model", "--hardware"]) == 2
+    assert "give one of them" in capsys.readouterr().err
 
 
 def test_the_commented_model_names_every_field() -> None:
