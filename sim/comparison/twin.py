@@ -72,7 +72,7 @@ def _grown(arch: ModelArch, growth: float) -> ModelArch:
 
 
 def _more_heads(a: AttentionArch, side: float) -> AttentionArch:
-    each = 8 if a.kv_heads == a.heads else lcm(8, a.kv_heads)
+    each = lcm(8 if a.kv_heads == a.heads else lcm(8, a.kv_heads), a.o_groups or 1)
     heads = max(1, round(a.heads * side / each)) * each
     rank = a.q_lora_rank and max(1, round(a.q_lora_rank * side / 128)) * 128
     return replace(a, heads=heads, kv_heads=heads if a.kv_heads == a.heads else a.kv_heads, q_lora_rank=rank)
