@@ -13,10 +13,11 @@ from moesim.hwmodels.gpu import gpu_names, load_gpu
 from moesim.hwmodels.hardware import SHIPPED, hardware_of, holds_hardware
 from moesim.hwmodels.libraries import libraries
 from moesim.hwmodels.profile import load_profile, measured_gpus
-from moesim.sim.model.arch import ModelArch
+from moesim.sim.model.arch import ModelArch, Variant
 from moesim.sim.model.catalogue import ArchError, load_model, model_names, model_record, published
 from moesim.sim.model.flops import flops_per_token, kv_bytes_per_token
 from moesim.sim.model.params import active_parameters, mtp_params, parameters
+from moesim.sim.model.unpriced import unpriced
 from moesim.sim.software.serving_engine import engine_constants, engine_names, load_engine
 from moesim.sim.software.stack import constants, load_stack, setting_names, stack_names
 
@@ -117,6 +118,12 @@ def _model(name: str) -> Entry:
         if record is not None:
             key = "experts" if part == "moe" else part
             entry[key] = {k: v for k, v in asdict(record).items() if v not in (None, False, "none")}
+    if arch.variants:
+        entry["variants"] = {each.name: _variant(each) for each in arch.variants}
+    if arch.checkpoint is not None:
+        entry["checkpoint"] = asdict(arch.checkpoint)
+    if said := [*arch.said, *unpriced(arch)]:
+        entry["assumptions"] = said
     entry |= {"source": arch.source, "notes": arch.notes}
     try:
         entry["aliases"] = list(model_record(name).get("aliases", []))
@@ -124,6 +131,12 @@ def _model(name: str) -> Entry:
     except ArchError:
         pass  # a model from a file has no catalogue record
     return entry
+
+
+def _variant(variant: Variant) -> Entry:
+    """Sizes of layers that differ from the rest."""
+    sizes = {} if variant.attention is None else {k: v for k, v in asdict(variant.attention).items() if v}
+    return {"attention": sizes, "intermediate": variant.intermediate}
 
 
 def _gpu(name: str) -> Entry:

@@ -15,9 +15,9 @@ from moesim.hwmodels.collectives import collective_s, load_fabric_fit
 from moesim.hwmodels.cost import KernelCostModel
 from moesim.hwmodels.profile import load_profile
 from moesim.hwmodels.work import Comm, Gemm, GroupedGemm, Stream
-from moesim.sim.comparison.twin import as_mapping
 from moesim.sim.comparison.upcycling import token_share
 from moesim.sim.model.catalogue import load_model
+from moesim.sim.model.writing import as_mapping
 from moesim.sim.software.stack import Tuning, load_stack
 from moesim.sim.train.predict import predict_train
 from moesim.sim.train.prediction import Prediction

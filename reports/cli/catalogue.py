@@ -59,25 +59,37 @@ def _draw(name: str | None, gpus: int, fabric: str | None, path: Path) -> int:
 
 
 def init(
-    path: Annotated[Path | None, typer.Argument(help="Where to write it; without: scenario.yaml.")] = None,
+    path: Annotated[
+        Path | None, typer.Argument(help="Where to write it; without: scenario.yaml, my-hardware.yaml or model.yaml.")
+    ] = None,
     hardware: Annotated[
         bool, typer.Option("--hardware", help="GPUs, nodes and fabrics of your own, for cluster.hardware.")
     ] = False,
+    model: Annotated[bool, typer.Option("--model", help="A model of your own.")] = False,
 ) -> int:
-    """Write a commented scenario to start from, or a file of hardware. Never overwrites a file."""
+    """Write a commented scenario to start from, or a file of hardware, or a model. Never overwrites a file."""
     from moesim.reports.failures import OutputError, writing
+    from moesim.reports.model_template import MODEL
     from moesim.reports.template import HARDWARE, SCENARIO
     from moesim.reports.text import note
 
-    file = path or Path("my-hardware.yaml" if hardware else "scenario.yaml")
+    if hardware and model:
+        raise OutputError("--hardware and --model write a file each; give one of them")
+    kind = "hardware" if hardware else "model" if model else "scenario"
+    text, usual, verb = {
+        "scenario": (SCENARIO, "scenario.yaml", "train"),
+        "hardware": (HARDWARE, "my-hardware.yaml", "show"),
+        "model": (MODEL, "model.yaml", "show"),
+    }[kind]
+    file = path or Path(usual)
     try:
         with writing(file), file.open("x", encoding="utf-8") as handle:
-            handle.write(HARDWARE if hardware else SCENARIO)
+            handle.write(text)
     except OutputError:
         if file.exists():
             raise OutputError(f"{file} exists and is not overwritten; give another path") from None
         raise
-    note(f"wrote {file}; next: moesim {'show' if hardware else 'train'} {file}")
+    note(f"wrote {file}; next: moesim {verb} {file}")
     return 0
 
 

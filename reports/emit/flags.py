@@ -140,7 +140,10 @@ def _memory(f: Flags, job: ServeJob, share: str, block: str, d: Deployed) -> Non
 
 def _weights(f: Flags, job: ServeJob, d: Deployed) -> None:
     formats, precision = job.formats, d.resolved.ask.precision
-    if "fp8_block" in (formats.attention, formats.experts):
+    published = job.arch.checkpoint if "precision" not in d.resolved.ask.model_fields_set else None
+    if published is not None:
+        f.notes.append(f"weights: as published ({published.method}); the engine reads that by itself")
+    elif "fp8_block" in (formats.attention, formats.experts):
         f.notes.append(_BLOCKS)
     elif formats.attention == "fp8":
         f.add("quantization", "fp8")

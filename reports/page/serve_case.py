@@ -7,11 +7,11 @@ from dataclasses import dataclass
 from typing import Any
 
 from moesim.reports.page.dense import Dense, dense_models
-from moesim.sim.comparison.twin import as_mapping
 from moesim.sim.layout.layout import BadLayout
 from moesim.sim.model.arch import ModelArch
 from moesim.sim.model.catalogue import load_model
 from moesim.sim.model.params import parameters
+from moesim.sim.model.writing import as_mapping
 from moesim.sim.plan.serve.plan import ServePlan, plan_serve
 from moesim.sim.plan.serve.search import ServeEffort
 from moesim.sim.question.lookup import without_training

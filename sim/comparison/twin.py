@@ -8,13 +8,13 @@ any other size: hidden size, heads and depth grow together, as families of dense
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict, replace
-from itertools import groupby
+from dataclasses import replace
 from math import lcm
 from typing import Any
 
-from moesim.sim.model.arch import ArchError, AttentionArch, FfnArch, LayerKind, ModelArch, check
+from moesim.sim.model.arch import ArchError, AttentionArch, FfnArch, ModelArch, check
 from moesim.sim.model.params import active_parameters
+from moesim.sim.model.writing import as_mapping
 
 _EXPERTS = ("moe", "moe_residual")
 _IN_DENSE = {"moe_act": "mlp_act", "moe": "mlp", "shared_experts": "mlp"}  # words of recompute
@@ -52,7 +52,9 @@ def _without_experts(arch: ModelArch) -> ModelArch:
     gated = arch.moe.gated
     layers = tuple(replace(kind, ffn="dense", experts=None) if kind.ffn in _EXPERTS else kind for kind in arch.layers)
     ffn = FfnArch(intermediate=1, gated=gated, activation="silu" if gated else "gelu")
-    return replace(arch, name=f"{arch.name}-dense-twin", layers=layers, ffn=ffn, moe=None)
+    published = arch.checkpoint  # a twin is published as the mixture is, its blocks in the format of the experts
+    checkpoint = published and replace(published, dense=published.experts)
+    return replace(arch, name=f"{arch.name}-dense-twin", layers=layers, ffn=ffn, moe=None, checkpoint=checkpoint)
 
 
 def _grown(arch: ModelArch, growth: float) -> ModelArch:
@@ -64,11 +66,13 @@ def _grown(arch: ModelArch, growth: float) -> ModelArch:
     if arch.ssm is not None or arch.attention is None:
         return replace(arch, layers=layers)
     hidden = max(1, round(arch.hidden * side / 128)) * 128
-    return replace(arch, layers=layers, hidden=hidden, attention=_more_heads(arch.attention, side))
+    variants = tuple(replace(v, attention=v.attention and _more_heads(v.attention, side)) for v in arch.variants)
+    attention = _more_heads(arch.attention, side)
+    return replace(arch, layers=layers, hidden=hidden, attention=attention, variants=variants)
 
 
 def _more_heads(a: AttentionArch, side: float) -> AttentionArch:
-    each = 8 if a.kv_heads == a.heads else lcm(8, a.kv_heads)
+    each = lcm(8 if a.kv_heads == a.heads else lcm(8, a.kv_heads), a.o_groups or 1)
     heads = max(1, round(a.heads * side / each)) * each
     rank = a.q_lora_rank and max(1, round(a.q_lora_rank * side / 128)) * 128
     return replace(a, heads=heads, kv_heads=heads if a.kv_heads == a.heads else a.kv_heads, q_lora_rank=rank)
@@ -99,32 +103,6 @@ def _of_width(arch: ModelArch, wanted: float) -> ModelArch:
 
 def _active(arch: ModelArch) -> int:
     return active_parameters(arch).with_input_embedding
-
-
-def as_mapping(arch: ModelArch) -> dict[str, Any]:
-    """`arch` as the inline mapping that a scenario takes as its model; reading it back gives an equal record."""
-    record: dict[str, Any] = {
-        name: value
-        for name, value in asdict(replace(arch, layers=())).items()
-        if value is not None and name not in ("layers", "num_layers", "vocab")
-    }
-    for part in ("attention", "ffn", "moe", "ssm"):
-        if part in record:
-            record[part] = {key: value for key, value in record[part].items() if value is not None}
-    record["layers"] = arch.num_layers
-    record["pattern"] = pattern_of(arch.layers)
-    record["vocab"] = arch.vocab or None
-    return record
-
-
-def pattern_of(layers: tuple[LayerKind, ...]) -> str:
-    """The layers as one line of text, for example '3 x attention+dense, 58 x attention+moe'."""
-    return ", ".join(f"{len(list(run))} x {_spelled(kind)}" for kind, run in groupby(layers))
-
-
-def _spelled(kind: LayerKind) -> str:
-    experts = f"[{kind.experts}]" if kind.experts is not None else ""
-    return f"{'encoder ' if kind.encoder else ''}{kind.mixer}+{kind.ffn}{experts}"
 
 
 def twin_scenario(scenario: Mapping[str, Any], arch: ModelArch, twin: ModelArch | None = None) -> dict[str, Any]:

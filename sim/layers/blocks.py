@@ -36,6 +36,7 @@ def block_steps(ctx: LayerContext, name: str, kind: LayerKind | None) -> tuple[S
 def layer_steps(ctx: LayerContext, kind: LayerKind) -> tuple[Step, ...]:
     """All forward steps of one layer."""
     steps: list[Step] = []
+    ctx = ctx.at(kind)
     causal = not kind.encoder
     if kind.mixer in ("attention", "window_attention", "cross_attention"):
         steps += attention_steps(ctx, window=kind.mixer == "window_attention", causal=causal)

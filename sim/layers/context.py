@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from moesim.hwmodels.cluster import Cluster
 from moesim.hwmodels.gpu import bytes_per_element
 from moesim.hwmodels.work import Group
 from moesim.sim.layout.layout import Layout
 from moesim.sim.layout.placement import ExpertLoad
-from moesim.sim.model.arch import ModelArch
+from moesim.sim.model.arch import LayerKind, ModelArch
 from moesim.sim.software.stack import Stack, Tuning
 
 
@@ -60,6 +60,10 @@ class LayerContext:
         }
         for name, value in derived.items():
             object.__setattr__(self, name, value)
+
+    def at(self, kind: LayerKind) -> LayerContext:
+        """The context with the sizes that this layer sees: itself, unless the layer has sizes of its own."""
+        return self if kind.variant is None else replace(self, arch=self.arch.at(kind))
 
     def group(self, kind: str) -> Group:
         """The layout's communicator of this kind."""

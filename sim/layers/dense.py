@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from math import ceil
 
 from moesim.hwmodels.work import Attention, Comm
 from moesim.sim.layers.context import LayerContext
-from moesim.sim.layers.sparse import chooses, index_core, index_projections, sparse_core
+from moesim.sim.layers.sparse import chooses, compressor_width, index_core, index_projections, sparse_core
 from moesim.sim.layers.steps import Core, Exchange, Linear, Pointwise, Step
 from moesim.sim.model.arch import AttentionArch
+from moesim.sim.model.flops import mean_seen
 
 MLP = ("mlp", "mlp_act")  # modules of a dense feed-forward block: matrices, activation
 _ACCUMULATE = 8.0  # fp32 gradient buffer: read and write per weight
@@ -146,6 +148,8 @@ def _core(ctx: LayerContext, a: AttentionArch, *, window: bool, causal: bool, sp
     heads, kv_heads = a.heads // ctx.layout.tp, max(1, a.kv_heads // ctx.layout.tp)
     seq, cp = ctx.seq_len, ctx.layout.cp
     size = a.window if window and a.window and a.window < seq else None
+    if a.compress and causal:  # recent tokens and entries of older ones: as many keys as a query sees on average
+        size = min(seq, ceil(mean_seen(a, seq)))
     if cp > 1:  # balanced halves of the causal mask: every rank sees half the keys for its own queries
         q_len, kv_len, masked = max(1, seq // cp), (max(1, seq // 2) if causal else seq), False
         if size is not None:
@@ -160,7 +164,7 @@ def _core(ctx: LayerContext, a: AttentionArch, *, window: bool, causal: bool, sp
     )
     if ctx.stack.attention_kernel != "unfused":
         if sparse:
-            work = sparse_core(a, work)
+            work = work if a.compress else sparse_core(a, work)
         eight = ctx.stack.fp8_attention and ctx.quantised
         return Core(name="attention.core", work=work, scale=ctx.tuning.get("fp8_attention_factor") if eight else 1.0)
     factor = ctx.tuning.get("unfused_score_bytes", ctx.stack.constants_of)
@@ -182,7 +186,14 @@ def _mla_projections(ctx: LayerContext, a: AttentionArch) -> list[Step]:
         steps.append(linear(ctx, "attention.q", t, heads * a.head_dim, h))
     up = heads * (a.qk_nope_head_dim + a.v_head_dim)
     steps.append(linear(ctx, "attention.kv_up", t, up, a.kv_lora_rank, "mla_up_proj"))
+    if gate := _gate_width(a, heads):
+        steps.append(linear(ctx, "attention.gate", t, gate, h))
     return [*steps, *index_projections(ctx, a)]
+
+
+def _gate_width(a: AttentionArch, heads: int) -> int:
+    """Columns of the gate on a core's output: as wide as that, one per head, or none."""
+    return heads * a.v_head_dim if a.output_gate else heads if a.head_gate else 0
 
 
 def attention_inputs(ctx: LayerContext, prefix: str = "attention") -> list[Step]:
@@ -196,9 +207,15 @@ def attention_inputs(ctx: LayerContext, prefix: str = "attention") -> list[Step]
     if a.is_mla:
         steps += _mla_projections(ctx, a)
     else:
-        gate = heads * a.v_head_dim if a.output_gate else 0
-        width = heads * a.head_dim + kv * (a.head_dim + a.v_head_dim) + gate
+        values = 0 if a.no_v_proj or a.shared_values else a.v_head_dim
+        width = (0 if a.q_lora_rank else heads * a.head_dim) + kv * (a.head_dim + values) + _gate_width(a, heads)
         steps.append(linear(ctx, f"{prefix}.qkv", t, width, h))
+        if a.q_lora_rank:
+            steps.append(linear(ctx, f"{prefix}.q_down", ctx.local_tokens, a.q_lora_rank, h))
+            steps.append(linear(ctx, f"{prefix}.q_up", t, heads * a.head_dim, a.q_lora_rank))
+        if a.compress:  # values and gates of the entries that stand for older tokens
+            steps.append(linear(ctx, f"{prefix}.compress", t, compressor_width(a), h))
+        steps += index_projections(ctx, a)
     rotated = t * (heads + (heads if a.is_mla else kv)) * a.head_dim
     passes = 2.0 if a.qk_norm != "none" else 1.0
     steps.append(passing(ctx, f"{prefix}.rope", "rope", passes * rotated))
@@ -209,8 +226,14 @@ def attention_output(ctx: LayerContext, prefix: str = "attention") -> list[Step]
     """What an attention block does after its core: output projection, and the sum over the tensor group."""
     a = ctx.arch.attention
     assert a is not None
-    out = linear(ctx, f"{prefix}.out", float(ctx.tokens), ctx.arch.hidden, a.heads // ctx.layout.tp * a.v_head_dim)
-    return [out, *leave_tensor_parallel(ctx, f"{prefix}.leave")]
+    t, h, tp = float(ctx.tokens), ctx.arch.hidden, ctx.layout.tp
+    wide = a.heads // tp * a.v_head_dim
+    steps: list[Step] = []
+    if a.o_lora_rank:  # a block per group of heads: together as many weights as one matrix of this size
+        steps.append(linear(ctx, f"{prefix}.out_down", t, a.o_lora_rank, wide))
+        wide = max(1, (a.o_groups or 1) * a.o_lora_rank // tp)
+    steps.append(linear(ctx, f"{prefix}.out", t, h, wide))
+    return [*steps, *leave_tensor_parallel(ctx, f"{prefix}.leave")]
 
 
 def attention_steps(ctx: LayerContext, *, window: bool = False, causal: bool = True, cross: bool = False) -> list[Step]:
@@ -224,7 +247,7 @@ def attention_steps(ctx: LayerContext, *, window: bool = False, causal: bool = T
     steps += _context_exchange(ctx, f"{prefix}.cp_in", t * (heads * a.head_dim + 2 * kv * a.head_dim))
     sparse = not window and not cross and chooses(a, ctx.seq_len)
     core = _core(ctx, a, window=window, causal=causal, sparse=sparse)
-    if sparse:
+    if sparse and not a.index_shared:
         steps += index_core(ctx, a, _core(ctx, a, window=False, causal=causal).work)
     steps.append(core)
     steps += _context_exchange(ctx, f"{prefix}.cp_out", t * heads * a.v_head_dim)

@@ -228,7 +228,7 @@ def moe_steps(ctx: LayerContext, kind: LayerKind) -> list[Step]:
     width = moe.latent or ctx.arch.hidden
     sent = ctx.dispatched_tokens * moe.top_k
     received = float(sum(load.rows))
-    steps: list[Step] = [norm(ctx, "moe.norm"), *_router(ctx, moe, experts)]
+    steps: list[Step] = [norm(ctx, "moe.norm"), *_router(ctx, moe, experts + moe.zero_experts)]
     steps += _shared(ctx, moe)
     if moe.latent:
         steps.append(linear(ctx, "moe.latent_down", ctx.local_tokens, moe.latent, ctx.arch.hidden, "moe"))

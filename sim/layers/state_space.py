@@ -1,10 +1,11 @@
-"""What one state-space or linear-attention mixer computes: Mamba-1, Mamba-2, gated DeltaNet."""
+"""What one recurrent mixer computes: Mamba-1 and 2, gated DeltaNet, KDA, lightning attention, short convolutions."""
 
 from __future__ import annotations
 
 from moesim.sim.layers.context import LayerContext
 from moesim.sim.layers.dense import enter_tensor_parallel, leave_tensor_parallel, linear, norm, pointwise, residual
 from moesim.sim.layers.steps import Linear, Pointwise, Step
+from moesim.sim.model.arch import KEYED, SsmArch
 
 _CHUNK = 128  # tokens per chunk of the chunked scan (state-spaces/mamba and flash-linear-attention defaults: 64-256)
 
@@ -43,6 +44,17 @@ def _chunked_scan(ctx: LayerContext, name: str, heads: int, d_state: int, head_d
     return [core, scan]
 
 
+def _input_width(s: SsmArch, kind: str, inner: int, keys: int, heads: int) -> int:
+    """Columns of the input projection on one rank: what is read, written and gated."""
+    if kind == "mamba1":
+        return 2 * inner
+    if kind == "short_conv":
+        return 3 * inner
+    if kind == "kda":
+        return (1 if s.gate_rank else 2) * inner + 2 * keys + heads
+    return 2 * inner + 2 * keys + (0 if kind == "lightning" else heads)
+
+
 def ssm_steps(ctx: LayerContext, kind: str) -> list[Step]:
     """One mixer with norm, input projection, short convolution, scan, gated norm, output projection, residual."""
     s = ctx.arch.ssm
@@ -50,12 +62,17 @@ def ssm_steps(ctx: LayerContext, kind: str) -> list[Step]:
     h, t, tp = ctx.arch.hidden, float(ctx.tokens), ctx.layout.tp
     inner = s.d_inner // tp
     heads = max(1, s.heads // tp)
-    keys = s.key_heads * (s.key_dim if kind == "gated_deltanet" else s.d_state) // tp
-    width = 2 * inner + 2 * keys + heads if kind != "mamba1" else 2 * inner
+    keys = s.key_heads * (s.key_dim if kind in KEYED else s.d_state) // tp
+    width = _input_width(s, kind, inner, keys, heads)
     steps: list[Step] = [norm(ctx, "ssm.norm"), *enter_tensor_parallel(ctx, "ssm.enter")]
     steps.append(linear(ctx, "ssm.in", t, width, h))
-    convolved = t * (inner + 2 * keys)
-    steps.append(pointwise(ctx, "ssm.conv", 4.0 * convolved, 8.0 * convolved, "ssm"))
+    if kind == "kda":  # decay and, where it is of low rank, the gate: from latents that every rank computes
+        steps.append(linear(ctx, "ssm.latents", ctx.local_tokens, s.key_dim + s.gate_rank, h))
+        steps.append(linear(ctx, "ssm.decay", t, keys, s.key_dim))
+        steps += [linear(ctx, "ssm.gate", t, inner, s.gate_rank)] if s.gate_rank else []
+    convolved = t * (inner if kind == "short_conv" else inner + 2 * keys)
+    if kind != "lightning":
+        steps.append(pointwise(ctx, "ssm.conv", 4.0 * convolved, 8.0 * convolved, "ssm"))
     if kind == "mamba1":
         steps.append(linear(ctx, "ssm.x", t, s.dt_rank + 2 * s.d_state, inner))
         steps.append(linear(ctx, "ssm.dt", t, inner, s.dt_rank))
@@ -70,9 +87,9 @@ def ssm_steps(ctx: LayerContext, kind: str) -> list[Step]:
                 part="core",
             )
         )
-    else:
+    elif kind != "short_conv":
         head_dim = s.d_inner // max(1, s.heads)
-        state = s.key_dim if kind == "gated_deltanet" else s.d_state
+        state = s.key_dim if kind in KEYED else s.d_state
         steps += _chunked_scan(ctx, "ssm.core", heads, state, head_dim)
     steps.append(pointwise(ctx, "ssm.gate_norm", 6.0 * t * inner, 10.0 * t * inner, "ssm"))
     steps.append(linear(ctx, "ssm.out", t, h, inner))

@@ -150,11 +150,9 @@ def _check_model(layout: Layout, arch: ModelArch) -> None:
             f"stage_layers has {len(layout.stage_layers)} entries that sum to {sum(layout.stage_layers)}; it needs "
             f"pp x vpp = {layout.chunks} entries that sum to {arch.num_layers}"
         )
-    att = arch.attention
-    if att is not None and att.heads % layout.tp:
-        raise BadLayout(
-            f"tp={layout.tp} does not divide {att.heads} attention heads; use {_divisors(att.heads, att.heads)}"
-        )
+    for heads in sorted({a.heads for a in (arch.attention, *(each.attention for each in arch.variants)) if a}):
+        if heads % layout.tp:
+            raise BadLayout(f"tp={layout.tp} does not divide {heads} attention heads; use {_divisors(heads, heads)}")
     if arch.moe is None:
         if layout.ep > 1 or layout.etp > 1:
             raise BadLayout(f"{arch.name} has no experts: ep={layout.ep}, etp={layout.etp} must be 1")

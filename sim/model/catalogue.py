@@ -12,9 +12,11 @@ from typing import Any
 import yaml
 
 from moesim.hwmodels.facts import did_you_mean, read_yaml
-from moesim.sim.model.arch import ArchError, LayerKind, ModelArch, check, short
+from moesim.sim.model.arch import ArchError, ModelArch, short
+from moesim.sim.model.derived import derived
 from moesim.sim.model.hf_config import from_hf
-from moesim.sim.model.reading import Fields, from_mapping, from_plain
+from moesim.sim.model.hub_names import format_of, names_of
+from moesim.sim.model.reading import from_mapping, from_plain
 
 __all__ = ["ArchError", "Published", "load_model", "model_names", "model_record", "published"]
 
@@ -109,6 +111,15 @@ def _from_text(model: str, proxies: bool = True) -> ModelArch:
         return catalogued(name)
     if _looks_like_path(model) or _is(Path.exists, Path(model)):
         return _from_path(Path(model), proxies)
+    hub = next((found for found in map(_canonical, names_of(model)) if found is not None), None)
+    if hub is not None:
+        return replace(catalogued(hub), said=(f"model = {hub} of the catalogue, for {model.strip()}",))
+    fmt = format_of(model)
+    if fmt is not None and names_of(model):
+        raise ArchError(
+            f"model {short(model)} is a copy in {fmt}; give the path of its config.json, or name the model and state "
+            "serve.precision"
+        )
     known = [*model_names(), *_index()["aliases"]]
     hint = did_you_mean(model.strip().lower().rpartition("/")[2], known)
     raise ArchError(f"unknown model {short(model)}: neither in the catalogue nor a path; {hint}")
@@ -134,9 +145,21 @@ def _from_path(path: Path, proxies: bool = True) -> ModelArch:
     if not isinstance(record, Mapping):
         raise ArchError(f"no model at {short(str(file))}: holds {short(record)}; needs a mapping of sizes")
     name = file.parent.name if file.name == "config.json" else file.stem
+    record = _with_formats(record, file)
     if "base" in record and not proxies:  # would allow a file that is its own base
         raise ArchError(f"model at {short(str(file))} is itself a proxy with a base; needs a whole model as base")
     return _from_mapping(record, name or "config")
+
+
+def _with_formats(record: Mapping[Any, Any], file: Path) -> Mapping[Any, Any]:
+    """The record of a config.json, with what an hf_quant_config.json beside it says of the weights' formats."""
+    beside = file.parent / "hf_quant_config.json"
+    if file.name != "config.json" or "quantization_config" in record or not _is(Path.is_file, beside):
+        return record
+    formats = _read(beside)
+    if not isinstance(formats, Mapping) or not isinstance(formats.get("quantization"), Mapping):
+        raise ArchError(f"{short(str(beside))} holds no mapping `quantization`; needs one with quant_algo")
+    return {**record, "quantization": formats["quantization"]}
 
 
 def _read(file: Path) -> Any:
@@ -152,45 +175,12 @@ def _read(file: Path) -> Any:
 
 def _from_mapping(record: Mapping[Any, Any], name: str) -> ModelArch:
     if "base" in record:
-        return _from_base(record)
-    if "model_type" in record or "architectures" in record:
+        named = record["base"]
+        if not isinstance(named, str):
+            raise ArchError(f"model with base: base is {short(named)}; needs text: a name or a path")
+        return derived(_from_text(named, proxies=False), record)
+    if any(key in record for key in ("model_type", "architectures", "text_config")):
         return from_hf(record, name)
     if "heads" in record:
         return from_plain(record, name)
     return from_mapping(record, name)
-
-
-def _from_base(record: Mapping[Any, Any]) -> ModelArch:
-    """A catalogue model with fewer layers, other leading dense layers or other kv_heads."""
-    fields = Fields(record, "model with base")
-    base = _from_text(fields.text("base", ""), proxies=False)
-    fields.where = f"model with base {base.name!r}"
-    layers = fields.size("layers", base.num_layers)
-    if layers > base.num_layers:
-        raise fields.fail("layers", f"is {layers}, but {base.name} has {base.num_layers}; needs at most that")
-    arch = base.with_layers(base.layers[:layers])
-    if fields.has("first_dense_layers"):
-        arch = arch.with_layers(_with_dense(base, fields.count("first_dense_layers"), layers, fields))
-    if fields.has("kv_heads"):
-        if arch.attention is None:
-            raise fields.fail("kv_heads", f"cannot be set: {base.name} has no attention; leave it out")
-        arch = replace(arch, attention=replace(arch.attention, kv_heads=fields.size("kv_heads")))
-    changed = [key for key in ("layers", "first_dense_layers", "kv_heads") if key in record]
-    changes = ", ".join(f"{key}={record[key]}" for key in changed)
-    arch = replace(arch, name=fields.text("name", f"{base.name}[{changes}]" if changes else base.name))
-    fields.refuse_unknown()
-    check(arch)
-    return arch
-
-
-def _with_dense(base: ModelArch, dense: int, layers: int, fields: Fields) -> tuple[LayerKind, ...]:
-    """`dense` dense layers, then MoE layers: for models that are built so."""
-    own = next((i for i, kind in enumerate(base.layers) if kind.ffn != "dense"), base.num_layers)
-    moe = set(base.layers[own:])
-    if len(moe) != 1 or any(kind.mixer != next(iter(moe)).mixer for kind in base.layers):
-        why = f"cannot be set: {base.name} is not dense layers followed by MoE layers; write out a pattern"
-        raise fields.fail("first_dense_layers", why)
-    if dense > layers:
-        raise fields.fail("first_dense_layers", f"is {dense}; needs at most {layers} (layers)")
-    expert_layer = moe.pop()
-    return (replace(expert_layer, ffn="dense", experts=None),) * dense + (expert_layer,) * (layers - dense)

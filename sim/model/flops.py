@@ -6,7 +6,8 @@ from collections import Counter
 from collections.abc import Sequence
 
 from moesim.hwmodels.gpu import bytes_per_element
-from moesim.sim.model.arch import LayerKind, ModelArch
+from moesim.sim.model.arch import AttentionArch, LayerKind, ModelArch
+from moesim.sim.model.mixer_weights import optional
 from moesim.sim.model.params import (
     EXPERT_FFN,
     SOFTMAX,
@@ -16,7 +17,6 @@ from moesim.sim.model.params import (
     experts_in,
     mixer,
     moe_of,
-    optional,
     router,
     shared,
     ssm_of,
@@ -59,17 +59,18 @@ def kv_bytes_per_token(arch: ModelArch, dtype: str) -> float:
     fully although they forget; state-space layers and encoders keep nothing per token. Cross-attention
     keeps a second set, per encoder token.
     """
-    attention = arch.attention
-    if attention is None:
-        return 0.0
-    if attention.is_mla:
-        width = optional(attention.kv_lora_rank) + optional(attention.qk_rope_head_dim)
-    else:
-        width = attention.kv_heads * (attention.head_dim + attention.v_head_dim)
-    width += optional(attention.index_head_dim)
     sets = {"attention": 1, "window_attention": 1, "cross_attention": 2}
-    caches = sum(sets.get(kind.mixer, 0) for kind in arch.layers if not kind.encoder)
-    return caches * width * bytes_per_element(dtype)
+    elements = sum(
+        n * sets[kind.mixer] * cached_elements(attention_of(arch.at(kind)))
+        for kind, n in Counter(arch.layers).items()
+        if kind.mixer in sets and not kind.encoder
+    )
+    return elements * bytes_per_element(dtype)
+
+
+def cached_elements(a: AttentionArch) -> float:
+    """Elements that one more token leaves in a layer's cache; compressed keys are one entry per so many tokens."""
+    return (a.cached_width + a.own_index_dim) / (a.compress or 1)
 
 
 def _active_layer_matrix(arch: ModelArch, kind: LayerKind) -> int:
@@ -92,17 +93,30 @@ def _mixing_flops(arch: ModelArch, kind: LayerKind, seq_len: int, causal: bool) 
         return 0.0
     if kind.mixer not in SOFTMAX:
         ssm = ssm_of(arch)
-        if kind.mixer == "gated_deltanet":
+        if kind.mixer in ("gated_deltanet", "kda"):
             return 6.0 * ssm.d_inner * ssm.key_dim  # recall by key, write the correction, read by query
+        if kind.mixer == "lightning":
+            return 4.0 * ssm.d_inner * ssm.key_dim  # write and read
+        if kind.mixer == "short_conv":
+            return 4.0 * ssm.d_inner  # two gates; the taps are counted with the weights
         return 4.0 * ssm.d_inner * ssm.d_state  # write and read
-    a = attention_of(arch)
+    a = attention_of(arch.at(kind))
     seen = _mean_context(seq_len, None, causal and not kind.encoder)
     per_pair = 2.0 * a.heads * (a.head_dim + a.v_head_dim)
     if kind.mixer == "cross_attention":
         return per_pair * (seen + seq_len)
+    indexer = 2.0 * optional(a.index_heads) * a.own_index_dim * seen / (a.compress or 1)
+    if a.compress:
+        return per_pair * mean_seen(a, seq_len) + indexer
     limit = a.window if kind.mixer == "window_attention" else a.index_top_k
-    indexer = 2.0 * optional(a.index_heads) * optional(a.index_head_dim) * seen
     return per_pair * _mean_context(seq_len, limit, causal and not kind.encoder) + indexer
+
+
+def mean_seen(a: AttentionArch, seq_len: int) -> float:
+    """Mean number of cache entries that a query sees in a layer with compressed keys: recent tokens and older spans."""
+    ratio = a.compress or 1
+    chosen = a.index_top_k * ratio if a.index_top_k else None
+    return _mean_context(seq_len, a.window, True) + _mean_context(seq_len, chosen, True) / ratio
 
 
 def _mean_context(seq_len: int, limit: int | None, causal: bool) -> float:

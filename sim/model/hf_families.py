@@ -1,259 +1,119 @@
-"""Hugging Face families: for each model_type, which fields hold which sizes and what is taken as given."""
+"""Hugging Face families: which reader reads which `model_type`, and which are known and cannot be read."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import replace
 
-from moesim.sim.model.arch import FfnKind, MixerKind
-from moesim.sim.model.hf_hybrids import jamba, nemotron_h, qwen_hybrid_dense, qwen_hybrid_moe
-from moesim.sim.model.hf_parts import (
-    Parts,
-    attention,
-    dense_ffn,
-    experts,
-    latent_attention,
-    leading_dense_layers,
-    mixers,
-    num_layers,
-    qwen_sparse_layers,
-    shared_experts,
-    stack,
-)
-from moesim.sim.model.reading import Fields
-
-
-def _all(f: Fields, kind: FfnKind) -> list[FfnKind]:
-    return [kind] * num_layers(f)
-
-
-def _llama(f: Fields) -> Parts:
-    bias = f.flag("attention_bias", False)
-    window = f.size_or_none("sliding_window")
-    mixer = mixers(f, "attention" if window is None else "window_attention")
-    return Parts(
-        layers=stack(mixer, _all(f, "dense")),
-        attention=attention(f, bias=(bias, bias), window=window),
-        ffn=dense_ffn(f),
-    )
-
-
-def _mixtral(f: Fields) -> Parts:
-    window = f.size_or_none("sliding_window")
-    mixer = mixers(f, "attention" if window is None else "window_attention")
-    return Parts(
-        layers=stack(mixer, _all(f, "moe")),
-        attention=attention(f, window=window),
-        moe=experts(f, width="intermediate_size"),
-    )
-
-
-def _qwen_window(f: Fields) -> tuple[list[MixerKind], int | None]:
-    """Qwen files name a window that counts only with use_sliding_window, from max_window_layers on."""
-    if not f.flag("use_sliding_window", False):
-        return mixers(f), None
-    window, first = f.size("sliding_window"), f.count("max_window_layers")
-    default: list[MixerKind] = ["window_attention" if i >= first else "attention" for i in range(num_layers(f))]
-    return (mixers(f) if f.has("layer_types") else default), window
-
-
-def _qwen2(f: Fields) -> Parts:
-    mixer, window = _qwen_window(f)
-    return Parts(
-        layers=stack(mixer, _all(f, "dense")),
-        attention=attention(f, bias=(f.flag("attention_bias", True), False), window=window),
-        ffn=dense_ffn(f),
-        mtp_layers=f.count("num_nextn_predict_layers"),
-    )
-
-
-def _qwen2_moe(f: Fields) -> Parts:
-    mixer, window = _qwen_window(f)
-    kinds = qwen_sparse_layers(f)
-    return Parts(
-        layers=stack(mixer, kinds),
-        attention=attention(f, bias=(f.flag("qkv_bias", True), False), window=window),
-        ffn=dense_ffn(f) if "dense" in kinds else None,
-        moe=experts(f, shared=f.count("shared_expert_intermediate_size"), shared_gate=True),
-    )
-
-
-def _qwen3(f: Fields) -> Parts:
-    mixer, window = _qwen_window(f)
-    bias = f.flag("attention_bias", False)
-    return Parts(
-        layers=stack(mixer, _all(f, "dense")),
-        attention=attention(f, bias=(bias, bias), qk_norm="head", window=window),
-        ffn=dense_ffn(f),
-    )
-
-
-def _qwen3_moe(f: Fields) -> Parts:
-    mixer, window = _qwen_window(f)
-    kinds = qwen_sparse_layers(f)
-    bias = f.flag("attention_bias", False)
-    return Parts(
-        layers=stack(mixer, kinds),
-        attention=attention(f, bias=(bias, bias), qk_norm="head", window=window),
-        ffn=dense_ffn(f) if "dense" in kinds else None,
-        moe=experts(f),
-    )
-
-
-def _deepseek_moe(f: Fields) -> Parts:
-    """The first DeepSeekMoE (16B): multi-head attention with fine-grained experts."""
-    bias = f.flag("attention_bias", False)
-    kinds = leading_dense_layers(f)
-    return Parts(
-        layers=stack(mixers(f), kinds),
-        attention=attention(f, bias=(bias, bias)),
-        ffn=dense_ffn(f) if "dense" in kinds else None,
-        moe=experts(f, shared=shared_experts(f)),
-    )
-
-
-def _deepseek(f: Fields) -> Parts:
-    """DeepSeek-V2, V3, V3.2, Kimi K2, GLM-5: MLA, leading dense layers, shared and routed experts.
-
-    Files in which several layers share one indexer (GLM-5.2) are read as if each had its own.
-    """
-    kinds = leading_dense_layers(f)
-    method = f.text("topk_method", "noaux_tc")
-    moe = experts(f, shared=shared_experts(f), router_bias=method == "noaux_tc")
-    if method == "greedy":  # DeepSeek-V2-Lite names groups but does not use them
-        moe = replace(moe, router="topk", groups=1, top_k_groups=1)
-    return Parts(
-        layers=stack(mixers(f), kinds),
-        attention=latent_attention(f),
-        ffn=dense_ffn(f) if "dense" in kinds else None,
-        moe=moe,
-        mtp_layers=f.count("num_nextn_predict_layers"),
-    )
-
-
-def _deepseek_v2(f: Fields) -> Parts:
-    parts = _deepseek(f)
-    return parts if parts.moe is None else replace(parts, moe=replace(parts.moe, router_bias=False))
-
-
-def _glm4_moe(f: Fields) -> Parts:
-    kinds = leading_dense_layers(f)
-    return Parts(
-        layers=stack(mixers(f), kinds),
-        attention=attention(
-            f,
-            bias=(f.flag("attention_bias", False), False),
-            qk_norm="head" if f.flag("use_qk_norm", False) else "none",
-        ),
-        ffn=dense_ffn(f) if "dense" in kinds else None,
-        moe=experts(f, shared=shared_experts(f), router_bias=True),
-        mtp_layers=f.count("num_nextn_predict_layers"),
-    )
-
-
-def _gpt_oss(f: Fields) -> Parts:
-    window = f.size("sliding_window")
-    default: list[MixerKind] = ["attention" if i % 2 else "window_attention" for i in range(num_layers(f))]
-    bias = f.flag("attention_bias", True)
-    return Parts(
-        layers=stack(mixers(f) if f.has("layer_types") else default, _all(f, "moe")),
-        attention=attention(f, bias=(bias, bias), window=window, sinks=True),
-        moe=experts(f, width="intermediate_size", expert_bias=True, router_bias=True),
-    )
-
-
-def _dbrx(f: Fields) -> Parts:
-    attn, ffn = f.part("attn_config"), f.part("ffn_config")
-    if attn is None or ffn is None:
-        raise f.fail("attn_config" if attn is None else "ffn_config", "is missing; needs DBRX's nested sizes")
-    return Parts(
-        layers=stack(mixers(f), _all(f, "moe")),
-        attention=replace(attention(f), kv_heads=attn.size("kv_n_heads")),
-        moe=experts(ffn, width="ffn_hidden_size"),
-    )
-
-
-def _minimax_m2(f: Fields) -> Parts:
-    norm = f.flag("use_qk_norm", False)
-    mtp = f.count("num_mtp_modules") if f.flag("use_mtp", False) else 0
-    return Parts(
-        layers=stack(mixers(f), _all(f, "moe")),
-        attention=attention(f, qk_norm="full" if norm else "none"),
-        moe=experts(
-            f,
-            width="intermediate_size",
-            shared=f.count("shared_intermediate_size"),
-            router_bias=f.flag("use_routing_bias", False),
-        ),
-        mtp_layers=mtp * f.size("mtp_transformer_layers", 1),
-    )
-
-
-def _grok(f: Fields) -> Parts:
-    return Parts(
-        layers=stack(mixers(f), _all(f, "moe")),
-        attention=attention(f),
-        moe=experts(f, width=f.first("moe_intermediate_size", "intermediate_size")),
-        norms_per_layer=4,
-        tied_default=True,
-    )
-
-
-def _olmoe(f: Fields) -> Parts:
-    bias = f.flag("attention_bias", False)
-    return Parts(
-        layers=stack(mixers(f), _all(f, "moe")),
-        attention=attention(f, bias=(bias, bias), qk_norm="full"),
-        moe=experts(f, width="intermediate_size"),
-    )
-
-
-def _llama4(f: Fields) -> Parts:
-    """Three layers in four attend within chunks, the fourth to all; one shared expert as wide."""
-    n, step = num_layers(f), f.size("interleave_moe_layer_step", 1)
-    chunk = f.size_or_none("attention_chunk_size")
-    local: list[MixerKind] = ["window_attention" if (i + 1) % 4 else "attention" for i in range(n)]
-    listed = f.items("moe_layers")
-    kinds: list[FfnKind] = [
-        "moe" if (i in listed if listed is not None else (i + 1) % step == 0) else "dense" for i in range(n)
-    ]
-    bias = f.flag("attention_bias", False)
-    return Parts(
-        layers=stack(mixers(f) if f.has("layer_types") or chunk is None else local, kinds),
-        attention=attention(f, bias=(bias, bias), window=chunk),
-        ffn=dense_ffn(f, key="intermediate_size_mlp") if "dense" in kinds else None,
-        moe=experts(f, width="intermediate_size", shared=f.size("intermediate_size")),
-    )
-
+from moesim.sim.model import hf_dense, hf_experts, hf_hybrids, hf_latent, hf_puzzle, hf_windows
+from moesim.sim.model.fields import Fields
+from moesim.sim.model.hf_parts import Parts
 
 FAMILIES: dict[str, Callable[[Fields], Parts]] = {
-    "llama": _llama,
-    "mistral": _llama,
-    "mixtral": _mixtral,
-    "qwen2": _qwen2,
-    "mimo": _qwen2,  # Qwen2's shape with MTP
-    "qwen2_moe": _qwen2_moe,
-    "qwen3": _qwen3,
-    "qwen3_vl_text": _qwen3,
-    "qwen3_moe": _qwen3_moe,
-    "qwen3_vl_moe_text": _qwen3_moe,
-    "qwen3_next": qwen_hybrid_moe,
-    "qwen3_5_text": qwen_hybrid_dense,
-    "qwen3_5_moe_text": qwen_hybrid_moe,
-    "deepseek": _deepseek_moe,
-    "deepseek_v2": _deepseek_v2,
-    "deepseek_v3": _deepseek,
-    "deepseek_v32": _deepseek,
-    "kimi_k2": _deepseek,
-    "glm_moe_dsa": _deepseek,
-    "glm4_moe": _glm4_moe,
-    "gpt_oss": _gpt_oss,
-    "dbrx": _dbrx,
-    "jamba": jamba,
-    "minimax_m2": _minimax_m2,
-    "grok-1": _grok,
-    "grok_1": _grok,
-    "olmoe": _olmoe,
-    "llama4_text": _llama4,
-    "nemotron_h": nemotron_h,
+    # dense, full attention
+    **dict.fromkeys(
+        ("llama", "mistral", "ministral", "ministral3", "phi3", "smollm3", "granite", "solar"),
+        hf_dense.llama,
+    ),
+    **dict.fromkeys(
+        ("qwen2", "qwen2_vl", "qwen2_vl_text", "qwen2_5_vl", "qwen2_5_vl_text", "mimo", "dream"), hf_dense.qwen2
+    ),
+    **dict.fromkeys(("qwen3", "qwen3_vl_text"), hf_dense.qwen3),
+    "seed_oss": hf_dense.qkv_out_bias,
+    "hunyuan_v1_dense": hf_dense.qk_normed,
+    "ernie4_5": hf_dense.ernie,
+    "apertus": hf_dense.apertus,
+    "glm4": hf_dense.glm4,
+    "internlm3": hf_dense.internlm3,
+    "nemotron": hf_dense.nemotron,
+    "internlm2": hf_dense.internlm2,
+    "minicpm": hf_dense.minicpm,
+    **dict.fromkeys(("minicpm3", "youtu_llm"), hf_dense.dense_latent),
+    "starcoder2": hf_dense.starcoder2,
+    "arcee": hf_dense.arcee,
+    "llada": hf_dense.llada,
+    "nemotron-nas": hf_puzzle.nemotron_nas,
+    # dense, windows
+    "gemma": hf_windows.gemma,
+    "gemma2": hf_windows.gemma2,
+    "gemma3_text": hf_windows.gemma3,
+    "gemma4_text": hf_windows.gemma4,
+    "cohere": hf_windows.cohere,
+    "cohere2": hf_windows.cohere2,
+    **dict.fromkeys(("olmo2", "olmo3"), hf_windows.olmo2),
+    "exaone4": hf_windows.exaone4,
+    # experts, full attention
+    "mixtral": hf_experts.mixtral,
+    "qwen2_moe": hf_experts.qwen2_moe,
+    **dict.fromkeys(("qwen3_moe", "qwen3_vl_moe_text"), hf_experts.qwen3_moe),
+    "glm4_moe": hf_experts.glm4_moe,
+    "glm4v_moe_text": hf_experts.glm4_moe,
+    "solar_open": hf_experts.glm4_moe,
+    "gpt_oss": hf_experts.gpt_oss,
+    "dbrx": hf_experts.dbrx,
+    "minimax_m2": hf_experts.minimax_m2,
+    **dict.fromkeys(("grok-1", "grok_1"), hf_experts.grok),
+    "grok_2": hf_experts.grok_2,
+    "olmoe": hf_experts.olmoe,
+    "Klear": hf_experts.klear,
+    "flex_olmo": hf_experts.flex_olmo,
+    "llama4_text": hf_experts.llama4,
+    "hunyuan_v1_moe": hf_experts.hunyuan_moe,
+    "ernie4_5_moe": hf_experts.ernie_moe,
+    **dict.fromkeys(("bailing_moe", "bailing_moe_v2"), hf_experts.bailing),
+    "dots1": hf_experts.dots,
+    "exaone_moe": hf_experts.exaone_moe,
+    **dict.fromkeys(("granitemoe", "granitemoeshared"), hf_experts.granite_moe),
+    "phimoe": hf_experts.phi_moe,
+    "aria_text": hf_experts.aria,
+    "arctic": hf_experts.arctic,
+    **dict.fromkeys(("step3_text", "step3"), hf_experts.step3),
+    # experts, windows
+    "mimo_v2_flash": hf_windows.mimo_v2,
+    **dict.fromkeys(("step3p5", "step3p7"), hf_windows.step3p5),
+    **dict.fromkeys(("minimax_m3", "minimax_m3_vl_text"), hf_windows.minimax_m3),
+    "afmoe": hf_windows.afmoe,
+    # latent attention
+    "deepseek": hf_latent.deepseek_moe,
+    "deepseek_v2": hf_latent.deepseek_v2,
+    **dict.fromkeys(
+        ("deepseek_v3", "deepseek_v32", "kimi_k2", "glm_moe_dsa", "glm4_moe_lite", "mistral4"), hf_latent.deepseek
+    ),
+    "deepseek_v4": hf_latent.deepseek_v4,
+    "longcat_flash": hf_latent.longcat,
+    "kimi_linear": hf_latent.kimi_linear,
+    # recurrent mixers
+    "qwen3_next": hf_hybrids.qwen_hybrid_moe,
+    "qwen3_5_text": hf_hybrids.qwen_hybrid_dense,
+    "qwen3_5_moe_text": hf_hybrids.qwen_hybrid_moe,
+    "jamba": hf_hybrids.jamba,
+    "nemotron_h": hf_hybrids.nemotron_h,
+    "granitemoehybrid": hf_hybrids.granite_hybrid,
+    "bamba": hf_hybrids.bamba,
+    "falcon_h1": hf_hybrids.falcon_h1,
+    **dict.fromkeys(("minimax", "minimax_text_01", "minimax_m1"), hf_hybrids.minimax_lightning),
+    **dict.fromkeys(("bailing_moe_linear", "bailing_moe_linear_v2"), hf_hybrids.bailing_linear),
+    **dict.fromkeys(("lfm2", "lfm2_moe"), hf_hybrids.lfm2),
+}
+
+# files whose model_type says nothing, or is an outer name, by the class that runs them
+BY_CLASS = {
+    "Grok1ForCausalLM": "grok_2",
+    "DeepseekV4ForCausalLM": "deepseek_v4",
+    "MiniMaxM3SparseForCausalLM": "minimax_m3",
+    "LongcatFlashForCausalLM": "longcat_flash",
+    "MiniMaxM1ForCausalLM": "minimax_m1",
+    "MiniMaxText01ForCausalLM": "minimax_text_01",
+    "BailingMoeV2ForCausalLM": "bailing_moe_v2",
+    "BailingMoeLinearV2ForCausalLM": "bailing_moe_linear_v2",
+    "SolarForCausalLM": "solar",
+}
+
+# known, and refused: what stands in the way
+REFUSED = {
+    "zamba2": ("num_mem_blocks", "shares blocks between layers and adds adapters to them"),
+    "jetmoe": ("num_local_experts", "routes attention to experts, too"),
+    "gemma3n_text": ("altup_num_inputs", "has alternating updates and inputs per layer"),
+    "mamba2": ("num_heads", "has no feed-forward blocks under usual names; write a pattern mamba2+none"),
+    "rwkv7": ("head_dim", "has a mixer that moesim does not price"),
+    "openelm": ("num_query_heads", "differs from layer to layer in ways that are not read"),
 }

@@ -13,32 +13,10 @@ from collections import Counter
 from typing import NamedTuple
 
 from moesim.sim.model.arch import AttentionArch, FfnArch, LayerKind, ModelArch, MoeArch, SsmArch
+from moesim.sim.model.mixer_weights import NOTHING, RECURRENT, Weights, attention_weights
 
 EXPERT_FFN = ("moe", "moe_residual")
 SOFTMAX = ("attention", "window_attention", "cross_attention")
-
-
-class Weights(NamedTuple):
-    """Parameters of one part of a model, split by what they cost per token."""
-
-    matrix: int  # one multiply-add each per token
-    vector: int  # norms, biases, scalars
-
-    @property
-    def total(self) -> int:
-        """All parameters of the part."""
-        return self.matrix + self.vector
-
-    def times(self, n: int) -> Weights:
-        """`n` copies of this part."""
-        return Weights(self.matrix * n, self.vector * n)
-
-    def plus(self, other: Weights) -> Weights:
-        """Both parts together."""
-        return Weights(self.matrix + other.matrix, self.vector + other.vector)
-
-
-_NOTHING = Weights(0, 0)
 
 
 def experts_in(arch: ModelArch, kind: LayerKind) -> int:
@@ -50,62 +28,11 @@ def experts_in(arch: ModelArch, kind: LayerKind) -> int:
 
 def mixer(arch: ModelArch, kind: LayerKind) -> Weights:
     if kind.mixer == "none":
-        return _NOTHING
+        return NOTHING
     if kind.mixer in SOFTMAX:
-        one = _attention(attention_of(arch), arch.hidden)
+        one = attention_weights(attention_of(arch.at(kind)), arch.hidden)
         return one.times(2) if kind.mixer == "cross_attention" else one
-    ssm = ssm_of(arch)
-    if kind.mixer == "mamba1":
-        return _mamba1(ssm, arch.hidden)
-    return _mamba2(ssm, arch.hidden) if kind.mixer == "mamba2" else _gated_deltanet(ssm, arch.hidden)
-
-
-def _attention(a: AttentionArch, hidden: int) -> Weights:
-    if a.is_mla:
-        return _mla(a, hidden)
-    q = a.heads * a.head_dim * (2 if a.output_gate else 1)
-    k = a.kv_heads * a.head_dim
-    v = a.kv_heads * a.v_head_dim
-    matrix = hidden * (q + k + v) + a.heads * a.v_head_dim * hidden
-    vector = (q + k + v if a.qkv_bias else 0) + (hidden if a.o_bias else 0) + (a.heads if a.sinks else 0)
-    if a.qk_norm == "head":
-        vector += 2 * a.head_dim
-    elif a.qk_norm == "full":
-        vector += a.heads * a.head_dim + k
-    return Weights(matrix, vector)
-
-
-def _mla(a: AttentionArch, hidden: int) -> Weights:
-    kv, rope, nope = optional(a.kv_lora_rank), optional(a.qk_rope_head_dim), optional(a.qk_nope_head_dim)
-    q = a.heads * (nope + rope)
-    q_rank = optional(a.q_lora_rank)
-    matrix = q_rank * (hidden + q) if q_rank else hidden * q
-    matrix += hidden * (kv + rope) + kv * a.heads * (nope + a.v_head_dim) + a.heads * a.v_head_dim * hidden
-    vector = q_rank + kv  # norms of the two latents
-    if a.index_heads:
-        width = optional(a.index_head_dim)
-        matrix += (q_rank or hidden) * a.index_heads * width + hidden * width + hidden * a.index_heads
-        vector += 2 * width  # LayerNorm of the index keys
-    return Weights(matrix, vector)
-
-
-def _mamba1(s: SsmArch, hidden: int) -> Weights:
-    matrix = hidden * 2 * s.d_inner + s.d_inner * s.d_conv + s.d_inner * (s.dt_rank + 2 * s.d_state)
-    matrix += s.dt_rank * s.d_inner + s.d_inner * hidden
-    # conv bias, dt bias, decay A, skip D; norms of dt, B and C as in Jamba
-    return Weights(matrix, s.d_inner * (3 + s.d_state) + s.dt_rank + 2 * s.d_state)
-
-
-def _mamba2(s: SsmArch, hidden: int) -> Weights:
-    conv = s.d_inner + 2 * s.key_heads * s.d_state
-    matrix = hidden * (s.d_inner + conv + s.heads) + conv * s.d_conv + s.d_inner * hidden
-    return Weights(matrix, conv + 3 * s.heads + s.d_inner)  # conv bias; decay, skip, dt bias; gated norm
-
-
-def _gated_deltanet(s: SsmArch, hidden: int) -> Weights:
-    conv = 2 * s.key_heads * s.key_dim + s.d_inner
-    matrix = hidden * (conv + s.d_inner + 2 * s.heads) + conv * s.d_conv + s.d_inner * hidden
-    return Weights(matrix, 2 * s.heads + s.d_inner // s.heads)  # decay and dt bias; gated norm per head
+    return RECURRENT[kind.mixer](ssm_of(arch), arch.hidden)
 
 
 def _mlp(width: int, intermediate: int, gated: bool, bias: bool) -> Weights:
@@ -116,40 +43,36 @@ def _mlp(width: int, intermediate: int, gated: bool, bias: bool) -> Weights:
 
 def dense_ffn(arch: ModelArch, kind: LayerKind) -> Weights:
     if kind.ffn == "dense":
-        ffn = ffn_of(arch)
+        ffn = ffn_of(arch.at(kind))
         return _mlp(arch.hidden, ffn.intermediate, ffn.gated, arch.bias)
     if kind.ffn == "moe_residual":
         moe = moe_of(arch)
         return _mlp(arch.hidden, moe.residual_intermediate, moe.gated, arch.bias)
-    return _NOTHING
+    return NOTHING
 
 
 def expert(arch: ModelArch) -> Weights:
     moe = arch.moe
     if moe is None:
-        return _NOTHING
+        return NOTHING
     return _mlp(moe.latent or arch.hidden, moe.expert_intermediate, moe.gated, moe.expert_bias)
 
 
 def shared(arch: ModelArch) -> Weights:
     moe = arch.moe
     if moe is None:
-        return _NOTHING
+        return NOTHING
     gate = Weights(arch.hidden if moe.shared_gate else 0, 0)
     return _mlp(arch.hidden, moe.shared_intermediate, moe.gated, arch.bias).plus(gate)
 
 
 def router(arch: ModelArch, kind: LayerKind) -> Weights:
     if kind.ffn not in EXPERT_FFN:
-        return _NOTHING
+        return NOTHING
     moe = moe_of(arch)
-    experts = experts_in(arch, kind)
+    experts = experts_in(arch, kind) + moe.zero_experts
     latent = 2 * arch.hidden * moe.latent if moe.latent else 0
     return Weights(arch.hidden * experts + latent, experts if moe.router_bias else 0)
-
-
-def optional(value: int | None) -> int:
-    return value or 0
 
 
 def attention_of(arch: ModelArch) -> AttentionArch:
@@ -225,9 +148,22 @@ def router_params(arch: ModelArch, kind: LayerKind) -> int:
 
 
 def norm_params(arch: ModelArch, kind: LayerKind) -> int:
-    """Parameters of the norms on one layer's residual stream; a decoder's cross-attention brings one more."""
+    """Parameters of the norms on one layer's residual stream, and of what mixes several streams.
+
+    A decoder's cross-attention brings one norm more.
+    """
     norms = arch.norms_per_layer + (1 if kind.mixer == "cross_attention" else 0)
-    return norms * _norm_width(arch)
+    blocks = (kind.mixer != "none") + (kind.ffn != "none")
+    return norms * _norm_width(arch) + blocks * _mixing_params(arch)
+
+
+def _mixing_params(arch: ModelArch) -> int:
+    """Weights that mix the residual streams before and after one block (hyper-connections); 0 for one stream."""
+    n = arch.residual_streams
+    if n == 1:
+        return 0
+    mixed = (2 + n) * n  # what goes in, what comes out, and streams among each other
+    return mixed * n * arch.hidden + mixed + 3
 
 
 def final_norm_params(arch: ModelArch) -> int:

@@ -5,6 +5,7 @@ attention+dense                                   every layer
 3 x gated_deltanet+moe, attention+moe             repeated until the layers are used up
 2 x (attention+dense, attention+moe[32])          groups; experts of this layer in brackets
 encoder attention+dense, cross_attention+dense    encoder and decoder
+5 x window_attention+dense, attention+dense@wide  a layer with sizes of its own, those of the variant "wide"
 MEM*E-                                            one letter per single-block layer (Nemotron):
                                                   M mamba2, * attention, E experts, - dense
 """
@@ -23,7 +24,7 @@ _LETTERS = {
     "-": LayerKind(mixer="none", ffn="dense"),
 }
 _COUNT = re.compile(r"\s*(\d{1,6})\s*x\s*")
-_KIND = re.compile(r"\s*(encoder\s+)?([a-z0-9_]+)\s*\+\s*([a-z_]+)(?:\[(\d{1,6})\])?\s*")
+_KIND = re.compile(r"\s*(encoder\s+)?([a-z0-9_]+)\s*\+\s*([a-z_]+)(?:\[(\d{1,6})\])?(?:@([A-Za-z0-9_-]{1,40}))?\s*")
 _MAX_DEPTH = 4
 _HELP = "needs e.g. '3 x attention+dense, 58 x attention+moe'"
 
@@ -84,7 +85,7 @@ class _Parser:
         if match is None:
             raise self._error(f"cannot be read from {short(self._text[self._at :])} on")
         self._at = match.end()
-        encoder, mixer, ffn, experts = match.groups()
+        encoder, mixer, ffn, experts, variant = match.groups()
         if mixer not in get_args(MixerKind):
             raise self._error(f"has an unknown mixer {mixer!r}; known: {', '.join(get_args(MixerKind))}")
         if ffn not in get_args(FfnKind):
@@ -98,6 +99,7 @@ class _Parser:
             ffn=cast(FfnKind, ffn),
             experts=int(experts) if experts else None,
             encoder=encoder is not None,
+            variant=variant,
         )
 
     def _take(self, mark: str) -> bool:

@@ -3,143 +3,24 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from difflib import get_close_matches
 from typing import Any, Literal, cast
 
-from moesim.hwmodels.facts import did_you_mean
 from moesim.sim.model.arch import (
     MAX_LAYERS,
     ArchError,
     AttentionArch,
+    Checkpoint,
     FfnArch,
     ModelArch,
     MoeArch,
     RouterKind,
     SsmArch,
+    Variant,
     check,
     short,
 )
+from moesim.sim.model.fields import Fields
 from moesim.sim.model.pattern import parse_pattern
-
-_MAX_SIZE = 1_000_000_000  # no single dimension of a real model comes near; beyond it a unit was mistaken
-
-
-class Fields:
-    """A mapping being read: each getter checks one field and remembers that it was asked for."""
-
-    def __init__(self, record: object, where: str) -> None:
-        if not isinstance(record, Mapping):
-            raise ArchError(f"{where}: is {short(record)}; needs a mapping of sizes, e.g. {{heads: 32}}")
-        self._record: Mapping[Any, Any] = record
-        self._asked: list[str] = []
-        self.where = where
-
-    def get(self, key: str) -> Any:
-        """The raw value, None when absent."""
-        self._asked.append(key)
-        return self._record.get(key)
-
-    def has(self, key: str) -> bool:
-        """True when the field is there and not null."""
-        return self.get(key) is not None
-
-    def first(self, *keys: str) -> str:
-        """The first of several spellings that is there (the first spelling when none is)."""
-        return next((key for key in keys if self.has(key)), keys[0])
-
-    def fail(self, key: str, why: str) -> ArchError:
-        """An error about one field, to be raised by the caller."""
-        return ArchError(f"{self.where}: {key} {why}")
-
-    def _missing(self, key: str, needs: str) -> ArchError:
-        unread = [str(given) for given in self._record if given not in self._asked]
-        close = get_close_matches(key, unread, n=1)
-        hint = f" (did you mean it by {close[0]!r}?)" if close else ""
-        return self.fail(key, f"is missing{hint}; needs {needs}")
-
-    def whole(self, key: str, least: int, default: int | None = None) -> int:
-        """A whole number of at least `least`; `default` when absent, an error when there is no default."""
-        value = self.get(key)
-        if value is None:
-            if default is None:
-                raise self._missing(key, f"a whole number of at least {least}")
-            return default
-        if isinstance(value, bool) or not isinstance(value, int):
-            raise self.fail(key, f"is {short(value)}; needs a whole number of at least {least}")
-        if not least <= value <= _MAX_SIZE:
-            raise self.fail(key, f"is {short(value)}; needs a whole number from {least} to {_MAX_SIZE}")
-        return value
-
-    def size(self, key: str, default: int | None = None) -> int:
-        """A whole number of at least 1."""
-        return self.whole(key, 1, default)
-
-    def count(self, key: str, default: int = 0) -> int:
-        """A whole number of at least 0; 0 when absent unless told otherwise."""
-        return self.whole(key, 0, default)
-
-    def size_or_none(self, key: str) -> int | None:
-        """A whole number of at least 1, or None when absent or null."""
-        return self.size(key) if self.has(key) else None
-
-    def number_or_none(self, key: str) -> float | None:
-        """A positive finite number, or None when absent or null."""
-        value = self.get(key)
-        if value is None:
-            return None
-        if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0 < value <= _MAX_SIZE:
-            raise self.fail(key, f"is {short(value)}; needs a positive number")
-        return float(value)
-
-    def flag(self, key: str, default: bool | None = None) -> bool:
-        """true or false; `default` when absent, an error when there is no default."""
-        value = self.get(key)
-        if value is None and default is not None:
-            return default
-        if value is None:
-            raise self._missing(key, "true or false")
-        if not isinstance(value, bool):
-            raise self.fail(key, f"is {short(value)}; needs true or false")
-        return value
-
-    def text(self, key: str, default: str) -> str:
-        """A string; `default` when absent."""
-        value = self.get(key)
-        if value is None:
-            return default
-        if not isinstance(value, str):
-            raise self.fail(key, f"is {short(value)}; needs text")
-        return value
-
-    def choice(self, key: str, allowed: tuple[str, ...], default: str) -> str:
-        """One of a few words; `default` when absent."""
-        value = self.text(key, default)
-        if value not in allowed:
-            raise self.fail(key, f"is {short(value)}; needs one of {', '.join(allowed)}")
-        return value
-
-    def part(self, key: str) -> Fields | None:
-        """A nested mapping, or None when absent or null."""
-        return Fields(self._record[key], f"{self.where}: {key}") if self.has(key) else None
-
-    def items(self, key: str, length: int | None = None) -> list[Any] | None:
-        """A list (with one entry per layer when `length` is given), or None when absent or null."""
-        value = self.get(key)
-        if value is None:
-            return None
-        if not isinstance(value, list):
-            raise self.fail(key, f"is {short(value)}; needs a list")
-        if length is not None and len(value) != length:
-            raise self.fail(key, f"has {len(value)} entries; needs one for each of {length} layers")
-        return value
-
-    def refuse_unknown(self) -> None:
-        """Raise for the first field that no getter asked for."""
-        for key in self._record:
-            if key not in self._asked:
-                hint = did_you_mean(str(key), sorted(set(self._asked)))
-                raise ArchError(f"{self.where}: unknown key {short(key)}; {hint}")
-
 
 _ROUTERS = ("top1", "topk", "group_limited", "expert_choice")
 _NORMS = ("none", "head", "full")
@@ -172,6 +53,8 @@ def from_mapping(record: Mapping[Any, Any], name: str = "inline") -> ModelArch:
         ffn=ffn,
         moe=moe,
         ssm=ssm,
+        variants=_variants(fields.part("variants"), hidden, bias),
+        residual_streams=fields.size("residual_streams", 1),
         vocab=0 if vocab_unknown else fields.size("vocab"),
         tied_embeddings=fields.flag("tied_embeddings"),
         max_context=fields.size("max_context"),
@@ -181,6 +64,7 @@ def from_mapping(record: Mapping[Any, Any], name: str = "inline") -> ModelArch:
         learned_positions=fields.count("learned_positions"),
         mtp_layers=fields.count("mtp_layers"),
         fp8_blocks=fields.flag("fp8_blocks", False),
+        checkpoint=_checkpoint(fields.part("checkpoint")),
         source=fields.text("source", ""),
         notes=fields.text("notes", ""),
     )
@@ -273,9 +157,45 @@ def _attention(f: Fields | None, hidden: int, bias: bool) -> AttentionArch | Non
         index_heads=f.size_or_none("index_heads"),
         index_head_dim=f.size_or_none("index_head_dim"),
         index_top_k=f.size_or_none("index_top_k"),
+        index_shared=f.flag("index_shared", False),
+        head_gate=f.flag("head_gate", False),
+        no_v_proj=f.flag("no_v_proj", False),
+        shared_values=f.flag("shared_values", False),
+        compress=f.size_or_none("compress"),
+        o_lora_rank=f.size_or_none("o_lora_rank"),
+        o_groups=f.size_or_none("o_groups"),
     )
     f.refuse_unknown()
     return arch
+
+
+def _variants(f: Fields | None, hidden: int, bias: bool) -> tuple[Variant, ...]:
+    """Sizes of layers that differ from the rest, by the names that the pattern gives them."""
+    if f is None:
+        return ()
+    found = []
+    for name in f.names():
+        sizes = f.part(name)
+        if sizes is None:
+            raise f.fail(name, "is empty; needs attention: {...}, intermediate, or both")
+        attention, width = _attention(sizes.part("attention"), hidden, bias), sizes.size_or_none("intermediate")
+        sizes.refuse_unknown()
+        found.append(Variant(name=name, attention=attention, intermediate=width))
+    return tuple(found)
+
+
+_WEIGHTS = ("bf16", "fp8", "fp8_block", "mxfp8", "int8", "w8a16", "int4", "mxfp4", "nvfp4")
+
+
+def _checkpoint(f: Fields | None) -> Checkpoint | None:
+    """Formats in which the weights are published, by part; 16 bits where nothing is said."""
+    if f is None:
+        return None
+    parts = {name: f.choice(name, _WEIGHTS, "bf16") for name in ("attention", "dense", "experts", "shared", "head")}
+    cache = f.choice("kv", ("bf16", "fp8"), "") if f.has("kv") else None
+    found = Checkpoint(method=f.text("method", "published checkpoint"), kv=cache, **parts)
+    f.refuse_unknown()
+    return found
 
 
 def _ffn(f: Fields | None) -> FfnArch | None:
@@ -310,6 +230,7 @@ def _moe(f: Fields | None) -> MoeArch | None:
         shared_gate=f.flag("shared_gate", False),
         residual_intermediate=f.count("residual_intermediate"),
         capacity_factor=f.number_or_none("capacity_factor"),
+        zero_experts=f.count("zero_experts"),
     )
     f.refuse_unknown()
     return arch
@@ -320,12 +241,13 @@ def _ssm(f: Fields | None) -> SsmArch | None:
         return None
     arch = SsmArch(
         d_state=f.size("d_state"),
-        d_conv=f.size("d_conv"),
+        d_conv=f.whole("d_conv", 0),
         d_inner=f.size("d_inner"),
         heads=f.size("heads", 1),
         key_heads=f.size("key_heads", 1),
         key_dim=f.size("key_dim", 1),
         dt_rank=f.count("dt_rank"),
+        gate_rank=f.count("gate_rank"),
     )
     f.refuse_unknown()
     return arch

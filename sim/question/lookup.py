@@ -19,6 +19,7 @@ from moesim.hwmodels.power_and_money import Price, price_of
 from moesim.hwmodels.profile import Profile, is_profile_file, load_profile, profile_of
 from moesim.sim.model.arch import ModelArch
 from moesim.sim.model.catalogue import load_model
+from moesim.sim.model.unpriced import unpriced
 from moesim.sim.question.scenario import Scenario, ScenarioError
 from moesim.sim.question.sections import TrainAsk
 from moesim.traces.routing import Routing, load_counts
@@ -45,7 +46,12 @@ def look_up(scenario: Scenario) -> LookUp:
     kernels, said = _kernels(scenario.profile, cluster)
     price = price_of(cluster.gpu, scenario.price_usd_per_gpu_hour)
     return LookUp(
-        arch=arch, cluster=cluster, profile=profile, kernels=kernels, price=price, assumptions=(*assumed, *said)
+        arch=arch,
+        cluster=cluster,
+        profile=profile,
+        kernels=kernels,
+        price=price,
+        assumptions=(*assumed, *said, *arch.said, *unpriced(arch)),
     )
 
 

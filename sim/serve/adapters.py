@@ -10,7 +10,8 @@ from dataclasses import dataclass
 
 from moesim.hwmodels.work import Stream
 from moesim.sim.model.arch import ModelArch
-from moesim.sim.model.params import EXPERT_FFN, SOFTMAX, optional
+from moesim.sim.model.mixer_weights import optional
+from moesim.sim.model.params import EXPERT_FFN, SOFTMAX
 from moesim.sim.serve.job import ServeJob
 from moesim.sim.software.stack import Tuning
 
@@ -62,9 +63,10 @@ def adapted_layers(job: ServeJob) -> list[tuple[Adapted, int]]:
     everything, moe = job.adapters.targets == "all", arch.moe
     found: dict[Adapted, int] = {}
     for kind in arch.layers:
-        here = _attention(arch, tp) if kind.mixer in SOFTMAX else []
-        if everything and kind.ffn == "dense" and arch.ffn is not None:
-            here += _block(arch.hidden, arch.ffn.intermediate / tp, arch.ffn.gated)
+        own = arch.at(kind)
+        here = _attention(own, tp) if kind.mixer in SOFTMAX else []
+        if everything and kind.ffn == "dense" and own.ffn is not None:
+            here += _block(arch.hidden, own.ffn.intermediate / tp, own.ffn.gated)
         if everything and kind.ffn in EXPERT_FFN and moe is not None:
             residual = moe.residual_intermediate if kind.ffn == "moe_residual" else 0
             here += [

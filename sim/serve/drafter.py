@@ -6,7 +6,8 @@ from dataclasses import replace
 from math import gcd
 
 from moesim.sim.layout.layout import Layout
-from moesim.sim.serve.job import Formats, ServeJob
+from moesim.sim.serve.job import ServeJob
+from moesim.sim.serve.weight_formats import Formats
 
 
 def drafter_of(job: ServeJob) -> ServeJob | None:

@@ -6,36 +6,20 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from moesim.hwmodels.cluster import Cluster
-from moesim.hwmodels.gpu import GpuSpec
 from moesim.hwmodels.power_and_money import Price
 from moesim.hwmodels.profile import Profile
 from moesim.sim.layout.layout import BadLayout, Layout, check_layout
 from moesim.sim.layout.slots import Placement
 from moesim.sim.model.arch import ModelArch
-from moesim.sim.question.scenario import ScenarioError
 from moesim.sim.question.serving_sections import AdmissionAsk, ChangeAsk, PoolAsk, RouterAsk, ServeAsk, TierAsk
 from moesim.sim.serve.drafts import Speculation
 from moesim.sim.serve.offload import Offload
 from moesim.sim.serve.sampling import Sampling
+from moesim.sim.serve.weight_formats import Formats
 from moesim.sim.serve.workload import Workload
 from moesim.sim.software.serving_engine import Engine, engine_tuning
 from moesim.sim.software.stack import Tuning
 from moesim.traces.routing import Routing
-
-SERVE_PRECISIONS = ("bf16", "fp16", "fp8", "fp8_block", "fp4", "nvfp4", "mxfp4", "int4")
-_SAME_AS = {"awq": "int4", "gptq": "int4", "w4a16": "int4"}  # ways to make a checkpoint of 4-bit weights
-WEIGHT_ONLY = "w8a16"
-_BLOCK_SCALED_EXPERTS = 32  # assumed: FP8 checkpoints with that many experts scale 128 x 128 blocks (DeepSeek, Qwen3)
-
-
-@dataclass(frozen=True, slots=True)
-class Formats:
-    """Number formats of weights by part, and of the KV cache."""
-
-    attention: str  # projections, dense FFN and shared experts of MoE models included
-    experts: str
-    head: str
-    kv: str
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -91,39 +75,6 @@ class ServeJob:
     def expert_slots(self) -> int:
         """Expert copies beyond one each, over the whole replica."""
         return self.placement.spare_slots
-
-
-def formats_of(precision: str, kv: str | None, arch: ModelArch, gpu: GpuSpec, engine: Engine) -> Formats:
-    """Formats of a published checkpoint in this precision on this GPU. ScenarioError when there is no such thing."""
-    precision = _SAME_AS.get(precision, precision)
-    if precision not in SERVE_PRECISIONS:
-        known = ", ".join((*SERVE_PRECISIONS, *_SAME_AS))
-        raise ScenarioError(f"serve.precision={precision!r} is not known; use one of {known}")
-    half = "bf16" if gpu.supports("bf16") else "fp16"
-    many = arch.moe is not None and arch.moe.experts >= _BLOCK_SCALED_EXPERTS
-    attention = experts = half
-    if precision in ("fp8", "fp8_block"):
-        blocks = many or arch.fp8_blocks or precision == "fp8_block"
-        attention = experts = "fp8_block" if blocks else "fp8"
-        if not gpu.supports(attention):  # 8-bit weights without an 8-bit tensor path: widened in the kernels
-            attention = experts = WEIGHT_ONLY
-    elif precision in ("fp4", "nvfp4", "mxfp4", "int4"):
-        tried = {"int4": (), "mxfp4": ("mxfp4",)}.get(precision, ("nvfp4", "mxfp4"))
-        native = [name for name in tried if gpu.supports(name)]
-        if precision == "nvfp4" and native == ["mxfp4"]:
-            raise ScenarioError(
-                f"serve.precision=nvfp4: {gpu.name} multiplies MXFP4 and no NVFP4; use fp4, fp8 or bf16"
-            )
-        experts = native[0] if native else "int4"  # without a 4-bit tensor path: weight-only
-        attention = half if arch.is_moe else experts  # MoE checkpoints quantise their experts only
-    narrow = "bf16 or int4" if gpu.supports("int4") else "bf16"
-    for name in (attention, experts):
-        if not gpu.supports(name):
-            raise ScenarioError(f"serve.precision={precision} has no tensor path on {gpu.name}; use {narrow}")
-    cache = kv or engine.cache_dtype(gpu, precision, arch.moe.experts if arch.moe else 0)
-    if cache == "fp8" and not gpu.supports("fp8"):
-        cache = half
-    return Formats(attention, experts, half, half if cache == "bf16" else cache)
 
 
 @dataclass(frozen=True, slots=True)

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from dataclasses import dataclass
 from operator import mul
 
 from moesim.hwmodels.gpu import bytes_per_element
 from moesim.sim.model.arch import LayerKind
-from moesim.sim.model.params import SOFTMAX, optional
+from moesim.sim.model.params import SOFTMAX
 from moesim.sim.serve.drafter import drafter_of
 from moesim.sim.serve.job import ServeJob
 from moesim.sim.serve.step_parts import state_bytes
@@ -16,34 +17,37 @@ _FEW = 64  # tokens of a block, up to which padding is looked up
 _HOST_LINK_SHARE = 0.8  # assumed: of its rate that copies of blocks reach
 
 
-def _layer_token_bytes(job: ServeJob) -> float:
+def _layer_token_bytes(job: ServeJob, kind: LayerKind) -> float:
     """Bytes of one token in one softmax layer on one rank; kv heads beyond the tensor group are copied."""
-    a = job.arch.attention
+    a = job.arch.at(kind).attention
     if a is None:
         return 0.0
     size = bytes_per_element(job.formats.kv)
-    if a.is_mla:
-        return (optional(a.kv_lora_rank) + optional(a.qk_rope_head_dim)) * size + optional(a.index_head_dim)
-    return max(1.0, a.kv_heads / job.layout.tp) * (a.head_dim + a.v_head_dim) * size
+    held = a.cached_width if a.is_mla else max(1.0, a.kv_heads / job.layout.tp) * (a.cached_width // a.kv_heads)
+    return (held * size + a.own_index_dim) / (a.compress or 1)
 
 
-def _windowed(job: ServeJob, kind: LayerKind) -> bool:
-    return kind.mixer == "window_attention" and job.arch.attention is not None and bool(job.arch.attention.window)
+def _windowed(kind: LayerKind) -> bool:
+    return kind.mixer == "window_attention"
 
 
 def token_bytes(job: ServeJob) -> float:
     """Bytes that one more token takes on one rank, in layers that keep all of them."""
-    layers = sum(1 for k in job.arch.layers if k.mixer in SOFTMAX and not k.encoder and not _windowed(job, k))
-    return layers * _layer_token_bytes(job) / job.layout.pp
+    held = sum(
+        count * _layer_token_bytes(job, kind)
+        for kind, count in Counter(job.arch.layers).items()
+        if kind.mixer in SOFTMAX and not kind.encoder and not _windowed(kind)
+    )
+    return held / job.layout.pp
 
 
 def sequence_bytes(job: ServeJob, tokens: int) -> float:
     """Bytes that a sequence of `tokens` tokens takes on one rank beside `token_bytes`: windows and states."""
-    a = job.arch.attention
     held = 0.0
     for kind in job.arch.layers:
-        if _windowed(job, kind) and a is not None and a.window:
-            held += min(tokens, a.window) * _layer_token_bytes(job)
+        a = job.arch.at(kind).attention
+        if a is not None and a.window and (_windowed(kind) or a.compress):  # recent tokens are never compressed
+            held += min(tokens, a.window) * _layer_token_bytes(job, kind) * (a.compress or 1)
         elif kind.mixer not in (*SOFTMAX, "none"):
             held += state_bytes(job, kind)
     return held / job.layout.pp

@@ -67,6 +67,7 @@ def context(job: ServeJob, tuning: Tuning, tokens: int) -> LayerContext:
 
 def mixer_steps(ctx: LayerContext, kind: LayerKind) -> list[Step]:
     """Projections of one layer's mixer, without its core, which is priced per sequence."""
+    ctx = ctx.at(kind)
     if kind.mixer == "none":
         return []
     if kind.mixer in SOFTMAX:
@@ -80,9 +81,14 @@ def scan_steps(ctx: LayerContext, kind: LayerKind) -> list[Step]:
     return [s for s in ssm_steps(ctx, kind.mixer) if s.part == "core"]
 
 
-def dense_steps(ctx: LayerContext) -> list[Step]:
+def dense_steps(ctx: LayerContext, job: ServeJob, kind: LayerKind) -> list[Step]:
     """A dense feed-forward block; the residual is fused into the next norm."""
-    return [s for s in dense_ffn_steps(ctx) if s.part != "residual"]
+    return [s for s in dense_ffn_steps(_in_blocks(ctx.at(kind), job)) if s.part != "residual"]
+
+
+def _in_blocks(ctx: LayerContext, job: ServeJob) -> LayerContext:
+    """The context with the format of dense blocks and shared experts, where that is another than attention's."""
+    return replace(ctx, precision=job.formats.dense) if job.formats.blocks else ctx
 
 
 def join_steps(ctx: LayerContext, states: int) -> list[Step]:
@@ -107,11 +113,11 @@ def head_steps(ctx: LayerContext) -> list[Step]:
     return steps
 
 
-def router_steps(ctx: LayerContext, kind: LayerKind) -> list[Step]:
+def router_steps(ctx: LayerContext, job: ServeJob, kind: LayerKind) -> list[Step]:
     """Norm, router, and what every token computes beside the routed experts."""
     moe = ctx.arch.moe
     assert moe is not None
-    t, experts = float(ctx.tokens), experts_in(ctx.arch, kind)
+    t, experts = float(ctx.tokens), experts_in(ctx.arch, kind) + moe.zero_experts
     router = Linear(name="moe.router", m=ctx.tokens, n=experts, k=ctx.arch.hidden, dtype=ctx.half, module="moe")
     top_k = Pointwise(
         name="moe.top_k", forward_bytes=12.0 * t * experts, backward_bytes=0.0, category="router", kernels=2
@@ -122,7 +128,7 @@ def router_steps(ctx: LayerContext, kind: LayerKind) -> list[Step]:
         steps.append(linear(ctx, "moe.latent_up", t, ctx.arch.hidden, moe.latent))
     for name, width in (("shared", moe.shared_intermediate), ("residual", _residual_width(moe, kind))):
         if width:
-            steps += feed_forward(ctx, name, max(1, width // ctx.layout.tp), moe.gated, t)
+            steps += feed_forward(_in_blocks(ctx, job), name, max(1, width // ctx.layout.tp), moe.gated, t)
     if ctx.layout.dp == 1:  # routed and shared parts are summed over the tensor group together
         steps += leave_tensor_parallel(ctx, "moe.leave")
     elif ctx.layout.tp > 1 and moe.shared_intermediate:

@@ -77,7 +77,9 @@ def weight_bytes(job: ServeJob) -> tuple[float, float]:
         experts = 0.0
     for kind in arch.layers:
         layer = layer_params(arch, kind)
-        dense += (layer.total - layer.experts) * bytes_per_element(formats.attention) / lay.tp
+        blocks = layer.dense_ffn + layer.shared if formats.blocks else 0
+        dense += (layer.total - layer.experts - blocks) * bytes_per_element(formats.attention) / lay.tp
+        dense += blocks * bytes_per_element(formats.dense) / lay.tp
     ends = (embedding_params(arch) + head_params(arch)) * bytes_per_element(formats.head) / lay.tp
     return dense / lay.pp + experts + ends + draft_bytes(job), experts
 

@@ -9,7 +9,8 @@ from moesim.sim.question.lookup import look_up
 from moesim.sim.question.scenario import Scenario, ScenarioError
 from moesim.sim.question.sections import ClusterAsk
 from moesim.sim.question.serving_sections import PoolAsk, PoolsAsk, ServeAsk
-from moesim.sim.serve.job import Deployment, Group, ServeJob, formats_of, replica_layout
+from moesim.sim.serve.job import Deployment, Group, ServeJob, replica_layout
+from moesim.sim.serve.weight_formats import formats_asked
 from moesim.sim.software.serving_engine import engine_asked
 
 _POOLED = (
@@ -86,8 +87,8 @@ def _group(scenario: Scenario, ask: ServeAsk, role: str, pool: PoolAsk, job: Ser
     if own or pool.engine is not None or pool.kv_dtype is not None:
         taken = engine_asked(pool.engine if pool.engine is not None else ask.engine)
         engine, from_engine = taken.engine.on(cluster.gpu, ask.speculative is not None)
-        formats = formats_of(ask.precision, pool.kv_dtype or ask.kv_dtype, job.arch, cluster.gpu, engine)
-        said += [f"{role} pool: {line}" for line in (*taken.said, *from_engine)]
+        formats, from_weights = formats_asked(ask, pool.kv_dtype or ask.kv_dtype, job.arch, cluster.gpu, engine)
+        said += [f"{role} pool: {line}" for line in (*taken.said, *from_engine, *from_weights)]
         said.append(f"{role} pool: weights {formats.attention}, experts {formats.experts}, cache {formats.kv}")
         job = replace(job, cluster=cluster, kernels=kernels, engine=engine, formats=formats)
     apart = job.apart if role == "decode" else None  # prompts keep attention and experts together

@@ -14,18 +14,16 @@ from moesim.sim.question.serving_sections import AdmissionAsk, PoolAsk, ServeAsk
 from moesim.sim.serve.apart import apart_of, check_goes_with
 from moesim.sim.serve.drafts import speculation_of
 from moesim.sim.serve.job import (
-    WEIGHT_ONLY,
     Adapters,
     Deployment,
-    Formats,
     ResolvedServe,
     ServeJob,
-    formats_of,
     replica_layout,
 )
 from moesim.sim.serve.offload import experts_in_host
 from moesim.sim.serve.pool_groups import pool_deployment
 from moesim.sim.serve.sampling import sampling_of
+from moesim.sim.serve.weight_formats import WEIGHT_ONLY, Formats, formats_asked
 from moesim.sim.serve.workload import Workload, workload_of
 from moesim.sim.software.serving_engine import AskedEngine, Engine, engine_asked
 
@@ -75,7 +73,7 @@ def resolve_serve(scenario: Scenario, requests: str | Path | None = None, scaled
     asked = engine_asked(ask.engine)
     _check_args(asked, scenario)
     engine, from_engine = asked.engine.on(cluster.gpu, ask.speculative is not None)
-    formats = formats_of(ask.precision, ask.kv_dtype, arch, cluster.gpu, engine)
+    formats, from_weights = formats_asked(ask, ask.kv_dtype, arch, cluster.gpu, engine)
     job, from_features = _job(scenario, ask, seen, engine, formats)
     workload, from_load = workload_of(ask.requests, arch, requests)
     deployment, from_pools = _deployment(scenario, ask, job)
@@ -86,7 +84,8 @@ def resolve_serve(scenario: Scenario, requests: str | Path | None = None, scaled
     said = (
         *seen.assumptions,
         *asked.said,
-        *_said(from_engine, engine, formats, ask.kv_dtype),
+        *from_weights,
+        *_said(from_engine, engine, formats, ask.kv_dtype or _published(from_weights, formats)),
         *routing_assumed(scenario, arch),
         *from_features,
         *from_load,
@@ -168,6 +167,11 @@ def _check_args(asked: AskedEngine, scenario: Scenario) -> None:
             )
 
 
+def _published(said: list[str], formats: Formats) -> str | None:
+    """The cache's format where the checkpoint has said it already."""
+    return formats.kv if any(line.startswith("kv_dtype = ") for line in said) else None
+
+
 def _said(taken: list[str], engine: Engine, formats: Formats, kv_dtype: str | None) -> list[str]:
     """What was not stated; `taken`: defaults that have a reason of their own."""
     values = {key: getattr(engine, key) for key in ("scheduling", "admission", "token_budget", "max_batch")}
@@ -185,7 +189,8 @@ def _said(taken: list[str], engine: Engine, formats: Formats, kv_dtype: str | No
         said.append("cold start: the first requests wait for kernels to be compiled and warmed up")
     if kv_dtype is None:
         said.append(f"kv_dtype = {formats.kv} (rule of {engine.name})")
-    said.append(f"weights: attention {formats.attention}, experts {formats.experts}, head {formats.head}")
+    blocks = f", dense and shared blocks {formats.blocks}" if formats.blocks else ""
+    said.append(f"weights: attention {formats.attention}{blocks}, experts {formats.experts}, head {formats.head}")
     if WEIGHT_ONLY in (formats.attention, formats.experts):
         said.append(
             "this GPU has no 8-bit tensor path: 8-bit weights are read and computed with in 16 bits (weight-only)"

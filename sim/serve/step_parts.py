@@ -14,8 +14,9 @@ from functools import cached_property
 from moesim.hwmodels.cost import KernelCostModel, Sustained
 from moesim.hwmodels.kernels import Legs
 from moesim.hwmodels.work import Attention, Comm, Gemm, Group, GroupedGemm, Stream, Work, floor_s
+from moesim.sim.layers.sparse import chooses
 from moesim.sim.layers.steps import SegmentBuilder, Step, forward
-from moesim.sim.model.arch import AttentionArch, LayerKind
+from moesim.sim.model.arch import KEYED, AttentionArch, LayerKind
 from moesim.sim.model.params import EXPERT_FFN, SOFTMAX
 from moesim.sim.serve.adapters import adapter_work
 from moesim.sim.serve.apart import experts_job
@@ -47,38 +48,30 @@ def decode_work(job: ServeJob, kind: LayerKind, batch: int, kv_len: int) -> list
     """Kernels of one layer for one new token of `batch` sequences that hold `kv_len` tokens each."""
     if kind.mixer not in SOFTMAX:
         return _state_work(job, kind, batch)
-    a = job.arch.attention
+    a = job.arch.at(kind).attention
     assert a is not None
     heads, dtype = a.heads // job.layout.tp, job.formats.kv
     drafted = 1 + (job.speculation.tokens if job.speculation else 0)
     window = _window(a, kind)
     extra: list[Work] = []
-    if a.index_top_k and a.index_head_dim and kv_len > a.index_top_k:
-        keys = float(batch) * kv_len * a.index_head_dim
-        extra = [Stream(keys * (1.0 if _INDEX_DTYPE == "fp8" else 2.0), "index", 3)]
-        kv_len = a.index_top_k
+    if kind.mixer == "attention" and a.index_top_k and chooses(a, kv_len):
+        keys = float(batch) * kv_len * a.own_index_dim / (a.compress or 1)
+        extra = [Stream(keys * (1.0 if _INDEX_DTYPE == "fp8" else 2.0), "index", 3)] if keys else []
+        kv_len = kv_len if a.compress else a.index_top_k
+    if a.compress:
+        kv_len = a.seen(kv_len)
     if a.is_mla:  # queries are taken into the latent space: all heads share one cached vector
         assert a.kv_lora_rank and a.qk_rope_head_dim is not None
         width = a.kv_lora_rank + a.qk_rope_head_dim
-        return [
-            Attention(
-                batch,
-                drafted,
-                kv_len,
-                heads,
-                1,
-                width,
-                a.kv_lora_rank,
-                False,
-                None,
-                dtype,
-                "decode",
-                shared_values=True,
-            ),
-            *extra,
-        ]
+        work = Attention(
+            batch, drafted, kv_len, heads, 1, width, a.kv_lora_rank, False, None, dtype, "decode", shared_values=True
+        )
+        return [work, *extra]
     kv_heads = max(1, a.kv_heads // job.layout.tp)
-    work = Attention(batch, drafted, kv_len, heads, kv_heads, a.head_dim, a.v_head_dim, False, window, dtype, "decode")
+    work = Attention(
+        batch, drafted, kv_len, heads, kv_heads, a.head_dim, a.v_head_dim, False, window, dtype, "decode",
+        shared_values=a.shared_values,
+    )  # fmt: skip
     return [work, *extra]
 
 
@@ -95,20 +88,23 @@ def state_bytes(job: ServeJob, kind: LayerKind) -> float:
     s = job.arch.ssm
     assert s is not None
     tp = job.layout.tp
-    per_channel = s.key_dim if kind.mixer == "gated_deltanet" else s.d_state
+    if kind.mixer == "short_conv":
+        return 2.0 * s.d_inner * s.d_conv / tp
+    per_channel = s.key_dim if kind.mixer in KEYED else s.d_state
     return 4.0 * s.d_inner * per_channel / tp + 2.0 * s.d_inner * s.d_conv / tp
 
 
 def prefill_work(job: ServeJob, kind: LayerKind, chunk: int, cached: int) -> list[Work]:
     """Kernels of one layer for `chunk` prompt tokens behind `cached` ones; recurrent layers are priced by layers.py."""
-    a = job.arch.attention
+    a = job.arch.at(kind).attention
     if kind.mixer not in SOFTMAX or a is None:
         return []
     heads, kv_heads = a.heads // job.layout.tp, max(1, a.kv_heads // job.layout.tp)
     if a.is_mla:
         kv_heads = heads
-    window = a.index_top_k if a.index_top_k else _window(a, kind)
     length = cached + chunk
+    window = a.index_top_k if kind.mixer == "attention" and a.index_top_k else _window(a, kind)
+    window = a.seen(length) if a.compress else window
     if window is not None and window >= length:
         window = None
     causal = not kind.encoder
@@ -237,9 +233,9 @@ class StepParts:
         for kind, count in self.kinds.items():
             point.extend(self.price(mixer_steps(ctx, kind), count))
             if kind.ffn == "dense":
-                point.extend(self.price(dense_steps(ctx), count))
+                point.extend(self.price(dense_steps(ctx, self.job, kind), count))
             elif kind.ffn in EXPERT_FFN:
-                point.extend(self.price(router_steps(ctx, kind), count))
+                point.extend(self.price(router_steps(ctx, self.job, kind), count))
         if self.job.adapters is not None:
             moved, kernels_s = adapter_work(self.job, tokens, self._tuning)
             point.add("adapters", self.seconds(moved) + kernels_s)

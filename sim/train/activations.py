@@ -73,7 +73,7 @@ def attention_bytes(job: TrainJob) -> float:
 
 def _index_bytes(job: TrainJob, a: AttentionArch) -> float:
     """Bytes kept per token by the indexer of sparse attention: its queries and key, and the keys it chose (int32)."""
-    if not chooses(a, job.seq_len):
+    if not chooses(a, job.seq_len) or a.index_shared:
         return 0.0
     assert a.index_heads and a.index_head_dim and a.index_top_k
     kept = 2.0 * (a.index_heads * a.index_head_dim + a.index_head_dim) / sharding(job)
@@ -178,6 +178,8 @@ def layer_bytes(job: TrainJob, loads: Sequence[ExpertLoad | None], index: int, e
     """Bytes kept by layer `index` for one micro-batch on rank `ep_rank` of the expert group."""
     kind = job.arch.layers[index]
     tokens = job.micro_batch * job.seq_len / job.layout.cp
+    if kind.variant is not None:
+        job = replace(job, arch=job.arch.at(kind))
     if "full" in job.recompute:
         brought = brought_bytes(job, kind, _rows(loads[index], ep_rank)) if "keep_collectives" in job.recompute else 0.0
         return job.width_bytes * job.arch.hidden * tokens / sharding(job) + brought

@@ -86,8 +86,9 @@ def _weight_shapes(arch: ModelArch, job: TrainJob, layers: set[LayerKind]) -> fl
     """Elements of one 16-bit dummy gradient per distinct weight shape that Transformer Engine keeps."""
     tp, h = job.layout.tp, arch.hidden
     shapes: set[float] = set()
-    a, f, m = arch.attention, arch.ffn, arch.moe
+    m = arch.moe
     for kind in layers:
+        a, f = arch.at(kind).attention, arch.at(kind).ffn
         if kind.mixer.endswith("attention") and a is not None:
             shapes.add(a.heads * a.v_head_dim * h / tp)
             shapes |= _mla_shapes(a, h, tp) if a.is_mla else {h * (a.heads + 2 * a.kv_heads) * a.head_dim / tp}

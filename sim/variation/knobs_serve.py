@@ -9,7 +9,8 @@ import numpy as np
 
 from moesim.hwmodels.gpu import GpuSpec
 from moesim.sim.question.scenario import ScenarioError
-from moesim.sim.serve.job import SERVE_PRECISIONS, Deployment, Formats, ResolvedServe, ServeJob, formats_of
+from moesim.sim.serve.job import Deployment, ResolvedServe, ServeJob
+from moesim.sim.serve.weight_formats import SERVE_PRECISIONS, Formats, formats_of
 from moesim.traces.routing import Routing
 
 _SKEWS = (0.0, 0.5, 1.0)  # sigma of the popularity of experts (assumed: even, usual, a router with favourites)

@@ -93,6 +93,8 @@ def with_settings(scenario: Mapping[str, Any], settings: Settings) -> dict[str, 
     for path, value in settings.items():
         *parents, last = path.split(".")
         here: Any = changed
+        if parents[:1] == ["model"] and isinstance(changed.get("model"), str):
+            changed["model"] = {"base": changed["model"]}  # a field of the model's record: as {base: name, field: ...}
         for name in parents:
             here = here.setdefault(name, {})
             if not isinstance(here, dict):

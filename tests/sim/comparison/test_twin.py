@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import pytest
 
-from moesim.sim.comparison.twin import TOLERANCE, as_mapping, dense_twin, pattern_of, twin_scenario
+from moesim.sim.comparison.twin import TOLERANCE, dense_twin, twin_scenario
 from moesim.sim.model.catalogue import load_model, model_names
 from moesim.sim.model.flops import flops_per_token
 from moesim.sim.model.params import active_parameters
+from moesim.sim.model.writing import as_mapping, pattern_of
 from moesim.sim.question.scenario import parse_scenario
 from moesim.sim.train.predict import predict_train
 

@@ -50,12 +50,12 @@ def test_every_file_is_a_model_with_a_source(path: Path) -> None:
 
 
 def test_names_and_aliases_resolve() -> None:
-    assert len(model_names()) == len(_FILES) - 1 == 100
+    assert len(model_names()) == len(_FILES) - 1 == 146
     listed = {alias: path.stem for path in _FILES for alias in read_yaml(path).get("aliases", [])}
     assert listed == _INDEX["aliases"]
     for alias, name in listed.items():
         assert load_model(alias) == load_model(name)
-    assert {"deepseek-r1", "llama-3-8b", "minimax-m2", "kimi-k2.5"} <= set(listed)
+    assert {"deepseek-r1", "llama-3-8b", "minimax-m2", "llama-3.3-70b"} <= set(listed)
     assert load_model(" DeepSeek-V3 ").name == "deepseek-v3"
 
 
@@ -170,7 +170,7 @@ def test_full_mapping_and_file_in_our_format(tmp_path: Path) -> None:
     ("asked", "why"),
     [
         ("deepsek-v3", "unknown model 'deepsek-v3': .*did you mean 'deepseek-v3'"),
-        ("meta-llama/llama-3.1-8b", "did you mean 'llama-3.1-8b'"),
+        ("meta-llama/llama-3.1-9b", "did you mean 'llama-3.1-8b'"),
         ("../arch", "unknown model"),
         ("a" * 5000, "unknown model"),
         ("\0", "unknown model"),
@@ -293,3 +293,43 @@ def test_garbage_in_a_part_is_an_arch_error_or_a_model(part: str, data: st.DataO
         assert "\n" not in str(error)
     else:
         assert parameters(arch) > 0
+
+
+@pytest.mark.parametrize(
+    ("hub", "name"),
+    [
+        ("deepseek-ai/DeepSeek-V3", "deepseek-v3"),
+        ("deepseek-ai/DeepSeek-R1-0528", "deepseek-v3"),
+        ("Qwen/Qwen3-30B-A3B", "qwen3-30b-a3b"),
+        ("Qwen/Qwen3-235B-A22B-Thinking-2507", "qwen3-235b-a22b"),
+        ("meta-llama/Meta-Llama-3.1-8B-Instruct", "llama-3.1-8b"),
+        ("meta-llama/Llama-3.3-70B-Instruct", "llama-3.1-70b"),
+        ("mistralai/Mixtral-8x7B-Instruct-v0.1", "mixtral-8x7b"),
+        ("nvidia/NVIDIA-Nemotron-3-Nano-30B-A3B-BF16", "nemotron-3-nano-30b-a3b"),
+        ("nvidia/Llama-3_3-Nemotron-Super-49B-v1", "nemotron-super-49b"),
+        ("google/gemma-3-27b-it", "gemma-3-27b"),
+        ("zai-org/GLM-4.5-Air", "glm-4.5-air"),
+        ("baidu/ERNIE-4.5-21B-A3B-PT", "ernie-4.5-21b-a3b"),
+        ("mistralai/Mistral-Large-3-675B-Instruct-2512", "mistral-large-3"),
+        ("CohereLabs/c4ai-command-a-03-2025", "command-a"),
+    ],
+)
+def test_names_of_hubs_are_understood_and_said(hub: str, name: str) -> None:
+    arch = load_model(hub)
+    assert arch == load_model(name)
+    assert arch.said == (f"model = {name} of the catalogue, for {hub}",)
+
+
+@pytest.mark.parametrize(
+    ("hub", "why"),
+    [
+        ("nvidia/DeepSeek-V3.1-NVFP4", "is a copy in nvfp4; give the path of its config.json"),
+        ("Qwen/Qwen3-30B-A3B-FP8", "is a copy in fp8"),
+        ("deepseek-ai/DeepSeek-R1-Distill-Llama-70B", "neither in the catalogue nor a path"),
+        ("a/b/deepseek-v3", "neither in the catalogue nor a path"),
+        ("../deepseek-v3", "neither in the catalogue nor a path"),
+    ],
+)
+def test_names_of_hubs_that_stand_for_another_model_are_refused(hub: str, why: str) -> None:
+    with pytest.raises(ArchError, match=why):
+        load_model(hub)

@@ -40,7 +40,9 @@ def test_checkpoints_with_a_scale_per_block_are_known_by_their_config() -> None:
     config = _config("qwen3-32b")
     assert not from_hf(config).fp8_blocks
     assert not from_hf({**config, "quantization_config": {"quant_method": "fp8"}}).fp8_blocks
-    assert from_hf({**config, "quantization_config": {"weight_block_size": [128, 128]}}).fp8_blocks
+    assert from_hf(
+        {**config, "quantization_config": {"quant_method": "fp8", "weight_block_size": [128, 128]}}
+    ).fp8_blocks
     assert load_model("qwen3-32b").fp8_blocks
 
 
@@ -53,11 +55,16 @@ def test_path_and_folder_and_mapping_are_the_same(name: str, tmp_path: Path) -> 
     assert from_folder.name == tmp_path.name
 
 
-def test_unknown_family_names_the_known_ones() -> None:
-    with pytest.raises(ArchError, match=r"'deepseek_v9' is not supported; did you mean 'deepseek_v\d'"):
+def test_unknown_family_is_refused_with_what_has_its_fields() -> None:
+    """A hint goes by fields, never by spelling: a name that is spelled alike may be a model of another size."""
+    with pytest.raises(ArchError, match="'deepseek_v9' is not supported") as caught:
         from_hf({"model_type": "deepseek_v9"})
-    with pytest.raises(ArchError, match=r"supported: .*llama, .*qwen3_moe"):
+    assert "deepseek_v3" not in str(caught.value) and "moesim init --model" in str(caught.value)
+    with pytest.raises(ArchError, match=r"not supported.*docs/models\.md"):
         from_hf({"architectures": ["Unheard"]})
+    unknown = {**_config("deepseek-v3"), "model_type": "minimax_m9"}
+    with pytest.raises(ArchError, match=r"its fields are those of 'deepseek_v\d'"):
+        from_hf(unknown)
     assert {"llama", "mixtral", "deepseek_v3", "gpt_oss"} <= set(supported_families())
 
 

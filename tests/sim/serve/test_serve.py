@@ -18,11 +18,11 @@ from moesim.sim.question.refusals import DoesNotFit
 from moesim.sim.question.scenario import ScenarioError, parse_scenario
 from moesim.sim.serve.band import serve_sureness
 from moesim.sim.serve.frontier import frontier
-from moesim.sim.serve.job import formats_of
 from moesim.sim.serve.memory import serve_memory
 from moesim.sim.serve.predict import predict_serve
 from moesim.sim.serve.resolve import resolve_serve
 from moesim.sim.serve.step_parts import token_grid
+from moesim.sim.serve.weight_formats import formats_of
 from moesim.sim.software.serving_engine import load_engine
 from moesim.sim.software.stack import StackError
 from moesim.traces.routing import BadTrace

@@ -66,8 +66,10 @@ def test_no_residual_and_no_loss_in_a_pass(model: str) -> None:
     priced = parts(model)
     ctx = layers.context(priced.job, engine_tuning(), 64)
     for kind in priced.job.arch.layers:
-        taken = [*layers.mixer_steps(ctx, kind), *layers.router_steps(ctx, kind)] if kind.ffn == "moe" else []
-        taken += layers.dense_steps(ctx) if kind.ffn == "dense" else []
+        taken = (
+            [*layers.mixer_steps(ctx, kind), *layers.router_steps(ctx, priced.job, kind)] if kind.ffn == "moe" else []
+        )
+        taken += layers.dense_steps(ctx, priced.job, kind) if kind.ffn == "dense" else []
         assert {step.part for step in taken} <= {"body"}
         cores = layers.scan_steps(ctx, kind) if kind.mixer.startswith("mamba") else []
         assert all(step.part == "core" for step in cores) and (cores or not kind.mixer.startswith("mamba"))

@@ -12,11 +12,12 @@ from moesim.hwmodels.gpu import bytes_per_element, load_gpu
 from moesim.hwmodels.work import Gemm, GroupedGemm
 from moesim.sim.model.catalogue import load_model
 from moesim.sim.question.scenario import ScenarioError, parse_scenario
-from moesim.sim.serve.job import ServeJob, formats_of
+from moesim.sim.serve.job import ServeJob
 from moesim.sim.serve.memory import padded_share, weight_bytes
 from moesim.sim.serve.predict import predict_serve
 from moesim.sim.serve.resolve import resolve_serve
 from moesim.sim.serve.tiles import NarrowTiles, filled_share
+from moesim.sim.serve.weight_formats import formats_of
 from moesim.sim.software.serving_engine import load_engine
 
 

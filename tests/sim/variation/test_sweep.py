@@ -79,7 +79,15 @@ def test_settings_are_paths_and_values() -> None:
     ):
         with pytest.raises(ScenarioError, match=message):
             read_settings(texts)
-    assert "holds 'mixtral-8x7b', not keys" in evaluate(JOB, {"model.layers": 3})["error"]
+    assert "gpus holds 64, not keys" in evaluate(JOB, {"cluster.gpus.each": 3})["error"]
+
+
+def test_fields_of_the_model_are_varied_by_the_name_of_its_base() -> None:
+    changed = with_settings({"model": "qwen3-30b-a3b"}, {"model.top_k": 4, "model.moe.expert_intermediate": 512})
+    assert changed["model"] == {"base": "qwen3-30b-a3b", "top_k": 4, "moe": {"expert_intermediate": 512}}
+    one, two = (evaluate(JOB, {"model.top_k": picked}) for picked in (1, 2))
+    assert one["error"] is two["error"] is None
+    assert one["step_time_s"] < two["step_time_s"] == predict_train(JOB).step_time_s
 
 
 def test_command(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
