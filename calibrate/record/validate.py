@@ -56,14 +56,17 @@ class Record:
         return self.low <= self.measured <= self.high
 
 
-def validate_files(row_files: Sequence[RowFile], workers: int = 1, progress: Progress | None = None) -> list[Record]:
+def validate_files(
+    row_files: Sequence[RowFile], workers: int = 1, progress: Progress | None = None, dask: str = ""
+) -> list[Record]:
     """One record per row and metric, in the order of the rows; no prediction reads a measured value.
 
-    `workers` processes give the same records as one. `progress` is called with distinct workloads done and in all.
-    A row that cannot be predicted is a record with its reason, never an exception.
+    `workers` processes give the same records as one, and so does the Dask scheduler at an address. `progress` is
+    called with distinct workloads done and in all. A row that cannot be predicted is a record with its reason, never an
+    exception.
     """
     rows = [row for file in row_files for row in file.rows]
-    outcomes = iter(predict_rows(rows, workers, progress))
+    outcomes = iter(predict_rows(rows, workers, progress, dask))
     records = []
     for file in row_files:
         for number, row in enumerate(file.rows, start=1):

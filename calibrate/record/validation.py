@@ -38,6 +38,7 @@ def validate(
     scenario: str | Path | None = None,
     settings: Mapping[str, str] | None = None,
     workers: int = 1,
+    dask: str = "",
     progress: Progress | None = None,
 ) -> Validation:
     """Predict measured runs, published ones or your own, and compare. No prediction reads a measured value.
@@ -47,7 +48,7 @@ def validate(
         (minutes).
     scenario: a scenario file that says what a log or result leaves open; what both say must agree.
     settings: cells by column for the same purpose, such as {"gpu": "H100", "tp": "8"}.
-    workers: processes; the same bytes whatever their number.
+    workers: processes. dask: the address of a scheduler to run on instead. The same bytes either way.
     progress: called with rows done and rows in all.
 
     Errors are in percent of the measured value, biases above zero where the prediction is too high; `coverage_pct` is
@@ -59,7 +60,7 @@ def validate(
         raise BadRows("a scenario and settings complete a log or a result; name that file")
     loaded = None if rows is None else load_measured(rows, scenario, settings)
     files = published_rows() if loaded is None else (loaded.file,)
-    records = validate_files(files, workers, progress)
+    records = validate_files(files, workers, progress, dask)
     return Validation(
         records=tuple(records),
         summary=summarise(records),

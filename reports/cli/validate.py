@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from moesim.calibrate.rows.files import RowFile
 
 
-def validate(
+def validate(  # noqa: PLR0913  # one argument per option of the command
     rows: Annotated[
         Path | None,
         typer.Argument(help="CSV of runs, training log or result of a serving benchmark; default: published runs."),
@@ -25,6 +25,7 @@ def validate(
     settings: Annotated[
         list[str] | None, typer.Option("--set", help="A cell that neither says, for example gpu=H100.")
     ] = None,
+    dask: Annotated[str, typer.Option(help="Address of a Dask scheduler to run on instead.")] = "",
     rows_out: Annotated[Path | None, typer.Option(help="Write the rows that were read to this CSV.")] = None,
     out: Annotated[Path | None, typer.Option(help="Write one line per row and metric to this CSV.")] = None,
     json: Annotated[bool, typer.Option("--json", help="Print the summary as JSON.")] = False,
@@ -50,6 +51,7 @@ def validate(
             scenario=scenario,
             settings=asked,
             workers=usable_cores(),
+            dask=dask,
             progress=lambda done, total: show("predicting", done, total),
         )
     for line in validation.read:

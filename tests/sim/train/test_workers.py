@@ -7,11 +7,14 @@ import signal
 import threading
 import time
 from collections.abc import Iterator
+from dataclasses import replace
 from typing import Any
 
 import pytest
 
 from moesim import CompareEffort, Effort, Refusal, compare, plan
+from moesim.calibrate.record.validate import validate_files
+from moesim.calibrate.rows.files import published_rows
 from moesim.sim.train.workers import answers, crew
 
 SMALL: dict[str, Any] = {
@@ -51,6 +54,12 @@ def test_a_plan_and_a_comparison_are_the_same_on_a_cluster(cluster: Any) -> None
     one = compare([SMALL], twin="iso-active")
     other = compare([SMALL], twin="iso-active", effort=CompareEffort(dask=cluster.scheduler_address))
     assert one.to_dict() == other.to_dict()
+
+
+def test_validation_is_the_same_on_a_cluster(cluster: Any) -> None:
+    rows = next(file for file in published_rows() if file.name == "training_other_teams.csv")
+    few = replace(rows, rows=rows.rows[:6])
+    assert validate_files([few]) == validate_files([few], dask=cluster.scheduler_address)
 
 
 def test_a_worker_that_is_killed_loses_nothing(cluster: Any) -> None:
