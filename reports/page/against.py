@@ -76,19 +76,18 @@ def lead(case: TrainCase) -> str:
     """What dense models cost beside it: first the one that could stand in its place."""
     if not case.dense:
         return f"{case.name} is dense: there is no other model to hold against it."
-    own = case.asked.step_time_s
-    ratios = [(d, None if d.answer is None else d.answer.step_time_s / own) for d in case.dense]
-    return beside(ratios, "per token")
+    own = case.asked
+    return beside([
+        (d, None, False) if d.answer is None
+        else (d, d.answer.step_time_s / own.step_time_s, own.low_s <= d.answer.high_s and d.answer.low_s <= own.high_s)
+        for d in case.dense
+    ])  # fmt: skip
 
 
 def _note(case: TrainCase) -> str:
     """How they were made and laid out, what the scaling laws warn of, and how sure the ratios are."""
     said = [f"{d.title}: {count(float(d.parameters))} parameters, {d.note}." for d in case.dense]
     said += [f"Warning: {w}." for d in case.dense if d.quality is not None for w in d.quality.warnings]
-    for dense in case.dense:
-        if dense.answer is not None:
-            overlap = case.asked.low_s <= dense.answer.high_s and dense.answer.low_s <= case.asked.high_s
-            said.append(f"{dense.title}: the intervals {'overlap' if overlap else 'do not overlap'}.")
     if said:
         said.append("Part of the error is common to both runs. The batch, length and GPUs are the same for all.")
     return " ".join(said)

@@ -1,4 +1,4 @@
-"""Where the winner between a model and its dense twin changes: batch, length, bandwidth, price, traffic."""
+"""Where the winner between a model and a dense one of equal quality changes: batch, length, price, traffic."""
 
 from __future__ import annotations
 
@@ -10,11 +10,13 @@ from moesim.reports.text import three
 from moesim.sim.comparison.break_even import ESTIMATED, BreakEven
 from moesim.sim.comparison.comparison import Comparison, compare
 
+_BESIDE = "Against the dense model of equal quality the winner"
+
 
 @lru_cache(maxsize=4)
 def compared(file: Path) -> Comparison:
-    """A file's scenario beside its dense twin of equal active parameters, with break-even points."""
-    return compare([file], twin="iso-active")
+    """A file's scenario beside the dense model of equal quality, with break-even points."""
+    return compare([file], twin="iso-quality")
 
 
 def crossings(file: Path, section: str) -> Section:
@@ -32,9 +34,9 @@ def crossings(file: Path, section: str) -> Section:
 def _lead(points: list[BreakEven]) -> str:
     flips = [b for b in points if b.crossings]
     if not flips:
-        return f"Along none of {len(points)} axes the winner changes within the range that was looked at."
+        return f"{_BESIDE} changes along none of {len(points)} axes within the range that was looked at."
     names = ", ".join(_axis(b) for b in flips)
-    return f"The winner changes along {len(flips)} of {len(points)} axes: {names}."
+    return f"{_BESIDE} changes along {len(flips)} of {len(points)} axes: {names}."
 
 
 def _axis(b: BreakEven) -> str:
@@ -43,7 +45,7 @@ def _axis(b: BreakEven) -> str:
 
 
 def _answer(b: BreakEven) -> str:
-    text = b.answer.replace(f" that for {b.first}", " the model's").replace(b.other, "the dense twin")
+    text = b.answer.replace(f" that for {b.first}", " the model's").replace(b.other, "the dense model")
     return text.replace(b.first, "the model as asked").removeprefix("never within range: ")
 
 

@@ -91,15 +91,17 @@ def _size(model: Any) -> int:
     return parameters(load_model(model))
 
 
-def beside(ratios: Sequence[tuple[Dense[Any], float | None]], cost: str) -> str:
-    """Sentences on both: what each costs over the mixture (`cost` per token), or that it does not fit."""
+def beside(ratios: Sequence[tuple[Dense[Any], float | None, bool]]) -> str:
+    """Sentences on both: what each costs per token over the mixture, and whether their intervals overlap; None where it
+    does not fit."""
     said = []
-    for dense, ratio in ratios:
+    for dense, ratio, overlap in ratios:
+        unsure = " (the intervals overlap)" if overlap else ""
         if ratio is None:
             text = f"{dense.said} does not fit here"
         elif abs(ratio - 1.0) < _EVEN:
-            text = f"{dense.said} costs the same {cost}"
+            text = f"{dense.said} costs the same per token{unsure}"
         else:
-            text = f"{dense.said} is {times(ratio, 'dearer', 'cheaper')} {cost}"
+            text = f"{dense.said} is {times(ratio, 'dearer', 'cheaper')} per token{unsure}"
         said.append(f"{text[0].upper()}{text[1:]}.")
     return " ".join(said)

@@ -104,8 +104,19 @@ def against_lead(case: ServeCase) -> str:
     if not case.dense:
         return f"{case.name} is dense: there is no other model to hold against it."
     own = tokens_at_most(case.asked)
-    ratios = [(d, None if d.answer is None else own / tokens_at_most(d.answer)) for d in case.dense]
-    return beside(ratios, "per token")
+    return beside([
+        (d, None, False) if d.answer is None else (d, own / tokens_at_most(d.answer), _overlap(case.asked, d.answer))
+        for d in case.dense
+    ])  # fmt: skip
+
+
+def _overlap(one: ServePrediction, other: ServePrediction) -> bool:
+    """Whether the intervals of their highest rates overlap: as wide as those of the load's."""
+    ends = []
+    for p in (one, other):
+        known, most = p.intervals["output_tokens_per_s"], tokens_at_most(p)
+        ends.append((most * known.low / p.output_tokens_per_s, most * known.high / p.output_tokens_per_s))
+    return ends[0][0] <= ends[1][1] and ends[1][0] <= ends[0][1]
 
 
 def over_time(case: ServeCase) -> Section:

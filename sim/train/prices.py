@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from copy import copy
 from dataclasses import replace
-from functools import cached_property
+from functools import cached_property, lru_cache
 from typing import TYPE_CHECKING
 
 from moesim.hwmodels.cluster import Cluster
@@ -21,6 +21,8 @@ from moesim.sim.layout.layout import Layout, plan_chunks
 from moesim.sim.layout.pipeline import Slot
 from moesim.sim.layout.placement import ExpertLoad, expert_loads, load_at
 from moesim.sim.layout.routed_rows import LayerRows, MicroBatches, RoutedRows, routed_rows
+from moesim.sim.layout.slots import Placement
+from moesim.sim.model.arch import ModelArch
 from moesim.sim.software.stack import Stack, Tuning
 from moesim.sim.train.job import TrainJob
 from moesim.sim.train.scripts import Rules, Wires, compile_script, wires_of
@@ -77,6 +79,15 @@ def sustained(tuning: Tuning, cluster: Cluster, stack: Stack, precision: str) ->
     )
 
 
+@lru_cache(maxsize=4096)
+def _expected_busiest(
+    arch: ModelArch, layout: Layout, routing: Routing, placement: Placement, batch: MicroBatches
+) -> float:
+    rows = routed_rows(arch, layout, routing, placement, batch, 0)
+    places = rows.layers[:: max(1, len(rows.layers) // 4)]
+    return sum(rows.layer(place).imbalance for place in places) / len(places)
+
+
 class StepPrices:
     """What the pieces of one job's step cost: the only place where its operations become seconds.
 
@@ -109,7 +120,10 @@ class StepPrices:
         self.balanced = self._loads(Routing())
         if apart and not drawn:  # every layer of every micro-batch waits for its busiest rank
             share = max(1.0, self.expected_busiest(_SAMPLED))
-            expected: Sequence[ExpertLoad | None] = [load_at(load, share) for load in self.balanced]
+            each = {
+                load: load_at(load, share) for load in dict.fromkeys(self.balanced)
+            }  # layers of one kind share theirs
+            expected: Sequence[ExpertLoad | None] = [each[load] for load in self.balanced]
         else:
             expected = self.balanced if even or self.varies else self._loads(job.routing)
         self.factory = SegmentFactory(job, tuning, expected)
@@ -142,22 +156,27 @@ class StepPrices:
             self._routed = {step: self._draw(self.job.micro_batches, self.job.layout.edp, step)}
         return self._routed[step]
 
-    def _draw(self, micro_batches: int, groups: int, step: int) -> RoutedRows:
+    def _batch(self, micro_batches: int, groups: int) -> MicroBatches:
         job = self.job
-        batch = MicroBatches(
+        return MicroBatches(
             tokens_per_rank=self._tokens_each,
             sequences_per_rank=job.micro_batch / (job.layout.cp * job.layout.dispatch_split),
             count=micro_batches,
             groups=groups,
             capacity_factor=job.capacity_factor,
         )
+
+    def _draw(self, micro_batches: int, groups: int, step: int) -> RoutedRows:
+        job = self.job
+        batch = self._batch(micro_batches, groups)
         return routed_rows(job.arch, job.layout, job.routing, job.placement, batch, step)
 
     def expected_busiest(self, sampled: int) -> float:
         """Rows of the busiest rank over the mean, as so many drawn micro-batches of a few layers have them."""
-        rows = self._draw(sampled, 1, 0)
-        places = rows.layers[:: max(1, len(rows.layers) // 4)]
-        return sum(rows.layer(place).imbalance for place in places) / len(places)
+        job = self.job
+        # what rows do not depend on, so that layouts which differ in nothing else share them
+        layout = replace(job.layout, vpp=1, zero=1, zero_group=None, schedule="1f1b", stage_layers=None)
+        return _expected_busiest(job.arch, layout, job.routing, job.placement, self._batch(sampled, 1))
 
     @cached_property
     def loads(self) -> Sequence[ExpertLoad | None]:

@@ -20,7 +20,8 @@ from moesim.hwmodels.profile import Profile
 from moesim.sim.layers.graph import Segment
 from moesim.sim.layout.layout import Chunk, Layout, layers_per_chunk
 from moesim.sim.layout.pipeline import SPLIT, in_flight, orders
-from moesim.sim.model.arch import ModelArch
+from moesim.sim.layout.placement import ExpertLoad
+from moesim.sim.model.arch import LayerKind, ModelArch
 from moesim.sim.software.stack import Stack, Tuning
 from moesim.sim.train.activations import fullest_expert_rank, layer_bytes
 from moesim.sim.train.job import TrainJob
@@ -128,11 +129,17 @@ class Cell:
         prices, job = self._step_prices, self._step_prices.job
         layers = range(job.arch.num_layers)
         fullest = fullest_expert_rank(prices.balanced, layers)
-        params = [prices.factory.dense_and_expert_params(f"L{i}", kind) for i, kind in enumerate(job.arch.layers)]
+        by_kind = {kind: prices.factory.dense_and_expert_params("L0", kind) for kind in dict.fromkeys(job.arch.layers)}
+        params = [by_kind[kind] for kind in job.arch.layers]
+        kept: dict[tuple[LayerKind, ExpertLoad | None], float] = {}  # by kind and rows: layers of one kind keep as much
+        for i in layers:
+            key = (job.arch.layers[i], prices.balanced[i])
+            if key not in kept:
+                kept[key] = layer_bytes(job, prices.balanced, i, fullest)
         modules = job.arch.mtp_layers if job.mtp else 0
         mtp = prices.factory.dense_and_expert_params("mtp0", job.arch.layers[-1]) if modules else (0.0, 0.0)
         return Sizes(
-            activation_bytes=_running(layer_bytes(job, prices.balanced, i, fullest) for i in layers),
+            activation_bytes=_running(kept[(job.arch.layers[i], prices.balanced[i])] for i in layers),
             dense_params=_running(p[0] for p in params),
             expert_params=_running(p[1] for p in params),
             table_params=prices.factory.dense_and_expert_params("head", None)[0],

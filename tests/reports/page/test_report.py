@@ -212,9 +212,11 @@ def test_the_sentence_says_which_dense_model_could_stand_in() -> None:
     equal = dense_equal(load_model("deepseek-v3"), 14.8e12)
     quality: Dense[Any] = Dense("iso-quality", 190_000_000_000, None, "", equal)
     active: Dense[Any] = Dense("iso-active", 37_600_000_000, None, "", None)
-    said = beside([(quality, 2.9), (active, 0.65)], "per token")
+    said = beside([(quality, 2.9, True), (active, 0.65, False)])
     first, second = said.split(". ")[0], said[said.index("One of equal active") :]
-    assert "equal quality" in first and "190.0B" in first and "2.9 times dearer per token" in first
+    assert (
+        "equal quality" in first and "190.0B" in first and "2.9 times dearer per token (the intervals overlap)" in first
+    )
     assert "no substitute" in second and "35% cheaper per token" in second
-    assert "does not fit here" in beside([(quality, None)], "per token")
-    assert "costs the same per token" in beside([(active, 1.001)], "per token")
+    assert "does not fit here" in beside([(quality, None, False)])
+    assert "costs the same per token" in beside([(active, 1.001, False)])
