@@ -21,6 +21,7 @@ from moesim.sim.comparison.upcycling import Upcycling, upcycling
 from moesim.sim.model.catalogue import load_model
 from moesim.sim.model.params import active_parameters, parameters
 from moesim.sim.plan.train.search import Progress
+from moesim.sim.question.paths import whole_paths
 from moesim.sim.question.refusals import DoesNotFit
 from moesim.sim.question.scenario import Asked, ScenarioError, number_asked
 from moesim.sim.train.whole_run import MOST_TOKENS
@@ -157,7 +158,7 @@ def compare(
         tokens = number_asked("tokens", tokens, 0.0, MOST_TOKENS, "14.8e12")
     if not isinstance(twin, str) or isinstance(scenarios, (str, Path, Mapping)) or not isinstance(scenarios, Sequence):
         raise ScenarioError("compare takes a list of scenarios, and a twin by name, for example iso-active")
-    asked = read_scenarios(scenarios)
+    asked = [(name, whole_paths(mapping)) for name, mapping in read_scenarios(scenarios)]
     questions, quality = questions_of(asked, twin, tokens)
     if len(questions) < 2 and not upcycled_from:
         raise ScenarioError("one scenario has nothing to be compared with; give two, or a twin, for example iso-active")

@@ -31,6 +31,13 @@ def for_folder(raw: dict[str, Any], folder: Path) -> dict[str, Any]:
     return raw
 
 
+def whole_paths(raw: dict[str, Any]) -> dict[str, Any]:
+    """A scenario for processes that may run in another folder: relative paths from the current one, written out."""
+    for keys in (*_PATHS, *_OR_NAMES):
+        raw = _changed(raw, keys, lambda value, _: os.path.abspath(value))
+    return raw
+
+
 def _changed(
     raw: dict[str, Any], keys: tuple[str, ...], change: Callable[[str, tuple[str, ...]], str]
 ) -> dict[str, Any]:

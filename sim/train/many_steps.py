@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import lru_cache, partial
@@ -10,6 +11,7 @@ from typing import Any
 
 import numpy as np
 
+from moesim.sim.question.paths import whole_paths
 from moesim.sim.question.scenario import Asked, Scenario, ScenarioError, scenario_of
 from moesim.sim.train.fitting import require_memory
 from moesim.sim.train.job import Resolved, resolve
@@ -109,7 +111,7 @@ def many_steps(
     if isinstance(steps, bool) or not isinstance(steps, int) or not 1 <= steps <= MOST_STEPS:
         raise ScenarioError(f"steps={steps!r} must be a whole number from 1 to {MOST_STEPS:,}")
     asked = scenario_of(scenario)
-    text = asked.model_dump_json(exclude_unset=True)
+    text = json.dumps(whole_paths(asked.model_dump(mode="json", exclude_unset=True)))
     resolved, prices = _prices(text, get_ident())
     if check_memory:
         require_memory(prices, tuple(step_memory(prices)))

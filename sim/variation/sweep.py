@@ -19,6 +19,7 @@ from typing import Any
 import yaml
 
 from moesim.refusal import Refusal
+from moesim.sim.question.paths import whole_paths
 from moesim.sim.question.scenario import Asked, Scenario, ScenarioError, read_mapping
 from moesim.sim.train.predict import predict_train
 from moesim.sim.train.workers import answers
@@ -229,7 +230,7 @@ def sweep(
     done = journal.done if journal is not None else {}
     rows = {i: done[key_of(s)] for i, s in enumerate(todo) if key_of(s) in done}
     left = [(i, s) for i, s in enumerate(todo) if i not in rows]
-    results = answers(partial(_task, asked), left, workers, dask)
+    results = answers(partial(_task, whole_paths(dict(asked))), left, workers, dask)
     for number, row in results:
         rows[number] = row
         if journal is not None:

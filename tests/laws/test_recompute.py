@@ -16,7 +16,8 @@ from moesim.sim.train.predict import predict_train
 from moesim.sim.train.prediction import Prediction
 from moesim.sim.train.prices import StepPrices
 
-PARTS = tuple(w for w in RECOMPUTE_MODULES if w not in ("none", "selective", "full", "keep_collectives"))
+GROUPS = ("none", "selective", "light", "full", "keep_collectives")  # words that stand for other words
+PARTS = tuple(w for w in RECOMPUTE_MODULES if w not in GROUPS)
 MODELS: dict[str, dict[str, Any]] = {
     "llama-3.1-8b": {"tp": 2},
     "mixtral-8x7b": {"ep": 8},

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -11,6 +12,7 @@ from heapq import nsmallest
 from moesim.hwmodels.units import GIB
 from moesim.sim.plan.train.judge import Finalist, Judge
 from moesim.sim.plan.train.space import Candidate, candidates, default_space
+from moesim.sim.question.paths import whole_paths
 from moesim.sim.question.scenario import Scenario, ScenarioError
 from moesim.sim.train.workers import crew
 
@@ -187,6 +189,7 @@ def _crew(scenario: Scenario, judge: Judge, effort: Effort) -> Iterator[Run]:
     if effort.workers == 1 and not effort.dask:
         yield lambda tasks: [judge.simulate(*task) for task in tasks]
         return
-    one = partial(_one, scenario.model_dump_json(exclude_unset=True))
+    asked = whole_paths(scenario.model_dump(mode="json", exclude_unset=True))
+    one = partial(_one, json.dumps(asked))
     with crew(effort.workers, effort.dask) as those:
         yield lambda tasks: those.all(one, tasks)

@@ -8,11 +8,12 @@ import threading
 import time
 from collections.abc import Iterator
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import pytest
 
-from moesim import CompareEffort, Effort, Refusal, compare, plan
+from moesim import CompareEffort, Effort, Refusal, compare, many_steps, plan, sweep
 from moesim.calibrate.record.validate import validate_files
 from moesim.calibrate.rows.files import published_rows
 from moesim.sim.train.workers import answers, crew
@@ -54,6 +55,23 @@ def test_a_plan_and_a_comparison_are_the_same_on_a_cluster(cluster: Any) -> None
     one = compare([SMALL], twin="iso-active")
     other = compare([SMALL], twin="iso-active", effort=CompareEffort(dask=cluster.scheduler_address))
     assert one.to_dict() == other.to_dict()
+
+
+def test_workers_find_files_that_the_question_names_from_here(
+    cluster: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """They run in other folders: those of the cluster were started before this test went to its own."""
+    monkeypatch.chdir(tmp_path)
+    Path("h.yaml").write_text("nodes: {box: {gpu: H100, gpus: 8, nic_bytes_per_s: 400 Gb/s}}")
+    asked = {**SMALL, "cluster": {"hardware": "h.yaml", "node": "box", "gpus": 16}}
+    there = plan(asked, effort=Effort(1, 10, dask=cluster.scheduler_address)).to_dict()
+    assert there == plan(asked, effort=Effort(1, 10)).to_dict()
+    swept = [sweep(asked, {"layout.tp": (1, 2)}, dask=dask).rows for dask in ("", cluster.scheduler_address)]
+    assert swept[0] == swept[1] and not swept[0][0]["error"]
+    both = [many_steps(asked, 2, dask=dask).to_dict() for dask in ("", cluster.scheduler_address)]
+    assert both[0] == both[1]
+    effort = CompareEffort(dask=cluster.scheduler_address)
+    assert compare([asked], twin="iso-active", break_even=False, effort=effort).columns[1].train is not None
 
 
 def test_validation_is_the_same_on_a_cluster(cluster: Any) -> None:

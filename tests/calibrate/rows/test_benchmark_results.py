@@ -116,7 +116,7 @@ def test_inferencemax_states_all(tmp_path: Path) -> None:
         "gpus": "8",
         "tp": "8",
         "ep": "1",
-        "model": "deepseek-r1",
+        "model": "deepseek-r1-0528",
         "engine": "sglang",
         "precision": "fp8",
         "concurrency": "64",
@@ -279,8 +279,8 @@ def test_broken_results_are_refused_in_one_line(tmp_path: Path, content: Any, sa
 @pytest.mark.parametrize(
     ("published", "ours"),
     [
-        ("deepseek-ai/DeepSeek-R1-0528", "deepseek-r1"), ("nvidia/DeepSeek-R1-0528-FP4-v2", "deepseek-r1"),
-        ("meta-llama/Llama-3.3-70B-Instruct", "llama-3.1-70b"), ("Qwen/Qwen3-30B-A3B-Instruct-2507", "qwen3-30b-a3b"),
+        ("deepseek-ai/DeepSeek-R1-0528", "deepseek-r1-0528"), ("nvidia/DeepSeek-R1-0528-FP4-v2", "deepseek-r1-0528"),
+        ("meta-llama/Llama-3.3-70B-Instruct", "llama-3.3-70b"), ("Qwen/Qwen3-30B-A3B-Instruct-2507", "qwen3-30b-a3b"),
         ("mistralai/Mixtral-8x7B-v0.1", "mixtral-8x7b-v0.1"), ("who/Knows-7B", "who/Knows-7B"),
     ],
 )  # fmt: skip
