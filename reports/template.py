@@ -52,6 +52,7 @@ train:
 # serve:                          # the same model under requests: moesim serve scenario.yaml
 #   engine: vllm                  # vllm | sglang | trtllm, or {name: vllm, token_budget: 4096, max_batch: 256, ...}
 #   precision: fp8                # bf16 | fp8 | fp8_block | fp4 | nvfp4 | mxfp4 | int4 (awq, gptq)
+#   layout: {tp: 8}                # of a replica, where the layout above is of the training in this file
 #   attention_dp: 1               # ranks with requests of their own; experts see all ranks' tokens
 #   requests: {kind: closed, concurrency: 64, input_tokens: 1024, output_tokens: 1024, jitter: 0.2}
 #                                 # or poisson and gamma (rate_per_s, cv), offline, trace (file), azure-conversation,

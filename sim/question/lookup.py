@@ -21,7 +21,7 @@ from moesim.sim.model.arch import ModelArch
 from moesim.sim.model.catalogue import load_model
 from moesim.sim.model.unpriced import unpriced
 from moesim.sim.question.scenario import Scenario, ScenarioError
-from moesim.sim.question.sections import TrainAsk
+from moesim.sim.question.sections import LayoutAsk, TrainAsk
 from moesim.traces.routing import Routing, load_counts
 
 
@@ -205,12 +205,26 @@ def check_used(scenario: Scenario) -> None:
             )
 
 
+def for_serving(scenario: Scenario) -> Scenario:
+    """The scenario as serving sees it: the layout of its replicas is that of serve.layout, where there is one."""
+    ask = scenario.serve
+    if ask is None or ask.layout is None:
+        return scenario
+    layout = LayoutAsk(**ask.layout.model_dump(exclude_unset=True))
+    serve = ask.model_copy(update={"layout": None})
+    return scenario.model_copy(update={"layout": layout, "serve": serve})
+
+
 def without_training(scenario: dict[str, object]) -> dict[str, object]:
     """A mapping with both sections as one that only serves: what only training uses is left out."""
-    layout = scenario.get("layout") or {}
+    serve = scenario.get("serve")
+    own = serve.get("layout") if isinstance(serve, dict) else None
+    layout = own or scenario.get("layout") or {}
     assert isinstance(layout, dict)
     kept = {key: value for key, value in layout.items() if key not in _LAYOUT_OF_TRAINING}
     rest = {key: value for key, value in scenario.items() if key not in ("train", "layout", *_OF_TRAINING)}
+    if own and isinstance(serve, dict):
+        rest["serve"] = {key: value for key, value in serve.items() if key != "layout"}
     return rest | ({"layout": kept} if layout else {})
 
 

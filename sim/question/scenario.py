@@ -63,7 +63,8 @@ class Scenario(Strict):
         rates in bytes/s, or text as "400 Gb/s".
     layout: degrees of parallelism (tp, pp, vpp, cp, ep, etp); data parallelism follows. In serving: of one replica.
     train: global_batch (sequences per step of the whole job), micro_batch (per GPU group), seq_len (tokens), precision.
-    serve: engine, precision, requests (the load, in tokens and requests per second), slo (seconds).
+    serve: engine, precision, requests (the load, in tokens and requests per second), slo (seconds); layout of a
+        replica, where `layout` is of the training in the same file.
     routing: how tokens spread over experts: balanced, {lognormal: sigma} or {counts: file}, and how that moves.
     slow, jitter, links: GPUs that are not alike: {share: 0.01, factor: 0.8}; 0.02, the sd of a stretch of compute over
         its mean; {degraded: {nic17: 0.5}, failed: {nic3: 1.5}}. Training only.

@@ -208,6 +208,15 @@ class AutoscaleAsk(Strict):
         return self
 
 
+class ReplicaAsk(Strict):
+    """The layout of a replica, in a file whose `layout` is of the training that it also asks about."""
+
+    tp: int = Degree
+    pp: int = Degree
+    ep: int = Degree
+    etp: int = Degree
+
+
 class ServeAsk(Strict):
     """A deployment: replicas of one layout, or pools, under a load."""
 
@@ -215,6 +224,7 @@ class ServeAsk(Strict):
     precision: str = "bf16"
     kv_dtype: Literal["bf16", "fp8"] | None = None
     attention_dp: int = Degree
+    layout: ReplicaAsk | None = None
     requests: RequestsAsk
     slo: SloAsk = SloAsk()
     router: RouterAsk = RouterAsk()

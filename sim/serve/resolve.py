@@ -8,7 +8,7 @@ from pathlib import Path
 from moesim.sim.layout.layout import BadLayout
 from moesim.sim.layout.slots import check_slots, placement_of
 from moesim.sim.model.arch import ModelArch
-from moesim.sim.question.lookup import LookUp, look_up, routing_assumed, routing_of
+from moesim.sim.question.lookup import LookUp, for_serving, look_up, routing_assumed, routing_of
 from moesim.sim.question.scenario import Scenario, ScenarioError
 from moesim.sim.question.serving_sections import AdmissionAsk, PoolAsk, ServeAsk
 from moesim.sim.serve.apart import apart_of, check_goes_with
@@ -68,13 +68,19 @@ def resolve_serve(scenario: Scenario, requests: str | Path | None = None, scaled
     load = ask.requests
     if load.kind in ("poisson", "gamma") and load.rate_per_s is None and requests is None and not scaled:
         raise ScenarioError(f"serve.requests: kind {load.kind} needs rate_per_s (a day's table says it, --traffic)")
+    shared = scenario.train is not None and ask.layout is None and ask.pools is None  # the layout is the training's
+    scenario = for_serving(scenario)
     seen = look_up(scenario)
     arch, cluster = seen.arch, seen.cluster
     asked = engine_asked(ask.engine)
     _check_args(asked, scenario)
     engine, from_engine = asked.engine.on(cluster.gpu, ask.speculative is not None)
     formats, from_weights = formats_asked(ask, ask.kv_dtype, arch, cluster.gpu, engine)
-    job, from_features = _job(scenario, ask, seen, engine, formats)
+    try:
+        job, from_features = _job(scenario, ask, seen, engine, formats)
+    except BadLayout as refusal:
+        hint = "; layout is the training's here: say the replica's in serve.layout, {tp: 8}" if shared else ""
+        raise BadLayout(f"{refusal}{hint}") from None
     workload, from_load = workload_of(ask.requests, arch, requests)
     deployment, from_pools = _deployment(scenario, ask, job)
     deployment = replace(deployment, router=ask.router, tiers=ask.kv_tiers, admission=ask.admission)

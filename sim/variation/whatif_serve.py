@@ -13,6 +13,7 @@ import numpy as np
 
 from moesim.hwmodels.power_and_money import gpu_hours, usd_per_gpu_hour, usd_per_million_output_tokens
 from moesim.hwmodels.profile import NoFit
+from moesim.sim.question.lookup import for_serving
 from moesim.sim.question.refusals import DoesNotFit
 from moesim.sim.question.scenario import Asked, number_asked, scenario_of
 from moesim.sim.serve.accounts import decode_shares, latencies_of, spread
@@ -111,7 +112,7 @@ def _served(asked: ResolvedServe) -> tuple[ServeRun, float]:
 def whatif_serve(scenario: Asked, share: float = 0.2) -> ServeWhatIf:
     """Change one thing at a time, hardware by plus and minus `share`. ScenarioError for shares out of (0, 0.9]."""
     share = number_asked("share", share, 0.0, 0.9, "0.2 for plus and minus 20 %")
-    scenario = scenario_of(scenario)
+    scenario = for_serving(scenario_of(scenario))
     asked = resolve_serve(scenario)
     if asked.ask.requests.sure_of is not None:  # as many requests as make the answer sure, for every change alike
         asked, _ = sure_run(asked, asked.tuning(), PricedJobs())

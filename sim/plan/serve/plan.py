@@ -23,6 +23,7 @@ from moesim.sim.plan.serve.search import (
 from moesim.sim.plan.serve.space import Given, ServeCandidate
 from moesim.sim.plan.serve.written import scenario_mapping
 from moesim.sim.plan.train.search import Progress
+from moesim.sim.question.lookup import for_serving
 from moesim.sim.question.scenario import Asked, Scenario, ScenarioError, scenario_of
 from moesim.sim.serve.slo import Slo, slo_of
 
@@ -140,7 +141,7 @@ def plan_serve(
     they are said, here or there, and for the objective goodput. ScenarioError for objectives, limits or axes that do
     not exist, for searches that nothing fits, and for limits that nothing meets, with the best that was found.
     """
-    scenario = scenario_of(scenario)
+    scenario = for_serving(scenario_of(scenario))
     if scenario.serve is None:
         raise ScenarioError("the scenario has no serve section; add serve: {engine: vllm, requests: {...}}")
     queued = scenario.serve.requests.kind == "offline"
