@@ -13,11 +13,8 @@ TRAIN: dict[str, Any] = {
     "model": {"base": "mixtral-8x7b", "layers": 8}, "cluster": {"node": "dgx-h100", "gpus": 16},
     "layout": {"pp": 2, "vpp": 2, "ep": 8}, "train": {"global_batch": 64, "seq_len": 2048}, "stack": "megatron-core",
 }  # fmt: skip
-SERVE: dict[str, Any] = {
-    **{k: TRAIN[k] for k in ("model", "cluster")},
-    "layout": {"tp": 4},
-    "serve": {"requests": LOAD},
-}
+SHARED = {key: TRAIN[key] for key in ("model", "cluster")}
+SERVE: dict[str, Any] = {**SHARED, "layout": {"tp": 4}, "serve": {"requests": LOAD}}
 BOTH: dict[str, Any] = {**TRAIN, "serve": {"requests": LOAD, "layout": {"tp": 4}}}
 
 
