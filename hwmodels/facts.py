@@ -149,6 +149,9 @@ class InstanceRecord(_Record):
 FabricKind = Literal["infiniband", "roce", "efa", "slingshot"]
 
 
+TOPOLOGIES = ("rail-optimised", "fat-tree", "three-tier", "multi-plane", "dragonfly")
+
+
 class FabricRecord(_Record):
     """One fabric of specs/fabrics.yaml."""
 
@@ -157,6 +160,13 @@ class FabricRecord(_Record):
     latency_s: float = Field(ge=0)
     topology: str
     oversubscription: float = Field(ge=1)
+
+    @field_validator("topology")
+    @classmethod
+    def _known(cls, value: str) -> str:
+        if value not in TOPOLOGIES:
+            raise ValueError(f"{value[:40]!r} is not known; use one of {', '.join(TOPOLOGIES)}")
+        return value
 
 
 class ServerRecord(_Record):

@@ -10,6 +10,12 @@ from moesim.hwmodels.units import UnitError, parse_quantity
 
 FORMS = ("gpus", "nodes", "fabrics", "servers", "instances")  # sections of a file, as of the catalogue
 _UNITS = {"_bytes_per_s": "B/s", "_flops_per_s": "FLOP/s", "_bytes": "B", "_w": "W", "latency_s": "s"}
+# what any machine of today or of the next decade has: anything else is a slip of units
+_PLAUSIBLE = {
+    "_flops_per_s": (1e9, 1e19), "_bytes_per_s": (1e6, 1e16), "latency_s": (0.0, 1.0), "_bytes": (1e5, 1e16),
+    "_w": (1.0, 1e5), "gpus": (1, 100_000), "gpus_per_domain": (1, 100_000), "gpus_per_host": (1, 1024),
+    "nics_per_host": (0, 1024), "sm_count": (1, 100_000), "oversubscription": (1.0, 1e4),
+}  # fmt: skip
 # what a GPU has from the one that it is like, where it says nothing
 _LENT = ("vendor", "arch", "l2_bytes", "sm_count", "pcie_bytes_per_s", "scale_up_bytes_per_s", "tdp_w")
 _HOST_BYTES_PER_GPU = 2.0**38  # assumed: 256 GiB, as DGX hosts have
@@ -38,13 +44,26 @@ def _number(where: str, key: str, value: Any) -> Any:
     """A quantity in SI units where the key ends in one; of peaks by format, each."""
     unit = next((unit for ending, unit in _UNITS.items() if key.endswith(ending)), None)
     if unit is None or value is None:
-        return value
+        return _plausible(where, key, value)
     try:
         if isinstance(value, Mapping):
-            return {str(k): None if v is None else parse_quantity(v, unit) for k, v in value.items()}
-        return parse_quantity(value, unit)
+            return {
+                str(k): None if v is None else _plausible(where, key, parse_quantity(v, unit)) for k, v in value.items()
+            }
+        return _plausible(where, key, parse_quantity(value, unit))
     except UnitError as error:
         raise FactError(f"{where}: {error}") from None
+
+
+def _plausible(where: str, key: str, value: Any) -> Any:
+    """The number itself. FactError for one that no machine has, 0 apart, which says that there is none."""
+    low, high = next((ends for ending, ends in _PLAUSIBLE.items() if key.endswith(ending)), (None, None))
+    number = isinstance(value, int | float) and not isinstance(value, bool)
+    if number and low is not None and high is not None and value != 0 and not low <= value <= high:
+        raise FactError(
+            f"{where}: {value:g} is not between {low:g} and {high:g}; write SI units, or text with its unit"
+        )
+    return value
 
 
 def _priced(record: dict[str, Any], key: str, origin: str) -> dict[str, Any]:

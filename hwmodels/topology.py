@@ -21,7 +21,7 @@ import numpy as np
 import numpy.typing as npt
 
 from moesim.hwmodels.cluster import LEAF_PORTS, RAILED, Cluster, gpus_below_leaf, link_bytes_per_s
-from moesim.hwmodels.facts import FactError
+from moesim.hwmodels.facts import TOPOLOGIES, FactError
 from moesim.hwmodels.link_faults import unknown_link
 
 if TYPE_CHECKING:
@@ -29,7 +29,6 @@ if TYPE_CHECKING:
 else:
     Graph = nx.DiGraph  # not subscriptable at run time
 
-TOPOLOGIES = ("rail-optimised", "fat-tree", "three-tier", "multi-plane", "dragonfly")
 _NVLINK_HOP_S = 0.5e-6  # assumed: one traversal of the switch inside a domain
 _GROUP_LEAVES = 8  # assumed: leaves of one dragonfly group
 _POD_LEAVES = 8  # assumed: leaves of one pod of a three-tier tree
