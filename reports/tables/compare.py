@@ -79,8 +79,8 @@ def _train_rows(row: Row, comparison: Comparison) -> None:
     )
     row("whole run, days (p10 to p90)", of_run(lambda r: _likely(r, "days")))
     row("whole run, $ (p10 to p90)", of_run(lambda r: _likely(r, "usd")))
-    row("whole run, MWh of the GPUs", of_run(lambda r: three(r.energy_mwh)))
-    row("whole run, MWh with hosts and cooling", of_run(lambda r: three(r.facility_energy_mwh)))
+    row("whole run, MWh of the GPUs (p10 to p90)", of_run(lambda r: _likely(r, "energy_mwh")))
+    row("whole run, MWh with hosts and cooling", of_run(lambda r: _likely(r, "facility_energy_mwh")))
 
 
 def _serve_rows(row: Row, comparison: Comparison) -> None:

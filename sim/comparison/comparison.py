@@ -168,9 +168,13 @@ def compare(
     if effort.best_each:
         search = replace(TRAINED, workers=effort.workers, dask=effort.dask)
         questions = [in_best_layouts(q, search, progress) for q in questions]
+    if progress is not None:
+        progress("answering columns", 0, len(questions))
     with crew(effort.workers, effort.dask) as those:
         columns = tuple(those.all(partial(_column, tokens), questions))
         _require_answers(columns)
+        if break_even and progress is not None:
+            progress("searching break-even points", 0, max(1, len(questions) - 1))
         points = _points(questions, columns, those) if break_even else []
     grown = upcycling(asked[0][1], upcycled_from, tokens) if upcycled_from else None
     return Comparison(
