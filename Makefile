@@ -14,13 +14,16 @@ help: ## what there is
 	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "make %-10s %s\n", $$1, $$2}'
 
 $(BIN)/python:
+	@echo "making $(VENV) ..."
 	$(PYTHON) -m venv $(VENV)
 
 $(INSTALLED): $(BIN)/python pyproject.toml constraints.txt
+	@echo "installing moesim and what it needs (a minute, once) ..."
 	$(PIP) -c constraints.txt -e . $(QUIETLY)
 	touch $@
 
 $(TESTABLE): $(INSTALLED)
+	@echo "installing what its tests need ..."
 	$(PIP) -c constraints.txt -e '.[test]' $(QUIETLY)
 	touch $@
 
