@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
+import numpy.typing as npt
 
 from moesim.reports.figures.palette import INK, LESS, LIMIT, MORE, PHASES
 from moesim.reports.text import si
@@ -13,8 +15,6 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-    from moesim.sim.train.expert_view import ExpertView
-
 _MOST_NUMBERS = 16  # experts up to which every cell says its number
 _LEAST_SCALE, _MOST_SCALE = 1.1, 4.0  # rows over the mean at the ends of the colour scale
 _FOOT, _HEAD = 0.66, 0.42  # inches for the axis below and the title above
@@ -22,12 +22,67 @@ _GAP = 0.55  # inches between the panels
 _SCALE, _BAR = 0.72, 0.13  # inches of the colour bar with its words, and without
 
 
-def experts_inches(view: ExpertView) -> float:
+class LayerInSight(Protocol):
+    """One layer, as a training step or a pass of a deployment shows it."""
+
+    @property
+    def place(self) -> int:
+        """In the model, from 0."""
+        ...
+
+    @property
+    def busiest_rank_ratio(self) -> float:
+        """Rows of the busiest rank over the mean."""
+        ...
+
+    @property
+    def worst_rank_ratio(self) -> float:
+        """The largest that was drawn; the same where passes are priced by what is expected."""
+        ...
+
+
+class LoadInSight(Protocol):
+    """Who gets the tokens: sim/train/expert_view.py of a step, sim/serve/expert_view.py of a pass."""
+
+    per: str  # "step" or "pass"
+
+    @property
+    def layers(self) -> Sequence[LayerInSight]:
+        """In model order."""
+        ...
+
+    @property
+    def over_mean(self) -> npt.NDArray[np.float64]:
+        """[layers, experts] of an expert over the mean of its layer."""
+        ...
+
+    @property
+    def busiest_expert_ratio(self) -> float:
+        """Over the mean, averaged over layers."""
+        ...
+
+    @property
+    def busiest_rank_ratio(self) -> float:
+        """Over the mean, averaged over layers."""
+        ...
+
+    @property
+    def rank_rows(self) -> npt.NDArray[np.float64]:
+        """Of all layers [ranks]."""
+        ...
+
+    @property
+    def exchange_bytes(self) -> npt.NDArray[np.float64]:
+        """Dispatched, all layers, from each rank, domain or group (row) to each other."""
+        ...
+
+
+def experts_inches(view: LoadInSight) -> float:
     """Height of the panel in inches."""
     return _HEAD + _FOOT + min(4.4, max(1.3, 0.115 * len(view.layers)))
 
 
-def add_experts(figure: Figure, view: ExpertView, bottom: float, left: float, right: float) -> None:
+def add_experts(figure: Figure, view: LoadInSight, bottom: float, left: float, right: float) -> None:
     """Heat map (experts by layers), busiest rank of every layer, rows of every rank; all positions in inches.
 
     bottom: of the panel in the figure. left, right: ends of the room between which it lies.
@@ -47,7 +102,7 @@ def add_experts(figure: Figure, view: ExpertView, bottom: float, left: float, ri
     draw_ranks(ranks, view)
 
 
-def draw_heat(axes: Axes, bar: Axes, view: ExpertView) -> None:
+def draw_heat(axes: Axes, bar: Axes, view: LoadInSight) -> None:
     """Rows over the layer's mean: white is the mean, orange more, blue less; on a scale of factors."""
     from matplotlib.cm import ScalarMappable
     from matplotlib.colors import LinearSegmentedColormap, LogNorm
@@ -82,7 +137,7 @@ def draw_heat(axes: Axes, bar: Axes, view: ExpertView) -> None:
     key.outline.set_visible(False)
 
 
-def draw_busiest(axes: Axes, view: ExpertView) -> None:
+def draw_busiest(axes: Axes, view: LoadInSight) -> None:
     """Layers down, as in the heat map: busiest rank over the mean, and the worst of its micro-batches."""
     rows = np.arange(len(view.layers))
     busiest = [layer.busiest_rank_ratio for layer in view.layers]
@@ -94,12 +149,13 @@ def draw_busiest(axes: Axes, view: ExpertView) -> None:
     axes.set_xlim(min(0.98, 1.0 - 0.06 * (max(worst) - 1.0)), max(1.05, 1.0 + 1.08 * (max(worst) - 1.0)))
     axes.set_ylim(len(rows) - 0.5, -0.5)
     _layer_ticks(axes, view)
-    axes.set_xlabel("times the mean rank's rows\n(grey: worst micro-batch)")
+    grey = "\n(grey: worst micro-batch)" if worst != busiest else ""
+    axes.set_xlabel(f"times the mean rank's rows{grey}")
     axes.set_title(f"Busiest rank: {view.busiest_rank_ratio:.2f} x", loc="left", fontsize=10.5, fontweight="bold")
     axes.spines[["top", "right"]].set_visible(False)
 
 
-def draw_ranks(axes: Axes, view: ExpertView) -> None:
+def draw_ranks(axes: Axes, view: LoadInSight) -> None:
     """What each rank gets over all layers of the step: what one layer piles up, others even out."""
     rows = view.rank_rows / view.rank_rows.mean()
     edges = np.arange(len(rows) + 1) - 0.5
@@ -108,13 +164,13 @@ def draw_ranks(axes: Axes, view: ExpertView) -> None:
     axes.set_xlim(edges[0], edges[-1])
     axes.set_ylim(0.0, max(1.15, 1.1 * rows.max()))
     sent_bytes = view.exchange_bytes.sum() / len(rows)
-    sent = f"\n(each dispatches {si(sent_bytes, 'B')} a step)" if sent_bytes > 0.0 else ""
+    sent = f"\n(each dispatches {si(sent_bytes, 'B')} a {view.per})" if sent_bytes > 0.0 else ""
     axes.set_xlabel(f"expert-parallel rank{sent}")
     axes.set_title("All layers together", loc="left", fontsize=10.5, fontweight="bold")
     axes.spines[["top", "right"]].set_visible(False)
 
 
-def _layer_ticks(axes: Axes, view: ExpertView) -> None:
+def _layer_ticks(axes: Axes, view: LoadInSight) -> None:
     every = max(1, -(-len(view.layers) // 12))
     rows = list(range(0, len(view.layers), every))
     axes.set_yticks(rows, [str(view.layers[row].place) for row in rows])

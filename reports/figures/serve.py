@@ -1,4 +1,4 @@
-"""One picture of a served load: latencies, the throughput-interactivity frontier, batch and KV over time."""
+"""One picture of a served load: latencies, the frontier, batch and KV over time, and who gets the tokens."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from moesim.reports.figures.experts import add_experts, experts_inches
 from moesim.reports.figures.files import check_format, save
 from moesim.reports.figures.palette import INK, LIMIT, PHASES
 from moesim.reports.figures.step import STYLE
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
     from moesim.sim.serve.prediction import ServePrediction
 
 _BLUE, _ORANGE, _GREEN = PHASES["F"], PHASES["B"], PHASES["W"]
+_WIDTH, _LEFT, _RIGHT = 12.0, 0.55, 0.1  # inches, and beside the experts' panel
 _TITLE = 150  # letters of a line over the picture
 
 
@@ -38,8 +40,12 @@ def serve_figure(p: ServePrediction) -> Figure:
     """The picture as a matplotlib figure, without pyplot: nothing global is touched."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
+    from matplotlib.layout_engine import ConstrainedLayoutEngine
 
-    figure = Figure(figsize=(12.0, 7.2), layout="constrained")
+    view = p.experts if p.experts is not None and p.experts.drawn else None
+    below = 0.0 if view is None else experts_inches(view)
+    high = 7.2 + below
+    figure = Figure(figsize=(_WIDTH, high), layout=ConstrainedLayoutEngine(rect=(0.0, below / high, 1.0, 7.2 / high)))
     FigureCanvasAgg(figure)
     job = p.resolved.deployment.job
     title = f"{job.arch.name} on {job.cluster.gpu.name}, {job.engine.title}: {deployment_text(p)}"
@@ -49,6 +55,8 @@ def serve_figure(p: ServePrediction) -> Figure:
     _frontier(axes[0][1], p)
     _batch(axes[1][0], p)
     _cache(axes[1][1], p)
+    if view is not None:
+        add_experts(figure, view, 0.0, _LEFT, _WIDTH - _RIGHT)
     for row in axes:
         for ax in row:
             ax.grid(True, color="#E4E4E4", linewidth=0.6)

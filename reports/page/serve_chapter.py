@@ -8,6 +8,7 @@ from moesim.calibrate.record.comparable import Alike, comparable_serving
 from moesim.calibrate.record.validate import family_of
 from moesim.reports.figures.plan import serve_plan_figure
 from moesim.reports.page.crossings import crossings
+from moesim.reports.page.experts import served_experts
 from moesim.reports.page.matters import lead as matters_lead
 from moesim.reports.page.matters import matters
 from moesim.reports.page.record import record_section
@@ -41,7 +42,8 @@ def serve_chapter(case: ServeCase, file: Path, key: str) -> Chapter:
     spent = served_time(case)
     flips = [crossings(file, "serve")] if case.twin is not None and case.search != "none" else []
     sections = (
-        against_served(case), *flips, spent, served_memory(case), over_time(case), matters(case.whatif), plan,
+        against_served(case), *flips, spent, served_memory(case), over_time(case), *served_experts(case),
+        matters(case.whatif), plan,
         sureness_section({title: p.sureness[name] for name, title in TITLES.items()}),
         sources_section(p.sources, None), record, assumptions_section(p.assumptions),
     )  # fmt: skip

@@ -7,6 +7,7 @@ from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
+from moesim.reports.tables.train import LOST_TITLES
 from moesim.reports.text import binary, count, seconds, three
 from moesim.sim.train.whole_run import TrainingRun, sources
 
@@ -22,6 +23,8 @@ def run_report(run: TrainingRun) -> RenderableType:
     if run.usd is not None:
         rent = f"${run.usd:,.0f} at ${three(run.usd_per_gpu_hour or 0.0)} per GPU-hour"
         table.add_row("rent", f"{rent}; {between(run, 'usd', '$')}")
+    for name in run.lost:
+        table.add_row(LOST_TITLES[name], lost_text(run, name))
     table.add_row("energy", energy_text(run))
     table.add_row("failures", f"{three(run.failures)} expected, one every {seconds_or_hours(run.mtbf_s)}")
     table.add_row("checkpoints", f"{binary(run.checkpoint_bytes)}, {seconds(run.checkpoint_s)} each, every "
@@ -35,6 +38,14 @@ def energy_text(run: TrainingRun) -> str:
         f"{three(run.energy_mwh)} MWh of the GPUs; {three(run.facility_energy_mwh)} MWh with hosts and cooling "
         f"({between(run, 'facility_energy_mwh')}), {three(run.co2_tonnes)} t CO2"
     )
+
+
+def lost_text(run: TrainingRun, name: str) -> str:
+    """'costs 4.1 days, $132,000': what the run would be shorter without it; negative where it would be longer."""
+    lost = run.lost[name]
+    verb = "costs" if lost["days"] >= 0.0 else "saves"
+    money = f", ${abs(lost['usd']):,.0f}" if "usd" in lost else ""
+    return f"{verb} {three(abs(lost['days']))} days{money}"
 
 
 def between(run: TrainingRun, name: str, unit: str = "") -> str:

@@ -7,10 +7,12 @@ from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from moesim.reports.text import gib, seconds, sureness_lines, three
+from moesim.reports.text import gib, seconds, si, sureness_lines, three
 from moesim.sim.serve.accounts import BACKLOGGED, MISSES, OVERLOADED, STABLE, Spread
 from moesim.sim.serve.band import TITLES
+from moesim.sim.serve.expert_view import ServedExperts
 from moesim.sim.serve.job import ServeJob
+from moesim.sim.serve.pass_waits import PassWait
 from moesim.sim.serve.predict import SHORT
 from moesim.sim.serve.prediction import ServePrediction
 
@@ -167,13 +169,45 @@ def _cache_rows(p: ServePrediction) -> list[tuple[str, str]]:
 
 
 def _expert_rows(p: ServePrediction) -> list[tuple[str, str]]:
-    """What a decode pass waits for, where experts lie on several ranks."""
-    seen = p.experts()
-    if seen is None or seen["ranks"] == 1:
+    """Who gets the tokens, and what passes and dollars wait for the busiest rank."""
+    view = p.experts
+    if view is None:
         return []
-    each = [layer["busiest_rank_over_mean"] for layer in seen["layers"]]
-    text = f"{seen['busiest_rank_over_mean']:.2f} x the mean ({min(each):.2f} to {max(each):.2f} by layer)"
-    return [(f"busiest of {seen['ranks']} expert ranks, mean pass", text)]
+    each = [layer.busiest_rank_ratio for layer in view.layers]
+    text = f"{view.busiest_rank_ratio:.2f} x the mean ({min(each):.2f} to {max(each):.2f} by layer)"
+    rows = [] if view.ranks == 1 else [(f"busiest of {view.ranks} expert ranks, mean pass", text)]
+    if not view.drawn:
+        return rows
+    rows.append(("busiest expert, mean over layers", f"{view.busiest_expert_ratio:.2f} x the mean"))
+    for title, wait in (("decode pass", view.decode), ("pass with prompts", view.prefill)):
+        if wait is not None:
+            rows.append((f"busiest rank costs the mean {title}", waits_text(wait)))
+    rows.append(("busiest rank costs, of all paid GPU time", waiting_text(view)))
+    if view.between is not None:
+        sent = view.exchange_bytes.sum() / len(view.exchange_bytes)
+        rows.append((f"each of {len(view.exchange_bytes)} {view.between} dispatches", f"{si(sent, 'B')} a decode pass"))
+    return rows
+
+
+def waits_text(wait: PassWait) -> str:
+    """'1.21 ms of 23.4 ms (5.2%)', and with balanced routing."""
+    if abs(wait.share) < 0.0005:
+        return f"nothing of {seconds(wait.pass_s)}"
+    if wait.waits_s < 0.0:
+        return f"nothing: with even experts it takes {seconds(wait.balanced_pass_s)}, not {seconds(wait.pass_s)}"
+    even = f"balanced {seconds(wait.balanced_pass_s)}"
+    return f"{seconds(wait.waits_s)} of {seconds(wait.pass_s)} ({wait.share:.1%}); {even}"
+
+
+def waiting_text(view: ServedExperts) -> str:
+    """'4.1%: $0.012 per million output tokens, $33.1 a day'; the share alone without a price."""
+    usd = view.usd
+    if view.waiting_share < 0.0005:
+        return "nothing"
+    if not usd:
+        return f"{view.waiting_share:.1%}; no price is known"
+    each, day = (three(usd[name]) for name in ("per_million_output_tokens", "per_day"))
+    return f"{view.waiting_share:.1%}: ${each} per million output tokens, ${day} a day"
 
 
 def _handover_rows(p: ServePrediction) -> list[tuple[str, str]]:

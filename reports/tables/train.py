@@ -167,8 +167,9 @@ def lost_lines(p: Prediction) -> list[str]:
             lines.append(f"{LOST_TITLES[name]}: nothing")
         else:
             verb = "costs" if lost > 0.0 else "saves"
+            usd = f", ${three(abs(p.lost_usd[name]))}" if name in p.lost_usd else ""
             lines.append(
-                f"{LOST_TITLES[name]} {verb} {seconds(abs(lost))} ({abs(lost) / p.step_time_s:.1%} of the step)"
+                f"{LOST_TITLES[name]} {verb} {seconds(abs(lost))} ({abs(lost) / p.step_time_s:.1%} of the step{usd})"
             )
     return lines
 

@@ -24,6 +24,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import Literal
 
+import numpy as np
+import numpy.typing as npt
+
 from moesim.hwmodels.exchange_kernels import DEFAULT_SMS, sent_dtype
 from moesim.hwmodels.gpu import bytes_per_element, token_bytes, token_dtypes
 from moesim.hwmodels.work import ExpertExchange, Group
@@ -140,3 +143,26 @@ def expert_exchange(rules: ExchangeRules, stage: Stage, sent: ExpertTokens) -> E
         nic_share=sent.nic_share,
         copy_s=sent.copy_s,
     )
+
+
+MOST_RANKS = 64  # up to which an exchange is shown rank by rank, beyond it domain by domain
+
+
+def exchange_matrix(work: ExpertExchange, rank_rows: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
+    """Bytes of one stage from each rank of a group (row) to each other (column), for the rows that each computes.
+
+    rank_rows [ranks]: token-expert pairs of the whole group, by the rank that computes them. A rank's tokens are a fair
+    sample of its group's, so senders are alike and columns differ; what stays on its rank, or in its domain, is on the
+    diagonal. Kernels that send a token once to a rank send as many copies as an even choice makes. [ranks, ranks], or
+    [domains, domains] for more than 64 ranks that fill their domains evenly.
+    """
+    ranks, domains = len(rank_rows), work.group.domains
+    copies = work.rank_copies / work.top_k if work.deduplicated else 1.0
+    each = np.tile(rank_rows * copies * work.payload_bytes / ranks, (ranks, 1))
+    return each if ranks <= MOST_RANKS or ranks % domains else by_domain(each, domains)
+
+
+def by_domain(each: npt.NDArray[np.float64], domains: int) -> npt.NDArray[np.float64]:
+    """A matrix between ranks as one between the domains that they fill evenly [domains, domains]."""
+    per = len(each) // domains
+    return np.asarray(each.reshape(domains, per, domains, per).sum(axis=(1, 3)))

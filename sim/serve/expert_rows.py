@@ -12,7 +12,7 @@ from functools import lru_cache
 
 import numpy as np
 
-from moesim.sim.layout.routed_rows import router_groups
+from moesim.sim.layout.routed_rows import moe_layers, router_groups
 from moesim.sim.layout.slots import (
     Ints,
     Placement,
@@ -82,14 +82,21 @@ def busiest_by_layer(job: ServeJob, tokens: int) -> dict[int, float]:
 
     Of the layers that stand for all (of several sizes, those with most experts); empty without routed experts.
     """
-    places = [i for i, kind in enumerate(job.arch.layers) if kind.ffn in ("moe", "moe_residual")]
-    moe = job.arch.moe
+    places, moe = moe_layers(job.arch), job.arch.moe
     if moe is None or not places:
         return {}
-    experts = max(experts_in(job.arch, job.arch.layers[place]) for place in places)
-    loads = _loads(moe, experts, len(places), job.routing, job.placement, job.layout.ep)
+    loads = rank_loads(job)
     each = _imbalances(loads, moe.top_k, max(1, tokens))
     return {places[row]: float(value) for row, value in zip(_rows_of(len(places), len(each)), each, strict=True)}
+
+
+def rank_loads(job: ServeJob, experts: int | None = None) -> RankLoads:
+    """What the ranks of a model with routed experts expect, in layers of so many experts (else of those with most)."""
+    places, moe = moe_layers(job.arch), job.arch.moe
+    assert moe is not None
+    if experts is None:
+        experts = max(experts_in(job.arch, job.arch.layers[place]) for place in places)
+    return _loads(moe, experts, len(places), job.routing, job.placement, job.layout.ep)
 
 
 def _rows_of(layers: int, count: int) -> Ints:
@@ -104,8 +111,7 @@ def expert_rows(job: ServeJob, experts: int, tokens: int) -> tuple[tuple[int, ..
     """
     moe = job.arch.moe
     assert moe is not None
-    layers = sum(1 for kind in job.arch.layers if kind.ffn in ("moe", "moe_residual"))
-    return _rows(moe, experts, layers, job.routing, job.placement, job.layout.ep, tokens)
+    return _rows(moe, experts, len(moe_layers(job.arch)), job.routing, job.placement, job.layout.ep, tokens)
 
 
 @lru_cache(maxsize=65536)

@@ -34,6 +34,8 @@ class Intake:
         self.steps_at: dict[int, int] = {}  # decode passes by batch size
         self.busy_s = self.prefill_busy_s = self.cached_steps = 0.0
         self.prefill_tokens = self.peak_cached = 0
+        self.prompt_passes = self.prompt_chunks = 0  # passes that carried prompts, and the pieces that they carried
+        self.prompt_riders, self.riders_cached = 0, 0.0  # sequences that decoded beside them, and the tokens they held
         self.queued_tokens = 0  # of prompts that are here and not computed
         self.load_wait_s = 0.0  # of passes, for parts of prompts that a tier brought
         self.samples = Samples()
@@ -173,9 +175,16 @@ class Intake:
             if (self.cached + self.batch * (blocks.size - 1)) // blocks.size + prefix.free_blocks > room:
                 prefix.trim(blocks.total - blocks.used(self.cached, self.step))
 
-    def _computed(self, chunks: list[tuple[int, int]]) -> list[int]:
-        """Count the chunks of a pass as computed; prompts that are complete with them."""
+    def _computed(self, chunks: list[tuple[int, int]], riding: int, cached: float) -> list[int]:
+        """Count the chunks of a pass as computed; prompts that are complete with them.
+
+        `riding`: sequences that decoded in the pass, which held `cached` tokens.
+        """
         partial, whole = self._partial, []
+        self.prompt_passes += 1
+        self.prompt_chunks += len(chunks)
+        self.prompt_riders += riding
+        self.riders_cached += cached
         for new, _ in chunks:
             self.prefill_tokens += new
             self.queued_tokens -= new

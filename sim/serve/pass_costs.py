@@ -31,7 +31,7 @@ class PassCosts:
         self._job, self._moe = job, job.arch.is_moe
         self._stages = job.layout.pp
         self._ranks = job.attention_dp * self._stages
-        self._contexts = (max(1, contexts[0]), max(contexts[0] + 1, contexts[1]))
+        self.contexts = (max(1, contexts[0]), max(contexts[0] + 1, contexts[1]))
         self._engine, self._family = job.engine.name, job.cluster.gpu.family
         self.yields = job.speculation.tokens_per_step if job.speculation else 1.0
         self.width = 1 + (job.speculation.tokens if job.speculation else 0)
@@ -145,9 +145,9 @@ class PassCosts:
         """(seconds, seconds per cached token of one rank) of the cores: a chord between two contexts."""
         line = self._decode.get(batch)
         if line is None:
-            low, high = (self._weighted(self.parts.decode_attention(batch, c)) for c in self._contexts)
-            slope = max(0.0, (high - low) / (self._contexts[1] - self._contexts[0]))
-            line = self._decode[batch] = (max(0.0, low - slope * self._contexts[0]), slope / batch)
+            low, high = (self._weighted(self.parts.decode_attention(batch, c)) for c in self.contexts)
+            slope = max(0.0, (high - low) / (self.contexts[1] - self.contexts[0]))
+            line = self._decode[batch] = (max(0.0, low - slope * self.contexts[0]), slope / batch)
         return line
 
     def _hops_s(self, tokens: float) -> tuple[float, ...]:
@@ -251,7 +251,7 @@ class PassCosts:
         fixed, slope = self._cores(mine, halves)
         tokens = mine * self.width
         each = self._layers_s(tokens, batch * self.width, tokens * dp, halves)
-        least = slope * mine * self._contexts[0]  # of the cores: they hide the exchange too
+        least = slope * mine * self.contexts[0]  # of the cores: they hide the exchange too
         layers = self._overlapped(fixed + least, each, halves) - least
         draft, draft_slope = self._draft_line(mine, batch)
         host = self.host_s + self.sequence_s * mine

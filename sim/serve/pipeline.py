@@ -101,7 +101,8 @@ class PipelinedReplica(Replica):
 
     def _enter(self, chunks: list[tuple[int, int]], batch: int | None, size: int) -> None:
         """A pass enters, with the sequences of a batch, or prompts, or both."""
-        resources = self.costs.resources(chunks, size, self.cached * size / max(1, self.batch))
+        held = self.cached * size / max(1, self.batch)
+        resources = self.costs.resources(chunks, size, held)
         if self._swapped:  # over the link of every stage's GPUs, which also carries experts from the host: in turn
             for stage in range(1, len(resources), 2):
                 resources[stage] += self._swapped * self._swap_token_s
@@ -114,7 +115,7 @@ class PipelinedReplica(Replica):
             back_s = self._there_s
         if chunks:
             self._carried = True
-            self._flying.extend((back_s, request) for request in self._computed(chunks))
+            self._flying.extend((back_s, request) for request in self._computed(chunks, size, held))
         if batch is not None:
             self._back[batch] = back_s
             self._turn = batch + 1

@@ -22,6 +22,7 @@ from moesim.sim.serve.accounts import (
 )
 from moesim.sim.serve.band import serve_sureness
 from moesim.sim.serve.cache_account import admission_account, cache_account
+from moesim.sim.serve.expert_view import served_experts
 from moesim.sim.serve.job import ResolvedServe
 from moesim.sim.serve.kept import Kept, Prices
 from moesim.sim.serve.kv_tiers import caching_said, slow_said
@@ -148,6 +149,7 @@ def assemble(resolved: ResolvedServe, run: ServeRun, tuning: Tuning, capacity: f
     sources = run.machine.costs.parts.sources
     counted = sum(sources.values()) or 1
     steps = sum(sum(r.steps_at.values()) for r in run.replicas) or 1
+    mean_batch = sum(b * k for r in run.replicas for b, k in r.steps_at.items()) / steps
     return ServePrediction(
         ttft_s=ttft,
         tpot_s=tpot,
@@ -170,7 +172,7 @@ def assemble(resolved: ResolvedServe, run: ServeRun, tuning: Tuning, capacity: f
         kv_tokens=blocks.blocks * blocks.block_tokens,
         kv_use=min(1.0, max(r.peak_cached for r in run.replicas) / max(1, blocks.blocks * blocks.block_tokens)),
         preemptions=run.log.preemptions,
-        mean_batch=sum(b * k for r in run.replicas for b, k in r.steps_at.items()) / steps,
+        mean_batch=mean_batch,
         utilisation=shares,
         exposed_communication=sum(shares.get(name, 0.0) for name in _COMMUNICATION),
         cache=cache_account(run),
@@ -182,6 +184,7 @@ def assemble(resolved: ResolvedServe, run: ServeRun, tuning: Tuning, capacity: f
         assumptions=_assumed(resolved, run, tuning, warm, sure),
         resolved=replace(resolved),
         run=run,
+        experts=served_experts(resolved, run, mean_batch),
     )
 
 

@@ -7,7 +7,7 @@ from typing import Any
 
 from moesim.hwmodels.interval import Sureness
 from moesim.sim.serve.accounts import Spread
-from moesim.sim.serve.expert_rows import busiest_by_layer
+from moesim.sim.serve.expert_view import ServedExperts
 from moesim.sim.serve.job import ResolvedServe
 from moesim.sim.serve.simulate import ServeRun
 from moesim.sim.serve.sure import Percentile
@@ -73,6 +73,7 @@ class ServePrediction:
     assumptions: tuple[str, ...]  # what the scenario did not say, and constants that were not measured
     resolved: ResolvedServe = field(repr=False)  # the deployment and its load with everything decided
     run: ServeRun = field(repr=False)  # what happened to every request, and every replica's counters
+    experts: ServedExperts | None = field(default=None, repr=False, compare=False)  # None: dense, or ep = 1
     limits: Limits | None = None  # what would meet the limits, where the label is that this load misses them
 
     def to_dict(self) -> dict[str, Any]:
@@ -102,24 +103,9 @@ class ServePrediction:
             **{name: getattr(self, name) for name in plain},
             "percentiles": {name: of.to_dict() for name, of in self.percentiles.items()},
             "limits": None if self.limits is None else self.limits.to_dict(),
-            "experts": self.experts(),
+            "experts": None if self.experts is None else self.experts.to_dict(),
             "over_time": self.over_time(),
             "assumptions": list(self.assumptions),
-        }
-
-    def experts(self) -> dict[str, Any] | None:
-        """Rows of the busiest expert-parallel rank over the mean that a decode pass of `mean_batch` tokens expects.
-
-        By layer, of those that stand for all, and their mean; None for a model without routed experts.
-        """
-        job = self.resolved.deployment.job
-        layers = busiest_by_layer(job, round(self.mean_batch))
-        if not layers:
-            return None
-        return {
-            "ranks": job.layout.ep,
-            "busiest_rank_over_mean": sum(layers.values()) / len(layers),
-            "layers": [{"layer": place, "busiest_rank_over_mean": ratio} for place, ratio in layers.items()],
         }
 
     def over_time(self) -> dict[str, list[float]]:

@@ -97,12 +97,13 @@ class Replica(Intake):
         self.now += seconds
         self.busy_s += seconds
         self.prefill_busy_s += seconds
+        whole = self._computed(chunks, decoding, self.cached if decoding else 0.0)
         if decoding:
             gained = self._gained()
             self._token_s = seconds / gained
             self.step += gained
             self.cached += decoding * gained
-        for request in self._computed(chunks):
+        for request in whole:
             self._join(request, self.now)
         if decoding:
             self._finish_due()

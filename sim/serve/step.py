@@ -67,12 +67,12 @@ class StepCosts(PassCosts):
     def _pass_line(self, batch: int) -> tuple[float, float]:
         """a + b K of one batch's pass."""
         empty, slope = self._decode_pass(batch)
-        middle = batch * sum(self._contexts) / 2.0
+        middle = batch * sum(self.contexts) / 2.0
         return empty.total_s + max(0.0, self.stream_s * batch - empty.total_s - slope * middle), slope
 
     def _round_line(self, batch: int) -> tuple[float, float]:
         """a + b K of a round of all batches in flight, with the resource that is the busiest at contexts between."""
-        cached = batch * sum(self._contexts) / 2.0
+        cached = batch * sum(self.contexts) / 2.0
         share = cached / batch
         sizes = batches_of(batch, self._stages)
         full = [(n, self.resources((), size, share * size)) for size, n in sizes.items()]
@@ -138,7 +138,7 @@ class StepCosts(PassCosts):
             for name, seconds in self._nearest(table, count / halves).items():
                 parts[name] = parts.get(name, 0.0) + halves * seconds * self._factors.get(name, 1.0)
         if "ep_comm" in parts or self._job.apart is not None:  # what is exposed of it
-            each, cores = self._layers_s(tokens, routed, padded, halves), fixed + slope * mine * self._contexts[0]
+            each, cores = self._layers_s(tokens, routed, padded, halves), fixed + slope * mine * self.contexts[0]
             name = "ep_comm" if self._job.apart is None else "apart"
             parts[name] = max(0.0, self._overlapped(cores, each, halves) - each.compute_s - cores)
         draft, draft_slope = self._draft_line(mine, self.per_batch(batch))

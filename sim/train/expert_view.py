@@ -10,12 +10,12 @@ import numpy as np
 import numpy.typing as npt
 
 from moesim.hwmodels.work import ExpertExchange
+from moesim.sim.layers.exchange import exchange_matrix
 from moesim.sim.layout.pipeline import Slot
 from moesim.sim.layout.routed_rows import RoutedRows
 from moesim.sim.train.prices import StepPrices, uneven
 
 Floats = npt.NDArray[np.float64]
-MOST_RANKS = 64  # up to which the exchange is shown rank by rank, beyond it domain by domain
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -54,6 +54,8 @@ class ExpertView:
 
     prices: StepPrices = field(repr=False)
     step: int = 0
+
+    per = "step"  # what rows and bytes are of, for figures
 
     @cached_property
     def layers(self) -> tuple[LayerLoad, ...]:
@@ -100,23 +102,10 @@ class ExpertView:
     def exchange_bytes(self) -> Floats:
         """Bytes of all dispatches of the step's forward, from each rank of a group (row) to each other (column).
 
-        [ranks, ranks], or [domains, domains] for more than 64 ranks. A rank's tokens are a fair sample of its group's,
-        so senders are alike and columns differ. What stays on its rank or in its domain is on the diagonal. Kernels
-        that send a token once to a rank send as many copies as an even choice makes. Zeros where ep = 1.
+        [ranks, ranks], or [domains, domains] for more than 64 ranks, see `exchange_matrix`. Zeros where ep = 1.
         """
-        lay, cluster = self.prices.job.layout, self.prices.job.cluster
         work = self._dispatch()
-        if work is None:
-            return np.zeros((1, 1))
-        copies = work.rank_copies / work.top_k if work.deduplicated else 1.0
-        each = np.tile(self.rank_rows * copies * work.payload_bytes / lay.ep, (lay.ep, 1))
-        if lay.ep <= MOST_RANKS:
-            return each
-        domains = lay.group("ep", cluster).domains
-        if lay.ep % domains:
-            return each
-        per = lay.ep // domains
-        return np.asarray(each.reshape(domains, per, domains, per).sum(axis=(1, 3)))
+        return np.zeros((1, 1)) if work is None else exchange_matrix(work, self.rank_rows)
 
     def _dispatch(self) -> ExpertExchange | None:
         """A dispatch as the step prices it."""
@@ -128,7 +117,8 @@ class ExpertView:
 
     def to_dict(self) -> dict[str, Any]:
         """Ready for JSON: totals, and each layer."""
-        received = self.exchange_bytes.sum(axis=0)
+        sent = self.exchange_bytes
+        received = sent.sum(axis=0)
         return {
             "drawn": self.drawn,
             "ranks": self.prices.job.layout.ep,
@@ -139,6 +129,7 @@ class ExpertView:
             "dispatched_bytes": {
                 "between": "ranks" if len(received) == self.prices.job.layout.ep else "domains",
                 "received_by_each": [float(size) for size in received],
+                "matrix": sent.tolist(),
             },
             "layers": [
                 {

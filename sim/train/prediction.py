@@ -59,6 +59,14 @@ class Prediction:
     host_memory: HostUse | None = None  # of one host; None where nothing is kept there
     lost_s: dict[str, float] = field(default_factory=dict)  # what would be won without it, see sim/train/lost.py
 
+    @property
+    def lost_usd(self) -> dict[str, float]:
+        """US dollars per step of `lost_s`: all GPUs are paid while they wait. Empty without a price."""
+        if "usd_per_step" not in self.cost:
+            return {}
+        usd_per_s = float(self.cost["usd_per_step"]) / self.step_time_s
+        return {name: lost * usd_per_s for name, lost in self.lost_s.items()}
+
     def to_dict(self) -> dict[str, Any]:
         """Everything but the timeline, ready for JSON."""
         job = self.resolved.job
@@ -99,4 +107,5 @@ class Prediction:
             "wires": self.wires.to_dict(),
             "experts": None if self.experts is None else self.experts.to_dict(),
             "lost_s": self.lost_s,
+            "lost_usd": self.lost_usd,
         }

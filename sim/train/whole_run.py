@@ -90,6 +90,7 @@ class TrainingRun:
     intervals: Mapping[
         str, Mapping[str, float]
     ]  # days, gpu_hours, usd, ...: p10, p50 (as predicted), p90 of the step's
+    lost: Mapping[str, Mapping[str, float]]  # days and usd by which the run is shorter without it, as the step's lost_s
 
     def to_dict(self) -> dict[str, Any]:
         """Ready for JSON."""
@@ -166,6 +167,10 @@ def training_run(
         facility_energy_mwh=middle.facility_energy_mwh,
         co2_tonnes=middle.co2_tonnes,
         intervals=_intervals(spent),
+        lost={
+            name: _won(middle, _spent(prediction, step_s - lost, steps, facts, usd_per_gpu_hour))
+            for name, lost in prediction.lost_s.items()
+        },
     )
 
 
@@ -200,6 +205,14 @@ def _spent(
         facility_energy_mwh=facility_mwh,
         co2_tonnes=facility_mwh * facts.co2_kg_per_kwh,
     )
+
+
+def _won(as_it_is: _Spent, without: _Spent) -> dict[str, float]:
+    """Days, and dollars where there is a price, by which a run is the shorter of the two."""
+    won = {"days": (as_it_is.wall_s - without.wall_s) / _DAY}
+    if as_it_is.usd is not None and without.usd is not None:
+        won["usd"] = as_it_is.usd - without.usd
+    return won
 
 
 def _intervals(spent: Mapping[str, _Spent]) -> dict[str, dict[str, float]]:

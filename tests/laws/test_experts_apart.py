@@ -42,7 +42,7 @@ def test_a_pass_takes_its_slowest_part_and_at_least_one_way_around(batch: int) -
         assert parts == min(m, mine)
         each = costs._layers_s(mine, batch, mine * 32, parts)
         fixed, slope = costs._cores(mine, parts)
-        cores = fixed + slope * mine * costs._contexts[0]
+        cores = fixed + slope * mine * costs.contexts[0]
         whole = costs._overlapped(cores, each, parts)
         assert whole >= max(each.compute_s + cores, each.exchange_s) * (1 - 1e-12)
         assert whole >= (each.compute_s + cores) / parts + each.around_s - 1e-12

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
 
+from moesim.reports.tables.run import lost_text
+from moesim.reports.tables.train import lost_lines
 from moesim.sim.train.predict import predict_train
+from moesim.sim.train.whole_run import training_run
 
 JOB: dict[str, Any] = {
     "model": {"base": "mixtral-8x7b", "layers": 4},
@@ -44,3 +48,23 @@ def test_cheap_runs_only_what_folds() -> None:
     assert set(predict_train({**SKEWED, "jitter": 0.05}, lost="all").lost_s) == {"busiest_rank", "jitter"}
     assert predict_train(SKEWED).lost_s == {}
     assert predict_train({**JOB, "routing": "balanced"}, lost="all").lost_s == {}
+
+
+def test_dollars_are_those_of_the_gpus_that_wait() -> None:
+    p = predict_train({**SKEWED, "price_usd_per_gpu_hour": 3.6}, lost="cheap")
+    assert p.lost_usd == {"busiest_rank": pytest.approx(p.lost_s["busiest_rank"] * 16 * 3.6 / 3600.0)}
+    assert p.to_dict()["lost_usd"] == p.lost_usd
+    whole = training_run(p, 1e9)
+    even = training_run(predict_train({**SKEWED, "price_usd_per_gpu_hour": 3.6, "routing": "balanced"}), 1e9)
+    assert whole.usd is not None and even.usd is not None
+    assert whole.lost["busiest_rank"]["usd"] == pytest.approx(whole.usd - even.usd)  # failures and checkpoints, too
+    assert whole.lost["busiest_rank"]["days"] == pytest.approx((whole.wall_s - even.wall_s) / 86400.0)
+    assert lost_text(whole, "busiest_rank").startswith("costs ")
+    assert "$" in lost_lines(p)[0]
+
+
+def test_without_a_price_seconds_and_days_alone() -> None:
+    p = predict_train(SKEWED, lost="cheap")
+    p = replace(p, cost={name: value for name, value in p.cost.items() if "usd" not in name})
+    assert p.lost_usd == {} and "$" not in lost_lines(p)[0]
+    assert set(training_run(p, 1e9).lost["busiest_rank"]) == {"days"}
