@@ -13,8 +13,13 @@ def whatif(
     share: Annotated[float, typer.Option(help="Change of hardware, both ways: 0.2 is plus and minus 20 %.")] = 0.2,
     json: Annotated[bool, typer.Option("--json", help="Print as JSON.")] = False,
     figure: Annotated[Path | None, typer.Option(help="Draw it as a tornado (.png, .svg or .pdf).")] = None,
+    out: Annotated[
+        Path | None,
+        typer.Option(help="A folder for every change of keys as a scenario; all of them are run as they are."),
+    ] = None,
 ) -> int:
-    """Change GPU, memory, network, load, imbalance, precision and price, and say what each is worth."""
+    """Change settings, layout, load and hardware one at a time, and say what each is worth."""
+    from moesim.reports.emit.scenario import check_folder, write_changes
     from moesim.reports.failures import check_writable
     from moesim.reports.tables.whatif import serve_whatif_report, whatif_report
     from moesim.reports.text import console, note, print_json
@@ -26,12 +31,16 @@ def whatif(
 
         check_writable(figure)
         check_format(figure)
-    answer, title = change_one_by_one(scenario, share), f"what if, for {scenario}"
+    if out is not None:
+        check_folder(out)
+    answer, title = change_one_by_one(scenario, share, exact=out is not None), f"what if, for {scenario}"
     if json:
         print_json(answer.to_dict())
     else:
         table = whatif_report(answer, title) if isinstance(answer, WhatIf) else serve_whatif_report(answer, title)
         console().print(table)
+    if out is not None:
+        write_changes(answer, out)
     if figure is not None:
         from moesim.reports.figures.tornado import write_tornado
 

@@ -20,11 +20,15 @@ from moesim.sim.plan.fleet.fleet import Fleet
 from moesim.sim.plan.serve.plan import ServePlan
 from moesim.sim.question.paths import for_folder
 from moesim.sim.question.scenario import Scenario, ScenarioError, load_scenario
+from moesim.sim.variation.settings import asked_with
+from moesim.sim.variation.whatif_train import Outcome
 
 if TYPE_CHECKING:
     from moesim.sim.comparison.comparison import Comparison
     from moesim.sim.plan.train.plan import Plan
     from moesim.sim.serve.prediction import ServePrediction
+    from moesim.sim.variation.whatif_serve import ServeWhatIf
+    from moesim.sim.variation.whatif_train import WhatIf
 
 
 def deployment_of(answer: Plan | ServePlan | Fleet) -> ServePlan:
@@ -99,6 +103,33 @@ def write_columns(comparison: Comparison, folder: Path) -> None:
             write_whole(folder / f"{name}-{section}.yaml", _commented(said, for_folder(_plain(asked), folder)))
             count += 1
     note(f"{count} scenarios in {folder}")
+
+
+def write_changes(answer: WhatIf | ServeWhatIf, folder: Path) -> None:
+    """Every change of a what-if that is one of scenario keys, and fits, as a scenario: what-change.yaml."""
+    count, tight = 0, 0
+    assert answer.asked is not None  # the verb says what was asked
+    for o in answer.outcomes:
+        if o.keys is None:
+            continue
+        if not o.fits:
+            tight += 1
+            continue
+        gives = f"a step of {o.step_time_s:.6g} s" if isinstance(o, Outcome) else (
+            f"first token {o.ttft_s:.4g} s, {o.tpot_s * 1e3:.4g} ms a token (means)"
+        )  # fmt: skip
+        said = [f"{o.knob} {o.change}: {gives}, tokens/s {o.speed_factor - 1.0:+.1%}", *_keys_said(o.keys)]
+        change = re.sub(r"^[+-]", lambda sign: "plus " if sign[0] == "+" else "minus ", o.change)
+        name = re.sub(r"[^A-Za-z0-9.]+", "-", f"{o.knob} {change}").strip("-")
+        text = _commented(said, for_folder(_plain(asked_with(answer.asked, o.keys)), folder))
+        write_whole(folder / f"{name}.yaml", text)
+        count += 1
+    left = f"; {tight} that do not fit are left out" if tight else ""
+    note(f"{count} changes as scenarios in {folder}{left}; hardware is no scenario key here")
+
+
+def _keys_said(keys: Mapping[str, Any]) -> list[str]:
+    return ["changed: " + ", ".join(f"{key} = {'left out' if v is None else v}" for key, v in keys.items())]
 
 
 def _plain(asked: Mapping[str, Any]) -> dict[str, Any]:

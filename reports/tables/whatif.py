@@ -9,11 +9,10 @@ from rich.text import Text
 
 from moesim.reports.tables.serve import PART_TITLES
 from moesim.reports.text import gib, seconds, si, three
-from moesim.sim.variation.whatif_serve import ServeWhatIf
-from moesim.sim.variation.whatif_train import WhatIf
-
-# what changes the question, not the hardware: no price can be put on it
-NOT_BOUGHT = ("price", "request rate", "clients", "prompt length", "global batch", "expert imbalance")
+from moesim.sim.variation.outcome import by_group
+from moesim.sim.variation.settings import GROUPS, Reach
+from moesim.sim.variation.whatif_serve import ServeOutcome, ServeWhatIf
+from moesim.sim.variation.whatif_train import Outcome, WhatIf
 
 
 def whatif_report(answer: WhatIf, title: str) -> RenderableType:
@@ -25,19 +24,32 @@ def whatif_report(answer: WhatIf, title: str) -> RenderableType:
     )
     head = f"step {seconds(answer.step_time_s)}, {answer.tokens_per_s:,.0f} tokens/s{usd}, {memory}"
     notes = [Text(f"- {note}") for note in answer.notes]
-    return Group(Text(title, style="bold"), Text(head), _changes(answer), *notes, _roofline(answer))
+    return Group(
+        Text(title, style="bold"),
+        Text(head),
+        Text("one thing changed at a time"),
+        *_changes(answer),
+        *notes,
+        _roofline(answer),
+    )
 
 
-def _changes(answer: WhatIf) -> Table:
-    table = Table(box=box.SIMPLE_HEAD, pad_edge=False, title="one thing changed at a time", title_justify="left")
-    for name in ("what", "change", "step", "tokens/s", "tokens/$", "worth it up to", ""):
+def _changes(answer: WhatIf) -> list[Table]:
+    return [_group(answer, group, knobs) for group, knobs in by_group(answer.outcomes)]
+
+
+def _group(answer: WhatIf, group: Reach, knobs: list[tuple[str, list[Outcome]]]) -> Table:
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False, title=GROUPS[group], title_justify="left")
+    bought = group == "hardware"
+    for name in ("what", "change", "step", "tokens/s", "tokens/$", *(("worth it up to",) if bought else ()), ""):
         table.add_column(name, justify="left" if name in ("what", "") else "right")
-    for knob, outcomes in answer.by_knob():
+    for knob, outcomes in knobs:
         for i, o in enumerate(outcomes):
             cells = [knob if i == 0 else "", o.change, seconds(o.step_time_s), f"{o.speed_factor - 1.0:+.1%}"]
             cells.append(f"{o.value_factor - 1.0:+.1%}")
-            worth = _worth(answer.usd_per_hour, o.speed_factor, knob)
-            table.add_row(*cells, worth, "" if o.fits else "does not fit")
+            cells += [_worth(answer.usd_per_hour, o.speed_factor)] if bought else []
+            marks = [*([] if o.fits else ["does not fit"]), *(["estimated"] if o.estimated else [])]
+            table.add_row(*cells, ", ".join(marks))
         table.add_section()
     return table
 
@@ -59,9 +71,9 @@ def _at(usd_per_hour: float | None) -> str:
     return "" if usd_per_hour is None else f" at ${three(usd_per_hour)} per GPU-hour"
 
 
-def _worth(usd_per_hour: float | None, speed_factor: float, knob: str) -> str:
+def _worth(usd_per_hour: float | None, speed_factor: float) -> str:
     """The price at which a change leaves tokens per dollar as they are."""
-    return "" if usd_per_hour is None or knob in NOT_BOUGHT else f"${usd_per_hour * speed_factor:.2f} a GPU-hour"
+    return "" if usd_per_hour is None else f"${usd_per_hour * speed_factor:.2f} a GPU-hour"
 
 
 def serve_whatif_report(answer: ServeWhatIf, title: str) -> RenderableType:
@@ -72,15 +84,20 @@ def serve_whatif_report(answer: ServeWhatIf, title: str) -> RenderableType:
         f"first token {seconds(answer.ttft_s)}, then {seconds(answer.tpot_s)} a token; at most "
         f"{three(answer.tokens_per_s)} output tokens/s{usd}"
     )
-    return Group(Text(title, style="bold"), Text(head), _serve_changes(answer), _serve_roofline(answer))
+    return Group(Text(title, style="bold"), Text(head), *_serve_changes(answer), _serve_roofline(answer))
 
 
-def _serve_changes(answer: ServeWhatIf) -> Table:
-    title = "one thing changed at a time; latencies are those of the asked load, tokens/s what can be served at most"
-    table = Table(box=box.SIMPLE_HEAD, pad_edge=False, title=title, title_justify="left")
-    for name in ("what", "change", "TTFT", "TPOT", "tokens/s", "tokens/$", "worth it up to"):
+def _serve_changes(answer: ServeWhatIf) -> list[RenderableType]:
+    said = "one thing changed at a time; latencies are those of the asked load, tokens/s what can be served at most"
+    return [Text(said), *(_serve_group(answer, group, knobs) for group, knobs in by_group(answer.outcomes))]
+
+
+def _serve_group(answer: ServeWhatIf, group: Reach, knobs: list[tuple[str, list[ServeOutcome]]]) -> Table:
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False, title=GROUPS[group], title_justify="left")
+    last = "worth it up to" if group == "hardware" else ""
+    for name in ("what", "change", "TTFT", "TPOT", "tokens/s", "tokens/$", last):
         table.add_column(name, justify="left" if name == "what" else "right")
-    for knob, outcomes in answer.by_knob():
+    for knob, outcomes in knobs:
         for i, o in enumerate(outcomes):
             name = knob if i == 0 else ""
             if not o.fits:
@@ -92,7 +109,7 @@ def _serve_changes(answer: ServeWhatIf) -> Table:
                 f"{o.speed_factor - 1.0:+.1%}",
                 f"{o.value_factor - 1.0:+.1%}",
             ]
-            table.add_row(name, o.change, *cells, _worth(answer.usd_per_hour, o.speed_factor, knob))
+            table.add_row(name, o.change, *cells, _worth(answer.usd_per_hour, o.speed_factor) if last else "")
         table.add_section()
     return table
 

@@ -1,4 +1,4 @@
-"""Knobs of a what-if for serving: every change that makes another deployment, or another load, out of the asked one."""
+"""Knobs of a what-if for serving that are no keys of a scenario: hardware, and loads that come as they are."""
 
 from __future__ import annotations
 
@@ -8,12 +8,7 @@ from dataclasses import replace
 import numpy as np
 
 from moesim.hwmodels.gpu import GpuSpec
-from moesim.sim.question.scenario import ScenarioError
 from moesim.sim.serve.job import Deployment, ResolvedServe, ServeJob
-from moesim.sim.serve.weight_formats import SERVE_PRECISIONS, Formats, formats_of
-from moesim.traces.routing import Routing
-
-_SKEWS = (0.0, 0.5, 1.0)  # sigma of the popularity of experts (assumed: even, usual, a router with favourites)
 
 
 def _jobs(asked: ResolvedServe, change: Callable[[ServeJob], ServeJob]) -> ResolvedServe:
@@ -108,8 +103,8 @@ def _lengths(asked: ResolvedServe, inputs: float, outputs: float) -> ResolvedSer
     return replace(asked, workload=replace(asked.workload, requests=other))
 
 
-def serve_changes(asked: ResolvedServe, share: float) -> Iterator[tuple[str, str, ResolvedServe]]:
-    """(knob, change, what is asked then): hardware by plus and minus `share`, load, skew, formats."""
+def hardware_changes(asked: ResolvedServe, share: float) -> Iterator[tuple[str, str, ResolvedServe]]:
+    """(knob, change, what is asked then): hardware by plus and minus `share`."""
     job = asked.deployment.job
     for name, knob in HARDWARE.items():
         far, linked = asked.deployment.gpus > job.cluster.domain, asked.deployment.gpus > 1
@@ -117,43 +112,28 @@ def serve_changes(asked: ResolvedServe, share: float) -> Iterator[tuple[str, str
             continue
         for factor in (1.0 - share, 1.0 + share):
             yield name, f"{factor - 1.0:+.0%}", knob(asked, factor)
-    if asked.workload.clients or asked.workload.rate_per_s:
+
+
+def load_changes(asked: ResolvedServe) -> Iterator[tuple[str, str, ResolvedServe]]:
+    """The same requests faster or slower, shorter or longer: of loads that no key of a scenario scales."""
+    if said_rate(asked) is None and (asked.workload.clients or asked.workload.rate_per_s):
         title = "clients" if asked.workload.clients else "request rate"
         for factor in (0.5, 2.0):
             yield title, f"x{factor:g}", _load(asked, factor)
-    for factor in (0.5, 2.0):
-        if asked.workload.longest * factor <= job.arch.max_context:
-            yield "prompt length", f"x{factor:g}", _lengths(asked, factor, 1.0)
-    if job.arch.is_moe:
-        yield from _skewed(asked)
-    yield from _in_other_formats(asked)
+    if not says_lengths(asked):
+        for factor in (0.5, 2.0):
+            if asked.workload.longest * factor <= asked.deployment.job.arch.max_context:
+                yield "prompt length", f"x{factor:g}", _lengths(asked, factor, 1.0)
 
 
-def _skewed(asked: ResolvedServe) -> Iterator[tuple[str, str, ResolvedServe]]:
-    for sigma in _SKEWS:
-        routing = Routing() if sigma == 0.0 else Routing(kind="lognormal", sigma=sigma)
-        if routing != asked.deployment.job.routing:
-            name = "balanced" if sigma == 0.0 else f"lognormal {sigma:g}"
-            yield "expert imbalance", name, _routed(asked, routing)
+def said_rate(asked: ResolvedServe) -> tuple[str, float] | None:
+    """The key of serve.requests that says how much comes, and its value; None where it is a trace, or all at once."""
+    r = asked.ask.requests
+    if r.kind == "trace":
+        return None
+    return next(((key, v) for key in ("rate_per_s", "concurrency") if (v := getattr(r, key)) is not None), None)
 
 
-def _in_other_formats(asked: ResolvedServe) -> Iterator[tuple[str, str, ResolvedServe]]:
-    """Every precision whose formats the GPU has and no other has had."""
-    job = asked.deployment.job
-    seen = {job.formats}
-    for precision in SERVE_PRECISIONS:
-        try:
-            formats = formats_of(precision, asked.ask.kv_dtype, job.arch, job.cluster.gpu, job.engine)
-        except ScenarioError:  # this GPU has no such path: no change to offer
-            continue
-        if formats not in seen and precision != "fp16":
-            seen.add(formats)
-            yield "precision", precision, _formatted(asked, formats)
-
-
-def _formatted(asked: ResolvedServe, formats: Formats) -> ResolvedServe:
-    return _jobs(asked, lambda job: replace(job, formats=formats))
-
-
-def _routed(asked: ResolvedServe, routing: Routing) -> ResolvedServe:
-    return _jobs(asked, lambda job: replace(job, routing=routing))
+def says_lengths(asked: ResolvedServe) -> bool:
+    """Whether a key of the scenario says how long prompts are."""
+    return asked.ask.requests.kind in ("closed", "offline", "poisson", "gamma")

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from typing import Protocol, TypeVar
+from collections.abc import Iterable, Mapping
+from typing import Any, Protocol, TypeVar
+
+from moesim.sim.variation.settings import GROUPS, Reach
 
 
 class Change(Protocol):
@@ -29,8 +31,23 @@ class Change(Protocol):
         """Whether memory is large enough."""
         ...
 
+    @property
+    def group(self) -> Reach:
+        """What users can change, would have to buy, or would be another question."""
+        ...
+
+    @property
+    def keys(self) -> Mapping[str, Any] | None:
+        """Of the scenario that say it; None: not a scenario key."""
+        ...
+
 
 C = TypeVar("C", bound=Change)
+
+
+def effect(outcome: Change) -> float:
+    """Change of tokens per dollar, as a share of those as asked; 0 for what cannot run and so has none."""
+    return outcome.value_factor - 1.0 if outcome.value_factor else 0.0
 
 
 def by_knob(outcomes: Iterable[C]) -> list[tuple[str, list[C]]]:
@@ -38,9 +55,16 @@ def by_knob(outcomes: Iterable[C]) -> list[tuple[str, list[C]]]:
     together: dict[str, list[C]] = {}
     for outcome in outcomes:
         together.setdefault(outcome.knob, []).append(outcome)
-    return sorted(together.items(), key=lambda kv: (-max(abs(o.value_factor - 1.0) for o in kv[1]), kv[0]))
+    return sorted(together.items(), key=lambda kv: (-max(abs(effect(o)) for o in kv[1]), kv[0]))
+
+
+def by_group(outcomes: Iterable[C]) -> list[tuple[Reach, list[tuple[str, list[C]]]]]:
+    """Knobs as in `by_knob`, what can be changed apart from what would have to be bought; groups that have any."""
+    every = list(outcomes)
+    found = [(group, by_knob(o for o in every if o.group == group)) for group in GROUPS]
+    return [(group, knobs) for group, knobs in found if knobs]
 
 
 def in_order(outcomes: Iterable[C]) -> tuple[C, ...]:
     """Largest effect first."""
-    return tuple(sorted(outcomes, key=lambda o: (-abs(o.value_factor - 1.0), o.knob, o.change)))
+    return tuple(sorted(outcomes, key=lambda o: (-abs(effect(o)), o.knob, o.change)))

@@ -8,15 +8,18 @@ from moesim.sim.variation.whatif_serve import ServeWhatIf, whatif_serve
 from moesim.sim.variation.whatif_train import WhatIf, whatif_train
 
 
-def whatif(scenario: Asked, share: float = 0.2) -> WhatIf | ServeWhatIf:
-    """Change GPU, memory, network, load, routing, precision and price one by one; hardware by plus and minus `share`.
+def whatif(scenario: Asked, share: float = 0.2, exact: bool = False) -> WhatIf | ServeWhatIf:
+    """Change settings, layout, load, routing and price one by one, and hardware by plus and minus `share`.
 
     scenario: a file's path, a mapping or a Scenario; one with a serve section and no train section is a deployment.
     share: a fraction above 0 and at most 0.9; 0.2 is plus and minus 20 %.
+    exact: run every change of scenario keys as it is, also of training steps that draw so many rows that each takes
+        seconds; otherwise those are ratios between shorter runs, marked as estimated.
 
     The answer's `outcomes` hold for every change the factor on tokens per second (training) or on output tokens per
-    second, TTFT and TPOT (serving), what matters most first. Raises ScenarioError for a share out of range, other kinds
-    of Refusal as the predictions do.
+    second, TTFT and TPOT (serving), what matters most first. `group` tells what users can change from what they would
+    have to buy; `keys` are those of the scenario that say the change, which gives the same numbers by itself. Raises
+    ScenarioError for a share out of range, other kinds of Refusal as the predictions do.
     """
     asked = scenario_of(scenario)
-    return whatif_serve(asked, share) if about_serving(asked) else whatif_train(asked, share)
+    return whatif_serve(asked, share) if about_serving(asked) else whatif_train(asked, share, exact)

@@ -1,31 +1,38 @@
 """What if, for serving: one thing about a deployment or its load changed at a time.
 
 Open loops are compared by what they could serve at most (the queue never empty), closed ones by what they serve; the
-latencies beside it are those of the asked load.
+latencies beside it are those of the asked load. What is a change of scenario keys is that scenario's own answer.
 """
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
 import numpy as np
 
 from moesim.hwmodels.power_and_money import gpu_hours, usd_per_gpu_hour, usd_per_million_output_tokens
 from moesim.hwmodels.profile import NoFit
+from moesim.refusal import Refusal
 from moesim.sim.question.lookup import for_serving
 from moesim.sim.question.refusals import DoesNotFit
-from moesim.sim.question.scenario import Asked, number_asked, scenario_of
+from moesim.sim.question.scenario import Asked, Scenario, number_asked, parse_scenario, scenario_of
 from moesim.sim.serve.accounts import decode_shares, latencies_of, spread
-from moesim.sim.serve.job import ResolvedServe
+from moesim.sim.serve.job import Deployment, ResolvedServe
 from moesim.sim.serve.kept import Kept
-from moesim.sim.serve.predict import capacity_per_s
+from moesim.sim.serve.predict import capacity_per_s, predict_serve
+from moesim.sim.serve.prediction import ServePrediction
 from moesim.sim.serve.resolve import resolve_serve
 from moesim.sim.serve.simulate import PricedJobs, ServeRun, simulate
 from moesim.sim.serve.sure import sure_run
 from moesim.sim.serve.warmup import warm_up_of
-from moesim.sim.variation.knobs_serve import serve_changes
+from moesim.sim.serve.workload import Workload
+from moesim.sim.variation.knobs_serve import hardware_changes, load_changes
 from moesim.sim.variation.outcome import by_knob, in_order
+from moesim.sim.variation.settings import Reach, Setting, asked_with
+from moesim.sim.variation.settings_serve import serve_settings
+from moesim.sim.variation.settings_train import price_settings
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,6 +46,8 @@ class ServeOutcome:
     speed_factor: float  # output tokens per second over those of the deployment as asked; 0 where it does not fit
     fits: bool  # whether memory is large enough
     usd_factor: float = 1.0  # dollars per GPU-hour over those of the deployment as asked
+    group: Reach = "hardware"  # what users can change, would have to buy, or would be another question
+    keys: Mapping[str, Any] | None = None  # of the scenario that say it; None: not a scenario key
 
     @property
     def value_factor(self) -> float:
@@ -71,6 +80,7 @@ class ServeWhatIf:
     outcomes: tuple[ServeOutcome, ...]  # every change, the largest effect on tokens per dollar first
     parts: tuple[ServePart, ...]  # of the decode passes: shares, and how near they are to the data sheet
     mean_batch: float  # decoding sequences per decode pass of a replica
+    asked: Scenario | None = field(default=None, repr=False)  # of which the changes are
 
     @property
     def tokens_per_usd(self) -> float | None:
@@ -92,7 +102,8 @@ class ServeWhatIf:
             "outcomes": [
                 {
                     "knob": o.knob, "change": o.change, "ttft_s": o.ttft_s, "tpot_s": o.tpot_s,
-                    "tokens_per_s_factor": o.speed_factor, "fits": o.fits,
+                    "tokens_per_s_factor": o.speed_factor, "fits": o.fits, "group": o.group,
+                    "keys": None if o.keys is None else dict(o.keys),
                     "tokens_per_usd": None if value is None else value * o.value_factor,
                 }
                 for o in self.outcomes
@@ -113,18 +124,29 @@ def whatif_serve(scenario: Asked, share: float = 0.2) -> ServeWhatIf:
     """Change one thing at a time, hardware by plus and minus `share`. ScenarioError for shares out of (0, 0.9]."""
     share = number_asked("share", share, 0.0, 0.9, "0.2 for plus and minus 20 %")
     scenario = for_serving(scenario_of(scenario))
-    asked = resolve_serve(scenario)
+    asked = resolved = resolve_serve(scenario)
     if asked.ask.requests.sure_of is not None:  # as many requests as make the answer sure, for every change alike
         asked, _ = sure_run(asked, asked.tuning(), PricedJobs())
     run, rate = _served(asked)
     start = warm_up_of(run, asked.workload).requests  # of every change too: other requests would be another question
     latencies, price = latencies_of(run, start), asked.price
     ttft, tpot = spread(latencies.ttft_s).mean, spread(latencies.tpot_s).mean
-    tried = [_outcome(knob, change, other, rate, start) for knob, change, other in serve_changes(asked, share)]
-    outcomes = [outcome for outcome in tried if outcome is not None]
-    if price is not None:
-        for factor in (1.0 - share, 1.0 + share):
-            outcomes.append(ServeOutcome("price", f"{factor - 1.0:+.0%}", ttft, tpot, 1.0, True, factor))
+    outcomes = [
+        o
+        for knob, change, other in hardware_changes(asked, share)
+        if (o := _outcome(knob, change, other, rate, start)) is not None
+    ]
+    outcomes += [
+        replace(o, group="question")
+        for knob, change, other in load_changes(asked)
+        if (o := _outcome(knob, change, other, rate, start)) is not None
+    ]
+    seen = [(resolved.deployment, resolved.workload)]
+    outcomes += [o for setting in serve_settings(asked) if (o := _as_asked(scenario, seen, setting, rate)) is not None]
+    for setting, factor in price_settings(usd_per_gpu_hour(price), share):
+        outcomes.append(
+            ServeOutcome(setting.knob, setting.change, ttft, tpot, 1.0, True, factor, setting.group, setting.keys)
+        )
     steps = sum(sum(r.steps_at.values()) for r in run.replicas) or 1
     return ServeWhatIf(
         ttft_s=ttft,
@@ -137,6 +159,7 @@ def whatif_serve(scenario: Asked, share: float = 0.2) -> ServeWhatIf:
         outcomes=in_order(outcomes),
         parts=tuple(_parts(run)),
         mean_batch=sum(b * k for r in run.replicas for b, k in r.steps_at.items()) / steps,
+        asked=scenario,
     )
 
 
@@ -150,6 +173,36 @@ def _outcome(knob: str, change: str, other: ResolvedServe, rate: float, start: i
         return None
     latencies = latencies_of(run, min(start, len(run.log) // 2))
     return ServeOutcome(knob, change, spread(latencies.ttft_s).mean, spread(latencies.tpot_s).mean, own / rate, True)
+
+
+Seen = list[tuple[Deployment, Workload]]
+
+
+def _as_asked(scenario: Scenario, seen: Seen, setting: Setting, rate: float) -> ServeOutcome | None:
+    """The scenario with other keys, served like any other; None for what cannot be, and for what was `seen`."""
+    mapping = asked_with(scenario, setting.keys)
+    try:
+        other = resolve_serve(parse_scenario(mapping))
+        if (other.deployment, other.workload) in seen:
+            return None
+        seen.append((other.deployment, other.workload))
+        p = predict_serve(mapping, meets=False)
+    except DoesNotFit:
+        return ServeOutcome(
+            setting.knob, setting.change, 0.0, 0.0, 0.0, False, group=setting.group, keys=setting.keys
+        )  # fmt: skip
+    except Refusal:  # the scenario cannot be: no change to offer
+        return None
+    own = tokens_at_most(p)
+    return ServeOutcome(
+        setting.knob, setting.change, p.ttft_s.mean, p.tpot_s.mean, own / rate, True, group=setting.group,
+        keys=setting.keys,
+    )  # fmt: skip
+
+
+def tokens_at_most(p: ServePrediction) -> float:
+    """Output tokens per second of what a prediction could serve at most, of requests as long as its own."""
+    return p.capacity_requests_per_s * float(np.mean(p.resolved.workload.requests.output_tokens))
 
 
 def _parts(run: ServeRun) -> list[ServePart]:

@@ -1,29 +1,29 @@
 """What if: one thing about a training run changed at a time, and what the change is worth.
 
-Every knob makes another job out of the one that was asked; all are simulated like it. Rates of tokens are compared, so
-that batches of different size stay comparable.
+Hardware makes another job out of the one that was asked. What users can change is a change of scenario keys: the other
+scenario is resolved and run like any other, so that it can be written down and gives the same number. Rates of tokens
+are compared, so that batches of different size stay comparable.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any
 
-from moesim.hwmodels.power_and_money import gpu_hours, usd_per_gpu_hour, usd_per_million
-from moesim.hwmodels.profile import NoFit, Profile
-from moesim.sim.question.scenario import Asked, number_asked, scenario_of
-from moesim.sim.question.sections import PRECISIONS
+from moesim.hwmodels.power_and_money import Price, gpu_hours, usd_per_gpu_hour, usd_per_million
+from moesim.hwmodels.profile import Profile
+from moesim.refusal import Refusal
+from moesim.sim.question.scenario import Asked, Scenario, number_asked, parse_scenario, scenario_of
 from moesim.sim.train.fitting import fits, step_fits
-from moesim.sim.train.job import TrainJob, resolve
+from moesim.sim.train.job import Resolved, TrainJob, resolve
 from moesim.sim.train.memory import step_memory
 from moesim.sim.train.prices import StepPrices
 from moesim.sim.train.step import simulate_step
 from moesim.sim.variation.outcome import by_knob, in_order
 from moesim.sim.variation.roofline import PartOfRun, parts_of_run
-from moesim.traces.routing import Routing
-
-_SKEWS = (0.25, 0.5)  # sigma of the popularity of experts: an aux loss that works, and one that hardly does (assumed)
+from moesim.sim.variation.settings import Reach, Setting, asked_with
+from moesim.sim.variation.settings_train import price_settings, train_settings
 
 Changed = tuple[TrainJob, Profile]
 Knob = Callable[[TrainJob, Profile, float], Changed]
@@ -39,6 +39,9 @@ class Outcome:
     speed_factor: float  # tokens per second over those of the run as asked
     fits: bool  # whether memory is large enough
     usd_factor: float = 1.0  # dollars per GPU-hour over those of the run as asked
+    group: Reach = "hardware"  # what users can change, would have to buy, or would be another question
+    keys: Mapping[str, Any] | None = None  # of the scenario that say it; None: not a scenario key
+    estimated: bool = False  # a ratio between runs in which one rank stands for all, not a run as it is
 
     @property
     def value_factor(self) -> float:
@@ -58,6 +61,7 @@ class WhatIf:
     parts: tuple[PartOfRun, ...]  # seconds of a step by category, mean rank, and the share of the nearest limit
     free_bytes: float  # memory that the fullest GPU has left; below zero: lacks
     notes: tuple[str, ...] = ()  # how the changes were found
+    asked: Scenario | None = field(default=None, repr=False)  # of which the changes are
 
     @property
     def tokens_per_usd(self) -> float | None:
@@ -80,7 +84,8 @@ class WhatIf:
             "outcomes": [
                 {
                     "knob": o.knob, "change": o.change, "step_time_s": o.step_time_s,
-                    "tokens_per_s_factor": o.speed_factor, "fits": o.fits,
+                    "tokens_per_s_factor": o.speed_factor, "fits": o.fits, "group": o.group,
+                    "keys": None if o.keys is None else dict(o.keys), "estimated": o.estimated,
                     "tokens_per_usd": None if not self.tokens_per_usd else self.tokens_per_usd * o.value_factor,
                 }
                 for o in self.outcomes
@@ -136,79 +141,108 @@ HARDWARE: Mapping[str, Knob] = {
 }
 
 
-def _changes(job: TrainJob, profile: Profile, share: float) -> Iterator[tuple[str, str, Changed]]:
+def _hardware(job: TrainJob, profile: Profile, share: float) -> Iterator[tuple[str, str, Changed]]:
     for name, knob in HARDWARE.items():
         if name == "NIC bandwidth" and job.cluster.domains == 1:
             continue
         for factor in (1.0 - share, 1.0 + share):
             yield name, f"{factor - 1.0:+.0%}", knob(job, profile, factor)
-    per_pass = job.micro_batch * job.layout.dp
-    for factor in (0.5, 2.0):
-        batch = int(job.global_batch * factor)
-        even = batch // per_pass % 2 == 0 and batch // per_pass >= 2 * job.layout.pp
-        if batch >= per_pass and batch % per_pass == 0 and (job.layout.schedule != "dualpipe" or even):
-            yield "global batch", f"x{factor:g}", (replace(job, global_batch=batch), profile)
-    if job.arch.is_moe:
-        yield from _skewed(job, profile)
-    if job.recompute:
-        yield "recompute", "nothing", (replace(job, recompute=frozenset()), profile)
-    for precision in PRECISIONS:
-        if precision not in (job.precision, "fp16", "fp32", "fp8_block") and job.cluster.gpu.supports(precision):
-            yield "precision", precision, (replace(job, precision=precision), profile)
 
 
-def _skewed(job: TrainJob, profile: Profile) -> Iterator[tuple[str, str, Changed]]:
-    for sigma in _SKEWS:
-        routing = Routing(kind="lognormal", sigma=sigma)
-        if job.routing != routing:
-            yield "expert imbalance", f"lognormal {sigma:g}", (replace(job, routing=routing), profile)
-    if job.routing.kind != "balanced":
-        yield "expert imbalance", "balanced", (replace(job, routing=Routing()), profile)
-
-
-_ESTIMATED = (
-    "the step as asked has every rank's rows drawn; changes are its ratios between runs in which one rank, with the "
-    "rows that the busiest is expected to have, stands for all"
+_DRAWN = (
+    "the step as asked has every rank's rows drawn; changes marked as estimated (hardware, and all where a step draws "
+    "many rows) are its ratios between runs in which one rank, with the rows that the busiest is expected to have, "
+    "stands for all"
 )
+_ALL_RUN = "; --out runs what can be changed as it is"
+_MOST_ROWS = 100_000  # drawn per step, up to which every change is run as it is: about half a second each
 
 
 def _alike_s(prices: StepPrices) -> float:
     return simulate_step(prices, events=False).step_time_s
 
 
-def whatif_train(scenario: Asked, share: float = 0.2) -> WhatIf:
-    """Change one thing at a time, hardware by plus and minus `share`. ScenarioError for shares out of (0, 0.9]."""
+@dataclass(frozen=True, slots=True)
+class _Asked:
+    """The run as asked, which changes are compared with."""
+
+    scenario: Scenario
+    resolved: Resolved
+    step_s: float
+    alike_s: float | None  # with one rank that stands for all, where changes of it are estimated; else None
+    seen: list[tuple[TrainJob, Price | None]]  # that are answered: what is the same run in other words is no change
+
+    @property
+    def rate(self) -> float:
+        """Tokens per second."""
+        return self.resolved.job.global_batch * self.resolved.job.seq_len / self.step_s
+
+    def factor(self, job: TrainJob, step_s: float) -> float:
+        """Tokens per second of another job over those of this one."""
+        return job.global_batch * job.seq_len / step_s / self.rate
+
+    def with_setting(self, setting: Setting) -> Outcome | None:
+        """The run with other keys; None for what cannot be, what changes nothing, and kernels nobody measured."""
+        try:
+            other = resolve(parse_scenario(asked_with(self.scenario, setting.keys)))
+            if (other.job, other.price) in self.seen:
+                return None
+            self.seen.append((other.job, other.price))
+            prices = StepPrices(other.job, other.kernels, other.tuning(), drawn=self.alike_s is None)
+            seconds = _alike_s(prices)
+            held = step_memory(prices)
+        except Refusal:  # the scenario cannot be: no change to offer
+            return None
+        if self.alike_s is None:
+            seconds *= other.correction.factor if other.correction else 1.0
+        else:
+            seconds *= self.step_s / self.alike_s
+        return Outcome(
+            setting.knob, setting.change, seconds, self.factor(other.job, seconds), fits(prices, held),
+            group=setting.group, keys=setting.keys, estimated=self.alike_s is not None,
+        )  # fmt: skip
+
+
+def _rows(job: TrainJob) -> int:
+    """Of experts that one step draws: of every rank, micro-batch and layer."""
+    return job.micro_batches * job.arch.moe_layers * (job.layout.gpus // job.layout.pp)
+
+
+def whatif_train(scenario: Asked, share: float = 0.2, exact: bool = False) -> WhatIf:
+    """Change one thing at a time, hardware by plus and minus `share`. ScenarioError for shares out of (0, 0.9].
+
+    exact: run every change of scenario keys as it is, also where a step draws so many rows that it takes seconds.
+    """
     share = number_asked("share", share, 0.0, 0.9, "0.2 for plus and minus 20 %")
     scenario = scenario_of(scenario)
     resolved = resolve(scenario)
     job, profile = resolved.job, resolved.kernels
-    asked = StepPrices(job, profile, resolved.tuning())
-    usable = job.cluster.gpu.usable_bytes
-    held = step_memory(asked)
+    as_asked = StepPrices(job, profile, resolved.tuning())
+    held = step_memory(as_asked)
     own = resolved.correction.factor if resolved.correction else 1.0  # what own runs say of it, whatever is changed
-    step_s = own * simulate_step(asked, events=False).step_time_s
-    # changes are compared on one rank that stands for all: a ratio needs no draw, and many would take minutes
+    step_s = own * simulate_step(as_asked, events=False).step_time_s
+    # hardware is compared on one rank that stands for all: a ratio needs no draw
     alike_s = _alike_s(StepPrices(job, profile, resolved.tuning(), drawn=False))
-    rate = job.global_batch * job.seq_len / step_s
+    estimated = as_asked.varies and not exact and _rows(job) > _MOST_ROWS
+    asked = _Asked(scenario, resolved, step_s, alike_s if estimated else None, [(job, resolved.price)])
     outcomes = []
-    for knob, change, (other, kernels) in _changes(job, profile, share):
-        try:
-            prices = StepPrices(other, kernels, resolved.tuning(), drawn=False)
-            seconds = step_s * _alike_s(prices) / alike_s
-        except NoFit:  # a precision that the kernels were not measured in: no change to offer
-            continue
-        factor = other.global_batch * other.seq_len / seconds / rate
-        outcomes.append(Outcome(knob, change, seconds, factor, step_fits(prices)))
-    if resolved.price is not None:
-        room = fits(asked, held)
-        outcomes += [Outcome("price", f"{f - 1.0:+.0%}", step_s, 1.0, room, f) for f in (1.0 - share, 1.0 + share)]
+    for knob, change, (other, kernels) in _hardware(job, profile, share):
+        prices = StepPrices(other, kernels, resolved.tuning(), drawn=False)
+        seconds = step_s * _alike_s(prices) / alike_s
+        factor = asked.factor(other, seconds)
+        outcomes.append(Outcome(knob, change, seconds, factor, step_fits(prices), estimated=as_asked.varies))
+    outcomes += [o for setting in train_settings(resolved) if (o := asked.with_setting(setting)) is not None]
+    room, rent = fits(as_asked, held), usd_per_gpu_hour(resolved.price)
+    for setting, factor in price_settings(rent, share):
+        outcomes.append(Outcome(setting.knob, setting.change, step_s, 1.0, room, factor, setting.group, setting.keys))
     return WhatIf(
         step_time_s=step_s,
-        tokens_per_s=rate,
-        usd_per_million_tokens=usd_per_million(resolved.price, gpu_hours(job.cluster.gpus, 1.0), rate),
-        usd_per_hour=usd_per_gpu_hour(resolved.price),
+        tokens_per_s=asked.rate,
+        usd_per_million_tokens=usd_per_million(resolved.price, gpu_hours(job.cluster.gpus, 1.0), asked.rate),
+        usd_per_hour=rent,
         outcomes=in_order(outcomes),
-        parts=tuple(parts_of_run(asked)),
-        free_bytes=usable - max(m.total for m in held),
-        notes=(_ESTIMATED,) if asked.varies else (),
+        parts=tuple(parts_of_run(as_asked)),
+        free_bytes=job.cluster.gpu.usable_bytes - max(m.total for m in held),
+        notes=(_DRAWN + (_ALL_RUN if estimated else ""),) if as_asked.varies else (),
+        asked=scenario,
     )
