@@ -77,13 +77,15 @@ def front(plan: ServePlan) -> pd.DataFrame:
 def fleet(fleet: Fleet) -> pd.DataFrame:
     """One row per year from year 0: peak_per_s (requests), fixed_replicas, gpus, servers, racks, power_w, MWh.
 
-    Dollars of the year by way of paying stand in columns `usd.<choice>`. Replicas by hour are in the record alone.
+    Dollars of the year by way of paying stand in columns `usd.<choice>`. Replicas by hour are in the record alone. p10,
+    p50 and p90 of replicas, gpus, autoscaled_gpu_hours and each way of paying: `replicas.p10`, `rent, fixed.p90`.
     """
     rows = []
     for year in fleet.years:
         record = year.to_dict()
+        sure = {f"{name}.{q}": v for name, each in record.pop("intervals").items() for q, v in each.items()}
         usd = {f"usd.{choice}": value for choice, value in record.pop("usd").items()}
-        rows.append({key: value for key, value in record.items() if key != "replicas"} | usd)
+        rows.append({key: value for key, value in record.items() if key != "replicas"} | usd | sure)
     return _frame(rows)
 
 

@@ -50,12 +50,19 @@ def _answer(p: DayPrediction) -> Table:
             "replica-hours",
             f"{three(p.replica_hours)}; {three(p.fixed_replica_hours)} if {p.replicas[1]} ran all the time",
         ),
-        ("GPU-hours", three(p.gpu_hours)),
+        ("GPU-hours", f"{three(p.gpu_hours)}{_between(p, 'gpu_hours')}"),
     ]
     if p.usd is not None and p.fixed_usd is not None:
-        rows.append(("dollars", f"{p.usd:,.0f}; {p.fixed_usd:,.0f} if {p.replicas[1]} replicas ran all the time"))
+        rows.append(
+            (
+                "dollars",
+                f"{p.usd:,.0f}{_between(p, 'usd')}; {p.fixed_usd:,.0f} if {p.replicas[1]} replicas ran all the time",
+            )
+        )
     if p.usd_per_million_output_tokens is not None:
-        rows.append(("$ per million output tokens, prompts paid by them", three(p.usd_per_million_output_tokens)))
+        dear = _between(p, "usd_per_million_output_tokens")
+        each = f"{three(p.usd_per_million_output_tokens)}{dear}"
+        rows.append(("$ per million output tokens, prompts paid by them", each))
     if p.cache:
         rows.append(("prompt tokens found in caches", f"{p.cache['hit_share']:.1%}"))
     rows.append(("energy at the meter", f"{p.energy_joules / 3.6e6:,.0f} kWh"))
@@ -66,6 +73,12 @@ def _answer(p: DayPrediction) -> Table:
     for title, value in rows:
         table.add_row(title, value)
     return table
+
+
+def _between(p: DayPrediction, name: str) -> str:
+    """' (p10 41.2, p90 60.3)'; nothing for replicas that are fixed."""
+    sure = p.intervals.get(name)
+    return "" if sure is None else f" (p10 {three(sure['p10'])}, p90 {three(sure['p90'])})"
 
 
 def _hours(p: DayPrediction) -> Table:

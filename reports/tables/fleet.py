@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 from rich import box
 from rich.console import Group, RenderableType
 from rich.table import Table
@@ -33,12 +35,15 @@ def answer(fleet: Fleet) -> str:
     first, last = fleet.years[0], fleet.years[-1]
     known = {k: v for k, v in fleet.usd.items() if v is not None}
     room = f"{first.gpus:,} GPUs, {first.racks} racks, {three(first.power_w / 1e3)} kW"
-    size = f"{first.fixed} replicas ({room}) for the first year"
+    span = _between(first.intervals, "replicas")
+    size = f"{first.fixed} replicas ({f'p10 to p90: {span}; ' if span else ''}{room}) for the first year"
     grown = f", {last.fixed} ({last.gpus:,} GPUs) for year {last.year + 1}" if last.fixed != first.fixed else ""
     if not known:
         return f"{size}{grown}; no price is known."
     best = min(known, key=lambda k: (known[k], k))
-    return f"{size}{grown}. Cheapest over {len(fleet.years)} years: {best}, {money(known[best])}."
+    sure = fleet.usd_intervals.get(best)
+    ends = "" if sure is None else f" (p10 {money(sure['p10'])}, p90 {money(sure['p90'])})"
+    return f"{size}{grown}. Cheapest over {len(fleet.years)} years: {best}, {money(known[best])}{ends}."
 
 
 def money(usd: float) -> str:
@@ -59,15 +64,17 @@ def _day(fleet: Fleet) -> Table:
 
 
 def _years(fleet: Fleet) -> Table:
-    table = Table(box=box.SIMPLE_HEAD, pad_edge=False, title="the fixed fleet by year", title_justify="left")
-    sizes = ("year", "peak", "replicas", "GPUs", "servers", "racks")
-    for name in (*sizes, "kW", "MWh with hosts and cooling", "GPU-hours, autoscaled"):
+    title = f"the fixed fleet by year, {fleet.spare} spare among its replicas"
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False, title=title, title_justify="left")
+    sizes = ("year", "peak", "replicas", "p10 to p90", "GPUs", "p10 to p90", "servers", "racks")
+    for name in (*sizes, "kW", "MWh at the meter", "GPU-hours, autoscaled"):
         table.add_column(name, justify="right")
     for y in fleet.years:
         scaled = f"{y.autoscaled_gpu_hours:,.0f} ({y.autoscaled_gpu_hours / (y.gpus * 8760.0):.0%})"
+        replicas, gpus = (_between(y.intervals, name) for name in ("replicas", "gpus"))
         table.add_row(
-            str(y.year + 1), f"{three(y.peak_per_s)}/s", f"{y.fixed} ({fleet.spare} spare)", f"{y.gpus:,}",
-            f"{y.servers:,}", f"{y.racks:,}", three(y.power_w / 1e3), three(y.facility_energy_mwh), scaled,
+            str(y.year + 1), f"{three(y.peak_per_s)}/s", f"{y.fixed:,}", replicas, f"{y.gpus:,}",
+            gpus, f"{y.servers:,}", f"{y.racks:,}", three(y.power_w / 1e3), three(y.facility_energy_mwh), scaled,
         )  # fmt: skip
     return table
 
@@ -84,4 +91,14 @@ def _money(fleet: Fleet) -> Table:
     total = ["?" if v is None else money(v) for v in (fleet.usd[c] for c in CHOICES)]
     table.add_section()
     table.add_row("all", *total, "")
+    if fleet.usd_intervals:
+        for quantile in ("p10", "p90"):
+            each = [fleet.usd_intervals.get(choice) for choice in CHOICES]
+            table.add_row(quantile, *("?" if usd is None else money(usd[quantile]) for usd in each), "")
     return table
+
+
+def _between(intervals: Mapping[str, Mapping[str, float]], name: str) -> str:
+    """'9 to 14'; nothing where it is not known."""
+    known = intervals.get(name)
+    return "" if known is None else f"{known['p10']:,.0f} to {known['p90']:,.0f}"

@@ -235,7 +235,9 @@ def _money_rows(p: ServePrediction) -> list[tuple[str, str]]:
         ("facility_joules_per_output_token", "joules per output token, with hosts and cooling"),
     ):
         if isinstance(cost.get(key), float):
-            rows.append((title, three(float(cost[key]))))
+            sure = p.cost_intervals.get(key)
+            ends = "" if sure is None else f" (p10 {three(sure['p10'])}, p90 {three(sure['p90'])})"
+            rows.append((title, f"{three(float(cost[key]))}{ends}"))
     return rows
 
 

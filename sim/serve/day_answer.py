@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass, field
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
 import numpy as np
 
+from moesim.hwmodels.interval import Sureness
 from moesim.hwmodels.power_and_money import at_the_meter, busy_w, idle_w, usd
 from moesim.sim.serve.accounts import Latencies, Spread, latencies_of, spread
+from moesim.sim.serve.band import serve_sureness
 from moesim.sim.serve.cache_account import cache_account
 from moesim.sim.serve.cold_start import cold_start_said
 from moesim.sim.serve.job import ResolvedServe
@@ -67,6 +70,9 @@ class DayPrediction:
     usd: float | None  # None where the GPU has no price
     fixed_usd: float | None
     usd_per_million_output_tokens: float | None
+    # p10, p50 and p90 of gpu_hours, usd and usd_per_million_output_tokens, from how sure what one replica serves is;
+    # empty for a number of replicas that is fixed: their hours are as asked
+    intervals: Mapping[str, Mapping[str, float]]
     energy_joules: float  # at the meter
     cache: dict[str, Any]  # of prompts (sim/serve/cache_account.py); empty where requests do not say what they share
     overloaded_since_s: float | None  # from then on to the end, less than 90 % of any part's requests met the limits
@@ -110,6 +116,10 @@ def day_answer(resolved: ResolvedServe, asked: DayAsked, run: ServeRun, watch: W
     joules = busy_w(job.cluster.gpu, "serving") * busy_s
     joules += idle_w(job.cluster.gpu) * max(0.0, paid_h * 3600.0 * gpus - busy_s)
     cost = None if price is None else usd(price, paid_h * gpus)
+    each = None if cost is None or not outputs else cost / outputs * 1e6
+    sure = serve_sureness(resolved.deployment, replace(resolved.workload, clients=0))["output_tokens_per_s"]
+    hours = {} if asked.fixed else _hours_by_quantile(asked.scaler, watch, sure)
+    of = {"gpu_hours": paid_h * gpus, "usd": cost, "usd_per_million_output_tokens": each}
     return DayPrediction(
         ttft_s=spread(seen.ttft_s),
         tpot_s=spread(seen.tpot_s),
@@ -125,13 +135,18 @@ def day_answer(resolved: ResolvedServe, asked: DayAsked, run: ServeRun, watch: W
         gpu_hours=paid_h * gpus,
         usd=cost,
         fixed_usd=None if price is None else usd(price, fixed_h * gpus),
-        usd_per_million_output_tokens=None if cost is None or not outputs else cost / outputs * 1e6,
+        usd_per_million_output_tokens=each,
+        intervals={
+            name: {quantile: value * share for quantile, share in hours.items()}
+            for name, value in of.items()
+            if value is not None and hours
+        },
         energy_joules=at_the_meter(joules),
         cache=cache_account(run),
         overloaded_since_s=_overloaded_since(parts),
         parts=parts,
         cold_start_s=asked.cold_start_s,
-        assumptions=(*_said(asked), *resolved.assumptions),
+        assumptions=(*_said(asked), *_sure_said(asked, sure), *resolved.assumptions),
         resolved=resolved,
         run=run,
         watch=watch,
@@ -147,6 +162,33 @@ def _said(asked: DayAsked) -> list[str]:
     return [
         f"replicas: {scaler.least} to {scaler.most}, by {on}, each at {scaler.used_share:.0%} of its capacity; {each}",
         cold_start_said(asked.cold_start_s),
+    ]
+
+
+def _hours_by_quantile(scaler: Scaler, watch: Watch, sure: Sureness) -> dict[str, float]:
+    """Replica-hours over those of the run where a replica serves more (p10 of the hours) or less (p90) than predicted.
+
+    The replicas that the same rule would want for the requests that came, interval by interval.
+    """
+
+    def wanted(factor: float) -> int:
+        other = replace(scaler, worker_per_s=scaler.worker_per_s * factor)
+        return sum(other.wanted(each.time_s, each.came, 0) for each in watch.intervals)
+
+    if not watch.intervals:
+        return {}
+    off, now = sure.p10_to_p90(1.0), wanted(1.0)
+    return {name: wanted(off[other]) / now for name, other in (("p10", "p90"), ("p50", "p50"), ("p90", "p10"))}
+
+
+def _sure_said(asked: DayAsked, sure: Sureness) -> list[str]:
+    if asked.fixed:
+        return [
+            "GPU-hours and dollars: of replicas that are there all the time, as asked; how well they serve is not sure"
+        ]
+    return [
+        f"p10 to p90: how far off output tokens/s of unseen sources were, class {sure.band}; replicas by the same rule "
+        "for the same requests, cold starts, losses and waits in proportion"
     ]
 
 

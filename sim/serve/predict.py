@@ -22,6 +22,7 @@ from moesim.sim.serve.accounts import (
 )
 from moesim.sim.serve.band import serve_sureness
 from moesim.sim.serve.cache_account import admission_account, cache_account
+from moesim.sim.serve.cost_interval import cost_intervals
 from moesim.sim.serve.expert_view import served_experts
 from moesim.sim.serve.job import ResolvedServe
 from moesim.sim.serve.kept import Kept, Prices
@@ -180,6 +181,9 @@ def assemble(resolved: ResolvedServe, run: ServeRun, tuning: Tuning, capacity: f
         handover=run.wires.account(span) if run.wires is not None else {},
         memory=run.machine.memory.by_kind(),
         cost=cost,
+        cost_intervals=cost_intervals(
+            cost, load, label, sure["output_tokens_per_s"], capacity * span / max(1, run.log.served)
+        ),
         sources={name: count / counted for name, count in sources.most_common()},
         assumptions=_assumed(resolved, run, tuning, warm, sure),
         resolved=replace(resolved),

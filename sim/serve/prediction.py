@@ -69,6 +69,9 @@ class ServePrediction:
     handover: dict[str, float | str]  # of pools, see above; empty without
     memory: dict[str, float]  # bytes of the fullest GPU: weights, adapters, work, cache_bytes (for keys and values)
     cost: dict[str, float | str]
+    cost_intervals: dict[
+        str, dict[str, float]
+    ]  # p10, p50, p90 of dollars per million tokens (sim/serve/cost_interval.py)
     sources: dict[str, float]  # share of the priced kernels by evidence; sums to 1
     assumptions: tuple[str, ...]  # what the scenario did not say, and constants that were not measured
     resolved: ResolvedServe = field(repr=False)  # the deployment and its load with everything decided
@@ -82,7 +85,7 @@ class ServePrediction:
             "requests", "warmup_requests", "requests_per_s", "input_tokens_per_s", "output_tokens_per_s",
             "output_tokens_per_s_per_gpu", "steady_output_tokens_per_s", "goodput_per_s", "attained_share", "label",
             "capacity_requests_per_s", "kv_blocks", "kv_tokens", "kv_use", "preemptions", "mean_batch", "utilisation",
-            "exposed_communication", "cache", "admission", "handover", "memory", "cost", "sources",
+            "exposed_communication", "cache", "admission", "handover", "memory", "cost", "cost_intervals", "sources",
         )  # fmt: skip
         deployment = self.resolved.deployment
         return {

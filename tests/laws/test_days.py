@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from math import ceil
 from typing import Any
 
 import numpy as np
 import pytest
 
 from moesim.sim.question.scenario import ScenarioError
+from moesim.sim.serve.band import serve_sureness
 from moesim.sim.serve.day import predict_day
 from moesim.sim.serve.workload import REJECTED, SERVED, TIMED_OUT
 from moesim.traces.day import Hour
@@ -69,6 +71,27 @@ def test_a_fixed_fleet_is_paid_all_day() -> None:
     p = predict_day(scenario(8), PEAK)
     assert p.replicas == (2, 2) and p.replica_hours == pytest.approx(p.fixed_replica_hours)
     assert p.replica_hours >= 48.0 and p.usd == pytest.approx(p.fixed_usd)
+
+
+def test_hours_and_dollars_follow_what_one_replica_may_serve() -> None:
+    """The same rule where a replica serves what it does at p10 and p90, counted here interval by interval."""
+    busy = tuple(Hour(2.5 if 8 <= h < 18 else 0.3) for h in range(24))
+    p = predict_day(scenario(24, autoscale={"least": 1, "most": 6, "used_share": 0.5}), busy)
+    off = serve_sureness(p.resolved.deployment, p.resolved.workload)["output_tokens_per_s"].p10_to_p90(1.0)
+    rule = next(line for line in p.assumptions if "one replica serves" in line)
+    each = float(rule.split("one replica serves ")[1].split()[0])  # to three digits
+
+    def replicas(factor: float) -> int:
+        rates = [interval.came / 60.0 for interval in p.watch.intervals]
+        return sum(max(1, min(6, ceil(rate / (each * factor * 0.5)))) for rate in rates)
+
+    hours = p.intervals["gpu_hours"]
+    for quantile, other in (("p10", "p90"), ("p90", "p10")):
+        assert hours[quantile] == pytest.approx(p.gpu_hours * replicas(off[other]) / replicas(1.0), rel=0.02)
+    assert hours["p10"] < hours["p50"] == p.gpu_hours < hours["p90"]
+    assert p.usd is not None and p.intervals["usd"]["p90"] == pytest.approx(p.usd * hours["p90"] / p.gpu_hours)
+    fixed = predict_day(scenario(8), PEAK)
+    assert fixed.intervals == {} and any("all the time, as asked" in line for line in fixed.assumptions)
 
 
 def test_what_comes_too_fast_is_overloaded_and_ends() -> None:

@@ -7,11 +7,12 @@ sustains is found by simulation, for the lengths of every hour. An hour needs as
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field, replace
 from math import ceil
 from typing import Any
 
+from moesim.hwmodels.interval import Sureness
 from moesim.hwmodels.power_and_money import at_the_meter
 from moesim.hwmodels.servers import ServerSpec
 from moesim.sim.plan.fleet.facts import FleetFacts
@@ -34,6 +35,18 @@ class Group:
     idle_w: float
     usd_per_gpu_hour: float | None
     server: ServerSpec
+    sureness: Sureness | None = None  # of what it sustains; None: not known, and nothing has an interval
+
+    def quantiles(self) -> dict[str, Group]:
+        """Itself, and as it is where it sustains more (p10 of what a fleet takes) and less (p90) than predicted."""
+        if self.sureness is None:
+            return {}
+        off = self.sureness.p10_to_p90(1.0)
+        return {name: self.faster(off[other]) for name, other in (("p10", "p90"), ("p50", "p50"), ("p90", "p10"))}
+
+    def faster(self, factor: float) -> Group:
+        """The same, sustaining `factor` times as many requests."""
+        return replace(self, sustained_per_s=tuple(rate * factor for rate in self.sustained_per_s))
 
     def usd_own_a_year(self, servers: float, power_w: float, facts: FleetFacts) -> float | None:
         """Dollars a year of owning `servers` servers, their energy not counted; None where no price is known."""
@@ -64,6 +77,9 @@ class FleetYear:
     autoscaled_gpu_hours: float
     owned_base: int  # replicas that are cheaper owned than rented
     usd: dict[str, float | None]  # by CHOICES
+    # p10, p50 and p90 of replicas and GPUs of the fixed fleet, GPU-hours of the autoscaled one, and dollars by CHOICES;
+    # from how sure what one replica sustains is
+    intervals: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
 
     @property
     def fixed(self) -> int:
@@ -98,6 +114,7 @@ class Fleet:
     usd: dict[str, float | None]  # US dollars of all years by CHOICES; None where no price is known
     sources: dict[str, str]  # where prices, servers and facts come from
     plan: ServePlan  # the search that chose the deployment
+    usd_intervals: Mapping[str, Mapping[str, float]] = field(default_factory=dict)  # p10 to p90 of `usd`
 
     def to_dict(self) -> dict[str, Any]:
         """Ready for JSON."""
@@ -112,6 +129,8 @@ class Fleet:
             "spare": self.spare,
             "years": [y.to_dict() for y in self.years],
             "usd": self.usd,
+            "usd_intervals": {name: dict(each) for name, each in self.usd_intervals.items()},
+            "sureness": None if self.group.sureness is None else self.group.sureness.to_dict(),
             "sources": self.sources,
             "slo": self.plan.to_dict()["slo"],
         }
@@ -123,7 +142,23 @@ def groups_needed(rate_per_s: float, sustained_per_s: float, spare: int, utilisa
 
 
 def fleet_year(group: Group, day: Day, year: int, grown: Grown, facts: FleetFacts) -> FleetYear:
-    """Size and price one year."""
+    """Size and price one year, and at the quantiles of what a replica sustains."""
+    ends = {name: _year(other, day, year, grown, facts) for name, other in group.quantiles().items()}
+    return replace(_year(group, day, year, grown, facts), intervals=_intervals(ends))
+
+
+def _intervals(ends: Mapping[str, FleetYear]) -> dict[str, dict[str, float]]:
+    """Of sizes and dollars, by quantile; what has no price is left out."""
+    sizes = {"replicas": "fixed", "gpus": "gpus", "autoscaled_gpu_hours": "autoscaled_gpu_hours"}
+    found = {title: {name: getattr(year, key) for name, year in ends.items()} for title, key in sizes.items()}
+    for choice in CHOICES:
+        each = {name: usd for name, year in ends.items() if (usd := year.usd[choice]) is not None}
+        if len(each) == len(ends):
+            found[choice] = each
+    return found if ends else {}
+
+
+def _year(group: Group, day: Day, year: int, grown: Grown, facts: FleetFacts) -> FleetYear:
     rates = [h.requests_per_s * (1.0 + grown.growth) ** year for h in day]
     pairs = list(zip(rates, group.sustained_per_s, strict=True))
     replicas = tuple(groups_needed(rate, own, grown.spare, facts.used_share) for rate, own in pairs)
@@ -214,6 +249,11 @@ def sized(plan: ServePlan, group: Group, day: Day, grown: Grown, facts: FleetFac
     for choice in CHOICES:
         each = [v for y in years if (v := y.usd[choice]) is not None]
         usd[choice] = sum(each) if len(each) == len(years) else None
+    sure = {
+        choice: {name: sum(y.intervals[choice][name] for y in years) for name in group.quantiles()}
+        for choice in CHOICES
+        if all(choice in y.intervals for y in years)
+    }
     return Fleet(
         group=group,
         day=day,
@@ -223,4 +263,5 @@ def sized(plan: ServePlan, group: Group, day: Day, grown: Grown, facts: FleetFac
         usd=usd,
         sources=sources,
         plan=plan,
+        usd_intervals=sure,
     )

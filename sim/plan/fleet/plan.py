@@ -18,6 +18,7 @@ from moesim.sim.plan.serve.search import ServeEffort
 from moesim.sim.plan.serve.space import Given, serve_axes
 from moesim.sim.plan.train.search import Progress
 from moesim.sim.question.scenario import Asked, Scenario, ScenarioError, scenario_of
+from moesim.sim.serve.band import serve_sureness
 from moesim.traces.day import Day, Hour, load_day
 from moesim.traces.generators import GENERATORS
 
@@ -73,6 +74,7 @@ def plan_fleet(
     hardware = hardware_of(scenario.cluster.hardware)
     # a machine of one's own that was calibrated as a whole stands in no list of nodes: it is its own
     node = scenario.cluster.node or hardware.node_of(cluster.gpu.name) or cluster.gpu.name
+    sure = serve_sureness(judge.resolved(s.candidate).deployment, judge.load)["output_tokens_per_s"]
     group = Group(
         deployment=s.candidate.title,
         gpus=s.candidate.gpus,
@@ -81,11 +83,14 @@ def plan_fleet(
         idle_w=idle_w(cluster.gpu),
         usd_per_gpu_hour=usd_per_gpu_hour(judge.price),
         server=load_server(node, cluster.gpus_per_host, cluster.gpu, hardware),
+        sureness=sure,
     )
     server = group.server
     sources = {
         "usd_per_gpu_hour": judge.price.text if judge.price else "no price is known",
         "server": f"{server.power_w / 1e3:g} kW, {server.gpus} GPUs; {server.usd_note}; {server.source}",
+        "p10 to p90": f"how far off output tokens/s of unseen sources were, class {sure.band}; taken to hold for the "
+        "rate within the limits, and for all replicas alike; traffic, prices and facts as stated",
         **fact_sources(ask.facts),
     }
     return sized(plan, group, day, Grown(ask.growth, ask.spare), facts, sources)

@@ -4,14 +4,19 @@ from __future__ import annotations
 
 import json
 from dataclasses import replace
+from io import StringIO
+from math import log
 from pathlib import Path
 from typing import Any
 
 import pytest
+from rich.console import Console
 
 from moesim.hwmodels.gpu import load_gpu
+from moesim.hwmodels.interval import Sureness, Width
 from moesim.hwmodels.servers import ServerSpec, load_server
 from moesim.reports.cli.app import run
+from moesim.reports.tables.fleet import fleet_report, money
 from moesim.sim.plan.fleet.facts import fleet_facts, read_facts
 from moesim.sim.plan.fleet.fleet import CHOICES, Fleet, Group, Grown, fleet_year, groups_needed, scaled_hours
 from moesim.sim.plan.fleet.plan import FleetAsk, plan_fleet
@@ -88,6 +93,24 @@ def test_servers_fill_racks_by_power_and_by_height() -> None:
     assert other.usd is None and other.power_w == pytest.approx(8 * 350 * 1.8) and other.source.startswith("assumed")
 
 
+def test_sizes_and_dollars_at_what_a_replica_may_sustain() -> None:
+    """Twice as much at p90, half as much at p10: by hand, 45 requests/s of 10 sustained take 5, 3 and 9 replicas."""
+    side = log(2.0) * 1.645 / 1.2816  # of a 90 % interval whose p10 and p90 are a factor of two off
+    sure = Sureness("a class", Width(side, side), "", {"a class": 1.0}, "")
+    own = replace(GROUP, sureness=sure)
+    year = fleet_year(own, DAY, 0, Grown(0.0, 1), FACTS)
+    assert year.intervals["replicas"] == {"p10": 4, "p50": 6, "p90": 10}
+    assert year.intervals["gpus"] == {"p10": 16, "p50": year.gpus, "p90": 40}
+    assert year.intervals["rent, fixed"]["p90"] == pytest.approx(40 * 8760 * 3.0)
+    assert year.intervals["autoscaled_gpu_hours"]["p50"] == year.autoscaled_gpu_hours
+    for choice in CHOICES:  # as predicted in the middle, and in order
+        each = year.intervals[choice]
+        assert each["p10"] <= each["p50"] == year.usd[choice] <= each["p90"]
+    assert replace(year, intervals={}) == fleet_year(GROUP, DAY, 0, Grown(0.0, 1), FACTS)
+    unpriced = fleet_year(replace(own, usd_per_gpu_hour=None), DAY, 0, Grown(0.0, 1), FACTS)
+    assert "rent, fixed" not in unpriced.intervals and "replicas" in unpriced.intervals
+
+
 @pytest.fixture(scope="module")
 def fleet() -> Fleet:
     day = tuple(Hour(30.0 + h, 1000 if h < 12 else 2000, 150) for h in range(24))
@@ -100,7 +123,18 @@ def test_longer_requests_need_more_replicas(fleet: Fleet) -> None:
     assert len(set(rates)) == 2 and rates[0] > 1.3 * rates[23]
     assert len(fleet.years) == 2 and fleet.years[1].gpus > fleet.years[0].gpus
     assert all(fleet.usd[c] == pytest.approx(sum(y.usd[c] or 0.0 for y in fleet.years)) for c in CHOICES)
+    for choice, each in fleet.usd_intervals.items():
+        assert each["p10"] <= each["p50"] == pytest.approx(fleet.usd[choice] or 0.0) and each["p50"] <= each["p90"]
+    assert set(fleet.usd_intervals) == set(CHOICES) and "class moe,open,vllm" in fleet.sources["p10 to p90"]
+    assert f"p10 {money(fleet.usd_intervals['rent, autoscaled']['p10'])}"[4:] in said(fleet)
     assert fleet.sources["years"] == "2, given" and "assumed" in fleet.sources["staff_share"]
+
+
+def said(fleet: Fleet) -> str:
+    """The tables as text."""
+    console = Console(file=StringIO(), width=110)
+    console.print(fleet_report(fleet, "a fleet"))
+    return console.file.getvalue()  # type: ignore[attr-defined]  # a StringIO, see above
 
 
 HEAD = "hour,requests_per_s\n"
