@@ -124,8 +124,8 @@ def write_changes(answer: WhatIf | ServeWhatIf, folder: Path) -> None:
         text = _commented(said, for_folder(_plain(asked_with(answer.asked, o.keys)), folder))
         write_whole(folder / f"{name}.yaml", text)
         count += 1
-    left = f"; {tight} that do not fit are left out" if tight else ""
-    note(f"{count} changes as scenarios in {folder}{left}; hardware is no scenario key here")
+    left = f"; left out, for want of memory: {tight}" if tight else ""
+    note(f"{count} changes as scenarios in {folder}{left}; changes of hardware are no scenario keys")
 
 
 def _keys_said(keys: Mapping[str, Any]) -> list[str]:
