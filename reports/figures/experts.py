@@ -13,6 +13,7 @@ from moesim.reports.text import si
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
+    from matplotlib.colors import Colormap, Normalize
     from matplotlib.figure import Figure
 
 _MOST_NUMBERS = 16  # experts up to which every cell says its number
@@ -72,6 +73,11 @@ class LoadInSight(Protocol):
         ...
 
     @property
+    def between(self) -> str | None:
+        """What rows and columns of the exchange are; None where nothing is sent."""
+        ...
+
+    @property
     def exchange_bytes(self) -> npt.NDArray[np.float64]:
         """Dispatched, all layers, from each rank, domain or group (row) to each other."""
         ...
@@ -83,34 +89,37 @@ def experts_inches(view: LoadInSight) -> float:
 
 
 def add_experts(figure: Figure, view: LoadInSight, bottom: float, left: float, right: float) -> None:
-    """Heat map (experts by layers), busiest rank of every layer, rows of every rank; all positions in inches.
+    """Heat map (experts by layers), busiest rank of every layer, rows and exchange of ranks; all positions in inches.
 
     bottom: of the panel in the figure. left, right: ends of the room between which it lies.
     """
     wide, high = figure.get_size_inches()
     inner = experts_inches(view) - _HEAD - _FOOT
-    room = right - left - _SCALE - 2.0 * _GAP
-    parts = (0.57 * room, 0.2 * room, 0.23 * room)
-    places = (left, left + parts[0] + _SCALE + _GAP, right - parts[2])
-    heat, curve, ranks = (
-        figure.add_axes((x / wide, (bottom + _FOOT) / high, w / wide, inner / high))
-        for x, w in zip(places, parts, strict=True)
+    sent = bool(view.exchange_bytes.any())
+    shares = (0.45, 0.16, 0.19, 0.2) if sent else (0.57, 0.2, 0.23)
+    room = right - left - _SCALE - len(shares[1:]) * _GAP
+    edges, x = [], left
+    for n, share in enumerate(shares):
+        edges.append((x, share * room))
+        x += share * room + (_SCALE if n == 0 else 0.0) + _GAP
+    heat, curve, ranks, *wires = (
+        figure.add_axes((x / wide, (bottom + _FOOT) / high, w / wide, inner / high)) for x, w in edges
     )
-    bar = figure.add_axes(((left + parts[0] + 0.1) / wide, (bottom + _FOOT) / high, _BAR / wide, inner / high))
+    (begin, width), *_ = edges
+    bar = figure.add_axes(((begin + width + 0.1) / wide, (bottom + _FOOT) / high, _BAR / wide, inner / high))
     draw_heat(heat, bar, view)
     draw_busiest(curve, view)
     draw_ranks(ranks, view)
+    for axes in wires:
+        draw_exchange(axes, view)
 
 
 def draw_heat(axes: Axes, bar: Axes, view: LoadInSight) -> None:
     """Rows over the layer's mean: white is the mean, orange more, blue less; on a scale of factors."""
     from matplotlib.cm import ScalarMappable
-    from matplotlib.colors import LinearSegmentedColormap, LogNorm
 
     table = view.over_mean
-    most = min(_MOST_SCALE, max(_LEAST_SCALE, float(np.nanmax(table))))
-    norm = LogNorm(1.0 / most, most)
-    scale = LinearSegmentedColormap.from_list("rows over mean", [LESS, "#FFFFFF", MORE])
+    norm, scale, most = _factors(table)
     colours = scale.with_extremes(bad="#DDDDDD")
     shown = np.clip(table, 1.0 / most, most)
     axes.imshow(shown, aspect="auto", cmap=colours, norm=norm, interpolation="nearest")
@@ -168,6 +177,30 @@ def draw_ranks(axes: Axes, view: LoadInSight) -> None:
     axes.set_xlabel(f"expert-parallel rank{sent}")
     axes.set_title("All layers together", loc="left", fontsize=10.5, fontweight="bold")
     axes.spines[["top", "right"]].set_visible(False)
+
+
+def draw_exchange(axes: Axes, view: LoadInSight) -> None:
+    """Who sends how much to whom, senders down and receivers across, in the colours of the heat map: white is even."""
+    sent = view.exchange_bytes
+    over_mean = sent / sent.mean()
+    norm, scale, most = _factors(over_mean)
+    axes.imshow(
+        np.clip(over_mean, 1.0 / most, most), aspect="auto", cmap=scale, norm=norm, interpolation="nearest"
+    )  # fmt: skip
+    axes.set_ylabel("sends")
+    span = f"{over_mean.min():.2f} to {over_mean.max():.2f} x"
+    axes.set_xlabel(f"receives ({span})\nmean pair {si(float(sent.mean()), 'B')}")
+    axes.set_title(f"Exchange of {view.between}", loc="left", fontsize=10.5, fontweight="bold")
+    axes.tick_params(labelsize=8)
+
+
+def _factors(table: npt.NDArray[np.float64]) -> tuple[Normalize, Colormap, float]:
+    """A scale of factors around one: white is the mean, orange more, blue less; and its end."""
+    from matplotlib.colors import LinearSegmentedColormap, LogNorm
+
+    most = min(_MOST_SCALE, max(_LEAST_SCALE, float(np.nanmax(table))))
+    scale = LinearSegmentedColormap.from_list("rows over mean", [LESS, "#FFFFFF", MORE])
+    return LogNorm(1.0 / most, most), scale, most
 
 
 def _layer_ticks(axes: Axes, view: LoadInSight) -> None:

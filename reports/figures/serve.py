@@ -36,13 +36,16 @@ def write_serve_figure(p: ServePrediction, path: str | Path) -> None:
         save(serve_figure(p), path)
 
 
-def serve_figure(p: ServePrediction) -> Figure:
-    """The picture as a matplotlib figure, without pyplot: nothing global is touched."""
+def serve_figure(p: ServePrediction, experts: bool = True) -> Figure:
+    """The picture as a matplotlib figure, without pyplot: nothing global is touched.
+
+    experts: with a panel of who gets the tokens, where they are drawn.
+    """
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
     from matplotlib.layout_engine import ConstrainedLayoutEngine
 
-    view = p.experts if p.experts is not None and p.experts.drawn else None
+    view = p.experts if experts and p.experts is not None and p.experts.drawn else None
     below = 0.0 if view is None else experts_inches(view)
     high = 7.2 + below
     figure = Figure(figsize=(_WIDTH, high), layout=ConstrainedLayoutEngine(rect=(0.0, below / high, 1.0, 7.2 / high)))

@@ -129,7 +129,10 @@ def over_time(case: ServeCase) -> Section:
         f"{slo.ttft_s:g} s and {slo.tpot_s * 1e3:g} ms a token."
     )
     data = {"ttft_s": p.ttft_s.to_dict(), "tpot_s": p.tpot_s.to_dict(), "e2e_s": p.e2e_s.to_dict(), "label": p.label}
-    shown = {"picture": picture(serve_figure(p)), "alt": f"latencies, front, batch and cache of {case.name}"}
+    shown = {
+        "picture": picture(serve_figure(p, experts=False)),
+        "alt": f"latencies, front, batch and cache of {case.name}",
+    }
     return Section("timeline", "The load over time", lead, data, shown)
 
 

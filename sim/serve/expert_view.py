@@ -256,11 +256,11 @@ class ServedExperts:
 
     @property
     def between(self) -> str | None:
-        """What rows and columns of the exchange are: ranks, domains or tensor groups; None where nothing is sent."""
+        """What rows and columns of the exchange are: ranks, domains or (tensor) groups; None where nothing is sent."""
         if not self.exchange_bytes.any():
             return None
         if self.ranks == 1 or exchange_of(self.job, False) == "gather":
-            return "tensor groups"
+            return "groups"
         return "ranks" if len(self.exchange_bytes) == self.ranks else "domains"
 
 

@@ -107,6 +107,13 @@ class ExpertView:
         work = self._dispatch()
         return np.zeros((1, 1)) if work is None else exchange_matrix(work, self.rank_rows)
 
+    @property
+    def between(self) -> str | None:
+        """What rows and columns of the exchange are; None where nothing is sent."""
+        if not self.exchange_bytes.any():
+            return None
+        return "ranks" if len(self.exchange_bytes) == self.prices.job.layout.ep else "domains"
+
     def _dispatch(self) -> ExpertExchange | None:
         """A dispatch as the step prices it."""
         for chunk in self.prices.chunks:
@@ -127,7 +134,7 @@ class ExpertView:
             "rows_per_step": float(sum(layer.expert_rows.sum() for layer in self.layers)),
             "dropped_share": self.dropped_share,
             "dispatched_bytes": {
-                "between": "ranks" if len(received) == self.prices.job.layout.ep else "domains",
+                "between": self.between or "ranks",
                 "received_by_each": [float(size) for size in received],
                 "matrix": sent.tolist(),
             },

@@ -40,6 +40,9 @@ def test_the_heat_map_shows_the_rows_and_the_curve_the_busiest_ranks(skewed: Pre
     assert shown == pytest.approx(np.clip(rows, 1.0 / rows.max(), rows.max()))
     curve = next(axes for axes in figure.axes if axes.get_title(loc="left").startswith("Busiest rank"))
     assert list(curve.lines[0].get_xdata()) == [layer.busiest_rank_ratio for layer in skewed.experts.layers]
+    wires = next(axes for axes in figure.axes if axes.get_title(loc="left") == "Exchange of ranks")
+    sent = skewed.experts.exchange_bytes / skewed.experts.exchange_bytes.mean()
+    assert np.asarray(wires.images[0].get_array()) == pytest.approx(np.clip(sent, 1.0 / sent.max(), sent.max()))
     assert any("waiting for the busiest rank costs" in text.get_text() for text in figure.texts)
 
 

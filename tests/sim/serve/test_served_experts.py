@@ -120,7 +120,7 @@ def test_every_copy_travels_once() -> None:
 
 def test_where_all_tokens_are_gathered_routing_moves_no_byte(skewed: ServePrediction) -> None:
     view, even = view_of(skewed), view_of(served(JOB, routing="balanced"))
-    assert view.between == "tensor groups" and (view.exchange_bytes == view.exchange_bytes[0, 0]).all()
+    assert view.between == "groups" and (view.exchange_bytes == view.exchange_bytes[0, 0]).all()
     assert view.decode and view.exchange_bytes.sum() == pytest.approx(4 * view.decode.tokens * 2048 * 2 * 12)
     assert even.exchange_bytes.shape == (4, 4)
     held = view_of(served(JOB, serve={"attention_dp": 1}, layout={"tp": 4, "ep": 4}))
