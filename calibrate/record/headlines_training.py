@@ -81,7 +81,9 @@ def _tpu_samples(model: str, capacity: float = 0.0, top_k: int = 0) -> float:
         asked = as_mapping(replace(arch, name=f"{model}-top-{top_k}", moe=moe))
     layout = {"ep": 16, "zero": 0} if capacity else {"zero": 0}
     more = {"capacity_factor": capacity / (top_k or 1)} if capacity else {}
-    p = _train(asked, "tpu-v3-pod", 16, layout, seq_len=512, global_batch=2048, micro_batch=32, **more)
+    p = _train(
+        asked, "tpu-v3-pod", 16, layout, seq_len=512, global_batch=2048, micro_batch=32, stack="mesh-tensorflow", **more
+    )
     return _samples_per_s(p)
 
 
@@ -92,7 +94,10 @@ def _gshard_core_years(experts: int, chips: int, batch: int) -> float:
     assert arch.moe is not None
     model = as_mapping(replace(arch, name=f"gshard-{experts}", moe=replace(arch.moe, experts=experts)))
     layout = {"ep": min(experts, chips), "zero": 0}
-    p = _train(model, "tpu-v3-pod", chips, layout, seq_len=1024, global_batch=batch, micro_batch=4)
+    p = _train(
+        model, "tpu-v3-pod", chips, layout, seq_len=1024, global_batch=batch, micro_batch=4, stack="gspmd",
+        capacity_factor=1.0,
+    )  # fmt: skip
     return 1e12 / p.tokens_per_s * 2 * chips / _YEAR_S
 
 
@@ -100,8 +105,9 @@ def _gshard_core_years(experts: int, chips: int, batch: int) -> float:
 def _glam() -> Prediction:
     layout = {"tp": 16, "ep": 64, "etp": 16}
     return _train(
-        "glam-64b-64e", "tpu-v4-pod", 1024, layout, seq_len=1024, global_batch=1024, micro_batch=8, recompute="full"
-    )
+        "glam-64b-64e", "tpu-v4-pod", 1024, layout, seq_len=1024, global_batch=1024, micro_batch=8, recompute="full",
+        stack="gspmd", capacity_factor=1.0,
+    )  # fmt: skip
 
 
 @cache
