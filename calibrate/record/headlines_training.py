@@ -7,6 +7,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from functools import cache
+from itertools import product
 from typing import Any
 
 from moesim.calibrate.record.headlines_serving import Seed
@@ -16,6 +17,7 @@ from moesim.hwmodels.cost import KernelCostModel
 from moesim.hwmodels.profile import load_profile
 from moesim.hwmodels.work import Comm, Gemm, GroupedGemm, Stream
 from moesim.sim.comparison.upcycling import token_share
+from moesim.sim.layers.masks import Masks, built_bytes
 from moesim.sim.model.catalogue import load_model
 from moesim.sim.model.writing import as_mapping
 from moesim.sim.software.stack import Tuning, load_stack
@@ -125,35 +127,50 @@ def _chip_hours(p: Prediction, tokens: float) -> float:
 
 @cache
 def _tutel_ms(gpus: int, tutel: bool) -> float:
-    """Forward pass of one MoE layer on A100: 16,384 tokens per GPU, width and inner width 2,048, two experts, top-2.
+    """Forward pass of one MoE layer on A100: 16,384 tokens per GPU, width and inner width 2,048, two experts, top-2, in
+    single precision (the four bytes that the paper's table 2 shows), which runs on TF32 cores.
 
-    Fairseq multiplies one-hot masks to move tokens and exchanges linearly; Tutel copies rows and takes the better of
-    linear and two-level exchange.
+    Fairseq multiplies one-hot masks to move tokens and exchanges linearly; Tutel copies rows, takes the better of linear
+    and two-level exchange, and sends chunks beside the experts where that is faster.
     """
     tokens, width, top_k = 16384, 2048, 2
     cluster, profile = build_cluster("dgx-a100", gpus), load_profile("a100-sxm-80gb")
-    stack = load_stack("megatron-core", cluster, {})[0]
-    model = KernelCostModel(cluster, profile, sustained(Tuning(dict(profile.constants)), cluster, stack, "fp16"))
+    stack, tuning = load_stack("megatron-core", cluster, {})[0], Tuning(dict(profile.constants))
+    model = KernelCostModel(cluster, profile, sustained(tuning, cluster, stack, "fp16"))
+    peak = cluster.gpu.peak_flops_per_s
+    slower = peak["fp16"] / peak["tf32"]  # and twice the bytes of the half-precision kernels that were measured
     rows = tokens * top_k
-    experts = model.cost(GroupedGemm((rows // 2,) * 2, width, width, dtype="fp16")).time_s
-    size = rows * width * 2.0
 
-    def exchange(algorithm: str) -> float:
-        work = Comm("all_to_all", size, cluster.group(gpus), algorithm)
+    def experts(chunks: int) -> float:
+        work = GroupedGemm((rows // chunks // 2,) * 2, width, width, dtype="fp16")
+        return 2.0 * slower * model.cost(work).time_s
+
+    def exchange(algorithm: str, chunks: int = 1) -> float:
+        work = Comm("all_to_all", rows * width * 4.0 / chunks, cluster.group(gpus), algorithm)
         return collective_s(work, cluster, profile.collectives, load_fabric_fit("a100"))
 
     if tutel:
-        move = model.cost(Stream(2.0 * size, "permute")).time_s
-        sent = min(exchange("direct"), exchange("two_level"))
-    else:
-        move, sent = model.cost(Gemm(tokens, width, rows, dtype="fp16")).time_s, exchange("direct")
-    return 2e3 * (move + experts + sent)
+        moved = model.cost(Stream(2.0 * rows * width * 4.0, "permute")).time_s
+        ways = product(("direct", "two_level"), (1, 2, 4, 8))
+        return 1e3 * (2.0 * moved + min(_pipelined(exchange(way, n), experts(n), n) for way, n in ways))
+    masks = Masks(tokens, rows // (2 * gpus), 2 * gpus)  # one group of all tokens of a GPU
+    built = Stream(built_bytes(tokens, masks, top_k, "fairseq", tuning))
+    moved = 2.0 * slower * model.cost(Gemm(tokens, width, rows, dtype="fp16")).time_s
+    # each expert's rows are cut out of the second axis for its product, and outputs are joined along it
+    moved += model.cost(Stream(4.0 * rows * width * 4.0)).time_s
+    return 1e3 * (moved + model.cost(built).time_s + experts(1) + 2.0 * exchange("direct"))
+
+
+def _pipelined(exchange_s: float, experts_s: float, chunks: int) -> float:
+    """Seconds of dispatch, experts and combine in chunks: the network carries both ways of all of them one after the
+    other; experts wait for the first to come, and the last waits for experts."""
+    return max(2 * chunks * exchange_s, 2.0 * exchange_s + chunks * experts_s)
 
 
 @cache
 def _megablocks_gain(size: str, micro_batch: int, padded_micro_batch: int) -> float:
     """Step time of experts padded to the fullest over dropless block-sparse ones, 8 A100."""
-    shared: dict[str, Any] = {"seq_len": 1024, "global_batch": 512, "precision": "fp16"}
+    shared: dict[str, Any] = {"seq_len": 1024, "global_batch": 512, "precision": "fp16", "stack": "megatron-2021"}
     model = f"megablocks-moe-{size}"
     dropless = _train(model, "dgx-a100", 8, {"ep": 8}, micro_batch=micro_batch, routing={"lognormal": 0.65}, **shared)
     padded = _train(model, "dgx-a100", 8, {"ep": 8}, micro_batch=padded_micro_batch, capacity_factor=3.0, **shared)

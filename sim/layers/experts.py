@@ -90,8 +90,9 @@ def _exchange(
     if group.domains > 1:
         link = (ctx.cluster.fabric_kind, ctx.stack.dispatcher)
         nic_share, copy_s = carried(ctx.tuning, *link, (ctx.stack.name, ctx.age))
-    # slots of masks travel whether a token fills them or not
-    slots = float(sum(load.rows)) / ctx.layout.etp / moe.top_k if ctx.stack.dispatcher == EINSUM else 0.0
+    kernel, slots = TRAINING.kernel(ctx.stack.dispatcher), 0.0
+    if not ctx.dropless and kernel in TRAINING.per_expert:  # buffers [experts, capacity] travel whole, filled or not
+        slots = float(sum(load.rows)) / ctx.layout.etp / moe.top_k
     sent = ExpertTokens(
         tokens=slots or ctx.dispatched_tokens,
         top_k=moe.top_k,
@@ -100,7 +101,7 @@ def _exchange(
         dtype=ctx.stack.dispatch_dtype,
         plain_bytes=ctx.width_bytes,
         group=group,
-        kernel=TRAINING.kernel(ctx.stack.dispatcher),
+        kernel=kernel,
         sms=int(ctx.tuning.get("exchange_sms", ctx.stack.dispatcher)),
         node_copies=load.node_copies,
         rank_copies=load.rank_copies,
@@ -260,7 +261,7 @@ def _by_masks(
 ) -> list[Step]:
     """Masks in place of copies: slots arrive in the order of experts, so nothing is sorted on either side."""
     slots = float(sum(load.rows)) / ctx.layout.etp
-    there, back = mask_steps(ctx, slots, width)
+    there, back = mask_steps(ctx, moe, slots, width)
     return [*there, *transfers[0], *expert_steps(ctx, moe, load, width), *transfers[1], *back]
 
 

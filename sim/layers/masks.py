@@ -13,6 +13,7 @@ from dataclasses import dataclass
 
 from moesim.sim.layers.context import LayerContext
 from moesim.sim.layers.steps import Linear, Pointwise, Step
+from moesim.sim.model.arch import MoeArch
 from moesim.sim.software.stack import Stack, Tuning
 
 EINSUM = "einsum"  # the dispatcher's name
@@ -51,24 +52,27 @@ def group_of(tokens: int, stack: Stack, tuning: Tuning) -> int:
     return min(group, tokens) if group else tokens
 
 
-def mask_bytes(tokens: float, slots: float, element_bytes: float, passes: float) -> float:
-    """Traffic of masks [tokens, slots of their group] that are written or read `passes` times."""
-    return tokens * slots * element_bytes * passes
+def built_bytes(tokens: float, masks: Masks, top_k: int, software: str, tuning: Tuning) -> float:
+    """Traffic of building the masks of so many tokens: [tokens, experts, capacity] in 32 bits, and before that, per choice
+    of a token, which expert [tokens, experts] and which row of it [tokens, capacity]."""
+    whole = 4.0 * masks.slots * tuning.get("mask_passes", software)
+    expert = masks.experts * tuning.get("mask_expert_bytes", software)
+    return tokens * (whole + top_k * (expert + masks.capacity * tuning.get("mask_row_bytes", software)))
 
 
-def mask_steps(ctx: LayerContext, slots: float, width: int) -> tuple[list[Step], list[Step]]:
+def mask_steps(ctx: LayerContext, moe: MoeArch, slots: float, width: int) -> tuple[list[Step], list[Step]]:
     """(before the exchange, after it): masks built and multiplied with tokens; results multiplied back.
 
-    `slots` of the rank, of all its groups. Backward, the gradient of tokens costs one product, those of
-    results and of the combining weights one each; the mask of the dispatch has no gradient.
+    `slots` of the rank, of all its groups. Backward, the gradient of tokens costs one product, those of results and of
+    the combining weights one each; the mask of the dispatch has no gradient.
     """
-    get, name = ctx.tuning.get, ctx.stack.name
-    group = group_of(max(1, round(ctx.dispatched_tokens)), ctx.stack, ctx.tuning)
-    built = mask_bytes(group, slots, 4.0, 1.0)  # of every slot one column of its group's tokens
-    masks = Pointwise(
+    tokens = max(1, round(ctx.dispatched_tokens))
+    group = group_of(tokens, ctx.stack, ctx.tuning)
+    masks = Masks(group, max(1, round(slots / tokens * group / moe.experts)), moe.experts)
+    built = Pointwise(
         name="moe.masks",
-        forward_bytes=built * get("mask_passes", name),
-        backward_bytes=built * get("mask_backward_passes", name),
+        forward_bytes=built_bytes(tokens, masks, moe.top_k, ctx.stack.name, ctx.tuning),
+        backward_bytes=4.0 * tokens * masks.slots * ctx.tuning.get("mask_backward_passes", ctx.stack.name),
         category="permute",
         module="moe",
         kernels=4,
@@ -80,4 +84,4 @@ def mask_steps(ctx: LayerContext, slots: float, width: int) -> tuple[list[Step],
             name=name, m=rows, n=width, k=group, dtype=ctx.half, category="permute", module="moe", trainable=gradient
         )
 
-    return [masks, product("moe.mask_dispatch", False)], [product("moe.mask_combine", True)]
+    return [built, product("moe.mask_dispatch", False)], [product("moe.mask_combine", True)]
