@@ -16,7 +16,7 @@ from moesim.hwmodels.collectives import collective_s, load_fabric_fit
 from moesim.hwmodels.cost import KernelCostModel
 from moesim.hwmodels.profile import load_profile
 from moesim.hwmodels.work import Comm, Gemm, GroupedGemm, Stream
-from moesim.sim.comparison.upcycling import token_share
+from moesim.sim.comparison.upcycling import route_called
 from moesim.sim.layers.masks import Masks, built_bytes
 from moesim.sim.model.catalogue import load_model
 from moesim.sim.model.writing import as_mapping
@@ -300,7 +300,7 @@ TRAINING_SEEDS: tuple[TrainingSeed, ...] = (
     ),
     TrainingSeed(
         "Qwen1.5-MoE-A2.7B over Qwen1.5-7B, training cost saved, upcycled", 75.0, 75.0, "%",
-        lambda: _qwen_saving(token_share()),
+        lambda: _qwen_saving(route_called("upcycle").token_share),
         "upcycled from Qwen-1.8B with half of the tokens; 64 A100, experts over 4", "Qwen1.5-MoE blog",
     ),
     TrainingSeed(

@@ -60,7 +60,13 @@ def dispatcher_named(text: str) -> str | None:
 # where no fit row shows a library on a fabric: the library and fabric that are closest (assumed); on EFA no GPU posts
 # messages itself
 _BY_CPU = ("deepep-uccl", "deepep-nvshmem")  # what their CPU threads cost was seen on EFA alone
-_ON_EFA = {"deepep": "deepep-uccl", "hybridep": "deepep-uccl", "mori": "deepep-uccl", "two-level": "alltoall", "einsum": "alltoall"}
+_ON_EFA = {
+    "deepep": "deepep-uccl",
+    "hybridep": "deepep-uccl",
+    "mori": "deepep-uccl",
+    "two-level": "alltoall",
+    "einsum": "alltoall",
+}
 _LENT = {"mori": "deepep", "two-level": "alltoall", "einsum": "alltoall"}  # the same kernels, or the same library
 
 
