@@ -130,8 +130,8 @@ def _tutel_ms(gpus: int, tutel: bool) -> float:
     """Forward pass of one MoE layer on A100: 16,384 tokens per GPU, width and inner width 2,048, two experts, top-2, in
     single precision (the four bytes that the paper's table 2 shows), which runs on TF32 cores.
 
-    Fairseq multiplies one-hot masks to move tokens and exchanges linearly; Tutel copies rows, takes the better of linear
-    and two-level exchange, and sends chunks beside the experts where that is faster.
+    Fairseq multiplies one-hot masks to move tokens and exchanges linearly; Tutel copies rows, takes the better of
+    linear and two-level exchange, and sends chunks beside the experts where that is faster.
     """
     tokens, width, top_k = 16384, 2048, 2
     cluster, profile = build_cluster("dgx-a100", gpus), load_profile("a100-sxm-80gb")

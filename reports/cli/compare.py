@@ -54,9 +54,7 @@ def compare(  # noqa: PLR0913  # one argument per option of the command
     from moesim.sim.question.scenario import ScenarioError
 
     if route and not upcycled_from:
-        raise ScenarioError(
-            f"--route {route[:40]} says how a mixture starts from a dense model: add --upcycled-from MODEL"
-        )
+        raise ScenarioError(f"--route {route[:40]} says how a mixture starts from a dense model: add --upcycled-from")
     parent = DenseParent(upcycled_from, route) if route else upcycled_from
     if out is not None:
         check_folder(out)

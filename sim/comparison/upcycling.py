@@ -148,8 +148,9 @@ def _check_blocks(arch: ModelArch, moe: MoeArch, parent: ModelArch, route: str) 
     if route == "split" and whole != dense.intermediate:
         shared = f" and {moe.shared_intermediate} shared" if moe.shared_intermediate else ""
         raise ScenarioError(
-            f"route split: {arch.name} has {moe.experts} experts of {moe.expert_intermediate}{shared}, {whole} together, "
-            f"the block of {parent.name} {dense.intermediate}: slices fill the parent's width; name such a one, or route merge"
+            f"route split: {arch.name} has {moe.experts} experts of {moe.expert_intermediate}{shared}, {whole} in all, "
+            f"the block of {parent.name} {dense.intermediate}: slices fill the parent's width; name such a one, or "
+            "route merge"
         )
 
 

@@ -2,9 +2,9 @@
 
 Tokens are routed in groups. Each group owns `capacity` slots of every expert, empty ones too, so that a product of
 masks and tokens fills them: 2 x slots x group x width FLOPs where a copy moves bytes, and nothing that is computed or
-sent afterwards knows which slots are empty. Mesh TensorFlow (transformer/moe.py: groups of 1,024 tokens, at least 4 slots,
-masks built in float32), lingvo (core/gshard_layers.py: slots in multiples of 4), Fairseq and DeepSpeed (top2gate.py,
-sharded_moe.py: one group of all tokens of a rank) share the algorithm.
+sent afterwards knows which slots are empty. Mesh TensorFlow (transformer/moe.py: groups of 1,024 tokens, at least 4
+slots, masks built in float32), lingvo (core/gshard_layers.py: slots in multiples of 4), Fairseq and DeepSpeed
+(top2gate.py, sharded_moe.py: one group of all tokens of a rank) share the algorithm.
 """
 
 from __future__ import annotations
@@ -53,8 +53,8 @@ def group_of(tokens: int, stack: Stack, tuning: Tuning) -> int:
 
 
 def built_bytes(tokens: float, masks: Masks, top_k: int, software: str, tuning: Tuning) -> float:
-    """Traffic of building the masks of so many tokens: [tokens, experts, capacity] in 32 bits, and before that, per choice
-    of a token, which expert [tokens, experts] and which row of it [tokens, capacity]."""
+    """Traffic of building the masks of so many tokens: [tokens, experts, capacity] in 32 bits, and before that, per
+    choice of a token, which expert [tokens, experts] and which row of it [tokens, capacity]."""
     whole = 4.0 * masks.slots * tuning.get("mask_passes", software)
     expert = masks.experts * tuning.get("mask_expert_bytes", software)
     return tokens * (whole + top_k * (expert + masks.capacity * tuning.get("mask_row_bytes", software)))

@@ -40,7 +40,7 @@ def test_a_split_mixture_fills_the_width_of_its_parent() -> None:
 @pytest.mark.parametrize(
     ("scenario", "start", "says"),
     [
-        (MIXTRAL, DenseParent("mistral-7b", "split"), "114688 together, the block of mistral-7b 14336"),
+        (MIXTRAL, DenseParent("mistral-7b", "split"), "114688 in all, the block of mistral-7b 14336"),
         (SLICED, DenseParent("llama-2-7b", "merge"), "1376 wide, the block of llama-2-7b 11008"),
         (MIXTRAL, DenseParent("mistral-7b", "fuse"), "use one of upcycle, merge, split"),
         (MIXTRAL, DenseParent("mistral-7b", ""), "route '' is not known"),
