@@ -30,6 +30,8 @@ PLAIN = {
     "seconds": "is the unit",
     "goodput": "a fraction of the wall time",
     "pue": "a ratio of powers",
+    "dimensions": "axes of a torus that a group spans",
+    "side": "chips along one of them",
     "usd": "is the unit",
     "usd_per_million_output_tokens_at_most": "dollars; at the highest rate, as the name says",
     "factor": "a pure factor on a time",

@@ -137,7 +137,8 @@ SEEDS: tuple[Seed, ...] = (
     Seed(
         "DeepSeekMoE 16B over DeepSeek 7B, throughput", 2.5, 2.5, "x",
         lambda: _one_user("deepseek-moe-16b", "dgx-a100", 1) / _one_user("deepseek-7b", "dgx-a100", 1),
-        "one A100 80 GB, one sequence of 128 + 128 tokens: speed is claimed, not load", "DeepSeekMoE paper (arXiv:2401.06066)",
+        "one A100 80 GB, one sequence of 128 + 128 tokens: speed is claimed, not load",
+        "DeepSeekMoE paper (arXiv:2401.06066)",
     ),
     Seed(
         "DBRX over Llama 2 70B, tokens/s per user at one request/s", 1.0, 2.0, "x",
@@ -159,7 +160,7 @@ SEEDS: tuple[Seed, ...] = (
     Seed(
         "Mixtral 8x7B FP16, 2 H100 NVL, saturated", 4454.0, 4454.0, "tok/s",
         lambda: _serve("mixtral-8x7b", "server-h100-nvl-pair", 2, _NVL_LOAD).output_tokens_per_s,
-        "lengths and load not printed: 1,000 + 1,000 tokens, 184 requests at once, with which the same source's dense model, "
+        "lengths and load not printed: 1,000 + 1,000 tokens, 184 requests at once, at which the source's dense model, "
         "Llama-3.1-8B, makes its 6,238 tok/s on one such GPU here; clocks by watts per peak FLOP/s",
         "cost paper, reproduction notes",
     ),

@@ -7,6 +7,15 @@ from typing import Annotated
 
 import typer
 
+_ROUTE = Annotated[
+    str,
+    typer.Option(
+        help="How it starts from there: upcycle (every expert a copy; the default), merge (experts from parents of "
+        "equal size) or split (experts are slices of its block).",
+        show_default=False,
+    ),
+]
+
 
 def compare(  # noqa: PLR0913  # one argument per option of the command
     scenarios: Annotated[
@@ -22,14 +31,7 @@ def compare(  # noqa: PLR0913  # one argument per option of the command
     upcycled_from: Annotated[
         str, typer.Option(help="A dense model whose checkpoint the first model starts from; needs --tokens.")
     ] = "",
-    route: Annotated[
-        str,
-        typer.Option(
-            help="How it starts from there: upcycle (every expert a copy; without this), merge (experts from parents of "
-            "equal size) or split (experts are slices of its block).",
-            show_default=False,
-        ),
-    ] = "",
+    route: _ROUTE = "",
     break_even: Annotated[
         bool, typer.Option(help="Search batch, length, bandwidth, price and traffic for where the other one wins.")
     ] = True,
