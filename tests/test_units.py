@@ -95,7 +95,6 @@ WHOLE_RECORDS = {
     "Estimate": "one number in the unit of its metric, which it names",
     "Record": "predicted and measured in the unit of its metric, which it names",
     "Sustained": "factors on times, by kind of kernel",
-    "TrainingSeed": "a published number in the unit that it names",
     "Alternative": "measured and predicted in the unit of one metric",
     "BreakEven": "values in the unit of its axis, which it names",
     "Hardware": "multiples of the data sheet's bandwidths",

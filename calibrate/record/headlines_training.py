@@ -5,7 +5,7 @@ the physical reason where the two lie more than a fifth apart. docs/write_seeds.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import cache
 from itertools import product
 from typing import Any
@@ -27,13 +27,6 @@ from moesim.sim.train.prices import sustained
 from moesim.sim.train.whole_run import training_run
 
 _YEAR_S = 365.25 * 86400.0
-
-
-@dataclass(frozen=True, slots=True)
-class TrainingSeed(Seed):
-    """A seed with the reason why the prediction may lie more than a fifth away; '' where it does not."""
-
-    reason: str = ""
 
 
 def _train(model: Any, node: str, gpus: int, layout: Mapping[str, Any], **train: Any) -> Prediction:
@@ -193,60 +186,60 @@ _OVERHEAD = (
 _SWITCH = "arXiv:2101.03961, table 1"
 _TUTEL = "arXiv:2206.03382, section 5"
 
-TRAINING_SEEDS: tuple[TrainingSeed, ...] = (
-    TrainingSeed(
+TRAINING_SEEDS: tuple[Seed, ...] = (
+    Seed(
         "DeepSpeed-MoE 1.3B+MoE-128 over dense 6.7B, samples/s, 128 A100", 372 / 70, 372 / 70, "x",
         lambda: _deepspeed("deepspeed-1.3b-moe-128") / _deepspeed("gpt-6.7b"),
         "batch 512; dense tensor parallel over 8; everything recomputed in both; rows copied where DeepSpeed of 2021 "
         "multiplied masks", "arXiv:2201.05596", stated=True,
     ),
-    TrainingSeed(
+    Seed(
         "the same: the dense model's samples/s", 70.0, 70.0, "1/s", lambda: _deepspeed("gpt-6.7b"),
         "as above; Megatron-LM of 2022", "arXiv:2201.05596", stated=True,
         reason="DeepSpeed of 2021 reached 15 % of the peak with both models, Megatron-LM of that year twice that: no "
         "published basis for the difference (a sequence at a time would give 87, its scripts take up to 16)",
     ),
-    TrainingSeed(
+    Seed(
         "TED: time saved by dropping duplicates and keeping transfers, 128 V100", 26.0, 26.0, "%",
         lambda: 100.0 * (1.0 - _ted("drop", True) / _ted("send", False)),
         "tensor 4, experts over 16, everything recomputed; DGX-1 in place of Summit", "arXiv:2303.06318", stated=True,
     ),
-    TrainingSeed(
+    Seed(
         "T5-Large over T5-Base, examples/s, 32 cores of TPU v3", 470 / 1600, 470 / 1600, "x",
         lambda: _tpu_samples("t5-large-v1.1") / _tpu_samples("t5-base-v1.1"),
         "512 tokens on both sides (theirs by 124 GFLOP a sequence: 512 and 114); efficiencies of the A100 on the TPU's "
         "own peaks; masks in groups of 1,024 tokens", _SWITCH, stated=True,
     ),
-    TrainingSeed(
+    Seed(
         "Switch-Base (capacity 1.0) over T5-Large, examples/s", 1000 / 470, 1000 / 470, "x",
         lambda: _tpu_samples("switch-base-128", 1.0) / _tpu_samples("t5-large-v1.1"), "as above", _SWITCH, stated=True,
     ),
-    TrainingSeed(
+    Seed(
         "Switch-Base (capacity 1.25) over T5-Large", 910 / 470, 910 / 470, "x",
         lambda: _tpu_samples("switch-base-128", 1.25) / _tpu_samples("t5-large-v1.1"), "as above", _SWITCH, stated=True,
     ),
-    TrainingSeed(
+    Seed(
         "Switch-Base (capacity 2.0) over T5-Large", 860 / 470, 860 / 470, "x",
         lambda: _tpu_samples("switch-base-128", 2.0) / _tpu_samples("t5-large-v1.1"), "as above", _SWITCH, stated=True,
     ),
-    TrainingSeed(
+    Seed(
         "MoE-Base (top-2, capacity 2.0) over T5-Large", 840 / 470, 840 / 470, "x",
         lambda: _tpu_samples("switch-base-128", 2.0, 2) / _tpu_samples("t5-large-v1.1"),
         "as above; capacity counts tokens per expert, one choice per token", _SWITCH, stated=True,
     ),
-    TrainingSeed(
+    Seed(
         "Switch-Base (capacity 1.0) over T5-Base", 1000 / 1600, 1000 / 1600, "x",
         lambda: _tpu_samples("switch-base-128", 1.0) / _tpu_samples("t5-base-v1.1"), "as above", _SWITCH, stated=True,
         reason=_OVERHEAD,
     ),
-    TrainingSeed(
+    Seed(
         "GShard 600B, TPU v3 core-years for 1e12 tokens", 22.4, 22.4, "years",
         lambda: _gshard_core_years(2048, 1024, 4096),
         "1e12 tokens inferred from 4 days of 4M-token batches, each through encoder and decoder; bf16; masks in groups "
         "of 2,048 tokens, four slots an expert at least",
         "arXiv:2006.16668",
     ),
-    TrainingSeed(
+    Seed(
         "GShard 37B to 600B (16 times the parameters), cost", 22.4 / 6.1, 22.4 / 6.1, "x",
         lambda: _gshard_core_years(2048, 1024, 4096) / _gshard_core_years(128, 64, 1024),
         "128 and 2,048 cores, equal tokens", "arXiv:2006.16668",
@@ -254,30 +247,30 @@ TRAINING_SEEDS: tuple[TrainingSeed, ...] = (
         "encoder and decoder, so tokens are counted otherwise; four slots of 2,048 experts double the large one's "
         "work, which explains half of the ratio",
     ),
-    TrainingSeed(
+    Seed(
         "GLaM (1.2T/97B), hours for 280e9 tokens on 1,024 TPU v4", 574.0, 574.0, "h",
         lambda: 280e9 / _glam().tokens_per_s / 3600.0,
         "64 experts x 16 chips each, 8 sequences at once, everything recomputed; other layouts and batches give 460 to "
         "770 h", "arXiv:2112.06905",
     ),
-    TrainingSeed(
+    Seed(
         "GPT-3 175B, MWh for 300e9 tokens on 10,000 V100", 1287.0, 1287.0, "MWh",
         lambda: training_run(_gpt3_on_v100(), 300e9).facility_energy_mwh,
         "9,984 GPUs, tensor 8, 16 stages, batch of 3.2M tokens; our shares of power for hosts and cooling",
         "arXiv:2112.06905; arXiv:2104.10350", stated=True,
     ),
-    TrainingSeed(
+    Seed(
         "GLaM over GPT-3, chip-hours (600e9 and 300e9 tokens)", 456 / 1287, 456 / 1287, "x",
         lambda: _chip_hours(_glam(), 600e9) / _chip_hours(_gpt3_on_v100(), 300e9),
         "published energies, both 0.36 kW per chip with hosts and cooling; layouts as above", "arXiv:2112.06905",
     ),
-    TrainingSeed(
+    Seed(
         "GLaM, MWh for 280e9 tokens", 213.0, 213.0, "MWh", lambda: training_run(_glam(), 280e9).facility_energy_mwh,
         "as above; published 362 W per chip, all in, against our 245 W: hours too long and power too low meet halfway",
         "arXiv:2112.06905",
     ),
     *(
-        TrainingSeed(
+        Seed(
             f"Tutel over Fairseq, one layer, {gpus:,} A100", gain, gain, "x",
             lambda gpus=gpus: _tutel_ms(gpus, False) / _tutel_ms(gpus, True),  # type: ignore[misc]  # bound per turn
             "forward; single precision; masks against row copies, linear exchange against the better one in chunks",
@@ -286,7 +279,7 @@ TRAINING_SEEDS: tuple[TrainingSeed, ...] = (
         for gpus, gain in ((16, 4.96), (128, 3.11), (2048, 5.75))
     ),
     *(
-        TrainingSeed(
+        Seed(
             f"MegaBlocks {size} over Tutel padded to the fullest expert, 8 A100", gain, gain, "x",
             lambda size=size, own=own, padded=padded: _megablocks_gain(size, own, padded),  # type: ignore[misc]  # bound
             f"micro-batch {own} against {padded}; Megatron-LM of 2022; padded to 3 times the mean (2 rarely suffices, "
@@ -296,12 +289,12 @@ TRAINING_SEEDS: tuple[TrainingSeed, ...] = (
             ("xs", 1.38, 64, 32, 1.22), ("small", 2.0, 32, 8, 1.37), ("medium", 4.35, 8, 1, 4.31),
         )
     ),
-    TrainingSeed(
+    Seed(
         "Qwen1.5-MoE-A2.7B over Qwen1.5-7B, training cost saved, upcycled", 75.0, 75.0, "%",
         lambda: _qwen_saving(route_called("upcycle").token_share),
         "upcycled from Qwen-1.8B with half of the tokens; 64 A100, experts over 4", "Qwen1.5-MoE blog",
     ),
-    TrainingSeed(
+    Seed(
         "the same per token", 75.0, 75.0, "%", lambda: _qwen_saving(1.0), "as above, equal tokens", "Qwen1.5-MoE blog",
         reason="active parameters alone give 65 % at equal efficiency; small experts run less efficiently: the rest of "
         "the published saving needs fewer tokens",
