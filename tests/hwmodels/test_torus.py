@@ -9,8 +9,11 @@ import pytest
 
 from moesim.hwmodels.cluster import build_cluster
 from moesim.hwmodels.collectives import collective_s, load_fabric_fit
+from moesim.hwmodels.facts import FactError
+from moesim.hwmodels.link_faults import LinkFault
 from moesim.hwmodels.lower_bounds import collective_lower_bound_s
 from moesim.hwmodels.profile import load_profile
+from moesim.hwmodels.topology import build_topology
 from moesim.hwmodels.torus import exchange_bytes_per_s, span_of, torus_collective_s
 from moesim.hwmodels.work import Comm
 
@@ -98,3 +101,9 @@ def test_switched_domains_and_single_chips_have_no_torus() -> None:
     assert span_of(build_cluster("tpu-v3-pod", 16), 1) is None
     one = span_of(build_cluster("tpu-v3-pod", 1), 2)  # more ranks than chips: asked of a cluster of one
     assert one is not None and one.dimensions == 1.0
+
+
+def test_a_slow_link_of_a_torus_is_refused() -> None:
+    cluster = build_cluster("tpu-v3-pod", 16, degraded=(LinkFault("gpu0", "switch0", 0.5),))
+    with pytest.raises(FactError, match="without a switch"):
+        build_topology(cluster)
