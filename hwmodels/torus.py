@@ -1,9 +1,9 @@
 """Transfers on a torus of chips, as TPU pods are wired: rings per dimension, and all-to-alls that pass through others.
 
 A chip has two links per dimension and no switch: what goes to a chip that is no neighbour takes links of those between.
-The axes of a job are laid along the dimensions of its slice, whose edges are taken as equal (assumed): a group of n
-chips in a slice of edge s spans log(n)/log(s) dimensions, at least one. An axis as long as the edge closes to a ring; a
-shorter one is a line.
+The axes of a job are laid along the dimensions of its slice, whose edges are taken as equal and closed (assumed; slices
+of early pods are open): a group of n chips in a slice of edge s spans log(n)/log(s) dimensions, at least one. An axis
+as long as the edge is a ring; a shorter one is a line.
 """
 
 from __future__ import annotations
@@ -40,6 +40,14 @@ class Span:
         """Seconds in which every chip sends `size_bytes` to all alike: half of a side's bytes cross to its other half,
         over two links of a ring (side/8 of the bytes of a chip on each, in each direction) or over one of a line."""
         return size_bytes * self.side / (8.0 if self.rings else 4.0) / self.link_bytes_per_s
+
+
+def torus_note(cluster: Cluster) -> str:
+    """For an answer's assumptions: how a job is taken to lie on a torus; empty where there is none."""
+    axes = cluster.torus_dimensions
+    if not axes or cluster.gpus == 1:
+        return ""
+    return f"torus of {axes} dimensions: a slice of equal edges, closed to rings, groups along whole dimensions"
 
 
 def span_of(cluster: Cluster, ranks: int) -> Span | None:

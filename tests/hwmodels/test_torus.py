@@ -14,7 +14,7 @@ from moesim.hwmodels.link_faults import LinkFault
 from moesim.hwmodels.lower_bounds import collective_lower_bound_s
 from moesim.hwmodels.profile import load_profile
 from moesim.hwmodels.topology import build_topology
-from moesim.hwmodels.torus import exchange_bytes_per_s, span_of, torus_collective_s
+from moesim.hwmodels.torus import exchange_bytes_per_s, span_of, torus_collective_s, torus_note
 from moesim.hwmodels.work import Comm
 
 FIT = load_profile("tpu-v3").collectives
@@ -107,3 +107,8 @@ def test_a_slow_link_of_a_torus_is_refused() -> None:
     cluster = build_cluster("tpu-v3-pod", 16, degraded=(LinkFault("gpu0", "switch0", 0.5),))
     with pytest.raises(FactError, match="without a switch"):
         build_topology(cluster)
+
+
+def test_an_answer_says_how_a_job_lies_on_the_torus() -> None:
+    assert "closed to rings" in torus_note(build_cluster("tpu-v3-pod", 16))
+    assert torus_note(build_cluster("tpu-v3-pod", 1)) == torus_note(build_cluster("dgx-h100", 16)) == ""
