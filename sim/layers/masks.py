@@ -42,8 +42,9 @@ def masks_of(tokens: int, experts: int, top_k: int, factor: float, stack: Stack)
     """The masks of a rank with so many tokens: groups as large as the software makes them, and their capacity."""
     tuning = Tuning()
     group = group_of(tokens, stack, tuning)
-    least = int(tuning.get("mask_least_capacity", stack.name))
-    return Masks(group, max(least, int(group * top_k * factor / experts)), experts)
+    least, multiple = (int(tuning.get(name, stack.name)) for name in ("mask_least_capacity", "mask_capacity_multiple"))
+    rows = max(least, int(group * top_k * factor / experts))
+    return Masks(group, -(-rows // multiple) * multiple, experts)
 
 
 def group_of(tokens: int, stack: Stack, tuning: Tuning) -> int:

@@ -232,11 +232,11 @@ def _light(arch: ModelArch, stack: Stack) -> set[str]:
     return light
 
 
-def capacity_of(train: TrainAsk, arch: ModelArch, layout: Layout, stack: Stack) -> float | None:
+def capacity_of(train: TrainAsk, micro_batch: int, arch: ModelArch, layout: Layout, stack: Stack) -> float | None:
     """Rows per expert over their mean: as asked; with masks their slots, which are whole rows of every group."""
     if stack.dispatcher != EINSUM or arch.moe is None:
         return train.capacity_factor
-    tokens = max(1, train.micro_batch * train.seq_len // layout.cp // layout.dispatch_split)
+    tokens = max(1, micro_batch * train.seq_len // layout.cp // layout.dispatch_split)
     asked = train.capacity_factor or DEFAULT_FACTOR
     return masks_of(tokens, arch.moe.experts, arch.moe.top_k, asked, stack).factor(arch.moe.top_k)
 
@@ -266,7 +266,7 @@ def train_job(
         routing=routing_of(scenario),
         placement=placement_of(scenario, arch),
         unlike=unlike_of(scenario, cluster),
-        capacity_factor=capacity_of(train, arch, layout, stack),
+        capacity_factor=capacity_of(train, train.micro_batch, arch, layout, stack),
         mtp=train.mtp,
         lora_rank=train.lora.rank if train.lora else 0,
         lora_attention_only=bool(train.lora and train.lora.targets == "attention"),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from itertools import product
 from typing import Any
 
 import pytest
@@ -12,6 +13,8 @@ from moesim.hwmodels.work import ExpertExchange, Gemm, Stream
 from moesim.sim.layers.graph import Op
 from moesim.sim.layers.masks import Masks, built_bytes, masks_of
 from moesim.sim.layout.pipeline import Slot
+from moesim.sim.plan.train.judge import Judge
+from moesim.sim.plan.train.space import Candidate
 from moesim.sim.question.scenario import parse_scenario
 from moesim.sim.software.stack import Stack, Tuning, load_stack
 from moesim.sim.train.job import resolve
@@ -34,6 +37,7 @@ def test_capacity_is_whole_rows_of_every_group() -> None:
     assert switch == Masks(tokens=1024, capacity=10, experts=128) and switch.factor(1) == 1.25
     gshard = masks_of(4096, 2048, 2, 1.0, _stack("gspmd"))  # two rows of 2,048 tokens become four
     assert gshard == Masks(tokens=2048, capacity=4, experts=2048) and gshard.factor(2) == 2.0
+    assert masks_of(4096, 512, 2, 1.25, _stack("gspmd")).capacity == 12  # ten rows, in fours
     few = masks_of(512, 128, 1, 1.0, _stack("mesh-tensorflow"))  # less than a group
     assert (few.tokens, few.capacity) == (512, 4)
     eager = masks_of(16384, 32, 2, 1.0, _stack("megatron-core"))
@@ -92,6 +96,19 @@ def test_an_answer_says_which_capacity_masks_make() -> None:
     assert any("capacity_factor = 1.25 (not stated): 1.25 in whole rows" in line for line in said)
     few = resolve(parse_scenario(job({**MOE, "moe": {**MOE["moe"], "experts": 2048}}, 8, {"ep": 8}, stack="gspmd")))
     assert few.job.capacity_factor == 2.0  # four rows of 2,048 experts for 2,048 tokens
+
+
+def test_a_plan_over_dispatchers_gives_the_numbers_of_its_rows() -> None:
+    """Whole rows depend on micro-batch and dispatcher: every candidate has its own."""
+    small = {**MOE, "moe": {**MOE["moe"], "experts": 96, "top_k": 1}}
+    scenario = job(small, 8, {"ep": 8}, stack="megatron-core", seq_len=100, capacity_factor=1.25, global_batch=16)
+    judge = Judge(parse_scenario(scenario))
+    for word, micro_batch in product(("alltoall", "einsum"), (1, 2)):
+        layout = resolve(parse_scenario(scenario)).job.layout
+        candidate = Candidate(layout, micro_batch, "none", word)
+        own = {**scenario, "stack": {"name": "megatron-core", "dispatcher": word}}
+        own["train"] = {**scenario["train"], "micro_batch": micro_batch}
+        assert judge.job(candidate).capacity_factor == resolve(parse_scenario(own)).job.capacity_factor
 
 
 def test_a_dense_model_has_no_masks() -> None:
