@@ -45,6 +45,7 @@ class Cluster:
     leaf_share: float = 1.0  # of a leaf's NICs in use, those of this job: the others of its fabric have the rest
     host_memory_bytes: float = 0.0  # of one host; 0 where nobody knows
     host_memory_source: str = ""
+    torus_dimensions: int = 0  # of the links inside a domain; 0: switches, or all pairs joined
     leaf_gpus: int = 0  # of this job behind one leaf, where it shares leaves; 0: as many as a leaf takes
 
     def group(self, ranks: int, stride: int = 1) -> Group:
@@ -185,6 +186,7 @@ def build_cluster(
         degraded=degraded,
         host_memory_bytes=record.host_memory_bytes,
         host_memory_source=record.host_memory_source,
+        torus_dimensions=record.torus_dimensions,
     )
     if oversubscription is not None and oversubscription > 1.0:
         check_uplinks(cluster)

@@ -24,6 +24,7 @@ from moesim.hwmodels.domain_collectives import (
     wire_bytes,
 )
 from moesim.hwmodels.facts import FactError, did_you_mean, load_constants
+from moesim.hwmodels.torus import exchange_bytes_per_s, span_of, torus_collective_s
 from moesim.hwmodels.units import MIB
 from moesim.hwmodels.work import Comm
 
@@ -80,7 +81,15 @@ class Wires:
 
 def _local_ring_s(w: Wires) -> float:
     """The part of a collective between domains that runs inside each of them: 0 for one GPU per domain."""
-    return domain_ring_s(w.comm.kind, w.comm.group.per_domain, w.comm.bytes, link_bytes_per_s(w.cluster), w.fit)
+    return _inside_s(w, w.comm.group.per_domain)
+
+
+def _inside_s(w: Wires, ranks: int) -> float:
+    """Among so many ranks of one domain: around its switches, or over the links of its torus."""
+    span = span_of(w.cluster, ranks)
+    if span is not None:
+        return torus_collective_s(w.comm.kind, ranks, w.comm.bytes, span, w.fit)
+    return domain_ring_s(w.comm.kind, ranks, w.comm.bytes, link_bytes_per_s(w.cluster), w.fit)
 
 
 def _ring_across_s(w: Wires) -> float:
@@ -126,7 +135,7 @@ def _near_s(w: Wires, size_bytes: float) -> float:
     local = w.comm.group.per_domain
     if local == 1:
         return 0.0
-    return size_bytes * (local - 1) / local / (link_bytes_per_s(w.cluster) * w.fit.a2a_efficiency)
+    return size_bytes * (local - 1) / local / (exchange_bytes_per_s(w.cluster, local) * w.fit.a2a_efficiency)
 
 
 def _direct_s(w: Wires) -> float:
@@ -179,7 +188,7 @@ def _send_across_s(w: Wires) -> float:
 
 def _ring_inside_s(w: Wires) -> float:
     """As if one domain held all: no pair of NICs is faster than the scale-up links."""
-    return domain_ring_s(w.comm.kind, w.comm.group.ranks, w.comm.bytes, link_bytes_per_s(w.cluster), w.fit)
+    return _inside_s(w, w.comm.group.ranks)
 
 
 def _nvls_s(w: Wires) -> float:

@@ -20,6 +20,7 @@ from math import log2
 
 from moesim.hwmodels.cluster import Cluster, link_bytes_per_s, slowdown
 from moesim.hwmodels.facts import FactError, did_you_mean, load_constants
+from moesim.hwmodels.torus import exchange_bytes_per_s
 from moesim.hwmodels.work import ExpertExchange
 
 
@@ -158,7 +159,8 @@ def _fan_out(work: ExpertExchange) -> float:
 def _pipelined(work: ExpertExchange, cluster: Cluster, fit: ExchangeFit) -> float:
     """The slower of the network's stage and the NVLink stage."""
     near_share = fit.normal_link_efficiency if work.group.domains == 1 else fit.normal_forward_efficiency
-    near = _vectors(work) * _fan_out(work) / (link_bytes_per_s(cluster) * near_share)
+    rate = exchange_bytes_per_s(cluster, min(work.group.per_domain, work.group.ranks))
+    near = _vectors(work) * _fan_out(work) / (rate * near_share)
     if work.group.domains == 1:
         return near
     return max(near, _far_s(work, cluster, fit))

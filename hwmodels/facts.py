@@ -126,6 +126,9 @@ class NodeRecord(_Record):
     fabric: str | None = None  # that its NICs are plugged into; default: by their rate
     scale_up_bytes_per_s: float | None = Field(default=None, gt=0)  # of one GPU and direction; default: the GPU's
     scale_up: str = ""
+    torus_dimensions: Literal[0, 2, 3] = (
+        0  # GPUs joined to neighbours, two links a dimension; 0: by switches, or all pairs
+    )
     nic_type: str | None = None
     host_memory_bytes: float = Field(gt=0)  # of one host
     host_memory_source: str = Field(min_length=1)  # "assumed: ..." where nothing is printed

@@ -240,6 +240,12 @@ def build_topology(cluster: Cluster, kind: str | None = None) -> Topology:
 
 def _degrade(graph: Graph, cluster: Cluster) -> None:
     """Links at their share of the rate; dead ones leave the graph. FactError for a link that does not exist."""
+    inside = [fault.link for fault in cluster.degraded if "switch" in fault.link]
+    if cluster.torus_dimensions and inside:
+        raise FactError(
+            f"{inside[0]}: the GPUs of {cluster.name} are joined to neighbours, without a switch, and slow links of a "
+            "torus are not modelled; leave it out, or degrade a NIC"
+        )
     for fault in cluster.degraded:
         if not graph.has_edge(fault.source, fault.target):
             near = graph.successors(fault.source) if fault.source in graph else ()

@@ -54,6 +54,7 @@ if TYPE_CHECKING:
     from moesim.hwmodels.units import UnitError
     from moesim.reports import frames
     from moesim.sim.comparison.comparison import CompareEffort, Comparison, compare
+    from moesim.sim.comparison.upcycling import DenseParent
     from moesim.sim.layout.layout import BadLayout
     from moesim.sim.model.arch import ArchError, ModelArch
     from moesim.sim.model.catalogue import load_model, model_names
@@ -124,6 +125,7 @@ _HOME = {
     "CommAnswer": "moesim.sim.transfer.predict",
     "CommPrediction": "moesim.sim.transfer.alone",
     "CompareEffort": "moesim.sim.comparison.comparison",
+    "DenseParent": "moesim.sim.comparison.upcycling",
     "Comparison": "moesim.sim.comparison.comparison",
     "Plan": "moesim.sim.plan.train.plan",
     "ServePlan": "moesim.sim.plan.serve.plan",
@@ -163,6 +165,7 @@ __all__ = [
     "CompareEffort",
     "Comparison",
     "DayPrediction",
+    "DenseParent",
     "DoesNotFit",
     "Effort",
     "FactError",

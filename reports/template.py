@@ -108,6 +108,7 @@ nodes:
     gpu: my-gpu                   # one of above, or of the catalogue
     gpus: 8                       # in a rack-scale domain: gpus_per_domain: 72, gpus_per_host: 4
     scale_up_bytes_per_s: 600 GB/s
+    # torus_dimensions: 3           # neighbours joined, two links a dimension: all of the rate above
     nics_per_host: 8
     nic_bytes_per_s: 400 Gb/s     # one NIC, one direction
     fabric: my-fabric             # that its NICs plug into; left out: by their rate

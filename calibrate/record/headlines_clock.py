@@ -8,7 +8,7 @@ import json
 from functools import cache
 from typing import Any
 
-from moesim.calibrate.record.headlines_training import TrainingSeed
+from moesim.calibrate.record.headlines_serving import Seed
 from moesim.sim.question.scenario import parse_scenario
 from moesim.sim.train.job import resolve
 from moesim.sim.train.predict import predict_train
@@ -58,27 +58,27 @@ def _busiest_over_mean(age_steps: int) -> float:
 
 
 _SETUP = "DeepSeek-V3 on 2,048 H800, DualPipe, experts over 64 ranks"
-CLOCK_SEEDS: tuple[TrainingSeed, ...] = (
-    TrainingSeed(
+CLOCK_SEEDS: tuple[Seed, ...] = (
+    Seed(
         "DeepSeek-V3 on 2,048 H800 under DualPipe, s per step", 19.93, 19.93, "s",
         _step,
         "the usual router process; forced balance gives 18.7 s", "arXiv:2505.09343, table 4", stated=True,
     ),
-    TrainingSeed(
+    Seed(
         "real router over forced balance, time per step", 2.2, 2.2, "x", lambda: _over_balanced(routing=_UNBALANCED),
         f"{_SETUP}, popularity as recorded without a balancer; the published pair is another model on 64 GPUs: it "
         "holds the size of the effect, not the number", "32.4 and 14.7 % MFU on the same 64 GPUs, read second-hand",
     ),
-    TrainingSeed(
+    Seed(
         "placement plan of this step, busiest rank over mean", 1.0, 1.03, "x", lambda: _busiest_over_mean(0),
         "64 ranks, 320 slots for 256 experts, popularity as recorded", "recorded loads of DeepSeek-V3, replayed",
     ),
-    TrainingSeed(
+    Seed(
         "placement plan of 100 steps ago, busiest rank over mean", 1.2, 1.4, "x", lambda: _busiest_over_mean(100),
         f"as above, popularity drifts by {_DRIFT} a step (assumed)", "recorded loads of DeepSeek-V3, replayed",
     ),
     *(
-        TrainingSeed(
+        Seed(
             f"one GPU of 2,048 at four fifths of its speed, {where}", 1.0, 1.25, "x",
             lambda gpu=gpu: _slow(gpu),  # type: ignore[misc]  # bound per turn
             f"{_SETUP}; between nobody waits and everybody does: no measured value with its setup is known to us",

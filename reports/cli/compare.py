@@ -7,6 +7,15 @@ from typing import Annotated
 
 import typer
 
+_ROUTE = Annotated[
+    str,
+    typer.Option(
+        help="How it starts from there: upcycle (every expert a copy; the default), merge (experts from parents of "
+        "equal size) or split (experts are slices of its block).",
+        show_default=False,
+    ),
+]
+
 
 def compare(  # noqa: PLR0913  # one argument per option of the command
     scenarios: Annotated[
@@ -22,6 +31,7 @@ def compare(  # noqa: PLR0913  # one argument per option of the command
     upcycled_from: Annotated[
         str, typer.Option(help="A dense model whose checkpoint the first model starts from; needs --tokens.")
     ] = "",
+    route: _ROUTE = "",
     break_even: Annotated[
         bool, typer.Option(help="Search batch, length, bandwidth, price and traffic for where the other one wins.")
     ] = True,
@@ -41,8 +51,13 @@ def compare(  # noqa: PLR0913  # one argument per option of the command
     from moesim.reports.text import console, print_json
     from moesim.sim.comparison.comparison import CompareEffort
     from moesim.sim.comparison.comparison import compare as compared
+    from moesim.sim.comparison.upcycling import DenseParent
     from moesim.sim.plan.words import token_count
+    from moesim.sim.question.scenario import ScenarioError
 
+    if route and not upcycled_from:
+        raise ScenarioError(f"--route {route[:40]} says how a mixture starts from a dense model: add --upcycled-from")
+    parent = DenseParent(upcycled_from, route) if route else upcycled_from
     if out is not None:
         check_folder(out)
     with progress_bar(lines=True) as show:
@@ -50,7 +65,7 @@ def compare(  # noqa: PLR0913  # one argument per option of the command
             list(scenarios),
             twin=twin,
             tokens=token_count(tokens),
-            upcycled_from=upcycled_from,
+            upcycled_from=parent,
             break_even=break_even,
             effort=CompareEffort(best_each=best_each, workers=workers or usable_cores(), dask=dask),
             progress=show,

@@ -15,7 +15,7 @@ from moesim.reports.text import count, gib, seconds, three
 from moesim.sim.comparison.break_even import ESTIMATED, BreakEven
 from moesim.sim.comparison.comparison import Comparison
 from moesim.sim.comparison.side import Column, ServeSide, TrainSide
-from moesim.sim.comparison.upcycling import Upcycling
+from moesim.sim.comparison.upcycling import Upcycling, route_called
 from moesim.sim.train.whole_run import TrainingRun
 
 _DAY = 86400.0
@@ -144,14 +144,18 @@ def _number(value: float) -> str:
 
 
 def _upcycling(upcycling: Upcycling) -> Table:
-    title = f"{upcycling.model} from scratch, and upcycled from {upcycling.parent}"
+    many, way = upcycling.parents > 1, route_called(upcycling.route).title
+    title = f"{upcycling.model} from scratch, and {way} from {upcycling.parent}"
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False, title=title, title_justify="left")
     for name in ("", "tokens", "days", "$", "MWh with hosts and cooling"):
         table.add_column(name, justify="right" if name else "left")
     rows = (
         ("from scratch", upcycling.scratch),
-        ("upcycled, the parent being there", upcycling.upcycled),
-        ("the parent, were it not", upcycling.parent_run),
+        (f"{way}, the {'parents' if many else 'parent'} being there", upcycling.upcycled),
+        (
+            f"each of {upcycling.parents} parents, were they not" if many else "the parent, were it not",
+            upcycling.parent_run,
+        ),
     )
     for name, run in rows:
         table.add_row(name, count(run.tokens), three(run.wall_s / _DAY), _usd(run.usd), three(run.facility_energy_mwh))

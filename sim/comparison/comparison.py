@@ -17,7 +17,7 @@ from moesim.sim.comparison.questions import SECTIONS, Question, in_best_layouts,
 from moesim.sim.comparison.scaling import DenseEqual
 from moesim.sim.comparison.side import Column, Cost, ServeSide, TrainSide, serve_side, train_side
 from moesim.sim.comparison.twins import sections_of_size
-from moesim.sim.comparison.upcycling import Upcycling, upcycling
+from moesim.sim.comparison.upcycling import DenseParent, Upcycling, upcycling
 from moesim.sim.model.catalogue import load_model
 from moesim.sim.model.params import active_parameters, parameters
 from moesim.sim.plan.train.search import Progress
@@ -68,7 +68,9 @@ class Comparison:
     break_evens: tuple[BreakEven, ...]  # of the first column against each other one, values in the unit of the axis
     quality: tuple[DenseEqual, ...]  # of iso-quality twins: parameters by published scaling laws (scaling.yaml)
     quality_costs: tuple[QualityCost, ...]  # both ends of those laws' interval, over the mixture's cost per token
-    upcycling: Upcycling | None  # the run from a dense parent beside the run from scratch, where it was asked for
+    upcycling: (
+        Upcycling | None
+    )  # the run from a dense parent (by any route) beside the run from scratch, where asked for
 
     def gpus_for_same_work(self, column: Column, section: str) -> int | None:
         """GPUs with which a column does the first's work: its tokens per second, or its requests per second."""
@@ -136,7 +138,7 @@ def compare(
     *,
     twin: str = "",
     tokens: float | None = None,
-    upcycled_from: str = "",
+    upcycled_from: str | DenseParent = "",
     break_even: bool = True,
     effort: CompareEffort | None = None,
     progress: Progress | None = None,
@@ -147,7 +149,8 @@ def compare(
     twin: iso-active, iso-total (parameters), iso-memory (bytes of the fullest GPU) or iso-quality (loss by published
         scaling laws); the twin keeps cluster, batch and load, its layout is moved until it fits.
     tokens: also the whole training runs over that many tokens, and the tokens at which scaling laws are asked.
-    upcycled_from: a dense model whose checkpoint the first scenario's model starts from; needs `tokens`.
+    upcycled_from: a dense model whose checkpoint the first scenario's model starts from (a DenseParent names another
+        route: several merged, or one split); needs `tokens`.
     break_even: search the batch, length, bandwidth, price and traffic at which the winner changes (seconds to minutes).
     effort: whether each model gets its own best layout on the same GPUs (a minute or more), and who does the work.
 

@@ -19,6 +19,7 @@ from moesim.sim.layers.dense import (
     weight_cast_bytes,
 )
 from moesim.sim.layers.exchange import STAGES, TRAINING, ExpertTokens, expert_exchange
+from moesim.sim.layers.masks import EINSUM, mask_steps
 from moesim.sim.layers.steps import Exchange, GroupedLinear, Linear, Pointwise, Step
 from moesim.sim.layout.layout import BadLayout
 from moesim.sim.layout.placement import ExpertLoad
@@ -89,15 +90,18 @@ def _exchange(
     if group.domains > 1:
         link = (ctx.cluster.fabric_kind, ctx.stack.dispatcher)
         nic_share, copy_s = carried(ctx.tuning, *link, (ctx.stack.name, ctx.age))
+    kernel, slots = TRAINING.kernel(ctx.stack.dispatcher), 0.0
+    if not ctx.dropless and kernel in TRAINING.per_expert:  # buffers [experts, capacity] travel whole, filled or not
+        slots = float(sum(load.rows)) / ctx.layout.etp / moe.top_k
     sent = ExpertTokens(
-        tokens=ctx.dispatched_tokens,
+        tokens=slots or ctx.dispatched_tokens,
         top_k=moe.top_k,
         experts=experts,
         width=width,
         dtype=ctx.stack.dispatch_dtype,
         plain_bytes=ctx.width_bytes,
         group=group,
-        kernel=TRAINING.kernel(ctx.stack.dispatcher),
+        kernel=kernel,
         sms=int(ctx.tuning.get("exchange_sms", ctx.stack.dispatcher)),
         node_copies=load.node_copies,
         rank_copies=load.rank_copies,
@@ -236,6 +240,9 @@ def moe_steps(ctx: LayerContext, kind: LayerKind) -> list[Step]:
     enter, leave = _expert_tensor(ctx, received, width)
     drop, regather = _drop_duplicates(ctx)
     steps += drop
+    if ctx.stack.dispatcher == EINSUM:
+        steps += _by_masks(ctx, moe, load, width, ([*there, *enter], [*leave, *back]))
+        return steps + _after_experts(ctx, kind, moe, regather)
     # the other kernels permute while they copy
     copies = TRAINING.kernel(ctx.stack.dispatcher) in TRAINING.per_expert and ctx.layout.ep > 1
     if copies:
@@ -246,7 +253,21 @@ def moe_steps(ctx: LayerContext, kind: LayerKind) -> list[Step]:
     steps += [_permute(ctx, "moe.unsort", received, width, "permute" if copies else "unpermute"), *leave, *back]
     if copies:
         steps.append(_permute(ctx, "moe.unpermute", sent, width, "unpermute"))
-    steps += regather
+    return steps + _after_experts(ctx, kind, moe, regather)
+
+
+def _by_masks(
+    ctx: LayerContext, moe: MoeArch, load: ExpertLoad, width: int, transfers: tuple[list[Step], list[Step]]
+) -> list[Step]:
+    """Masks in place of copies: slots arrive in the order of experts, so nothing is sorted on either side."""
+    slots = float(sum(load.rows)) / ctx.layout.etp
+    there, back = mask_steps(ctx, moe, slots, width)
+    return [*there, *transfers[0], *expert_steps(ctx, moe, load, width), *transfers[1], *back]
+
+
+def _after_experts(ctx: LayerContext, kind: LayerKind, moe: MoeArch, regather: list[Step]) -> list[Step]:
+    """What follows the experts however tokens came to them."""
+    steps: list[Step] = list(regather)
     if moe.latent:
         steps.append(linear(ctx, "moe.latent_up", ctx.local_tokens, ctx.arch.hidden, moe.latent, "moe"))
     if kind.ffn == "moe_residual" and moe.residual_intermediate:

@@ -17,6 +17,7 @@ from moesim.hwmodels.machine import load_machine, machine_cluster
 from moesim.hwmodels.measured_transfers import describe
 from moesim.hwmodels.power_and_money import Price, price_of
 from moesim.hwmodels.profile import Profile, is_profile_file, load_profile, profile_of
+from moesim.hwmodels.torus import torus_note
 from moesim.sim.model.arch import ModelArch
 from moesim.sim.model.catalogue import load_model
 from moesim.sim.model.unpriced import unpriced
@@ -139,7 +140,8 @@ def _cluster(scenario: Scenario) -> tuple[Cluster, list[str]]:
         why = f"{cluster.fabric_kind}: node's NICs" if ask.fabric is None else f"the nearest {ask.fabric}"
         rate = f"{cluster.nic_bytes_per_s / 1e9:g} GB/s per GPU"
         assumed.append(f"cluster.fabric = {cluster.fabric}, {rate} ({why})")
-    return cluster, assumed
+    note = torus_note(cluster)
+    return cluster, [*assumed, note] if note else assumed
 
 
 def _kernels(asked: str | None, cluster: Cluster) -> tuple[Profile, list[str]]:

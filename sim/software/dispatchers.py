@@ -41,6 +41,11 @@ DISPATCHERS = {
         "all_to_all",
         ("2dh", "2d", "tutel", "hierarchical", "2dhierarchical"),
     ),
+    "einsum": Dispatcher(
+        "one-hot masks multiplied with the tokens (GShard, Mesh TensorFlow, Fairseq): all slots travel, filled or not",
+        "all_to_all",
+        ("onehot", "masks", "gshard", "meshtensorflow", "fairseq"),
+    ),
 }
 
 
@@ -55,8 +60,14 @@ def dispatcher_named(text: str) -> str | None:
 # where no fit row shows a library on a fabric: the library and fabric that are closest (assumed); on EFA no GPU posts
 # messages itself
 _BY_CPU = ("deepep-uccl", "deepep-nvshmem")  # what their CPU threads cost was seen on EFA alone
-_ON_EFA = {"deepep": "deepep-uccl", "hybridep": "deepep-uccl", "mori": "deepep-uccl", "two-level": "alltoall"}
-_LENT = {"mori": "deepep", "two-level": "alltoall"}  # the same kernels, or the same library
+_ON_EFA = {
+    "deepep": "deepep-uccl",
+    "hybridep": "deepep-uccl",
+    "mori": "deepep-uccl",
+    "two-level": "alltoall",
+    "einsum": "alltoall",
+}
+_LENT = {"mori": "deepep", "two-level": "alltoall", "einsum": "alltoall"}  # the same kernels, or the same library
 
 
 def closest(fabric: str, dispatcher: str) -> tuple[str, str]:

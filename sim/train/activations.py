@@ -10,10 +10,12 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 from moesim.hwmodels.gpu import bytes_per_element
+from moesim.sim.layers.masks import EINSUM, group_of
 from moesim.sim.layers.recompute import OPERATORS, run_again
 from moesim.sim.layers.sparse import chooses
 from moesim.sim.layout.placement import ExpertLoad
 from moesim.sim.model.arch import AttentionArch, LayerKind
+from moesim.sim.software.stack import Tuning
 from moesim.sim.train.job import TrainJob
 
 _STATISTICS = 4.0  # fp32 sum of every row of the softmax, that fused attention keeps per head
@@ -129,7 +131,15 @@ def ffn_bytes(job: TrainJob, kind: LayerKind, rows: float, tokens: float) -> flo
         return total + 2.0 * (moe.latent or arch.hidden) * brought / tokens
     per_row = min(inputs, 2.0 * kept) * (moe.latent or arch.hidden)
     per_row += _mlp_bytes(moe.gated, kept, False, "moe_act" in again, inputs) * moe.expert_intermediate / job.layout.etp
-    return total + rows / tokens * per_row
+    return total + rows / tokens * (per_row + _kept_masks(job, tokens))
+
+
+def _kept_masks(job: TrainJob, tokens: float) -> float:
+    """Bytes kept per row of the experts where masks bring it: two columns of its group, to gather and to add."""
+    if job.stack.dispatcher != EINSUM:
+        return 0.0
+    own = max(1, round(tokens / job.layout.dispatch_split))
+    return 2.0 * 2.0 * group_of(own, job.stack, Tuning())
 
 
 def _ffn_of_operators(job: TrainJob, kind: LayerKind, rows_per_token: float) -> float:

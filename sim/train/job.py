@@ -13,6 +13,7 @@ from moesim.hwmodels.cluster import Cluster
 from moesim.hwmodels.power_and_money import Price
 from moesim.hwmodels.profile import Profile
 from moesim.hwmodels.units import GIB
+from moesim.sim.layers.masks import DEFAULT_FACTOR, EINSUM, masks_of
 from moesim.sim.layers.recompute import check_words
 from moesim.sim.layout.layout import BadLayout, Layout, check_layout
 from moesim.sim.layout.pipeline import PAIRABLE
@@ -231,6 +232,23 @@ def _light(arch: ModelArch, stack: Stack) -> set[str]:
     return light
 
 
+def capacity_of(train: TrainAsk, micro_batch: int, arch: ModelArch, layout: Layout, stack: Stack) -> float | None:
+    """Rows per expert over their mean: as asked; with masks their slots, which are whole rows of every group."""
+    if stack.dispatcher != EINSUM or arch.moe is None:
+        return train.capacity_factor
+    tokens = max(1, micro_batch * train.seq_len // layout.cp // layout.dispatch_split)
+    asked = train.capacity_factor or DEFAULT_FACTOR
+    return masks_of(tokens, arch.moe.experts, arch.moe.top_k, asked, stack).factor(arch.moe.top_k)
+
+
+def _capacity_said(train: TrainAsk, job: TrainJob) -> list[str]:
+    """What is assumed of slots where masks decide them."""
+    if job.stack.dispatcher != EINSUM or job.capacity_factor is None:
+        return []
+    asked = f"{train.capacity_factor:g}" if train.capacity_factor else f"{DEFAULT_FACTOR:g} (not stated)"
+    return [f"capacity_factor = {asked}: {job.capacity_factor:.4g} in whole rows of every group that masks route"]
+
+
 def train_job(
     scenario: Scenario, train: TrainAsk, arch: ModelArch, cluster: Cluster, layout: Layout, stack: Stack
 ) -> TrainJob:
@@ -248,7 +266,7 @@ def train_job(
         routing=routing_of(scenario),
         placement=placement_of(scenario, arch),
         unlike=unlike_of(scenario, cluster),
-        capacity_factor=train.capacity_factor,
+        capacity_factor=capacity_of(train, train.micro_batch, arch, layout, stack),
         mtp=train.mtp,
         lora_rank=train.lora.rank if train.lora else 0,
         lora_attention_only=bool(train.lora and train.lora.targets == "attention"),
@@ -305,6 +323,7 @@ def resolve(scenario: Scenario) -> Resolved:
         has = cluster.host_memory_bytes
         size = f"{has / GIB:,.0f} GiB a host ({cluster.host_memory_source})" if has else "not known: not checked"
         from_rules.append(f"cluster.host_memory_bytes = {size}")
+    from_rules += _capacity_said(train, job)
     own = own_runs_of(scenario, job)
     correction, from_runs = own.at(job) if own else None, own_runs_said(scenario, job, own)
     if correction is not None:

@@ -32,6 +32,7 @@ from moesim.hwmodels.machine import load_machine
 from moesim.hwmodels.measured_transfers import describe
 from moesim.hwmodels.profile import Profile, profile_of
 from moesim.hwmodels.topology import Topology, build_topology
+from moesim.hwmodels.torus import torus_note
 from moesim.hwmodels.traffic import exchange_loads, uniform
 from moesim.hwmodels.work import COLLECTIVES, Comm, CommKind
 from moesim.sim.layers.exchange import ONE_TRANSFER, ExpertTokens, Stage, expert_exchange, payload_bytes
@@ -68,7 +69,8 @@ class CommAnswer:
         assumed = hardware_of(q.hardware).assumed(("gpus", self.cluster.gpu.name), ("fabrics", self.cluster.fabric))
         kernels = _own(q, self.cluster)
         logs = f"profile = {q.profile}: measured are {describe(kernels.transfers) or 'no transfers'}" if kernels else ""
-        return tuple(line for line in (*assumed, logs, _carrier(q, self.cluster).note, note) if line)
+        lines = (*assumed, torus_note(self.cluster), logs, _carrier(q, self.cluster).note, note)
+        return tuple(line for line in lines if line)
 
     def to_dict(self) -> dict[str, Any]:
         """Ready for JSON."""

@@ -19,6 +19,7 @@ from moesim.sim.train.band import interval_s, of_own_runs, sureness
 from moesim.sim.train.fitting import fits
 from moesim.sim.train.job import (
     TrainJob,
+    capacity_of,
     check_precision,
     decided,
     own_runs_of,
@@ -57,7 +58,8 @@ class Judge:
     """
 
     def __init__(self, scenario: Scenario) -> None:
-        train, seen = training_of(scenario), look_up(scenario)
+        self._train = train = training_of(scenario)
+        seen = look_up(scenario)
         arch, cluster, self.price = seen.arch, seen.cluster, seen.price
         self.open_stack: Stack = stack_asked(scenario.stack, cluster)[0]
         ask = scenario.layout
@@ -95,8 +97,9 @@ class Judge:
         stack = self.stack(candidate)
         modules = recompute_modules((candidate.recompute,), self.base.arch, stack)
         return replace(
-            self.base, layout=candidate.layout, stack=stack, micro_batch=candidate.micro_batch, recompute=modules
-        )
+            self.base, layout=candidate.layout, stack=stack, micro_batch=candidate.micro_batch, recompute=modules,
+            capacity_factor=capacity_of(self._train, candidate.micro_batch, self.base.arch, candidate.layout, stack),
+        )  # fmt: skip
 
     def model(self, job: TrainJob) -> CostModel:
         """The cost model of a stack on this cluster."""
