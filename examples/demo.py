@@ -36,7 +36,11 @@ def main() -> None:
     """Predict both models, print them side by side, write the files."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
     parser.add_argument("--out", type=Path, default=Path("out") / "demo", help="folder for figures and timelines")
-    out: Path = parser.parse_args().out
+    parser.add_argument(
+        "--chapters", nargs="+", default=["mixtral-8x7b-h100", "deepseek-v3-h800"], help="of the report"
+    )
+    given = parser.parse_args()
+    out: Path = given.out
     out.mkdir(parents=True, exist_ok=True)
     begin = perf_counter()
     console = Console(width=100)
@@ -56,7 +60,8 @@ def main() -> None:
     console.print("timelines open in https://ui.perfetto.dev")
     console.print("the report: both models against dense ones of equal quality, what-ifs, better layouts ...")
     console.print(
-        f"wrote {write_report(out / 'report.html', console)}: open it in a browser, or forward it", soft_wrap=True
+        f"wrote {write_report(out / 'report.html', given.chapters, console)}: open it in a browser, or forward it",
+        soft_wrap=True,
     )
 
 
@@ -109,14 +114,14 @@ def write_files(out: Path, moe: Prediction, dense: Prediction) -> list[Path]:
     return written
 
 
-def write_report(path: Path, console: Console) -> Path:
+def write_report(path: Path, chapters: list[str], console: Console) -> Path:
     """The page about both models, each against dense ones."""
 
     def show(what: str, done: int, total: int) -> None:
         console.print(f"  {what}: {done} of {total}, {perf_counter() - begin:.0f} s")
 
     begin = perf_counter()
-    files = [HERE / "mixtral-8x7b-h100.yaml", HERE / "deepseek-v3-h800.yaml"]
+    files = [HERE / f"{name}.yaml" for name in chapters]
     page = make_page(files, tokens=TOKENS, progress=show)
     write_page(page, path)
     return path

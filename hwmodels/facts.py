@@ -109,8 +109,6 @@ class GpuRecord(_Record):
             raise ValueError(f"{unknown[0][:40]!r} is no format of a data sheet; use {', '.join(PEAKS)}")
         if any(peak is not None and peak <= 0 for peak in value.values()):
             raise ValueError("peaks are above 0 (leave out a format that it has no path for)")
-        if not (value.get("bf16") or value.get("fp16")):
-            raise ValueError("needs the 16-bit peak, bf16 or fp16, dense (without structured sparsity)")
         return value
 
 

@@ -188,6 +188,12 @@ def _check_record(found: Hardware, section: str, name: str) -> None:
         hint = f"for one like it, write like: {name}" if section == "gpus" else "the catalogue's stays as it is"
         raise FactError(f"{where}: is a name of the catalogue; give yours another ({hint})")
     record = found.record(section, name)
+    if isinstance(record, GpuRecord) and not (
+        record.peak_flops_per_s.get("bf16") or record.peak_flops_per_s.get("fp16")
+    ):
+        raise FactError(
+            f"{where}.peak_flops_per_s: needs the 16-bit peak, bf16 or fp16, dense (no structured sparsity)"
+        )
     if isinstance(record, NodeRecord):
         _check_node(found, record, where)
     if isinstance(record, InstanceRecord) and record.node not in found.names("nodes"):

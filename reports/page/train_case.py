@@ -18,7 +18,7 @@ from moesim.sim.train.whole_run import TrainingRun, training_run
 from moesim.sim.variation.whatif_train import WhatIf, whatif_train
 
 SEARCHES = ("near", "full", "none")
-_NEAR = Effort(top=3, most=48)
+_NEAR = Effort(top=2, most=48)
 _FULL = Effort(top=5, most=400)
 
 

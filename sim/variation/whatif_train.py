@@ -193,13 +193,15 @@ class _Asked:
             held = step_memory(prices)
         except Refusal:  # the scenario cannot be: no change to offer
             return None
-        if self.alike_s is None:
-            seconds *= other.correction.factor if other.correction else 1.0
-        else:
+        own = self.resolved.correction
+        strange = own is not None and other.correction is None  # own runs know the asked deployment, not this one
+        if self.alike_s is not None:
             seconds *= self.step_s / self.alike_s
+        elif own is not None:  # the change must not gain what own runs say of both
+            seconds *= (other.correction or own).factor
         return Outcome(
             setting.knob, setting.change, seconds, self.factor(other.job, seconds), fits(prices, held),
-            group=setting.group, keys=setting.keys, estimated=self.alike_s is not None,
+            group=setting.group, keys=None if strange else setting.keys, estimated=strange or self.alike_s is not None,
         )  # fmt: skip
 
 
