@@ -95,6 +95,8 @@ def _gpu(record: dict[str, Any], name: str, where: str) -> tuple[dict[str, Any],
         record.setdefault("vendor", "unknown")
         record.setdefault("arch", "unknown")
         record.setdefault("pcie_bytes_per_s", 0.0)
+        if "tdp_w" not in record:
+            raise FactError(f"{where}: tdp_w is missing, watts of one GPU; or say like: h100-sxm, whose it then has")
         said.append(f"{name}: kernels of the nearest measured GPU; `like: h100-sxm` would name one")
     if "usable_bytes" not in record and "hbm_bytes" in record:
         said.append(f"{name}: all of its hbm_bytes can be used (assumed); usable_bytes says what the driver reports")

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
-from moesim.sim.layers.recompute import words_of
+from moesim.sim.layers.recompute import OPERATORS, words_of
 from moesim.sim.train.job import TrainJob
 
 Raw = dict[str, Any]  # a scenario's mapping
@@ -59,8 +59,11 @@ def _rungs(job: TrainJob, open_keys: frozenset[str]) -> Iterator[Rung]:
         yield from shares
     if again:
         have = words_of(job.arch)
-        words = ((job.stack.selective,),) if dense else _MODULES
-        yield from (("recompute", [word for word in each if word in have or word == "operators"]) for each in words)
+        own = (
+            "selective" if job.stack.selective == OPERATORS else job.stack.selective
+        )  # a scenario has no word for those
+        words = ((own,),) if dense else _MODULES
+        yield from (("recompute", [word for word in each if word in have or word == "selective"]) for each in words)
     if "vpp" in open_keys and job.layout.vpp > 1:
         yield "vpp", 1
     if hosts and not dense:

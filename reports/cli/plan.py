@@ -75,6 +75,8 @@ def plan(  # noqa: PLR0913  # one argument per option of the command
     _check(figure, out)
     check_emit(emit, emit_out)
     asked = load_scenario(scenario)
+    if out is not None and out.exists() and out.resolve() == scenario.resolve():
+        raise ScenarioError(f"--out {out} is the question itself, which the answer would overwrite; give another file")
     if emit and not about_serving(asked, slo) and traffic is None:
         raise ScenarioError("--emit writes deployments: it is for scenarios with a serve section; --out writes layouts")
     name = asked.model if isinstance(asked.model, str) else asked.model.get("name", "the model")

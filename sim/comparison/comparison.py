@@ -91,7 +91,7 @@ class Comparison:
                 (least, best), *others = costs
                 beside = ", ".join(
                     f"{_times(cost.value / least.value)} for {name}"
-                    + (" (their intervals overlap)" if cost.low < least.high else "")
+                    + (" (their intervals overlap: not decided)" if cost.low < least.high else "")
                     for cost, name in others
                 )
                 sentences.append(f"{title}: {best} is cheapest per token; {beside}")
@@ -161,7 +161,7 @@ def compare(
         tokens = number_asked("tokens", tokens, 0.0, MOST_TOKENS, "14.8e12")
     if not isinstance(twin, str) or isinstance(scenarios, (str, Path, Mapping)) or not isinstance(scenarios, Sequence):
         raise ScenarioError("compare takes a list of scenarios, and a twin by name, for example iso-active")
-    asked = [(name, whole_paths(mapping)) for name, mapping in read_scenarios(scenarios)]
+    asked = read_scenarios(scenarios)
     questions, quality = questions_of(asked, twin, tokens)
     if len(questions) < 2 and not upcycled_from:
         raise ScenarioError("one scenario has nothing to be compared with; give two, or a twin, for example iso-active")
@@ -174,11 +174,14 @@ def compare(
     if progress is not None:
         progress("answering columns", 0, len(questions))
     with crew(effort.workers, effort.dask) as those:
-        columns = tuple(those.all(partial(_column, tokens), questions))
+        # workers may run in other folders; what a column shows is as it was asked
+        sent = [_for_others(q) for q in questions]
+        answered = those.all(partial(_column, tokens), sent)
+        columns = tuple(replace(c, scenarios=q.sections) for c, q in zip(answered, questions, strict=True))
         _require_answers(columns)
         if break_even and progress is not None:
             progress("searching break-even points", 0, max(1, len(questions) - 1))
-        points = _points(questions, columns, those) if break_even else []
+        points = _points(sent, columns, those) if break_even else []
     grown = upcycling(asked[0][1], upcycled_from, tokens) if upcycled_from else None
     return Comparison(
         columns=columns, break_evens=tuple(points), quality=tuple(q for _, q in quality),
@@ -188,6 +191,12 @@ def compare(
 
 def _common(questions: Sequence[Question], section: str) -> bool:
     return sum(section in q.sections or section in q.refusals for q in questions) > 1
+
+
+def _for_others(question: Question) -> Question:
+    """The question for processes that may run in another folder."""
+    sections = {section: whole_paths(asked) for section, asked in question.sections.items()}
+    return replace(question, model=whole_paths({"model": question.model})["model"], sections=sections)
 
 
 def _column(tokens: float | None, question: Question) -> Column:

@@ -107,6 +107,7 @@ def test_the_written_template_is_a_file_that_works(tmp_path: Path) -> None:
         ({"gpus": {"zeus": {**GPU, "peak_flops_per_s": {"bf16": -1e15}}}}, "is not between"),
         ({"gpus": {"zeus": {**GPU, "memory": 3}}}, "fields are"),
         ({"gpus": {"zeus": {"like": "H100"}}}, "peak_flops_per_s"),
+        ({"gpus": {"zeus": {k: v for k, v in GPU.items() if k not in ("like", "tdp_w")}}}, "or say like: h100-sxm"),
         ({"nodes": {"pod": {"gpus": 8}}}, "gpu is missing"),
         ({"nodes": {"pod": {"gpu": "zeus", "gpus": 8}}}, "unknown gpu 'zeus'"),
         ({"nodes": {"pod": {"gpu": "H100"}}}, "gpus is missing"),

@@ -86,3 +86,17 @@ def test_served_models_get_their_best_deployments() -> None:
     for was, now in zip(plain, best, strict=True):
         assert was.serve is not None and now.serve is not None
         assert now.serve.output_tokens_per_s_per_gpu >= was.serve.output_tokens_per_s_per_gpu
+
+
+def test_written_columns_find_their_files_wherever_the_folder_goes(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "out").mkdir()
+    (tmp_path / "m.yaml").write_text("{layers: 4, hidden: 512, heads: 8, vocab: 32000}")
+    monkeypatch.chdir(tmp_path)
+    asked = {**SMALL, "model": "m.yaml", "layout": {"tp": 2}}
+    both = compare([asked, {**asked, "layout": {"tp": 4}}], break_even=False, effort=CompareEffort(workers=2))
+    write_columns(both, Path("out"))
+    (first, *_) = sorted((tmp_path / "out").glob("*.yaml"))
+    assert "model: ../m.yaml" in first.read_text()
+    assert predict_train(first).step_time_s in {c.train.step_time_s for c in both.columns if c.train}

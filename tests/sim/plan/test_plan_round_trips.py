@@ -9,6 +9,7 @@ import pytest
 import yaml
 
 from moesim import plan, predict_train
+from moesim.reports.cli.app import run
 from moesim.reports.emit.scenario import write_answer
 from moesim.sim.plan.train.plan import TIE, Plan
 from moesim.sim.plan.train.search import Effort
@@ -79,3 +80,11 @@ def test_what_does_not_fit_says_whether_a_plan_would_help(gpus: int, words: str)
     with pytest.raises(Exception, match="does not fit") as refusal:
         predict_train(asked)
     assert words in str(refusal.value)
+
+
+def test_an_answer_never_overwrites_its_question(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    asked = tmp_path / "asked.yaml"
+    asked.write_text(yaml.safe_dump(JOBS["dense"]))
+    assert run(["plan", str(asked), "--out", str(tmp_path / "." / "asked.yaml")]) == 2
+    assert "is the question itself" in capsys.readouterr().err
+    assert yaml.safe_load(asked.read_text()) == JOBS["dense"]
