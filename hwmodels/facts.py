@@ -37,6 +37,12 @@ def catalogue(kind: str) -> dict[str, dict[str, Any]]:
     return records
 
 
+@cache
+def gpu_spellings() -> dict[str, str]:
+    """Every alias and name of the catalogue's GPUs, and the name that it stands for."""
+    return {alias: name for name, r in catalogue("gpus").items() for alias in (name, *r.get("aliases", []))}
+
+
 def did_you_mean(name: str, known: list[str]) -> str:
     """'; did you mean 'x'?' when something is close, else the (shortened) list of what is known."""
     spelled = {k.lower(): k for k in known}

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from functools import cache
 
-from moesim.hwmodels.facts import FactError, GpuRecord, catalogue, did_you_mean
+from moesim.hwmodels.facts import FactError, GpuRecord, catalogue, did_you_mean, gpu_spellings
 from moesim.hwmodels.hardware import SHIPPED, Hardware, record_of
 
 # bytes per element; block formats carry their scales: MXFP8 one byte per 32, FP8 blocks 4 bytes per 128,
@@ -161,6 +161,6 @@ def load_gpu(name: str, hardware: Hardware = SHIPPED) -> GpuSpec:
     """The GPU called `name` (or one of its aliases). FactError with the nearest names otherwise."""
     key = hardware.gpu_called(name)
     if key is None:
-        aliases = [alias for r in catalogue("gpus").values() for alias in r.get("aliases", [])]
-        raise FactError(f"unknown GPU {name!r}; {did_you_mean(name, [*hardware.names('gpus'), *aliases])}")
+        known = [*hardware.own.get("gpus", {}), *gpu_spellings()]
+        raise FactError(f"unknown GPU {name!r}; {did_you_mean(name, known)}")
     return spec_from_record(key, record_of(GpuRecord, "gpus", key, hardware))

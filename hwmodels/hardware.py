@@ -24,6 +24,7 @@ from moesim.hwmodels.facts import (
     catalogue,
     checked,
     did_you_mean,
+    gpu_spellings,
 )
 from moesim.hwmodels.own_records import FORMS, completed
 from moesim.hwmodels.plain_yaml import FileError, read_plain
@@ -64,7 +65,7 @@ class Hardware:
         """The GPU that a name or alias means; None for neither."""
         if name in self.own.get("gpus", {}):
             return name
-        return _gpu_spellings().get(name)
+        return gpu_spellings().get(name)
 
     def instance_called(self, name: str) -> str | None:
         """The rented instance that a spelling means; None for none."""
@@ -91,12 +92,6 @@ class Hardware:
 
 
 SHIPPED = Hardware()
-
-
-@cache
-def _gpu_spellings() -> dict[str, str]:
-    records = catalogue("gpus")
-    return {alias: name for name, r in records.items() for alias in (*r.get("aliases", []), name)}
 
 
 def _plain(spelling: str) -> str:
@@ -164,7 +159,7 @@ def _hardware(raw: Any, origin: str) -> Hardware:
             )
         own[section] = {}
         for name, record in _section(raw[section], f"{origin}: {section}").items():
-            own[section][name], said[(section, name)] = completed(section, name, record, origin, raw)
+            own[section][name], said[(section, name)] = completed(section, name, record, origin)
     found = Hardware(origin, own, said)
     for section, records in own.items():
         for name in records:
@@ -183,7 +178,7 @@ def _section(raw: Any, where: str) -> dict[str, dict[str, Any]]:
 def _check_record(found: Hardware, section: str, name: str) -> None:
     """FactError for a record that is wrong by itself, takes a name of the catalogue, or points at nothing."""
     where = f"{found.origin}: {section}.{name}"
-    taken = name in catalogue(section) or (section == "gpus" and name in _gpu_spellings())
+    taken = name in catalogue(section) or (section == "gpus" and name in gpu_spellings())
     if taken:
         hint = f"for one like it, write like: {name}" if section == "gpus" else "the catalogue's stays as it is"
         raise FactError(f"{where}: is a name of the catalogue; give yours another ({hint})")

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from moesim.hwmodels.facts import FactError, catalogue, did_you_mean
+from moesim.hwmodels.facts import FactError, catalogue, did_you_mean, gpu_spellings
 from moesim.hwmodels.units import UnitError, parse_quantity
 
 FORMS = ("gpus", "nodes", "fabrics", "servers", "instances")  # sections of a file, as of the catalogue
@@ -21,12 +21,10 @@ _LENT = ("vendor", "arch", "l2_bytes", "sm_count", "pcie_bytes_per_s", "scale_up
 _HOST_BYTES_PER_GPU = 2.0**38  # assumed: 256 GiB, as DGX hosts have
 
 
-def completed(
-    section: str, name: str, raw: Mapping[str, Any], origin: str, whole: Mapping[str, Any]
-) -> tuple[dict[str, Any], tuple[str, ...]]:
+def completed(section: str, name: str, raw: Mapping[str, Any], origin: str) -> tuple[dict[str, Any], tuple[str, ...]]:
     """A record with all that the catalogue's have, and what was taken for what it does not say.
 
-    `whole`: the file, in which a node finds its GPU. FactError for text that is no quantity of its unit.
+    FactError for text that is no quantity of its unit, and for numbers that no machine has.
     """
     where = f"{origin}: {section}.{name}"
     record = {str(key): _number(f"{where}.{key}", str(key), value) for key, value in raw.items()}
@@ -34,7 +32,7 @@ def completed(
     if section == "gpus":
         return _gpu(record, name, where)
     if section == "nodes":
-        return _node(record, name, where, whole)
+        return _node(record, name, where)
     if section == "fabrics":
         return _fabric(record, name)
     return _priced(record, "usd_per_hour" if section == "instances" else "usd", origin), ()
@@ -104,16 +102,13 @@ def _gpu(record: dict[str, Any], name: str, where: str) -> tuple[dict[str, Any],
 
 
 def _lender(like: str, where: str) -> dict[str, Any]:
-    records = catalogue("gpus")
-    spelled = {alias: key for key, r in records.items() for alias in (*r.get("aliases", []), key)}
-    if like not in spelled:
-        raise FactError(f"{where}.like: unknown GPU {like[:60]!r}; {did_you_mean(like, list(spelled))}")
-    return {"name": spelled[like], **records[spelled[like]]}
+    known = gpu_spellings()
+    if like not in known:
+        raise FactError(f"{where}.like: unknown GPU {like[:60]!r}; {did_you_mean(like, list(known))}")
+    return {"name": known[like], **catalogue("gpus")[known[like]]}
 
 
-def _node(
-    record: dict[str, Any], name: str, where: str, whole: Mapping[str, Any]
-) -> tuple[dict[str, Any], tuple[str, ...]]:
+def _node(record: dict[str, Any], name: str, where: str) -> tuple[dict[str, Any], tuple[str, ...]]:
     said = []
     if "gpu" not in record:
         raise FactError(f"{where}: gpu is missing: the name of the GPU that it holds")

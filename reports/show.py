@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from moesim.hwmodels.cluster import build_cluster, fabric_names, node_for_gpu, node_names
-from moesim.hwmodels.facts import FactError, catalogue, did_you_mean
+from moesim.hwmodels.facts import FactError, catalogue, did_you_mean, gpu_spellings
 from moesim.hwmodels.gpu import gpu_names, load_gpu
 from moesim.hwmodels.hardware import SHIPPED, hardware_of, holds_hardware
 from moesim.hwmodels.libraries import libraries
@@ -52,7 +52,7 @@ def show_one(name: str) -> list[Entry]:
     ):  # fmt: skip
         if name in names:
             return [entry(name)]
-    if name in _gpu_spellings():
+    if name in gpu_spellings():
         return [_gpu(name), _profile(name)]
     rented = SHIPPED.instance_called(name)
     if rented is not None:
@@ -65,16 +65,11 @@ def show_one(name: str) -> list[Entry]:
         if Path(name).exists():
             raise
         software = [*stack_names(), *engine_names(), *libraries()]
-        known = [*node_names(), *fabric_names(), *software, *_gpu_spellings(), *model_names()]
+        known = [*node_names(), *fabric_names(), *software, *gpu_spellings(), *model_names()]
         hint = did_you_mean(name, known)
         if hint.startswith("known"):
             raise FactError(f"nothing is called {name!r}; `moesim show` lists all names") from error
         raise FactError(f"nothing is called {name!r}; {hint}") from error
-
-
-def _gpu_spellings() -> list[str]:
-    aliases = [alias for record in catalogue("gpus").values() for alias in record.get("aliases", [])]
-    return [*gpu_names(), *aliases]
 
 
 def _model_line(arch: ModelArch) -> Entry:

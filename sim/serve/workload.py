@@ -137,6 +137,11 @@ def _sessions(ask: RequestsAsk, arch: ModelArch) -> tuple[Requests, list[str]]:
     said = [*_not_stated(ask, ("count", count)), *_sigma_said(ask)]
     said += [f"requests.sessions.{key} = {getattr(of, key)} (not stated)" for key in unsaid]
     said.append("sessions: the number of their turns is geometric, tools take exponential times")
+    if users and count < users * of.turns:
+        said.append(
+            f"requests.count = {count:,} is fewer than {users:,} clients x {of.turns:g} turns: how they begin, "
+            f"all at once, and no steady state; {round(users * of.turns):,} or more would show one"
+        )
     if of.think == "lognormal":
         said.append(f"sessions: the logarithm of thinking times spreads by {THINK_SIGMA:g} (assumed)")
     if drawn.ended:

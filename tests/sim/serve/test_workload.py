@@ -115,3 +115,11 @@ def test_what_a_trace_left_out_is_said_and_its_count_is_its_own(arch: ModelArch,
     assert any("left out: 1" in line for line in said) and any("in place of" in line for line in said)
     cut, _ = workload_of(asked(kind="trace", file=str(trace), count=2), arch)
     assert cut.requests.arrival_s == (0.0, 2.0)
+
+
+@pytest.mark.parametrize(("count", "said"), [(9, True), (10, False), (40, False)])
+def test_conversations_that_only_begin_are_no_steady_state(arch: ModelArch, count: int, said: bool) -> None:
+    """Two clients of five turns each need ten requests to have had one conversation each."""
+    ask = asked(kind="sessions", concurrency=2, count=count, sessions={"turns": 5})
+    _, assumed = workload_of(ask, arch)
+    assert any("no steady state; 10 or more" in line for line in assumed) == said
