@@ -5,14 +5,18 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import Any
 
+import numpy as np
 import pytest
 
+from moesim.sim.plan.train.bound import Cell
 from moesim.sim.plan.train.judge import Judge
 from moesim.sim.plan.train.plan import plan_train
 from moesim.sim.plan.train.search import Effort, search
 from moesim.sim.plan.train.space import candidates, default_space
 from moesim.sim.plan.words import axes, sizes
 from moesim.sim.question.scenario import ScenarioError, parse_scenario
+from moesim.sim.train.activations import fullest_expert_rank, layer_bytes
+from moesim.sim.train.prices import StepPrices
 
 MIXTRAL: dict[str, Any] = {
     "model": "mixtral-8x7b",
@@ -150,3 +154,24 @@ def test_bad_words_are_refused() -> None:
             call()
     assert sizes("64..512") == (64, 128, 256, 512) and sizes("64,96") == (64, 96)
     assert axes(["layout.tp=4,8", "recompute=none"]) == {"tp": (4, 8), "recompute": ("none",)}
+
+
+@pytest.mark.parametrize("name", ["deepseek-v2", "glm-4.5", "jamba-v0.1", "mixtral-8x7b"])
+def test_layers_of_one_kind_are_sized_once_and_none_like_another(name: str) -> None:
+    """What a cell sizes by kind is what a sum over layers gives, dense and state-space layers among experts."""
+    judge = Judge(parse_scenario({
+        "model": name, "cluster": {"node": "dgx-h100", "gpus": 64}, "routing": {"lognormal": 0.5},
+        "train": {"global_batch": 64, "seq_len": 2048},
+    }))  # fmt: skip
+    layout = replace(judge.base.layout, ep=8, gpus=64)
+    job = replace(judge.base, layout=layout)
+    prices = StepPrices(job, judge.profile, judge.tuning, model=judge.model(job), drawn=False)
+    cell, count = Cell(job, judge.profile, judge.tuning, judge.model(job)), job.arch.num_layers
+    fullest = fullest_expert_rank(prices.balanced, range(count))
+    kept = np.diff(cell.sizes.activation_bytes)
+    dense, experts = np.diff(cell.sizes.dense_params), np.diff(cell.sizes.expert_params)
+    for i, kind in enumerate(job.arch.layers):
+        assert kept[i] == pytest.approx(layer_bytes(job, prices.balanced, i, fullest))
+        own = prices.factory.dense_and_expert_params(f"L{i}", kind)
+        assert (dense[i], experts[i]) == (pytest.approx(own[0]), pytest.approx(own[1]))
+    assert len({round(float(k)) for k in kept}) >= len({kind.ffn for kind in job.arch.layers})

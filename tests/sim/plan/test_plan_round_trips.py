@@ -88,3 +88,16 @@ def test_an_answer_never_overwrites_its_question(tmp_path: Path, capsys: pytest.
     assert run(["plan", str(asked), "--out", str(tmp_path / "." / "asked.yaml")]) == 2
     assert "is the question itself" in capsys.readouterr().err
     assert yaml.safe_load(asked.read_text()) == JOBS["dense"]
+
+
+def test_a_dispatcher_that_is_not_the_software_s_own_choice_is_written() -> None:
+    across = {**JOBS["experts"], "layout": {}, "train": {"global_batch": 128, "seq_len": 4096}}
+    given = {"dispatcher": "alltoall", "ep": 16, "tp": 1, "pp": 1}  # over two hosts, where kernels differ most
+    answer = plan(across, given=given, effort=Effort(top=1, most=30))
+    assert isinstance(answer, Plan)
+    best = answer.options[0]
+    written = answer.scenario(best)
+    assert written["stack"] == {"dispatcher": "alltoall"}
+    assert predict_train(written).step_time_s == best.finalist.step_time_s
+    usual = {key: value for key, value in written.items() if key != "stack"}
+    assert predict_train(usual).step_time_s != best.finalist.step_time_s
