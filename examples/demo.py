@@ -51,7 +51,9 @@ def main() -> None:
     twin = best_train(twin_scenario(question, load_model(question["model"])))
     dense = predict_train(twin.scenario)
     console.print(side_by_side(moe, dense))
-    console.print(f"the twin: {twin.layout} ({twin.note})", soft_wrap=True)
+    console.print(
+        f"the twin, which is no substitute for it (the report has one of equal quality): {twin.note}", soft_wrap=True
+    )
     console.print(
         f"both in {perf_counter() - begin:.1f} s on this machine; measured by DeepSeek: {MEASURED_S} s a step"
     )
