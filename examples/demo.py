@@ -15,6 +15,7 @@ import yaml
 from rich.console import Console
 from rich.table import Table
 
+from moesim.files.whole import write_text
 from moesim.hwmodels.units import GIB
 from moesim.reports.chrometrace import write_chrome_trace
 from moesim.reports.figures.step import write_figure
@@ -111,7 +112,7 @@ def write_files(out: Path, moe: Prediction, dense: Prediction) -> list[Path]:
         figure, trace, answer = (out / f"{name}{ending}" for ending in (".png", ".trace.json", ".json"))
         write_figure(prediction, figure)
         write_chrome_trace(prediction, trace)
-        answer.write_text(json.dumps(prediction.to_dict(), indent=1) + "\n", encoding="utf-8")
+        write_text(answer, json.dumps(prediction.to_dict(), indent=1) + "\n")
         written += [figure, trace, answer]
     return written
 

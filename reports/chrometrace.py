@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from moesim.reports.failures import writing
+from moesim.files.whole import replacing
 from moesim.reports.tables.train import WIRE_TITLES
 from moesim.sim.layout.pipeline import Slot
 from moesim.sim.train.prediction import Prediction
@@ -34,7 +34,7 @@ PHASE_TITLES = {
 def write_chrome_trace(p: Prediction, path: str | Path) -> None:
     """Write the trace. OutputError when the file cannot be written."""
     file = Path(path)
-    with writing(file), file.open("w", encoding="utf-8") as handle:
+    with replacing(file) as beside, beside.open("w", encoding="utf-8") as handle:
         json.dump(chrome_trace(p), handle, separators=(",", ":"), allow_nan=False)
         handle.write("\n")
 

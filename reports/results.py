@@ -8,7 +8,6 @@ warm-up; tokens and rates of the whole run.
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,7 +15,7 @@ from typing import Any
 
 import numpy as np
 
-from moesim.reports.failures import OutputError, check_writable, writing
+from moesim.files.whole import OutputError, check_writable, write_text
 from moesim.sim.serve.accounts import Floats, Latencies, latencies_of, span_s
 from moesim.sim.serve.prediction import ServePrediction
 from moesim.sim.serve.workload import SERVED
@@ -64,18 +63,7 @@ def write_records(prediction: ServePrediction, path: Path) -> None:
         lines = [json.dumps(row, allow_nan=False) for row in rows]
     else:
         lines = [",".join(rows[0]), *(",".join("" if v is None else str(v) for v in row.values()) for row in rows)]
-    write_whole(path, "\n".join(lines) + "\n")
-
-
-def write_whole(path: Path, text: str) -> None:
-    """The whole file or none of it: written beside, then put in place."""
-    beside = path.with_name(f".{path.name}.{os.getpid()}.part")
-    with writing(path):
-        try:
-            beside.write_text(text, encoding="utf-8")
-            os.replace(beside, path)
-        finally:
-            beside.unlink(missing_ok=True)
+    write_text(path, "\n".join(lines) + "\n")
 
 
 def result_asked(text: str) -> tuple[str, Path]:
@@ -91,7 +79,7 @@ def result_asked(text: str) -> tuple[str, Path]:
 
 def write_result(prediction: ServePrediction, tool: str, path: Path) -> None:
     """A summary as `tool` writes it: vllm, sglang or genai-perf."""
-    write_whole(path, json.dumps(_SHAPES[tool](prediction), indent=2, allow_nan=False) + "\n")
+    write_text(path, json.dumps(_SHAPES[tool](prediction), indent=2, allow_nan=False) + "\n")
 
 
 @dataclass(frozen=True, slots=True)

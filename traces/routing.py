@@ -11,6 +11,7 @@ from zipfile import BadZipFile
 import numpy as np
 import numpy.typing as npt
 
+from moesim.files.whole import replacing
 from moesim.refusal import Refusal
 from moesim.traces.rng import stream
 
@@ -202,7 +203,7 @@ def save_counts(counts: npt.NDArray[np.int64], path: Path) -> None:
     """Write counts of shape [layers, experts] or [steps, layers, experts] as .npz, for `load_counts`."""
     if counts.ndim not in (2, 3) or not counts.size or (counts < 0).any():
         raise BadTrace(f"counts of shape {counts.shape} are not [layers, experts] or [steps, layers, experts]")
-    with path.open("wb") as file:
+    with replacing(path) as beside, beside.open("wb") as file:
         np.savez_compressed(file, counts=counts)
 
 

@@ -25,6 +25,7 @@ from moesim.calibrate.fit.machine import (
 from moesim.calibrate.measure.asks import work_of
 from moesim.calibrate.measure.device import Machine
 from moesim.calibrate.measure.samples import BadSamples, Measured, calmest
+from moesim.files.whole import write_text
 from moesim.hwmodels.facts import catalogue
 from moesim.hwmodels.machine import SCHEMA, profile_text
 from moesim.hwmodels.work import Attention, Comm, Gemm, GroupedGemm, Stream, Work
@@ -250,4 +251,4 @@ def make_own_profile(samples: Sequence[Measured], machine: Machine, table: Path)
 
 def write_profile(profile: Mapping[str, Any], path: Path) -> None:
     """The profile as JSON, keys sorted: same samples, same bytes."""
-    path.write_text(profile_text(profile), encoding="utf-8")
+    write_text(path, profile_text(profile))

@@ -12,6 +12,7 @@ import yaml
 from moesim.calibrate.own.profile import STACK
 from moesim.calibrate.prove.cases import Case
 from moesim.calibrate.prove.proof import Proof
+from moesim.files.whole import replacing, write_text, writing
 
 COLUMNS = (
     "id", "model", "gpu", "gpus", "seq_len", "gbs", "mbs", "pp", "ep", "zero", "precision", "routing", "stack",
@@ -25,19 +26,21 @@ def write_proved_rows(cases: Sequence[Case], proof: Proof, profile: str, path: P
     Decode steps are no training runs and stay in the report.
     """
     folder = path.with_name(path.stem + "-models")
-    folder.mkdir(exist_ok=True)
-    with path.open("w", encoding="utf-8", newline="") as handle:
+    with writing(folder):
+        folder.mkdir(exist_ok=True)
+    with replacing(path) as beside, beside.open("w", encoding="utf-8", newline="") as handle:
         writer = csv.DictWriter(handle, COLUMNS, lineterminator="\n")
         writer.writeheader()
         for case, proved in zip(cases, proof.programs, strict=True):
             if case.mode != "train":
                 continue
             model = folder / f"{case.name}.yaml"
-            model.write_text(yaml.safe_dump(case.model(), sort_keys=False), encoding="utf-8")
+            write_text(model, yaml.safe_dump(case.model(), sort_keys=False))
             routing = ""
             if case.experts:
                 counts = folder / f"{case.name}.npy"
-                np.save(counts, case.counts())
+                with replacing(counts) as whole:
+                    np.save(whole, case.counts())
                 routing = f"counts {counts}"
             writer.writerow(
                 {

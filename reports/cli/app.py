@@ -19,7 +19,7 @@ from moesim.reports.cli.sweep import sweep
 from moesim.reports.cli.train import train
 from moesim.reports.cli.validate import validate
 from moesim.reports.cli.whatif import whatif
-from moesim.reports.failures import INTERRUPTED, complain, guarded
+from moesim.reports.failures import complain, guarded
 
 app = typer.Typer(
     name="moesim",
@@ -69,7 +69,7 @@ def run(arguments: Sequence[str] | None = None) -> int:
                 return 2
             return complain(f"{_usage_text(error)}; see `moesim --help`")
         except typer.Abort:
-            return INTERRUPTED
+            raise KeyboardInterrupt from None
         return result if isinstance(result, int) else 0
 
     return guarded(command)

@@ -40,7 +40,7 @@ def calibrate(  # noqa: PLR0913  # one argument per option of the command
     json: Annotated[bool, typer.Option("--json", help="Print as JSON.")] = False,
 ) -> int:
     """Measure this machine with torch, fit a profile, and prove it on programs that it never saw."""
-    from moesim.reports.failures import check_writable
+    from moesim.files.whole import check_writable
 
     for path in (out, figure, rows):
         if path is not None:
@@ -65,7 +65,7 @@ def _measure(device: str, plan: Path | None, budget_s: float, out: Path, ranks: 
     from moesim.calibrate.measure.session import measure
     from moesim.calibrate.own.profile import make_own_profile, write_profile
     from moesim.calibrate.own.sources import machine_file
-    from moesim.reports.failures import writing
+    from moesim.files.whole import write_text, writing
     from moesim.reports.tables.calibrate import calibrate_report, profile_summary
     from moesim.reports.text import console, note, print_json
 
@@ -80,17 +80,15 @@ def _measure(device: str, plan: Path | None, budget_s: float, out: Path, ranks: 
         for line in large:
             note(f"skipped: {line}")
     table = out.with_suffix(".samples.csv")
-    with writing(table):
-        machine_file(table).write_text(dumps(asdict(machine), indent=1) + "\n", encoding="utf-8")
-        with _bar("measuring") as progress:
-            outcome = measure(machine, plans, budget_s, table, 1 if quick else 2, device, progress)
+    write_text(machine_file(table), dumps(asdict(machine), indent=1) + "\n")
+    with writing(table), _bar("measuring") as progress:
+        outcome = measure(machine, plans, budget_s, table, 1 if quick else 2, device, progress)
     for label, reason in sorted(outcome.skipped.items()):
         note(f"skipped: {label}: {reason}")
     for failure in outcome.failures:
         note(f"failed: {failure}")
     made = make_own_profile(load_samples(table), machine, table)
-    with writing(out):
-        write_profile(made, out)
+    write_profile(made, out)
     summary = profile_summary(made) | {
         "profile": str(out), "samples": len(outcome.samples), "resumed": outcome.resumed,
         "not_reached": outcome.not_reached, "skipped": outcome.skipped, "failures": outcome.failures,
@@ -110,7 +108,6 @@ def _from(source: str, given: list[Path], system: str, per_host: int, out: Path,
     from moesim.calibrate.own.bad_source import BadSource
     from moesim.calibrate.own.profile import write_profile
     from moesim.calibrate.own.sources import from_nccl_logs, from_samples, from_tables, from_trace
-    from moesim.reports.failures import writing
     from moesim.reports.tables.calibrate import calibrate_report, profile_summary
     from moesim.reports.text import console, note, print_json
 
@@ -129,8 +126,7 @@ def _from(source: str, given: list[Path], system: str, per_host: int, out: Path,
             "nsight": lambda: from_trace(inputs, system, per_host),
             "csv": lambda: from_samples(inputs[0]),
         }[source]()
-    with writing(out):
-        write_profile(made.raw, out)
+    write_profile(made.raw, out)
     summary = profile_summary(made.raw) | {"profile": str(out), "read": list(made.notes)}
     if json:
         print_json(summary)
@@ -154,7 +150,6 @@ def _corrections(given: list[Path], scenario: Path | None, settings: list[str], 
     from moesim.calibrate.own.bad_source import BadSource
     from moesim.calibrate.own.deployments import learn
     from moesim.calibrate.rows.measured.read import load_measured, settings_asked
-    from moesim.reports.failures import writing
     from moesim.reports.tables.calibrate import corrections_report
     from moesim.reports.text import console, note, print_json
     from moesim.sim.train.own_runs import write_own_runs
@@ -166,8 +161,7 @@ def _corrections(given: list[Path], scenario: Path | None, settings: list[str], 
     for each in loaded:
         for line in each.notes:
             note(f"{each.file.name}: {line}")
-    with writing(out):
-        write_own_runs(kept, out)
+    write_own_runs(kept, out)
     if json:
         print_json({"own_runs": [each.to_dict() for each in kept], "file": str(out)})
     else:

@@ -43,9 +43,9 @@ def show(
 
 def _draw(name: str | None, gpus: int, fabric: str | None, path: Path) -> int:
     """The network of a cluster of `gpus` GPUs as a picture."""
+    from moesim.files.whole import OutputError, check_writable
     from moesim.hwmodels.cluster import build_cluster, node_for_gpu, node_names
     from moesim.hwmodels.topology import build_topology
-    from moesim.reports.failures import OutputError, check_writable
     from moesim.reports.figures.comm import write_topology_figure
     from moesim.reports.text import note
 
@@ -68,7 +68,7 @@ def init(
     model: Annotated[bool, typer.Option("--model", help="A model of your own.")] = False,
 ) -> int:
     """Write a commented scenario to start from, or a file of hardware, or a model. Never overwrites a file."""
-    from moesim.reports.failures import OutputError, writing
+    from moesim.files.whole import OutputError, write_new
     from moesim.reports.model_template import MODEL
     from moesim.reports.template import HARDWARE, SCENARIO
     from moesim.reports.text import note
@@ -82,13 +82,7 @@ def init(
         "model": (MODEL, "model.yaml", "show"),
     }[kind]
     file = path or Path(usual)
-    try:
-        with writing(file), file.open("x", encoding="utf-8") as handle:
-            handle.write(text)
-    except OutputError:
-        if file.exists():
-            raise OutputError(f"{file} exists and is not overwritten; give another path") from None
-        raise
+    write_new(file, text)
     note(f"wrote {file}; next: moesim {verb} {file}")
     return 0
 

@@ -74,7 +74,7 @@ def comm(  # noqa: PLR0913  # one argument per option of the command
 
 def _show(question: CommQuestion, sweep: bool, json: bool, figure: Path | None) -> int:
     """Answer the question as a table or JSON, and draw it where that is asked for."""
-    from moesim.reports.failures import check_writable
+    from moesim.files.whole import check_writable
     from moesim.reports.tables.comm import comm_report, sweep_report
     from moesim.reports.text import console, note, print_json
     from moesim.sim.transfer.predict import predict_comm

@@ -105,11 +105,11 @@ def plan(  # noqa: PLR0913  # one argument per option of the command
 def _check(figure: Path | None, out: Path | None) -> None:
     """OutputError for files that cannot be written, before the work starts."""
     if out is not None and not out.is_dir():
-        from moesim.reports.failures import check_writable
+        from moesim.files.whole import check_writable
 
         check_writable(out)
     if figure is not None:
-        from moesim.reports.failures import check_writable
+        from moesim.files.whole import check_writable
         from moesim.reports.figures.files import check_format
 
         check_writable(figure)

@@ -18,7 +18,7 @@ def report(
     ] = False,
 ) -> int:
     """Answer scenarios on one self-contained HTML page: comparison, breakdown, memory, what matters, trust."""
-    from moesim.reports.failures import OutputError, check_writable
+    from moesim.files.whole import OutputError, check_writable
     from moesim.reports.page.make import make_page
     from moesim.reports.page.render import write_page
     from moesim.reports.progress import progress_bar

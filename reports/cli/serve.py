@@ -54,7 +54,7 @@ def serve(  # noqa: PLR0913  # one argument per option of the command
     figure: _Figure = None,
 ) -> int:
     """Predict latency, throughput and cost of serving requests."""
-    from moesim.reports.failures import check_writable
+    from moesim.files.whole import check_writable
     from moesim.reports.results import check_records, result_asked
     from moesim.sim.question.scenario import ScenarioError
     from moesim.sim.serve.predict import predict_serve

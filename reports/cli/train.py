@@ -129,7 +129,7 @@ def _comparable(question: Scenario, exact: bool) -> Scenario:
 
 def _check_files(timeline: Path | None, figure: Path | None) -> None:
     """Before anything is run."""
-    from moesim.reports.failures import check_writable
+    from moesim.files.whole import check_writable
 
     for path in (timeline, figure):
         if path is not None:

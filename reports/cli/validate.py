@@ -35,7 +35,7 @@ def validate(  # noqa: PLR0913  # one argument per option of the command
     from moesim.calibrate.record.validation import validate as predict_and_compare
     from moesim.calibrate.rows.measured.read import settings_asked
     from moesim.calibrate.rows.outcomes import usable_cores
-    from moesim.reports.failures import check_writable
+    from moesim.files.whole import check_writable
     from moesim.reports.progress import progress_bar
     from moesim.reports.tables.accuracy import accuracy_markdown, accuracy_report
     from moesim.reports.tables.rows import rows_table
@@ -78,17 +78,17 @@ def validate(  # noqa: PLR0913  # one argument per option of the command
 
 def _write_rows(files: Sequence[RowFile], path: Path) -> None:
     from moesim.calibrate.rows.files import write_rows
-    from moesim.reports.failures import OutputError, writing
+    from moesim.files.whole import OutputError, replacing
 
     if len(files) != 1:
         raise OutputError("--rows-out writes the rows of one file; name a log or a result")
-    with writing(path), path.open("w", encoding="utf-8", newline="") as handle:
+    with replacing(path) as beside, beside.open("w", encoding="utf-8", newline="") as handle:
         write_rows(files[0], handle)
 
 
 def _write(records: Sequence[Record], path: Path) -> None:
     from moesim.calibrate.record.validate import write_records
-    from moesim.reports.failures import writing
+    from moesim.files.whole import replacing
 
-    with writing(path), path.open("w", encoding="utf-8", newline="") as handle:
+    with replacing(path) as beside, beside.open("w", encoding="utf-8", newline="") as handle:
         write_records(records, handle)

@@ -19,8 +19,8 @@ def whatif(
     ] = None,
 ) -> int:
     """Change settings, layout, load and hardware one at a time, and say what each is worth."""
+    from moesim.files.whole import check_writable
     from moesim.reports.emit.scenario import check_folder, write_changes
-    from moesim.reports.failures import check_writable
     from moesim.reports.tables.whatif import serve_whatif_report, whatif_report
     from moesim.reports.text import console, note, print_json
     from moesim.sim.variation.whatif import whatif as change_one_by_one

@@ -5,13 +5,12 @@ from __future__ import annotations
 from collections.abc import Callable
 from pathlib import Path
 
+from moesim.files.whole import OutputError, write_text, writing
 from moesim.hwmodels.facts import did_you_mean
 from moesim.reports.emit.commands import sglang_files, vllm_files
 from moesim.reports.emit.kubernetes import dynamo_files, llmd_files
 from moesim.reports.emit.trtllm import trtllm_files
 from moesim.reports.emit.worker import Deployed, deployed
-from moesim.reports.failures import OutputError
-from moesim.reports.results import write_whole
 from moesim.sim.question.scenario import ScenarioError
 from moesim.sim.serve.job import ResolvedServe
 
@@ -39,12 +38,10 @@ def emitted(resolved: ResolvedServe, model: str, target: str) -> dict[str, str]:
 
 def write_files(files: dict[str, str], folder: Path) -> None:
     """Write all of them, each whole, into a folder that is made where it is not there."""
-    try:
+    with writing(folder):
         folder.mkdir(exist_ok=True)
-    except OSError as error:
-        raise OutputError(f"cannot write into {folder}: {error.strerror}") from None
     for name, text in files.items():
-        write_whole(folder / name, text)
+        write_text(folder / name, text)
 
 
 def printed(files: dict[str, str]) -> str:

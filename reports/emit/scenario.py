@@ -11,10 +11,9 @@ from typing import TYPE_CHECKING, Any
 
 import yaml
 
+from moesim.files.whole import OutputError, write_text
 from moesim.hwmodels.units import GIB
 from moesim.reports.emit.files import emitted, printed, write_files
-from moesim.reports.failures import OutputError
-from moesim.reports.results import write_whole
 from moesim.reports.text import note
 from moesim.sim.plan.fleet.fleet import Fleet
 from moesim.sim.plan.serve.plan import ServePlan
@@ -83,7 +82,7 @@ def write_answer(answer: Plan | ServePlan | Fleet, title: str, path: Path) -> No
             text = scenario_text(plan, title, number, folder)
         else:
             text = layout_text(plan, title, number, folder)
-        write_whole(path / f"{number + 1}.yaml" if whole else path, text)
+        write_text(path / f"{number + 1}.yaml" if whole else path, text)
     note(f"{count} answers as scenarios in {path}" if whole else f"the best as a scenario: {path}")
 
 
@@ -100,7 +99,7 @@ def write_columns(comparison: Comparison, folder: Path) -> None:
         name = re.sub(r"[^A-Za-z0-9._-]+", "-", column.name)
         for section, asked in column.scenarios.items():
             said = [f"{column.name}, {section}", *column.notes]
-            write_whole(folder / f"{name}-{section}.yaml", _commented(said, for_folder(_plain(asked), folder)))
+            write_text(folder / f"{name}-{section}.yaml", _commented(said, for_folder(_plain(asked), folder)))
             count += 1
     note(f"{count} scenarios in {folder}")
 
@@ -122,7 +121,7 @@ def write_changes(answer: WhatIf | ServeWhatIf, folder: Path) -> None:
         change = re.sub(r"^[+-]", lambda sign: "plus " if sign[0] == "+" else "minus ", o.change)
         name = re.sub(r"[^A-Za-z0-9.]+", "-", f"{o.knob} {change}").strip("-")
         text = _commented(said, for_folder(_plain(asked_with(answer.asked, o.keys)), folder))
-        write_whole(folder / f"{name}.yaml", text)
+        write_text(folder / f"{name}.yaml", text)
         count += 1
     left = f"; left out, for want of memory: {tight}" if tight else ""
     note(f"{count} changes as scenarios in {folder}{left}; changes of hardware are no scenario keys")

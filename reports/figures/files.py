@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from moesim.reports.failures import OutputError, writing
+from moesim.files.whole import OutputError, replacing
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -27,5 +27,6 @@ def save(figure: Figure, path: str | Path) -> None:
     """Write a picture, without a date: same picture, same bytes. OutputError for what cannot be written."""
     check_format(path)
     file = Path(path)
-    with writing(file):
-        figure.savefig(file, dpi=150, metadata=_NO_DATE.get(file.suffix.lower()))
+    ending = file.suffix.lower()
+    with replacing(file) as beside:
+        figure.savefig(beside, dpi=150, format=ending[1:], metadata=_NO_DATE.get(ending))

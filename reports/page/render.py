@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from moesim.reports.failures import writing
+from moesim.files.whole import write_text
 from moesim.reports.page.section import Page
 
 
@@ -32,5 +32,4 @@ def percent(share: Any) -> str:
 
 def write_page(page: Page, path: Path) -> None:
     """Write the page. OutputError when that is not possible."""
-    with writing(path):
-        path.write_text(html_of(page), encoding="utf-8", newline="\n")
+    write_text(path, html_of(page))

@@ -8,8 +8,8 @@ from typing import Any
 from rich import box
 from rich.table import Table
 
+from moesim.files.whole import OutputError, check_writable, replacing
 from moesim.reports import frames
-from moesim.reports.failures import OutputError, check_writable, writing
 from moesim.reports.text import gib, seconds, three
 from moesim.sim.variation.sweep import TRAINED, Sweep
 
@@ -30,11 +30,11 @@ def check_table(path: Path) -> None:
 
 def write_table(sweep: Sweep, path: Path) -> None:
     """Write the table; its ending says the format."""
-    with writing(path):
+    with replacing(path) as beside:
         if path.suffix.lower() == ".parquet":
-            frames.sweep(sweep).to_parquet(path, index=False)
+            frames.sweep(sweep).to_parquet(beside, index=False)
         else:
-            frames.sweep(sweep).to_csv(path, index=False)
+            frames.sweep(sweep).to_csv(beside, index=False, lineterminator="\n")
 
 
 def sweep_report(sweep: Sweep) -> Table:

@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from moesim.files.whole import write_text
 from moesim.hwmodels.interval import NORMAL_90
 from moesim.sim.question.scenario import ScenarioError
 from moesim.sim.train.band import class_width
@@ -181,4 +182,4 @@ def _run(raw: dict[str, Any]) -> OwnRun:
 def write_own_runs(kept: Sequence[OwnRuns], path: Path) -> None:
     """Own runs as JSON, for `corrections:` in a scenario."""
     text = json.dumps({"own_runs": [each.to_dict() for each in kept]}, indent=1, sort_keys=True)
-    path.write_text(text + "\n", encoding="utf-8")
+    write_text(path, text + "\n")

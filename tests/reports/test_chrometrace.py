@@ -10,8 +10,8 @@ from pathlib import Path
 
 import pytest
 
+from moesim.files.whole import OutputError
 from moesim.reports.chrometrace import chrome_trace, write_chrome_trace
-from moesim.reports.failures import OutputError
 from moesim.sim.train.predict import predict_train
 from moesim.sim.train.prediction import Prediction
 

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from moesim.reports.failures import OutputError
+from moesim.files.whole import OutputError
 from moesim.reports.results import check_records, records, result_asked, write_records, write_result
 from moesim.sim.serve.predict import predict_serve
 from moesim.sim.serve.prediction import ServePrediction

@@ -10,9 +10,9 @@ from typing import Any
 import pytest
 import yaml
 
+from moesim.files.whole import OutputError
 from moesim.reports.cli.app import run
 from moesim.reports.emit.files import TARGETS, emitted, write_files
-from moesim.reports.failures import OutputError
 from moesim.sim.question.scenario import parse_scenario
 from moesim.sim.serve.job import ResolvedServe, ServeJob
 from moesim.sim.serve.resolve import resolve_serve

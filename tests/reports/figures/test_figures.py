@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from moesim.reports.failures import OutputError
+from moesim.files.whole import OutputError
 from moesim.reports.figures.gantt import Window, windows
 from moesim.reports.figures.palette import CLASS_OF, CLASSES, MEMORY, PHASES
 from moesim.reports.figures.plan import write_plan_figure

@@ -1,0 +1,43 @@
+"""Words from outside as they may be shown: no control characters in a terminal, no formulas in a spreadsheet."""
+
+from __future__ import annotations
+
+MOST_MESSAGE = 500  # characters of a refusal; more is a page, not a message
+_RUN = ("=", "+", "-", "@", "\t", "\r")  # what a spreadsheet takes for the beginning of a formula
+
+
+def visible(text: str, kept: str = "") -> str:
+    """Terminal escapes, other control characters, marks that turn the direction of text, lone surrogates: as \\x1b.
+
+    kept: control characters that may stay, such as line ends.
+    """
+    if text.isprintable():
+        return text
+    return "".join(c if c.isprintable() or c in kept or c == "\u00a0" else _escaped(c) for c in text)
+
+
+def _escaped(character: str) -> str:
+    code = ord(character)
+    return f"\\x{code:02x}" if code < 0x100 else f"\\u{code:04x}" if code < 0x10000 else f"\\U{code:08x}"
+
+
+def one_line(text: str) -> str:
+    """A message in one line of at most MOST_MESSAGE visible characters."""
+    line = visible(" ".join(text.split()))
+    return line if len(line) <= MOST_MESSAGE else f"{line[: MOST_MESSAGE - 4].rstrip()} ..."
+
+
+def cell(value: object) -> object:
+    """A cell of a CSV that no spreadsheet runs: text that begins like a formula gets an apostrophe; numbers stay."""
+    if not isinstance(value, str):
+        return value
+    shown = visible(value, kept="\n")
+    return f"'{shown}" if shown.startswith(_RUN) and not _is_number(shown) else shown
+
+
+def _is_number(text: str) -> bool:
+    try:
+        float(text)
+    except ValueError:
+        return False
+    return True
