@@ -13,6 +13,7 @@ from functools import cache, lru_cache
 from pathlib import Path
 from typing import Any
 
+from moesim.files.plain_yaml import FileError, read_plain
 from moesim.hwmodels.facts import (
     FabricRecord,
     FactError,
@@ -27,7 +28,6 @@ from moesim.hwmodels.facts import (
     gpu_spellings,
 )
 from moesim.hwmodels.own_records import FORMS, completed
-from moesim.hwmodels.plain_yaml import FileError, read_plain
 
 Records = Mapping[str, Mapping[str, dict[str, Any]]]  # section -> name -> record
 _MODELS: dict[str, type[Any]] = {

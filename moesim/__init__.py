@@ -24,8 +24,8 @@ Verbs. Each takes a scenario (a file's path, a mapping or a Scenario) and return
 `frames` turns answers into pandas tables. SI units everywhere, in the name: `_s`, `_bytes`, `_bytes_per_s`, `_usd`.
 
 A question that cannot be answered raises a Refusal: its text says what was asked, why it cannot be, and what would do.
-Kinds: ScenarioError, BadLayout, DoesNotFit, ArchError, StackError, NoFit, FactError, UnitError, BadTrace, BadRows. Any
-other exception is a defect of moesim.
+Kinds: ScenarioError, BadLayout, DoesNotFit, ArchError, StackError, NoFit, FactError, UnitError, BadTrace, BadRows. What
+the machine cannot do (a full disk, lost workers) is a MachineFailure. Any other exception is a defect of moesim.
 
 Nothing is loaded before it is asked for. The command line is `moesim`, or `python -m moesim`.
 """
@@ -36,7 +36,7 @@ from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from moesim.refusal import Refusal
+from moesim.refusal import MachineFailure, Refusal
 
 if not Path(__file__).with_name("sim").is_dir():
     raise ImportError(
@@ -84,7 +84,8 @@ if TYPE_CHECKING:
     from moesim.sim.transfer.alone import CommPrediction
     from moesim.sim.transfer.predict import CommAnswer, predict_comm
     from moesim.sim.transfer.question import CommQuestion
-    from moesim.sim.variation.sweep import Journal, Sweep, sweep
+    from moesim.sim.variation.journal import Journal
+    from moesim.sim.variation.sweep import Sweep, sweep
     from moesim.sim.variation.whatif import whatif
     from moesim.sim.variation.whatif_serve import ServeWhatIf
     from moesim.sim.variation.whatif_train import WhatIf
@@ -115,7 +116,7 @@ _HOME = {
     "FleetAsk": "moesim.sim.plan.fleet.plan",
     "Effort": "moesim.sim.plan.train.search",
     "ServeEffort": "moesim.sim.plan.serve.search",
-    "Journal": "moesim.sim.variation.sweep",
+    "Journal": "moesim.sim.variation.journal",
     "Prediction": "moesim.sim.train.prediction",
     "ManySteps": "moesim.sim.train.many_steps",
     "SharedFabric": "moesim.sim.train.shared_fabric",
@@ -179,6 +180,7 @@ __all__ = [
     "Prediction",
     "RankMemory",
     "Record",
+    "MachineFailure",
     "Refusal",
     "Scenario",
     "ScenarioError",

@@ -1,7 +1,8 @@
-"""Every exception of ours means "no, because" and is a kind of Refusal, so that one `except` catches them all."""
+"""Every exception of ours but one means "no, because": a kind of Refusal. The other one is of the machine, not of us."""
 
 from __future__ import annotations
 
+import errno
 import importlib
 import inspect
 import pkgutil
@@ -10,7 +11,7 @@ from collections.abc import Iterator
 import pytest
 
 import moesim
-from moesim.refusal import Refusal
+from moesim.refusal import MachineFailure, Refusal
 from moesim.reports.failures import guarded
 
 
@@ -21,7 +22,7 @@ def _exceptions() -> Iterator[type[Exception]]:
             continue
         module = importlib.import_module(info.name)
         for _, kind in inspect.getmembers(module, inspect.isclass):
-            if issubclass(kind, Exception) and kind.__module__ == info.name:
+            if issubclass(kind, Exception) and kind.__module__ == info.name and kind is not MachineFailure:
                 yield kind
 
 
@@ -40,6 +41,32 @@ def test_refusals_are_one_line_and_exit_code_2(capsys: pytest.CaptureFixture[str
 
         assert guarded(refuse) == 2
         assert capsys.readouterr().err == "error: no, because\n"
+
+
+@pytest.mark.parametrize(
+    ("ended", "code", "says"),
+    [
+        (MachineFailure("no room"), 3, "no room"),
+        (OSError(errno.ENOSPC, "No space left on device"), 3, "ran out"),
+        (OSError(errno.EMFILE, "Too many open files", "x.yaml"), 3, "ran out"),
+        (PermissionError(errno.EACCES, "Permission denied", "x.yaml"), 2, "cannot read x.yaml"),
+        (MemoryError(), 3, "out of memory"),
+        (RecursionError(), 2, "nested too deep"),
+        (UnicodeEncodeError("ascii", "\u2026", 0, 1, "ordinal not in range"), 3, "PYTHONIOENCODING"),
+        (ModuleNotFoundError("No module named 'scipy'", name="scipy.optimize"), 3, "pip install 'moesim[calibrate]'"),
+        (Refusal("a\x1b[31m" + "b" * 900), 2, "a\\x1b[31mb"),
+    ],
+    ids=lambda value: type(value).__name__ if isinstance(value, BaseException) else "",
+)
+def test_whatever_ends_a_command_is_one_short_line(
+    ended: Exception, code: int, says: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def end() -> int:
+        raise ended
+
+    assert guarded(end) == code
+    said = capsys.readouterr().err
+    assert says in said and said.count("\n") == 1 and len(said) <= 510
 
 
 def test_a_defect_of_ours_is_no_refusal() -> None:

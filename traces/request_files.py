@@ -6,7 +6,7 @@ from itertools import chain
 from pathlib import Path
 from typing import TextIO
 
-from moesim.traces.foreign_files import Opening, opened
+from moesim.files.opening import Opening, opened
 from moesim.traces.readers.objects import read_lines, read_list
 from moesim.traces.readers.rows import FORMS, Loaded
 from moesim.traces.readers.tables import read_table

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+from moesim.files.opening import Opening
 from moesim.refusal import Refusal
-from moesim.traces.foreign_files import Opening
 
 
 class BadSource(Refusal):

@@ -17,8 +17,8 @@ from moesim.calibrate.own.bad_source import PROFILER_TRACE, BadSource
 from moesim.calibrate.own.nesting import Nesting
 from moesim.calibrate.own.operators import Kernel, is_read, operator_of, work_of_operator
 from moesim.calibrate.own.transfers import TransferSample
+from moesim.files.opening import opened, parsed_json
 from moesim.hwmodels.work import CommKind
-from moesim.traces.foreign_files import opened, parsed_json
 
 _LAUNCHES = ("cuda_runtime", "cuda_driver", "hip_runtime", "hip_driver", "runtime", "privateuse1_runtime")
 _OPERATORS = ("cpu_op", "operator", "")  # the oldest traces give operators no category

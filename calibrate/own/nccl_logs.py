@@ -10,8 +10,8 @@ from statistics import median
 
 from moesim.calibrate.own.bad_source import NCCL_LOG, BadSource
 from moesim.calibrate.own.rank_lines import Placement, Ranks, placement
+from moesim.files.opening import opened
 from moesim.hwmodels.work import CommKind
-from moesim.traces.foreign_files import opened
 
 _KIND_OF: dict[str, CommKind] = {
     "all_reduce": "all_reduce",

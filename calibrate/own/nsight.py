@@ -17,7 +17,7 @@ from moesim.calibrate.own.bad_source import BadSource
 from moesim.calibrate.own.kineto import TraceRead
 from moesim.calibrate.own.nesting import Nesting
 from moesim.calibrate.own.operators import Operator, dtype_of_kernel, is_read, operator_of_range, work_of_operator
-from moesim.traces.foreign_files import Opening, check_plain
+from moesim.files.opening import Opening, check_plain
 
 _HOW = "moesim reads the SQLite export of Nsight Systems: nsys export --type sqlite report.nsys-rep"
 NSIGHT_EXPORT = Opening("", 8_000_000_000, BadSource, _HOW)

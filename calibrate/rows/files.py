@@ -12,8 +12,8 @@ from pathlib import Path
 from typing import TextIO
 
 from moesim.calibrate.rows.kinds import HIDDEN, Table, table_of
+from moesim.files.opening import Opening, opened
 from moesim.refusal import Refusal
-from moesim.traces.foreign_files import Opening, opened
 
 PUBLISHED = ("training.csv", "training_sweeps.csv", "comm.csv", "serving.csv")
 OTHER_TEAMS = ("training_other_teams.csv", "comm_other_teams.csv", "serving_other_teams.csv")

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-from moesim.hwmodels.plain_yaml import FileError
+from moesim.files.plain_yaml import FileError
 
 # keys that hold a path, and those that hold one where they do not hold a name of a catalogue
 _PATHS = (("corrections",), ("routing", "counts"), ("cluster", "hardware"), ("serve", "requests", "file"))
@@ -38,14 +38,32 @@ def whole_paths(raw: dict[str, Any]) -> dict[str, Any]:
     return raw
 
 
+def files_named(raw: Mapping[str, Any]) -> set[str]:
+    """Files whose content decides the answer to a scenario: all that its keys name, and what is read beside those."""
+    found: set[str] = set()
+
+    def keep(value: str, _: tuple[str, ...]) -> str:
+        found.add(value)
+        return value
+
+    for keys in (*_PATHS, *_OR_NAMES):
+        _changed(dict(raw), keys, keep, whole_too=True)
+    folders = {str(Path(name) / "config.json") for name in found if _exists(Path(name) / "config.json")}
+    beside = {str(Path(name).parent / "hf_quant_config.json") for name in found | folders}
+    return found | folders | {name for name in beside if _exists(Path(name))}
+
+
 def _changed(
-    raw: dict[str, Any], keys: tuple[str, ...], change: Callable[[str, tuple[str, ...]], str]
+    raw: dict[str, Any],
+    keys: tuple[str, ...],
+    change: Callable[[str, tuple[str, ...]], str],
+    whole_too: bool = False,
 ) -> dict[str, Any]:
-    """The same with the relative path behind these keys changed; names of catalogues and whole paths stay."""
+    """The same with the relative path (`whole_too`: any path) behind these keys changed; names of catalogues stay."""
     value: Any = raw
     for key in keys:
         value = value.get(key) if isinstance(value, dict) else None
-    if not isinstance(value, str) or not value.strip() or Path(value).is_absolute():
+    if not isinstance(value, str) or not value.strip() or (Path(value).is_absolute() and not whole_too):
         return raw
     if keys in _OR_NAMES and not value.endswith(_SUFFIXES) and not ("/" in value and _exists(Path(value))):
         return raw

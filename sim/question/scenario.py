@@ -10,8 +10,8 @@ from typing import Any, Literal
 import numpy as np
 from pydantic import BaseModel, Field, ValidationError, field_validator
 
+from moesim.files.plain_yaml import FileError, read_plain
 from moesim.hwmodels.facts import did_you_mean
-from moesim.hwmodels.plain_yaml import FileError, read_plain
 from moesim.hwmodels.units import UnitError, parse_count
 from moesim.refusal import Refusal
 from moesim.sim.question.feature_sections import (

@@ -6,8 +6,8 @@ written when all are done, in the order of the settings.
 
 from __future__ import annotations
 
-import hashlib
 import json
+import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from copy import deepcopy
 from dataclasses import dataclass
@@ -16,13 +16,13 @@ from itertools import product
 from pathlib import Path
 from typing import Any
 
-import yaml
-
+from moesim.files.plain_yaml import FileError, parsed_plain
 from moesim.refusal import Refusal
 from moesim.sim.question.paths import whole_paths
-from moesim.sim.question.scenario import Asked, Scenario, ScenarioError, read_mapping
+from moesim.sim.question.scenario import Asked, Scenario, ScenarioError, parse_scenario, read_mapping
 from moesim.sim.train.predict import predict_train
 from moesim.sim.train.workers import answers
+from moesim.sim.variation.journal import Journal
 
 TRAINED = (
     "step_time_s", "low_s", "high_s", "tokens_per_s", "tokens_per_s_per_gpu", "mfu", "memory_bytes", "memory_fits",
@@ -69,9 +69,9 @@ def read_settings(texts: Iterable[str]) -> dict[str, tuple[Any, ...]]:
         if name in settings:
             raise ScenarioError(f"{name} is set twice; list all its values once: {name}=a,b")
         try:
-            settings[name] = tuple(yaml.safe_load(f"[{values}]"))
-        except yaml.YAMLError:
-            raise ScenarioError(f"{text!r}: the values are not YAML; quote those with commas or brackets") from None
+            settings[name] = tuple(parsed_plain(f"[{values}]"))
+        except FileError as error:
+            raise ScenarioError(f"{text[:100]!r}: {error}; quote values with commas or brackets") from None
     if not settings:
         raise ScenarioError("nothing is varied; give --set KEY=VALUE,VALUE at least once")
     return settings
@@ -157,45 +157,6 @@ def _trained(scenario: dict[str, Any]) -> dict[str, Any]:
     }
 
 
-class Journal:
-    """Finished points of one sweep on disk; opened again, it knows what is done."""
-
-    def __init__(self, path: Path, scenario: Mapping[str, Any]) -> None:
-        self._path = path
-        text = json.dumps(scenario, sort_keys=True, default=str)
-        self._digest = hashlib.sha256(text.encode()).hexdigest()
-        self.done: dict[str, dict[str, Any]] = {}
-        if path.exists():
-            self._read()
-        else:
-            path.write_text(json.dumps({"scenario": self._digest}) + "\n", encoding="utf-8")
-
-    def _read(self) -> None:
-        lines = self._path.read_text(encoding="utf-8").splitlines()
-        if not lines or json.loads(lines[0]).get("scenario") != self._digest:
-            raise ScenarioError(f"{self._path} belongs to another scenario; remove it, or write to another file")
-        for number, line in enumerate(lines[1:], 2):
-            try:
-                entry = json.loads(line)
-            except json.JSONDecodeError:
-                if number == len(lines):  # the line that was being written when the sweep was killed
-                    break
-                raise ScenarioError(f"{self._path}, line {number}: not readable; remove the file") from None
-            self.done[entry["key"]] = entry["row"]
-        kept = [lines[0], *(json.dumps({"key": k, "row": r}) for k, r in self.done.items())]
-        self._path.write_text("\n".join(kept) + "\n", encoding="utf-8")
-
-    def add(self, key: str, row: dict[str, Any]) -> None:
-        """Keep one finished point."""
-        self.done[key] = row
-        with self._path.open("a", encoding="utf-8") as handle:
-            handle.write(json.dumps({"key": key, "row": row}) + "\n")
-
-    def close(self) -> None:
-        """All points are in the table: the journal is not needed any more."""
-        self._path.unlink()
-
-
 def key_of(settings: Settings) -> str:
     """How the journal names a point."""
     return json.dumps(settings, sort_keys=True, default=str)
@@ -226,6 +187,7 @@ def sweep(
     the reason in `error`. Raises ScenarioError for keys that lead nowhere and for more than a million combinations.
     """
     asked, varied = _mapping(scenario), _checked(settings)
+    _check_keys(asked, varied)
     todo = points(varied)
     done = journal.done if journal is not None else {}
     rows = {i: done[key_of(s)] for i, s in enumerate(todo) if key_of(s) in done}
@@ -238,6 +200,19 @@ def sweep(
         if progress is not None:
             progress("predicting", len(rows), len(todo))
     return Sweep(tuple(settings), results_of(asked), tuple(rows[i] for i in range(len(todo))))
+
+
+def _check_keys(asked: Mapping[str, Any], settings: Mapping[str, Sequence[Any]]) -> None:
+    """ScenarioError for a key that leads nowhere: no point of it could ever be predicted."""
+    for key, values in settings.items():
+        try:
+            parse_scenario(with_settings(asked, {key: values[0]}))
+        except ScenarioError as error:
+            unknown = re.match(r"unknown key '([^']+)'", str(error))
+            if "holds" in str(error) and str(error).startswith(f"{key}: "):
+                raise
+            if unknown and f"{key}.".startswith(f"{unknown.group(1)}."):
+                raise ScenarioError(f"--set {key}: {error}") from None
 
 
 def _mapping(scenario: Asked) -> Mapping[str, Any]:

@@ -21,8 +21,8 @@ from moesim.calibrate.rows.measured.nemo import NemoLog
 from moesim.calibrate.rows.measured.told import FORMS, MEASURED_FILE, Told, bare
 from moesim.calibrate.rows.measured.torchtitan import TorchtitanLog
 from moesim.calibrate.rows.under_scenario import cells_of, differ, scenario_file
+from moesim.files.opening import opened, parsed_json
 from moesim.hwmodels.facts import did_you_mean
-from moesim.traces.foreign_files import opened, parsed_json
 
 _LONGEST_LINE = 20_000
 _MOST_ROWS = 100_000

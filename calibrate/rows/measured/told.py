@@ -9,7 +9,7 @@ from math import isfinite
 from statistics import median
 
 from moesim.calibrate.rows.files import BadRows
-from moesim.traces.foreign_files import Opening
+from moesim.files.opening import Opening
 
 FORMS = (
     "CSV of runs (docs/rows.md); training logs of Megatron-LM, NeMo, torchtitan and DeepSpeed; results of vLLM, "

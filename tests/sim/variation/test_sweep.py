@@ -9,10 +9,13 @@ from typing import Any
 
 import pytest
 
+from moesim.files.whole import OutputError
+from moesim.refusal import MachineFailure
 from moesim.reports.cli.app import run
 from moesim.sim.question.scenario import ScenarioError
 from moesim.sim.train.predict import predict_train
-from moesim.sim.variation.sweep import Journal, evaluate, key_of, points, read_settings, sweep, with_settings
+from moesim.sim.variation.journal import Journal
+from moesim.sim.variation.sweep import evaluate, key_of, points, read_settings, sweep, with_settings
 
 JOB: dict[str, Any] = {
     "model": "mixtral-8x7b",
@@ -47,7 +50,7 @@ def test_a_dask_cluster_gives_the_same_table() -> None:
 
 def test_nobody_answers_for_an_unknown_dask_address() -> None:
     pytest.importorskip("distributed", reason="the extra 'dask' is not installed")
-    with pytest.raises(ScenarioError, match="no Dask scheduler answers"):
+    with pytest.raises(MachineFailure, match="no Dask scheduler answers"):
         sweep(JOB, VARIED, dask="tcp://127.0.0.1:9")
 
 
@@ -59,13 +62,14 @@ def test_a_killed_sweep_goes_on(tmp_path: Path) -> None:
     first.add(key_of(points(VARIED)[3]), {**whole.rows[3], "error": "kept from before"})
     with path.open("a", encoding="utf-8") as handle:
         handle.write('{"key": "half a li')  # killed while it wrote
+    first.free()
     again = Journal(path, JOB)
     assert len(again.done) == 2
     found = sweep(JOB, VARIED, journal=again)
     assert found.rows[:3] == whole.rows[:3] and found.rows[3]["error"] == "kept from before"  # not predicted again
-    assert len(Journal(path, JOB).done) == 4
-    with pytest.raises(ScenarioError, match="belongs to another scenario"):
-        Journal(path, {**JOB, "model": "dbrx"})
+    again.free()
+    with Journal(path, JOB) as once_more:
+        assert len(once_more.done) == 4 and any("1 of 5 lines" in line for line in once_more.said)
 
 
 def test_settings_are_paths_and_values() -> None:
@@ -75,7 +79,7 @@ def test_settings_are_paths_and_values() -> None:
         (["a"], "sets nothing"),
         ([], "nothing is varied"),
         (["a=1", "a=2"], "set twice"),
-        (["a=]"], "not YAML"),
+        (["a=]"], "not valid YAML"),
     ):
         with pytest.raises(ScenarioError, match=message):
             read_settings(texts)
@@ -121,3 +125,60 @@ def test_serving_is_swept_too(tmp_path: Path, capsys: pytest.CaptureFixture[str]
     path.write_text(json.dumps(scenario), encoding="utf-8")
     assert run(["sweep", str(path), "--set", "serve.requests.concurrency=4,16", "--workers", "1"]) == 0
     assert "tokens/s/GPU" in capsys.readouterr().out
+
+
+def test_a_journal_begins_anew_when_an_input_changes(tmp_path: Path) -> None:
+    model, path = tmp_path / "model.yaml", tmp_path / "t.csv.part"
+    model.write_text("base: mixtral-8x7b\n", encoding="utf-8")
+    asked = {**JOB, "model": str(model)}
+    first = Journal(path, asked)
+    first.add("{}", {"step_time_s": 1.0})
+    first.free()
+    with Journal(path, asked) as same:
+        assert same.done == {"{}": {"step_time_s": 1.0}}
+    model.write_text("base: mixtral-8x7b\ntop_k: 1\n", encoding="utf-8")  # the same name, another content
+    with Journal(path, asked) as other:
+        assert not other.done and "changed" in other.said[0]
+    assert '"step_time_s": 1.0' in path.with_name("t.csv.part.before").read_text(encoding="utf-8")  # nothing is lost
+
+
+def test_files_that_only_a_setting_names_count_too(tmp_path: Path) -> None:
+    model, path = tmp_path / "model.yaml", tmp_path / "t.csv.part"
+    model.write_text("base: mixtral-8x7b\n", encoding="utf-8")
+    settings = {"model": ("dbrx", str(model))}
+    for content, said in (("base: mixtral-8x7b\n", 0), ("base: dbrx\n", 1)):
+        model.write_text(content, encoding="utf-8")
+        with Journal(path, JOB, settings) as journal:
+            assert len(journal.said) == said
+
+
+def test_lines_of_a_journal_are_checked(tmp_path: Path) -> None:
+    path = tmp_path / "t.csv.part"
+    first = Journal(path, JOB)
+    for number in range(3):
+        first.add(str(number), {"step_time_s": float(number)})
+    first.free()
+    lines = path.read_text(encoding="utf-8").split("\n")
+    lines[2] = lines[2].replace("1.0", "9.0")  # altered
+    lines.insert(2, '["foreign"]')
+    path.write_text("\n".join(lines), encoding="utf-8")
+    with Journal(path, JOB) as again:
+        assert set(again.done) == {"0", "2"} and "2 of 4 lines" in again.said[-1]
+
+
+def test_two_sweeps_do_not_share_a_journal(tmp_path: Path) -> None:
+    held = Journal(tmp_path / "t.csv.part", JOB)
+    with pytest.raises(OutputError, match="another sweep"):
+        Journal(tmp_path / "t.csv.part", JOB)
+    held.close()
+
+
+def test_keys_that_lead_nowhere_are_refused_at_once(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(ScenarioError, match=r"--set layout\.foo"):
+        sweep(JOB, {"cluster.gpus": (32, 64), "layout.foo": (1, 2)})
+    with pytest.raises(ScenarioError, match="gpus holds 64, not keys"):
+        sweep(JOB, {"cluster.gpus.each": (3,)})
+    scenario = tmp_path / "job.yaml"
+    scenario.write_text(json.dumps(JOB), encoding="utf-8")
+    assert run(["sweep", str(scenario), "--set", "train.precision=fp7", "--workers", "1"]) == 1  # no point at all
+    assert "1 of 1 points" in capsys.readouterr().err
