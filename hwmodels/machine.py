@@ -13,6 +13,8 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
+from moesim.files.plain_yaml import FileError, read_text
+from moesim.hwmodels.checked_fit import BadNumber, mapping
 from moesim.hwmodels.cluster import Cluster
 from moesim.hwmodels.facts import FactError
 from moesim.hwmodels.profile import NoFit, Profile, profile_from_dict
@@ -46,9 +48,9 @@ def read_profile_file(path: str) -> dict[str, Any]:
 def _parsed(path: str, changed_ns: int, size_bytes: int) -> dict[str, Any]:
     """The file as it was at that time: a profile that is written again is read again."""
     try:
-        raw = json.loads(Path(path).read_text(encoding="utf-8"))
-    except OSError as error:
-        raise NoFit(f"cannot read profile {path}: {error.strerror}") from None
+        raw = json.loads(read_text(Path(path), "is not there", MAX_BYTES))
+    except FileError as error:
+        raise NoFit(f"profile {path[:200]} {error}; `moesim calibrate --out {path[:200]}` writes one") from None
     except (ValueError, RecursionError):
         raise NoFit(f"profile {path} is not JSON; `moesim calibrate --out {path}` writes one") from None
     if not isinstance(raw, dict) or "gemm" not in raw:
@@ -61,25 +63,28 @@ def _parsed(path: str, changed_ns: int, size_bytes: int) -> dict[str, Any]:
 
 def _body(raw: Mapping[str, Any], ranks: int, path: str) -> Mapping[str, Any]:
     """The part of the file that was measured with `ranks` ranks on the device."""
-    if ranks == 1 or raw.get("machine", {}).get("device") != "cpu":
+    if ranks == 1 or mapping(raw.get("machine", {}), "machine").get("device") != "cpu":
         return raw
-    beside: Mapping[str, Mapping[str, Any]] = raw.get("beside", {})
+    beside = mapping(raw.get("beside", {}), "beside")
     if str(ranks) not in beside:
-        have = ", ".join(["1", *sorted(beside, key=int)])
+        have = ", ".join(["1", *sorted(beside, key=lambda n: (len(n), n))])
         raise NoFit(
             f"profile {path} was measured with {have} ranks on this CPU, not with {ranks}; "
             f"calibrate with --ranks {ranks}"
         )
-    return beside[str(ranks)]
+    return mapping(beside[str(ranks)], f"beside.{ranks}")
 
 
 def load_machine(path: str, ranks: int = 1) -> Profile:
     """The profile of a file, as `ranks` ranks on the machine see it. NoFit or FactError for a file that is no such."""
-    raw = _body(read_profile_file(path), ranks, path)
     try:
-        return profile_from_dict(raw)
-    except (KeyError, TypeError, AttributeError) as error:
-        raise NoFit(f"profile {path} lacks or has unknown parts ({error}); calibrate again") from None
+        return profile_from_dict(_body(read_profile_file(path), ranks, path))
+    except NoFit:
+        raise
+    except BadNumber as error:
+        raise NoFit(f"profile {path[:200]}: {error}; `moesim calibrate` writes one that can be") from None
+    except (KeyError, TypeError, AttributeError, ValueError) as error:
+        raise NoFit(f"profile {path[:200]} lacks or has unknown parts ({str(error)[:60]}); calibrate again") from None
 
 
 def machine_cluster(profile: Profile, ranks: int) -> Cluster:

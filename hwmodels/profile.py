@@ -10,10 +10,11 @@ from importlib.resources import files
 from math import log
 from typing import Any, TypeVar
 
+from moesim.hwmodels.checked_fit import checked_fit, mapping, number
 from moesim.hwmodels.domain_collectives import CollectiveFit
 from moesim.hwmodels.facts import GpuRecord, catalogue, checked
 from moesim.hwmodels.gpu import PEAK_OF, GpuSpec, gpu_names, load_gpu, spec_from_record
-from moesim.hwmodels.kernel_fits import AttentionFit, GemmFit, GroupedGemmFit, StreamFit, surface_from
+from moesim.hwmodels.kernel_fits import AttentionFit, GemmFit, GroupedGemmFit, StreamFit
 from moesim.hwmodels.measured_transfers import MeasuredTransfer
 from moesim.refusal import Refusal
 
@@ -232,26 +233,32 @@ def _read(name: str) -> Profile:
 
 
 def profile_from_dict(raw: Mapping[str, Any]) -> Profile:
-    """The record from the parsed JSON. TypeError when a coefficient is missing or unknown."""
+    """The record from the parsed JSON, every number of it checked.
+
+    KeyError or TypeError when a part is missing, BadNumber for a coefficient that cannot be.
+    """
+
+    def fits(part: str, record: type[F]) -> dict[str, F]:
+        given = mapping(raw.get(part, {}), part)
+        return {name: checked_fit(record, each, f"{part}.{name[:40]}") for name, each in given.items()}
+
     return Profile(
-        gpu=raw["gpu"],
+        gpu=str(raw["gpu"]),
         derived_from=raw.get("derived_from"),
         derived_note=raw.get("derived_note", ""),
-        gemms={d: GemmFit(**_with_surfaces(v)) for d, v in raw["gemm"].items()},
-        grouped_gemms={d: GroupedGemmFit(**_with_surfaces(v)) for d, v in raw["grouped_gemm"].items()},
-        attentions={d: AttentionFit(**_with_surfaces(v)) for d, v in raw["attention"].items()},
-        collective_fit=CollectiveFit(**raw["collectives"]) if raw["collectives"] else None,
-        provenance={k: _provenance(v) for k, v in raw["provenance"].items()},
-        streams={k: StreamFit(**_with_surfaces(v)) for k, v in raw.get("streams", {}).items()},
-        constants=dict(raw.get("constants", {})),
+        gemms=fits("gemm", GemmFit),
+        grouped_gemms=fits("grouped_gemm", GroupedGemmFit),
+        attentions=fits("attention", AttentionFit),
+        collective_fit=checked_fit(CollectiveFit, raw["collectives"], "collectives") if raw["collectives"] else None,
+        provenance={k: _provenance(v) for k, v in mapping(raw["provenance"], "provenance").items()},
+        streams=fits("streams", StreamFit),
+        constants={
+            name: number(value, f"constants.{name[:60]}", 0.0, 1e18)
+            for name, value in mapping(raw.get("constants", {}), "constants").items()
+        },
         device=_device(raw),
-        transfers={k: _transfer(v) for k, v in raw.get("transfers", {}).items()},
+        transfers=fits("transfers", MeasuredTransfer),
     )
-
-
-def _with_surfaces(raw: Mapping[str, Any]) -> dict[str, Any]:
-    """Coefficients with their surfaces, if any, as records."""
-    return {name: surface_from(v) if name.endswith("surface") else v for name, v in raw.items()}
 
 
 def _device(raw: Mapping[str, Any]) -> GpuSpec | None:
@@ -260,10 +267,6 @@ def _device(raw: Mapping[str, Any]) -> GpuSpec | None:
     if record is None:
         return None
     return spec_from_record(raw["gpu"], checked(GpuRecord, "device of a profile", raw["gpu"], record))
-
-
-def _transfer(raw: Mapping[str, Any]) -> MeasuredTransfer:
-    return MeasuredTransfer(**{**raw, "ranks": tuple(raw["ranks"]), "domains": tuple(raw["domains"])})
 
 
 def _provenance(raw: Mapping[str, Any]) -> Provenance:

@@ -139,4 +139,4 @@ def _end_now(number: int) -> None:
 def _drop_stdout() -> None:
     """Nobody reads it, or it is full: say nothing more, and keep the interpreter from complaining at exit."""
     if sys.stdout is sys.__stdout__:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)

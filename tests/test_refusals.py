@@ -1,4 +1,4 @@
-"""Every exception of ours but one means "no, because": a kind of Refusal. The other one is of the machine, not of us."""
+"""Every exception of ours but one says "no, because": a Refusal. The other is the failure of a machine."""
 
 from __future__ import annotations
 

@@ -106,16 +106,18 @@ def read_text(file: Path, missing: str, most_bytes: int = MAX_BYTES) -> str:
         raise FileError(missing) from None
     except OSError as error:
         raise FileError(f"cannot be read: {error.strerror}") from None
-    with os.fdopen(descriptor, "rb") as handle:
+    try:
         status = os.fstat(descriptor)
         if stat.S_ISDIR(status.st_mode):
             raise FileError(missing)
         if not stat.S_ISREG(status.st_mode):
             raise FileError("is no plain file but a pipe or a device; write it to a file first")
-        try:
+        with os.fdopen(os.dup(descriptor), "rb") as handle:
             raw = handle.read(most_bytes + 1)
-        except OSError as error:
-            raise FileError(f"cannot be read: {error.strerror}") from None
+    except OSError as error:
+        raise FileError(f"cannot be read: {error.strerror}") from None
+    finally:
+        os.close(descriptor)
     if len(raw) > most_bytes:
         raise FileError(f"the file has {status.st_size:,} bytes; at most {most_bytes:,} are read")
     try:

@@ -11,14 +11,16 @@ import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from math import exp, isfinite, log2, sqrt
+from math import exp, log2, sqrt
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from moesim.files.plain_yaml import FileError, read_text
 from moesim.files.whole import write_text
+from moesim.hwmodels.checked_fit import BadNumber, number, whole
 from moesim.hwmodels.interval import NORMAL_90
 from moesim.sim.question.scenario import ScenarioError
 from moesim.sim.train.band import class_width
@@ -30,6 +32,7 @@ if TYPE_CHECKING:
 # mean squared difference is 0.06 to 0.09 at one doubling, 0.09 at two, 0.095 from three on
 _MOST_LAYOUT_SIGMA = 0.09
 _REACH = 2.0  # doublings over which that forgets itself
+_MOST_LOG_RATIO = 5.0  # a run that takes 150 times what is predicted is another run
 NOISE_SIGMA = 0.024  # the same run in the next software release (calibrate/fit/bands.py: NOISE, 90 %)
 _CLASS_SOURCES = 8  # sources that a class's width rests on, about: the degrees of freedom of the law's scale
 
@@ -161,10 +164,10 @@ def _student_90(freedom: int) -> float:
 def load_own_runs(path: str) -> dict[str, OwnRuns]:
     """Own runs by deployment. ScenarioError for a file that is none."""
     try:
-        raw = json.loads(Path(path).read_text(encoding="utf-8"))
+        raw = json.loads(read_text(Path(path), "is not there"))
         kept = [OwnRuns(str(each["deployment"]), tuple(_run(run) for run in each["runs"])) for each in raw["own_runs"]]
-    except OSError as error:
-        raise ScenarioError(f"cannot read corrections {path}: {error.strerror}") from None
+    except (FileError, BadNumber) as error:
+        raise ScenarioError(f"corrections {path[:200]}: {error}; `moesim calibrate --from rows` writes them") from None
     except (ValueError, KeyError, TypeError, OverflowError):
         raise ScenarioError(f"{path} holds no own runs; `moesim calibrate --from rows` writes them") from None
     if any(not each.runs for each in kept):
@@ -173,10 +176,10 @@ def load_own_runs(path: str) -> dict[str, OwnRuns]:
 
 
 def _run(raw: dict[str, Any]) -> OwnRun:
-    ratio, sizes = float(raw["log_ratio"]), [int(raw[name]) for name in AXES]
-    if not isfinite(ratio) or abs(ratio) > 5.0 or min(sizes) < 1:
-        raise ValueError(f"log_ratio {ratio} or a size of {sizes} cannot be")
-    return OwnRun(ratio, Place(tuple(log2(size) for size in sizes), str(raw["recompute"]), int(raw["zero"])))
+    ratio = number(raw["log_ratio"], "log_ratio", -_MOST_LOG_RATIO, _MOST_LOG_RATIO)
+    sizes = [whole(raw[name], name, 1, 10**9) for name in AXES]
+    place = Place(tuple(log2(size) for size in sizes), str(raw["recompute"])[:100], whole(raw["zero"], "zero", 0, 3))
+    return OwnRun(ratio, place)
 
 
 def write_own_runs(kept: Sequence[OwnRuns], path: Path) -> None:
