@@ -115,6 +115,7 @@ def _signals() -> Iterator[list[int]]:
     def stop(number: int, frame: FrameType | None) -> None:
         if not caught:
             caught.append(number)
+            threading.excepthook = lambda _: None  # threads of a pool that is torn down complain of it
             deadline = threading.Timer(_ENDS_WITHIN_S, _end_now, (number,))
             deadline.daemon = True
             deadline.start()
