@@ -2,7 +2,7 @@
 
 It prunes nothing (bound.py does) and is shown nowhere: every answer is simulated. A replica of dp ranks that holds B
 sequences takes T seconds a pass; lambda requests per second with O tokens each keep B = lambda O T of them running, and
-k = lambda T prompts begin in every pass. Both are iterated until they agree.
+k = lambda T prompts begin in every pass. Both are iterated until they agree. Of a closed loop, B are its clients.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from itertools import product
-from math import inf
+from math import ceil, inf
 
 from moesim.sim.plan.serve.features import AS_ASKED, Features
 from moesim.sim.plan.serve.judge import ServeJudge
@@ -81,6 +81,17 @@ class Needs:
                 low = middle + 1
         return low
 
+    def feeding(self, first: Shape, second: Shape, workers: int, most: int, batch: int) -> int:
+        """The fewest prefill workers beside so many decode workers; `most` + 1 where none do.
+
+        Of a closed loop no rate says it: clients ask as fast as the decode workers answer.
+        """
+        p = self.least("prompts", first, most, batch)
+        one = self._pace("prompts", first, 1, batch).per_s
+        if not self._judge.load.clients or one <= 0.0:
+            return p
+        return max(p, ceil(self._pace("tokens", second, workers, batch).per_s / (_FULL * one)))
+
     def _pace(self, what: str, shape: Shape, workers: int, batch: int) -> Pace:
         key = (what, shape, workers, batch)
         pace = self._kept.get(key)
@@ -135,6 +146,8 @@ class Needs:
         if self._rate and what == "both":
             used = max(used, rate * took / max(1e-9, _FULL * len(self._chunks(machine, 1e9))))
         first = _WAITED * took if what == "both" else 0.0
+        if self._judge.load.clients:  # who finds no room waits; of prefill workers their queue does not show it
+            first += max(0.0, running - room) / rate
         return Pace(rate, first * max(1.0, used), took * max(1.0, used), used)
 
     def _with_prompts(self, machine: Machine, batch: int, held: float, alone_s: float) -> float:
@@ -203,7 +216,8 @@ def _ratios(
         yield from splits[max(0, best - 1) : best + 2]
     if whole:
         return
-    p, d = needs.least("prompts", first, gpus // w, batch), needs.least("tokens", second, gpus // v, batch)
+    d = needs.least("tokens", second, gpus // v, batch)
+    p = needs.feeding(first, second, d, gpus // w, batch)
     for pair in ((p, d), (p + 1, d), (p, d + 1), (p - 1, d), (p, d - 1)):
         if min(pair) >= 1 and pair[0] * w + pair[1] * v <= gpus:
             yield pair

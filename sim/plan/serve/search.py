@@ -138,9 +138,8 @@ def search_serving(
     if not fitting:
         raise ScenarioError(too_large(judge, refused))
     needs, moves = Needs(judge), Moves(judge, wanted.given)
-    whole = not (must and objective in _PARTIAL and judge.load.rate_per_s) or set(wanted.given.get("idle", ())) == {
-        "no"
-    }
+    goes_on = bool(judge.load.rate_per_s or judge.load.clients)  # a queued load ends: all GPUs work on it
+    whole = not (must and objective in _PARTIAL and goes_on) or set(wanted.given.get("idle", ())) == {"no"}
     found = [moves.start(c) for c in deployments(judge, fitting, wanted.given, whole, needs)]
     bounds: dict[ServeCandidate, LoadBounds] = {}
     for c in found:

@@ -11,6 +11,7 @@ import pytest
 from moesim.reports.cli.app import run
 from moesim.sim.plan.serve.judge import ServeJudge
 from moesim.sim.plan.serve.moves import Moves
+from moesim.sim.plan.serve.need import Needs
 from moesim.sim.plan.serve.plan import ServePlan, plan_serve
 from moesim.sim.plan.serve.search import ServeEffort
 from moesim.sim.plan.serve.space import ServeCandidate, Shape, serve_axes
@@ -45,6 +46,36 @@ def test_fewer_gpus_serve_where_they_keep_up(plan: ServePlan) -> None:
     assert whole.options[0].served.candidate.gpus == 32
     score = best.served.goodput_per_s / best.served.candidate.gpus
     assert score > whole.options[0].served.goodput_per_s / 32
+
+
+CLIENTS = {"kind": "closed", "concurrency": 40, "count": 200, "input_tokens": 1000, "output_tokens": 150}
+
+
+def test_a_closed_loop_gets_as_few_gpus_as_it_needs() -> None:
+    """A large cluster must not cost more than a small one that serves the same clients within the same limits."""
+    asked: dict[str, Any] = {
+        "model": "mixtral-8x7b",
+        "cluster": {"node": "dgx-h100", "gpus": 64},
+        "serve": {"engine": "vllm", "requests": CLIENTS, "slo": {"ttft_s": 1.5, "tpot_s": 0.04}},
+    }
+    given = {"pp": (1,), "ep": (1,), "kv_dtype": ("asked",), "token_budget": ("asked",)}
+    effort = ServeEffort(top=2, most=16)
+    large = plan_serve(asked, given=given, effort=effort).options[0].served
+    small = plan_serve({**asked, "cluster": {"node": "dgx-h100", "gpus": 4}}, given=given, effort=effort)
+    assert large.candidate.gpus <= 4
+    few, many = small.options[0].served.usd_per_million_output_tokens, large.usd_per_million_output_tokens
+    assert few is not None and many is not None and many <= 1.01 * few
+    whole = plan_serve(asked, given={**given, "idle": ("no",)}, effort=effort).options[0].served
+    assert whole.candidate.gpus == 64
+
+
+def test_prefill_workers_of_a_closed_loop_feed_its_decode_workers() -> None:
+    """One worker whatever the clients are would leave the decode workers, of which there are enough, without work."""
+    asked = {**WIDE, "serve": {**WIDE["serve"], "requests": {**CLIENTS, "concurrency": 2000, "count": 4000}}}
+    judge, shape = ServeJudge(parse_scenario(asked), Slo(2.0, 0.05)), Shape(8, 1, 1, 1)
+    needs = Needs(judge)
+    fed = [needs.feeding(shape, shape, decode, 64, 256) for decode in (1, 8, 32)]
+    assert fed == sorted(fed) and fed[0] < fed[-1]
 
 
 def test_an_option_as_a_scenario_gives_its_numbers(plan: ServePlan) -> None:
