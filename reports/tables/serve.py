@@ -8,7 +8,7 @@ from rich.table import Table
 from rich.text import Text
 
 from moesim.reports.text import gib, seconds, si, sureness_lines, three
-from moesim.sim.serve.accounts import BACKLOGGED, MISSES, OVERLOADED, STABLE, Spread
+from moesim.sim.serve.accounts import BACKLOGGED, BEGINNING, MISSES, OVERLOADED, STABLE, Spread
 from moesim.sim.serve.band import TITLES
 from moesim.sim.serve.expert_view import ServedExperts
 from moesim.sim.serve.job import ServeJob
@@ -41,6 +41,7 @@ _LABELS = {
     STABLE: "stable",
     BACKLOGGED: "backlogged: the queue grew during the run",
     OVERLOADED: "overloaded: more comes than can be served",
+    BEGINNING: "only the beginning of these conversations: whether they are served in time is not decided",
 }
 
 

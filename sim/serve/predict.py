@@ -116,9 +116,9 @@ def capacity_per_s(load: Workload, run: ServeRun, prices: Prices) -> float:
     return max(served, prices.drained_per_s(load))
 
 
-def _shortness(ask: RequestsAsk, run: ServeRun) -> list[str]:
+def _shortness(ask: RequestsAsk, load: Workload, run: ServeRun) -> list[str]:
     """Conversations send later turns after a while: a run may end before there are as many as there will be."""
-    if ask.kind != "sessions" or ask.rate_per_s is None:
+    if ask.kind != "sessions" or ask.rate_per_s is None or not load.requests.after:  # a trace may stand for them
         return []
     served, come = run.log.served / span_s(run), ask.rate_per_s * (ask.sessions or SessionsAsk()).turns
     if served > _ENOUGH * come:
@@ -140,7 +140,8 @@ def assemble(resolved: ResolvedServe, run: ServeRun, tuning: Tuning, capacity: f
     seen, span = latencies_of(run, warm.requests), span_s(run)
     ttft, tpot, e2e = spread(seen.ttft_s), spread(seen.tpot_s), spread(seen.e2e_s)
     attained = slo.attained(seen)
-    label = label_of(seen, load.rate_per_s, capacity, bool(load.clients), slo.missed(resolved.ask, seen))
+    misses, short = slo.missed(resolved.ask, seen), _shortness(resolved.ask.requests, load, run)
+    label = label_of(seen, load.rate_per_s, capacity, bool(load.clients), misses, load.beginning or bool(short))
     shares, gpus, cost = utilisation(run), deployment.gpus, costs_of(run, deployment, resolved.price)
     sure = serve_sureness(deployment, load)
     sure_of = resolved.ask.requests.sure_of
@@ -185,7 +186,7 @@ def assemble(resolved: ResolvedServe, run: ServeRun, tuning: Tuning, capacity: f
             cost, load, label, sure["output_tokens_per_s"], capacity * span / max(1, run.log.served)
         ),
         sources={name: count / counted for name, count in sources.most_common()},
-        assumptions=_assumed(resolved, run, tuning, warm, sure),
+        assumptions=(*short, *_assumed(resolved, run, tuning, warm, sure)),
         resolved=replace(resolved),
         run=run,
         experts=served_experts(resolved, run, mean_batch),
@@ -204,7 +205,7 @@ def _assumed(
     notes = dict.fromkeys(of.note for of in sure.values() if of.note)
     constants = [f"constant {c.key} = {c.value:g} (assumed)" for c in tuning.used.values() if c.kind == "assumed"]
     return (
-        *_shortness(resolved.ask.requests, run), *resolved.assumptions, *_warmth(warm), *memory, *kept,
+        *resolved.assumptions, *_warmth(warm), *memory, *kept,
         *_rebalanced(run, tuning), *notes, *sorted(constants),
     )  # fmt: skip
 

@@ -35,6 +35,7 @@ class Workload:
     clients: int = 0
     warmup: float | None = 0.0  # share of the first requests that latencies leave out; None: told by the run
     seed: int = 0  # of what is drawn beside the requests: their classes
+    beginning: bool = False  # conversations that are too few to show more than how they begin
 
     contexts: tuple[int, int] = field(init=False)  # typical shortest and longest context of a running request
     longest: int = field(init=False)  # tokens of the longest request at its end
@@ -75,7 +76,7 @@ def _spread(ask: RequestsAsk, mean: int, count: int, name: str) -> tuple[int, ..
 def workload_of(ask: RequestsAsk, arch: ModelArch, trace: str | Path | None = None) -> tuple[Workload, list[str]]:
     """The requests that are asked for, or those of a trace; and what had to be assumed about them."""
     said: list[str] = []
-    clients = 0
+    clients, beginning = 0, False
     if trace is not None or ask.kind == "trace":
         found = load_requests(trace if trace is not None else str(ask.file))
         said += found.said
@@ -89,6 +90,7 @@ def workload_of(ask: RequestsAsk, arch: ModelArch, trace: str | Path | None = No
         said += _not_stated(ask, ("count", _DEFAULT_COUNT), ("rate_per_s", MOONCAKE.rate_per_s))
     elif ask.kind == "sessions":
         requests, said = _sessions(ask, arch)
+        beginning = only_begin(ask, len(requests))
     else:
         clients = ask.concurrency or 0 if ask.kind == "closed" else 0
         count = ask.count or (max(_PER_CLIENT * clients, 1) if clients else _DEFAULT_COUNT)
@@ -100,7 +102,8 @@ def workload_of(ask: RequestsAsk, arch: ModelArch, trace: str | Path | None = No
             cv = ask.cv if ask.kind == "gamma" else 1.0
             arrivals = tuple(float(t) for t in gamma_arrivals(ask.rate_per_s, cv, count, ask.seed))
         requests = Requests(arrivals, prompts, outputs, (0,) * count)
-    workload = Workload(requests, clients, None if ask.warmup == "auto" else ask.warmup)
+    warmup = None if ask.warmup == "auto" else ask.warmup
+    workload = Workload(requests, clients, warmup, beginning=beginning)
     _check_context(workload, arch)
     return workload, said
 
@@ -137,7 +140,7 @@ def _sessions(ask: RequestsAsk, arch: ModelArch) -> tuple[Requests, list[str]]:
     said = [*_not_stated(ask, ("count", count)), *_sigma_said(ask)]
     said += [f"requests.sessions.{key} = {getattr(of, key)} (not stated)" for key in unsaid]
     said.append("sessions: the number of their turns is geometric, tools take exponential times")
-    if users and count < users * of.turns:
+    if only_begin(ask, count):
         said.append(
             f"requests.count = {count:,} is fewer than {users:,} clients x {of.turns:g} turns: how they begin, "
             f"all at once, and no steady state; {round(users * of.turns):,} or more would show one"
@@ -149,6 +152,11 @@ def _sessions(ask: RequestsAsk, arch: ModelArch) -> tuple[Requests, list[str]]:
     if drawn.cut:
         said.append(f"sessions whose first prompt is cut to the context of {arch.max_context:,} tokens: {drawn.cut:,}")
     return drawn.requests, said
+
+
+def only_begin(ask: RequestsAsk, count: int) -> bool:
+    """Whether so many requests of users who hold conversations show how they begin, all at once, and no more."""
+    return ask.kind == "sessions" and count < (ask.concurrency or 0) * (ask.sessions or SessionsAsk()).turns
 
 
 def _check_context(workload: Workload, arch: ModelArch) -> None:

@@ -180,7 +180,7 @@ class ServeJudge:
             goodput_per_s=goodput_per_s(run, attained),
             output_tokens_per_s=outputs / span,
             usd_per_million_output_tokens=usd,
-            label=label_of(latencies, load.rate_per_s, inf, bool(load.clients), misses),
+            label=label_of(latencies, load.rate_per_s, inf, bool(load.clients), misses, load.beginning),
             idle_share=max(0.0, 1.0 - sum(r.busy_s for _, r in run.workers) / (span * len(run.workers))),
             communication_share=_communication(run, span),
             preemptions=run.log.preemptions,
