@@ -9,7 +9,7 @@ from typing import Any
 
 from moesim.hwmodels.power_and_money import Price, usd, usd_per_gpu_hour
 from moesim.sim.plan.serve.front import FrontPoint, front
-from moesim.sim.plan.serve.judge import Served, ServeJudge
+from moesim.sim.plan.serve.judge import Served, ServeJudge, only_begins
 from moesim.sim.plan.serve.reasons import ServeVerdict, broken, compared, missed, serve_verdicts
 from moesim.sim.plan.serve.search import (
     SERVE_OBJECTIVES,
@@ -25,6 +25,7 @@ from moesim.sim.plan.serve.written import scenario_mapping
 from moesim.sim.plan.train.search import Progress
 from moesim.sim.question.lookup import for_serving
 from moesim.sim.question.scenario import Asked, Scenario, ScenarioError, scenario_of
+from moesim.sim.serve.accounts import BEGINNING
 from moesim.sim.serve.slo import Slo, slo_of
 
 _NEAR = 0.02  # below the rate that is asked for: a sustained rate is found within 1 %
@@ -145,11 +146,6 @@ def plan_serve(
     if scenario.serve is None:
         raise ScenarioError("the scenario has no serve section; add serve: {engine: vllm, requests: {...}}")
     queued = scenario.serve.requests.kind == "offline"
-    if scenario.serve.requests.kind == "sessions":
-        raise ScenarioError(
-            "a plan needs requests whose arrivals are known, and those of sessions wait for answers: take kind poisson "
-            "with the lengths of their turns, or compare deployments with moesim sweep"
-        )
     objective = objective or ("tokens_per_s_per_gpu" if queued and not slo else "goodput")
     if objective not in SERVE_OBJECTIVES:
         raise ScenarioError(f"objective={objective!r} is not one of serving; use {', '.join(SERVE_OBJECTIVES)}")
@@ -170,6 +166,8 @@ def plan_serve(
     if scenario.serve.requests.sure_of is not None:
         notes.append("requests.sure_of is not used by a search: every deployment serves the usual number of requests; "
                      "ask moesim serve about the one you choose")  # fmt: skip
+    if scenario.serve.requests.kind == "sessions":
+        notes.append("the front is of strangers with prompts as long as these: they find nothing in caches")
     if objective in ("cost", "tokens_per_dollar") and searches[0].judge.price is None:
         name = searches[0].judge.base.cluster.gpu.name
         raise ScenarioError(f"{name} has no price; give price_usd_per_gpu_hour, or use objective tokens_per_s_per_gpu")
@@ -244,7 +242,7 @@ def _short(good: list[tuple[ServeSearch, Served]], sustained: dict[ServeCandidat
     short: set[ServeCandidate] = set()
     for search, s in good[:_MOST_SHORT]:
         load, c = search.judge.load, s.candidate
-        if not load.rate_per_s or load.clients or c.gpus == search.gpus:
+        if not search.judge.varied or c.gpus == search.gpus:
             break
         if search.judge.keeps_up(c):
             if c not in sustained:
@@ -265,7 +263,7 @@ def _sustain(
     most = min(top, _TRIED)
     idle = sorted(tied, key=lambda pair: (-pair[1].idle_share, pair[1].candidate.title))
     for search, s in (*tied[:most], *idle[:most]):
-        if s.candidate not in rates and search.judge.load.rate_per_s and not search.judge.load.clients:
+        if s.candidate not in rates and search.judge.varied:
             rates[s.candidate] = search.judge.sustained_per_s(s.candidate)
 
 
@@ -308,6 +306,9 @@ def _nothing_meets(searches: list[ServeSearch], slo: Slo) -> str:
     """One line with the best that was found, how it fails, and what was not looked at."""
     every = [s for search in searches for s in search.served]
     best = max(every, key=lambda s: (s.attained_share, headroom(s, slo), -s.candidate.gpus))
+    if best.label == BEGINNING:  # of a load that is no answer's fault
+        judge = searches[0].judge
+        return only_begins(judge.ask.requests, judge.load)
     most, left = max(search.gpus for search in searches), sum(search.left for search in searches)
     hopeless = sum(len(search.hopeless) for search in searches)
     looked = f"{len(every):,} deployments were simulated"

@@ -81,7 +81,7 @@ class ServeSearch:
 def tokens_per_s(bounds: LoadBounds, judge: ServeJudge) -> float:
     """Output tokens per second that a load yields at most."""
     r = judge.load.requests
-    span = max(bounds.span_s, r.arrival_s[-1] - r.arrival_s[0])
+    span = max(bounds.span_s, r.starts_s[-1] - r.starts_s[0])
     return sum(r.output_tokens) / span if span > 0 else inf
 
 
@@ -138,7 +138,7 @@ def search_serving(
     if not fitting:
         raise ScenarioError(too_large(judge, refused))
     needs, moves = Needs(judge), Moves(judge, wanted.given)
-    goes_on = bool(judge.load.rate_per_s or judge.load.clients)  # a queued load ends: all GPUs work on it
+    goes_on = bool(judge.load.rate_per_s or judge.load.askers)  # a queued load ends: all GPUs work on it
     whole = not (must and objective in _PARTIAL and goes_on) or set(wanted.given.get("idle", ())) == {"no"}
     found = [moves.start(c) for c in deployments(judge, fitting, wanted.given, whole, needs)]
     bounds: dict[ServeCandidate, LoadBounds] = {}
@@ -333,7 +333,7 @@ def _likely(objective: str, c: ServeCandidate, needs: Needs, judge: ServeJudge, 
     )
     if objective in ("ttft", "tpot"):
         return (pace.ttft_s if objective == "ttft" else pace.tpot_s) * over**3, c.title, -c.max_batch
-    rate = judge.load.rate_per_s if judge.load.rate_per_s and not judge.load.clients else pace.per_s
+    rate = judge.load.rate_per_s if judge.load.rate_per_s and not judge.load.askers else pace.per_s
     return -rate / c.gpus / over**3, c.title, -c.max_batch
 
 

@@ -107,6 +107,48 @@ def test_every_feature_as_a_scenario_gives_its_numbers() -> None:
         assert len(seen) == len(moves.axes)
 
 
+TALKS = {"turns": 4, "think_s": 2.0, "first_tokens": 600, "answer_tokens": 100}
+
+
+@pytest.mark.parametrize("who", [{"concurrency": 60, "count": 500}, {"rate_per_s": 4.0, "count": 2500}])
+def test_conversations_are_planned_as_they_are_served(who: dict[str, Any]) -> None:
+    """Later prompts wait for answers and find their history; a large cluster gives no more GPUs than it takes."""
+    requests = {"kind": "sessions", "sessions": TALKS, **who}
+    asked: dict[str, Any] = {
+        "model": "mixtral-8x7b",
+        "cluster": {"node": "dgx-h100", "gpus": 32},
+        "serve": {"engine": "vllm", "requests": requests, "slo": {"ttft_s": 1.5, "tpot_s": 0.04}},
+    }
+    plan = plan_serve(asked, given={"pp": (1,), "ep": (1,)}, effort=ServeEffort(top=2, most=10))
+    assert plan.options[0].served.candidate.gpus <= 8
+    for number, option in enumerate(plan.options):
+        answer, s = predict_serve(plan.scenario(number)), option.served
+        assert (answer.ttft_s.mean, answer.tpot_s.mean, answer.label) == (s.ttft_s, s.tpot_s, s.label)
+        assert answer.output_tokens_per_s == s.output_tokens_per_s and answer.label == "stable"
+    assert any("strangers" in note for note in plan.notes)
+
+
+@pytest.mark.parametrize("who", [{"concurrency": 60, "count": 100}, {"rate_per_s": 4.0, "count": 100}])
+def test_the_beginning_of_conversations_is_not_planned_for(who: dict[str, Any]) -> None:
+    requests: dict[str, Any] = {"kind": "sessions", "sessions": TALKS, **who}
+    asked: dict[str, Any] = {**WIDE, "serve": {**WIDE["serve"], "requests": requests}}
+    with pytest.raises(ScenarioError, match=r"only how these conversations begin.* give requests.count: ") as told:
+        plan_serve(asked, given=FEW)
+    enough = int(str(told.value).rsplit("count: ")[-1].split()[0])
+    assert not ServeJudge(
+        parse_scenario({**asked, "serve": {**asked["serve"], "requests": {**requests, "count": enough}}}), Slo(1, 1)
+    ).load.beginning
+
+
+def test_conversations_whose_later_turns_never_come_are_not_planned_for() -> None:
+    """Long answers keep the later turns away until the load is over: only the run shows it."""
+    talk = {"turns": 8, "think_s": 0.1, "first_tokens": 600, "answer_tokens": 1500}
+    requests = {"kind": "sessions", "sessions": talk, "rate_per_s": 2.0, "count": 100}
+    asked = {**WIDE, "serve": {**WIDE["serve"], "requests": requests}}
+    with pytest.raises(ScenarioError, match=r"= 100 shows only how these conversations begin.*count: 200 or more"):
+        plan_serve(asked, given={**FEW, "pools": ("no",)}, effort=ServeEffort(top=1, most=3))
+
+
 def test_progress_shows_the_best_so_far() -> None:
     said: list[tuple[str, int, int]] = []
     plan_serve(WIDE, given=FEW, effort=ServeEffort(top=1, most=6), progress=lambda *now: said.append(now))
