@@ -187,25 +187,26 @@ def _answer(
         raise ScenarioError(_nothing_meets(searches, slo))
     score = score_of(objective)
     good.sort(key=lambda pair: (-score(pair[1]), -headroom(pair[1], slo), pair[1].candidate.title))
-    good = _distinct(good)
+    alike, good = good, _distinct(good)
     sustained: dict[ServeCandidate, float] = {}
     short = _short(good, sustained) if must else set()
     lasting = [pair for pair in good if pair[1].candidate not in short] or good
     if must:
         _sustain(objective, lasting, effort.top, sustained)
     best_score = score(lasting[0][1])
-    good.sort(
-        key=lambda pair: (
-            pair[1].candidate in short,
-            score(pair[1]) < best_score - _TIED * abs(best_score),
-            -sustained.get(pair[1].candidate, 0.0) / pair[1].candidate.gpus,
-            -score(pair[1]),
-            -headroom(pair[1], slo),
-        )
-    )
+
+    def place(pair: tuple[ServeSearch, Served]) -> tuple[bool, bool, float, float, float]:
+        s = pair[1]
+        rate = sustained.get(s.candidate, 0.0) / s.candidate.gpus
+        tied = score(s) >= best_score - _TIED * abs(best_score)
+        return s.candidate in short, not tied, -rate, -score(s), -headroom(s, slo)
+
+    good.sort(key=place)
     best_search, best = good[0]
-    rest = [s for s in best_search.served if s is not best]
-    ordered = [best, *sorted(rest, key=lambda s: (must and not s.meets(slo), -score(s), -headroom(s, slo)))]
+    others = [pair for pair in every if must and not pair[1].meets(slo)]
+    others.sort(key=lambda pair: (-pair[1].attained_share, -headroom(pair[1], slo), pair[1].candidate.title))
+    ordered = (good[0], *sorted(alike, key=place), *others)
+    of_best_first = sorted(searches, key=lambda search: search is not best_search)
     options = [
         ServeOption(
             served=s, sustained_per_s=sustained.get(s.candidate),
@@ -221,7 +222,7 @@ def _answer(
         must=must,
         options=tuple(options),
         front=front(((search.judge, search.served) for search in searches), slo.ttft_s if must else inf),
-        verdicts=tuple(serve_verdicts(best_search, ordered, slo, must)),
+        verdicts=tuple(serve_verdicts(of_best_first, ordered, slo, must)),
         searches=tuple(searches),
         notes=(*notes, *(line for f in searches for line in _unfinished(f)), *_assumed(options)),
     )  # fmt: skip
