@@ -44,7 +44,7 @@ class Drawn:
     requests: Requests
     ended: int  # sessions whose next turn had no room
     cut: int  # first prompts made shorter
-    turns: float  # of a session, mean: as asked, or fewer where the context ends some
+    mean_turns: float  # of a session: as asked, or fewer where the context ends some
 
 
 def sessions(

@@ -54,8 +54,8 @@ WIRE_TITLES: dict[Wire, str] = {
     "down": "copies to the host",
     "up": "copies from the host",
 }
-LOST_TITLES = {
-    "busiest_rank": "waiting for the busiest rank",
+LOST_TITLES = {  # what the step would gain without; not what ranks waited for, which the breakdown says
+    "busiest_rank": "uneven routing",
     "slow_gpus": "being tied to slow GPUs",
     "jitter": "jitter",
     "links": "being tied to bad links",
@@ -138,7 +138,7 @@ def _answer(p: Prediction) -> Table:
     if p.experts is not None and p.experts.drawn:
         table.add_row("experts", experts_line(p.experts))
     if p.lost_s:
-        table.add_row("time lost", "\n".join(lost_lines(p)))
+        table.add_row("time lost", "\n".join([*lost_lines(p), *_waits_inside(p)]))
     return table
 
 
@@ -160,7 +160,7 @@ def experts_line(experts: ExpertView) -> str:
 
 
 def lost_lines(p: Prediction) -> list[str]:
-    """'the busiest rank costs 1.50 s (7 %)', for everything that sets ranks apart, the largest first."""
+    """'uneven routing costs 1.50 s (7 %)', for everything that sets ranks apart, the largest first."""
     lines = []
     for name, lost in sorted(p.lost_s.items(), key=lambda item: -abs(item[1])):
         if abs(lost) < 0.0005 * p.step_time_s:
@@ -172,6 +172,17 @@ def lost_lines(p: Prediction) -> list[str]:
                 f"{LOST_TITLES[name]} {verb} {seconds(abs(lost))} ({abs(lost) / p.step_time_s:.1%} of the step{usd})"
             )
     return lines
+
+
+def _waits_inside(p: Prediction) -> list[str]:
+    """How the line of the breakdown and what uneven routing costs hang together: the same seconds in both places."""
+    waited, lost = p.breakdown_s.get("imbalance", 0.0), p.lost_s.get("busiest_rank", 0.0)
+    if waited <= 0.0 or lost <= 0.0:
+        return []
+    said = f"{seconds(waited)} {CATEGORY_TITLES['imbalance']} (below)"
+    if lost > waited:
+        return [f"  of it {said}, {seconds(lost - waited)} longer expert layers, bubbles and waits behind it"]
+    return [f"  less than {said}, which hides other waits"]
 
 
 def _memory_line(p: Prediction) -> str:

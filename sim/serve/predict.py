@@ -116,12 +116,12 @@ def capacity_per_s(load: Workload, run: ServeRun, prices: Prices) -> float:
 
 def shortness(ask: RequestsAsk, load: Workload, run: ServeRun) -> list[str]:
     """Conversations send later turns after a while: a run may end before there are as many as there will be."""
-    if not load.turns or ask.rate_per_s is None:
+    if not load.mean_turns or ask.rate_per_s is None:
         return []
-    served, come = run.log.served / span_s(run), ask.rate_per_s * load.turns
+    served, come = run.log.served / span_s(run), ask.rate_per_s * load.mean_turns
     if served > STEADY * come:
         return []
-    most = max(2 * len(run.log), enough_of(ask, load.turns))
+    most = max(2 * len(run.log), enough_of(ask, load.mean_turns))
     return [
         f"{SHORT}, or the service behind: {served:.3g} of the {come:.3g} requests/s that these conversations send in "
         f"the long run; give a larger requests.count, for example {most:,}"

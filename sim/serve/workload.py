@@ -36,7 +36,7 @@ class Workload:
     clients: int = 0
     warmup: float | None = 0.0  # share of the first requests that latencies leave out; None: told by the run
     seed: int = 0  # of what is drawn beside the requests: their classes
-    turns: float = 0.0  # of a conversation, mean; 0 where there are none
+    mean_turns: float = 0.0  # of a conversation, mean; 0 where there are none
     beginning: bool = False  # conversations that are too few to show more than how they begin
 
     contexts: tuple[int, int] = field(init=False)  # typical shortest and longest context of a running request
@@ -111,7 +111,7 @@ def workload_of(ask: RequestsAsk, arch: ModelArch, trace: str | Path | None = No
         requests = Requests(arrivals, prompts, outputs, (0,) * count)
     warmup = None if ask.warmup == "auto" else ask.warmup
     beginning = len(requests) < enough_of(ask, turns)
-    workload = Workload(requests, clients, warmup, turns=turns, beginning=beginning)
+    workload = Workload(requests, clients, warmup, mean_turns=turns, beginning=beginning)
     _check_context(workload, arch)
     return workload, said
 
@@ -148,10 +148,10 @@ def _sessions(ask: RequestsAsk, arch: ModelArch) -> tuple[Requests, list[str], f
     said = [*_not_stated(ask, ("count", count)), *_sigma_said(ask)]
     said += [f"requests.sessions.{key} = {getattr(of, key)} (not stated)" for key in unsaid]
     said.append("sessions: the number of their turns is geometric, tools take exponential times")
-    if users and count < enough_of(ask, drawn.turns):
+    if users and count < enough_of(ask, drawn.mean_turns):
         said.append(
-            f"requests.count = {count:,} is fewer than {users:,} clients x {drawn.turns:.3g} turns: how they begin, "
-            f"all at once, and no steady state; {enough_of(ask, drawn.turns):,} or more would show one"
+            f"requests.count = {count:,} is fewer than {users:,} clients x {drawn.mean_turns:.3g} turns: how they "
+            f"begin, all at once, and no steady state; {enough_of(ask, drawn.mean_turns):,} or more would show one"
         )
     if of.think == "lognormal":
         said.append(f"sessions: the logarithm of thinking times spreads by {THINK_SIGMA:g} (assumed)")
@@ -159,7 +159,7 @@ def _sessions(ask: RequestsAsk, arch: ModelArch) -> tuple[Requests, list[str], f
         said.append(f"sessions that end at the context of {arch.max_context:,} tokens: {drawn.ended:,}")
     if drawn.cut:
         said.append(f"sessions whose first prompt is cut to the context of {arch.max_context:,} tokens: {drawn.cut:,}")
-    return drawn.requests, said, drawn.turns
+    return drawn.requests, said, drawn.mean_turns
 
 
 def enough_of(ask: RequestsAsk, turns: float) -> int:

@@ -252,7 +252,7 @@ def _communication(run: ServeRun, span: float) -> float:
 
 def only_begins(ask: RequestsAsk, load: Workload) -> str:
     """What is said of conversations that are too few: what serves how they begin need not serve them."""
-    enough = 2 * max(enough_of(ask, load.turns), 0 if load.beginning else len(load.requests))
+    enough = 2 * max(enough_of(ask, load.mean_turns), 0 if load.beginning else len(load.requests))
     return (
         f"requests.count = {len(load.requests):,} shows only how these conversations begin, which is not what a plan "
         f"should serve; give requests.count: {enough} or more"
