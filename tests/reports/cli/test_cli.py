@@ -123,6 +123,9 @@ def test_bad_files_are_one_line(scenario_file: Path, tmp_path: Path, capsys: Cap
 
 def test_usage_errors_are_one_line(capsys: Capture) -> None:
     assert "no such command" in complaint(capsys, "trian")
+    for command in ("train", "serve", "whatif"):  # the option is another command's
+        asked = complaint(capsys, command, "any.yaml", "--set", "layout.tp=[1,2,4]")
+        assert "no such option: --set of this command; `moesim sweep FILE --set KEY=VALUE,VALUE`" in asked
     assert "scenario" in complaint(capsys, "train")
     assert "--nope" in complaint(capsys, "show", "--nope")
 
