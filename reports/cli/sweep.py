@@ -7,6 +7,8 @@ from typing import Annotated
 
 import typer
 
+from moesim.files.words import counted
+
 
 def sweep(
     scenario: Annotated[Path, typer.Argument(help="Scenario file in YAML.", show_default=False)],
@@ -52,7 +54,10 @@ def sweep(
                 )
         except (KeyboardInterrupt, MachineFailure):
             if journal is not None:
-                note(f"stopped with {len(journal.done)} points kept beside {out}; the same command goes on from there")
+                note(
+                    f"stopped with {counted(len(journal.done), 'point')} kept beside {out}; "
+                    "the same command goes on from there"
+                )
             raise
         if out is not None and journal is not None:
             write_table(table, out)
@@ -63,5 +68,8 @@ def sweep(
     else:
         console().print(sweep_report(table))
     if table.failed:
-        note(f"note: {table.failed} of {len(table.rows)} points could not be predicted; see their column `error`")
+        note(
+            f"note: {table.failed} of {counted(len(table.rows), 'point')} could not be predicted; "
+            "see their column `error`"
+        )
     return int(table.failed == len(table.rows))

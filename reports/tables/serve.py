@@ -7,6 +7,7 @@ from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
+from moesim.files.words import counted
 from moesim.reports.text import gib, seconds, si, sureness_lines, three
 from moesim.sim.serve.accounts import BACKLOGGED, BEGINNING, MISSES, OVERLOADED, STABLE, Spread
 from moesim.sim.serve.band import TITLES
@@ -64,21 +65,25 @@ def deployment_text(p: ServePrediction) -> str:
     d = p.resolved.deployment
     if d.pools:
         return ", ".join(
-            f"{g.workers} {g.role} workers of {g.job.cluster.gpu.name} ({layout_text(g.job)})" for g in d.groups
+            f"{counted(g.workers, g.role + ' worker')} of {g.job.cluster.gpu.name} ({layout_text(g.job)})"
+            for g in d.groups
         )
     if d.prefill is not None:
         return (
-            f"{d.prefill_workers} prefill workers ({layout_text(d.prefill)}), {d.replicas} decode workers "
-            f"({layout_text(d.job)}), {d.gpus} GPUs" + (f" and {d.idle_gpus:,} idle" if d.idle_gpus else "")
+            f"{counted(d.prefill_workers, 'prefill worker')} ({layout_text(d.prefill)}), "
+            f"{counted(d.replicas, 'decode worker')} ({layout_text(d.job)}), {counted(d.gpus, 'GPU')}"
+            + (f" and {d.idle_gpus:,} idle" if d.idle_gpus else "")
         )
-    return f"{d.replicas} x ({layout_text(d.job)}), {d.gpus} GPU{'s' if d.gpus > 1 else ''}"
+    return f"{d.replicas} x ({layout_text(d.job)}), {counted(d.gpus, 'GPU')}"
 
 
 def _title(p: ServePrediction) -> Text:
     job = p.resolved.deployment.job
     text = Text(f"{job.arch.name} on {job.cluster.gpu.name} with {job.engine.title}\n", style="bold")
     text.append(f"{deployment_text(p)}\n", style="")
-    text.append(f"{p.requests:,} requests: {label_text(p)}; capacity {three(p.capacity_requests_per_s)} requests/s")
+    text.append(
+        f"{counted(p.requests, 'request')}: {label_text(p)}; capacity {three(p.capacity_requests_per_s)} requests/s"
+    )
     for line in p.assumptions:
         if line.startswith(SHORT):
             text.append(f"\n{line}", style="bold")

@@ -9,6 +9,7 @@ from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
+from moesim.files.words import counted
 from moesim.hwmodels.power_and_money import JOULES_PER_KWH
 from moesim.hwmodels.wires import Wire
 from moesim.reports.text import gib, seconds, sureness_lines, three
@@ -94,7 +95,8 @@ def batch_line(p: Prediction) -> str:
     """'15,360 sequences of 4,096 tokens in 120 micro-batches of 1, fp8_block'."""
     job = p.resolved.job
     return (
-        f"{job.global_batch:,} sequences of {job.seq_len:,} tokens in {job.micro_batches} micro-batches of "
+        f"{counted(job.global_batch, 'sequence')} of {job.seq_len:,} tokens in "
+        f"{counted(job.micro_batches, 'micro-batch')} of "
         f"{job.micro_batch} per replica, {job.precision}"
     )
 
@@ -156,7 +158,7 @@ def experts_line(experts: ExpertView) -> str:
     of_experts = f"busiest expert {experts.busiest_expert_ratio:.2f} x the mean"
     if ranks > 1:
         of_experts += f", busiest of {ranks} ranks {experts.busiest_rank_ratio:.2f} x"
-    return f"{of_experts} (mean over {layers} layer{'' if layers == 1 else 's'})"
+    return f"{of_experts} (mean over {counted(layers, 'layer')})"
 
 
 def lost_lines(p: Prediction) -> list[str]:
@@ -248,5 +250,7 @@ def _notes(p: Prediction) -> list[Text]:
     if defaults:
         lines.append(Text(f"- defaults of stack {name}: {', '.join(defaults)}"))
     if constants:
-        lines.append(Text(f"- {len(constants)} constants without a fit: see --json, or `moesim show {name}`"))
+        lines.append(
+            Text(f"- {counted(len(constants), 'constant')} without a fit: see --json, or `moesim show {name}`")
+        )
     return lines

@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 from math import inf
 from typing import Any
 
+from moesim.files.words import counted
 from moesim.hwmodels.power_and_money import Price, usd, usd_per_gpu_hour
 from moesim.sim.plan.serve.front import FrontPoint, front
 from moesim.sim.plan.serve.judge import Served, ServeJudge, only_begins
@@ -160,7 +161,7 @@ def plan_serve(
         except ScenarioError as refusal:
             if len(gpus) < 2:
                 raise
-            notes.append(f"{count} GPUs: {refusal}")
+            notes.append(f"{counted(count, 'GPU')}: {refusal}")
     if not searches:
         raise ScenarioError(notes[-1])
     if scenario.serve.requests.sure_of is not None:
@@ -278,11 +279,11 @@ def _why(s: Served, best: Served, slo: Slo, must: bool) -> str:
 
 def _unfinished(f: ServeSearch) -> list[str]:
     """What a search left undone."""
-    early = [f"{f.gpus} GPUs: {f.stopped}; the answer is the best until then"] if f.stopped else []
+    early = [f"{counted(f.gpus, 'GPU')}: {f.stopped}; the answer is the best until then"] if f.stopped else []
     if f.open:
         early.append(
-            f"{f.gpus} GPUs: {f.open:,} of {f.left + len(f.served):,} deployments that bounds do not exclude were not "
-            "simulated and may be as good; --most or --minutes let it look at more of them"
+            f"{counted(f.gpus, 'GPU')}: {f.open:,} of {f.left + len(f.served):,} deployments that bounds do not "
+            "exclude were not simulated and may be as good; --most or --minutes let it look at more of them"
         )
     return early
 
@@ -318,7 +319,8 @@ def _nothing_meets(searches: list[ServeSearch], slo: Slo) -> str:
     early = next((f" ({search.stopped})" for search in searches if search.stopped), "")
     wider = "let it look at more with --most or --minutes, " if left else ""
     return (
-        f"nothing on up to {most} GPUs meets {slo.text} among what was looked at: {looked}{early}; the best found, "
-        f"{best.candidate.title} on {best.candidate.gpus} GPUs, has {broken(best, slo)}: {missed(best, slo)}; {wider}"
+        f"nothing on up to {counted(most, 'GPU')} meets {slo.text} among what was looked at: {looked}{early}; "
+        f"the best found, {best.candidate.title} on {counted(best.candidate.gpus, 'GPU')}, has {broken(best, slo)}: "
+        f"{missed(best, slo)}; {wider}"
         "loosen the limits, ask for less traffic or give more GPUs"
     )

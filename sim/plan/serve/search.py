@@ -21,6 +21,7 @@ from itertools import chain, zip_longest
 from math import ceil, inf
 from time import perf_counter
 
+from moesim.files.words import counted
 from moesim.sim.layout.layout import BadLayout
 from moesim.sim.layout.slots import BLOCKS
 from moesim.sim.plan.serve.bound import LoadBounds
@@ -132,7 +133,9 @@ def search_serving(
     placement = judge.base.placement if scenario.placement is not None else BLOCKS
     every = shapes(arch, gpus, judge.base.cluster.domain, wanted.given, placement)
     if not every:
-        raise ScenarioError(f"no layout of {arch.name} divides {gpus} GPUs with the axes that were fixed; free one")
+        raise ScenarioError(
+            f"no layout of {arch.name} divides {counted(gpus, 'GPU')} with the axes that were fixed; free one"
+        )
     refused = {s: why for s in every if (why := judge.fits(s)) is not None}
     fitting = [s for s in every if s not in refused]
     if not fitting:
@@ -261,7 +264,9 @@ class _Run:
             self.scores = sorted([*self.scores, self.score(s)], reverse=True)[: self.effort.top]
         if self.progress is not None:
             self.progress(
-                f"{what} on {self.judge.base.cluster.gpus} GPUs; {self._best()}", len(self.served), self.effort.most
+                f"{what} on {counted(self.judge.base.cluster.gpus, 'GPU')}; {self._best()}",
+                len(self.served),
+                self.effort.most,
             )
         return s
 
