@@ -54,15 +54,15 @@ def serve_verdicts(
     searches: that of the best deployment first; ordered: all that were simulated, best first.
     """
     best = ordered[0][1]
-    tests = {id(search): _choices_of(search) for search in searches}
+    tests = {search.gpus: _choices_of(search) for search in searches}
     lines = []
-    for title in tests[id(searches[0])]:
-        own = next((s for search, s in ordered if tests[id(search)][title](s.candidate)), None)
+    for title in tests[searches[0].gpus]:
+        own = next((s for search, s in ordered if tests[search.gpus][title](s.candidate)), None)
         if own is not None:
             why = "the best of all" if own is best else compared(own, best, slo, must)
             lines.append(ServeVerdict(title, own.candidate.title, own.meets(slo), why))
             continue
-        lost = next((found for f in searches if (found := _not_simulated(f, tests[id(f)][title], slo))), None)
+        lost = next((found for f in searches if (found := _not_simulated(f, tests[f.gpus][title], slo))), None)
         if lost is not None:
             lines.append(ServeVerdict(title, lost[0], None, lost[1]))
     return lines
