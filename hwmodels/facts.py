@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import fields
 from difflib import get_close_matches
 from functools import cache
@@ -11,6 +12,7 @@ from typing import Any, Literal, TypeVar
 
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
+from pydantic_core import ErrorDetails
 
 from moesim.refusal import Refusal
 
@@ -197,7 +199,24 @@ def checked(model: type[R], where: str, name: str, raw: dict[str, Any]) -> R:
         key = ".".join(str(p) for p in first["loc"])
         known = ", ".join(model.model_fields)
         extra = f"; fields are {known}" if first["type"] == "extra_forbidden" else ""
-        raise FactError(f"{where}: {name}: {key}: {first['msg'].lower()}{extra}") from None
+        raise FactError(f"{where}: {name}: {key}: {_wrong(key, first)}{extra}") from None
+
+
+# keys whose name is their unit, and what that is
+_UNIT_OF = {"kw": "kilowatts", "usd": "US dollars", "rack_units": "rack units"}
+
+
+def _wrong(key: str, error: ErrorDetails) -> str:
+    """What is wrong with the value of a key, and how it is written."""
+    last, given = key.rpartition(".")[2], repr(error["input"])[:40]
+    if error["type"] == "string_type" and isinstance(error["input"], int | float):
+        return f"{given} is a number where text is wanted; write it in quotes: {last}: '{error['input']}'"
+    if error["type"] in ("float_parsing", "float_type", "int_parsing", "int_type", "int_from_float"):
+        unit = f" of {_UNIT_OF[last]}" if last in _UNIT_OF else ""
+        whole = "whole " if error["type"].startswith("int") else ""
+        number = re.search("[0-9]+", given)
+        return f"{given} is not a {whole}number{unit}; write a number alone: {last}: {number[0] if number else 8}"
+    return error["msg"].lower()
 
 
 T = TypeVar("T")

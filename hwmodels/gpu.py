@@ -104,6 +104,13 @@ class GpuSpec:
             raise FactError(f"{self.name} has no {dtype} tensor path; it has {have}{four}")
         return self.peak_flops_per_s[PEAK_OF[dtype]]
 
+    @property
+    def weight_only(self) -> tuple[str, ...]:
+        """Formats of weights that it has no peak for: read narrow, widened to 16 bits before the tensor cores."""
+        if not self.supports("bf16"):
+            return ()
+        return ("w8a16", "int4", *(("mxfp4", "nvfp4") if not self.fp4_formats else ()))
+
     def supports(self, dtype: str) -> bool:
         """True when the data sheet lists a peak for `dtype`, and the tensor cores apply the scales that it has."""
         peaks = self.peak_flops_per_s
@@ -120,14 +127,15 @@ def spec_from_record(name: str, r: GpuRecord) -> GpuSpec:
         if price.low is not None and price.high is not None:
             middle = (price.low + price.high) / 2.0
     family = r.family or name
+    peaks = {k: v for k, v in r.peak_flops_per_s.items() if v is not None}
     return GpuSpec(
         name=name,
         vendor=r.vendor,
         arch=r.arch,
         family=family,
         generation=r.generation or family,
-        peak_flops_per_s={k: v for k, v in r.peak_flops_per_s.items() if v is not None},
-        fp4_formats=r.fp4_formats,
+        peak_flops_per_s=peaks,
+        fp4_formats=r.fp4_formats if "fp4" in peaks else (),
         hbm_bytes=r.hbm_bytes,
         usable_bytes=r.usable_bytes or r.hbm_bytes,
         hbm_bytes_per_s=r.hbm_bytes_per_s,

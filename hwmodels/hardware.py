@@ -149,7 +149,8 @@ def _hardware(raw: Any, origin: str) -> Hardware:
     """Every record completed and checked, so that a wrong one is refused before anything asks for it."""
     if not isinstance(raw, Mapping) or not raw:
         known = ", ".join(FORMS)
-        raise FactError(f"{origin}: hardware is a mapping with some of {known}, each of names and records")
+        empty = "" if raw else "is empty; "
+        raise FactError(f"{origin}: {empty}hardware is a mapping with some of {known}, each of names and records")
     own: dict[str, dict[str, dict[str, Any]]] = {}
     said: dict[tuple[str, str], tuple[str, ...]] = {}
     for section in raw:

@@ -112,6 +112,10 @@ def _node(record: dict[str, Any], name: str, where: str) -> tuple[dict[str, Any]
     said = []
     if "gpu" not in record:
         raise FactError(f"{where}: gpu is missing: the name of the GPU that it holds")
+    for key in ("gpus", "gpus_per_domain", "gpus_per_host"):
+        given = record.get(key)
+        if given is not None and (not isinstance(given, int) or isinstance(given, bool) or given < 1):
+            raise FactError(f"{where}.{key}: {repr(given)[:40]} must be a whole number of at least 1")
     gpus = record.pop("gpus", None)
     if gpus is not None:
         record.setdefault("gpus_per_domain", gpus)
@@ -124,8 +128,6 @@ def _node(record: dict[str, Any], name: str, where: str) -> tuple[dict[str, Any]
         record["gpus_per_host"] = record["gpus_per_domain"]
     record.setdefault("gpus_per_domain", record["gpus_per_host"])
     per_host = record["gpus_per_host"]
-    if not isinstance(per_host, int) or isinstance(per_host, bool) or per_host < 1:
-        raise FactError(f"{where}.gpus_per_host: must be a whole number of at least 1")
     if record.get("nic_bytes_per_s") and "nics_per_host" not in record:
         record["nics_per_host"] = per_host
         said.append(f"{name}: one NIC per GPU (assumed); nics_per_host says how many")

@@ -9,7 +9,7 @@ from typing import Any
 
 from moesim.hwmodels.cluster import build_cluster, fabric_names, node_for_gpu, node_names
 from moesim.hwmodels.facts import FactError, catalogue, did_you_mean, gpu_spellings
-from moesim.hwmodels.gpu import gpu_names, load_gpu
+from moesim.hwmodels.gpu import GpuSpec, gpu_names, load_gpu
 from moesim.hwmodels.hardware import SHIPPED, hardware_of, holds_hardware
 from moesim.hwmodels.libraries import libraries
 from moesim.hwmodels.profile import load_profile, measured_gpus
@@ -139,10 +139,15 @@ def _gpu(name: str) -> Entry:
     record = catalogue("gpus")[gpu.name]
     return {
         "kind": "gpu",
-        **asdict(gpu),
+        **_gpu_facts(gpu),
         "aliases": list(record.get("aliases", [])),
         "verified": bool(record.get("verified", True)),
     }
+
+
+def _gpu_facts(gpu: GpuSpec) -> Entry:
+    """Formats that its tensor cores multiply are told from those that it only reads."""
+    return {**asdict(gpu), "weight_only_formats": list(gpu.weight_only)}
 
 
 def _node(name: str) -> Entry:
@@ -163,7 +168,7 @@ def _own_hardware(path: str) -> list[Entry]:
     entries = []
     for section, records in hardware.own.items():
         for name, record in records.items():
-            facts = asdict(load_gpu(name, hardware)) if section == "gpus" else {"name": name, **record}
+            facts = _gpu_facts(load_gpu(name, hardware)) if section == "gpus" else {"name": name, **record}
             entry: Entry = {"kind": section.removesuffix("s"), **facts}
             entries.append(entry | {"assumed": "; ".join(hardware.assumed((section, name)))})
     return entries

@@ -3,21 +3,29 @@
 from __future__ import annotations
 
 import json
+import os
 import sys
 from typing import Any
 
 from rich.console import Console
 
+from moesim.files.words import counted
 from moesim.hwmodels.interval import Sureness
 from moesim.hwmodels.units import GIB
 
 _WIDTH = 110  # widest table; also used when the output is not a terminal
+_NARROWEST = 40  # no table can be read in less
 
 
 def console() -> Console:
-    """The console for results: stdout, at most 110 columns, no colour codes when it is not a terminal."""
+    """The console for results: stdout, at most 110 columns, no colour codes when it is not a terminal.
+
+    COLUMNS says how wide, where it is set; else a terminal does, and what is no terminal has 110.
+    """
     terminal = Console(file=sys.stdout, highlight=False, markup=False, emoji=False)
-    terminal.width = min(terminal.width, _WIDTH) if terminal.is_terminal else _WIDTH
+    asked = os.environ.get("COLUMNS", "")
+    known = terminal.is_terminal or (asked.isdecimal() and int(asked) > 0)
+    terminal.width = max(_NARROWEST, min(terminal.width, _WIDTH)) if known else _WIDTH
     return terminal
 
 
@@ -60,7 +68,7 @@ def three(value: float) -> str:
 
 def gpus(number: int) -> str:
     """'1 GPU', '2,048 GPUs'."""
-    return f"{number:,} GPU{'' if number == 1 else 's'}"
+    return counted(number, "GPU")
 
 
 def times(ratio: float, more: str, less: str) -> str:

@@ -44,6 +44,7 @@ class Drawn:
     requests: Requests
     ended: int  # sessions whose next turn had no room
     cut: int  # first prompts made shorter
+    mean_turns: float  # of a session: as asked, or fewer where the context ends some
 
 
 def sessions(
@@ -114,6 +115,7 @@ class _Sessions:
     turns: list[_Turn] = field(default_factory=list)
     ended_s: list[float] = field(default_factory=list)  # of sessions whose next turn has no room: when it would come
     cut_s: list[float] = field(default_factory=list)  # of first prompts made shorter: when they come
+    begun: int = 0  # sessions
     _tokens: dict[str, tuple[int, ...]] = field(init=False)
     _pauses: Floats = field(init=False)
     _even: dict[str, Floats] = field(init=False)
@@ -128,6 +130,7 @@ class _Sessions:
     def add(self, order_s: float, arrival_s: float, after: int) -> float | None:
         """One session; returns when it ends if answers take no time, None when there are too few draws for it."""
         begin = len(self.turns)
+        self.begun += 1
         n = begin
         while n < self.draws:
             turn = self._first(n, order_s, arrival_s, after) if n == begin else self._next(n, begin, order_s, arrival_s)
@@ -181,7 +184,8 @@ class _Sessions:
             after=tuple(place[t.after] for t in turns),
         )
         end_s = turns[-1].order_s
-        return Drawn(requests, *(sum(t <= end_s for t in times) for times in (self.ended_s, self.cut_s)))
+        ended, cut = (sum(t <= end_s for t in times) for times in (self.ended_s, self.cut_s))
+        return Drawn(requests, ended, cut, len(self.turns) / self.begun if ended else self.talk.mean_turns)
 
 
 def _pauses_s(talk: Talk, seed: int, count: int) -> Floats:

@@ -1,4 +1,4 @@
-"""Words from outside as they may be shown: no control characters in a terminal, no formulas in a spreadsheet."""
+"""Words as they may be shown: no control characters in a terminal, no formulas in a spreadsheet, no '1 steps'."""
 
 from __future__ import annotations
 
@@ -25,6 +25,12 @@ def one_line(text: str) -> str:
     """A message in one line of at most MOST_MESSAGE visible characters."""
     line = visible(" ".join(text.split()))
     return line if len(line) <= MOST_MESSAGE else f"{line[: MOST_MESSAGE - 4].rstrip()} ..."
+
+
+def counted(number: int, thing: str) -> str:
+    """'1 step', '2,048 steps': a count and what is counted, in the singular where there is one."""
+    ending = "" if number == 1 else "es" if thing.endswith("ch") else "s"
+    return f"{number:,} {thing}{ending}"
 
 
 def cell(value: object) -> object:

@@ -37,6 +37,12 @@ for _command in (
 # what the parser raises for unknown commands, options and values: the parent of typer.BadParameter's parent
 _UsageError = cast("type[Exception]", typer.BadParameter.__mro__[2])
 
+# options that other commands have, and which to ask instead
+_ELSEWHERE = {
+    "--set": "`moesim sweep FILE --set KEY=VALUE,VALUE` answers a scenario with other values of its keys, "
+    "for example --set layout.tp=1,2,4",
+}
+
 
 def _print_version(wanted: bool) -> None:
     if wanted:
@@ -79,6 +85,9 @@ def _usage_text(error: Exception) -> str:
     """The parser's sentence, lower case at its start, no full stop at its end."""
     format_message = getattr(error, "format_message", None)
     text = str(format_message() if format_message else error).strip().rstrip(".")
+    elsewhere = _ELSEWHERE.get(getattr(error, "option_name", None) or "")
+    if elsewhere is not None:  # instead of options that are spelled like it
+        text = f"{text.partition(' (')[0]} of this command; {elsewhere}"
     return text[:1].lower() + text[1:]
 
 

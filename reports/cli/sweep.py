@@ -7,6 +7,8 @@ from typing import Annotated
 
 import typer
 
+from moesim.files.words import counted
+
 
 def sweep(
     scenario: Annotated[Path, typer.Argument(help="Scenario file in YAML.", show_default=False)],
@@ -52,7 +54,8 @@ def sweep(
                 )
         except (KeyboardInterrupt, MachineFailure):
             if journal is not None:
-                note(f"stopped with {len(journal.done)} points kept beside {out}; the same command goes on from there")
+                kept = counted(len(journal.done), "point")
+                note(f"stopped with {kept} kept beside {out}; the same command goes on from there")
             raise
         if out is not None and journal is not None:
             write_table(table, out)
@@ -63,5 +66,6 @@ def sweep(
     else:
         console().print(sweep_report(table))
     if table.failed:
-        note(f"note: {table.failed} of {len(table.rows)} points could not be predicted; see their column `error`")
+        of = counted(len(table.rows), "point")
+        note(f"note: {table.failed} of {of} could not be predicted; see their column `error`")
     return int(table.failed == len(table.rows))

@@ -21,6 +21,7 @@ def whatif(
     """Change settings, layout, load and hardware one at a time, and say what each is worth."""
     from moesim.files.whole import check_writable
     from moesim.reports.emit.scenario import check_folder, write_changes
+    from moesim.reports.progress import progress_bar
     from moesim.reports.tables.whatif import serve_whatif_report, whatif_report
     from moesim.reports.text import console, note, print_json
     from moesim.sim.variation.whatif import whatif as change_one_by_one
@@ -33,7 +34,9 @@ def whatif(
         check_format(figure)
     if out is not None:
         check_folder(out)
-    answer, title = change_one_by_one(scenario, share, exact=out is not None), f"what if, for {scenario}"
+    with progress_bar(lines=True) as show:
+        answer = change_one_by_one(scenario, share, exact=out is not None, progress=show)
+    title = f"what if, for {scenario}"
     if json:
         print_json(answer.to_dict())
     else:

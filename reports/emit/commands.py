@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from moesim.files.words import counted
 from moesim.reports.emit.flags import sglang_flags, vllm_flags, words
 from moesim.reports.emit.worker import Deployed, Flag, Flags, Worker, unsaid
 from moesim.sim.software.engine_options import source_of
@@ -16,7 +17,7 @@ def comments(d: Deployed, target: str, more: list[str], engine: str = "") -> str
     engine: what runs on the platform, where the target is one.
     """
     lines = [
-        f"{d.resolved.deployment.job.arch.name} on {d.resolved.deployment.gpus} GPUs: "
+        f"{d.resolved.deployment.job.arch.name} on {counted(d.resolved.deployment.gpus, 'GPU')}: "
         + " and ".join(w.title for w in d.workers),
         f"options: {source_of(target)}",
         *dict.fromkeys([*more, *unsaid(d, engine or target)]),
@@ -95,4 +96,4 @@ def _router(d: Deployed, w: Worker) -> str:
     kind = d.resolved.ask.router.kind
     if w.count == 1:
         return "one replica: no router"
-    return f"{w.count} replicas behind a router; simulated with router: {kind}"
+    return f"{counted(w.count, 'replica')} behind a router; simulated with router: {kind}"

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 import yaml
 
 from moesim.files.whole import OutputError, write_text
+from moesim.files.words import counted
 from moesim.hwmodels.units import GIB
 from moesim.reports.emit.files import emitted, printed, write_files
 from moesim.reports.text import note
@@ -43,7 +44,8 @@ def scenario_text(plan: ServePlan, title: str, number: int = 0, folder: Path = P
     s, judge = plan.options[number].served, plan.judge_of(plan.options[number])
     said = [
         f"{title}: {s.candidate.title}",
-        f"on {s.candidate.gpus} GPUs: first token {s.ttft_s:.4g} s, {s.tpot_s * 1e3:.4g} ms a token (means), "
+        f"on {counted(s.candidate.gpus, 'GPU')}: "
+        f"first token {s.ttft_s:.4g} s, {s.tpot_s * 1e3:.4g} ms a token (means), "
         f"{s.output_tokens_per_s:,.0f} output tokens/s, {s.attained_share:.0%} within {plan.slo.text}",
         "the limits' share of requests is no key of a scenario",
         *plan.notes,
@@ -64,7 +66,8 @@ def layout_text(plan: Plan, title: str, number: int, folder: Path) -> str:
     f = option.finalist
     said = [
         f"{title}: {f.candidate.title}",
-        f"on {option.gpus} GPUs: a step of {f.step_time_s:.6g} s (90 % interval {f.low_s:.4g} to {f.high_s:.4g} s), "
+        f"on {counted(option.gpus, 'GPU')}: "
+        f"a step of {f.step_time_s:.6g} s (90 % interval {f.low_s:.4g} to {f.high_s:.4g} s), "
         f"{option.headroom_bytes / GIB:.1f} GiB left on the fullest GPU",
         option.why,
         *plan.notes,
@@ -124,7 +127,7 @@ def write_changes(answer: WhatIf | ServeWhatIf, folder: Path) -> None:
         write_text(folder / f"{name}.yaml", text)
         count += 1
     left = f"; left out, for want of memory: {tight}" if tight else ""
-    note(f"{count} changes as scenarios in {folder}{left}; changes of hardware are no scenario keys")
+    note(f"{counted(count, 'change')} as scenarios in {folder}{left}; changes of hardware are no scenario keys")
 
 
 def _keys_said(keys: Mapping[str, Any]) -> list[str]:

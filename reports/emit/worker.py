@@ -6,6 +6,7 @@ from collections import Counter
 from dataclasses import dataclass
 from typing import Any
 
+from moesim.files.words import counted
 from moesim.sim.serve.job import ResolvedServe, ServeJob
 from moesim.sim.software.engine_options import check_option
 
@@ -45,7 +46,7 @@ class Worker:
     def title(self) -> str:
         """'6 prefill workers of 8 GPUs'."""
         what = {"serve": "replica"}.get(self.role, f"{self.role} worker")
-        return f"{self.count} {what}{'s' if self.count > 1 else ''} of {self.job.layout.gpus} GPUs"
+        return f"{self.count} {what}{'s' if self.count > 1 else ''} of {counted(self.job.layout.gpus, 'GPU')}"
 
 
 @dataclass(frozen=True, slots=True)

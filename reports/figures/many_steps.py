@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from moesim.files.words import counted
 from moesim.reports.figures.palette import INK, LIMIT, PHASES
 from moesim.reports.tables.steps import shown
 
@@ -45,7 +46,7 @@ def draw_series(axes: Axes, run: ManySteps) -> None:
     axes.set_ylabel("seconds")
     axes.set_xlim(-0.5, len(seconds) - 0.5)
     axes.ticklabel_format(useOffset=False, axis="y")
-    title = f"{len(seconds):,} steps: {say(run.mean_s)} s, standard deviation {run.sd_s / run.mean_s:.2%}"
+    title = f"{counted(len(seconds), 'step')}: {say(run.mean_s)} s, standard deviation {run.sd_s / run.mean_s:.2%}"
     axes.set_title(title, loc="left", fontsize=10.5, fontweight="bold")
     axes.spines[["top", "right"]].set_visible(False)
 

@@ -31,7 +31,7 @@ def experts(case: TrainCase) -> list[Section]:
     if p.experts is None or not p.experts.drawn:
         return []
     lost = [
-        (LOST_TITLES[name], seconds(abs(value)), f"{value / p.step_time_s:.1%}", _usd(p.lost_usd.get(name)))
+        (LOST_TITLES[name], _costs(value), f"{value / p.step_time_s:.1%}", _usd(p.lost_usd.get(name)))
         for name, value in p.lost_s.items()
     ]
     data = {"experts": p.experts.to_dict(), "lost_s": p.lost_s, "lost_usd": p.lost_usd}
@@ -47,7 +47,7 @@ def served_experts(case: ServeCase) -> list[Section]:
         return []
     passes = (("decode pass", view.decode), ("pass with prompts", view.prefill))
     lost = [
-        (f"busiest rank, mean {name}", seconds(w.waits_s), f"{w.share:.1%}", seconds(w.balanced_pass_s))
+        (f"busiest rank, mean {name}", _costs(w.waits_s), f"{w.share:.1%}", seconds(w.balanced_pass_s))
         for name, w in passes
         if w is not None
     ]
@@ -63,6 +63,11 @@ def served_experts(case: ServeCase) -> list[Section]:
 
 def _shown(view: LoadInSight, alt: str, columns: list[str], lost: Sequence[tuple[str, ...]]) -> dict[str, Any]:
     return {"picture": picture(experts_figure(view)), "alt": alt, "columns": columns, "lost": lost}
+
+
+def _costs(value_s: float) -> str:
+    """Of a column of costs, what is none as well."""
+    return seconds(value_s) if value_s >= 0.0 else f"saves {seconds(-value_s)}"
 
 
 def _usd(usd: float | None) -> str:

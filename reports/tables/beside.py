@@ -7,6 +7,7 @@ from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
+from moesim.files.words import counted
 from moesim.reports.text import seconds
 from moesim.sim.train.shared_fabric import JobBeside, SharedFabric, UplinkUse
 
@@ -15,7 +16,7 @@ def beside_report(answer: SharedFabric) -> RenderableType:
     """Everything that a person wants to see of jobs beside each other."""
     cluster = answer.jobs[0].resolved.job.cluster
     jobs = len(answer.jobs)
-    title = Text(f"{jobs} job{'' if jobs == 1 else 's'} on {answer.gpus} GPUs of {cluster.fabric}, ", style="bold")
+    title = Text(f"{counted(jobs, 'job')} on {counted(answer.gpus, 'GPU')} of {cluster.fabric}, ", style="bold")
     title.append(f"oversubscription {cluster.oversubscription:g}, hosts {answer.spread}")
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False, show_edge=False)
     table.add_column("job")

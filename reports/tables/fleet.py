@@ -9,6 +9,7 @@ from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
+from moesim.files.words import counted
 from moesim.reports.text import three
 from moesim.sim.plan.fleet.fleet import CHOICES, Fleet
 
@@ -34,10 +35,12 @@ def answer(fleet: Fleet) -> str:
     """The fleet and its cheapest form in a sentence or two."""
     first, last = fleet.years[0], fleet.years[-1]
     known = {k: v for k, v in fleet.usd.items() if v is not None}
-    room = f"{first.gpus:,} GPUs, {first.racks} racks, {three(first.power_w / 1e3)} kW"
+    room = f"{counted(first.gpus, 'GPU')}, {counted(first.racks, 'rack')}, {three(first.power_w / 1e3)} kW"
     span = _between(first.intervals, "replicas")
-    size = f"{first.fixed} replicas ({f'p10 to p90: {span}; ' if span else ''}{room}) for the first year"
-    grown = f", {last.fixed} ({last.gpus:,} GPUs) for year {last.year + 1}" if last.fixed != first.fixed else ""
+    size = f"{counted(first.fixed, 'replica')} ({f'p10 to p90: {span}; ' if span else ''}{room}) for the first year"
+    grown = (
+        f", {last.fixed} ({counted(last.gpus, 'GPU')}) for year {last.year + 1}" if last.fixed != first.fixed else ""
+    )
     if not known:
         return f"{size}{grown}; no price is known."
     best = min(known, key=lambda k: (known[k], k))

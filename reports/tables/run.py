@@ -7,6 +7,7 @@ from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
+from moesim.files.words import counted
 from moesim.reports.tables.train import LOST_TITLES
 from moesim.reports.text import binary, count, seconds, three
 from moesim.sim.train.whole_run import TrainingRun, sources
@@ -14,7 +15,7 @@ from moesim.sim.train.whole_run import TrainingRun, sources
 
 def run_report(run: TrainingRun) -> RenderableType:
     """Everything a person asks about a run."""
-    title = f"the whole run: {count(run.tokens)} tokens, {run.steps:,} steps on {run.gpus:,} GPUs"
+    title = f"the whole run: {count(run.tokens)} tokens, {counted(run.steps, 'step')} on {counted(run.gpus, 'GPU')}"
     table = Table(box=box.ROUNDED, show_header=False, title=title, title_justify="left")
     days, compute = run.wall_s / 86400.0, run.compute_s / 86400.0
     table.add_row("time", f"{three(days)} days ({three(compute)} of them compute: goodput {run.goodput:.1%})")

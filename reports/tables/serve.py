@@ -7,8 +7,9 @@ from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
+from moesim.files.words import counted
 from moesim.reports.text import gib, seconds, si, sureness_lines, three
-from moesim.sim.serve.accounts import BACKLOGGED, MISSES, OVERLOADED, STABLE, Spread
+from moesim.sim.serve.accounts import BACKLOGGED, BEGINNING, MISSES, OVERLOADED, STABLE, Spread
 from moesim.sim.serve.band import TITLES
 from moesim.sim.serve.expert_view import ServedExperts
 from moesim.sim.serve.job import ServeJob
@@ -41,6 +42,7 @@ _LABELS = {
     STABLE: "stable",
     BACKLOGGED: "backlogged: the queue grew during the run",
     OVERLOADED: "overloaded: more comes than can be served",
+    BEGINNING: "only the beginning of these conversations: whether they are served in time is not decided",
 }
 
 
@@ -63,21 +65,25 @@ def deployment_text(p: ServePrediction) -> str:
     d = p.resolved.deployment
     if d.pools:
         return ", ".join(
-            f"{g.workers} {g.role} workers of {g.job.cluster.gpu.name} ({layout_text(g.job)})" for g in d.groups
+            f"{counted(g.workers, g.role + ' worker')} of {g.job.cluster.gpu.name} ({layout_text(g.job)})"
+            for g in d.groups
         )
     if d.prefill is not None:
         return (
-            f"{d.prefill_workers} prefill workers ({layout_text(d.prefill)}), {d.replicas} decode workers "
-            f"({layout_text(d.job)}), {d.gpus} GPUs" + (f" and {d.idle_gpus:,} idle" if d.idle_gpus else "")
+            f"{counted(d.prefill_workers, 'prefill worker')} ({layout_text(d.prefill)}), "
+            f"{counted(d.replicas, 'decode worker')} ({layout_text(d.job)}), {counted(d.gpus, 'GPU')}"
+            + (f" and {d.idle_gpus:,} idle" if d.idle_gpus else "")
         )
-    return f"{d.replicas} x ({layout_text(d.job)}), {d.gpus} GPU{'s' if d.gpus > 1 else ''}"
+    return f"{d.replicas} x ({layout_text(d.job)}), {counted(d.gpus, 'GPU')}"
 
 
 def _title(p: ServePrediction) -> Text:
     job = p.resolved.deployment.job
     text = Text(f"{job.arch.name} on {job.cluster.gpu.name} with {job.engine.title}\n", style="bold")
     text.append(f"{deployment_text(p)}\n", style="")
-    text.append(f"{p.requests:,} requests: {label_text(p)}; capacity {three(p.capacity_requests_per_s)} requests/s")
+    text.append(
+        f"{counted(p.requests, 'request')}: {label_text(p)}; capacity {three(p.capacity_requests_per_s)} requests/s"
+    )
     for line in p.assumptions:
         if line.startswith(SHORT):
             text.append(f"\n{line}", style="bold")
@@ -190,11 +196,12 @@ def _expert_rows(p: ServePrediction) -> list[tuple[str, str]]:
 
 
 def waits_text(wait: PassWait) -> str:
-    """'1.21 ms of 23.4 ms (5.2%)', and with balanced routing."""
+    """'1.21 ms of 23.4 ms (5.2%)', and with balanced routing; which may be slower, as it reads more experts."""
     if abs(wait.share) < 0.0005:
         return f"nothing of {seconds(wait.pass_s)}"
     if wait.waits_s < 0.0:
-        return f"nothing: with even experts it takes {seconds(wait.balanced_pass_s)}, not {seconds(wait.pass_s)}"
+        faster = f"it takes {seconds(wait.pass_s)}, with balanced routing {seconds(wait.balanced_pass_s)}"
+        return f"nothing: {faster}, as tokens then pick more different experts and all of those are read"
     even = f"balanced {seconds(wait.balanced_pass_s)}"
     return f"{seconds(wait.waits_s)} of {seconds(wait.pass_s)} ({wait.share:.1%}); {even}"
 

@@ -77,7 +77,7 @@ def entry_report(entry: Entry) -> RenderableType:
     wide: list[RenderableType] = []
     ordered = sorted(entry.items(), key=lambda kv: _LAST.index(kv[0]) if kv[0] in _LAST else -1)
     for key, value in ordered:
-        if key in ("kind", "name") or value in (None, "", [], {}):
+        if key in ("kind", "name") or value in (None, "", [], (), {}):
             continue
         if key == "constants":
             wide.append(_constants(value))

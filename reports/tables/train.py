@@ -9,6 +9,7 @@ from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
+from moesim.files.words import counted
 from moesim.hwmodels.power_and_money import JOULES_PER_KWH
 from moesim.hwmodels.wires import Wire
 from moesim.reports.text import gib, seconds, sureness_lines, three
@@ -54,8 +55,8 @@ WIRE_TITLES: dict[Wire, str] = {
     "down": "copies to the host",
     "up": "copies from the host",
 }
-LOST_TITLES = {
-    "busiest_rank": "waiting for the busiest rank",
+LOST_TITLES = {  # what the step would gain without; not what ranks waited for, which the breakdown says
+    "busiest_rank": "uneven routing",
     "slow_gpus": "being tied to slow GPUs",
     "jitter": "jitter",
     "links": "being tied to bad links",
@@ -94,7 +95,8 @@ def batch_line(p: Prediction) -> str:
     """'15,360 sequences of 4,096 tokens in 120 micro-batches of 1, fp8_block'."""
     job = p.resolved.job
     return (
-        f"{job.global_batch:,} sequences of {job.seq_len:,} tokens in {job.micro_batches} micro-batches of "
+        f"{counted(job.global_batch, 'sequence')} of {job.seq_len:,} tokens in "
+        f"{counted(job.micro_batches, 'micro-batch')} of "
         f"{job.micro_batch} per replica, {job.precision}"
     )
 
@@ -138,7 +140,7 @@ def _answer(p: Prediction) -> Table:
     if p.experts is not None and p.experts.drawn:
         table.add_row("experts", experts_line(p.experts))
     if p.lost_s:
-        table.add_row("time lost", "\n".join(lost_lines(p)))
+        table.add_row("time lost", "\n".join([*lost_lines(p), *_waits_inside(p)]))
     return table
 
 
@@ -156,11 +158,11 @@ def experts_line(experts: ExpertView) -> str:
     of_experts = f"busiest expert {experts.busiest_expert_ratio:.2f} x the mean"
     if ranks > 1:
         of_experts += f", busiest of {ranks} ranks {experts.busiest_rank_ratio:.2f} x"
-    return f"{of_experts} (mean over {layers} layer{'' if layers == 1 else 's'})"
+    return f"{of_experts} (mean over {counted(layers, 'layer')})"
 
 
 def lost_lines(p: Prediction) -> list[str]:
-    """'the busiest rank costs 1.50 s (7 %)', for everything that sets ranks apart, the largest first."""
+    """'uneven routing costs 1.50 s (7 %)', for everything that sets ranks apart, the largest first."""
     lines = []
     for name, lost in sorted(p.lost_s.items(), key=lambda item: -abs(item[1])):
         if abs(lost) < 0.0005 * p.step_time_s:
@@ -172,6 +174,17 @@ def lost_lines(p: Prediction) -> list[str]:
                 f"{LOST_TITLES[name]} {verb} {seconds(abs(lost))} ({abs(lost) / p.step_time_s:.1%} of the step{usd})"
             )
     return lines
+
+
+def _waits_inside(p: Prediction) -> list[str]:
+    """How the line of the breakdown and what uneven routing costs hang together: the same seconds in both places."""
+    waited, lost = p.breakdown_s.get("imbalance", 0.0), p.lost_s.get("busiest_rank", 0.0)
+    if waited <= 0.0 or lost <= 0.0:
+        return []
+    said = f"{seconds(waited)} {CATEGORY_TITLES['imbalance']} (below)"
+    if lost > waited:
+        return [f"  of it {said}, {seconds(lost - waited)} longer expert layers, bubbles and waits behind it"]
+    return [f"  less than {said}, which hides other waits"]
 
 
 def _memory_line(p: Prediction) -> str:
@@ -237,5 +250,7 @@ def _notes(p: Prediction) -> list[Text]:
     if defaults:
         lines.append(Text(f"- defaults of stack {name}: {', '.join(defaults)}"))
     if constants:
-        lines.append(Text(f"- {len(constants)} constants without a fit: see --json, or `moesim show {name}`"))
+        lines.append(
+            Text(f"- {counted(len(constants), 'constant')} without a fit: see --json, or `moesim show {name}`")
+        )
     return lines

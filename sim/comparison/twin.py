@@ -12,7 +12,7 @@ from dataclasses import replace
 from math import lcm
 from typing import Any
 
-from moesim.sim.model.arch import ArchError, AttentionArch, FfnArch, ModelArch, check
+from moesim.sim.model.arch import ArchError, AttentionArch, Checkpoint, FfnArch, ModelArch, check
 from moesim.sim.model.params import active_parameters
 from moesim.sim.model.writing import as_mapping
 
@@ -52,9 +52,17 @@ def _without_experts(arch: ModelArch) -> ModelArch:
     gated = arch.moe.gated
     layers = tuple(replace(kind, ffn="dense", experts=None) if kind.ffn in _EXPERTS else kind for kind in arch.layers)
     ffn = FfnArch(intermediate=1, gated=gated, activation="silu" if gated else "gelu")
-    published = arch.checkpoint  # a twin is published as the mixture is, its blocks in the format of the experts
-    checkpoint = published and replace(published, dense=published.experts)
-    return replace(arch, name=f"{arch.name}-dense-twin", layers=layers, ffn=ffn, moe=None, checkpoint=checkpoint)
+    dense = replace(arch, name=f"{arch.name}-dense-twin", layers=layers, ffn=ffn, moe=None)
+    if arch.checkpoint is None:
+        return dense
+    own = _own_formats(arch.checkpoint, arch.name)
+    return replace(dense, checkpoint=own, fp8_blocks="fp8_block" in (own.attention, own.dense))
+
+
+def _own_formats(published: Checkpoint, name: str) -> Checkpoint:
+    """A twin is published as the mixture is, its blocks in the format of the experts, which it has not."""
+    method = f"as {name} is: {published.method}"
+    return replace(published, method=method, dense=published.experts, experts="bf16", shared="bf16")
 
 
 def _grown(arch: ModelArch, growth: float) -> ModelArch:

@@ -143,7 +143,8 @@ def _from_path(path: Path, proxies: bool = True) -> ModelArch:
         raise ArchError(f"no model at {short(str(file))}: no such file; needs a config.json or a YAML")
     record = _read(file)
     if not isinstance(record, Mapping):
-        raise ArchError(f"no model at {short(str(file))}: holds {short(record)}; needs a mapping of sizes")
+        holds = "is empty" if record is None else f"holds {short(record)}"
+        raise ArchError(f"no model at {short(str(file))}: {holds}; needs a mapping of sizes")
     name = file.parent.name if file.name == "config.json" else file.stem
     record = _with_formats(record, file)
     if "base" in record and not proxies:  # would allow a file that is its own base

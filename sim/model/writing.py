@@ -23,6 +23,8 @@ def as_mapping(arch: ModelArch) -> dict[str, Any]:
     for part in ("attention", "ffn", "moe", "ssm", "checkpoint"):
         if part in record:
             record[part] = {key: value for key, value in record[part].items() if value is not None}
+    if arch.moe is None and "checkpoint" in record:  # formats are of parts that the model has
+        record["checkpoint"] = {k: v for k, v in record["checkpoint"].items() if k not in ("experts", "shared")}
     record["layers"] = arch.num_layers
     record["pattern"] = pattern_of(arch.layers)
     record["vocab"] = arch.vocab or None

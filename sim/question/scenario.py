@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal
@@ -117,6 +118,8 @@ _CALLED = {
     **dict.fromkeys(("disaggregation", "disagg"), "pools"),
     **dict.fromkeys(("autoscaling", "scaling", "autoscaler"), "autoscale"),
     **dict.fromkeys(("dp", "data_parallel", "dp_attention"), "attention_dp"),
+    **dict.fromkeys(("arrivals", "arrival", "arrival_process", "traffic"), "kind"),
+    **dict.fromkeys(("clients", "users", "max_concurrency", "num_users"), "concurrency"),
 }
 
 
@@ -137,9 +140,28 @@ def _describe(error: ValidationError) -> str:
     if first["type"] == "missing":
         return f"{where} is missing"
     message = first["msg"].removeprefix("Value error, ")
+    if first["type"] == "literal_error" and isinstance(first["input"], str):
+        message += _near(first["input"], first.get("ctx", {}).get("expected", ""))
     if first["type"] != "value_error":
         message = _FORM_OF.get(where, message)
-    return f"{where[:80]}: {message[0].lower()}{message[1:]} (given {_short(first.get('input'))})"
+    given = first.get("input")
+    return (
+        f"{where[:80]}: {message[0].lower()}{message[1:]} (given {_short(given)}){_meant(where, first['type'], given)}"
+    )
+
+
+def _near(given: str, expected: str) -> str:
+    """'; did you mean 'closed'?' where one of pydantic's expected words is near; else nothing."""
+    hint = did_you_mean(given, re.findall(r"'([^']*)'", expected))
+    return f"; {hint}" if hint.startswith("did you mean") else ""
+
+
+def _meant(where: str, kind: str, given: Any) -> str:
+    """What a value of a wrong form was probably meant to say; empty where nobody knows."""
+    if kind in ("int_type", "float_type", "bool_type", "string_type", "literal_error") and isinstance(given, list):
+        few = ",".join(str(value)[:20] for value in given[:4])
+        return f"; to try several values, ask `moesim sweep FILE --set {where[:80]}={few or 'VALUE,VALUE'}`"
+    return ""
 
 
 _FORMS = (
@@ -212,7 +234,8 @@ def parse_scenario(raw: Any) -> Scenario:
     """A checked Scenario from a mapping. ScenarioError with one clear sentence otherwise."""
     if not isinstance(raw, dict):
         raise ScenarioError(
-            f"a scenario is a mapping with model, cluster, layout and train or serve, not {type(raw).__name__}"
+            "a scenario is a mapping with model, cluster, layout and train or serve, "
+            + ("and this is empty" if raw is None else f"not {type(raw).__name__}")
         )
     try:
         return Scenario.model_validate(raw)
@@ -260,7 +283,8 @@ def read_mapping(path: str | Path) -> dict[str, Any]:
     """A scenario file as it is written, not checked yet. ScenarioError when it is missing or no mapping."""
     mapping = _read(Path(path))
     if not isinstance(mapping, dict):
-        raise ScenarioError(f"{str(path)[:200]}: a scenario is a mapping of keys, not {type(mapping).__name__}")
+        given = "and this is empty" if mapping is None else f"not {type(mapping).__name__}"
+        raise ScenarioError(f"{str(path)[:200]}: a scenario is a mapping of keys, {given}")
     return mapping
 
 

@@ -104,14 +104,26 @@ def steady_tokens_per_s(run: ServeRun, skip: int = 0) -> float | None:
 
 
 STABLE, BACKLOGGED, OVERLOADED, MISSES = "stable", "backlogged", "overloaded", "misses its limits"
+BEGINNING = "only the beginning"  # conversations that are too few to say any of it
 QUEUED = (BACKLOGGED, OVERLOADED)  # labels of a queue that grows
 
 
-def label_of(timings: Latencies, rate_per_s: float, capacity_per_s: float, closed: bool, misses: bool = False) -> str:
+def label_of(
+    timings: Latencies,
+    rate_per_s: float,
+    capacity_per_s: float,
+    closed: bool,
+    misses: bool = False,
+    beginning: bool = False,
+) -> str:
     """overloaded (more comes than can ever be served), backlogged (the queue grew during the run), misses its limits or
     stable. `misses`: fewer requests than asked are within limits that were stated; a closed loop can only miss them.
+    `beginning`: what was served shows how conversations begin: users who all begin at once decide nothing; at a rate,
+    fewer come than will, so that only limits that are missed already are.
     """
     calm = MISSES if misses else STABLE
+    if beginning and not (misses and rate_per_s > 0.0):
+        calm = BEGINNING
     if closed or rate_per_s <= 0.0:
         return calm
     if rate_per_s > capacity_per_s:

@@ -29,6 +29,16 @@ def drained_per_s(deployment: Deployment, load: Workload, tuning: Tuning, priced
     return _steady_per_s(run) * deployment.replicas / one.replicas
 
 
+def of_strangers(load: Workload, run: ServeRun) -> Workload:
+    """The load as requests that wait for nobody, whose prompts find what they found in a run.
+
+    Caches are as large as they are: the prefix column of requests that share is of one without limit.
+    """
+    if load.runs is None:
+        return load
+    return replace(load, requests=replace(load.requests, prefix=tuple(run.log.hit), chains=None, after=()))
+
+
 def _queued(r: Requests, count: int) -> Requests:
     """`count` requests, all there at once, lengths again from the start where there are fewer."""
     times = -(-count // len(r))

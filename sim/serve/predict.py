@@ -7,7 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from moesim.hwmodels.interval import Sureness
-from moesim.sim.question.request_sections import RequestsAsk, SessionsAsk
+from moesim.sim.question.request_sections import RequestsAsk
 from moesim.sim.question.scenario import Asked, ScenarioError, scenario_of
 from moesim.sim.serve.accounts import (
     MISSES,
@@ -22,6 +22,7 @@ from moesim.sim.serve.accounts import (
 )
 from moesim.sim.serve.band import serve_sureness
 from moesim.sim.serve.cache_account import admission_account, cache_account
+from moesim.sim.serve.capacity import of_strangers
 from moesim.sim.serve.cost_interval import cost_intervals
 from moesim.sim.serve.expert_view import served_experts
 from moesim.sim.serve.job import ResolvedServe
@@ -37,11 +38,10 @@ from moesim.sim.serve.slo import slo_asked
 from moesim.sim.serve.sure import percentiles_of, sure_run
 from moesim.sim.serve.sustained import limits_of
 from moesim.sim.serve.warmup import WarmUp, warm_up_of
-from moesim.sim.serve.workload import Workload
+from moesim.sim.serve.workload import STEADY, Workload, enough_of
 from moesim.sim.software.stack import Tuning
 
 SHORT = "the run is short"
-_ENOUGH = 0.85  # assumed: of the rate of conversations in the long run, from which a run is one of it
 _COMMUNICATION = ("tp_comm", "ep_comm", "pp_comm")
 
 
@@ -111,21 +111,20 @@ def capacity_per_s(load: Workload, run: ServeRun, prices: Prices) -> float:
     served = run.log.served / max(span_s(run), 1e-12)
     if load.clients or (load.rate_per_s == 0.0 and not load.requests.after):
         return served
-    if load.runs is not None:  # caches are as large as they are: the prefix column is of one without limit
-        load = replace(load, requests=replace(load.requests, prefix=tuple(run.log.hit), chains=None, after=()))
-    return max(served, prices.drained_per_s(load))
+    return max(served, prices.drained_per_s(of_strangers(load, run)))
 
 
-def _shortness(ask: RequestsAsk, run: ServeRun) -> list[str]:
+def shortness(ask: RequestsAsk, load: Workload, run: ServeRun) -> list[str]:
     """Conversations send later turns after a while: a run may end before there are as many as there will be."""
-    if ask.kind != "sessions" or ask.rate_per_s is None:
+    if not load.mean_turns or ask.rate_per_s is None:
         return []
-    served, come = run.log.served / span_s(run), ask.rate_per_s * (ask.sessions or SessionsAsk()).turns
-    if served > _ENOUGH * come:
+    served, come = run.log.served / span_s(run), ask.rate_per_s * load.mean_turns
+    if served > STEADY * come:
         return []
+    most = max(2 * len(run.log), enough_of(ask, load.mean_turns))
     return [
         f"{SHORT}, or the service behind: {served:.3g} of the {come:.3g} requests/s that these conversations send in "
-        "the long run; give a larger requests.count"
+        f"the long run; give a larger requests.count, for example {most:,}"
     ]
 
 
@@ -140,7 +139,9 @@ def assemble(resolved: ResolvedServe, run: ServeRun, tuning: Tuning, capacity: f
     seen, span = latencies_of(run, warm.requests), span_s(run)
     ttft, tpot, e2e = spread(seen.ttft_s), spread(seen.tpot_s), spread(seen.e2e_s)
     attained = slo.attained(seen)
-    label = label_of(seen, load.rate_per_s, capacity, bool(load.clients), slo.missed(resolved.ask, seen))
+    misses, short = slo.missed(resolved.ask, seen), shortness(resolved.ask.requests, load, run)
+    undecided = bool(short) or (load.beginning and not load.rate_per_s)  # at a rate the run says it
+    label = label_of(seen, load.rate_per_s, capacity, bool(load.clients), misses, undecided)
     shares, gpus, cost = utilisation(run), deployment.gpus, costs_of(run, deployment, resolved.price)
     sure = serve_sureness(deployment, load)
     sure_of = resolved.ask.requests.sure_of
@@ -185,7 +186,7 @@ def assemble(resolved: ResolvedServe, run: ServeRun, tuning: Tuning, capacity: f
             cost, load, label, sure["output_tokens_per_s"], capacity * span / max(1, run.log.served)
         ),
         sources={name: count / counted for name, count in sources.most_common()},
-        assumptions=_assumed(resolved, run, tuning, warm, sure),
+        assumptions=(*short, *_assumed(resolved, run, tuning, warm, sure)),
         resolved=replace(resolved),
         run=run,
         experts=served_experts(resolved, run, mean_batch),
@@ -204,7 +205,7 @@ def _assumed(
     notes = dict.fromkeys(of.note for of in sure.values() if of.note)
     constants = [f"constant {c.key} = {c.value:g} (assumed)" for c in tuning.used.values() if c.kind == "assumed"]
     return (
-        *_shortness(resolved.ask.requests, run), *resolved.assumptions, *_warmth(warm), *memory, *kept,
+        *resolved.assumptions, *_warmth(warm), *memory, *kept,
         *_rebalanced(run, tuning), *notes, *sorted(constants),
     )  # fmt: skip
 

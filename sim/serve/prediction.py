@@ -55,7 +55,9 @@ class ServePrediction:
     steady_output_tokens_per_s: float | None  # while the service is warm and requests come; None: never, or all at once
     goodput_per_s: float  # requests within both limits of serve.slo
     attained_share: float  # of the warm requests, within both; who was rejected or gave up was not
-    label: str  # stable, misses its limits, backlogged (the queue grew) or overloaded (more comes than can be served)
+    # stable, misses its limits, backlogged (the queue grew) or overloaded (more comes than can be served); "only the
+    # beginning": of conversations that are too few to decide it
+    label: str
     capacity_requests_per_s: float  # with a queue that is never empty
     kv_blocks: int  # of one replica
     kv_tokens: int  # that they hold: what engines print when they start

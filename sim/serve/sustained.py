@@ -34,7 +34,7 @@ def sustained_per_s(serve: Serve, load: Workload, slo: Slo, most: float) -> floa
     Never more than `most`, what drains a full queue: a short load could be served as one burst.
     """
     asked = load.rate_per_s
-    if not asked or load.clients:
+    if not asked or load.clients or load.requests.after:  # conversations take their time to be many
         return 0.0
     settle_s = _settle_s(load, slo, float(warm_latencies(serve(load), load).e2e_s.mean()))
 

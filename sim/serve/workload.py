@@ -6,7 +6,7 @@ from array import array
 from collections.abc import MutableSequence, Sequence
 from dataclasses import dataclass, field
 from functools import partial
-from math import inf
+from math import ceil, inf
 from pathlib import Path
 
 import numpy as np
@@ -24,6 +24,7 @@ from moesim.traces.sessions import Talk, sessions
 
 _PER_CLIENT = 10  # requests per client of a closed loop where the count is not given: as public benchmarks do
 _DEFAULT_COUNT = 2000
+STEADY = 0.85  # assumed: of the rate of conversations in the long run, from which a run is one of it
 SIGMA = 1.0  # assumed: of the logarithms of ShareGPT's prompts and answers
 
 
@@ -35,6 +36,8 @@ class Workload:
     clients: int = 0
     warmup: float | None = 0.0  # share of the first requests that latencies leave out; None: told by the run
     seed: int = 0  # of what is drawn beside the requests: their classes
+    mean_turns: float = 0.0  # of a conversation, mean; 0 where there are none
+    beginning: bool = False  # conversations that are too few to show more than how they begin
 
     contexts: tuple[int, int] = field(init=False)  # typical shortest and longest context of a running request
     longest: int = field(init=False)  # tokens of the longest request at its end
@@ -57,6 +60,12 @@ class Workload:
         for name, value in derived.items():
             object.__setattr__(self, name, value)
 
+    @property
+    def askers(self) -> int:
+        """Who ask again once they are answered, and only then: clients of a loop, users of conversations; else 0."""
+        conversing = bool(self.requests.after) and not self.rate_per_s
+        return self.clients or (len(self.requests.starts_s) if conversing else 0)
+
 
 def lengths(ask: RequestsAsk, count: int) -> tuple[tuple[int, ...], tuple[int, ...]]:
     """Input and output tokens of `count` requests."""
@@ -75,7 +84,7 @@ def _spread(ask: RequestsAsk, mean: int, count: int, name: str) -> tuple[int, ..
 def workload_of(ask: RequestsAsk, arch: ModelArch, trace: str | Path | None = None) -> tuple[Workload, list[str]]:
     """The requests that are asked for, or those of a trace; and what had to be assumed about them."""
     said: list[str] = []
-    clients = 0
+    clients, turns = 0, 0.0
     if trace is not None or ask.kind == "trace":
         found = load_requests(trace if trace is not None else str(ask.file))
         said += found.said
@@ -88,7 +97,7 @@ def workload_of(ask: RequestsAsk, arch: ModelArch, trace: str | Path | None = No
         requests = reuse(ask.count or _DEFAULT_COUNT, ask.seed, ask.rate_per_s)
         said += _not_stated(ask, ("count", _DEFAULT_COUNT), ("rate_per_s", MOONCAKE.rate_per_s))
     elif ask.kind == "sessions":
-        requests, said = _sessions(ask, arch)
+        requests, said, turns = _sessions(ask, arch)
     else:
         clients = ask.concurrency or 0 if ask.kind == "closed" else 0
         count = ask.count or (max(_PER_CLIENT * clients, 1) if clients else _DEFAULT_COUNT)
@@ -100,7 +109,9 @@ def workload_of(ask: RequestsAsk, arch: ModelArch, trace: str | Path | None = No
             cv = ask.cv if ask.kind == "gamma" else 1.0
             arrivals = tuple(float(t) for t in gamma_arrivals(ask.rate_per_s, cv, count, ask.seed))
         requests = Requests(arrivals, prompts, outputs, (0,) * count)
-    workload = Workload(requests, clients, None if ask.warmup == "auto" else ask.warmup)
+    warmup = None if ask.warmup == "auto" else ask.warmup
+    beginning = len(requests) < enough_of(ask, turns)
+    workload = Workload(requests, clients, warmup, mean_turns=turns, beginning=beginning)
     _check_context(workload, arch)
     return workload, said
 
@@ -114,8 +125,8 @@ def _sigma_said(ask: RequestsAsk) -> list[str]:
     return [f"requests.sigma = {SIGMA:g} (not stated: as of ShareGPT)"] if unsaid else []
 
 
-def _sessions(ask: RequestsAsk, arch: ModelArch) -> tuple[Requests, list[str]]:
-    """Requests of conversations, cut off at the model's context; and what had to be assumed about them."""
+def _sessions(ask: RequestsAsk, arch: ModelArch) -> tuple[Requests, list[str], float]:
+    """Requests of conversations, cut off at the model's context; what had to be assumed about them; their turns."""
     of = ask.sessions or SessionsAsk()
     least = of.system_tokens + of.first_tokens + of.answer_tokens
     if least > arch.max_context:
@@ -137,10 +148,10 @@ def _sessions(ask: RequestsAsk, arch: ModelArch) -> tuple[Requests, list[str]]:
     said = [*_not_stated(ask, ("count", count)), *_sigma_said(ask)]
     said += [f"requests.sessions.{key} = {getattr(of, key)} (not stated)" for key in unsaid]
     said.append("sessions: the number of their turns is geometric, tools take exponential times")
-    if users and count < users * of.turns:
+    if users and count < enough_of(ask, drawn.mean_turns):
         said.append(
-            f"requests.count = {count:,} is fewer than {users:,} clients x {of.turns:g} turns: how they begin, "
-            f"all at once, and no steady state; {round(users * of.turns):,} or more would show one"
+            f"requests.count = {count:,} is fewer than {users:,} clients x {drawn.mean_turns:.3g} turns: how they "
+            f"begin, all at once, and no steady state; {enough_of(ask, drawn.mean_turns):,} or more would show one"
         )
     if of.think == "lognormal":
         said.append(f"sessions: the logarithm of thinking times spreads by {THINK_SIGMA:g} (assumed)")
@@ -148,7 +159,22 @@ def _sessions(ask: RequestsAsk, arch: ModelArch) -> tuple[Requests, list[str]]:
         said.append(f"sessions that end at the context of {arch.max_context:,} tokens: {drawn.ended:,}")
     if drawn.cut:
         said.append(f"sessions whose first prompt is cut to the context of {arch.max_context:,} tokens: {drawn.cut:,}")
-    return drawn.requests, said
+    return drawn.requests, said, drawn.mean_turns
+
+
+def enough_of(ask: RequestsAsk, turns: float) -> int:
+    """Requests of conversations, of so many turns on average, that show more than how they begin; 0 of other loads.
+
+    Users begin all at once, and have to come to their end once. At a rate, turns come up to (turns - 1) thinking times
+    after their session began: until then, and for a good while after, fewer requests come than will.
+    """
+    if not turns:
+        return 0
+    if ask.rate_per_s is None:
+        return ceil((ask.concurrency or 0) * turns)
+    of = ask.sessions or SessionsAsk()
+    pause_s = of.think_s + of.tool_calls * ((of.tool_s or 0.0) - of.think_s)
+    return ceil(ask.rate_per_s * turns * (turns - 1.0) * pause_s / (1.0 - STEADY) * STEADY)
 
 
 def _check_context(workload: Workload, arch: ModelArch) -> None:

@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import IO, Any
 
 from moesim.files.whole import OutputError, writing
+from moesim.files.words import counted
 from moesim.sim.question.paths import files_named
 
 SCHEMA = 2  # of the lines
@@ -64,7 +65,7 @@ class Journal:
             if entry is not None:
                 self.done[entry[0]] = entry[1]
         if self.done:
-            self.said.append(f"going on: {len(self.done)} points are done already")
+            self.said.append(f"going on: {counted(len(self.done), 'point')} done already")
         bad = sum(entry is None for entry in entries)
         if bad:
             self.said.append(f"{bad} of {len(entries)} lines of {self._path} are torn or foreign: those points anew")

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
 from typing import Any, Protocol, TypeVar
 
 from moesim.sim.variation.settings import GROUPS, Reach
+from moesim.sim.variation.sweep import Progress
+
+T = TypeVar("T")
 
 
 class Change(Protocol):
@@ -68,3 +72,24 @@ def by_group(outcomes: Iterable[C]) -> list[tuple[Reach, list[tuple[str, list[C]
 def in_order(outcomes: Iterable[C]) -> tuple[C, ...]:
     """Largest effect first."""
     return tuple(sorted(outcomes, key=lambda o: (-abs(effect(o)), o.knob, o.change)))
+
+
+@dataclass(slots=True)
+class Tally:
+    """Says how many of all changes are done, as they are run one after the other."""
+
+    progress: Progress | None
+    total: int
+    done: int = 0
+
+    def of(self, changes: Iterable[T]) -> Iterator[T]:
+        """The changes; a change is done when the next one is asked for."""
+        for change in changes:
+            self._say()
+            yield change
+            self.done += 1
+        self._say()
+
+    def _say(self) -> None:
+        if self.progress is not None and self.total:
+            self.progress("changes run", self.done, self.total)

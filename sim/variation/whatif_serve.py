@@ -29,10 +29,11 @@ from moesim.sim.serve.sure import sure_run
 from moesim.sim.serve.warmup import warm_up_of
 from moesim.sim.serve.workload import Workload
 from moesim.sim.variation.knobs_serve import hardware_changes, load_changes
-from moesim.sim.variation.outcome import by_knob, in_order
+from moesim.sim.variation.outcome import Tally, by_knob, in_order
 from moesim.sim.variation.settings import Reach, Setting, asked_with
 from moesim.sim.variation.settings_serve import serve_settings
 from moesim.sim.variation.settings_train import price_settings
+from moesim.sim.variation.sweep import Progress
 
 
 @dataclass(frozen=True, slots=True)
@@ -120,7 +121,7 @@ def _served(asked: ResolvedServe) -> tuple[ServeRun, float]:
     return run, capacity_per_s(asked.workload, run, prices) * outputs
 
 
-def whatif_serve(scenario: Asked, share: float = 0.2) -> ServeWhatIf:
+def whatif_serve(scenario: Asked, share: float = 0.2, progress: Progress | None = None) -> ServeWhatIf:
     """Change one thing at a time, hardware by plus and minus `share`. ScenarioError for shares out of (0, 0.9]."""
     share = number_asked("share", share, 0.0, 0.9, "0.2 for plus and minus 20 %")
     scenario = for_serving(scenario_of(scenario))
@@ -131,18 +132,20 @@ def whatif_serve(scenario: Asked, share: float = 0.2) -> ServeWhatIf:
     start = warm_up_of(run, asked.workload).requests  # of every change too: other requests would be another question
     latencies, price = latencies_of(run, start), asked.price
     ttft, tpot = spread(latencies.ttft_s).mean, spread(latencies.tpot_s).mean
+    hardware, load, settings = (
+        list(hardware_changes(asked, share)), list(load_changes(asked)), list(serve_settings(asked)),
+    )  # fmt: skip
+    tally = Tally(progress, len(hardware) + len(load) + len(settings))
     outcomes = [
-        o
-        for knob, change, other in hardware_changes(asked, share)
-        if (o := _outcome(knob, change, other, rate, start)) is not None
+        o for knob, change, other in tally.of(hardware) if (o := _outcome(knob, change, other, rate, start)) is not None
     ]
     outcomes += [
         replace(o, group="question")
-        for knob, change, other in load_changes(asked)
+        for knob, change, other in tally.of(load)
         if (o := _outcome(knob, change, other, rate, start)) is not None
     ]
     seen = [(resolved.deployment, resolved.workload)]
-    outcomes += [o for setting in serve_settings(asked) if (o := _as_asked(scenario, seen, setting, rate)) is not None]
+    outcomes += [o for setting in tally.of(settings) if (o := _as_asked(scenario, seen, setting, rate)) is not None]
     for setting, factor in price_settings(usd_per_gpu_hour(price), share):
         outcomes.append(
             ServeOutcome(setting.knob, setting.change, ttft, tpot, 1.0, True, factor, setting.group, setting.keys)

@@ -20,10 +20,11 @@ from moesim.sim.train.job import Resolved, TrainJob, resolve
 from moesim.sim.train.memory import step_memory
 from moesim.sim.train.prices import StepPrices
 from moesim.sim.train.step import simulate_step
-from moesim.sim.variation.outcome import by_knob, in_order
+from moesim.sim.variation.outcome import Tally, by_knob, in_order
 from moesim.sim.variation.roofline import PartOfRun, parts_of_run
 from moesim.sim.variation.settings import Reach, Setting, asked_with
 from moesim.sim.variation.settings_train import price_settings, train_settings
+from moesim.sim.variation.sweep import Progress
 
 Changed = tuple[TrainJob, Profile]
 Knob = Callable[[TrainJob, Profile, float], Changed]
@@ -210,7 +211,7 @@ def _rows(job: TrainJob) -> int:
     return job.micro_batches * job.arch.moe_layers * (job.layout.gpus // job.layout.pp)
 
 
-def whatif_train(scenario: Asked, share: float = 0.2, exact: bool = False) -> WhatIf:
+def whatif_train(scenario: Asked, share: float = 0.2, exact: bool = False, progress: Progress | None = None) -> WhatIf:
     """Change one thing at a time, hardware by plus and minus `share`. ScenarioError for shares out of (0, 0.9].
 
     exact: run every change of scenario keys as it is, also where a step draws so many rows that it takes seconds.
@@ -228,12 +229,14 @@ def whatif_train(scenario: Asked, share: float = 0.2, exact: bool = False) -> Wh
     estimated = as_asked.varies and not exact and _rows(job) > _MOST_ROWS
     asked = _Asked(scenario, resolved, step_s, alike_s if estimated else None, [(job, resolved.price)])
     outcomes = []
-    for knob, change, (other, kernels) in _hardware(job, profile, share):
+    hardware, settings = list(_hardware(job, profile, share)), list(train_settings(resolved))
+    tally = Tally(progress, len(hardware) + len(settings))
+    for knob, change, (other, kernels) in tally.of(hardware):
         prices = StepPrices(other, kernels, resolved.tuning(), drawn=False)
         seconds = step_s * _alike_s(prices) / alike_s
         factor = asked.factor(other, seconds)
         outcomes.append(Outcome(knob, change, seconds, factor, step_fits(prices), estimated=as_asked.varies))
-    outcomes += [o for setting in train_settings(resolved) if (o := asked.with_setting(setting)) is not None]
+    outcomes += [o for setting in tally.of(settings) if (o := asked.with_setting(setting)) is not None]
     room, rent = fits(as_asked, held), usd_per_gpu_hour(resolved.price)
     for setting, factor in price_settings(rent, share):
         outcomes.append(Outcome(setting.knob, setting.change, step_s, 1.0, room, factor, setting.group, setting.keys))

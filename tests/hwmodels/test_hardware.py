@@ -15,6 +15,8 @@ from moesim.hwmodels.hardware import SHIPPED, hardware_of
 from moesim.hwmodels.profile import load_profile, profile_of
 from moesim.refusal import Refusal
 from moesim.reports.template import HARDWARE
+from moesim.sim.model.catalogue import load_model
+from moesim.sim.question.scenario import load_scenario, read_mapping
 
 GPU = {
     "like": "H100", "peak_flops_per_s": {"bf16": "1.2 PFLOP/s", "fp8": 2.4e15}, "hbm_bytes": "192 GB",
@@ -212,3 +214,36 @@ def test_no_nic_is_faster_than_its_slot(node: str) -> None:
     cluster = build_cluster(node, 20_000)
     if cluster.gpu.pcie_bytes_per_s:
         assert cluster.nic_bytes_per_s <= cluster.gpu.pcie_bytes_per_s
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"nodes": {"gpus": 8.5}}, "nodes.mine.gpus: 8.5 must be a whole number"),
+        ({"nodes": {"gpus": None, "gpus_per_domain": "many"}}, "nodes.mine.gpus_per_domain: 'many' must be a whole"),
+        ({"nodes": {"nics_per_host": "8 NICs"}}, "nics_per_host: '8 NICs' is not a number; write a number alone: "
+         "nics_per_host: 8"),
+        ({"servers": {"kw": "14 kW"}}, "kw: '14 kW' is not a number of kilowatts; write a number alone: kw: 14"),
+        ({"servers": {"usd": {"low": 1, "high": 2, "date": 2026}}}, "usd.date: 2026 is a number where text is wanted; "
+         "write it in quotes: date: '2026'"),
+        ({"servers": {"rack_units": "tall"}}, "rack_units: 'tall' is not a number of rack units"),
+    ],
+)  # fmt: skip
+def test_a_wrong_value_is_named_by_the_key_as_it_was_written(changes: dict[str, Any], message: str) -> None:
+    own = {
+        "gpus": {"theirs": GPU},
+        "nodes": {"mine": {"gpu": "theirs", "gpus": 8, **changes.get("nodes", {})}},
+        "servers": {"mine": {"gpus": 8, "kw": 14, "rack_units": 8, **changes.get("servers", {})}},
+    }
+    own["nodes"]["mine"] = {key: value for key, value in own["nodes"]["mine"].items() if value is not None}
+    with pytest.raises(FactError) as told:
+        hardware_of(own)
+    assert message in str(told.value)
+
+
+def test_an_empty_file_is_called_empty(tmp_path: Path) -> None:
+    empty = tmp_path / "empty.yaml"
+    empty.write_text("# nothing yet\n", encoding="utf-8")
+    for ask in (hardware_of, load_scenario, read_mapping, load_model):
+        with pytest.raises(Refusal, match="is empty"):
+            ask(str(empty))  # type: ignore[operator]  # each takes a path

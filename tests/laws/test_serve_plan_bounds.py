@@ -32,6 +32,8 @@ CLOSED = {"kind": "closed", "concurrency": 48, "count": 150, "input_tokens": 300
 LONG = {**CLOSED, "count": 480}
 QUEUED = {**POISSON, "kind": "offline", "rate_per_s": None}
 GROUPS = {"name": "vllm", "stream_tokens": 8}
+TALKS = {"turns": 3, "think_s": 1.0, "first_tokens": 500, "system_tokens": 200, "branch": 0.2}
+SESSIONS = {"kind": "sessions", "concurrency": 30, "count": 200, "sessions": TALKS}
 QUESTIONS: dict[str, dict[str, Any]] = {
     "MoE, poisson": question("mixtral-8x7b", "dgx-h100", 8, engine="vllm", requests=POISSON),
     "wide MoE, drafts, two batches": question(
@@ -41,6 +43,11 @@ QUESTIONS: dict[str, dict[str, Any]] = {
     "dense, queued": question("llama-3.1-8b", "dgx-h100", 4, engine="trtllm", precision="fp8", requests=QUEUED),
     "clients after their start": question(
         "mixtral-8x7b", "dgx-h100", 4, engine="vllm", slo={"ttft_s": 0.3, "tpot_s": 0.02}, requests=LONG
+    ),
+    "conversations": question("mixtral-8x7b", "dgx-h100", 4, engine="vllm", requests=SESSIONS),
+    "conversations at a rate": question(
+        "llama-3.1-8b", "dgx-h100", 4, engine="sglang",
+        requests={**SESSIONS, "concurrency": None, "rate_per_s": 4.0, "count": 400},
     ),
     "streams groups": question("gpt-oss-120b", "dgx-h100", 4, engine=GROUPS, precision="fp4", requests=POISSON),
 }  # fmt: skip

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from io import StringIO
+
 import pytest
 
-from moesim.reports.text import count, gib, seconds, si, three, times
+from moesim.files.words import counted
+from moesim.reports.text import console, count, gib, seconds, si, three, times
 
 
 @pytest.mark.parametrize(
@@ -53,3 +56,17 @@ def test_counts_and_bytes() -> None:
 def test_ratios_in_words() -> None:
     words = [times(r, "faster", "slower") for r in (1.12, 0.9, 3.14, 0.5)]
     assert words == ["12% faster", "10% slower", "3.1 times faster", "2.0 times slower"]
+
+
+@pytest.mark.parametrize(
+    ("columns", "width"), [("80", 80), ("500", 110), ("5", 40), ("0", 110), ("wide", 110), ("", 110)]
+)
+def test_what_is_piped_is_as_wide_as_columns_says(monkeypatch: pytest.MonkeyPatch, columns: str, width: int) -> None:
+    monkeypatch.setenv("COLUMNS", columns)
+    monkeypatch.setattr("sys.stdout", StringIO())
+    assert console().width == width
+
+
+def test_one_of_a_thing_is_in_the_singular() -> None:
+    said = [counted(n, thing) for n, thing in ((1, "step"), (2048, "GPU"), (0, "line"), (1, "micro-batch"))]
+    assert said == ["1 step", "2,048 GPUs", "0 lines", "1 micro-batch"] and counted(3, "micro-batch").endswith("es")

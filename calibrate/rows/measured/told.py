@@ -10,6 +10,7 @@ from statistics import median
 
 from moesim.calibrate.rows.files import BadRows
 from moesim.files.opening import Opening
+from moesim.files.words import counted
 
 FORMS = (
     "CSV of runs (docs/rows.md); training logs of Megatron-LM, NeMo, torchtitan and DeepSpeed; results of vLLM, "
@@ -111,7 +112,7 @@ class Steps:
         are left out as warm-up; the median is the step, half the middle half of all its spread.
         """
         notes = [f"the file holds {self.begun_again + 1} runs; the last one counts"] if self.begun_again else []
-        notes += [f"{self.odd} lines without a positive time left out"] if self.odd else []
+        notes += [f"{counted(self.odd, 'line')} without a positive time left out"] if self.odd else []
         kept = list(zip(self.numbers, self.seconds, self.batches, strict=True))
         largest = max(self.batches)
         if any(batch != largest for batch in self.batches):

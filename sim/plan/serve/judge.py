@@ -13,19 +13,30 @@ from moesim.sim.plan.serve.features import AS_ASKED, Features
 from moesim.sim.plan.serve.space import ServeCandidate, Shape
 from moesim.sim.question.lookup import check_used
 from moesim.sim.question.refusals import DoesNotFit
+from moesim.sim.question.request_sections import RequestsAsk
 from moesim.sim.question.scenario import Scenario, ScenarioError
 from moesim.sim.question.sections import LayoutAsk
-from moesim.sim.serve.accounts import QUEUED, decode_shares, goodput_per_s, label_of, latencies_of, span_s, spread
-from moesim.sim.serve.capacity import drained_per_s
+from moesim.sim.serve.accounts import (
+    BEGINNING,
+    QUEUED,
+    decode_shares,
+    goodput_per_s,
+    label_of,
+    latencies_of,
+    span_s,
+    spread,
+)
+from moesim.sim.serve.capacity import drained_per_s, of_strangers
 from moesim.sim.serve.job import Deployment, ResolvedServe, ServeJob, replica_layout
 from moesim.sim.serve.memory import serve_memory
+from moesim.sim.serve.predict import shortness
 from moesim.sim.serve.replica import Replica
 from moesim.sim.serve.resolve import resolve_serve
 from moesim.sim.serve.simulate import Machine, PricedJobs, ServeRun, first_together, front_of, machine_of, simulate
 from moesim.sim.serve.slo import Slo, slo_asked
 from moesim.sim.serve.sustained import lasts, sustained_per_s
 from moesim.sim.serve.warmup import warm_up_of
-from moesim.sim.serve.workload import Workload
+from moesim.sim.serve.workload import Workload, enough_of
 
 _Key = tuple[Shape, int, Features]
 
@@ -51,8 +62,8 @@ class Served:
     lasts: bool = True  # False: its load is short; the same rate for longer would be too much
 
     def meets(self, slo: Slo) -> bool:
-        """Whether enough requests are served well, and the queue does not grow."""
-        return self.attained_share >= slo.share and self.label not in QUEUED and self.lasts
+        """Whether enough requests are served well, the queue does not grow, and it is more than a beginning."""
+        return self.attained_share >= slo.share and self.label not in (*QUEUED, BEGINNING) and self.lasts
 
 
 class ServeJudge:
@@ -65,6 +76,9 @@ class ServeJudge:
         self._resolved = self.on(AS_ASKED)
         self.base: ServeJob = self._resolved.deployment.job
         self.load: Workload = self._resolved.workload
+        self.ask = self._resolved.ask
+        if self.load.beginning:
+            raise ScenarioError(only_begins(self.ask.requests, self.load))
         self._columns = columns_of(self.load)
         self.assumptions = self._resolved.assumptions
         self._tuning, self._priced = self._resolved.tuning(), PricedJobs()
@@ -146,7 +160,7 @@ class ServeJudge:
 
     def deployment(self, c: ServeCandidate) -> Deployment:
         """The candidate as the simulator runs it."""
-        job, ask = self.job(c.shape, c.max_batch, c.features), self._resolved.ask
+        job, ask = self.job(c.shape, c.max_batch, c.features), self.ask
         prefill = self.job(c.prefill, c.max_batch, c.features) if c.prefill else None
         return Deployment(
             job, c.replicas, prefill, c.prefill_workers, router=ask.router, tiers=ask.kv_tiers, admission=ask.admission
@@ -164,8 +178,9 @@ class ServeJudge:
         """The asked load on a candidate. DoesNotFit where it has no room."""
         load, run = self.load, self.run(c, self.load)
         latencies, span = latencies_of(run, warm_up_of(run, load).requests), span_s(run)
-        attained, ask = self.slo.attained(latencies), self._resolved.ask
+        attained, ask = self.slo.attained(latencies), self.ask
         misses = slo_asked(ask).missed(ask, latencies)  # as `serve` says it, of its own limits
+        short = bool(shortness(ask.requests, load, run))
         outputs = float(run.log.output_total)
         ttft, tpot = spread(latencies.ttft_s), spread(latencies.tpot_s)
         usd = usd_per_million_output_tokens(self.price, gpu_hours(c.gpus, span), outputs)
@@ -180,26 +195,33 @@ class ServeJudge:
             goodput_per_s=goodput_per_s(run, attained),
             output_tokens_per_s=outputs / span,
             usd_per_million_output_tokens=usd,
-            label=label_of(latencies, load.rate_per_s, inf, bool(load.clients), misses),
+            label=label_of(latencies, load.rate_per_s, inf, bool(load.clients), misses, short),
             idle_share=max(0.0, 1.0 - sum(r.busy_s for _, r in run.workers) / (span * len(run.workers))),
             communication_share=_communication(run, span),
             preemptions=run.log.preemptions,
         )
+
+    @property
+    def varied(self) -> bool:
+        """Whether the load may come at other rates: it has one, and nobody waits for answers."""
+        return bool(self.load.rate_per_s) and not self.load.clients and not self.load.requests.after
 
     def keeps_up(self, c: ServeCandidate) -> bool:
         """Whether a full queue of an open load's requests drains as fast as they come: what `moesim serve` asks too."""
         load = self.load
         if not load.rate_per_s or load.clients:
             return True
-        return drained_per_s(self.deployment(c), load, self._tuning, self._priced) >= load.rate_per_s
+        if load.runs is not None:
+            load = of_strangers(load, self.run(c, load))
+        return drained_per_s(self.deployment(c), load, self._tuning, self._priced) >= self.load.rate_per_s
 
     def steady(self, s: Served) -> bool:
         """Whether an open load would still be served within the limits if it went on; others end with their requests.
 
         A load that is shorter than a few of its answers may fit into fewer GPUs than its rate takes.
         """
-        if not self.load.rate_per_s or self.load.clients:
-            return True
+        if not self.varied:
+            return self.keeps_up(s.candidate)
         mean_out = sum(self.load.requests.output_tokens) / len(self.load.requests)
         return lasts(partial(self.run, s.candidate), self.load, self.slo, s.ttft_s + s.tpot_s * mean_out)
 
@@ -208,7 +230,7 @@ class ServeJudge:
 
         Never more than what drains a full queue: a short load could be served as one burst.
         """
-        if not self.load.rate_per_s or self.load.clients:
+        if not self.varied:
             return 0.0
         most = drained_per_s(self.deployment(c), self.load, self._tuning, self._priced)
         return sustained_per_s(partial(self.run, c), self.load, self.slo, most)
@@ -226,6 +248,15 @@ def _communication(run: ServeRun, span: float) -> float:
         moved = sum(parts.get(name, 0.0) for name in ("tp_comm", "ep_comm", "pp_comm"))
         total += moved / (sum(parts.values()) or 1.0) * sum(r.busy_s - r.prefill_busy_s for r in replicas)
     return total / (span * len(machines))
+
+
+def only_begins(ask: RequestsAsk, load: Workload) -> str:
+    """What is said of conversations that are too few: what serves how they begin need not serve them."""
+    enough = 2 * max(enough_of(ask, load.mean_turns), 0 if load.beginning else len(load.requests))
+    return (
+        f"requests.count = {len(load.requests):,} shows only how these conversations begin, which is not what a plan "
+        f"should serve; give requests.count: {enough} or more"
+    )
 
 
 def open_scenario(scenario: Scenario) -> Scenario:

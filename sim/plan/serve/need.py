@@ -2,7 +2,7 @@
 
 It prunes nothing (bound.py does) and is shown nowhere: every answer is simulated. A replica of dp ranks that holds B
 sequences takes T seconds a pass; lambda requests per second with O tokens each keep B = lambda O T of them running, and
-k = lambda T prompts begin in every pass. Both are iterated until they agree.
+k = lambda T prompts begin in every pass. Both are iterated until they agree. Of a closed loop, B are its clients.
 """
 
 from __future__ import annotations
@@ -10,12 +10,13 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from itertools import product
-from math import inf
+from math import ceil, inf
 
 from moesim.sim.plan.serve.features import AS_ASKED, Features
 from moesim.sim.plan.serve.judge import ServeJudge
 from moesim.sim.plan.serve.space import Given, ServeCandidate, Shape, axis
 from moesim.sim.serve.simulate import Machine
+from moesim.sim.serve.workload import Workload
 
 _ROUNDS = 12  # of an iteration
 _WAITED = 2.5  # passes until nine in ten first tokens are there (assumed)
@@ -49,7 +50,8 @@ class Needs:
         self._prompt = max(1, round((sum(r.input_tokens) - sum(r.prefix)) / count))
         self._length, self._out = sum(r.input_tokens) / count, sum(r.output_tokens) / count
         self._rate = judge.load.rate_per_s if not judge.load.clients else 0.0
-        self._clients = judge.load.clients or count  # of a queued load: all
+        self._clients = judge.load.askers or count  # of a queued load: all
+        self._pause_s = _pause_s(judge.load) if judge.load.askers else 0.0
         self._kept: dict[tuple[object, ...], Pace] = {}
 
     def of(self, c: ServeCandidate) -> Pace:
@@ -80,6 +82,17 @@ class Needs:
             else:
                 low = middle + 1
         return low
+
+    def feeding(self, first: Shape, second: Shape, workers: int, most: int, batch: int) -> int:
+        """The fewest prefill workers beside so many decode workers; `most` + 1 where none do.
+
+        Of a closed loop no rate says it: clients ask as fast as the decode workers answer.
+        """
+        p = self.least("prompts", first, most, batch)
+        one = self._pace("prompts", first, 1, batch).per_s
+        if not self._judge.load.askers or one <= 0.0:
+            return p
+        return max(p, ceil(self._pace("tokens", second, workers, batch).per_s / (_FULL * one)))
 
     def _pace(self, what: str, shape: Shape, workers: int, batch: int) -> Pace:
         key = (what, shape, workers, batch)
@@ -128,13 +141,17 @@ class Needs:
             took = a + b * batch * held
             if what == "both":
                 took = self._with_prompts(machine, batch, held, took)
-            running = self._rate / workers * self._out * took if self._rate else self._clients / workers
+            answer_s = self._out * took
+            asking = answer_s / (answer_s + self._pause_s)  # of the clients: the others think
+            running = self._rate / workers * answer_s if self._rate else self._clients / workers * asking
         took = max(took, 1e-9)
         rate = min(running, room) / (self._out * took)
         used = running / room if self._rate else 0.0
         if self._rate and what == "both":
             used = max(used, rate * took / max(1e-9, _FULL * len(self._chunks(machine, 1e9))))
         first = _WAITED * took if what == "both" else 0.0
+        if self._judge.load.askers:  # who finds no room waits; of prefill workers their queue does not show it
+            first += max(0.0, running - room) / rate
         return Pace(rate, first * max(1.0, used), took * max(1.0, used), used)
 
     def _with_prompts(self, machine: Machine, batch: int, held: float, alone_s: float) -> float:
@@ -150,6 +167,12 @@ class Needs:
     def _rate_of(self, batch: int, took: float) -> float:
         """Requests per second that keep `batch` of them running."""
         return batch / (self._out * took)
+
+
+def _pause_s(load: Workload) -> float:
+    """Seconds that pass between an answer and the request that it causes, on average."""
+    pauses = [t for t, before in zip(load.requests.arrival_s, load.requests.after, strict=False) if before >= 0]
+    return sum(pauses) / len(pauses) if pauses else 0.0
 
 
 def deployments(
@@ -203,7 +226,8 @@ def _ratios(
         yield from splits[max(0, best - 1) : best + 2]
     if whole:
         return
-    p, d = needs.least("prompts", first, gpus // w, batch), needs.least("tokens", second, gpus // v, batch)
+    d = needs.least("tokens", second, gpus // v, batch)
+    p = needs.feeding(first, second, d, gpus // w, batch)
     for pair in ((p, d), (p + 1, d), (p, d + 1), (p - 1, d), (p, d - 1)):
         if min(pair) >= 1 and pair[0] * w + pair[1] * v <= gpus:
             yield pair

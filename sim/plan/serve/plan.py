@@ -7,9 +7,10 @@ from dataclasses import dataclass, replace
 from math import inf
 from typing import Any
 
+from moesim.files.words import counted
 from moesim.hwmodels.power_and_money import Price, usd, usd_per_gpu_hour
 from moesim.sim.plan.serve.front import FrontPoint, front
-from moesim.sim.plan.serve.judge import Served, ServeJudge
+from moesim.sim.plan.serve.judge import Served, ServeJudge, only_begins
 from moesim.sim.plan.serve.reasons import ServeVerdict, broken, compared, missed, serve_verdicts
 from moesim.sim.plan.serve.search import (
     SERVE_OBJECTIVES,
@@ -25,6 +26,7 @@ from moesim.sim.plan.serve.written import scenario_mapping
 from moesim.sim.plan.train.search import Progress
 from moesim.sim.question.lookup import for_serving
 from moesim.sim.question.scenario import Asked, Scenario, ScenarioError, scenario_of
+from moesim.sim.serve.accounts import BEGINNING
 from moesim.sim.serve.slo import Slo, slo_of
 
 _NEAR = 0.02  # below the rate that is asked for: a sustained rate is found within 1 %
@@ -145,11 +147,6 @@ def plan_serve(
     if scenario.serve is None:
         raise ScenarioError("the scenario has no serve section; add serve: {engine: vllm, requests: {...}}")
     queued = scenario.serve.requests.kind == "offline"
-    if scenario.serve.requests.kind == "sessions":
-        raise ScenarioError(
-            "a plan needs requests whose arrivals are known, and those of sessions wait for answers: take kind poisson "
-            "with the lengths of their turns, or compare deployments with moesim sweep"
-        )
     objective = objective or ("tokens_per_s_per_gpu" if queued and not slo else "goodput")
     if objective not in SERVE_OBJECTIVES:
         raise ScenarioError(f"objective={objective!r} is not one of serving; use {', '.join(SERVE_OBJECTIVES)}")
@@ -164,12 +161,14 @@ def plan_serve(
         except ScenarioError as refusal:
             if len(gpus) < 2:
                 raise
-            notes.append(f"{count} GPUs: {refusal}")
+            notes.append(f"{counted(count, 'GPU')}: {refusal}")
     if not searches:
         raise ScenarioError(notes[-1])
     if scenario.serve.requests.sure_of is not None:
         notes.append("requests.sure_of is not used by a search: every deployment serves the usual number of requests; "
                      "ask moesim serve about the one you choose")  # fmt: skip
+    if scenario.serve.requests.kind == "sessions":
+        notes.append("the front is of strangers with prompts as long as these: they find nothing in caches")
     if objective in ("cost", "tokens_per_dollar") and searches[0].judge.price is None:
         name = searches[0].judge.base.cluster.gpu.name
         raise ScenarioError(f"{name} has no price; give price_usd_per_gpu_hour, or use objective tokens_per_s_per_gpu")
@@ -189,25 +188,26 @@ def _answer(
         raise ScenarioError(_nothing_meets(searches, slo))
     score = score_of(objective)
     good.sort(key=lambda pair: (-score(pair[1]), -headroom(pair[1], slo), pair[1].candidate.title))
-    good = _distinct(good)
+    alike, good = good, _distinct(good)
     sustained: dict[ServeCandidate, float] = {}
     short = _short(good, sustained) if must else set()
     lasting = [pair for pair in good if pair[1].candidate not in short] or good
     if must:
         _sustain(objective, lasting, effort.top, sustained)
     best_score = score(lasting[0][1])
-    good.sort(
-        key=lambda pair: (
-            pair[1].candidate in short,
-            score(pair[1]) < best_score - _TIED * abs(best_score),
-            -sustained.get(pair[1].candidate, 0.0) / pair[1].candidate.gpus,
-            -score(pair[1]),
-            -headroom(pair[1], slo),
-        )
-    )
+
+    def place(pair: tuple[ServeSearch, Served]) -> tuple[bool, bool, float, float, float]:
+        s = pair[1]
+        rate = sustained.get(s.candidate, 0.0) / s.candidate.gpus
+        tied = score(s) >= best_score - _TIED * abs(best_score)
+        return s.candidate in short, not tied, -rate, -score(s), -headroom(s, slo)
+
+    good.sort(key=place)
     best_search, best = good[0]
-    rest = [s for s in best_search.served if s is not best]
-    ordered = [best, *sorted(rest, key=lambda s: (must and not s.meets(slo), -score(s), -headroom(s, slo)))]
+    others = [pair for pair in every if must and not pair[1].meets(slo)]
+    others.sort(key=lambda pair: (-pair[1].attained_share, -headroom(pair[1], slo), pair[1].candidate.title))
+    ordered = (good[0], *sorted(alike, key=place), *others)
+    of_best_first = sorted(searches, key=lambda search: search is not best_search)
     options = [
         ServeOption(
             served=s, sustained_per_s=sustained.get(s.candidate),
@@ -223,7 +223,7 @@ def _answer(
         must=must,
         options=tuple(options),
         front=front(((search.judge, search.served) for search in searches), slo.ttft_s if must else inf),
-        verdicts=tuple(serve_verdicts(best_search, ordered, slo, must)),
+        verdicts=tuple(serve_verdicts(of_best_first, ordered, slo, must)),
         searches=tuple(searches),
         notes=(*notes, *(line for f in searches for line in _unfinished(f)), *_assumed(options)),
     )  # fmt: skip
@@ -244,7 +244,7 @@ def _short(good: list[tuple[ServeSearch, Served]], sustained: dict[ServeCandidat
     short: set[ServeCandidate] = set()
     for search, s in good[:_MOST_SHORT]:
         load, c = search.judge.load, s.candidate
-        if not load.rate_per_s or load.clients or c.gpus == search.gpus:
+        if not search.judge.varied or c.gpus == search.gpus:
             break
         if search.judge.keeps_up(c):
             if c not in sustained:
@@ -265,7 +265,7 @@ def _sustain(
     most = min(top, _TRIED)
     idle = sorted(tied, key=lambda pair: (-pair[1].idle_share, pair[1].candidate.title))
     for search, s in (*tied[:most], *idle[:most]):
-        if s.candidate not in rates and search.judge.load.rate_per_s and not search.judge.load.clients:
+        if s.candidate not in rates and search.judge.varied:
             rates[s.candidate] = search.judge.sustained_per_s(s.candidate)
 
 
@@ -279,11 +279,11 @@ def _why(s: Served, best: Served, slo: Slo, must: bool) -> str:
 
 def _unfinished(f: ServeSearch) -> list[str]:
     """What a search left undone."""
-    early = [f"{f.gpus} GPUs: {f.stopped}; the answer is the best until then"] if f.stopped else []
+    early = [f"{counted(f.gpus, 'GPU')}: {f.stopped}; the answer is the best until then"] if f.stopped else []
     if f.open:
         early.append(
-            f"{f.gpus} GPUs: {f.open:,} of {f.left + len(f.served):,} deployments that bounds do not exclude were not "
-            "simulated and may be as good; --most or --minutes let it look at more of them"
+            f"{counted(f.gpus, 'GPU')}: {f.open:,} of {f.left + len(f.served):,} deployments that bounds do not "
+            "exclude were not simulated and may be as good; --most or --minutes let it look at more of them"
         )
     return early
 
@@ -308,6 +308,9 @@ def _nothing_meets(searches: list[ServeSearch], slo: Slo) -> str:
     """One line with the best that was found, how it fails, and what was not looked at."""
     every = [s for search in searches for s in search.served]
     best = max(every, key=lambda s: (s.attained_share, headroom(s, slo), -s.candidate.gpus))
+    if best.label == BEGINNING:  # of a load that is no answer's fault
+        judge = searches[0].judge
+        return only_begins(judge.ask.requests, judge.load)
     most, left = max(search.gpus for search in searches), sum(search.left for search in searches)
     hopeless = sum(len(search.hopeless) for search in searches)
     looked = f"{len(every):,} deployments were simulated"
@@ -316,7 +319,8 @@ def _nothing_meets(searches: list[ServeSearch], slo: Slo) -> str:
     early = next((f" ({search.stopped})" for search in searches if search.stopped), "")
     wider = "let it look at more with --most or --minutes, " if left else ""
     return (
-        f"nothing on up to {most} GPUs meets {slo.text} among what was looked at: {looked}{early}; the best found, "
-        f"{best.candidate.title} on {best.candidate.gpus} GPUs, has {broken(best, slo)}: {missed(best, slo)}; {wider}"
+        f"nothing on up to {counted(most, 'GPU')} meets {slo.text} among what was looked at: {looked}{early}; "
+        f"the best found, {best.candidate.title} on {counted(best.candidate.gpus, 'GPU')}, has {broken(best, slo)}: "
+        f"{missed(best, slo)}; {wider}"
         "loosen the limits, ask for less traffic or give more GPUs"
     )

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from moesim.hwmodels.units import GIB
@@ -46,20 +46,31 @@ def _choices(gpus: int, domain: int, experts: bool) -> list[tuple[str, Test]]:
     return obvious
 
 
-def serve_verdicts(search: ServeSearch, ordered: list[Served], slo: Slo, must: bool) -> list[ServeVerdict]:
-    """One line per obvious choice that some candidate makes; `ordered`: simulated ones, best first."""
-    job, best = search.judge.base, ordered[0]
+def serve_verdicts(
+    searches: Sequence[ServeSearch], ordered: Sequence[tuple[ServeSearch, Served]], slo: Slo, must: bool
+) -> list[ServeVerdict]:
+    """One line per obvious choice that some candidate makes, of all sizes of the cluster together.
+
+    searches: that of the best deployment first; ordered: all that were simulated, best first.
+    """
+    best = ordered[0][1]
+    tests = {search.gpus: _choices_of(search) for search in searches}
     lines = []
-    for title, made_by in _choices(search.gpus, job.cluster.domain, job.arch.is_moe):
-        own = next((s for s in ordered if made_by(s.candidate)), None)
+    for title in tests[searches[0].gpus]:
+        own = next((s for search, s in ordered if tests[search.gpus][title](s.candidate)), None)
         if own is not None:
             why = "the best of all" if own is best else compared(own, best, slo, must)
             lines.append(ServeVerdict(title, own.candidate.title, own.meets(slo), why))
             continue
-        lost = _not_simulated(search, made_by, slo)
+        lost = next((found for f in searches if (found := _not_simulated(f, tests[f.gpus][title], slo))), None)
         if lost is not None:
             lines.append(ServeVerdict(title, lost[0], None, lost[1]))
     return lines
+
+
+def _choices_of(search: ServeSearch) -> dict[str, Test]:
+    job = search.judge.base
+    return dict(_choices(search.gpus, job.cluster.domain, job.arch.is_moe))
 
 
 def _not_simulated(search: ServeSearch, made_by: Test, slo: Slo) -> tuple[str, str] | None:
@@ -99,7 +110,7 @@ def compared(own: Served, best: Served, slo: Slo, must: bool) -> str:
 
 def broken(s: Served, slo: Slo) -> str:
     """'52 % within the limits (p90: first token 2.1 s, 48 ms a token)'."""
-    queue = f", {s.label}" if s.label in QUEUED else ""
+    queue = f", {s.label}" if s.label in QUEUED else "" if s.lasts else ", too few GPUs for a longer load"
     worst = f"first token {s.ttft_p90_s:.3g} s, {s.tpot_p90_s * 1e3:.3g} ms a token"
     return f"{s.attained_share:.0%} within the limits (p90: {worst}{queue})"
 

@@ -21,6 +21,7 @@ from itertools import chain, zip_longest
 from math import ceil, inf
 from time import perf_counter
 
+from moesim.files.words import counted
 from moesim.sim.layout.layout import BadLayout
 from moesim.sim.layout.slots import BLOCKS
 from moesim.sim.plan.serve.bound import LoadBounds
@@ -81,7 +82,7 @@ class ServeSearch:
 def tokens_per_s(bounds: LoadBounds, judge: ServeJudge) -> float:
     """Output tokens per second that a load yields at most."""
     r = judge.load.requests
-    span = max(bounds.span_s, r.arrival_s[-1] - r.arrival_s[0])
+    span = max(bounds.span_s, r.starts_s[-1] - r.starts_s[0])
     return sum(r.output_tokens) / span if span > 0 else inf
 
 
@@ -132,15 +133,16 @@ def search_serving(
     placement = judge.base.placement if scenario.placement is not None else BLOCKS
     every = shapes(arch, gpus, judge.base.cluster.domain, wanted.given, placement)
     if not every:
-        raise ScenarioError(f"no layout of {arch.name} divides {gpus} GPUs with the axes that were fixed; free one")
+        raise ScenarioError(
+            f"no layout of {arch.name} divides {counted(gpus, 'GPU')} with the axes that were fixed; free one"
+        )
     refused = {s: why for s in every if (why := judge.fits(s)) is not None}
     fitting = [s for s in every if s not in refused]
     if not fitting:
         raise ScenarioError(too_large(judge, refused))
     needs, moves = Needs(judge), Moves(judge, wanted.given)
-    whole = not (must and objective in _PARTIAL and judge.load.rate_per_s) or set(wanted.given.get("idle", ())) == {
-        "no"
-    }
+    goes_on = bool(judge.load.rate_per_s or judge.load.askers)  # a queued load ends: all GPUs work on it
+    whole = not (must and objective in _PARTIAL and goes_on) or set(wanted.given.get("idle", ())) == {"no"}
     found = [moves.start(c) for c in deployments(judge, fitting, wanted.given, whole, needs)]
     bounds: dict[ServeCandidate, LoadBounds] = {}
     for c in found:
@@ -262,7 +264,9 @@ class _Run:
             self.scores = sorted([*self.scores, self.score(s)], reverse=True)[: self.effort.top]
         if self.progress is not None:
             self.progress(
-                f"{what} on {self.judge.base.cluster.gpus} GPUs; {self._best()}", len(self.served), self.effort.most
+                f"{what} on {counted(self.judge.base.cluster.gpus, 'GPU')}; {self._best()}",
+                len(self.served),
+                self.effort.most,
             )
         return s
 
@@ -334,7 +338,7 @@ def _likely(objective: str, c: ServeCandidate, needs: Needs, judge: ServeJudge, 
     )
     if objective in ("ttft", "tpot"):
         return (pace.ttft_s if objective == "ttft" else pace.tpot_s) * over**3, c.title, -c.max_batch
-    rate = judge.load.rate_per_s if judge.load.rate_per_s and not judge.load.clients else pace.per_s
+    rate = judge.load.rate_per_s if judge.load.rate_per_s and not judge.load.askers else pace.per_s
     return -rate / c.gpus / over**3, c.title, -c.max_batch
 
 

@@ -7,6 +7,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
+from moesim.files.words import counted
 from moesim.hwmodels.power_and_money import Price, gpu_hours, usd_per_gpu_hour, usd_per_million
 from moesim.sim.plan.train.judge import Finalist, Judge
 from moesim.sim.plan.train.reasons import Verdict, costs_more, verdicts
@@ -136,7 +137,7 @@ def plan_train(
         except ScenarioError as refusal:
             if len(gpus) < 2:
                 raise
-            notes.append(f"{count} GPUs: {refusal}")
+            notes.append(f"{counted(count, 'GPU')}: {refusal}")
     if not searches:
         raise ScenarioError(notes[-1])
     return _answer(scenario, objective, searches, notes, effort.top)
@@ -176,8 +177,8 @@ def _answer(scenario: Scenario, objective: str, searches: list[Search], notes: l
                 )
             )  # fmt: skip
         if searched.left_bound_s < searched.finalists[0].step_time_s:
-            notes.append(f"{searched.gpus} GPUs: stopped before all that might win; the best of those takes at least "
-                         f"{searched.left_bound_s:.3g} s")  # fmt: skip
+            notes.append(f"{counted(searched.gpus, 'GPU')}: stopped before all that might win; "
+                         f"the best of those takes at least {searched.left_bound_s:.3g} s")  # fmt: skip
     if objective == "step_time":
         options.sort(key=lambda o: (o.finalist.step_time_s, o.gpus, o.finalist.candidate.title))
     elif objective == "goodput":

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from functools import lru_cache, partial
 from heapq import nsmallest
 
+from moesim.files.words import counted
 from moesim.hwmodels.units import GIB
 from moesim.sim.plan.train.judge import Finalist, Judge
 from moesim.sim.plan.train.space import Candidate, candidates, default_space
@@ -68,7 +69,7 @@ def search(
     layouts = list(candidates(judge.base, space))
     if not layouts:
         raise ScenarioError(
-            f"no layout of {judge.base.arch.name} divides {judge.base.cluster.gpus} GPUs and global_batch="
+            f"no layout of {judge.base.arch.name} divides {counted(judge.base.cluster.gpus, 'GPU')} and global_batch="
             f"{judge.base.global_batch}; change the GPUs, the batch or the axes that were fixed"
         )
     judged = _judge_all(judge, layouts, progress)

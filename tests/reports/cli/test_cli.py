@@ -123,6 +123,9 @@ def test_bad_files_are_one_line(scenario_file: Path, tmp_path: Path, capsys: Cap
 
 def test_usage_errors_are_one_line(capsys: Capture) -> None:
     assert "no such command" in complaint(capsys, "trian")
+    for command in ("train", "serve", "whatif"):  # the option is another command's
+        asked = complaint(capsys, command, "any.yaml", "--set", "layout.tp=[1,2,4]")
+        assert "no such option: --set of this command; `moesim sweep FILE --set KEY=VALUE,VALUE`" in asked
     assert "scenario" in complaint(capsys, "train")
     assert "--nope" in complaint(capsys, "show", "--nope")
 
@@ -256,3 +259,19 @@ def test_a_closed_pipe_is_not_a_traceback() -> None:
     command = f"{sys.executable} -m moesim show --json | true"
     said = subprocess.run(["bash", "-c", command], capture_output=True, text=True, check=True)
     assert said.stderr == ""
+
+
+def test_formats_without_a_peak_are_shown_as_weight_only(capsys: Capture) -> None:
+    """Hopper has no 4-bit tensor path: what it reads and widens is no format of an fp4 peak."""
+    for name, native, widened in (
+        ("H100", [], ["w8a16", "int4", "mxfp4", "nvfp4"]),
+        ("B200", ["nvfp4", "mxfp4"], ["w8a16", "int4"]),
+        ("V100", [], []),
+    ):
+        assert run(["show", name, "--json"]) == 0
+        facts = json.loads(capsys.readouterr().out)
+        facts = facts[0] if isinstance(facts, list) else facts
+        assert (facts["fp4_formats"], facts["weight_only_formats"]) == (native, widened), name
+    assert run(["show", "H100"]) == 0
+    said = capsys.readouterr().out
+    assert "fp4 formats" not in said and "weight only formats  w8a16, int4, mxfp4, nvfp4" in said

@@ -52,7 +52,7 @@ def test_workers_without_steps_are_refused(skewed: Path, capsys: Capture) -> Non
 def test_the_table_says_who_is_busy_and_what_that_costs(skewed: Path, capsys: Capture) -> None:
     assert run(["train", str(skewed)]) == 0
     said = capsys.readouterr().out
-    assert "busiest of 8 ranks" in said and "waiting for the busiest rank costs" in said
+    assert "busiest of 8 ranks" in said and "uneven routing costs" in said
     jittery = skewed.with_name("jittery.yaml")
     jittery.write_text(yaml.safe_dump({**JOB, "jitter": 0.05}), encoding="utf-8")
     assert run(["train", str(jittery), "--lost", "--json"]) == 0

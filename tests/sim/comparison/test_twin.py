@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from moesim.sim.comparison.twin import TOLERANCE, dense_twin, twin_scenario
+from moesim.sim.comparison.twin import TOLERANCE, dense_of_size, dense_twin, twin_scenario
 from moesim.sim.model.catalogue import load_model, model_names
 from moesim.sim.model.flops import flops_per_token
 from moesim.sim.model.params import active_parameters
@@ -82,3 +82,25 @@ def test_what_experts_recompute_the_dense_blocks_of_the_twin_recompute() -> None
         for ask, want in ((asked, wanted), ([asked, "mla_up_proj"], [wanted, "mla_up_proj"])):
             question = {"model": "deepseek-v3", "train": {"global_batch": 64, "seq_len": 4096, "recompute": ask}}
             assert twin_scenario(question, arch)["train"]["recompute"] == want
+
+
+FORMATS = {
+    "attention": "bf16", "dense": "fp8_block", "experts": "nvfp4", "shared": "fp8_block", "head": "bf16",
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("size", [None, 20e9])
+def test_a_twins_checkpoint_is_of_its_own_parts(size: float | None) -> None:
+    """Formats of experts are no words of a model without any, in its record as in what an answer says of it."""
+    mixture = load_model({"base": "deepseek-v3", "fp8_blocks": True, "checkpoint": {"method": "tool", **FORMATS}})
+    twin = dense_twin(mixture) if size is None else dense_of_size(mixture, size)
+    assert twin.checkpoint is not None and not twin.fp8_blocks
+    assert (twin.checkpoint.attention, twin.checkpoint.dense) == ("bf16", "nvfp4")
+    assert twin.checkpoint.method == f"as {mixture.name} is: tool"
+    written = as_mapping(twin)
+    assert set(written["checkpoint"]) == {"method", "attention", "dense", "head"}
+    assert load_model(written).checkpoint == twin.checkpoint
+    assert set(as_mapping(mixture)["checkpoint"]) == {"method", *FORMATS}
+    blocks = {**FORMATS, "attention": "fp8_block"}
+    of_blocks = load_model({"base": "deepseek-v3", "checkpoint": {"method": "tool", **blocks}})
+    assert dense_twin(of_blocks).fp8_blocks

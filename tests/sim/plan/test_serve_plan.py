@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +12,7 @@ import pytest
 from moesim.reports.cli.app import run
 from moesim.sim.plan.serve.plan import ServePlan, plan_serve
 from moesim.sim.plan.serve.search import ServeEffort
-from moesim.sim.plan.serve.space import serve_axes
+from moesim.sim.plan.serve.space import ServeCandidate, serve_axes
 from moesim.sim.question.scenario import ScenarioError
 from moesim.sim.question.serving_sections import SloAsk
 from moesim.sim.serve.slo import slo_of
@@ -50,6 +51,27 @@ def test_obvious_choices_are_named(plan: ServePlan) -> None:
     assert "does not fit" in by["a replica per GPU"].why and by["a replica per GPU"].meets is None
     assert {"a pipeline", "tensor parallel over a node"} <= set(by)
     assert any(v.why == "the best of all" for v in plan.verdicts)
+
+
+def test_a_verdict_is_of_the_best_that_was_simulated_of_its_choice(plan: ServePlan) -> None:
+    """Of all sizes of the cluster; what meets the limits before what does not, and that by the share within them."""
+    made_by: dict[str, Callable[[ServeCandidate, int], bool]] = {
+        "tensor parallel over a node": lambda c, gpus: c.prefill is None and c.shape.tp == min(gpus, 8),
+        "experts spread (ep)": lambda c, _: c.prefill is None and c.shape.ep > 1,
+        "prefill and decode apart": lambda c, _: c.prefill is not None,
+        "small batches": lambda c, _: c.prefill is None and c.max_batch == 64,
+    }
+    by = {v.choice: v for v in plan.verdicts}
+    for choice, test in made_by.items():
+        own = [s for f in plan.searches for s in f.served if test(s.candidate, f.gpus)]
+        good = [s for s in own if s.meets(plan.slo)]
+        assert by[choice].meets is (bool(good) if own else None), choice
+        shown = next(s for s in own if s.candidate.title == by[choice].candidate)
+        if good:
+            best = max(s.goodput_per_s / s.candidate.gpus for s in good)
+            assert shown.goodput_per_s / shown.candidate.gpus >= 0.989 * best, choice
+        else:
+            assert shown.attained_share == max(s.attained_share for s in own), choice
 
 
 def test_a_batch_limit_that_is_never_reached_is_not_another_answer(plan: ServePlan) -> None:

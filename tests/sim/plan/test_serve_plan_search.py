@@ -11,6 +11,7 @@ import pytest
 from moesim.reports.cli.app import run
 from moesim.sim.plan.serve.judge import ServeJudge
 from moesim.sim.plan.serve.moves import Moves
+from moesim.sim.plan.serve.need import Needs
 from moesim.sim.plan.serve.plan import ServePlan, plan_serve
 from moesim.sim.plan.serve.search import ServeEffort
 from moesim.sim.plan.serve.space import ServeCandidate, Shape, serve_axes
@@ -47,6 +48,36 @@ def test_fewer_gpus_serve_where_they_keep_up(plan: ServePlan) -> None:
     assert score > whole.options[0].served.goodput_per_s / 32
 
 
+CLIENTS = {"kind": "closed", "concurrency": 40, "count": 200, "input_tokens": 1000, "output_tokens": 150}
+
+
+def test_a_closed_loop_gets_as_few_gpus_as_it_needs() -> None:
+    """A large cluster must not cost more than a small one that serves the same clients within the same limits."""
+    asked: dict[str, Any] = {
+        "model": "mixtral-8x7b",
+        "cluster": {"node": "dgx-h100", "gpus": 64},
+        "serve": {"engine": "vllm", "requests": CLIENTS, "slo": {"ttft_s": 1.5, "tpot_s": 0.04}},
+    }
+    given = {"pp": (1,), "ep": (1,), "kv_dtype": ("asked",), "token_budget": ("asked",)}
+    effort = ServeEffort(top=2, most=16)
+    large = plan_serve(asked, given=given, effort=effort).options[0].served
+    small = plan_serve({**asked, "cluster": {"node": "dgx-h100", "gpus": 4}}, given=given, effort=effort)
+    assert large.candidate.gpus <= 4
+    few, many = small.options[0].served.usd_per_million_output_tokens, large.usd_per_million_output_tokens
+    assert few is not None and many is not None and many <= 1.01 * few
+    whole = plan_serve(asked, given={**given, "idle": ("no",)}, effort=effort).options[0].served
+    assert whole.candidate.gpus == 64
+
+
+def test_prefill_workers_of_a_closed_loop_feed_its_decode_workers() -> None:
+    """One worker whatever the clients are would leave the decode workers, of which there are enough, without work."""
+    asked = {**WIDE, "serve": {**WIDE["serve"], "requests": {**CLIENTS, "concurrency": 2000, "count": 4000}}}
+    judge, shape = ServeJudge(parse_scenario(asked), Slo(2.0, 0.05)), Shape(8, 1, 1, 1)
+    needs = Needs(judge)
+    fed = [needs.feeding(shape, shape, decode, 64, 256) for decode in (1, 8, 32)]
+    assert fed == sorted(fed) and fed[0] < fed[-1]
+
+
 def test_an_option_as_a_scenario_gives_its_numbers(plan: ServePlan) -> None:
     for number, option in enumerate(plan.options):
         answer = predict_serve(plan.scenario(number))
@@ -74,6 +105,48 @@ def test_every_feature_as_a_scenario_gives_its_numbers() -> None:
             s = judge.simulate(c)
             assert (spread(seen_s.ttft_s).mean, spread(seen_s.tpot_s).mean) == (s.ttft_s, s.tpot_s), c.title
         assert len(seen) == len(moves.axes)
+
+
+TALKS = {"turns": 4, "think_s": 2.0, "first_tokens": 600, "answer_tokens": 100}
+
+
+@pytest.mark.parametrize("who", [{"concurrency": 60, "count": 500}, {"rate_per_s": 4.0, "count": 2500}])
+def test_conversations_are_planned_as_they_are_served(who: dict[str, Any]) -> None:
+    """Later prompts wait for answers and find their history; a large cluster gives no more GPUs than it takes."""
+    requests = {"kind": "sessions", "sessions": TALKS, **who}
+    asked: dict[str, Any] = {
+        "model": "mixtral-8x7b",
+        "cluster": {"node": "dgx-h100", "gpus": 32},
+        "serve": {"engine": "vllm", "requests": requests, "slo": {"ttft_s": 1.5, "tpot_s": 0.04}},
+    }
+    plan = plan_serve(asked, given={"pp": (1,), "ep": (1,)}, effort=ServeEffort(top=2, most=10))
+    assert plan.options[0].served.candidate.gpus <= 8
+    for number, option in enumerate(plan.options):
+        answer, s = predict_serve(plan.scenario(number)), option.served
+        assert (answer.ttft_s.mean, answer.tpot_s.mean, answer.label) == (s.ttft_s, s.tpot_s, s.label)
+        assert answer.output_tokens_per_s == s.output_tokens_per_s and answer.label == "stable"
+    assert any("strangers" in note for note in plan.notes)
+
+
+@pytest.mark.parametrize("who", [{"concurrency": 60, "count": 100}, {"rate_per_s": 4.0, "count": 100}])
+def test_the_beginning_of_conversations_is_not_planned_for(who: dict[str, Any]) -> None:
+    requests: dict[str, Any] = {"kind": "sessions", "sessions": TALKS, **who}
+    asked: dict[str, Any] = {**WIDE, "serve": {**WIDE["serve"], "requests": requests}}
+    with pytest.raises(ScenarioError, match=r"only how these conversations begin.* give requests.count: ") as told:
+        plan_serve(asked, given=FEW)
+    enough = int(str(told.value).rsplit("count: ")[-1].split()[0])
+    assert not ServeJudge(
+        parse_scenario({**asked, "serve": {**asked["serve"], "requests": {**requests, "count": enough}}}), Slo(1, 1)
+    ).load.beginning
+
+
+def test_conversations_whose_later_turns_never_come_are_not_planned_for() -> None:
+    """Long answers keep the later turns away until the load is over: only the run shows it."""
+    talk = {"turns": 8, "think_s": 0.1, "first_tokens": 600, "answer_tokens": 1500}
+    requests = {"kind": "sessions", "sessions": talk, "rate_per_s": 2.0, "count": 100}
+    asked = {**WIDE, "serve": {**WIDE["serve"], "requests": requests}}
+    with pytest.raises(ScenarioError, match=r"= 100 shows only how these conversations begin.*count: 200 or more"):
+        plan_serve(asked, given={**FEW, "pools": ("no",)}, effort=ServeEffort(top=1, most=3))
 
 
 def test_progress_shows_the_best_so_far() -> None:

@@ -229,3 +229,25 @@ def test_numbers_may_be_written_as_people_do() -> None:
     assert (asked.train.global_batch, asked.train.seq_len, asked.cluster.gpus) == (1000, 4096, 64)
     with pytest.raises(ScenarioError, match=r"seq_len: .*integer"):
         parse_scenario({**GOOD, "train": {"global_batch": 256, "seq_len": "4.5"}})
+
+
+@pytest.mark.parametrize(
+    ("requests", "message"),
+    [
+        ({"kind": "closed_loop", "concurrency": 4}, "or 'sessions'; did you mean 'closed'?"),
+        ({"kind": "azure-conversations"}, "did you mean 'azure-conversation'"),
+        ({"arrivals": "closed", "concurrency": 4}, "unknown key 'serve.requests.arrivals'; it is called kind here"),
+        ({"kind": "closed", "clients": 4}, "it is called concurrency here"),
+        ({"kind": "closed", "concurrency": [1, 2]}, "ask `moesim sweep FILE --set serve.requests.concurrency=1,2`"),
+    ],
+)
+def test_what_was_meant_is_said(requests: dict[str, Any], message: str) -> None:
+    asked = {"model": "mixtral-8x7b", "cluster": {"node": "dgx-h100", "gpus": 8}}
+    with pytest.raises(ScenarioError) as told:
+        parse_scenario({**asked, "serve": {"engine": "vllm", "requests": requests}})
+    assert message in str(told.value)
+
+
+def test_a_list_where_one_value_stands_is_a_sweep() -> None:
+    with pytest.raises(ScenarioError, match=r"to try several values, ask `moesim sweep FILE --set layout.tp=1,2,4`"):
+        parse_scenario(changed("layout.tp", [1, 2, 4]))

@@ -78,3 +78,28 @@ def test_conversations_that_are_too_few_are_told_and_nothing_is_looked_for() -> 
     assert short.limits.meets_at_requests_per_s is None and "try other rates" in short.limits.said
     ask["serve"]["requests"]["count"] = 30_000
     assert not predict_serve(ask).assumptions[0].startswith("the run is short")
+
+
+USERS = {"turns": 12, "think_s": 5, "first_tokens": 400, "added_tokens": 100, "answer_tokens": 60}
+
+
+@pytest.mark.parametrize("slo", [{"ttft_s": 60.0, "tpot_s": 1.0}, {"ttft_s": 0.001, "tpot_s": 0.001}])
+def test_how_conversations_begin_decides_nothing(slo: dict[str, float]) -> None:
+    """Users who all begin at once neither keep nor miss limits for good: too few requests say so by the label."""
+    load = {"kind": "sessions", "concurrency": 60, "sessions": USERS}
+    few, enough = (predict_serve(
+        {"model": "llama-3.1-8b", "cluster": {"node": "dgx-h100", "gpus": 1},
+         "serve": {"engine": "vllm", "slo": slo, "requests": {**load, "count": count}}},
+    ) for count in (200, 1000))  # fmt: skip
+    assert few.label == few.to_dict()["label"] == "only the beginning" and few.limits is None
+    assert label_text(few).startswith("only the beginning of these conversations")
+    assert enough.label == ("stable" if slo["ttft_s"] > 1.0 else "misses its limits")
+
+
+def test_a_short_run_of_conversations_is_not_called_stable() -> None:
+    load = {"kind": "sessions", "rate_per_s": 1.0, "sessions": {"turns": 6, "think_s": 10, "first_tokens": 500}}
+    labels = [predict_serve(
+        {"model": "llama-3.1-8b", "cluster": {"node": "dgx-h100", "gpus": 1},
+         "serve": {"engine": "vllm", "requests": {**load, "count": count}}},
+    ).label for count in (150, 5000)]  # fmt: skip
+    assert labels == ["only the beginning", "stable"]

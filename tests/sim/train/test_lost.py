@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from io import StringIO
 from typing import Any
 
 import pytest
+from rich.console import Console
 
 from moesim.reports.tables.run import lost_text
-from moesim.reports.tables.train import lost_lines
+from moesim.reports.tables.train import CATEGORY_TITLES, lost_lines, train_report
+from moesim.reports.text import seconds as spelled
 from moesim.sim.train.predict import predict_train
 from moesim.sim.train.whole_run import training_run
 
@@ -68,3 +71,16 @@ def test_without_a_price_seconds_and_days_alone() -> None:
     p = replace(p, cost={name: value for name, value in p.cost.items() if "usd" not in name})
     assert p.lost_usd == {} and "$" not in lost_lines(p)[0]
     assert set(training_run(p, 1e9).lost["busiest_rank"]) == {"days"}
+
+
+def test_the_answer_and_the_breakdown_say_the_same_seconds_of_waiting() -> None:
+    """The box says what would be won, the table what was waited for: one name each, and how they hang together."""
+    p = predict_train(SKEWED, lost="cheap")
+    waited, title = p.breakdown_s["imbalance"], CATEGORY_TITLES["imbalance"]
+    console = Console(width=200, record=True, file=StringIO())
+    console.print(train_report(p))
+    said = console.export_text()
+    assert f"uneven routing costs {spelled(p.lost_s['busiest_rank'])}" in said
+    assert f"{spelled(waited)} {title} (below)" in said
+    lines = [line for line in said.splitlines() if "waiting for the busiest" in line]
+    assert len(lines) == 2 and all(title in line for line in lines)

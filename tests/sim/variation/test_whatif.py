@@ -55,7 +55,11 @@ def test_command(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
     scenario.write_text(json.dumps(JOB), encoding="utf-8")
     assert run(["whatif", str(scenario), "--figure", str(picture)]) == 0
     assert "what matters" in picture.read_text(encoding="utf-8")
-    assert "a GPU-hour" in capsys.readouterr().out
+    said = capsys.readouterr()
+    assert "a GPU-hour" in said.out
+    steps = [line for line in said.err.splitlines() if line.startswith("changes run: ")]
+    total = steps[-1].split()[-1]
+    assert steps[0] == f"changes run: 0 of {total}" and steps[-1] == f"changes run: {total} of {total}"
     assert run(["whatif", str(scenario), "--json", "--share", "0.1"]) == 0
     assert json.loads(capsys.readouterr().out)["outcomes"]
     assert run(["whatif", str(scenario), "--share", "2"]) == 2

@@ -76,7 +76,9 @@ def test_command(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
     scenario.write_text(json.dumps(JOB), encoding="utf-8")
     assert run(["whatif", str(scenario), "--figure", str(picture)]) == 0
     assert picture.stat().st_size > 10_000
-    assert "roofline of the decode passes" in capsys.readouterr().out
+    said = capsys.readouterr()
+    assert "roofline of the decode passes" in said.out
+    assert 5 < sum(line.startswith("changes run: ") for line in said.err.splitlines()) < 14
     assert run(["whatif", str(scenario), "--json", "--share", "0.1"]) == 0
     assert json.loads(capsys.readouterr().out)["outcomes"][0]["tokens_per_usd"] > 0
     with pytest.raises(ScenarioError, match="above 0 and at most"):
