@@ -23,6 +23,8 @@ def as_mapping(arch: ModelArch) -> dict[str, Any]:
     for part in ("attention", "ffn", "moe", "ssm", "checkpoint"):
         if part in record:
             record[part] = {key: value for key, value in record[part].items() if value is not None}
+    if arch.checkpoint is not None and arch.checkpoint.block is not None:
+        record["checkpoint"]["block"] = list(arch.checkpoint.block)  # YAML has no tuples
     record["layers"] = arch.num_layers
     record["pattern"] = pattern_of(arch.layers)
     record["vocab"] = arch.vocab or None
