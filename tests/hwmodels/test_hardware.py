@@ -212,3 +212,10 @@ def test_no_nic_is_faster_than_its_slot(node: str) -> None:
     cluster = build_cluster(node, 20_000)
     if cluster.gpu.pcie_bytes_per_s:
         assert cluster.nic_bytes_per_s <= cluster.gpu.pcie_bytes_per_s
+
+
+def test_bytes_with_a_prefix_alone_are_bytes() -> None:
+    made = {"gpus": {"zeus": {**GPU, "hbm_bytes": "192Gi"}}, "nodes": {"zeus-pod": NODE}}
+    assert load_gpu("zeus", hardware_of(made)).hbm_bytes == 192 * 2**30
+    with pytest.raises(Refusal, match="not in B/s"):
+        hardware_of({"gpus": {"zeus": {**GPU, "hbm_bytes_per_s": "6T"}}, "nodes": {"zeus-pod": NODE}})
