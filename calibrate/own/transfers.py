@@ -68,31 +68,7 @@ def fit_transfers(samples: Sequence[TransferSample], gpu: str, notes: list[str])
     Adds to `notes` how ranks sat, and what was too little. BadSource where nothing is left to fit.
     """
     fit, fabric = load_profile(gpu).collectives, load_fabric_fit(_generation(gpu))
-    parts: dict[str, list[tuple[Comm, Cluster, TransferSample]]] = {}
-    impossible: dict[str, int] = {}
-    for sample in samples:
-        cluster, said = cluster_of(gpu, sample.ranks, sample.per_host)
-        work = Comm(sample.kind, float(sample.size_bytes), cluster.group(sample.ranks))
-        if work.group.domains < 2 or cluster.nic_bytes_per_s > 0.0:
-            what = _faster_than(work, cluster, sample.seconds)
-            if what:
-                impossible[what] = impossible.get(what, 0) + 1
-                continue
-        if work.group.domains > 1 and cluster.nic_bytes_per_s <= 0.0:
-            raise BadSource(f"{sample.file}: {said}, but a {cluster.name} has no NICs")
-        line = f"{sample.kind}: {said}"
-        if line not in notes:
-            notes.append(line)
-            if work.group.domains > 1:
-                rate = f"{cluster.nic_bytes_per_s / 1e9:g} GB/s a GPU"
-                notes.append(
-                    f"{sample.kind} across domains is fitted over the NICs of {cluster.name}, {rate} (assumed)"
-                )
-        parts.setdefault(transfer_key(sample.kind, work.group), []).append((work, cluster, sample))
-    left_out = [f"{n} measured size{'s' if n > 1 else ''} {what}, left out" for what, n in impossible.items()]
-    notes += left_out
-    if impossible and not parts:
-        raise BadSource(f"{'; '.join(left_out)}: nothing is left; say with --system which GPU it was, or run again")
+    parts = _parts(samples, gpu, notes)
     made = {}
     for key, part in parts.items():
         sizes = {work.bytes for work, _, _ in part}
@@ -126,6 +102,38 @@ def fit_transfers(samples: Sequence[TransferSample], gpu: str, notes: list[str])
             f"{len(samples)} measured sizes are too few to fit; {FEWEST} or more of a collective are needed"
         )
     return made
+
+
+def _parts(
+    samples: Sequence[TransferSample], gpu: str, notes: list[str]
+) -> dict[str, list[tuple[Comm, Cluster, TransferSample]]]:
+    """Samples by kind and reach with their machines, without those that no wire could carry; `notes` says both."""
+    parts: dict[str, list[tuple[Comm, Cluster, TransferSample]]] = {}
+    impossible: dict[str, int] = {}
+    for sample in samples:
+        cluster, said = cluster_of(gpu, sample.ranks, sample.per_host)
+        work = Comm(sample.kind, float(sample.size_bytes), cluster.group(sample.ranks))
+        if work.group.domains < 2 or cluster.nic_bytes_per_s > 0.0:
+            what = _faster_than(work, cluster, sample.seconds)
+            if what:
+                impossible[what] = impossible.get(what, 0) + 1
+                continue
+        if work.group.domains > 1 and cluster.nic_bytes_per_s <= 0.0:
+            raise BadSource(f"{sample.file}: {said}, but a {cluster.name} has no NICs")
+        line = f"{sample.kind}: {said}"
+        if line not in notes:
+            notes.append(line)
+            if work.group.domains > 1:
+                rate = f"{cluster.nic_bytes_per_s / 1e9:g} GB/s a GPU"
+                notes.append(
+                    f"{sample.kind} across domains is fitted over the NICs of {cluster.name}, {rate} (assumed)"
+                )
+        parts.setdefault(transfer_key(sample.kind, work.group), []).append((work, cluster, sample))
+    left_out = [f"{n} measured size{'s' if n > 1 else ''} {what}, left out" for what, n in impossible.items()]
+    notes += left_out
+    if impossible and not parts:
+        raise BadSource(f"{'; '.join(left_out)}: nothing is left; say with --system which GPU it was, or run again")
+    return parts
 
 
 def _faster_than(work: Comm, cluster: Cluster, seconds: float) -> str:

@@ -168,22 +168,15 @@ def _read(file: Path) -> Any:
     kind = "JSON" if file.suffix == ".json" else "YAML"
     try:
         if kind == "JSON":
-            return json.loads(
-                file.read_text(encoding="utf-8-sig"), object_pairs_hook=_once
-            )  # some editors begin with a BOM
+            text = file.read_text(encoding="utf-8-sig")  # some editors begin with a mark of byte order
+            return json.loads(text, object_pairs_hook=_once)
         return read_yaml(file)
-    except _Twice as twice:
-        raise ArchError(
-            f"cannot read {short(str(file))}: key {twice} is given twice in one mapping; keep the one that is meant"
-        ) from None
+    except ArchError as twice:
+        raise ArchError(f"cannot read {short(str(file))}: {twice}") from None
     except UnicodeDecodeError:
         raise ArchError(f"cannot read {short(str(file))} as {kind}: it is no text in UTF-8; save it as such") from None
     except (OSError, ValueError, RecursionError, yaml.YAMLError) as error:
         raise ArchError(f"cannot read {short(str(file))} as {kind}: {short(str(error))}") from error
-
-
-class _Twice(Exception):
-    """A key that comes twice, on its way out of the JSON parser."""
 
 
 def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
@@ -191,7 +184,8 @@ def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     made = dict(pairs)
     if len(made) < len(pairs):
         names = Counter(name for name, _ in pairs)
-        raise _Twice(short(next(name for name in names if names[name] > 1)[:40]))
+        twice = short(next(name for name in names if names[name] > 1)[:40])
+        raise ArchError(f"key {twice} is given twice in one mapping; keep the one that is meant")
     return made
 
 

@@ -337,35 +337,3 @@ def test_a_newer_report_of_guidellm_with_medians_and_asked_lengths(tmp_path: Pat
     assert any("medians stand for means" in note for note in loaded.notes)
     listed = {**GENAI_PERF, "input_config": {"model": ["meta-llama/Llama-3.1-8B"], "concurrency": [16]}}
     assert rows(tmp_path, listed, {**MACHINE, "engine": "vllm"})[0]["concurrency"] == "16"
-
-
-@pytest.mark.parametrize(
-    ("change", "said"),
-    [
-        ({"duration": -3.0}, "duration is negative; a JSON number above 0"),
-        ({"duration": 0}, "duration is 0: a run takes time"),
-        ({"completed": 0}, "completed is 0: no request was answered"),
-        ({"completed": "100"}, "completed is text; a JSON number above 0"),
-        ({"output_throughput": "128.0"}, "output_throughput is text; a JSON number of at least 0"),
-        ({"mean_ttft_ms": -1.0}, "mean_ttft_ms is negative"),
-        ({"mean_tpot_ms": float("nan")}, "mean_tpot_ms is nan or infinite"),
-        ({"request_throughput": True}, "request_throughput is no number"),
-        ({"total_input_tokens": -5}, "total_input_tokens is negative"),
-        ({"mean_ttft_ms": 1e300}, "mean_ttft_ms is larger than anything"),
-    ],
-)
-def test_a_number_that_no_run_can_have_is_refused_by_its_key(tmp_path: Path, change: dict[str, Any], said: str) -> None:
-    with pytest.raises(BadRows, match=f"result.json: {said}"):
-        rows(tmp_path, {**VLLM, **change}, MACHINE)
-
-
-def test_the_other_forms_are_as_strict(tmp_path: Path) -> None:
-    latency = {**GENAI_PERF["time_to_first_token"], "avg": "120"}
-    with pytest.raises(BadRows, match=r"time_to_first_token\.avg is text"):
-        rows(tmp_path, {**GENAI_PERF, "time_to_first_token": latency}, {**MACHINE, "engine": "trtllm"})
-    with pytest.raises(BadRows, match="mean_ttft is negative"):
-        rows(tmp_path, [{**INFERENCEMAX[0], "mean_ttft": -0.4}], {})
-    report = json.loads(json.dumps(GUIDELLM))
-    report["benchmarks"][0]["metrics"]["inter_token_latency_ms"]["successful"]["mean"] = "15"
-    with pytest.raises(BadRows, match="inter_token_latency_ms is text"):
-        rows(tmp_path, report, {**MACHINE, "engine": "vllm"})
