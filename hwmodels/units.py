@@ -1,4 +1,5 @@
-"""Quantities with units, parsed once at the file edge: "64 MiB", "400 Gb/s", "2.5 us", and counts: "10T", "128Ki".
+"""Quantities with units, parsed once at the file edge: "64 MiB", "400 Gb/s", "2.5 us", and counts: "10T", "128Ki"
+(also of bytes).
 
 Bare numbers are SI.
 """
@@ -57,7 +58,7 @@ def parse_quantity(value: float | int | str, unit: str) -> float:
             raise UnitError(f"{shown!r} is not a quantity; write a number or text such as '400 Gb/s'")
         number = float(match.group(1).replace("_", ""))
         if match.group(2) or match.group(3):
-            factor = _factor(match.group(2))
+            factor = _factor(match.group(2)) or _bare(match.group(2), unit)
             rate = "/s" if match.group(3) else ""
             if factor is None or factor[1] + rate != unit:
                 raise UnitError(f"{value!r} is not in {unit}; write for example {_EXAMPLE.get(unit, unit)!r}")
@@ -65,6 +66,12 @@ def parse_quantity(value: float | int | str, unit: str) -> float:
     if not math.isfinite(number):
         raise UnitError(f"{value!r} is not a finite number")
     return number
+
+
+def _bare(prefix: str, unit: str) -> tuple[float, str] | None:
+    """A prefix alone, of bytes: 192Gi, 1M. Of rates and seconds it could mean too much."""
+    scale = {**_THOUSANDS, **_TWOS}.get(prefix) if unit == "B" else None
+    return None if scale is None else (float(scale), "B")
 
 
 _EXAMPLE = {"B": "64 MiB", "B/s": "400 Gb/s", "s": "20 ms", "FLOP/s": "989 TFLOP/s", "W": "700 W"}

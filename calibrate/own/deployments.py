@@ -26,8 +26,10 @@ def learn(files: Sequence[RowFile]) -> list[OwnRuns]:
                 f"{file.name} holds no training runs but rows of {file.table.name}; corrections are learned from "
                 "step_time_s, and serving takes none: moesim validate compares its results"
             )
-        for row in file.rows:
-            value, _ = measured(row, "step_time_s")
+        for number, row in enumerate(file.rows, 1):
+            value, why_not = measured(row, "step_time_s")
+            if why_not:
+                raise BadDeployment(f"{file.name}, row {number}: {why_not}; mend the cell, or leave it empty")
             if value is None:
                 continue
             result = simulate_row(blinded(row))

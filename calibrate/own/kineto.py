@@ -49,6 +49,7 @@ class TraceRead:
     with_shapes: int = 0
     graphs: int = 0  # of the kernels, launched by CUDA graphs, which keep no operators
     skipped: Counter[str] = field(default_factory=Counter)  # "aten::bmm is a batch ...": how often
+    untimed: Counter[str] = field(default_factory=Counter)  # "kernels whose dur is text": how often
 
     def note(self, line: str) -> None:
         """Say something once."""
@@ -86,14 +87,16 @@ def read_trace(path: Path) -> TraceRead:
     whole = [
         e for e in events if isinstance(e, dict) and e.get("ph", "X") == "X" and isinstance(e.get("args", {}), dict)
     ]
-    threads, by_external = _operators(whole)
+    threads, by_external = _operators(whole, read)
     read.operators = sum(len(thread.events) for thread in threads.values())
-    launches = _launches(whole)
+    launches = _launches(whole, read)
     times: dict[int, float] = defaultdict(float)  # id of the operator's event -> seconds of its kernels
     held: dict[int, Mapping[str, Any]] = {}
     for event in whole:
-        seconds = _seconds(event)
-        if str(event.get("cat", "")).lower() != "kernel" or seconds is None:
+        if str(event.get("cat", "")).lower() != "kernel":
+            continue
+        seconds = _microseconds(event, "dur", "kernels", read)
+        if seconds is None:
             continue
         read.kernels += 1
         if _take_transfer(event, seconds, told, path, read):
@@ -108,12 +111,21 @@ def read_trace(path: Path) -> TraceRead:
     return read
 
 
-def _seconds(event: Mapping[str, Any]) -> float | None:
+def _microseconds(event: Mapping[str, Any], key: str, what: str, read: TraceRead) -> float | None:
+    """A time of an event in seconds; None, counted by what is wrong, where it is none. Kernels take more than 0."""
+    value = event.get(key)
     try:
-        seconds = float(event.get("dur", 0.0)) * 1e-6
-    except (TypeError, ValueError):
-        return None
-    return seconds if isfinite(seconds) and seconds > 0.0 else None
+        number = float("nan") if isinstance(value, bool) or value is None else float(value)
+    except (TypeError, ValueError, OverflowError):
+        number = float("nan")
+    least = number > 0.0 if what == "kernels" else number >= 0.0 or key == "ts"
+    if isfinite(number) and least:
+        return number * 1e-6
+    kind = "missing" if value is None else "text" if isinstance(value, str) else "no number"
+    if isinstance(value, int | float) and not isinstance(value, bool):
+        kind = "negative" if number < 0.0 else "0" if number == 0.0 else "nan or infinite"
+    read.untimed[f"{what} whose {key} is {kind}"] += 1
+    return None
 
 
 def _device(told: Mapping[str, Any]) -> str:
@@ -123,16 +135,16 @@ def _device(told: Mapping[str, Any]) -> str:
     return next((name[:60] for name in names if name), "")
 
 
-def _operators(events: list[dict[str, Any]]) -> tuple[dict[Any, _Thread], dict[Any, dict[str, Any]]]:
+def _operators(events: list[dict[str, Any]], read: TraceRead) -> tuple[dict[Any, _Thread], dict[Any, dict[str, Any]]]:
     """Operators by thread, and by their External id."""
     spans: dict[Any, list[tuple[float, float, dict[str, Any]]]] = defaultdict(list)
     by_external: dict[Any, dict[str, Any]] = {}
     for number, event in enumerate(events):
         if str(event.get("cat", "")).lower() not in _OPERATORS:
             continue
-        try:
-            start, length = float(event["ts"]) * 1e-6, float(event.get("dur", 0.0)) * 1e-6
-        except (KeyError, TypeError, ValueError):
+        start = _microseconds(event, "ts", "operators", read)
+        length = _microseconds(event, "dur", "operators", read) if "dur" in event else 0.0
+        if start is None or length is None:
             continue
         event["_number"] = number
         spans[_hashable(event.get("pid")), _hashable(event.get("tid"))].append((start, start + length, event))
@@ -156,19 +168,18 @@ def _external(event: Mapping[str, Any]) -> Any:
     return _hashable(args.get("External id", args.get("external id")))
 
 
-def _launches(events: list[dict[str, Any]]) -> dict[Any, _Launch]:
+def _launches(events: list[dict[str, Any]], read: TraceRead) -> dict[Any, _Launch]:
     """Launches by correlation."""
     launches: dict[Any, _Launch] = {}
     for event in events:
         correlation = _hashable(event.get("args", {}).get("correlation"))
         if str(event.get("cat", "")).lower() not in _LAUNCHES or correlation is None:
             continue
-        try:
-            at = float(event["ts"])
-        except (KeyError, TypeError, ValueError):
+        at = _microseconds(event, "ts", "launches", read)
+        if at is None:
             continue
         thread = (_hashable(event.get("pid")), _hashable(event.get("tid")))
-        launches[correlation] = _Launch(thread, at * 1e-6, "graphlaunch" in str(event.get("name", "")).lower())
+        launches[correlation] = _Launch(thread, at, "graphlaunch" in str(event.get("name", "")).lower())
     return launches
 
 
@@ -259,9 +270,12 @@ def _per_host(args: Mapping[str, Any], told: Mapping[str, Any], ranks: int) -> i
 
 def why_no_shapes(read: TraceRead, name: str) -> str:
     """What a trace lacks, counted: no kernels at all, none joined, no shapes, or none of a kind that is read."""
+    untimed = "; ".join(f"{n:,} {what}" for what, n in read.untimed.most_common(4))
+    if not read.kernels and any(what.startswith("kernels") for what in read.untimed):
+        return f"{name}: {untimed}: none has a time; dur is microseconds above 0, as export_chrome_trace writes it"
     if not read.kernels:
         return f"{name} holds no GPU kernels; record with activities=[CPU, CUDA]"
-    count = f"{read.kernels:,} kernels"
+    count = f"{read.kernels:,} kernels" + (f" (left out: {untimed})" if untimed else "")
     if read.graphs and not read.with_shapes:
         return (
             f"{name}: {read.graphs:,} of {count} were launched by CUDA graphs, which keep no operators; profile a run "

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -64,7 +65,7 @@ class _Section:
     name: str = ""
     ranks: Ranks = field(default_factory=Ranks)
     rows: list[Timed] = field(default_factory=list)
-    notes: list[str] = field(default_factory=list)
+    odd: Counter[str] = field(default_factory=Counter)  # lines of the table without a usable time, by what is wrong
     ended: bool = False
 
 
@@ -81,10 +82,19 @@ def read_nccl_log(path: Path) -> list[NcclTest]:
         for section in sections
         if any(row.wrong for row in section.rows)
     ]
+    said += [
+        f"{_called(section)}: {n} line{'s' if n > 1 else ''} with {what}, left out"
+        for section in sections
+        for what, n in section.odd.items()
+    ]
     if tests:
         first = tests[0]
         return [NcclTest(first.kind, first.where, first.rows, first.log, (*said, *first.notes)), *tests[1:]]
     raise BadSource(_why_none(path, sections, unread))
+
+
+def _called(section: _Section) -> str:
+    return f"{section.name}_perf" if section.name else "a test without a name"
 
 
 def _why_none(path: Path, sections: list[_Section], unread: list[str]) -> str:
@@ -99,6 +109,10 @@ def _why_none(path: Path, sections: list[_Section], unread: list[str]) -> str:
             f"{path}: {wrong} of {len(rows)} sizes have wrong results (#wrong > 0): times of a link or library that "
             "breaks data say nothing; mend it and run again"
         )
+    odd = sum((section.odd for section in sections), Counter[str]())
+    if not rows and odd:
+        found = "; ".join(f"{n} with {what}" for what, n in odd.items())
+        return f"{path}: {odd.total():,} lines of a table, none with a usable time ({found}); run the test again"
     if not rows:
         return f"{path} does not say any line of times; {NCCL_LOG.reads}: give the whole output of a test"
     return f"{path} does not say which test it is; name it as its file is called, such as all_reduce.log"
@@ -118,6 +132,9 @@ def _sections(path: Path) -> tuple[list[_Section], list[str]]:
         said.append(f"the log reports {failed} failures of the library")
     if sections[-1].rows and not sections[-1].ended:
         cut = _CUT_ROW.search(last) and not _timed(last)
+        if cut and _ROW.search(last):
+            sections[-1].odd[_wrong_with(last)] -= 1  # said here
+            sections[-1].odd = +sections[-1].odd
         what = "its last line is cut off and left out" if cut else "its summary is missing"
         said.append(f"the log ends early: {what}")
     return sections, said
@@ -135,6 +152,9 @@ def _take(line: str, sections: list[_Section]) -> None:
     row = _timed(line)
     if row is not None:
         here.rows.append(row)
+        return
+    if _ROW.search(line):
+        here.odd[_wrong_with(line)] += 1
         return
     if _ENDS.search(line):
         here.ended = True
@@ -175,6 +195,24 @@ def _timed(line: str) -> Timed | None:
             if time > 0.0 and algbw > 0.0 and _agree(size / (time * unit_s) / 1e9, algbw, time):
                 return Timed(size, time * unit_s, busbw / algbw, _is_wrong(rest[at + 3 : at + 8]))
     return None
+
+
+def _wrong_with(line: str) -> str:
+    """Why a line of a table has no time out of place that can be taken."""
+    found = _ROW.search(line)
+    cells = found.group(4).split()[:7] if found else []
+    if found and not int(found.group(1)):
+        return "buffers of no bytes"
+    if any(re.fullmatch(r"[-+]?(nan|inf|infinity)", cell, re.IGNORECASE) for cell in cells):
+        return "times or bandwidths of inf or nan"
+    if any(cell.startswith("-") and _number(cell[1:]) and cell != "-1" for cell in cells):  # a root of -1 is none
+        return "negative times or bandwidths"
+    if sum(_number(cell) is not None for cell in cells) < 3:
+        return "too few numbers"
+    values = [_number(cell) for cell in cells]
+    if any(value == 0.0 for value in values[:5]):
+        return "a time or bandwidth of 0, which tells nothing of so small a buffer"
+    return "times and bandwidths that do not agree"
 
 
 def _is_wrong(after: list[str]) -> bool:

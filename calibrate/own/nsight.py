@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
-from moesim.calibrate.own.bad_source import BadSource
+from moesim.calibrate.own.bad_source import PROFILER_TRACE, BadSource
 from moesim.calibrate.own.kineto import TraceRead
 from moesim.calibrate.own.nesting import Nesting
 from moesim.calibrate.own.operators import Operator, dtype_of_kernel, is_read, operator_of_range, work_of_operator
@@ -30,14 +30,27 @@ _SHAPES = (
 _STEP, _MOST_STEPS = 1_000_000, 10_000  # instructions of the database between two looks, and looks
 
 
-def is_nsight(path: Path) -> bool:
-    """Whether a file is an SQLite database, by its first bytes."""
-    check_plain(path, NSIGHT_EXPORT)
+def is_nsight(path: Path, form: str = "") -> bool:
+    """Whether a file is an SQLite database, by its first bytes; `form` is kineto or nsight where it is said.
+
+    BadSource, in words of the form that is meant, for what cannot be opened, and for a report that is not exported.
+    """
+    report = path.suffix in (".nsys-rep", ".qdrep")
+    check_plain(path, PROFILER_TRACE if form == "kineto" and not report else NSIGHT_EXPORT)
     try:
         with path.open("rb") as file:
-            return file.read(16) == b"SQLite format 3\0"
+            head = file.read(4096)
     except OSError as error:
         raise BadSource(f"cannot read {path}: {error.strerror}") from None
+    exported = head.startswith(b"SQLite format 3\0")
+    if not exported and (report or (form == "nsight" and not _is_trace(head))):
+        raise BadSource(f"export {path} is no SQLite file; {_HOW}")
+    return exported
+
+
+def _is_trace(head: bytes) -> bool:
+    """Whether a file begins as JSON does, or is packed: a trace of PyTorch under the other name."""
+    return head.startswith(b"\x1f\x8b") or head.lstrip(b"\xef\xbb\xbf \t\r\n")[:1] in (b"{", b"[")
 
 
 def read_nsight(path: Path) -> TraceRead:
@@ -69,8 +82,11 @@ def _read(base: sqlite3.Connection, path: Path) -> TraceRead:
     if lacking:
         raise BadSource(f"export {path} lacks table {', '.join(lacking)}: no CUDA kernels were traced; {_HOW}")
     read = TraceRead(gpu=_gpu(base, tables))
-    kernels = _kernels(base)
+    kernels = _kernels(base, read)
     read.kernels = len(kernels)
+    if not kernels and read.untimed:
+        untimed = "; ".join(f"{n:,} {what}" for what, n in read.untimed.items())
+        raise BadSource(f"export {path}: {untimed}: no kernel has a time; export the report again; {_HOW}")
     if not kernels:
         raise BadSource(f"export {path} holds no kernels; profile with --trace=cuda,nvtx")
     if "NVTX_EVENTS" not in tables or "CUPTI_ACTIVITY_KIND_RUNTIME" not in tables:
@@ -128,7 +144,7 @@ def _process(global_id: object) -> int:
     return int(global_id) >> 24 if isinstance(global_id, int) else 0
 
 
-def _kernels(base: sqlite3.Connection) -> list[tuple[int, int, float, str]]:
+def _kernels(base: sqlite3.Connection, read: TraceRead) -> list[tuple[int, int, float, str]]:
     """(correlation, process, seconds, name) of every kernel."""
     have = _columns(base, "CUPTI_ACTIVITY_KIND_KERNEL")
     name = "demangledName" if "demangledName" in have else "shortName"
@@ -137,7 +153,13 @@ def _kernels(base: sqlite3.Connection) -> list[tuple[int, int, float, str]]:
         f"SELECT k.correlationId, {process}, k.end - k.start, s.value FROM CUPTI_ACTIVITY_KIND_KERNEL k "
         f"LEFT JOIN StringIds s ON s.id = k.{name} LIMIT {_MOST_ROWS}"
     )
-    return [(c, _process(p), ns * 1e-9, str(n or "")) for c, p, ns, n in rows if isinstance(ns, int) and ns > 0]
+    kernels = []
+    for correlation, process_id, ns, called in rows:
+        if isinstance(ns, int) and ns > 0:
+            kernels.append((correlation, _process(process_id), ns * 1e-9, str(called or "")))
+        else:
+            read.untimed["kernels whose end is not behind their start"] += 1
+    return kernels
 
 
 def _launches(base: sqlite3.Connection) -> dict[tuple[int, int], tuple[Any, int]]:

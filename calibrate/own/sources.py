@@ -94,14 +94,15 @@ def _one(gpus: dict[str, str]) -> str:
 # -- profiler traces --------------------------------------------------------------------------------------------------
 
 
-def from_trace(paths: Sequence[Path], system: str, per_host: int = 0) -> Made:
+def from_trace(paths: Sequence[Path], system: str, per_host: int = 0, form: str = "") -> Made:
     """The shipped profile of a GPU with those kernels and collectives moved that these traces of own runs timed.
 
     paths: chrome traces of the PyTorch profiler, one a rank, gzipped or not, and SQLite exports of Nsight Systems.
+    form: kineto or nsight, in whose words a file that is neither is refused.
     BadSource counts what the traces hold, and says what they lack.
     """
     notes: list[str] = []
-    reads = [(path, read_nsight(path) if is_nsight(path) else read_trace(path)) for path in paths]
+    reads = [(path, read_nsight(path) if is_nsight(path, form) else read_trace(path)) for path in paths]
     if not any(read.works or read.transfers for _, read in reads):
         raise BadSource(why_no_shapes(reads[0][1], str(reads[0][0])))
     gpu = _one({gpu_of(system, read.gpu, str(path), notes): str(path) for path, read in reads})
@@ -111,6 +112,7 @@ def from_trace(paths: Sequence[Path], system: str, per_host: int = 0) -> Made:
     transfers = _calmest(reads, per_host, notes)
     for path, read in reads:
         notes += [f"{path.name}: {n:,} x {reason}, left out" for reason, n in read.skipped.most_common(4)]
+        notes += [f"{path.name}: {n:,} {what}, left out" for what, n in read.untimed.most_common(4)]
     moved = put_kernels(raw, works, names, notes) if works else 0
     if transfers:
         try:

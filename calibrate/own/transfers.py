@@ -8,14 +8,16 @@ from typing import Any
 
 from moesim.calibrate.own.bad_source import BadSource
 from moesim.calibrate.own.factors import fit_factors
-from moesim.hwmodels.cluster import Cluster, build_cluster, node_for_gpu
+from moesim.hwmodels.cluster import Cluster, build_cluster, link_bytes_per_s, node_for_gpu
 from moesim.hwmodels.collectives import load_fabric_fit
 from moesim.hwmodels.facts import FactError
+from moesim.hwmodels.lower_bounds import collective_lower_bound_s
 from moesim.hwmodels.measured_transfers import MeasuredTransfer, terms_s, transfer_key
 from moesim.hwmodels.profile import load_profile
 from moesim.hwmodels.work import Comm, CommKind
 
 FEWEST = 2  # sizes below which nothing is fitted: one cannot tell a floor from a rate
+_AS_FAST_AS = 0.97  # assumed: printed digits of a time at the rate of the data sheet
 _SHIPPED = (1.0, 1.0, 0.0, 0.0)
 
 
@@ -66,21 +68,7 @@ def fit_transfers(samples: Sequence[TransferSample], gpu: str, notes: list[str])
     Adds to `notes` how ranks sat, and what was too little. BadSource where nothing is left to fit.
     """
     fit, fabric = load_profile(gpu).collectives, load_fabric_fit(_generation(gpu))
-    parts: dict[str, list[tuple[Comm, Cluster, TransferSample]]] = {}
-    for sample in samples:
-        cluster, said = cluster_of(gpu, sample.ranks, sample.per_host)
-        work = Comm(sample.kind, float(sample.size_bytes), cluster.group(sample.ranks))
-        if work.group.domains > 1 and cluster.nic_bytes_per_s <= 0.0:
-            raise BadSource(f"{sample.file}: {said}, but a {cluster.name} has no NICs")
-        line = f"{sample.kind}: {said}"
-        if line not in notes:
-            notes.append(line)
-            if work.group.domains > 1:
-                rate = f"{cluster.nic_bytes_per_s / 1e9:g} GB/s a GPU"
-                notes.append(
-                    f"{sample.kind} across domains is fitted over the NICs of {cluster.name}, {rate} (assumed)"
-                )
-        parts.setdefault(transfer_key(sample.kind, work.group), []).append((work, cluster, sample))
+    parts = _parts(samples, gpu, notes)
     made = {}
     for key, part in parts.items():
         sizes = {work.bytes for work, _, _ in part}
@@ -114,6 +102,51 @@ def fit_transfers(samples: Sequence[TransferSample], gpu: str, notes: list[str])
             f"{len(samples)} measured sizes are too few to fit; {FEWEST} or more of a collective are needed"
         )
     return made
+
+
+def _parts(
+    samples: Sequence[TransferSample], gpu: str, notes: list[str]
+) -> dict[str, list[tuple[Comm, Cluster, TransferSample]]]:
+    """Samples by kind and reach with their machines, without those that no wire could carry; `notes` says both."""
+    parts: dict[str, list[tuple[Comm, Cluster, TransferSample]]] = {}
+    impossible: dict[str, int] = {}
+    for sample in samples:
+        cluster, said = cluster_of(gpu, sample.ranks, sample.per_host)
+        work = Comm(sample.kind, float(sample.size_bytes), cluster.group(sample.ranks))
+        if work.group.domains < 2 or cluster.nic_bytes_per_s > 0.0:
+            what = _faster_than(work, cluster, sample.seconds)
+            if what:
+                impossible[what] = impossible.get(what, 0) + 1
+                continue
+        if work.group.domains > 1 and cluster.nic_bytes_per_s <= 0.0:
+            raise BadSource(f"{sample.file}: {said}, but a {cluster.name} has no NICs")
+        line = f"{sample.kind}: {said}"
+        if line not in notes:
+            notes.append(line)
+            if work.group.domains > 1:
+                rate = f"{cluster.nic_bytes_per_s / 1e9:g} GB/s a GPU"
+                notes.append(
+                    f"{sample.kind} across domains is fitted over the NICs of {cluster.name}, {rate} (assumed)"
+                )
+        parts.setdefault(transfer_key(sample.kind, work.group), []).append((work, cluster, sample))
+    left_out = [f"{n} measured size{'s' if n > 1 else ''} {what}, left out" for what, n in impossible.items()]
+    notes += left_out
+    if impossible and not parts:
+        raise BadSource(f"{'; '.join(left_out)}: nothing is left; say with --system which GPU it was, or run again")
+    return parts
+
+
+def _faster_than(work: Comm, cluster: Cluster, seconds: float) -> str:
+    """What a time cannot be faster than, '' where it is not: links of the data sheet, switches adding up included."""
+    least = work if work.kind != "all_reduce" or work.group.domains < 2 else replace(work, kind="broadcast")
+    least_s = collective_lower_bound_s(least, cluster, in_switch=True)
+    if seconds >= _AS_FAST_AS * least_s:
+        return ""
+    if work.group.domains > 1:
+        wire = f"NICs of {cluster.nic_bytes_per_s / 1e9:g} GB/s a GPU and links of {cluster.name}"
+    else:
+        wire = f"links of {link_bytes_per_s(cluster) / 1e9:g} GB/s of {cluster.name}"
+    return f"of {work.kind} are faster than {wire} can be"
 
 
 def put_transfers(raw: dict[str, Any], made: Mapping[str, tuple[Any, Any]]) -> None:

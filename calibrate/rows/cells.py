@@ -5,16 +5,33 @@ from __future__ import annotations
 from collections.abc import Mapping
 from math import isfinite
 
+from moesim.hwmodels.units import parse_count
 from moesim.sim.question.scenario import ScenarioError
 
 Row = Mapping[str, str]
 
+_COUNTS = frozenset(
+    (
+        "layers", "hidden", "heads", "vocab", "kv_heads", "gpus", "seq_len", "gbs", "mbs", "tokens", "experts", "bytes",
+        "concurrency", "isl", "osl", "requests", "token_budget",
+    )
+)  # fmt: skip
 MOST = 1e13  # no size, rate or count that a row can mean comes near
 
 
 def text_of(row: Row, key: str) -> str:
     """What the cell holds, without blanks around it; '' where there is no such column."""
     return (row.get(key) or "").strip()
+
+
+def counted(row: Row) -> dict[str, str]:
+    """The row with counts and bytes that are written as people write them (4Ki, 1M) as plain numbers."""
+    return {name: _plain(text) if name in _COUNTS and text else text for name, text in row.items()}
+
+
+def _plain(text: str) -> str:
+    number = parse_count(text) if text.strip()[-1:].isalpha() else None
+    return text if number is None else f"{number}" if isinstance(number, int) else f"{number:.17g}"
 
 
 def number_of(row: Row, key: str) -> float | None:
@@ -27,7 +44,10 @@ def number_of(row: Row, key: str) -> float | None:
     except ValueError:
         value = float("nan")
     if not isfinite(value) or not 0 <= value <= MOST:
-        raise ScenarioError(f"column {key}: {text!r} is not a number that can be meant here")
+        raise ScenarioError(
+            f"column {key}: {text[:40]!r} is not a number that can be meant here; write one of at least 0, for example "
+            "4096 or 4Ki"
+        )
     return value
 
 

@@ -11,6 +11,7 @@ from math import isfinite
 from pathlib import Path
 from typing import TextIO
 
+from moesim.calibrate.rows.cells import counted
 from moesim.calibrate.rows.kinds import HIDDEN, Table, table_of
 from moesim.files.opening import Opening, opened
 from moesim.refusal import Refusal
@@ -82,7 +83,7 @@ def rows_of(rows: Sequence[dict[str, str]], name: str, table: Table, header: Seq
     columns = list(header) or list(dict.fromkeys(column for row in rows for column in row))
     metrics = tuple(m for m in table.metrics if m in columns) or table.metrics[:1]
     unknown = tuple(c for c in columns if c and c not in table.workload and c not in HIDDEN)
-    return RowFile(name, table, tuple(rows), metrics, unknown)
+    return RowFile(name, table, tuple(counted(row) for row in rows), metrics, unknown)
 
 
 def write_rows(file: RowFile, handle: TextIO) -> None:
@@ -124,5 +125,5 @@ def measured(row: Mapping[str, str], metric: str) -> tuple[float | None, str]:
     except ValueError:
         value = 0.0
     if not isfinite(value) or value <= 0.0:
-        return None, f"measured {metric} {text[:20]!r} is not a positive number: not counted"
+        return None, f"measured {metric} {text[:20]!r} is not counted: a positive number is expected"
     return value, ""

@@ -122,8 +122,8 @@ def _from(source: str, given: list[Path], system: str, per_host: int, out: Path,
             "aiconfigurator": lambda: from_tables(system),
             "nccl-tests": lambda: from_nccl_logs(inputs, system, per_host),
             "rccl-tests": lambda: from_nccl_logs(inputs, system, per_host),
-            "kineto": lambda: from_trace(inputs, system, per_host),
-            "nsight": lambda: from_trace(inputs, system, per_host),
+            "kineto": lambda: from_trace(inputs, system, per_host, "kineto"),
+            "nsight": lambda: from_trace(inputs, system, per_host, "nsight"),
             "csv": lambda: from_samples(inputs[0]),
         }[source]()
     write_profile(made.raw, out)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from moesim.files.words import counted
 from moesim.reports.emit.flags import sglang_flags, vllm_flags, words
 from moesim.reports.emit.worker import Deployed, Flag, Flags, Worker, unsaid
-from moesim.sim.software.engine_options import source_of
+from moesim.sim.software.engine_options import engine_options, source_of
 
 _PORTS = {"serve": 8000, "prefill": 8100, "decode": 8200}
 _RPC = 13345  # any free port of the first host
@@ -20,9 +20,21 @@ def comments(d: Deployed, target: str, more: list[str], engine: str = "") -> str
         f"{d.resolved.deployment.job.arch.name} on {counted(d.resolved.deployment.gpus, 'GPU')}: "
         + " and ".join(w.title for w in d.workers),
         f"options: {source_of(target)}",
+        *_of_version(d, engine or target),
         *dict.fromkeys([*more, *unsaid(d, engine or target)]),
     ]
     return "".join(f"# {line}\n" for line in lines)
+
+
+def _of_version(d: Deployed, engine: str) -> list[str]:
+    """How the version that the scenario states differs from the one whose documented options are written."""
+    stated, table = d.resolved.deployment.job.engine.version, engine_options(engine)["version"]
+    if engine != d.family or not stated or stated == table:
+        return []
+    return [
+        f"the scenario says {engine} {stated}; these options are those of the documentation of {engine} {table}: "
+        f"check `--help` of {stated} before you start it, or run {table}"
+    ]
 
 
 def vllm_files(d: Deployed) -> dict[str, str]:

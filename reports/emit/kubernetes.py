@@ -110,6 +110,11 @@ plugins:
 {profiles}"""
 
 
+def _uri(model: str) -> str:
+    """Where the weights are fetched from: a hub by name, or a folder on a volume, whose name nobody has said."""
+    return f"pvc://VOLUME/{model.lstrip('/')}" if model.startswith(("/", ".")) else f"hf://{model}"
+
+
 def llmd_files(d: Deployed) -> dict[str, str]:
     """Values of llm-d-modelservice for the workers, and of the inference pool for the scheduler before them."""
     arch = d.resolved.deployment.job.arch.name
@@ -122,7 +127,7 @@ def llmd_files(d: Deployed) -> dict[str, str]:
     values: dict[str, Any] = {
         "multinode": several,
         "modelArtifacts": {
-            "name": d.model, "uri": f"hf://{d.model}", "size": "2Ti", "authSecretName": "llm-d-hf-token",
+            "name": d.model, "uri": _uri(d.model), "size": "2Ti", "authSecretName": "llm-d-hf-token",
             "labels": labels,
         },
         "accelerator": {"type": "nvidia"},

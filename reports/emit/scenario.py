@@ -153,9 +153,14 @@ def emitted_served(prediction: ServePrediction, scenario: Path, target: str) -> 
 
 
 def name_of(scenario: Scenario) -> str:
-    """The model as the scenario names it."""
+    """The model as engines take it: a name, or the folder of a config.json; MODEL where the scenario has only sizes."""
     model = scenario.model
-    return model if isinstance(model, str) else str(model.get("name", "MODEL"))
+    if not isinstance(model, str):
+        return str(model.get("name", "MODEL"))
+    path = Path(model)
+    if path.name == "config.json":
+        return str(path.parent)
+    return "MODEL" if path.suffix in (".json", ".yaml", ".yml") else model
 
 
 def give(files: dict[str, str], folder: Path | None) -> None:

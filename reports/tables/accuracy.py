@@ -43,7 +43,9 @@ def accuracy_report(summary: Summary, order: Ranking | None = None) -> Renderabl
         for d in summary.dimensions():
             if _counted(summary.of(d, metric)):
                 parts += [Text(""), _table(d, _counted(summary.of(d, metric)))]
-    if not summary.lines:
+    if not summary.lines and summary.uncounted:
+        parts.append(Text("no measured value that counts (above): predictions only (--out writes them)"))
+    elif not summary.lines:
         parts.append(Text("no measured values in this file: predictions only (--out writes them)"))
     return Group(*parts)
 

@@ -15,13 +15,15 @@ def serve_plan_report(plan: ServePlan, title: str) -> RenderableType:
     """Everything a person asks about the answer."""
     looked, run = sum(s.looked_at for s in plan.searches), sum(len(s.served) for s in plan.searches)
     large, hopeless = sum(len(s.too_large) for s in plan.searches), sum(len(s.hopeless) for s in plan.searches)
+    cut = sum(len(s.cut) for s in plan.searches)
+    unloadable = f"{cut} cannot be loaded (FP8 blocks cut by tp or etp); " if cut else ""
     features = sum(s.candidate.features.title != "" for search in plan.searches for s in search.served)
     limits = f"; limits: {plan.slo.text}" if plan.must else ""
     return Group(
         Text(title, style="bold"),
-        Text(f"{large} layouts do not fit; {looked:,} deployments judged by bounds, {hopeless:,} of them cannot meet "
-             f"the limits, {run:,} simulated ({features:,} with other features); best first by {plan.objective}"
-             f"{limits}"),
+        Text(f"{large} layouts do not fit; {unloadable}{looked:,} deployments judged by bounds, {hopeless:,} of "
+             f"them cannot meet the limits, {run:,} simulated ({features:,} with other features); best first by "
+             f"{plan.objective}{limits}"),
         *([Text(f"$ per GPU-hour: {plan.price.text}")] if plan.price else []),
         _options(plan),
         _front(plan),

@@ -162,6 +162,7 @@ class Checkpoint:
     shared: str = "bf16"
     head: str = "bf16"
     kv: str | None = None  # of the cache, where the file says it
+    block: tuple[int, int] | None = None  # rows and columns of weights that share a scale, in fp8_block parts
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

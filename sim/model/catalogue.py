@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections import Counter
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from functools import cache
@@ -165,13 +166,28 @@ def _with_formats(record: Mapping[Any, Any], file: Path) -> Mapping[Any, Any]:
 
 def _read(file: Path) -> Any:
     """Parse JSON or YAML; every way in which a file can be broken is an ArchError."""
+    kind = "JSON" if file.suffix == ".json" else "YAML"
     try:
-        if file.suffix == ".json":
-            return json.loads(file.read_text(encoding="utf-8"))
+        if kind == "JSON":
+            text = file.read_text(encoding="utf-8-sig")  # some editors begin with a mark of byte order
+            return json.loads(text, object_pairs_hook=_once)
         return read_yaml(file)
+    except ArchError as twice:
+        raise ArchError(f"cannot read {short(str(file))}: {twice}") from None
+    except UnicodeDecodeError:
+        raise ArchError(f"cannot read {short(str(file))} as {kind}: it is no text in UTF-8; save it as such") from None
     except (OSError, ValueError, RecursionError, yaml.YAMLError) as error:
-        kind = "JSON" if file.suffix == ".json" else "YAML"
         raise ArchError(f"cannot read {short(str(file))} as {kind}: {short(str(error))}") from error
+
+
+def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """The mapping of these pairs; JSON itself lets the last of two equal keys win in silence."""
+    made = dict(pairs)
+    if len(made) < len(pairs):
+        names = Counter(name for name, _ in pairs)
+        twice = short(next(name for name in names if names[name] > 1)[:40])
+        raise ArchError(f"key {twice} is given twice in one mapping; keep the one that is meant")
+    return made
 
 
 def _from_mapping(record: Mapping[Any, Any], name: str) -> ModelArch:

@@ -1,17 +1,18 @@
 """The formats of published weights: what a `quantization_config` says of attention, dense blocks, experts and head.
 
-Modules that a file leaves out of quantisation are classed by their names; a part counts as left out when its large
-matrices are named for all layers, or for half of them and more. Routers, norms and tables of words stay in 16 bits.
+A part counts as left out of quantisation when its large matrices are named in half of the layers that hold them and
+more (`quantised_modules.py`); what is named in some is said. Routers, norms and tables of words stay in 16 bits.
 """
 
 from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 from moesim.sim.model.arch import ArchError, Checkpoint, short
+from moesim.sim.model.quantised_modules import Modules
 
 PARTS = ("attention", "dense", "experts", "shared", "head")
 _IGNORED = ("ignore", "ignored_layers", "modules_to_not_convert", "exclude_modules", "exclude", "llm_int8_skip_modules")
@@ -20,19 +21,16 @@ _ALGOS = {
     "w4a16_nvfp4": "nvfp4", "nvfp4_awq": "nvfp4", "mxfp4": "mxfp4", "w4a8_mxfp4_fp8": "mxfp4", "w4a16_awq": "int4",
     "int4_awq": "int4", "w4a8_awq": "int4", "w8a16": "w8a16", "int8_sq": "int8", "w8a8_sq_per_channel": "int8",
 }  # fmt: skip
+_USUAL_BLOCK = (128, 128)
+_LARGEST_BLOCK = 65_536
 _BITS = {4: "int4", 8: "w8a16"}  # of integers that kernels widen to 16 bits: AWQ, GPTQ, AutoRound
-_LAYER = re.compile(r"(?:layers|blocks|h)\.(\d+)(?=[.*]|$)")
-_MATRIX = re.compile(
-    r"(self_attn|attention|attn|linear_attn|mixer|temporal_block)\*?(\.\*|\.\.\*|\*)?$"
-    r"|(q_proj|q_b_proj|qkv|qkv_proj|in_proj|in_proj_qkv|in_proj_qkvz|o_proj|out_proj|c_attn|query_key_value|wqkv)"
-)
 
 
-def checkpoint_of(config: Mapping[Any, Any], text: Mapping[Any, Any], layers: int) -> Checkpoint | None:
+def checkpoint_of(config: Mapping[Any, Any], text: Mapping[Any, Any], modules: Modules) -> Checkpoint | None:
     """Formats of the weights that a config.json describes; None where it says nothing of quantisation.
 
     ArchError for a method or a number of bits that is not known, by its name. A sibling hf_quant_config.json counts
-    under `quantization`.
+    under `quantization`. What had to be assumed is added to `modules.said`.
     """
     found = next(
         (
@@ -50,13 +48,37 @@ def checkpoint_of(config: Mapping[Any, Any], text: Mapping[Any, Any], layers: in
     if not isinstance(found, Mapping):
         raise ArchError(f"quantization_config is {short(found)}; needs a mapping with quant_method")
     method = _method(found)
-    formats = dict.fromkeys(PARTS, "bf16") | _READERS[method](found, layers)
+    formats = dict.fromkeys(PARTS, "bf16") | _READERS[method](found, modules)
     expert = text.get("expert_dtype")  # DeepSeek-V4: experts in 4 bits beside 8-bit blocks
     if expert is not None and method == "fp8" and found.get("moe_quant_algo") is None:
         if expert not in ("fp4", "fp8"):
             raise ArchError(f"expert_dtype is {short(expert)}; needs fp4 or fp8")
         formats["experts"] = "mxfp4" if expert == "fp4" else formats["experts"]
-    return Checkpoint(method=f"quantization_config {method}", kv=_cache(found), **formats)
+    block = _block(found) if "fp8_block" in formats.values() else None
+    if block is not None and block != _USUAL_BLOCK:
+        modules.said.append(
+            f"weight_block_size = {block[0]} x {block[1]}: time and bytes are those of blocks of 128 x 128"
+        )
+    return Checkpoint(method=f"quantization_config {method}", kv=_cache(found), block=block, **formats)
+
+
+def _block(found: Mapping[Any, Any]) -> tuple[int, int]:
+    """Rows and columns of weights that share a scale; 128 x 128 where a file says blocks and not of which size."""
+    given = found.get("weight_block_size")
+    groups = found.get("config_groups")
+    for group in groups.values() if given is None and isinstance(groups, Mapping) else ():
+        weights = group.get("weights") if isinstance(group, Mapping) else None
+        given = given or (weights.get("block_structure") if isinstance(weights, Mapping) else None)
+    if given is None:
+        return _USUAL_BLOCK
+    if isinstance(given, str) and re.fullmatch(r"[0-9]{1,6}x[0-9]{1,6}", given):
+        given = [int(side) for side in given.split("x")]
+    whole = isinstance(given, list) and all(isinstance(side, int) and not isinstance(side, bool) for side in given)
+    if not whole or len(given) != 2 or not all(1 <= side <= _LARGEST_BLOCK for side in given):
+        raise ArchError(
+            f"quantization_config: weight_block_size is {short(given)}; needs two whole numbers, for example [128, 128]"
+        )
+    return given[0], given[1]
 
 
 def _method(found: Mapping[Any, Any]) -> str:
@@ -80,35 +102,6 @@ def _cache(found: Mapping[Any, Any]) -> str | None:
     return "fp8" if isinstance(scheme, str) and scheme.upper() == "FP8" else None
 
 
-def part_of(name: str) -> str | None:
-    """The part of a model that a module's name (or pattern of names) belongs to; None for what is never quantised."""
-    text = name.lower().removeprefix("re:")
-    if re.search(r"norm|conv1d|indexer|e_score|embed|vision|visual|projector|mtp|rotary|shared_expert_gate", text):
-        return None
-    if re.search(r"lm_head|(^|[.*])head\b|output_layer", text):
-        return "head"
-    if "shared_expert" in text or "share_expert" in text:
-        return "shared"
-    if "expert" in text:
-        return "experts"
-    if re.search(r"router|(mlp|moe|block_sparse_moe|feed_forward|mixer|ffn)\.gate(\.|\*|$)|^gate$", text):
-        return None
-    if re.search(r"attn|attention|mixer|mamba", text):
-        return "attention" if _MATRIX.search(text) else None
-    return "dense" if re.search(r"mlp|ffn|feed_forward|(gate|up|down)_proj", text) else None
-
-
-def _covered(names: Iterable[str], layers: int) -> set[str]:
-    """Parts that a list of modules names for all layers, or for half of them and more."""
-    seen: dict[str, set[str]] = {}
-    for name in names:
-        part = part_of(name)
-        if part is not None:
-            place = _LAYER.search(name)
-            seen.setdefault(part, set()).add(place[1] if place else "*")
-    return {part for part, where in seen.items() if "*" in where or 2 * len(where) >= layers}
-
-
 def _names(value: Any) -> list[str]:
     if value is None:
         return []
@@ -117,51 +110,53 @@ def _names(value: Any) -> list[str]:
     return [str(entry) for entry in value]
 
 
-def _everywhere(found: Mapping[Any, Any], fmt: str, layers: int, keys: tuple[str, ...] = _IGNORED) -> dict[str, str]:
+def _everywhere(
+    found: Mapping[Any, Any], fmt: str, modules: Modules, keys: tuple[str, ...] = _IGNORED
+) -> dict[str, str]:
     """One format in all parts but the head and what the file leaves out under these keys."""
-    ignored = _covered([name for key in keys for name in _names(found.get(key))], layers)
+    ignored = modules.covered([name for key in keys for name in _names(found.get(key))], fmt)
     return {part: "bf16" if part in ignored or part == "head" else fmt for part in PARTS}
 
 
-def _fp8(found: Mapping[Any, Any], layers: int) -> dict[str, str]:
+def _fp8(found: Mapping[Any, Any], modules: Modules) -> dict[str, str]:
     """8 bits; `ignore` beside it is of a tool that converted the experts once more (DeepSeek-V4 in NVFP4)."""
     own = ("modules_to_not_convert", "ignored_layers")
-    formats = _everywhere(found, "fp8_block" if found.get("weight_block_size") else "fp8", layers, own)
+    formats = _everywhere(found, "fp8_block" if found.get("weight_block_size") else "fp8", modules, own)
     again = found.get("moe_quant_algo")
     return formats if again is None else {**formats, "experts": _algo(again)}
 
 
-def _mxfp4(found: Mapping[Any, Any], layers: int) -> dict[str, str]:
-    return _everywhere(found, "mxfp4", layers)
+def _mxfp4(found: Mapping[Any, Any], modules: Modules) -> dict[str, str]:
+    return _everywhere(found, "mxfp4", modules)
 
 
-def _integers(found: Mapping[Any, Any], layers: int) -> dict[str, str]:
+def _integers(found: Mapping[Any, Any], modules: Modules) -> dict[str, str]:
     """AWQ, GPTQ and AutoRound: integers of so many bits, widened in the kernels."""
     bits = found.get("bits", found.get("w_bit", 4))
     if isinstance(bits, bool) or not isinstance(bits, int) or bits not in _BITS:
         raise ArchError(f"quantization_config: bits {short(bits)} is not known; needs 4 or 8")
-    return _everywhere(found, _BITS[bits], layers)
+    return _everywhere(found, _BITS[bits], modules)
 
 
-def _bitsandbytes(found: Mapping[Any, Any], layers: int) -> dict[str, str]:
+def _bitsandbytes(found: Mapping[Any, Any], modules: Modules) -> dict[str, str]:
     four = found.get("load_in_4bit", found.get("_load_in_4bit"))
     eight = found.get("load_in_8bit", found.get("_load_in_8bit"))
     if not four and not eight:
         raise ArchError("quantization_config: bitsandbytes says neither load_in_4bit nor load_in_8bit; needs one")
-    return _everywhere(found, "int4" if four else "w8a16", layers)
+    return _everywhere(found, "int4" if four else "w8a16", modules)
 
 
-def _modelopt(found: Mapping[Any, Any], layers: int) -> dict[str, str]:
+def _modelopt(found: Mapping[Any, Any], modules: Modules) -> dict[str, str]:
     """NVIDIA ModelOpt: one algorithm, one for experts, groups, or an algorithm per module."""
     listed = found.get("quantized_layers")
     if isinstance(listed, Mapping) and listed:
-        return _by_module({str(name): _algo(value) for name, value in listed.items()})
-    base = _fp8(found, layers) if found.get("weight_block_size") else {}
+        return _by_module({str(name): _algo(value) for name, value in listed.items()}, modules)
+    base = _fp8(found, modules) if found.get("weight_block_size") else {}
     if found.get("moe_quant_algo") is not None:
         return {**base, "experts": _algo({"quant_algo": found["moe_quant_algo"]})}
     if found.get("quant_algo") in (None, "MIXED_PRECISION"):
-        return {**base, **_groups(found, layers)}
-    return _everywhere(found, _algo(found), layers)
+        return {**base, **_groups(found, modules)}
+    return _everywhere(found, _algo(found), modules)
 
 
 def _algo(value: Any) -> str:
@@ -172,17 +167,21 @@ def _algo(value: Any) -> str:
     return fmt
 
 
-def _by_module(formats: Mapping[str, str]) -> dict[str, str]:
+def _by_module(formats: Mapping[str, str], modules: Modules) -> dict[str, str]:
     """The format that most modules of each part have."""
     votes: dict[str, Counter[str]] = {}
+    seen: dict[str, set[int]] = {}
     for name, fmt in formats.items():
-        part = part_of(name)
-        if part is not None:
+        for part, where in modules.named([name]).items():
             votes.setdefault(part, Counter())[fmt] += 1
-    return {part: max(sorted(count), key=count.__getitem__) for part, count in votes.items()}
+            seen.setdefault(part, set()).update(where)
+    taken = {part: max(sorted(count), key=count.__getitem__) for part, count in votes.items()}
+    for part, fmt in taken.items():
+        modules.mixed(part, votes[part], seen[part], fmt)
+    return taken
 
 
-def _groups(found: Mapping[Any, Any], layers: int) -> dict[str, str]:
+def _groups(found: Mapping[Any, Any], modules: Modules) -> dict[str, str]:
     """compressed-tensors: groups of modules with a format each; `Linear` stands for all of them."""
     groups = found.get("config_groups")
     if not isinstance(groups, Mapping) or not groups:
@@ -194,10 +193,11 @@ def _groups(found: Mapping[Any, Any], layers: int) -> dict[str, str]:
         fmt = _weights(group)
         targets = _names(group.get("targets")) or ["Linear"]
         if any(target in ("Linear", "re:.*") for target in targets):
-            formats = _everywhere(found, fmt, layers) | formats
+            formats = _everywhere(found, fmt, modules) | formats
         else:
-            formats |= _by_module(dict.fromkeys(targets, fmt))
-    ignored = _covered([entry for key in _IGNORED for entry in _names(found.get(key))], layers)
+            formats |= _by_module(dict.fromkeys(targets, fmt), modules)
+    words = " or ".join(sorted(set(formats.values()) - {"bf16"})) or "bf16"
+    ignored = modules.covered([entry for key in _IGNORED for entry in _names(found.get(key))], words)
     return {part: fmt for part, fmt in formats.items() if part not in ignored}
 
 
@@ -216,16 +216,16 @@ def _weights(group: Mapping[Any, Any]) -> str:
     raise ArchError(f"quantization_config: weights of {short(bits)} bits, type {short(kind)}: not known; needs 4 or 8")
 
 
-def _quark(found: Mapping[Any, Any], layers: int) -> dict[str, str]:
+def _quark(found: Mapping[Any, Any], modules: Modules) -> dict[str, str]:
     """AMD Quark: one format for all modules, others for named ones."""
     whole = found.get("global_quant_config")
     if not isinstance(whole, Mapping):
         raise ArchError("quantization_config: global_quant_config is missing; needs a weight with a dtype")
-    formats = _everywhere(found, _quark_weight(whole), layers)
+    formats = _everywhere(found, _quark_weight(whole), modules)
     layered = found.get("layer_quant_config") or {}
     if not isinstance(layered, Mapping):
         raise ArchError(f"quantization_config: layer_quant_config is {short(layered)}; needs a mapping")
-    return formats | _by_module({str(name): _quark_weight(value) for name, value in layered.items()})
+    return formats | _by_module({str(name): _quark_weight(value) for name, value in layered.items()}, modules)
 
 
 def _quark_weight(config: Any) -> str:

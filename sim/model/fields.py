@@ -3,13 +3,24 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from difflib import get_close_matches
+from difflib import SequenceMatcher
 from typing import Any
 
 from moesim.hwmodels.facts import did_you_mean
 from moesim.sim.model.arch import ArchError, short
 
 _MAX_SIZE = 1_000_000_000  # no single dimension of a real model comes near; beyond it a unit was mistaken
+_SLIP = 0.8  # how alike two words are of which one is a slip of the other: hiden and hidden, but not nope and rope
+
+
+def _slip(given: str, key: str) -> bool:
+    """Whether a field is this one misspelled, word by word: fields of other sizes are often spelled alike."""
+    if len(given) > len(key) + 3:
+        return False
+    ours, theirs = key.lower().split("_"), given.lower().replace("-", "_").split("_")
+    if len(ours) != len(theirs):
+        return "".join(ours) == "".join(theirs)
+    return all(SequenceMatcher(None, a, b).ratio() >= _SLIP for a, b in zip(ours, theirs, strict=True))
 
 
 class Fields:
@@ -47,8 +58,8 @@ class Fields:
 
     def _missing(self, key: str, needs: str) -> ArchError:
         unread = [str(given) for given in self.record if given not in self._asked]
-        close = get_close_matches(key, unread, n=1)
-        hint = f" (did you mean it by {close[0]!r}?)" if close else ""
+        close = next((given for given in unread if _slip(given, key)), None)
+        hint = f" (did you mean it by {close!r}?)" if close else ""
         return self.fail(key, f"is missing{hint}; needs {needs}")
 
     def whole(self, key: str, least: int, default: int | None = None) -> int:
@@ -118,7 +129,19 @@ class Fields:
             return None
         if key not in self._parts:
             self._parts[key] = Fields(self.record[key], f"{self.where}: {key}")
+            self._parts[key].said = self.said  # what is assumed inside is said with the whole
         return self._parts[key]
+
+    def assume(self, line: str) -> None:
+        """What stands in for a field, once, for the answer to say."""
+        if line not in self.said:
+            self.said.append(line)
+
+    def also(self, **more: int) -> Fields:
+        """These fields with some that the file holds elsewhere; what is asked and said counts for both."""
+        wider = Fields({**self.record, **more}, self.where)
+        wider._asked, wider._parts, wider.said = self._asked, self._parts, self.said
+        return wider
 
     def pass_over(self, *keys: str) -> None:
         """These fields say what others say too, or nothing about sizes, in this family: not reported as unread."""

@@ -13,8 +13,10 @@ from moesim.sim.model.hf_families import BY_CLASS, FAMILIES, REFUSED
 from moesim.sim.model.hf_generic import akin, plain
 from moesim.sim.model.hf_parts import Parts, hidden_size
 from moesim.sim.model.hf_unread import listed, named, sort_out, towers
+from moesim.sim.model.quantised_modules import Modules
 
 _NESTED = ("text_config", "llm_config", "language_config", "thinker_config")  # where multi-modal files keep the text
+_WINDOWS = ("sliding_window", "sliding_window_size", "attention_chunk_size")
 WAY_OUT = "write its sizes as a YAML model (`moesim init --model`, docs/models.md)"
 
 
@@ -44,14 +46,16 @@ def from_hf(config: Mapping[Any, Any], name: str = "") -> ModelArch:
     if suspects:
         raise ArchError(f"{f.where}: {named(suspects)} may change sizes, and this family is read without; {WAY_OUT}")
     outer = [name for names in sort_out(beside) for name in names]
-    said = (*f.said, *listed([*others, *outer]), *towers(config), *_modules(arch))
+    said = (*f.said, *_window_said(text, arch), *listed([*others, *outer]), *towers(config), *_modules(arch))
     arch = replace(arch, said=said)
     check(arch)
     return arch
 
 
 def _arch(f: Fields, parts: Parts, config: Mapping[Any, Any], name: str) -> ModelArch:
-    checkpoint = checkpoint_of(config, f.record, len(parts.layers))
+    modules = Modules(parts.layers)
+    checkpoint = checkpoint_of(config, f.record, modules)
+    f.said += modules.said
     ffns = {kind.ffn for kind in parts.layers}
     return ModelArch(
         name=name,
@@ -76,6 +80,23 @@ def _arch(f: Fields, parts: Parts, config: Mapping[Any, Any], name: str) -> Mode
         checkpoint=checkpoint,
         source=f"Hugging Face config.json, model_type {f.record.get('model_type')}",
     )
+
+
+def _window_said(text: Mapping[Any, Any], arch: ModelArch) -> list[str]:
+    """What became of a window that a file names, where the file does not list the layers that have it."""
+    key = next((key for key in _WINDOWS if type(text.get(key)) is int and text[key] > 0), None)
+    windowed = sum(kind.mixer == "window_attention" for kind in arch.layers)
+    if key is None:
+        own = arch.attention.window if arch.attention is not None else None
+        return [f"sliding_window = {own} (of the family: not in config.json)"] if windowed and own else []
+    if not any("attention" in kind.mixer for kind in arch.layers):
+        return []
+    if not windowed:
+        off = ", use_sliding_window is not true" if "use_sliding_window" in text else ""
+        return [f"{key} = {text[key]}: not used{off}: every attention layer sees all tokens"]
+    if isinstance(text.get("layer_types"), list):
+        return []
+    return [f"{key} = {text[key]}: taken for {windowed} of {arch.num_layers} layers (config.json has no layer_types)"]
 
 
 def _modules(arch: ModelArch) -> list[str]:
@@ -110,7 +131,7 @@ def _plain(f: Fields, family: str) -> Parts:
 
 def _unknown(f: Fields, family: str, why: str) -> ArchError:
     """The refusal of an unknown family: what stands in the way, and a family that has the same fields."""
-    near = akin(f.record, FAMILIES)
+    near = akin(f.record, FAMILIES, family)
     hint = f"its fields are those of {near!r}: write that as model_type if it is built so, or " if near else ""
     return ArchError(
         f"Hugging Face config: model_type {short(family)} is not supported and no plain stack: {why}; {hint}{WAY_OUT}"

@@ -97,7 +97,7 @@ def dbrx(f: Fields) -> Parts:
     attn.pass_over("clip_qkv")
     return Parts(
         layers=stack(mixers(f), all_layers(f, "moe")),
-        attention=replace(attention(f), kv_heads=attn.size("kv_n_heads")),
+        attention=attention(f.also(num_key_value_heads=attn.size("kv_n_heads"))),
         moe=experts(ffn, width="ffn_hidden_size"),
     )
 
@@ -328,7 +328,7 @@ def arctic(f: Fields) -> Parts:
 def step3(f: Fields) -> Parts:
     """Step-3: multi-query attention with queries from a latent, shared expert, experts in listed layers."""
     kinds: list[FfnKind] = step_blocks(f)
-    a = replace(attention(f), kv_heads=1, q_lora_rank=f.size("share_q_dim"))
+    a = replace(attention(f.also(num_key_value_heads=1)), q_lora_rank=f.size("share_q_dim"))
     f.pass_over("num_attention_groups", "moe_layer_offset", "moe_every_n_layer")
     return Parts(
         layers=stack(mixers(f), kinds),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from difflib import SequenceMatcher
 from typing import Any
 
 from moesim.sim.model.arch import ArchError
@@ -21,6 +22,7 @@ from moesim.sim.model.hf_parts import (
 from moesim.sim.model.hf_unread import sort_out
 
 _GATED = ("silu", "swish", "swiglu")  # an activation that stands for three matrices in every family that names it
+_ALIKE = 0.75  # names below do not look like slips of each other
 
 
 def plain(f: Fields) -> Parts:
@@ -41,20 +43,31 @@ def plain(f: Fields) -> Parts:
     )
 
 
-def akin(config: Mapping[Any, Any], families: Mapping[str, Callable[[Fields], Parts]]) -> str | None:
-    """The family whose reader uses all of these fields and finds each of its own; None where none does.
+def akin(config: Mapping[Any, Any], families: Mapping[str, Callable[[Fields], Parts]], name: str = "") -> str | None:
+    """The family whose reader finds each of its fields and uses most of these; None where none does.
 
-    By fields alone: a name that is spelled alike says nothing about sizes.
+    By fields: a name that is spelled alike says nothing about sizes. Spelling decides between families that use as
+    many, and for one whose name differs by separators only.
     """
-    best: tuple[int, str] | None = None
-    for name, read in families.items():
-        f = Fields(config, name)
+    telling = [key for names in sort_out({str(key): value for key, value in config.items()}) for key in names]
+    best: tuple[bool, int, float, str] | None = None
+    for family, read in families.items():
+        f = Fields(config, family)
         try:
             read(f)
             f.pass_over("vocab_size", "hidden_size", "intermediate_size")  # read for every family alike
         except ArchError:
             continue
-        if not sort_out(f.unread())[0]:
-            used = sum(1 for key in config if key not in f.unread())
-            best = max(best or (0, ""), (used, name)) if best is None or used > best[0] else best
-    return best[1] if best else None
+        unread = f.unread()
+        if not sort_out(unread)[0]:
+            used = sum(1 for key in telling if key not in unread)
+            same = _letters(family) == _letters(name)  # a slip of separators only
+            near = SequenceMatcher(None, _letters(family), _letters(name[:100])).ratio()
+            near = near if near >= _ALIKE else 0.0
+            if best is None or (same, used, near) > best[:3]:
+                best = (same, used, near, family)
+    return best[3] if best else None
+
+
+def _letters(name: str) -> str:
+    return "".join(letter for letter in name.lower() if letter.isalnum())

@@ -87,7 +87,15 @@ def attention(
     if not f.has(head_dim_key) and preset[2] is None and hidden_size(f) % heads:
         raise f.fail("head_dim", f"is missing, and {heads} heads do not divide hidden_size {hidden_size(f)}")
     head_dim = f.size(head_dim_key, preset[2] or max(1, hidden_size(f) // heads))
-    kv_heads = f.size(f.first("num_key_value_heads", "num_attention_groups", "n_kv_heads"), preset[1] or heads)
+    if not f.has(head_dim_key):
+        f.assume(
+            f"head_dim = {head_dim} ({'of the family' if preset[2] else 'hidden_size / heads'}: not in config.json)"
+        )
+    kv_key = f.first("num_key_value_heads", "num_attention_groups", "n_kv_heads")
+    kv_heads = f.size(kv_key, preset[1] or heads)
+    if not f.has(kv_key):
+        why = "of the family" if preset[1] else "one per head"
+        f.assume(f"num_key_value_heads = {kv_heads} ({why}: not in config.json)")
     return AttentionArch(
         heads=heads,
         kv_heads=kv_heads,

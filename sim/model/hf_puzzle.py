@@ -34,6 +34,8 @@ def nemotron_nas(f: Fields) -> Parts:
             raise own.fail("attention", "and ffn are both no_op: a layer that does nothing")
         layers.append(LayerKind(mixer="none" if none else "attention", ffn="dense" if width else "none", variant=name))
     dim = f.size("head_dim", hidden // heads or 1)
+    if not f.has("head_dim"):
+        f.assume(f"head_dim = {dim} (hidden_size / heads: not in config.json)")
     variants = tuple(
         Variant(name=name, intermediate=width, attention=_grouped(heads, group, dim, bias) if group else None)
         for name, (group, width) in sorted(shapes.items())

@@ -193,7 +193,14 @@ def _checkpoint(f: Fields | None) -> Checkpoint | None:
         return None
     parts = {name: f.choice(name, _WEIGHTS, "bf16") for name in ("attention", "dense", "experts", "shared", "head")}
     cache = f.choice("kv", ("bf16", "fp8"), "") if f.has("kv") else None
-    found = Checkpoint(method=f.text("method", "published checkpoint"), kv=cache, **parts)
+    block = (128, 128) if "fp8_block" in parts.values() else None
+    sides = f.items("block")
+    if sides is not None:
+        if len(sides) != 2 or not all(isinstance(side, int) and not isinstance(side, bool) for side in sides):
+            raise f.fail("block", f"is {short(sides)}; needs two whole numbers, for example [128, 128]")
+        rows, columns = (Fields({"block": side}, f.where).size("block") for side in sides)
+        block = (rows, columns)
+    found = Checkpoint(method=f.text("method", "published checkpoint"), kv=cache, block=block, **parts)
     f.refuse_unknown()
     return found
 

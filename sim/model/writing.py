@@ -25,6 +25,8 @@ def as_mapping(arch: ModelArch) -> dict[str, Any]:
             record[part] = {key: value for key, value in record[part].items() if value is not None}
     if arch.moe is None and "checkpoint" in record:  # formats are of parts that the model has
         record["checkpoint"] = {k: v for k, v in record["checkpoint"].items() if k not in ("experts", "shared")}
+    if arch.checkpoint is not None and arch.checkpoint.block is not None:
+        record["checkpoint"]["block"] = list(arch.checkpoint.block)  # YAML has no tuples
     record["layers"] = arch.num_layers
     record["pattern"] = pattern_of(arch.layers)
     record["vocab"] = arch.vocab or None

@@ -76,6 +76,7 @@ def _value(name: str, text: str) -> object:
             raise ScenarioError(f"{name}={text!r} is not known; use one of {', '.join(_WORDS[name])}")
         return text
     least = 0 if name in ("etp", "zero") else 1
-    if not text.isdecimal() or not least <= int(text) <= MOST_GPUS:
-        raise ScenarioError(f"{name}={text!r} is not a whole number of at least {least}")
-    return int(text)
+    number = parse_count(text)
+    if not isinstance(number, int) or not least <= number <= MOST_GPUS:
+        raise ScenarioError(f"{name}={text[:60]!r} is not a whole number of at least {least}")
+    return number

@@ -55,6 +55,7 @@ class ServeJob:
     adapters: Adapters | None = None
     sampling: Sampling | None = None
     two_batch: bool = False
+    published: bool = False  # its weights are those of the published checkpoint, in the formats that this says
     apart: Apart | None = None  # experts that lie elsewhere: the layout is that of attention then
     placement: Placement = field(default_factory=Placement)  # of experts on the ranks of one replica
     first_gpu: int = 0  # of the cluster, that this replica's ranks begin at

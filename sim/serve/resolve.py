@@ -12,6 +12,7 @@ from moesim.sim.question.lookup import LookUp, for_serving, look_up, routing_ass
 from moesim.sim.question.scenario import Scenario, ScenarioError
 from moesim.sim.question.serving_sections import AdmissionAsk, PoolAsk, ServeAsk
 from moesim.sim.serve.apart import apart_of, check_goes_with
+from moesim.sim.serve.block_split import check_blocks, of_blocks
 from moesim.sim.serve.drafts import speculation_of
 from moesim.sim.serve.job import (
     Adapters,
@@ -85,6 +86,7 @@ def resolve_serve(scenario: Scenario, requests: str | Path | None = None, scaled
     deployment, from_pools = _deployment(scenario, ask, job)
     deployment = replace(deployment, router=ask.router, tiers=ask.kv_tiers, admission=ask.admission)
     for group in deployment.groups:
+        check_blocks(group.job)
         if group.job.apart is None:
             check_slots(group.job.placement, arch, group.job.layout.ep)
     said = (
@@ -146,6 +148,7 @@ def _job(
         adapters=adapters,
         sampling=sampling,
         two_batch=ask.two_batch_overlap,
+        published=of_blocks(ask),
         apart=apart,
         placement=placement_of(scenario, arch),
     )

@@ -81,6 +81,7 @@ class Engine:
     defaults: tuple[dict[str, Any], ...] = ()  # settings by conditions, the first that fits is taken
     version: str = ""  # as stated
     month: int | None = None  # of its release, since the year 0; None: not known
+    whole_blocks: bool = False  # it refuses weights whose blocks of scales a layout cuts (sim/serve/block_split.py)
     cold_start: bool = False  # the first requests wait until kernels are compiled and warmed up
     run: str = "server"  # behind an API server, or as a library in the process that has the requests
     given: tuple[str, ...] = ()  # settings that the scenario states

@@ -247,3 +247,10 @@ def test_an_empty_file_is_called_empty(tmp_path: Path) -> None:
     for ask in (hardware_of, load_scenario, read_mapping, load_model):
         with pytest.raises(Refusal, match="is empty"):
             ask(str(empty))  # type: ignore[operator]  # each takes a path
+
+
+def test_bytes_with_a_prefix_alone_are_bytes() -> None:
+    made = {"gpus": {"zeus": {**GPU, "hbm_bytes": "192Gi"}}, "nodes": {"zeus-pod": NODE}}
+    assert load_gpu("zeus", hardware_of(made)).hbm_bytes == 192 * 2**30
+    with pytest.raises(Refusal, match="not in B/s"):
+        hardware_of({"gpus": {"zeus": {**GPU, "hbm_bytes_per_s": "6T"}}, "nodes": {"zeus-pod": NODE}})

@@ -13,6 +13,7 @@ from moesim.hwmodels.units import UnitError, parse_count, parse_quantity
     ("text", "unit", "value"),
     [
         ("64 MiB", "B", 64 * 2**20), ("64 MB", "B", 64e6), ("1.5 GB", "B", 1.5e9), ("80 GiB", "B", 80 * 2**30),
+        ("192Gi", "B", 192 * 2**30), ("1M", "B", 1e6), ("64 Ki", "B", 65536), ("1.5G", "B", 1.5e9), ("10B", "B", 10.0),
         ("8 b", "B", 1.0), ("512", "B", 512.0), (" 1_000 B ", "B", 1000.0), ("1 TiB", "B", 2**40),
         ("400 Gb/s", "B/s", 50e9), ("400Gbps", "B/s", 50e9), ("900 GB/s", "B/s", 900e9), ("4.8 TB/s", "B/s", 4.8e12),
         ("400 Gbit/s", "B/s", 50e9), ("2.5 us", "s", 2.5e-6), ("20 ms", "s", 0.02), ("3 min", "s", 180.0),
@@ -31,6 +32,7 @@ def test_what_people_write(text: float | str, unit: str, value: float) -> None:
         ("400 Gb", "B/s"), ("400 GB/s", "B"), ("5 parsecs", "s"), ("20 ms", "B"), ("fast", "B/s"), ("", "s"),
         ("1 2 s", "s"), ("5 Gis", "s"), ("1 XB", "B"), ("nan", "s"), ("inf s", "s"), ("1e999 s", "s"), ("1,5 s", "s"),
         ("0x10", "B"), ("5 s/s", "s"), ("1.2.3", "s"), ("__", "s"), ("1 KiB/s/s", "B/s"), ("३ s", "B"),
+        ("192Gi", "B/s"), ("1M", "s"), ("5G", "W"), ("1m", "B"),
         (True, "s"), (None, "s"), ([1], "s"), ({}, "s"), (float("nan"), "s"), (float("inf"), "B"), (b"1 s", "s"),
     ],
 )  # fmt: skip

@@ -63,6 +63,8 @@ class DeepSpeedLog:
 
     def told(self) -> Told | None:
         """The row of the log; None where it holds no timer lines."""
+        if not self.rates:
+            self.steps.check_any()
         if not self.rates and not self.steps.seconds:
             return None
         facts = self.facts

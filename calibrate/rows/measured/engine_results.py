@@ -7,7 +7,7 @@ from statistics import mean, pstdev
 from typing import Any
 
 from moesim.calibrate.rows.measured.models import model_named, precision_in_name
-from moesim.calibrate.rows.measured.numbers import filled, found_below, measured, positive, whole
+from moesim.calibrate.rows.measured.numbers import counted, filled, found_below, measured, positive, whole
 from moesim.calibrate.rows.measured.told import Told
 
 _FIXED = 0.02  # assumed: lengths that spread by less than this share were asked for as one length
@@ -23,6 +23,7 @@ def is_engine_result(record: Mapping[str, Any]) -> bool:
 
 def engine_row(record: Mapping[str, Any], notes: list[str]) -> dict[str, str]:
     """One result as cells."""
+    _check(record)
     if "tokens_per_second" in record and "output_throughput" not in record:
         return _throughput(record, notes)
     engine = _engine(record)
@@ -44,10 +45,10 @@ def engine_row(record: Mapping[str, Any], notes: list[str]) -> dict[str, str]:
         **_load(record),
         **_lengths(record),
         **_server(record),
-        "ttft_ms": measured(record.get("mean_ttft_ms")),
-        "tpot_ms": measured(record.get("mean_tpot_ms")),
-        "output_tokens_per_s": measured(record.get("output_throughput")),
-        "requests_per_s": measured(record.get("request_throughput")),
+        "ttft_ms": measured(record.get("mean_ttft_ms"), "mean_ttft_ms"),
+        "tpot_ms": measured(record.get("mean_tpot_ms"), "mean_tpot_ms"),
+        "output_tokens_per_s": measured(record.get("output_throughput"), "output_throughput"),
+        "requests_per_s": measured(record.get("request_throughput"), "request_throughput"),
     }
     failed = positive(record.get("failed"))
     if failed:
@@ -56,6 +57,23 @@ def engine_row(record: Mapping[str, Any], notes: list[str]) -> dict[str, str]:
     if warm not in notes:
         notes.append(warm)
     return filled(cells)
+
+
+_COUNTS = (
+    "total_input_tokens", "total_output_tokens", "num_prompts", "num_requests", "total_num_tokens", "tokens_per_second",
+    "total_token_throughput", "failed",
+)  # fmt: skip
+_SPANS = ("duration", "elapsed_time", "total_latency")
+
+
+def _check(record: Mapping[str, Any]) -> None:
+    """BadRows for a number that no run can have: it would be believed by what is computed from it."""
+    for key in _SPANS:
+        counted(record.get(key), key, "a run takes time")
+    for key in ("completed", "successful_requests"):
+        counted(record.get(key), key, "no request was answered")
+    for key in _COUNTS:
+        counted(record.get(key), key)
 
 
 def _engine(record: Mapping[str, Any]) -> str:
@@ -122,7 +140,7 @@ def _throughput(record: Mapping[str, Any], notes: list[str]) -> dict[str, str]:
             "engine": "vllm",
             "arrival": f"offline, {count} prompts" if count else "offline",
             "requests": count,
-            "requests_per_s": measured(record.get("requests_per_second")),
+            "requests_per_s": measured(record.get("requests_per_second"), "requests_per_second"),
         }
     )
 

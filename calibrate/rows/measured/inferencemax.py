@@ -70,15 +70,15 @@ def _row(record: Mapping[str, Any], notes: list[str]) -> dict[str, str]:
         "osl": whole(record["osl"]),
         "mtp": "yes" if str(record.get("spec_decoding", "none")).lower() in ("mtp", "eagle", "true") else "",
         **layout,
-        "ttft_ms": measured(record.get("mean_ttft"), 1e3),
-        "tpot_ms": measured(record.get("mean_tpot"), 1e3),
-        "output_tokens_per_s_per_gpu": measured(record.get("output_tput_per_gpu")),
+        "ttft_ms": measured(record.get("mean_ttft"), "mean_ttft", 1e3),
+        "tpot_ms": measured(record.get("mean_tpot"), "mean_tpot", 1e3),
+        "output_tokens_per_s_per_gpu": measured(record.get("output_tput_per_gpu"), "output_tput_per_gpu"),
     }
     if not cells["output_tokens_per_s_per_gpu"] and positive(record.get("tput_per_gpu")):
         notes.append("tput_per_gpu counts prompts and answers together: not compared")
     if not (cells["ttft_ms"] or cells["tpot_ms"]) and (record.get("median_ttft") or record.get("median_tpot")):
-        cells["ttft_ms"] = measured(record.get("median_ttft"), 1e3)
-        cells["tpot_ms"] = measured(record.get("median_tpot"), 1e3)
+        cells["ttft_ms"] = measured(record.get("median_ttft"), "median_ttft", 1e3)
+        cells["tpot_ms"] = measured(record.get("median_tpot"), "median_tpot", 1e3)
         notes.append("medians stand for means, which the file lacks")
     return filled(cells)
 

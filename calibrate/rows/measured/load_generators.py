@@ -58,17 +58,18 @@ def genai_perf(record: Mapping[str, Any]) -> Told:
         "concurrency": "" if rate else clients,
         "arrival": f"rate {rate:g}" if rate else "",
         "lengths": "lognormal" if spread[0] and spread[1] and spread[0] > 0.02 * spread[1] else "fixed",
-        "ttft_ms": _milliseconds(_metric(body, "time_to_first_token")),
-        "tpot_ms": _milliseconds(_metric(body, "inter_token_latency")),
-        "output_tokens_per_s": measured(at(body, "output_token_throughput", "avg")),
-        "requests_per_s": measured(at(body, "request_throughput", "avg")),
+        "ttft_ms": _milliseconds(body, "time_to_first_token"),
+        "tpot_ms": _milliseconds(body, "inter_token_latency"),
+        "output_tokens_per_s": measured(at(body, "output_token_throughput", "avg"), "output_token_throughput.avg"),
+        "requests_per_s": measured(at(body, "request_throughput", "avg"), "request_throughput.avg"),
     }
     return Told("result of genai-perf or aiperf", (filled(cells),), (), _ASKS)
 
 
-def _milliseconds(record: object) -> str:
+def _milliseconds(body: Mapping[str, Any], name: str) -> str:
+    record = _metric(body, name)
     factor = _UNITS.get(str(at(record, "unit") or "ms"))
-    return measured(at(record, "avg"), factor) if factor else ""
+    return measured(at(record, "avg"), f"{name}.avg", factor) if factor else ""
 
 
 def is_guidellm(record: Mapping[str, Any]) -> bool:
@@ -114,18 +115,18 @@ def _guidellm_row(run: Mapping[str, Any], report: Mapping[str, Any], notes: list
         "requests": whole(at(metrics, "request_totals", "successful")),
         "ttft_ms": _latency(metrics, "time_to_first_token_ms", notes),
         "tpot_ms": _latency(metrics, "inter_token_latency_ms", notes),
-        "output_tokens_per_s": measured(_mean(metrics, "output_tokens_per_second")),
-        "requests_per_s": measured(_mean(metrics, "requests_per_second")),
+        "output_tokens_per_s": measured(_mean(metrics, "output_tokens_per_second"), "output_tokens_per_second"),
+        "requests_per_s": measured(_mean(metrics, "requests_per_second"), "requests_per_second"),
     }
     return filled(cells)
 
 
 def _latency(metrics: object, name: str, notes: list[str]) -> str:
     """The mean, or the median where the report keeps no mean."""
-    mean = measured(_mean(metrics, name))
+    mean = measured(_mean(metrics, name), name)
     if mean:
         return mean
-    median = measured(at(metrics, name, "successful", "median"))
+    median = measured(at(metrics, name, "successful", "median"), name)
     if median:
         notes.append("medians stand for means, which the report lacks")
     return median

@@ -70,6 +70,7 @@ class MegatronLog:
 
     def told(self) -> Told | None:
         """The row of the log; None where it holds no iteration lines."""
+        self.steps.check_any()
         if not self.steps.seconds:
             return None
         cells, notes = self.steps.settled()

@@ -49,6 +49,7 @@ class NemoLog:
 
     def told(self) -> Told | None:
         """The row of the log; None where it holds no step timings."""
+        self.steps.check_any()
         if not self.steps.seconds:
             return None
         cells, notes = self.steps.settled()

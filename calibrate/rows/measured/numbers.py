@@ -6,7 +6,10 @@ from collections.abc import Mapping
 from math import isfinite
 from typing import Any
 
+from moesim.calibrate.rows.files import BadRows
 from moesim.calibrate.rows.measured.told import cell
+
+_MOST = 1e15
 
 
 def positive(value: object) -> float | None:
@@ -38,10 +41,33 @@ def whole(value: object) -> str:
     return str(max(1, round(number))) if number is not None and number < 1e12 else ""
 
 
-def measured(value: object, factor: float = 1.0) -> str:
-    """A cell of a measured value; "" where there is none."""
-    number = positive(value)
-    return "" if number is None else cell(number * factor)
+def measured(value: object, key: str, factor: float = 1.0) -> str:
+    """A cell of a measured value; "" where there is none. BadRows names the key of one that cannot be measured."""
+    number = counted(value, key)
+    return cell(number * factor) if number else ""
+
+
+def counted(value: object, key: str, least: str = "") -> float | None:
+    """What a result measured or counted, None where it says nothing; BadRows for text, negative and endless numbers.
+
+    least: what a 0 would mean, where that cannot be.
+    """
+    if value is None:
+        return None
+    wrong = ""
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        wrong = "is text" if isinstance(value, str) else "is no number"
+    elif value != value or value in (float("inf"), float("-inf")):
+        wrong = "is nan or infinite"
+    elif value < 0:
+        wrong = "is negative"
+    elif not value and least:
+        wrong = f"is 0: {least}"
+    elif value > _MOST:
+        wrong = "is larger than anything measured can be"
+    if wrong:
+        raise BadRows(f"{key} {wrong}; a JSON number {'above' if least else 'of at least'} 0 is expected there")
+    return float(value)  # type: ignore[arg-type]  # a number by now
 
 
 def filled(cells: Mapping[str, str]) -> dict[str, str]:

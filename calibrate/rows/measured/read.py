@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import chain
 from pathlib import Path
 from typing import Any, TextIO
 
-from moesim.calibrate.rows.cells import text_of
+from moesim.calibrate.rows.cells import counted, text_of
 from moesim.calibrate.rows.files import BadRows, RowFile, load_rows, rows_of
 from moesim.calibrate.rows.kinds import SERVING, TABLES, TRAINING, Table
 from moesim.calibrate.rows.measured.deepspeed import DeepSpeedLog
@@ -85,6 +86,15 @@ def _read(file: Path) -> Told | None:
         return _log(chain(head, text), file)
 
 
+@contextmanager
+def _of(file: Path) -> Iterator[None]:
+    """Refusals of what stands in a file, with its name."""
+    try:
+        yield
+    except BadRows as refusal:
+        raise BadRows(f"{file}: {refusal}") from None
+
+
 def _is_header(line: str) -> bool:
     """Whether a line is the header of a CSV of runs: two columns of ours or more."""
     cells = {cell.strip() for cell in line.lstrip("\ufeff").split(",")}
@@ -99,7 +109,8 @@ def _log(lines: Iterator[str] | TextIO | chain[str], file: Path) -> Told:
         plain = bare(line[:_LONGEST_LINE])
         for reader in readers:
             reader.take(plain)
-    told = next((told for told in (reader.told() for reader in readers) if told is not None), None)
+    with _of(file):
+        told = next((told for told in (reader.told() for reader in readers) if told is not None), None)
     if told is None:
         raise BadRows(
             f"{file} holds no line with a step time that is known, and is no table or result; it is read: {FORMS}"
@@ -116,7 +127,8 @@ def _result(text: str, file: Path) -> Told:
         raise BadRows(f"{file} holds JSON, but no objects of results; {MEASURED_FILE.reads}")
     if len(records) > _MOST_ROWS:
         raise BadRows(f"{file} holds {len(records):,} results; at most {_MOST_ROWS:,} are read")
-    told = _told_by(records)
+    with _of(file):
+        told = _told_by(records)
     if told is None:
         keys = ", ".join(map(str, records[0]))[:100]
         raise BadRows(f"{file} holds a result of no form that is known (its keys: {keys}); {MEASURED_FILE.reads}")
@@ -155,11 +167,12 @@ def _records(text: str, file: Path) -> tuple[list[Any], list[str]]:
 
 def _completed(told: Told, table: Table, file: Path, scenario: str | Path | None, settings: dict[str, str]) -> Loaded:
     """The rows with what a scenario and settings say. BadRows where these contradict the file or say too little."""
+    settings = counted(settings)
     _check_settings(settings, table)
     lent = cells_of(scenario_file(scenario), table) if scenario is not None else {}
     rows, notes = [], list(told.notes)
     for number, own in enumerate(told.rows, 1):
-        row = dict(own)
+        row = counted(own)
         place = f"{file}" if len(told.rows) == 1 else f"{file}, row {number}"
         _agree(row, settings, f"{place} says", "--set")
         row |= settings
@@ -171,7 +184,8 @@ def _completed(told: Told, table: Table, file: Path, scenario: str | Path | None
     _check_complete(told, table, rows, file, () if scenario is not None else told.asks)
     if told.pace is not None:
         for row in rows:
-            cells, said = told.pace.settled(row)
+            with _of(file):
+                cells, said = told.pace.settled(row)
             row |= cells
             notes += said
     if table is TRAINING and told.form != "CSV of runs" and not any(_measured_of(row, table) for row in rows):

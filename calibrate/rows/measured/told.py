@@ -16,6 +16,7 @@ FORMS = (
     "CSV of runs (docs/rows.md); training logs of Megatron-LM, NeMo, torchtitan and DeepSpeed; results of vLLM, "
     "SGLang, genai-perf, aiperf, guidellm and InferenceMAX"
 )
+FEWEST_STEPS = 3  # steady ones, of which a median says something
 MEASURED_FILE = Opening("file", 500_000_000, BadRows, f"moesim reads {FORMS}", True)
 _PREFIX = re.compile(
     r"^(?:\x1b\[[0-9;]*m|\[[^\]\s]{1,80}\](?:<std(?:out|err)>)?:\s?|\[pod/[^\]]*\]\s|"
@@ -42,7 +43,7 @@ class Pace:
         steps = Steps()
         for at, rate in self.rates:
             steps.add(at, work / rate if rate else None)
-        return steps.settled() if steps.seconds else ({}, [f"{steps.odd} steps, none with a positive rate"])
+        return steps.settled()
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,12 +106,22 @@ class Steps:
         self.seconds.append(seconds)
         self.batches.append(batch)
 
+    def check_any(self) -> None:
+        """BadRows where steps were logged, and none of them has a time."""
+        if self.odd and not self.seconds:
+            raise BadRows(
+                f"{self.odd} logged step{'s' if self.odd > 1 else ''}, none with a positive step time (0, negative, "
+                "nan and inf are none): give the log of a run that trained"
+            )
+
     def settled(self) -> tuple[dict[str, str], list[str]]:
         """Cells of the settled step (step_time_s, gbs where said, repeats, spread_pct), and how they were had.
 
         Steps of the largest batch count where batches ramp up; the first tenth, at least one of three and two of eight,
-        are left out as warm-up; the median is the step, half the middle half of all its spread.
+        are left out as warm-up; the median is the step, half the middle half of all its spread. BadRows where fewer
+        than three are left: of two nobody knows which is the run's.
         """
+        self.check_any()
         notes = [f"the file holds {self.begun_again + 1} runs; the last one counts"] if self.begun_again else []
         notes += [f"{counted(self.odd, 'line')} without a positive time left out"] if self.odd else []
         kept = list(zip(self.numbers, self.seconds, self.batches, strict=True))
@@ -122,10 +133,15 @@ class Steps:
             )
         warm = _warm_up(len(kept))
         times = [seconds for _, seconds, _ in kept[warm:]]
+        if len(times) < FEWEST_STEPS:
+            dead = f", {self.odd} lines without a positive time" if self.odd else ""
+            raise BadRows(
+                f"{len(times)} steady step time{'s' if len(times) != 1 else ''} ({len(self.seconds)} logged, {warm} of "
+                f"warm-up{dead}); at least {FEWEST_STEPS} are needed: give the log of a longer run"
+            )
         middle, spread = median(times), _spread(times)
-        said = f"step time: median of {len(times)} logged steps ({warm} of warm-up left out)"
         notes.append(
-            said + (f", spread {spread:.1f} %" if len(times) > 1 else ": one alone says nothing of its spread")
+            f"step time: median of {len(times)} logged steps ({warm} of warm-up left out), spread {spread:.1f} %"
         )
         cells = {"step_time_s": cell(middle), "repeats": str(len(times)), "spread_pct": f"{spread:.2f}"}
         return cells | ({"gbs": str(largest)} if largest else {}), notes

@@ -120,6 +120,7 @@ class ServePlan:
             ],
             "searched": [
                 {"gpus": s.gpus, "deployments": s.looked_at, "layouts_too_large": len(s.too_large),
+                 "layouts_not_loadable": len(s.cut),
                  "hopeless": len(s.hopeless), "simulated": len(s.served), "left": s.left, "open": s.open,
                  "stopped": s.stopped} for s in self.searches
             ],

@@ -87,6 +87,10 @@ def _not_simulated(search: ServeSearch, made_by: Test, slo: Slo) -> tuple[str, s
         shape: Shape = min(large, key=lambda s: (judge.weight_bytes(s), s.title))
         needs, usable = judge.weight_bytes(shape) / GIB, judge.base.cluster.gpu.usable_bytes / GIB
         return shape.title, f"does not fit: {needs:.0f} of {usable:.0f} GiB before any request"
+    cut = [s for s in search.cut if made_by(ServeCandidate(s, search.gpus // s.gpus, own))]
+    if cut:
+        shape = min(cut, key=lambda s: s.title)
+        return shape.title, search.cut[shape]
     return None
 
 

@@ -32,6 +32,7 @@ from moesim.sim.plan.serve.space import Given, ServeCandidate, Shape, shapes
 from moesim.sim.plan.train.search import Progress
 from moesim.sim.question.refusals import DoesNotFit
 from moesim.sim.question.scenario import Scenario, ScenarioError
+from moesim.sim.serve.block_split import split_blocks
 from moesim.sim.serve.slo import Slo
 
 _SHARES = (0.3, 0.5, 0.8, 1.0)  # of `most`, until which each step may go
@@ -77,6 +78,7 @@ class ServeSearch:
     left: int  # candidates that may meet the limits and were not simulated: most of them cannot beat the best
     open: int = 0  # of those: what could, by its bound, be as good as the best
     stopped: str = ""  # why it ended early: "" or what ended it
+    cut: Mapping[Shape, str] = field(default_factory=dict)  # layouts that the engine could not load, and why
 
 
 def tokens_per_s(bounds: LoadBounds, judge: ServeJudge) -> float:
@@ -136,8 +138,13 @@ def search_serving(
         raise ScenarioError(
             f"no layout of {arch.name} divides {counted(gpus, 'GPU')} with the axes that were fixed; free one"
         )
-    refused = {s: why for s in every if (why := judge.fits(s)) is not None}
-    fitting = [s for s in every if s not in refused]
+    cut = {s: why for s in every if (why := split_blocks(judge.job(s, judge.base.engine.max_batch))) is not None}
+    if len(cut) == len(every):
+        raise ScenarioError(
+            f"no layout of {arch.name} on {counted(gpus, 'GPU')} can be loaded: {next(iter(cut.values()))}"
+        )
+    refused = {s: full for s in every if s not in cut and (full := judge.fits(s)) is not None}
+    fitting = [s for s in every if s not in refused and s not in cut]
     if not fitting:
         raise ScenarioError(too_large(judge, refused))
     needs, moves = Needs(judge), Moves(judge, wanted.given)
@@ -175,7 +182,7 @@ def search_serving(
     may = sum(not run.beaten(best_score(objective, c, bounds[c], judge)) for c in left)
     return ServeSearch(
         gpus, judge, len(bounds), refused, tuple(c for c in bounds if c in hopeless), tuple(run.served.values()),
-        len(left), may, run.stopped,
+        len(left), may, run.stopped, cut,
     )  # fmt: skip
 
 

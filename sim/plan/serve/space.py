@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from itertools import product
 from typing import Any
 
+from moesim.hwmodels.units import parse_count
 from moesim.sim.layout.layout import BadLayout
 from moesim.sim.layout.slots import BLOCKS, Placement, check_slots
 from moesim.sim.model.arch import ModelArch
@@ -168,9 +169,11 @@ def serve_axes(texts: Iterable[str]) -> dict[str, tuple[object, ...]]:
         if name in _YES_NO:
             if not set(words) <= {"yes", "no"}:
                 raise ScenarioError(f"{name}={','.join(words)!r} is not known; use yes, no or yes,no")
-        elif name in FEATURE_AXES:
+        else:
+            words = tuple(str(n) if isinstance(n := parse_count(w), int) else w for w in words)
+        if name in FEATURE_AXES:
             check_words(name, words)
-        elif not all(w.isdecimal() and 0 < int(w) <= 1_000_000 for w in words):
+        elif name not in _YES_NO and not all(w.isdecimal() and 0 < int(w) <= 1_000_000 for w in words):
             raise ScenarioError(f"{name}={','.join(words)!r} is not a list of whole numbers of at least 1")
         values[name] = words
     return values

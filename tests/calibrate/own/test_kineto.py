@@ -254,3 +254,36 @@ def test_a_trace_of_another_gpu_or_of_faster_kernels_is_refused(tmp_path: Path) 
         from_trace([written(tmp_path, of_gemms(0.1))], "")
     with pytest.raises(BadSource, match="names no GPU; say which it is with --system"):
         from_trace([written(tmp_path, of_gemms(), devices=0)], "")
+
+
+@pytest.mark.parametrize(
+    ("dur", "said"),
+    [
+        ("soon", "12 kernels whose dur is text"),
+        (-5.0, "12 kernels whose dur is negative"),
+        (float("nan"), "12 kernels whose dur is nan or infinite"),
+        (None, "12 kernels whose dur is missing"),
+        (0, "12 kernels whose dur is 0"),
+        ([1], "12 kernels whose dur is no number"),
+    ],
+)
+def test_kernels_without_a_time_are_counted_by_what_is_wrong(tmp_path: Path, dur: object, said: str) -> None:
+    form = of_gemms()
+    for event in form.events:
+        if event["cat"] == "kernel":
+            event["dur"] = dur
+    with pytest.raises(BadSource, match=f"{said}: none has a time; dur is microseconds above 0"):
+        from_trace([written(tmp_path, form)], "")
+
+
+def test_some_events_without_a_time_are_left_out_and_said(tmp_path: Path) -> None:
+    form = of_gemms()
+    next(event for event in form.events if event["cat"] == "kernel")["dur"] = -1
+    [event for event in form.events if event["cat"] == "cpu_op"][3]["ts"] = float("inf")
+    [event for event in form.events if event["cat"] == "cuda_runtime"][5]["ts"] = "late"
+    made = from_trace([written(tmp_path, form)], "")
+    assert {
+        "trace.json: 1 kernels whose dur is negative, left out",
+        "trace.json: 1 operators whose ts is nan or infinite, left out",
+        "trace.json: 1 launches whose ts is text, left out",
+    } <= {note.replace(note.split(":")[0], "trace.json") for note in made.notes}

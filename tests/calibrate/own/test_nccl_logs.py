@@ -165,12 +165,15 @@ def test_bandwidths_of_other_ranks_are_said(tmp_path: Path) -> None:
     [
         ("", "is empty"),
         ("all_reduce_perf\n#  Rank  0 a\n", "any line of times"),
-        ("all_reduce_perf\n#  Rank  0 a\n 1048576 262144 float sum -1", "any line of times"),
+        (
+            "all_reduce_perf\n#  Rank  0 a\n 1048576 262144 float sum -1",
+            "none with a usable time .1 with too few numbers",
+        ),
         ("\n".join(rows("all_reduce", 8)), "which test it is"),
         ("sendrecv_perf\n" + "\n".join(rows("sendrecv", 8)), "two ranks or more"),
         ("\0\1\2", "binary file"),
-        ("all_reduce_perf\n 99 24 float sum -1 nan nan nan 0\n", "any line of times"),
-        ("all_reduce_perf\n 99 24 float sum -1 1.0 500.0 1.0 0\n", "any line of times"),
+        ("all_reduce_perf\n 99 24 float sum -1 nan nan nan 0\n", "1 with times or bandwidths of inf or nan"),
+        ("all_reduce_perf\n 99 24 float sum -1 1.0 500.0 1.0 0\n", "1 with times and bandwidths that do not agree"),
     ],
 )
 def test_logs_that_say_too_little_are_refused(tmp_path: Path, text: str, said: str) -> None:
@@ -202,3 +205,23 @@ def test_names_packing_and_encodings(tmp_path: Path) -> None:
     packed.write_bytes(gzip.compress(log("all_reduce").encode())[:-20])
     with pytest.raises(BadSource, match="ends too early"):
         read_nccl_log(packed)
+
+
+@pytest.mark.parametrize(
+    ("broken", "said"),
+    [
+        ("inf 0.00 0.00", "times or bandwidths of inf or nan"),
+        ("20.10 nan nan", "times or bandwidths of inf or nan"),
+        ("-20.10 -52.2 -91.3", "negative times or bandwidths"),
+        ("20.10 0.00 0.00", "a time or bandwidth of 0"),
+        ("20.10 990.00 1.00", "times and bandwidths that do not agree"),
+    ],
+)
+def test_a_line_without_a_time_is_counted_and_said(tmp_path: Path, broken: str, said: str) -> None:
+    lines = log("all_reduce").splitlines()
+    at = next(i for i, line in enumerate(lines) if line.split()[:1] == [str(SIZES[3])])
+    lines[at] = f"{SIZES[3]:>12} {SIZES[3] // 4:>13}     float     sum      -1 {broken} 0 {broken} 0"
+    [test] = read(tmp_path, "\n".join(lines))
+    assert len(test.rows) == len(SIZES) - 1
+    (note,) = test.notes
+    assert note.startswith(f"all_reduce_perf: 1 line with {said}") and note.endswith("left out")

@@ -82,3 +82,18 @@ def test_rows_without_a_measured_step_teach_nothing(tmp_path: Path) -> None:
     (tmp_path / "mine.csv").write_text(f"{HEADER}\n{ROW},\n")
     with pytest.raises(BadDeployment, match="no row has a measured step_time_s"):
         learn([load_rows(tmp_path / "mine.csv")])
+
+
+@pytest.mark.parametrize("cell", ["-5", "0", "soon", "nan"])
+def test_a_measured_cell_that_is_no_time_is_named(tmp_path: Path, cell: str) -> None:
+    text = own_rows(tmp_path / "mine.csv", [1.2, 1.25]).read_text()
+    head, first, *rest = text.splitlines()
+    at = head.split(",").index("step_time_s")
+    cells = first.split(",")
+    cells[at] = cell
+    (tmp_path / "mine.csv").write_text("\n".join([head, ",".join(cells), *rest]))
+    said = (
+        f"mine.csv, row 1: measured step_time_s '{cell}' is not counted: a positive number is expected; mend the cell"
+    )
+    with pytest.raises(BadDeployment, match=said):
+        learn([load_rows(tmp_path / "mine.csv")])

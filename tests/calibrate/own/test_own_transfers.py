@@ -198,3 +198,23 @@ def test_an_engines_own_kernels_stay_and_its_large_buffers_go_by_the_library(tmp
     assert seconds(own, small) == seconds(shipped, small)
     assert seconds(own, large) == seconds(own, Comm("all_reduce", 2.0**26, INSIDE))
     assert seconds(own, large) > 2.0 * seconds(shipped, large)
+
+
+@pytest.mark.parametrize("hosts", [("a",), ("a", "b")], ids=["inside", "across"])
+@pytest.mark.parametrize("test", ["all_reduce", "all_gather", "alltoall"])
+def test_times_that_beat_the_wire_are_left_out_and_said(tmp_path: Path, hosts: tuple[str, ...], test: str) -> None:
+    fast, slow = log(test, hosts, slower=0.01).splitlines(), log(test, hosts, slower=3.0).splitlines()
+    at = next(i for i, line in enumerate(slow) if line.split()[:1] == [str(SIZES[-1])])
+    slow[at] = fast[at]  # the largest size at a hundred times the rate
+    own, notes = profile_of(tmp_path, "\n".join(slow))
+    (said,) = [note for note in notes if "faster than" in note]
+    assert said.startswith("1 measured size of ") and said.endswith("can be, left out")
+    assert ("NICs of 50 GB/s a GPU" in said) == (len(hosts) > 1)
+    (record,) = own.transfers.values()
+    assert record.most_bytes == SIZES[-2]
+
+
+def test_a_log_of_which_all_beats_the_wire_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "x.log").write_text(log("all_reduce", slower=0.001))
+    with pytest.raises(BadSource, match=r"11 measured sizes of all_reduce are faster than links .* nothing is left"):
+        from_nccl_logs([tmp_path / "x.log"], "")

@@ -138,8 +138,35 @@ def test_batches_that_ramp_runs_that_begin_again_and_dead_lines(tmp_path: Path) 
     assert any("the file holds 2 runs; the last one counts" in note for note in twice.notes)
     dead = read(tmp_path, megatron(TIMES) + megatron([float("nan")], arguments={}, first=99), H100)
     assert any("1 lines without a positive time" in note for note in dead.notes)
-    alone = read(tmp_path, megatron([5000.0]), H100)
-    assert any("one alone says nothing of its spread" in note for note in alone.notes)
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        (megatron([5000.0]), r"1 steady step time \(1 logged, 0 of warm-up\); at least 3 are needed"),
+        (megatron([5000.0] * 2), r"2 steady step times \(2 logged"),
+        (megatron([5000.0] * 3), r"2 steady step times \(3 logged, 1 of warm-up\)"),
+        (
+            megatron([float("nan"), -5000.0, 5000.0, 0.0, 5000.0, 5000.0]),
+            r"2 steady step times \(3 logged, 1 of warm-up, 3 lines without a positive time\)",
+        ),
+        (nemo([5.0, 5.0]), "2 steady step times"),
+        (torchtitan([1024.0] * 2), "2 steady step times"),
+        (deepspeed([6.4, -6.4, 6.4]), "2 steady step times"),
+    ],
+)
+def test_a_median_needs_three_steady_steps(tmp_path: Path, text: str, said: str) -> None:
+    settings = dict(H100)
+    if "SamplesPerSec" in text:  # its rate becomes seconds once the row is complete
+        settings |= {"model": "llama-3.1-8b", "seq_len": "4096"}
+    with pytest.raises(BadRows, match=f"train.log: {said}"):
+        read(tmp_path, text, {} if "tps:" in text else settings)
+
+
+def test_counts_of_settings_are_written_as_people_do(tmp_path: Path) -> None:
+    lines = "\n".join(line for line in torchtitan([1024.0] * 8).splitlines() if "Trainer" not in line)
+    row = row_of(tmp_path, lines, {"seq_len": "8Ki", "gbs": "64", "mbs": "8"})
+    assert (row["seq_len"], row["step_time_s"]) == ("8192", "8")
 
 
 @pytest.mark.parametrize("bar", [False, True])
@@ -268,9 +295,9 @@ def test_what_the_log_says_beside_the_scenario_counts(tmp_path: Path) -> None:
         ("", "is empty"),
         ("hello\nworld\n", "no line with a step time that is known"),
         ("\0\0\0", "binary file"),
-        (megatron([float("nan")] * 3), "no line with a step time"),
-        (torchtitan([0.0] * 4), "without a positive step time"),
-        ("iteration 1/2 | elapsed time per iteration (ms): -5 |\n", "no line with a step time"),
+        (megatron([float("nan")] * 3), "3 logged steps, none with a positive step time"),
+        (torchtitan([0.0] * 4), "4 logged steps, none with a positive step time"),
+        ("iteration 1/2 | elapsed time per iteration (ms): -5 |\n", "1 logged step, none with a positive step time"),
         ('{"a": 1}', "a result of no form that is known"),
         ("[1, 2]", "no objects of results"),
         ('{"a": ', "is not JSON"),

@@ -46,7 +46,7 @@ def test_without_torch_the_line_says_what_to_install(
         (["--from", "aiconfigurator", "--system", "h200_smx"], "did you mean"),
         (["--from", "nccl-tests", "--system", "h100_sxm"], "reads files; name at least one"),
         (["--from", "csv", "nothing.csv"], "cannot read nothing.csv"),
-        (["--from", "kineto", "nothing.json", "--system", "h100_sxm"], "cannot read nothing.json"),
+        (["--from", "kineto", "nothing.json", "--system", "h100_sxm"], "cannot read trace nothing.json"),
         (["--minutes", "0"], "--minutes"),
         (["--out", "no/such/folder/x.json"], "folder no/such/folder does not exist"),
     ],
@@ -180,3 +180,33 @@ def test_the_plan_of_a_scenario_asks_for_its_shapes(tmp_path: Path) -> None:
     assert {a.op for a in asks} == {"gemm", "grouped_gemm", "attention", "stream"}
     few, large = scenario_asks(scenario, 1e6)
     assert large and all("this device is given at most" in line for line in large) and len(few) < len(asks)
+
+
+@pytest.mark.parametrize(
+    ("form", "name", "content", "said", "other"),
+    [
+        ("kineto", "folder", None, "it is a folder; name a file. moesim reads prof.export_chrome_trace", "nsys"),
+        ("nsight", "folder", None, "it is a folder; name a file. moesim reads the SQLite export", "chrome"),
+        ("nsight", "report.sqlite", b"\1\2\3", "is no SQLite file; moesim reads the SQLite export", "chrome"),
+        ("nsight", "report.txt", b"words", "is no SQLite file; moesim reads the SQLite export", "chrome"),
+        ("kineto", "report.nsys-rep", b"\1\2\3", "is no SQLite file; moesim reads the SQLite export", "chrome"),
+        ("kineto", "trace.json", b"words", "is not JSON", "nsys"),
+        ("nsight", "trace.json", b'{"a": 1}', "has no list traceEvents", "nsys"),
+    ],
+)
+def test_a_file_is_refused_in_words_of_the_form_that_was_asked(
+    tmp_path: Path, capsys: Capture, form: str, name: str, content: bytes | None, said: str, other: str
+) -> None:
+    path = tmp_path / name
+    if content is None:
+        path.mkdir()
+        from moesim.calibrate.own.bad_source import BadSource
+        from moesim.calibrate.own.sources import from_trace
+
+        with pytest.raises(BadSource) as caught:  # the command takes the files of a folder
+            from_trace([path], "", 0, form)
+        text = str(caught.value)
+    else:
+        path.write_bytes(content)
+        text = complaint(capsys, "--from", form, str(path), "--system", "h100_sxm")
+    assert said in text and other not in text

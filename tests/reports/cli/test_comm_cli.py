@@ -135,3 +135,9 @@ def test_a_gpu_stands_for_its_node(capsys: pytest.CaptureFixture[str]) -> None:
     ask = ["--op", "all_reduce", "--ranks", "8", "--bytes", "64MiB"]
     by_gpu, by_node = (_json(capsys, ["comm", "--cluster", name, *ask]) for name in ("h100-sxm", "dgx-h100"))
     assert by_gpu == by_node
+
+
+@pytest.mark.parametrize(("short", "long"), [("64Mi", "64MiB"), ("1M", "1MB"), ("1G", "1GB")])
+def test_sizes_with_a_prefix_alone_are_bytes(capsys: pytest.CaptureFixture[str], short: str, long: str) -> None:
+    first, second = (_json(capsys, [*BASE, "--op", "all_reduce", "--bytes", size]) for size in (short, long))
+    assert first == second

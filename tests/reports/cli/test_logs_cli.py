@@ -142,3 +142,20 @@ def test_settings_and_rows_out_are_checked(train_log: Path, tmp_path: Path, caps
         capsys, "validate", str(train_log), "--scenario", str(tmp_path / "no.yaml")
     )
     assert "cannot write" in complaint(capsys, "validate", str(train_log), "--rows-out", str(tmp_path / "no" / "x.csv"))
+
+
+def test_cells_as_people_write_them_and_cells_that_cannot_be(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    rows = tmp_path / "mine.csv"
+    head = "id,model,gpu,gpus,seq_len,gbs,pp,step_time_s"
+    rows.write_text(f"{head}\na,mistral-7b,H100,8,4Ki,64,1,-5\nb,mistral-7b,H100,8,4Kx,64,1,2.0\n")
+    assert run(["validate", str(rows)]) == 0
+    said = " ".join(capsys.readouterr().out.split())
+    assert "2 rows (2 own): 1 answered, 1 refused" in said
+    assert "column seq_len: '4Kx' is not a number that can be meant here" in said
+    assert "measured step_time_s '-5' is not counted: a positive number is expected" in said
+    assert "no measured values in this file" not in said
+    rows.write_text(f"{head}\na,mistral-7b,H100,8,4Ki,64,1,2.0\nb,mistral-7b,H100,8,4096,64,1,2.0\n")
+    assert run(["validate", str(rows), "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["answered"] == 2

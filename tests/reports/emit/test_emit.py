@@ -13,6 +13,7 @@ import yaml
 from moesim.files.whole import OutputError
 from moesim.reports.cli.app import run
 from moesim.reports.emit.files import TARGETS, emitted, write_files
+from moesim.reports.emit.scenario import name_of
 from moesim.sim.question.scenario import parse_scenario
 from moesim.sim.serve.job import ResolvedServe, ServeJob
 from moesim.sim.serve.resolve import resolve_serve
@@ -150,6 +151,37 @@ def test_what_has_no_option_is_said() -> None:
     assert "vLLM spreads experts over all 64 ranks or none" in files_of("wide pools", "vllm", pools=split)["decode.sh"]
     ray = files_of("a pipeline", "vllm")["serve.sh"]
     assert "--distributed-executor-backend ray" in ray and "start a Ray cluster" in ray
+
+
+@pytest.mark.parametrize(("version", "said"), [("0.11.0", True), ("0.12.0", False), (None, False)])
+def test_the_version_of_a_scenario_stands_beside_that_of_the_options(version: str | None, said: bool) -> None:
+    engine = {"name": "vllm", "max_batch": 128} | ({"version": version} if version else {})
+    text = files_of("replicas", "vllm", engine=engine)["serve.sh"]
+    assert "# options: vllm 0.12.0 (" in text
+    assert (
+        "the scenario says vllm 0.11.0; these options are those of the documentation of vllm 0.12.0" in text
+    ) == said
+    assert ("the scenario says" in text) == said
+    assert "the scenario says" not in files_of("replicas", "sglang", engine=engine)["serve.sh"]
+
+
+@pytest.mark.parametrize(
+    ("model", "named"),
+    [
+        ("weights/qwen/config.json", "weights/qwen"),
+        ("Qwen/Qwen3-30B-A3B", "Qwen/Qwen3-30B-A3B"),
+        ("my-model.yaml", "MODEL"),
+        ({"name": "mine"}, "mine"),
+    ],
+)
+def test_a_model_is_named_as_engines_take_it(model: Any, named: str) -> None:
+    scenario = parse_scenario(QUESTIONS["replicas"]).model_copy(update={"model": model})
+    assert name_of(scenario) == named
+
+
+def test_weights_of_a_folder_are_no_name_of_a_hub() -> None:
+    (text,) = (t for n, t in emitted(resolved_of("replicas"), "/w/qwen", "llm-d").items() if n == "modelservice.yaml")
+    assert "uri: pvc://VOLUME/w/qwen" in text
 
 
 def test_files_are_written_whole_or_not_at_all(tmp_path: Path) -> None:

@@ -8,11 +8,13 @@ from typing import Any
 
 import pytest
 
-from moesim.sim.model.arch import ArchError
+from moesim.sim.model.arch import ArchError, LayerKind
 from moesim.sim.model.catalogue import load_model
-from moesim.sim.model.checkpoint import checkpoint_of, part_of
+from moesim.sim.model.checkpoint import checkpoint_of
+from moesim.sim.model.quantised_modules import Modules, part_of
 
 _LAYERS = 4
+_KINDS = (LayerKind(mixer="attention", ffn="moe_residual"),) * _LAYERS  # every part in every layer
 _EVERY_ATTENTION = [f"model.layers.{i}.self_attn*" for i in range(_LAYERS)]
 _FOUR_BIT_FLOATS = {"num_bits": 4, "type": "float", "group_size": 16}
 
@@ -115,17 +117,17 @@ _METHODS: dict[str, tuple[dict[str, Any], tuple[str | None, ...]]] = {
 def test_every_method_gives_each_part_its_format(name: str) -> None:
     found, expected = _METHODS[name]
     for config in ({"quantization_config": found}, {"quantization": found}, {"compression_config": found}):
-        read = checkpoint_of(config, {}, _LAYERS)
+        read = checkpoint_of(config, {}, Modules(_KINDS))
         assert read is not None
         assert (read.attention, read.dense, read.experts, read.shared, read.head, read.kv) == expected
 
 
 def test_deepseek_v4_has_experts_in_four_bits() -> None:
     config = {"quantization_config": {"quant_method": "fp8", "weight_block_size": [128, 128]}, "expert_dtype": "fp4"}
-    read = checkpoint_of(config, config, _LAYERS)
+    read = checkpoint_of(config, config, Modules(_KINDS))
     assert read is not None and (read.attention, read.experts) == ("fp8_block", "mxfp4")
     with pytest.raises(ArchError, match="expert_dtype is 'fp3'; needs fp4 or fp8"):
-        checkpoint_of(config, {**config, "expert_dtype": "fp3"}, _LAYERS)
+        checkpoint_of(config, {**config, "expert_dtype": "fp3"}, Modules(_KINDS))
 
 
 @pytest.mark.parametrize(
@@ -156,8 +158,96 @@ def test_deepseek_v4_has_experts_in_four_bits() -> None:
 )  # fmt: skip
 def test_what_cannot_be_read_is_named(found: Any, message: str) -> None:
     with pytest.raises(ArchError, match=message) as caught:
-        checkpoint_of({"quantization_config": found}, {}, _LAYERS)
+        checkpoint_of({"quantization_config": found}, {}, Modules(_KINDS))
     assert "\n" not in str(caught.value) and len(str(caught.value)) < 500
+
+
+_FP8 = {"quant_method": "fp8", "weight_block_size": [128, 128]}
+
+
+@pytest.mark.parametrize(
+    ("names", "formats", "said"),
+    [
+        # one layer of four: too few to be the part's format, and said
+        (["model.layers.0.self_attn.o_proj"], ("fp8_block", "fp8_block"),
+         "attention of 1 of 4 layers left in 16 bits: taken as fp8_block in all of them"),
+        (["model.layers.0.self_attn.o_proj", "model.layers.1.self_attn.o_proj"], ("bf16", "fp8_block"),
+         "attention of 2 of 4 layers left in 16 bits: taken as 16 bits in all of them"),
+        (["model.layers.3"], ("fp8_block", "fp8_block"), "experts of 1 of 4 layers left in 16 bits"),
+        (["model.layers.9.self_attn.o_proj", "lm_head", "model.layers.0.mlp.gate"], ("fp8_block", "fp8_block"), ""),
+        (["unheard_of"], ("fp8_block", "fp8_block"), "1 entry of its lists of modules: no matrix"),
+    ],
+)  # fmt: skip
+def test_lists_that_cover_some_layers_say_what_was_taken(names: list[str], formats: tuple[str, str], said: str) -> None:
+    modules = Modules(_KINDS)
+    read = checkpoint_of({"quantization_config": {**_FP8, "modules_to_not_convert": names}}, {}, modules)
+    assert read is not None and (read.attention, read.experts) == formats
+    assert any(said in line for line in modules.said) if said else modules.said == []
+
+
+def test_dense_layers_named_one_by_one_are_all_dense_layers() -> None:
+    """DeepSeek-like: three dense layers of many; the list covers the part, not a twentieth of the model."""
+    kinds = [LayerKind(mixer="attention", ffn="dense" if i < 3 else "moe") for i in range(61)]
+    modules = Modules(kinds)
+    names = [f"model.layers.{i}.mlp.down_proj" for i in range(3)]
+    read = checkpoint_of({"quantization_config": {**_FP8, "modules_to_not_convert": names}}, {}, modules)
+    assert read is not None and (read.dense, read.experts) == ("bf16", "fp8_block")
+    assert modules.said == []
+
+
+@pytest.mark.parametrize(
+    ("pattern", "formats"),
+    [
+        ("re:.*", ("bf16", "bf16", "bf16", "bf16")),
+        (r"re:.*\.(q|k|v|o)_proj$", ("bf16", "int8", "int8", "int8")),
+        (r"re:model\.layers\.[0-9]+\.mlp\.experts.*", ("int8", "int8", "bf16", "int8")),
+        (r"re:.*layers\.(0|1|2|3)\.", ("bf16", "bf16", "bf16", "bf16")),
+        (r"re:layers\.\d+\.self_attn", ("bf16", "int8", "int8", "int8")),
+        (r"re:elsewhere\..*mlp$", ("int8", "bf16", "int8", "int8")),  # by its words, as names are
+    ],
+)
+def test_patterns_are_matched_on_names_of_modules(pattern: str, formats: tuple[str, ...]) -> None:
+    groups = {"g": _group({"num_bits": 8, "type": "int"})}
+    found = {"quant_method": "compressed-tensors", "config_groups": groups, "ignore": [pattern]}
+    read = checkpoint_of({"quantization_config": found}, {}, Modules(_KINDS))
+    assert read is not None and (read.attention, read.dense, read.experts, read.shared) == formats
+
+
+@pytest.mark.parametrize(
+    ("pattern", "message"),
+    [
+        ("re:(a+)+$", "repeats what repeats or chooses"),
+        ("re:(x|xx)*y", "repeats what repeats or chooses"),
+        ("re:" + ".*[a-z]" * 9, "repeats more than 6 times"),
+        ("re:(((", "is no regular expression"),
+        ("re:" + "a" * 201, "has 201 letters; needs at most 200"),
+    ],
+)
+def test_patterns_that_cannot_be_used_are_refused(pattern: str, message: str) -> None:
+    found = {"quantization_config": {**_FP8, "modules_to_not_convert": [pattern]}}
+    with pytest.raises(ArchError, match=message) as caught:
+        checkpoint_of(found, {}, Modules(_KINDS))
+    assert pattern[3:] not in str(caught.value)
+
+
+def test_blocks_of_another_size_are_read_and_said() -> None:
+    def read(**found: Any) -> tuple[Any, list[str]]:
+        modules = Modules(_KINDS)
+        made = checkpoint_of({"quantization_config": {"quant_method": "fp8", **found}}, {}, modules)
+        return made and made.block, modules.said
+
+    assert read(weight_block_size=[128, 128]) == ((128, 128), [])
+    assert read() == (None, [])
+    block, said = read(weight_block_size=[64, 32])
+    assert block == (64, 32) and said == [
+        "weight_block_size = 64 x 32: time and bytes are those of blocks of 128 x 128"
+    ]
+    for odd in ("128", [128], [0, 128], [128, True], [128, 10**9]):
+        with pytest.raises(ArchError, match=r"weight_block_size is .*; needs two whole numbers"):
+            read(weight_block_size=odd)
+    weights = {"num_bits": 8, "type": "float", "strategy": "block", "block_structure": [64, 64]}
+    block, said = read(quant_method="compressed-tensors", config_groups={"g": _group(weights)})
+    assert block == (64, 64) and len(said) == 1
 
 
 @pytest.mark.parametrize(

@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from moesim.sim.model.arch import ArchError
+from moesim.sim.model.catalogue import load_model
 from moesim.sim.model.hf_config import from_hf
 from moesim.sim.model.hf_unread import listed, sort_out, towers
 
@@ -22,8 +23,8 @@ def _config(name: str, **changes: Any) -> dict[str, Any]:
 
 def test_bookkeeping_is_not_listed_and_what_nobody_read_is() -> None:
     quiet = {"transformers_version": "5.0", "bos_token_id": 1, "torch_dtype": "bfloat16", "attention_dropout": 0.1}
-    assert from_hf(_config("llama-3.1-8b", **quiet)).said == ()
-    loud = from_hf(_config("llama-3.1-8b", **quiet, colour="red", use_magic=True))
+    assert from_hf(_config("llama-3.1-8b", head_dim=128, **quiet)).said == ()
+    loud = from_hf(_config("llama-3.1-8b", head_dim=128, **quiet, colour="red", use_magic=True))
     assert loud.said == ("config.json fields not used: colour, use_magic",)
 
 
@@ -53,7 +54,7 @@ def test_a_field_that_may_change_sizes_refuses(name: str, changes: dict[str, Any
 
 @pytest.mark.parametrize("off", [None, False, 0, [], "", {}])
 def test_a_field_that_is_switched_off_is_fine(off: Any) -> None:
-    assert from_hf(_config("llama-3.1-8b", num_experts=off, mamba_d_state_size=off)).said == ()
+    assert from_hf(_config("llama-3.1-8b", head_dim=128, num_experts=off, mamba_d_state_size=off)).said == ()
 
 
 def test_an_unknown_family_of_a_plain_shape_is_read_and_said() -> None:
@@ -145,3 +146,74 @@ def test_lists_of_layers_are_checked(name: str, field: str, value: Any, message:
 def test_what_a_file_says_is_checked_and_shown_plainly(field: str, value: Any, message: str) -> None:
     with pytest.raises(ArchError, match=message):
         from_hf(_config("qwen3-30b-a3b", **{field: value}))
+
+
+def _plain_llama(**changes: Any) -> tuple[str, ...]:
+    return from_hf(_config("llama-3.1-8b", head_dim=128, **changes)).said
+
+
+def test_what_stands_in_for_heads_and_windows_is_said() -> None:
+    assert _plain_llama() == ()
+    assert _plain_llama(num_key_value_heads=None) == ("num_key_value_heads = 32 (one per head: not in config.json)",)
+    assert from_hf(_config("llama-3.1-8b", head_dim=None)).said == (
+        "head_dim = 128 (hidden_size / heads: not in config.json)",
+    )
+    assert _plain_llama(sliding_window=4096) == (
+        "sliding_window = 4096: taken for 32 of 32 layers (config.json has no layer_types)",
+    )
+    listed_kinds = ["full_attention"] * 32
+    assert _plain_llama(sliding_window=4096, layer_types=listed_kinds) == (
+        "sliding_window = 4096: not used: every attention layer sees all tokens",
+    )
+    qwen = from_hf(_config("qwen3-32b", use_sliding_window=False, sliding_window=4096)).said
+    assert (
+        "sliding_window = 4096: not used, use_sliding_window is not true: every attention layer sees all tokens" in qwen
+    )
+    assert from_hf(_config("dbrx")).said == ("head_dim = 128 (hidden_size / heads: not in config.json)",)
+
+
+@pytest.mark.parametrize(
+    ("name", "slip", "meant"),
+    [
+        ("qwen3-30b-a3b", "qwen3moe", "qwen3_moe"),
+        ("qwen3-30b-a3b", "Qwen3-MoE", "qwen3_moe"),
+        ("gpt-oss-20b", "gptoss", "gpt_oss"),
+        ("qwen1.5-moe-a2.7b", "qwen2moe", "qwen2_moe"),
+        ("kimi-k2", "kimi_k2x", "kimi_k2"),
+    ],
+)
+def test_a_slip_in_the_family_goes_to_the_family_of_that_name(name: str, slip: str, meant: str) -> None:
+    with pytest.raises(ArchError, match=f"its fields are those of '{meant}'"):
+        from_hf(_config(name, model_type=slip, architectures=None))
+
+
+@pytest.mark.parametrize(
+    ("missing", "beside", "hint"),
+    [
+        ("num_hidden_layers", "num_hidden_layer", True),
+        ("vocab_size", "vocabsize", True),
+        ("vocab_size", "voice_size", False),
+        ("hidden_size", "head_size", False),
+        ("num_hidden_layers", "num_hidden_experts", False),
+    ],
+)
+def test_only_a_slip_of_a_missing_field_is_offered(missing: str, beside: str, hint: bool) -> None:
+    config = _config("llama-3.1-8b", **{beside: 32})
+    config.pop(missing)
+    with pytest.raises(ArchError, match=f"{missing} is missing") as caught:
+        from_hf(config)
+    assert (f"did you mean it by {beside!r}?" in str(caught.value)) == hint
+    assert ("did you mean" in str(caught.value)) == hint
+
+
+def test_a_file_with_a_mark_of_byte_order_is_read_and_a_key_given_twice_is_refused(tmp_path: Path) -> None:
+    file = tmp_path / "config.json"
+    text = json.dumps(_config("llama-3.1-8b"))
+    file.write_text("\ufeff" + text, encoding="utf-8")
+    assert load_model(file).hidden == 4096
+    file.write_text(text[:-1] + ', "hidden_size": 8192}', encoding="utf-8")
+    with pytest.raises(ArchError, match="key 'hidden_size' is given twice in one mapping; keep the one that is meant"):
+        load_model(file)
+    file.write_bytes(text.encode("utf-16"))
+    with pytest.raises(ArchError, match="it is no text in UTF-8"):
+        load_model(file)

@@ -121,6 +121,9 @@ def test_bad_questions_are_refused(change: dict[str, Any], options: dict[str, An
 
 
 def test_axes_as_people_write_them() -> None:
+    assert serve_axes(["max_batch=1Ki", "token_budget=8Ki, asked", "kv_dtype=fp8"]) == {
+        "max_batch": ("1024",), "token_budget": ("8192", "asked"), "kv_dtype": ("fp8",),
+    }  # fmt: skip
     assert serve_axes(["tp=4,8", "pools=no"]) == {"tp": ("4", "8"), "pools": ("no",)}
     refused = {"cp=2": "is not searched for serving", "tp": "fixes", "tp=x": "whole numbers", "pools=2": "use yes, no"}
     for text, message in refused.items():

@@ -9,7 +9,7 @@ import pytest
 
 from moesim.sim.plan.train.plan import plan_train
 from moesim.sim.plan.train.search import Effort
-from moesim.sim.plan.words import token_count
+from moesim.sim.plan.words import axes, token_count
 from moesim.sim.question.scenario import ScenarioError
 from moesim.sim.train.predict import predict_train
 from moesim.sim.train.whole_run import daly_interval_s, expected_s, run, run_facts, sources, training_run
@@ -146,3 +146,10 @@ def test_days_money_and_energy_carry_the_interval_of_the_step() -> None:
 def test_tokens_are_counted_as_people_write_them(text: str) -> None:
     assert token_count(text) == 1e13
     assert run(predict_train(JOB), text).tokens == 1e13  # type: ignore[arg-type]  # text is what is tried
+
+
+def test_values_of_axes_are_written_as_people_write_numbers() -> None:
+    assert axes(["micro_batch=1, 2, 1Ki", "tp=8"]) == {"micro_batch": (1, 2, 1024), "tp": (8,)}
+    for odd in ("micro_batch=1.5", "micro_batch=0", "tp=many", "tp=1T"):
+        with pytest.raises(ScenarioError, match="is not a whole number of at least 1"):
+            axes([odd])
