@@ -10,8 +10,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-import yaml
-
+from moesim.files.plain_yaml import FileError, check_printable, read_plain, read_text
 from moesim.hwmodels.facts import did_you_mean, read_yaml
 from moesim.sim.model.arch import ArchError, ModelArch, short
 from moesim.sim.model.derived import derived
@@ -24,6 +23,7 @@ __all__ = ["ArchError", "Published", "load_model", "model_names", "model_record"
 _ARCHS = Path(__file__).parent / "archs"
 _INDEX = _ARCHS / "_index.yaml"
 _DEFAULT_TOLERANCE_PCT = 0.5
+_MOST_CONFIG_BYTES = 4_000_000  # configs of models whose every layer differs are the largest
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -102,7 +102,7 @@ def _canonical(name: str) -> str | None:
 @cache
 def catalogued(name: str) -> ModelArch:
     """The model of a file that ships with the product, by the file's name; read once."""
-    return from_mapping(_read(_ARCHS / f"{name}.yaml"), name)
+    return from_mapping(read_yaml(_ARCHS / f"{name}.yaml"), name)
 
 
 def _from_text(model: str, proxies: bool = True) -> ModelArch:
@@ -168,16 +168,20 @@ def _read(file: Path) -> Any:
     """Parse JSON or YAML; every way in which a file can be broken is an ArchError."""
     kind = "JSON" if file.suffix == ".json" else "YAML"
     try:
-        if kind == "JSON":
-            text = file.read_text(encoding="utf-8-sig")  # some editors begin with a mark of byte order
-            return json.loads(text, object_pairs_hook=_once)
-        return read_yaml(file)
-    except ArchError as twice:
-        raise ArchError(f"cannot read {short(str(file))}: {twice}") from None
-    except UnicodeDecodeError:
-        raise ArchError(f"cannot read {short(str(file))} as {kind}: it is no text in UTF-8; save it as such") from None
-    except (OSError, ValueError, RecursionError, yaml.YAMLError) as error:
-        raise ArchError(f"cannot read {short(str(file))} as {kind}: {short(str(error))}") from error
+        if kind == "YAML":
+            return read_plain(file, "is not there")
+        value = json.loads(read_text(file, "is not there", _MOST_CONFIG_BYTES), object_pairs_hook=_once)
+        check_printable(value)
+        return value
+    except (FileError, ArchError) as error:
+        raise ArchError(f"cannot read {short(str(file))}: {error}") from None
+    except RecursionError:
+        raise ArchError(f"cannot read {short(str(file))} as {kind}: it is nested too deep") from None
+    except json.JSONDecodeError as error:
+        where = f"{error.msg} at line {error.lineno}, column {error.colno}"
+        raise ArchError(f"cannot read {short(str(file))} as {kind}: {where}") from None
+    except ValueError:  # numbers of thousands of digits
+        raise ArchError(f"cannot read {short(str(file))} as {kind}: a number without end") from None
 
 
 def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:

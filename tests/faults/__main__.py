@@ -5,6 +5,7 @@ python -m tests.faults [words of titles]
 
 from __future__ import annotations
 
+import subprocess
 import sys
 import time
 from pathlib import Path
@@ -29,7 +30,7 @@ def main(words: list[str]) -> int:
                 said = "holds"
             except Skipped as skipped:
                 said = f"skipped: {skipped}"
-            except Wrong as error:
+            except (Wrong, subprocess.TimeoutExpired) as error:
                 wrong, said = wrong + 1, f"WRONG: {' '.join(str(error).split())}"
         print(f"{time.monotonic() - begin:6.1f} s  {title:62} {said}", flush=True)
     print(f"{wrong} wrong")

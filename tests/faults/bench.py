@@ -66,8 +66,14 @@ class Bench:
     def start(self, *words: str, before: Callable[[], None] | None = None, **streams: int) -> subprocess.Popen[str]:
         """A command that runs; `before` runs in its process first."""
         pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE} | streams
+
+        def prepare() -> None:
+            signal.signal(signal.SIGINT, signal.SIG_DFL)  # a shell ignores it for what it starts in the background
+            if before is not None:
+                before()
+
         return subprocess.Popen(
-            [sys.executable, "-m", "moesim", *words], cwd=self.folder, text=True, preexec_fn=before,
+            [sys.executable, "-m", "moesim", *words], cwd=self.folder, text=True, preexec_fn=prepare,
             env={**os.environ, "PYTHONPATH": str(Path(__file__).resolve().parents[2]), **self.environment},
             start_new_session=True, **pipes,
         )  # fmt: skip
