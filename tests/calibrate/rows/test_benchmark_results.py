@@ -262,8 +262,8 @@ def test_what_serve_writes_is_read_again(tmp_path: Path, tool: str) -> None:
         ({}, "of no form that is known"),
         ({**VLLM, **{k: 0 for k in VLLM if "mean" in k or "put" in k}}, "without a measured value"),
         (
-            [{**INFERENCEMAX[0], "mean_ttft": None, "mean_tpot": "x", "output_tput_per_gpu": -1}],
-            "without a measured value",
+            [{**INFERENCEMAX[0], "mean_ttft": None, "mean_tpot": "x", "output_tput_per_gpu": 0}],
+            "mean_tpot is text",
         ),
         ('{"a": 1}\n{"b": \n{"c": 3}', "is not JSON"),
         ("[" * 50_000, "nested too deep"),
