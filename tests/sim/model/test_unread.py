@@ -215,5 +215,5 @@ def test_a_file_with_a_mark_of_byte_order_is_read_and_a_key_given_twice_is_refus
     with pytest.raises(ArchError, match="key 'hidden_size' is given twice in one mapping; keep the one that is meant"):
         load_model(file)
     file.write_bytes(text.encode("utf-16"))
-    with pytest.raises(ArchError, match="it is no text in UTF-8"):
+    with pytest.raises(ArchError, match=r"text (file )?in UTF-8"):
         load_model(file)
