@@ -3,7 +3,11 @@ before the test folders of the same names."""
 
 from __future__ import annotations
 
+import os
+
 from hypothesis import HealthCheck, settings
 
 settings.register_profile("ci", deadline=None, derandomize=True, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("ci")
+
+os.environ.pop("COLUMNS", None)  # how wide tables are is decided by the tests, not by the terminal around them

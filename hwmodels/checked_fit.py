@@ -19,13 +19,13 @@ _MOST_PER_MILLE = 10_000  # e^10: a formula that is four orders of magnitude off
 
 # least and most of a coefficient by how its name ends; the first that fits
 _RANGES: tuple[tuple[str, float, float], ...] = (
-    ("flops_efficiency", 1e-6, 10.0),  # of peak: nothing runs at no rate at all
-    ("bandwidth_efficiency", 1e-6, 10.0),
-    ("link_efficiency", 1e-6, 10.0),
-    ("pair_efficiency", 1e-6, 10.0),
-    ("a2a_efficiency", 1e-6, 10.0),
+    ("flops_efficiency", 1e-6, 1000.0),  # of peak; caches of a CPU answer faster than its memory
+    ("bandwidth_efficiency", 1e-6, 1000.0),
+    ("link_efficiency", 1e-6, 1000.0),
+    ("pair_efficiency", 1e-6, 1000.0),
+    ("a2a_efficiency", 1e-6, 1000.0),
     ("efficiency_ratio", 1e-3, 10.0),
-    ("efficiency", 0.0, 10.0),  # none where the GPU lacks what it is of
+    ("efficiency", 0.0, 1000.0),  # none where the GPU lacks what it is of
     ("overlap_power", 1.0, 1000.0),
     ("_exponent", 0.0, 2.0),
     ("_share", 0.0, 100.0),

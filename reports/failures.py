@@ -108,6 +108,7 @@ def _streams() -> Iterator[None]:
 def _signals() -> Iterator[list[int]]:
     """SIGTERM and SIGHUP end the command as Ctrl-C does; yields the signals that came. Old handlers come back."""
     caught: list[int] = []
+    deadlines: list[threading.Timer] = []
     if threading.current_thread() is not threading.main_thread():
         yield caught
         return
@@ -119,8 +120,10 @@ def _signals() -> Iterator[list[int]]:
             deadline = threading.Timer(_ENDS_WITHIN_S, _end_now, (number,))
             deadline.daemon = True
             deadline.start()
+            deadlines.append(deadline)
             raise _Stopped
 
+    complained = threading.excepthook
     before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)}
     for number, old in before.items():
         if old is not signal.SIG_IGN:  # nohup wants no SIGHUP
@@ -130,6 +133,9 @@ def _signals() -> Iterator[list[int]]:
     finally:
         for number, old in before.items():
             signal.signal(number, old)
+        for deadline in deadlines:
+            deadline.cancel()
+        threading.excepthook = complained
 
 
 def _end_now(number: int) -> None:

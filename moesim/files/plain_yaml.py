@@ -6,6 +6,7 @@ and `1:30` text, as in YAML 1.2 and JSON; the parser's own YAML 1.1 takes them f
 
 from __future__ import annotations
 
+import errno
 import os
 import re
 import stat
@@ -105,7 +106,7 @@ def read_text(file: Path, missing: str, most_bytes: int = MAX_BYTES) -> str:
     except (FileNotFoundError, NotADirectoryError, ValueError):  # ValueError: a name with a zero byte
         raise FileError(missing) from None
     except OSError as error:
-        raise FileError(f"cannot be read: {error.strerror}") from None
+        raise FileError(missing if error.errno == errno.ENAMETOOLONG else f"cannot be read: {error.strerror}") from None
     try:
         status = os.fstat(descriptor)
         if stat.S_ISDIR(status.st_mode):

@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 
 from moesim.files.whole import OutputError
+from moesim.refusal import MachineFailure
 from moesim.reports.results import check_records, records, result_asked, write_records, write_result
 from moesim.sim.serve.predict import predict_serve
 from moesim.sim.serve.prediction import ServePrediction
@@ -119,7 +120,7 @@ def test_files_are_written_whole_or_not_at_all(
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr("os.replace", full)
-    with pytest.raises(OutputError, match="No space left"):
+    with pytest.raises(MachineFailure, match="No space left"):
         write_records(served, path)
     assert path.read_text() == "before" and [p.name for p in tmp_path.iterdir()] == ["r.csv"]
 

@@ -132,17 +132,14 @@ def search_serving(
     slo, must, objective = wanted.slo, wanted.must, wanted.objective
     judge = ServeJudge(scenario, slo)
     arch, gpus = judge.base.arch, judge.base.cluster.gpus
+    on = f"{arch.name} on {counted(gpus, 'GPU')}"
     placement = judge.base.placement if scenario.placement is not None else BLOCKS
     every = shapes(arch, gpus, judge.base.cluster.domain, wanted.given, placement)
     if not every:
-        raise ScenarioError(
-            f"no layout of {arch.name} divides {counted(gpus, 'GPU')} with the axes that were fixed; free one"
-        )
+        raise ScenarioError(f"no layout of {on} divides its GPUs with the axes that were fixed; free one")
     cut = {s: why for s in every if (why := split_blocks(judge.job(s, judge.base.engine.max_batch))) is not None}
     if len(cut) == len(every):
-        raise ScenarioError(
-            f"no layout of {arch.name} on {counted(gpus, 'GPU')} can be loaded: {next(iter(cut.values()))}"
-        )
+        raise ScenarioError(f"no layout of {on} can be loaded: {next(iter(cut.values()))}")
     refused = {s: full for s in every if s not in cut and (full := judge.fits(s)) is not None}
     fitting = [s for s in every if s not in refused and s not in cut]
     if not fitting:

@@ -187,7 +187,7 @@ def test_weights_of_a_folder_are_no_name_of_a_hub() -> None:
 def test_files_are_written_whole_or_not_at_all(tmp_path: Path) -> None:
     write_files({"a.sh": "x\n", "b.yaml": "y\n"}, tmp_path / "new")
     assert sorted(p.name for p in (tmp_path / "new").iterdir()) == ["a.sh", "b.yaml"]
-    with pytest.raises(OutputError, match="cannot write into"):
+    with pytest.raises(OutputError, match="cannot write"):
         write_files({"a": "x"}, tmp_path / "no" / "such")
 
 

@@ -109,7 +109,7 @@ def test_limits_as_people_write_them() -> None:
         ({}, {"slo": "ttft=fast"}, "is no time"),
         ({}, {"slo": "share=2"}, "above 0 and at most 1"),
         ({}, {"objective": "speed"}, "use goodput, cost"),
-        ({}, {"given": {"tp": (3,)}}, "no layout of mixtral-8x7b divides 4 GPUs"),
+        ({}, {"given": {"tp": (3,)}}, "no layout of mixtral-8x7b on 4 GPUs divides"),
         ({"model": "deepseek-v3"}, {}, "none of .* fits 4 x h100-sxm: the smallest"),
         ({"serve": None, "train": {"global_batch": 8, "seq_len": 512}}, {}, "no serve section"),
         ({"cluster": {"node": "hgx-h800", "gpus": 4}}, {"objective": "cost"}, "has no price"),

@@ -178,11 +178,11 @@ FILES: list[tuple[str, bytes, str]] = [
     ("deep.yaml", b"model: " + b"[" * 5000 + b"]" * 5000, "nested deeper than"),
     ("nul.yaml", b"model: a\x00b\n", "is not valid YAML"),
     ("dates.yaml", b"model: 2026-99-99\ncluster: 2026-13-01\n", "is not valid YAML|cluster"),
-    ("big.yaml", b"# " + b"x" * MAX_BYTES, "at most 1,000,000 are read"),
+    ("big.yaml", b"# " + b"x" * MAX_BYTES, "at most 400,000 are read"),
     (
         "number.yaml",
         b"model: mixtral-8x7b\ncluster: {node: dgx-h100, gpus: 0x" + b"f" * 5000 + b"}\n",
-        "gpus: .*less than or equal to 10000000 .given a very long number",
+        "a number has 5,0.. digits; at most 300 are read",
     ),
     ("key.yaml", b"model: m\n? [a, b]\n: 1\n", "is not valid YAML|unknown key|mapping"),
     ("intkey.yaml", b"1: 2\nmodel: m\ncluster: {gpus: 8}\n", "keys should be strings"),
