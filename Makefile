@@ -8,7 +8,7 @@ PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --no-inp
 QUIETLY := 2> $(VENV)/pip.log || { cat $(VENV)/pip.log >&2; exit 1; }
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test lint unit validate accuracy picture bench clean
+.PHONY: help demo test lint unit mutants fuzz faults validate accuracy picture bench audit clean
 
 help: ## what there is
 	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "make %-10s %s\n", $$1, $$2}'
@@ -17,14 +17,16 @@ $(BIN)/python:
 	@echo "making $(VENV) ..."
 	$(PYTHON) -m venv $(VENV)
 
-$(INSTALLED): $(BIN)/python pyproject.toml constraints.txt
+# locked files first, each checked by its hash; then moesim alone: pip takes no hashes for a folder
+$(INSTALLED): $(BIN)/python pyproject.toml requirements/run.txt
 	@echo "installing moesim and what it needs (a minute, once) ..."
-	$(PIP) -c constraints.txt -e . $(QUIETLY)
+	$(PIP) --require-hashes -r requirements/run.txt $(QUIETLY)
+	$(PIP) --no-deps --no-build-isolation -e . $(QUIETLY)
 	touch $@
 
-$(TESTABLE): $(INSTALLED)
+$(TESTABLE): $(INSTALLED) requirements/test.txt
 	@echo "installing what its tests need ..."
-	$(PIP) -c constraints.txt -e '.[test]' $(QUIETLY)
+	$(PIP) --require-hashes -r requirements/test.txt $(QUIETLY)
 	touch $@
 
 demo: $(INSTALLED) ## the main job: DeepSeek-V3 on 2,048 H800 beside its dense twin; figures and a report in out/demo
@@ -41,6 +43,17 @@ lint: $(TESTABLE) ## ruff, mypy and the import rules
 unit: $(TESTABLE) ## the tiny test first, then all tests on two cores
 	$(BIN)/python -m pytest -q tests/test_tiny.py
 	$(BIN)/python -m pytest -q -n 2 --dist worksteal
+
+mutants: $(TESTABLE) ## 320 small wrong changes to the physics: which ones no test notices (an hour on two cores)
+	$(BIN)/python -m tests.mutants --number 320
+
+faults: $(TESTABLE) ## kills, full disks, lost workers, changed inputs: what must not be lost (ten minutes)
+	$(BIN)/python -m tests.faults
+
+audit: ## known vulnerabilities of what is installed, where the network allows
+	$(PYTHON) -m venv $(VENV)-audit
+	$(VENV)-audit/bin/python -m pip install --quiet pip-audit
+	$(VENV)-audit/bin/pip-audit --require-hashes --disable-pip -r requirements/test.txt
 
 validate: $(INSTALLED) ## predictions against published measurements
 	$(BIN)/moesim validate
