@@ -81,6 +81,8 @@ def write_new(path: Path, text: str) -> None:
 
 def check_writable(path: Path) -> None:
     """OutputError when `path` clearly cannot be written; asked before the work starts. Creates nothing."""
+    if "\0" in str(path):
+        raise OutputError(f"cannot write {str(path)[:200]!r}: a name holds no zero byte")
     with writing(path):
         if path.is_dir():
             raise OutputError(f"cannot write {path}: it is a folder")
