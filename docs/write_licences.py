@@ -11,10 +11,10 @@ PAGE = ROOT / "docs" / "licences.md"
 _INTRO = """\
 # Licences of dependencies
 
-What `make` installs, by hash (`requirements/run.txt`: moesim itself; `requirements/test.txt`: its tests too). Licences are
-as the packages state them. Nothing of them is copied into this repository; NOTICE lists what data came from elsewhere.
-Optional and not locked, because their files depend on the machine: torch (BSD-3-Clause and others), scipy (BSD-3-Clause),
-pyarrow (Apache-2.0), aiconfigurator-core (Apache-2.0). Written by `python docs/write_licences.py`.
+What `make` installs, by hash (`requirements/run.txt`: moesim itself; `requirements/test.txt`: its tests too). Licences
+are as the packages state them. Nothing of them is copied into this repository; NOTICE lists what data came from
+elsewhere. Optional and not locked, because their files depend on the machine: torch (BSD-3-Clause and others), scipy
+(BSD-3-Clause), pyarrow (Apache-2.0), aiconfigurator-core (Apache-2.0). Written by `python docs/write_licences.py`.
 
 | package | version | licence | needed by |
 | --- | --- | --- | --- |
@@ -31,7 +31,8 @@ def licence_of(package: str) -> str:
     """As the package states it: an expression, else its classifier, else the first line of its text."""
     stated = distribution(package).metadata
     classed = [c.rpartition(" :: ")[2] for c in stated.get_all("Classifier") or [] if c.startswith("License")]
-    return stated.get("License-Expression") or ", ".join(classed) or (stated.get("License") or "not stated").split("\n")[0]
+    said = (stated.get("License") or "not stated").split("\n")[0]
+    return stated.get("License-Expression") or ", ".join(classed) or said
 
 
 def page() -> str:

@@ -10,13 +10,9 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Generic, TypeVar
 
-from moesim.refusal import Refusal
+from moesim.refusal import MachineFailure
 
 W = TypeVar("W")
-
-
-class LacksLibrary(Refusal):
-    """A library that only fits need is not installed; the message says how to get it."""
 
 
 LONG_S = 20e-6  # kernels longer than this are what training and prefill are made of
@@ -98,7 +94,7 @@ def fit_coefficients(
     try:
         from scipy.optimize import least_squares
     except ImportError:
-        raise LacksLibrary("fits need scipy, which is not installed; pip install 'moesim[calibrate]'") from None
+        raise MachineFailure("fits need scipy, which is not installed; pip install 'moesim[calibrate]'") from None
 
     names = [n for n, f in free.items() if f.low < f.high]
     held = {n: f.start for n, f in free.items() if f.low >= f.high}

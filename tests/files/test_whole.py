@@ -59,7 +59,9 @@ def test_what_exists_is_not_overwritten_by_what_is_new(tmp_path: Path) -> None:
     assert (tmp_path / "a").read_text(encoding="utf-8") == "first"
 
 
-@pytest.mark.parametrize(("name", "message"), [(".", "it is a folder"), ("no/where", "does not exist"), ("a\0b", "zero byte")])
+@pytest.mark.parametrize(
+    ("name", "message"), [(".", "it is a folder"), ("no/where", "does not exist"), ("a\0b", "zero byte")]
+)
 def test_places_that_cannot_be_are_refused_before_the_work(tmp_path: Path, name: str, message: str) -> None:
     with pytest.raises(OutputError, match=message):
         check_writable(tmp_path / name)
