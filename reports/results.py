@@ -62,7 +62,7 @@ def write_records(prediction: ServePrediction, path: Path) -> None:
     if path.suffix.lower() == ".jsonl":
         lines = [json.dumps(row, allow_nan=False) for row in rows]
     else:
-        lines = [",".join(rows[0]), *(",".join("" if v is None else str(v) for v in row.values()) for row in rows)]
+        lines = [",".join(rows[0]), *(",".join("" if v is None else str(cell(v)) for v in row.values()) for row in rows)]
     write_text(path, "\n".join(lines) + "\n")
 
 

@@ -15,7 +15,7 @@ def show(
     ] = None,
     json: Annotated[bool, typer.Option("--json", help="Print as JSON.")] = False,
     figure: Annotated[Path | None, typer.Option(help="Draw the network of a node or GPU (.png, .svg or .pdf).")] = None,
-    gpus: Annotated[int, typer.Option(help="GPUs of the drawn network.")] = 32,
+    gpus: Annotated[int, typer.Option(help="GPUs of the drawn network.", max=4096)] = 32,
     fabric: Annotated[str | None, typer.Option(help="Fabric of the drawn network.")] = None,
 ) -> int:
     """Show what the catalogues hold, or one entry with its sources."""

@@ -242,21 +242,29 @@ def _comm(draw: Random) -> Input:
     return Input(("comm", *flat, *_more(draw, "comm")), files)
 
 
+# what logs and results leave open
+_CELLS = ("gpu=H100", "gpus=8", "tp=2", "precision=bf16", "engine=vllm", "model=llama-3.1-8b", "seq_len=4096")
+
+
 def _validate(draw: Random) -> Input:
     kinds = [k for k in (*seeds.texts(), *seeds.trees()) if k.startswith(("log", "rows", "result"))]
     name, raw = own_file(draw, draw.choice(kinds))
-    more = draw.choice(((), ("--set", "gpu=H100"), ("--set", "gpu=H100", "--set", "model=mixtral-8x7b")))
+    cells = draw.sample(_CELLS, draw.choice((0, 1, len(_CELLS), len(_CELLS))))
+    more = [word for cell in cells for word in ("--set", cell)]
     return Input(("validate", name, *more, *_more(draw, "validate", 0.25)), {name: raw} if raw else {})
 
 
 def _calibrate(draw: Random) -> Input:
     source, kinds = draw.choice(
         (("nccl-tests", ("nccl", "nccl alltoall")), ("kineto", ("kineto",)), ("nsight", ("nsight",)), ("rows", ("rows", "log megatron")),
-         ("csv", ("rows",)))  # fmt: skip
+         ("csv", ("samples",)))  # fmt: skip
     )
     name, raw = own_file(draw, draw.choice(kinds))
     words = ("calibrate", "--from", source, name, "--out", "p.json", *_more(draw, "calibrate", 0.2))
-    return Input(words, {name: raw} if raw else {})
+    files = {name: raw} if raw else {}
+    if source == "csv" and raw:
+        _, files["own.machine.json"] = own_file(draw, "machine", 0.3)
+    return Input(words, files)
 
 
 def _show(draw: Random) -> Input:

@@ -25,6 +25,8 @@ CPU_S, WALL_S = 20, 60  # of one input; a machine with other work is slow by the
 MOST_BYTES = 1 << 30  # of memory that is held
 _MOST_LINE = 510
 _SPACES = "\n\t\u00a0\u2009\u202f"
+# a million requests or steps are long work, and not what this is about
+_LONG = re.compile(rb"(count|concurrency|--steps|rate_per_s)['\": =]*[0-9.]*([0-9]{5,}|e)")
 _PYTHON_FAULT = 70  # an exception that nobody caught
 # quantities that are never below zero, and words that make them differences
 _QUANTITY = re.compile(r"_(s|bytes|usd|flops|w|per_s|j|kwh|gpus|tokens)$")
@@ -117,6 +119,8 @@ def _held_bytes() -> int:
 def _wrong(code: int, out: str, err: str, peak: int, asked: Input) -> str:
     """What is wrong with how it ended, in one line; empty where nothing is."""
     if code in (-signal.SIGKILL, -signal.SIGXCPU):
+        if code == -signal.SIGXCPU and _LONG.search(b"\n".join((" ".join(asked.words).encode("utf-8", "replace"), *asked.files.values()))):
+            return ""
         return "hangs" if code == -signal.SIGKILL else f"takes more than {CPU_S} s of a core"
     if "Traceback" in err or code == _PYTHON_FAULT:
         return "a traceback: " + " ".join(err.strip().split("\n")[-1].split())[:200]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 import sys
+from dataclasses import asdict
 from functools import cache
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -13,6 +14,7 @@ from typing import Any
 import numpy as np
 import yaml
 
+from moesim.calibrate.measure.samples import COLUMNS
 from moesim.reports.template import HARDWARE
 from tests.calibrate.rows.log_forms import deepspeed, megatron, nemo, torchtitan
 from tests.calibrate.rows.result_forms import AIPERF, GENAI_PERF, GUIDELLM, INFERENCEMAX, SGLANG, VLLM
@@ -21,8 +23,9 @@ _TESTS = Path(__file__).resolve().parents[1]
 sys.path += [str(_TESTS / "calibrate" / "own"), str(_TESTS / "calibrate")]  # forms that stand beside their tests
 
 MODEL = {
-    "name": "small", "hidden": 256, "layers": 2, "pattern": "attention+moe", "vocab": 1000,
-    "attention": {"heads": 4, "kv_heads": 2}, "moe": {"experts": 8, "top_k": 2, "expert_intermediate": 128},
+    "name": "small", "hidden": 256, "layers": 2, "pattern": "attention+moe", "attention": {"heads": 4, "kv_heads": 2},
+    "moe": {"experts": 8, "top_k": 2, "expert_intermediate": 128, "gated": True}, "vocab": 1000,
+    "tied_embeddings": False, "max_context": 4096,
 }  # fmt: skip
 CONFIG = {
     "architectures": ["MixtralForCausalLM"], "model_type": "mixtral", "hidden_size": 512, "intermediate_size": 256,
@@ -60,7 +63,7 @@ SERVE_MORE: dict[str, Any] = {
     },
 }  # fmt: skip
 DAY: dict[str, Any] = {
-    **SERVE, "serve": {**SERVE["serve"], "autoscale": {"most": 3, "failures_per_day": 1},
+    **SERVE, "cluster": {"node": "dgx-h100", "gpus": 6}, "serve": {**SERVE["serve"], "autoscale": {"most": 3, "failures_per_day": 1},
                        "requests": {"kind": "poisson", "rate_per_s": 1, "input_tokens": 64, "output_tokens": 4}},
 }  # fmt: skip
 SCENARIOS = {"train": TRAIN, "train more": TRAIN_MORE, "serve": SERVE, "serve more": SERVE_MORE, "day": DAY}
@@ -72,11 +75,12 @@ def text(tree: Any) -> bytes:
 
 
 def _jsons() -> dict[str, Any]:
+    from synthetic import MACHINE
     from trace_forms import of_gemms
 
     results = {"vllm": VLLM, "sglang": SGLANG, "genai-perf": GENAI_PERF, "aiperf": AIPERF, "guidellm": GUIDELLM,
                "inferencemax": INFERENCEMAX}  # fmt: skip
-    return {"config": CONFIG, "kineto": of_gemms().trace(), **{f"result {name}": value for name, value in results.items()}}
+    return {"machine": asdict(MACHINE), "config": CONFIG, "kineto": of_gemms().trace(), **{f"result {name}": value for name, value in results.items()}}
 
 
 @cache
@@ -90,8 +94,11 @@ def trees() -> dict[str, Any]:
 def texts() -> dict[str, bytes]:
     """Files that are lines, by kind."""
     from nccl_forms import log
+    from synthetic import samples
 
+    table = [",".join(COLUMNS), *(",".join(row.cells()) for row in samples(1, True)[::4])]
     found = {
+        "samples": "\n".join(table) + "\n",
         "log megatron": megatron([1000.0, 900.0, 901.0, 902.0, 905.0]), "log nemo": nemo([1.0, 1.1, 1.0, 1.2, 1.1]),
         "log torchtitan": torchtitan([900, 1000, 1001, 1002]), "log deepspeed": deepspeed([30.0, 31.0, 31.1, 31.2]),
         "nccl": log("all_reduce"), "nccl alltoall": log("alltoall", ("a", "b")),
@@ -103,7 +110,7 @@ def texts() -> dict[str, bytes]:
             json.dumps({"timestamp": 500 * i, "input_length": 1024 + i, "output_length": 5, "hash_ids": [0, i]}) + "\n"
             for i in range(8)
         ),
-        "traffic": "hour,requests_per_s,input_tokens,output_tokens\n" + "".join(f"{h},{1 + h % 5},64,4\n" for h in range(24)),
+        "traffic": "hour,requests_per_s,input_tokens,output_tokens\n" + "".join(f"{h},{0.02 * (1 + h % 5)},64,4\n" for h in range(24)),
         "counts": "\n".join(",".join(str(1 + (i * j) % 7) for j in range(8)) for i in range(2)) + "\n",
     }  # fmt: skip
     return {kind: value.encode() for kind, value in found.items()}
