@@ -132,3 +132,20 @@ def work_of(a: Ask) -> Work | None:
     """
     make = _WORK_OF.get(a.op)
     return make(a) if make else None
+
+
+# sizes that are asked of what no Work stands for
+_PLAIN = {"copy": ("bytes",), "optimizer": ("tensors", "each")}
+
+
+def check(a: Ask) -> None:
+    """ValueError for a measurement read from a table whose phase, dtype or sizes are not those of its op."""
+    try:
+        made = work_of(a)
+        if made is None:
+            for name in _PLAIN.get(a.op, ()):
+                a.number(name)
+    except (KeyError, ValueError, ArithmeticError) as error:
+        raise ValueError(f"phase, dtype or sizes are not those of {a.op}") from error
+    if any(sum(map(int, text.split("/"))) < 1 for _, text in a.size):  # of groups of rows, some may be empty
+        raise ValueError(f"sizes of {a.op} must be 1 or more")

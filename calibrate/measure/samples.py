@@ -14,7 +14,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from moesim.calibrate.measure.asks import OPS, Ask, parse_sizes
+from moesim.calibrate.measure.asks import OPS, Ask, check, parse_sizes
 from moesim.files.opening import Opening, opened
 from moesim.refusal import Refusal
 
@@ -106,15 +106,19 @@ def _row(cells: Sequence[str], where: str) -> Measured:
     try:
         seconds, spread, share = (float(row[name]) for name in ("seconds", "spread", "disturbed_share"))
         repeats, ranks, threads = (int(row[name]) for name in ("repeats", "ranks", "threads"))
-        sizes = parse_sizes(row["sizes"])
+        asked = Ask(row["op"], row["phase"], row["dtype"], parse_sizes(row["sizes"]))
     except ValueError:
         raise BadSamples(f"{where}: a cell under seconds to threads is no number, or sizes are not name=number;...") from None
+    try:
+        check(asked)
+    except ValueError as error:
+        raise BadSamples(f"{where}: {error}") from None
     if not 0.0 < seconds < _MOST_SECONDS or not 0.0 <= spread < _MOST_SECONDS or not 0.0 <= share <= 1.0:
         raise BadSamples(f"{where}: seconds={seconds:g} spread={spread:g} is no measured time; remove the row")
     if not all(1 <= number <= _MOST_COUNT for number in (repeats, ranks, threads)):
         raise BadSamples(f"{where}: repeats, ranks and threads are numbers from 1 to {_MOST_COUNT:,}")
     return Measured(
-        ask=Ask(row["op"], row["phase"], row["dtype"], sizes),
+        ask=asked,
         seconds=seconds,
         spread=spread,
         repeats=repeats,

@@ -36,7 +36,7 @@ class Input:
 # how often each command is asked: those that take seconds seldom
 WEIGHTS = {
     "train": 26, "serve": 18, "validate": 12, "calibrate": 12, "show": 10, "comm": 10, "sweep": 5, "plan": 2, "compare": 2,
-    "whatif": 2, "report": 1, "init": 1, "schema": 0.2,
+    "whatif": 2, "report": 0.3, "init": 1, "schema": 0.2,
 }  # fmt: skip
 # options that start other processes or measure this machine: not asked
 _LEFT_OUT = frozenset(("workers", "dask", "prove", "device", "ranks_measured", "minutes", "quick", "best_each", "help"))

@@ -22,6 +22,7 @@ from tests.fuzz.inputs import Input
 from tests.fuzz.values import lay_traps
 
 CPU_S, WALL_S = 20, 60  # of one input; a machine with other work is slow by the clock
+REPORT_CPU_S = 120  # a page asks hundreds of questions
 MOST_BYTES = 1 << 30  # of memory that is held
 _MOST_LINE = 510
 _SPACES = "\n\t\u00a0\u2009\u202f"
@@ -59,7 +60,7 @@ def judged(asked: Input) -> Ended:
         out, err = ((folder / stream).read_bytes().decode("utf-8", "replace") for stream in (".out", ".err"))
         left = sorted(f.name for f in folder.iterdir() if f.name.startswith(".moesim-"))
     code = os.waitstatus_to_exitcode(status)
-    wrong = _wrong(code, out, err, peak, asked) or (f"left behind: {left[0]}" if left else "")
+    wrong = wrong_of(code, out, err, peak, asked) or (f"left behind: {left[0]}" if left else "")
     return Ended(code, out, err, peak, seconds, wrong)
 
 
@@ -75,10 +76,14 @@ def _child(asked: Input, folder: Path) -> tuple[int, int]:
         done, status, used = os.wait4(pid, os.WNOHANG)
         if done:
             return status, used.ru_maxrss * 1024
-        if time.monotonic() - begin > WALL_S:
+        if time.monotonic() - begin > WALL_S / CPU_S * _most_s(asked):
             os.killpg(pid, signal.SIGKILL)
             begin = float("inf")
         time.sleep(0.003)
+
+
+def _most_s(asked: Input) -> int:
+    return REPORT_CPU_S if asked.command == "report" else CPU_S
 
 
 def _run(asked: Input, folder: Path) -> None:
@@ -92,7 +97,8 @@ def _run(asked: Input, folder: Path) -> None:
         os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
         sys.stdout = open(1, "w", encoding="utf-8", closefd=False)
         sys.stderr = open(2, "w", encoding="utf-8", closefd=False)
-        resource.setrlimit(resource.RLIMIT_CPU, (CPU_S, CPU_S + 1))
+        most_s = _most_s(asked)
+        resource.setrlimit(resource.RLIMIT_CPU, (most_s, most_s + 1))
         resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
         resource.setrlimit(resource.RLIMIT_AS, (_held_bytes() + 2 * MOST_BYTES, resource.RLIM_INFINITY))
         os.sched_setaffinity(0, {min(os.sched_getaffinity(0))} if len(os.sched_getaffinity(0)) == 1 else _one())
@@ -116,12 +122,12 @@ def _held_bytes() -> int:
     return int(Path("/proc/self/statm").read_text().split()[0]) * os.sysconf("SC_PAGE_SIZE")
 
 
-def _wrong(code: int, out: str, err: str, peak: int, asked: Input) -> str:
+def wrong_of(code: int, out: str, err: str, peak: int, asked: Input) -> str:
     """What is wrong with how it ended, in one line; empty where nothing is."""
     if code in (-signal.SIGKILL, -signal.SIGXCPU):
         if code == -signal.SIGXCPU and _LONG.search(b"\n".join((" ".join(asked.words).encode("utf-8", "replace"), *asked.files.values()))):
             return ""
-        return "hangs" if code == -signal.SIGKILL else f"takes more than {CPU_S} s of a core"
+        return "hangs" if code == -signal.SIGKILL else f"takes more than {_most_s(asked)} s of a core"
     if "Traceback" in err or code == _PYTHON_FAULT:
         return "a traceback: " + " ".join(err.strip().split("\n")[-1].split())[:200]
     if code not in (0, 1, 2, 3) or (code == 1 and asked.command != "sweep"):
