@@ -181,11 +181,13 @@ def _shares(counts: Floats, path: str, layers: int, experts: int) -> Shares:
 _MOST_COUNT = 1e100  # of tokens: sums and ratios of counts stay numbers
 # what the library says of files that it cannot read
 _BROKEN = (
-    ValueError, TypeError, KeyError, ArithmeticError, SyntaxError, TokenError, OSError, EOFError, MemoryError, RuntimeError,
-    BadZipFile, zlib.error,
+    ValueError, TypeError, KeyError, ArithmeticError, SyntaxError, TokenError, OSError, EOFError, MemoryError,
+    RuntimeError, BadZipFile, zlib.error,
 )  # fmt: skip
 _MOST_VALUES = 30_000_000  # of one file: a thousand steps of the largest models
-_COUNTS = Opening("file of counts", 100_000_000, BadTrace, "moesim reads .npz, .npy or .csv of tokens per layer and expert")
+_COUNTS = Opening(
+    "file of counts", 100_000_000, BadTrace, "moesim reads .npz, .npy or .csv of tokens per layer and expert"
+)
 
 
 def load_counts(path: Path) -> npt.NDArray[np.float64]:
@@ -242,7 +244,9 @@ def _read_table(path: Path) -> npt.NDArray[np.float64]:
 def _numbers(data: npt.NDArray[np.generic], path: Path) -> npt.NDArray[np.float64]:
     """The same as floats. BadTrace for what is no number, or more than memory is taken for."""
     if data.dtype.kind not in "biuf" or data.size > _MOST_VALUES:
-        raise BadTrace(f"{path} must hold numbers, {_MOST_VALUES:,} at most; it holds {data.size:,} of {data.dtype.kind!r}")
+        raise BadTrace(
+            f"{path} must hold numbers, {_MOST_VALUES:,} at most; it holds {data.size:,} of {data.dtype.kind!r}"
+        )
     return np.asarray(data, dtype=np.float64)
 
 

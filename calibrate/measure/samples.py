@@ -108,7 +108,9 @@ def _row(cells: Sequence[str], where: str) -> Measured:
         repeats, ranks, threads = (int(row[name]) for name in ("repeats", "ranks", "threads"))
         asked = Ask(row["op"], row["phase"], row["dtype"], parse_sizes(row["sizes"]))
     except ValueError:
-        raise BadSamples(f"{where}: a cell under seconds to threads is no number, or sizes are not name=number;...") from None
+        raise BadSamples(
+            f"{where}: a cell under seconds to threads is no number, or sizes are not name=number;..."
+        ) from None
     try:
         check(asked)
     except ValueError as error:

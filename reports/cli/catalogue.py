@@ -24,7 +24,9 @@ def show(
     from moesim.reports.text import console, print_json
 
     if figure is not None:
-        return _draw(name, gpus, fabric, figure)
+        _draw(name, gpus, fabric, figure)
+        if not json:
+            return 0
     if name is None:
         overview = show_all()
         if json:
@@ -41,7 +43,7 @@ def show(
     return 0
 
 
-def _draw(name: str | None, gpus: int, fabric: str | None, path: Path) -> int:
+def _draw(name: str | None, gpus: int, fabric: str | None, path: Path) -> None:
     """The network of a cluster of `gpus` GPUs as a picture."""
     from moesim.files.whole import OutputError, check_writable
     from moesim.hwmodels.cluster import build_cluster, node_for_gpu, node_names
@@ -55,7 +57,6 @@ def _draw(name: str | None, gpus: int, fabric: str | None, path: Path) -> int:
     node = name if name in node_names() else node_for_gpu(name)
     write_topology_figure(build_topology(build_cluster(node, gpus, fabric)), path)
     note(f"figure: {path}")
-    return 0
 
 
 def init(

@@ -121,8 +121,8 @@ def _usual_count(clients: int) -> int:
     count = _PER_CLIENT * clients
     if count > MAX_REQUESTS:
         raise ScenarioError(
-            f"requests.concurrency={clients:,} makes {count:,} requests, {_PER_CLIENT} of each, where count is not given; "
-            f"at most {MAX_REQUESTS:,} are simulated: give count"
+            f"requests.concurrency={clients:,} makes {count:,} requests, {_PER_CLIENT} of each, where count is "
+            f"not given; at most {MAX_REQUESTS:,} are simulated: give count"
         )
     return count
 

@@ -57,7 +57,10 @@ def main(arguments: list[str]) -> int:
         counts[each.command, verdict] += 1
         if ended.wrong:
             keep(each, ended, f"{asked.seed}.{index}")
-            print(f"{asked.seed}.{index} {each.command}: {ended.wrong}".encode("ascii", "backslashreplace").decode(), flush=True)
+            print(
+                f"{asked.seed}.{index} {each.command}: {ended.wrong}".encode("ascii", "backslashreplace").decode(),
+                flush=True,
+            )
     print(f"{'command':10} {'inputs':>8} {'answered':>9} {'refused':>8} {'wrong':>6}")
     kinds = ("answered", "refused", "wrong")
     for name in [*dict.fromkeys(command for command, _ in counts), "all"]:

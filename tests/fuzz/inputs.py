@@ -35,13 +35,28 @@ class Input:
 
 # how often each command is asked: those that take seconds seldom
 WEIGHTS = {
-    "train": 26, "serve": 18, "validate": 12, "calibrate": 12, "show": 10, "comm": 10, "sweep": 5, "plan": 2, "compare": 2,
-    "whatif": 2, "report": 0.3, "init": 1, "schema": 0.2,
-}  # fmt: skip
+    "train": 26,
+    "serve": 18,
+    "validate": 12,
+    "calibrate": 12,
+    "show": 10,
+    "comm": 10,
+    "sweep": 5,
+    "plan": 2,
+    "compare": 2,
+    "whatif": 2,
+    "report": 0.3,
+    "init": 1,
+    "schema": 0.2,
+}
 # options that start other processes or measure this machine: not asked
 _LEFT_OUT = frozenset(("workers", "dask", "prove", "device", "ranks_measured", "minutes", "quick", "best_each", "help"))
-_FEW = {"plan": ("--workers", "1", "--most", "3"), "compare": ("--workers", "1", "--no-break-even"), "sweep": ("--workers", "1"),
-        "report": ("--plan", "none")}  # fmt: skip
+_FEW = {
+    "plan": ("--workers", "1", "--most", "3"),
+    "compare": ("--workers", "1", "--no-break-even"),
+    "sweep": ("--workers", "1"),
+    "report": ("--plan", "none"),
+}
 
 
 @cache
@@ -144,6 +159,11 @@ def _written(tree: Any, name: str) -> bytes:
     return _json(tree)
 
 
+def _word(value: Any) -> str:
+    """A value as a word of a command line, which holds no zero byte."""
+    return text_of(value).decode("utf-8", "surrogatepass").replace("\0", "")
+
+
 def _more(draw: Random, command: str, likely: float = 0.35) -> list[str]:
     """Options with values of any kind, in most inputs none."""
     found = ["--json"] if draw.random() < 0.5 and any(p.name == "json" for p in options()[command]) else []
@@ -155,8 +175,7 @@ def _more(draw: Random, command: str, likely: float = 0.35) -> list[str]:
         if not option.is_flag:
             figure = option.name in ("figure", "out", "timeline", "records") and draw.random() < 0.7
             ending = draw.choice((".svg", ".png", ".csv", ".jsonl", ".html", ".json", ".yaml"))
-            value = f"out{ending}" if figure else text_of(hostile(draw)).decode("utf-8", "surrogatepass")
-            found.append(value.replace("\0", "") or "0")
+            found.append(f"out{ending}" if figure else _word(hostile(draw)) or "0")
     return found
 
 
@@ -220,7 +239,9 @@ def _plan(draw: Random) -> Input:
 
 def _sweep(draw: Random) -> Input:
     place, annotation = draw.choice(keys())
-    values = ",".join(text_of(_value(draw, annotation)).decode("utf-8", "replace").replace("\0", "")[:6000] for _ in range(2))
+    values = ",".join(
+        text_of(_value(draw, annotation)).decode("utf-8", "replace").replace("\0", "")[:6000] for _ in range(2)
+    )
     asked = _asked(draw, "sweep", (*TRAINED, *SERVED), 0.3)
     return Input((*asked.words, "--set", f"{'.'.join(map(str, place))}={values}"), asked.files)
 
@@ -236,7 +257,7 @@ def _comm(draw: Random) -> Input:
         name, raw = own_file(draw, kind)
         words, files = {**words, f"--{kind}": name}, {name: raw} if raw else {}
     for _ in range(draw.choice((0, 1, 1, 2))):
-        value = text_of(hostile(draw)).decode("utf-8", "surrogatepass").replace("\0", "")
+        value = _word(hostile(draw))
         words[draw.choice(list(words))] = value
     flat = [word for pair in words.items() if pair[1] for word in pair]
     return Input(("comm", *flat, *_more(draw, "comm")), files)
@@ -256,8 +277,13 @@ def _validate(draw: Random) -> Input:
 
 def _calibrate(draw: Random) -> Input:
     source, kinds = draw.choice(
-        (("nccl-tests", ("nccl", "nccl alltoall")), ("kineto", ("kineto",)), ("nsight", ("nsight",)), ("rows", ("rows", "log megatron")),
-         ("csv", ("samples",)))  # fmt: skip
+        (
+            ("nccl-tests", ("nccl", "nccl alltoall")),
+            ("kineto", ("kineto",)),
+            ("nsight", ("nsight",)),
+            ("rows", ("rows", "log megatron")),
+            ("csv", ("samples",)),
+        )
     )
     name, raw = own_file(draw, draw.choice(kinds))
     words = ("calibrate", "--from", source, name, "--out", "p.json", *_more(draw, "calibrate", 0.2))
@@ -271,7 +297,14 @@ def _show(draw: Random) -> Input:
     if draw.random() < 0.75:
         name, raw = own_file(draw, draw.choice(("model", "config", "config", "hardware", "profile", "corrections")))
         return Input(("show", name, *_more(draw, "show", 0.1)), {name: raw} if raw else {})
-    name = draw.choice(("dgx-h100", "h100-sxm", "mixtral-8x7b", text_of(hostile(draw)).decode("utf-8", "surrogatepass").replace("\0", "")))
+    name = draw.choice(
+        (
+            "dgx-h100",
+            "h100-sxm",
+            "mixtral-8x7b",
+            _word(hostile(draw)),
+        )
+    )
     return Input(("show", name, *_more(draw, "show", 0.6)))
 
 
@@ -280,11 +313,20 @@ def _of_both(command: str) -> Callable[[Random], Input]:
 
 
 _MAKERS: dict[str, Callable[[Random], Input]] = {
-    "train": _train, "serve": _serve, "plan": _plan, "sweep": _sweep, "comm": _comm, "validate": _validate,
-    "calibrate": _calibrate, "show": _show, "compare": _of_both("compare"), "whatif": _of_both("whatif"),
-    "report": _of_both("report"), "init": lambda draw: Input(("init", *_more(draw, "init", 0.6))),
+    "train": _train,
+    "serve": _serve,
+    "plan": _plan,
+    "sweep": _sweep,
+    "comm": _comm,
+    "validate": _validate,
+    "calibrate": _calibrate,
+    "show": _show,
+    "compare": _of_both("compare"),
+    "whatif": _of_both("whatif"),
+    "report": _of_both("report"),
+    "init": lambda draw: Input(("init", *_more(draw, "init", 0.6))),
     "schema": lambda draw: Input(("schema", *_more(draw, "schema", 0.6))),
-}  # fmt: skip
+}
 
 
 def inputs(number: int, seed: int, commands: tuple[str, ...] = ()) -> Iterator[Input]:

@@ -31,7 +31,9 @@ _LONG = re.compile(rb"(count|concurrency|--steps|rate_per_s)['\": =]*[0-9.]*([0-
 _PYTHON_FAULT = 70  # an exception that nobody caught
 # quantities that are never below zero, and words that make them differences
 _QUANTITY = re.compile(r"_(s|bytes|usd|flops|w|per_s|j|kwh|gpus|tokens)$")
-_DIFFERENCE = re.compile(r"chang|delta|saved|margin|left|slack|less|more|lost|gain|worth|free|apart|versus|against|cheaper|spare")
+_DIFFERENCE = re.compile(
+    r"chang|delta|saved|margin|left|slack|less|more|lost|gain|worth|free|apart|versus|against|cheaper|spare"
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,8 +97,8 @@ def _run(asked: Input, folder: Path) -> None:
         for number, stream in ((1, ".out"), (2, ".err")):
             os.dup2(os.open(stream, os.O_WRONLY | os.O_CREAT), number)
         os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
-        sys.stdout = open(1, "w", encoding="utf-8", closefd=False)
-        sys.stderr = open(2, "w", encoding="utf-8", closefd=False)
+        sys.stdout = open(1, "w", encoding="utf-8", closefd=False)  # noqa: SIM115  # lives as long as the child
+        sys.stderr = open(2, "w", encoding="utf-8", closefd=False)  # noqa: SIM115  # lives as long as the child
         most_s = _most_s(asked)
         resource.setrlimit(resource.RLIMIT_CPU, (most_s, most_s + 1))
         resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
@@ -125,7 +127,9 @@ def _held_bytes() -> int:
 def wrong_of(code: int, out: str, err: str, peak: int, asked: Input) -> str:
     """What is wrong with how it ended, in one line; empty where nothing is."""
     if code in (-signal.SIGKILL, -signal.SIGXCPU):
-        if code == -signal.SIGXCPU and _LONG.search(b"\n".join((" ".join(asked.words).encode("utf-8", "replace"), *asked.files.values()))):
+        if code == -signal.SIGXCPU and _LONG.search(
+            b"\n".join((" ".join(asked.words).encode("utf-8", "replace"), *asked.files.values()))
+        ):
             return ""
         return "hangs" if code == -signal.SIGKILL else f"takes more than {_most_s(asked)} s of a core"
     if "Traceback" in err or code == _PYTHON_FAULT:

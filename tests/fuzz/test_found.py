@@ -13,8 +13,9 @@ import numpy as np
 import pytest
 
 from moesim.calibrate.measure.device import checked_machine
-from moesim.calibrate.rows.measured import read
+from moesim.calibrate.own.nccl_logs import read_nccl_log
 from moesim.calibrate.rows.measured.read import load_measured
+from moesim.files.opening import MOST_LINES
 from moesim.refusal import Refusal
 from moesim.reports.cli.app import run
 from moesim.sim.model.catalogue import load_model
@@ -36,11 +37,11 @@ def says(capsys: pytest.CaptureFixture[str], words: list[str], code: int = 2) ->
 def test_a_day_is_no_pipe_and_no_device(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "pipe.csv")
     for path in (tmp_path / "pipe.csv", Path("/dev/zero"), tmp_path):
-        with pytest.raises(BadTrace, match="no plain file|is a folder"):
+        with pytest.raises(BadTrace, match=r"no plain file|is a folder"):
             load_day(path)
 
 
-def test_counts_are_bounded_and_not_repeated(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_counts_are_bounded_and_not_repeated(tmp_path: Path) -> None:
     (tmp_path / "words.csv").write_text("1,secret\n2,3\n")
     with pytest.raises(BadTrace, match="at row 0") as refusal:
         load_counts(tmp_path / "words.csv")
@@ -59,16 +60,23 @@ def test_counts_are_bounded_and_not_repeated(tmp_path: Path, monkeypatch: pytest
         load_counts(tmp_path / "torn.npy")
 
 
-def test_a_log_has_an_end(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(read, "_MOST_LINES", 10)
-    (tmp_path / "long.log").write_text("x\n" * 12)
-    with pytest.raises(Refusal, match="more than 10 lines"):
-        load_measured(tmp_path / "long.log")
+def test_a_log_has_an_end(tmp_path: Path) -> None:
+    (tmp_path / "long.log.gz").write_bytes(gzip.compress(b"\n" + b"x\n" * MOST_LINES, 1))
+    for reader in (load_measured, read_nccl_log):
+        with pytest.raises(Refusal, match="more than 5,000,000 lines"):
+            reader(tmp_path / "long.log.gz")
 
 
 @pytest.mark.parametrize(
     ("name", "value"),
-    [("cores", 10**9), ("cores", 0.5), ("device", "tpu"), ("memory_bytes", float("nan")), ("name", ESCAPE), ("name", None)],
+    [
+        ("cores", 10**9),
+        ("cores", 0.5),
+        ("device", "tpu"),
+        ("memory_bytes", float("nan")),
+        ("name", ESCAPE),
+        ("name", None),
+    ],
 )
 def test_a_machine_is_checked(name: str, value: Any) -> None:
     checked_machine(seeds.trees()["machine"])

@@ -12,16 +12,96 @@ from typing import Any
 
 DIGITS = "@@5000 DIGITS@@"  # stands in a tree for a number that no library writes
 NUMBERS: tuple[Any, ...] = (
-    0, -0.0, -1, 1, 2, 3, 0.5, 7, 10**6, 10**7, 10**9, 2**31, 2**63, 2**64, 10**30, 10**400, 5e-324, 1e-300, 1e-9, 1e15,
-    1e308, -1e308, float("nan"), float("inf"), float("-inf"), DIGITS,
-)  # fmt: skip
+    0,
+    -0.0,
+    -1,
+    1,
+    2,
+    3,
+    0.5,
+    7,
+    10**6,
+    10**7,
+    10**9,
+    2**31,
+    2**63,
+    2**64,
+    10**30,
+    10**400,
+    5e-324,
+    1e-300,
+    1e-9,
+    1e15,
+    1e308,
+    -1e308,
+    float("nan"),
+    float("inf"),
+    float("-inf"),
+    DIGITS,
+)
 TEXTS = (
-    "", " ", "\x1b]0;owned\x07", "\u202etxt.exe", "\x00", "a\nb", "a\rb", "$\\frac{", "$x^{$", "$$", "\\", "_^{}", "%s %d {0} {x}",
-    "<script>alert(1)</script>", "'\"><img src=x>", "=cmd|'/C calc'!A0", "@SUM(1)", "+1", "-2+3", "[bold]x[/nope]", "[/]", "[link=x]",
-    "x" * 10_000, "\U0001f600" * 200, "\ud800", "nan", "inf", "1e999", "-5 GB/s", "1 parsec", "1_0", "0x10", "010", "1:30", "yes", "~",
-    "null", "../" * 60 + "etc/passwd", "/dev/zero", "/dev/stdin", "pipe.fifo", ".", "missing.yaml", "random.bin", "bomb.gz", "zero.dev", "a,b", "1,2,3",
-    "64..1e30", "1..9999999999", "=", "a=", "=b", ":", "::::", "*", "{}", "[]", "&a *a", "!!python/object:os.system x", "C:\\x",
-)  # fmt: skip
+    "",
+    " ",
+    "\x1b]0;owned\x07",
+    "\u202etxt.exe",
+    "\x00",
+    "a\nb",
+    "a\rb",
+    "$\\frac{",
+    "$x^{$",
+    "$$",
+    "\\",
+    "_^{}",
+    "%s %d {0} {x}",
+    "<script>alert(1)</script>",
+    "'\"><img src=x>",
+    "=cmd|'/C calc'!A0",
+    "@SUM(1)",
+    "+1",
+    "-2+3",
+    "[bold]x[/nope]",
+    "[/]",
+    "[link=x]",
+    "x" * 10_000,
+    "\U0001f600" * 200,
+    "\ud800",
+    "nan",
+    "inf",
+    "1e999",
+    "-5 GB/s",
+    "1 parsec",
+    "1_0",
+    "0x10",
+    "010",
+    "1:30",
+    "yes",
+    "~",
+    "null",
+    "../" * 60 + "etc/passwd",
+    "/dev/zero",
+    "/dev/stdin",
+    "pipe.fifo",
+    ".",
+    "missing.yaml",
+    "random.bin",
+    "bomb.gz",
+    "zero.dev",
+    "a,b",
+    "1,2,3",
+    "64..1e30",
+    "1..9999999999",
+    "=",
+    "a=",
+    "=b",
+    ":",
+    "::::",
+    "*",
+    "{}",
+    "[]",
+    "&a *a",
+    "!!python/object:os.system x",
+    "C:\\x",
+)
 
 
 def nested(depth: int) -> Any:
@@ -40,7 +120,21 @@ def hostile(draw: Random) -> Any:
     if kind < 0.85:
         return draw.choice(TEXTS)
     return draw.choice(
-        (None, True, False, [], {}, [[]], {"": 1}, [None], [1, "a"], nested(8), nested(60), list(range(2000)), {"a": {"b": 1}})
+        (
+            None,
+            True,
+            False,
+            [],
+            {},
+            [[]],
+            {"": 1},
+            [None],
+            [1, "a"],
+            nested(8),
+            nested(60),
+            list(range(2000)),
+            {"a": {"b": 1}},
+        )
     )
 
 
@@ -83,9 +177,9 @@ def broken_tree(draw: Random, tree: Any) -> Any:
         elif kind < 0.75:
             tree = put(tree, where, at(tree, draw.choice(list(places(tree)))))
         elif kind < 0.87:
-            tree = put(tree, (*where[:-1], draw.choice(("extra", "", "\x1b[31m", "x" * 300))), hostile(draw)) if isinstance(
-                at(tree, where[:-1]), dict
-            ) else tree  # fmt: skip
+            if isinstance(at(tree, where[:-1]), dict):
+                name = draw.choice(("extra", "", "\x1b[31m", "x" * 300))
+                tree = put(tree, (*where[:-1], name), hostile(draw))
         else:
             owner = at(tree, where[:-1])
             without = {k: v for k, v in owner.items() if k != where[-1]} if isinstance(owner, dict) else owner[1:]
@@ -114,7 +208,9 @@ def broken_bytes(draw: Random, raw: bytes) -> bytes:
     if kind == 3:
         return b"\n".join([*lines[:line], lines[line], *lines[line:]])
     if kind == 4:
-        return draw.choice((b"", b"\n", b"\x00" * 100, b"\xff\xfe" + raw[:200], b"\xef\xbb\xbf" + raw, gzip.compress(raw)))
+        return draw.choice(
+            (b"", b"\n", b"\x00" * 100, b"\xff\xfe" + raw[:200], b"\xef\xbb\xbf" + raw, gzip.compress(raw))
+        )
     if kind == 5 and len(raw) < 100_000:
         return raw + b"\n" + lines[line] * 2000
     words = list(_TOKEN.finditer(raw))

@@ -6,10 +6,10 @@ import json
 from math import isfinite
 from typing import Any
 
-from examples import examples
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from examples import examples
 from moesim.refusal import Refusal
 from moesim.sim.serve.accounts import Spread
 from moesim.sim.serve.predict import predict_serve
@@ -63,7 +63,10 @@ def deployments(draw: st.DrawFn) -> dict[str, Any]:
     gpus = tp * pp * draw(st.sampled_from([1, 1, 2]))
     return {
         "model": draw(NAMED),
-        "cluster": {"node": draw(st.sampled_from(["dgx-h100", "dgx-a100", "dgx-b200", "mi300x-platform"])), "gpus": gpus},
+        "cluster": {
+            "node": draw(st.sampled_from(["dgx-h100", "dgx-a100", "dgx-b200", "mi300x-platform"])),
+            "gpus": gpus,
+        },
         "layout": {} if "pools" in serve else layout,
         "serve": serve,
         "routing": draw(st.sampled_from(["balanced", {"lognormal": 0.65}])),

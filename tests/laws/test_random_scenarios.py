@@ -7,10 +7,10 @@ from math import isfinite
 from typing import Any
 
 from checks import check_timeline
-from examples import examples
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from examples import examples
 from moesim.refusal import Refusal
 from moesim.sim.layout.pipeline import V_SHAPED
 from moesim.sim.software.stack import stack_names
