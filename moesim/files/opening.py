@@ -78,11 +78,11 @@ def opened(path: Path, how: Opening) -> Iterator[TextIO]:
 MOST_LINES = 5_000_000  # of a log: a few seconds of reading; a small gzip file may unpack to far more
 
 
-def bounded(lines: Iterable[str], name: str, how: Opening, most: int = MOST_LINES) -> Iterator[str]:
+def bounded(lines: Iterable[str], name: str, how: Opening) -> Iterator[str]:
     """Lines until there are too many, which is refused."""
     for number, line in enumerate(lines):
-        if number >= most:
-            raise how.refusal(f"{how.kind} {name} has more than {most:,} lines; cut it".strip())
+        if number >= MOST_LINES:
+            raise how.refusal(f"{how.kind} {name} has more than {MOST_LINES:,} lines; cut it".strip())
         yield line
 
 
