@@ -67,5 +67,9 @@ picture: $(INSTALLED) ## draw the picture of the README again
 bench: $(INSTALLED) ## how long the simulator itself takes
 	for each in train network serve plan; do $(BIN)/python benchmarks/$$each.py || exit 1; done
 
+fuzz: $(TESTABLE) ## hostile inputs of every command, and 10,000 random scenarios against the laws (hours)
+	$(BIN)/python -m tests.fuzz
+	MOESIM_TESTS=fuzz $(BIN)/python -m pytest -q tests/laws/test_random_scenarios.py tests/laws/test_random_deployments.py
+
 clean: ## what was built, but not the environment
 	rm -rf out build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache

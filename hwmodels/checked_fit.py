@@ -6,7 +6,6 @@ from collections.abc import Mapping
 from dataclasses import MISSING, fields
 from functools import cache
 from itertools import pairwise
-from math import isfinite
 from typing import Any, TypeVar
 
 from moesim.hwmodels.kernel_fits import ATTENTION_AXES, GEMM_AXES, STREAM_AXES, Surface, surface_from
@@ -54,8 +53,9 @@ def number(value: object, place: str, least: float, most: float) -> float:
     """A finite number in [least, most]; BadNumber otherwise."""
     if isinstance(value, bool) or not isinstance(value, (int, float)):
         raise BadNumber(f"{place} is {_kind(value)}; it must be a number from {least:g} to {most:g}")
-    if not isfinite(value) or not least <= value <= most:
-        raise BadNumber(f"{place} is {value:g}; it must be a number from {least:g} to {most:g}")
+    if not least <= value <= most:  # what is no number is in no range; integers may be larger than any float
+        said = f"{value:g}" if isinstance(value, float) else "out of range"
+        raise BadNumber(f"{place} is {said}; it must be a number from {least:g} to {most:g}")
     return float(value)
 
 

@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 
 from moesim.files.whole import OutputError, check_writable, write_text
+from moesim.files.words import cell
 from moesim.sim.serve.accounts import Floats, Latencies, latencies_of, span_s
 from moesim.sim.serve.prediction import ServePrediction
 from moesim.sim.serve.workload import SERVED
@@ -62,7 +63,10 @@ def write_records(prediction: ServePrediction, path: Path) -> None:
     if path.suffix.lower() == ".jsonl":
         lines = [json.dumps(row, allow_nan=False) for row in rows]
     else:
-        lines = [",".join(rows[0]), *(",".join("" if v is None else str(v) for v in row.values()) for row in rows)]
+        lines = [
+            ",".join(rows[0]),
+            *(",".join("" if v is None else str(cell(v)) for v in row.values()) for row in rows),
+        ]
     write_text(path, "\n".join(lines) + "\n")
 
 

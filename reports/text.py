@@ -5,11 +5,13 @@ from __future__ import annotations
 import json
 import os
 import sys
+from collections.abc import Iterator
 from typing import Any
 
-from rich.console import Console
+from rich.console import Console, ConsoleOptions, RenderableType
+from rich.segment import Segment
 
-from moesim.files.words import counted
+from moesim.files.words import counted, visible
 from moesim.hwmodels.interval import Sureness
 from moesim.hwmodels.units import GIB
 
@@ -17,12 +19,26 @@ _WIDTH = 110  # widest table; also used when the output is not a terminal
 _NARROWEST = 40  # no table can be read in less
 
 
+class _Careful(Console):
+    """A console that shows terminal escapes in names that come from files, instead of obeying them."""
+
+    def render(self, renderable: RenderableType, options: ConsoleOptions | None = None) -> Iterator[Segment]:
+        for segment in super().render(renderable, options):
+            if segment.control is None and not segment.text.isprintable():
+                yield Segment(visible(segment.text, kept=_KEPT), segment.style)
+            else:
+                yield segment
+
+
+_KEPT = "\n\t\u00a0\u2009\u202f"  # line ends, tabs, and spaces that do not break
+
+
 def console() -> Console:
     """The console for results: stdout, at most 110 columns, no colour codes when it is not a terminal.
 
     COLUMNS says how wide, where it is set; else a terminal does, and what is no terminal has 110.
     """
-    terminal = Console(file=sys.stdout, highlight=False, markup=False, emoji=False)
+    terminal = _Careful(file=sys.stdout, highlight=False, markup=False, emoji=False)
     asked = os.environ.get("COLUMNS", "")
     known = terminal.is_terminal or (asked.isdecimal() and int(asked) > 0)
     terminal.width = max(_NARROWEST, min(terminal.width, _WIDTH)) if known else _WIDTH
@@ -35,8 +51,8 @@ def print_json(value: Any) -> None:
 
 
 def note(line: str) -> None:
-    """A diagnostic for people, on stderr."""
-    sys.stderr.write(line + "\n")
+    """A diagnostic for people, on stderr; what it says of files of others is shown, not obeyed."""
+    sys.stderr.write(visible(line, kept=_KEPT) + "\n")
 
 
 def seconds(value: float) -> str:

@@ -7,12 +7,13 @@ from dataclasses import dataclass
 from math import isfinite
 from pathlib import Path
 
+from moesim.files.opening import Opening, opened
 from moesim.traces.routing import BadTrace
 
 HOURS = 24
 _NEEDED = ("hour", "requests_per_s")
 _LENGTHS = ("input_tokens", "output_tokens")
-_MAX_BYTES = 100_000
+_TRAFFIC = Opening("traffic", 100_000, BadTrace, "a day of traffic is a CSV of 24 lines: hour,requests_per_s")
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,14 +32,8 @@ def load_day(path: str | Path) -> Day:
     """A CSV of hour,requests_per_s[,input_tokens,output_tokens], hours 0 to 23 once each. BadTrace otherwise."""
     file = Path(path)
     try:
-        if file.stat().st_size > _MAX_BYTES:
-            raise BadTrace(f"{file} has {file.stat().st_size:,} bytes; a day of traffic has 24 lines")
-        with file.open(encoding="utf-8-sig", newline="") as handle:
+        with opened(file, _TRAFFIC) as handle:
             rows = [[cell.strip() for cell in cells] for cells in csv.reader(handle, strict=True)]
-    except OSError as error:
-        raise BadTrace(f"cannot read traffic {file}: {error.strerror or error}") from None
-    except UnicodeDecodeError:
-        raise BadTrace(f"traffic {file} is not a text file in UTF-8") from None
     except csv.Error as error:
         raise BadTrace(f"traffic {file} is not a CSV: {error}") from None
     return _day(rows, f"traffic {file}")

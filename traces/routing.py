@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import re
 import warnings
 import zlib
 from dataclasses import dataclass
 from pathlib import Path
-from zipfile import BadZipFile
+from tokenize import TokenError
+from zipfile import BadZipFile, ZipFile
 
 import numpy as np
 import numpy.typing as npt
 
+from moesim.files.opening import Opening, check_plain, opened
 from moesim.files.whole import replacing
 from moesim.refusal import Refusal
 from moesim.traces.rng import stream
@@ -176,6 +179,15 @@ def _shares(counts: Floats, path: str, layers: int, experts: int) -> Shares:
 
 
 _MOST_COUNT = 1e100  # of tokens: sums and ratios of counts stay numbers
+# what the library says of files that it cannot read
+_BROKEN = (
+    ValueError, TypeError, KeyError, ArithmeticError, SyntaxError, TokenError, OSError, EOFError, MemoryError,
+    RuntimeError, BadZipFile, zlib.error,
+)  # fmt: skip
+_MOST_VALUES = 30_000_000  # of one file: a thousand steps of the largest models
+_COUNTS = Opening(
+    "file of counts", 100_000_000, BadTrace, "moesim reads .npz, .npy or .csv of tokens per layer and expert"
+)
 
 
 def load_counts(path: Path) -> npt.NDArray[np.float64]:
@@ -188,8 +200,8 @@ def load_counts(path: Path) -> npt.NDArray[np.float64]:
         data = _read_table(path)
     except BadTrace:
         raise
-    except (ValueError, OSError, EOFError, MemoryError, BadZipFile, zlib.error) as error:
-        raise BadTrace(f"{path} is not a table of counts: {_one_line(error)}") from error
+    except _BROKEN as error:
+        raise BadTrace(f"{path} is not a table of counts: {_why(error)}") from error
     bad = not (data < _MOST_COUNT).all() or (data < 0).any()  # what is no number is not below it
     if data.ndim not in (2, 3) or not data.size or bad:
         raise BadTrace(
@@ -208,18 +220,42 @@ def save_counts(counts: npt.NDArray[np.int64], path: Path) -> None:
 
 
 def _read_table(path: Path) -> npt.NDArray[np.float64]:
+    check_plain(path, _COUNTS)
     if path.suffix not in (".npz", ".npy"):
-        with warnings.catch_warnings():
+        with warnings.catch_warnings(), opened(path, _COUNTS) as text:
             warnings.simplefilter("ignore")  # an empty file is refused by its shape
-            return np.loadtxt(path, delimiter=",", ndmin=2)
+            return np.loadtxt(text, delimiter=",", ndmin=2)
     with path.open("rb") as file:  # opened here, so that it is closed whatever is inside
+        if path.suffix == ".npz":
+            with ZipFile(file) as packed:
+                if sum(each.file_size for each in packed.infolist()) > _COUNTS.most_bytes:
+                    raise BadTrace(f"{path} unpacks to more than {_COUNTS.most_bytes:,} bytes; cut it")
+            file.seek(0)
         data = np.load(file, allow_pickle=False)
         if isinstance(data, np.ndarray):
-            return np.asarray(data, dtype=np.float64)
-        names = [n for n in data.files if data[n].ndim in (2, 3)]
-        if not names:
-            raise BadTrace(f"{path} holds no array of shape [layers, experts] or [steps, layers, experts]")
-        return np.asarray(data["counts" if "counts" in names else names[0]], dtype=np.float64)
+            return _numbers(data, path)
+        arrays = {name: data[name] for name in data.files}
+    names = [name for name, array in arrays.items() if isinstance(array, np.ndarray) and array.ndim in (2, 3)]
+    if not names:
+        raise BadTrace(f"{path} holds no array of shape [layers, experts] or [steps, layers, experts]")
+    return _numbers(arrays["counts" if "counts" in names else names[0]], path)
+
+
+def _numbers(data: npt.NDArray[np.generic], path: Path) -> npt.NDArray[np.float64]:
+    """The same as floats. BadTrace for what is no number, or more than memory is taken for."""
+    if data.dtype.kind not in "biuf" or data.size > _MOST_VALUES:
+        raise BadTrace(
+            f"{path} must hold numbers, {_MOST_VALUES:,} at most; it holds {data.size:,} of {data.dtype.kind!r}"
+        )
+    return np.asarray(data, dtype=np.float64)
+
+
+def _why(error: Exception) -> str:
+    """What is wrong, and where; nothing of the file is repeated."""
+    where = re.search(r"at row \d+, column \d+|at row \d+", str(error))
+    if where is not None:
+        return f"something else than a number, or another number of columns, {where.group()}"
+    return _one_line(error) if isinstance(error, (OSError, EOFError)) else "it is broken, or of another form"
 
 
 def _one_line(error: Exception) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 
 from moesim.hwmodels.gpu import bytes_per_element
@@ -50,12 +51,15 @@ def ask(op: str, phase: str, dtype: str, **size: int | str) -> Ask:
     return Ask(op, phase, dtype, tuple((k, str(v)) for k, v in size.items()))
 
 
+_SIZE = re.compile(r"[0-9]{1,12}")  # more digits than a dimension ever has: a table of somebody else's making
+
+
 def parse_sizes(text: str) -> tuple[tuple[str, str], ...]:
     """The sizes of a table cell. ValueError for a cell that is not name=number;..."""
     pairs = []
     for part in text.split(";"):
         name, _, value = part.partition("=")
-        if not name or not value or any(not v.isdigit() for v in value.split("/")):
+        if not name or not value or any(not _SIZE.fullmatch(v) for v in value.split("/")):
             raise ValueError(f"sizes {text[:60]!r} are not name=number;...")
         pairs.append((name, value))
     return tuple(pairs)
@@ -128,3 +132,20 @@ def work_of(a: Ask) -> Work | None:
     """
     make = _WORK_OF.get(a.op)
     return make(a) if make else None
+
+
+# sizes that are asked of what no Work stands for
+_PLAIN = {"copy": ("bytes",), "optimizer": ("tensors", "each")}
+
+
+def check(a: Ask) -> None:
+    """ValueError for a measurement read from a table whose phase, dtype or sizes are not those of its op."""
+    try:
+        made = work_of(a)
+        if made is None:
+            for name in _PLAIN.get(a.op, ()):
+                a.number(name)
+    except (KeyError, ValueError, ArithmeticError) as error:
+        raise ValueError(f"phase, dtype or sizes are not those of {a.op}") from error
+    if any(sum(map(int, text.split("/"))) < 1 for _, text in a.size):  # of groups of rows, some may be empty
+        raise ValueError(f"sizes of {a.op} must be 1 or more")

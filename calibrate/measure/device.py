@@ -6,10 +6,11 @@ import ctypes
 import os
 import platform
 import subprocess
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
 
 from moesim.calibrate.measure.driver_names import gpu_of_driver
+from moesim.hwmodels.checked_fit import number, whole
 from moesim.refusal import Refusal
 
 
@@ -34,6 +35,24 @@ class Machine:
     def threads(self, ranks: int) -> int:
         """Threads that each of `ranks` ranks runs on a CPU; 1 beside a GPU."""
         return max(1, self.cores // ranks) if self.device == "cpu" else 1
+
+
+def checked_machine(raw: object) -> Machine:
+    """A machine as its file describes it. ValueError for fields that are missing, unknown or cannot be."""
+    if not isinstance(raw, dict) or set(raw) != {field.name for field in fields(Machine)}:
+        raise ValueError("not the fields of a machine")
+    for name, value in raw.items():
+        if name in ("cores", "cache_bytes", "memory_bytes"):
+            number(value, name, 1 if name == "cores" else 0, _MOST)
+        elif not isinstance(value, str) or len(value) > _LONGEST or not value.isprintable():
+            raise ValueError(f"{name} is no short text")
+    whole(raw["cores"], "cores", 1, 1_000_000)
+    if raw["device"] not in ("cpu", "cuda"):
+        raise ValueError("device is neither cpu nor cuda")
+    return Machine(**raw)
+
+
+_MOST, _LONGEST = 1e18, 2000  # bytes, characters
 
 
 def torch_version() -> str:

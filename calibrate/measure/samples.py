@@ -12,10 +12,10 @@ from __future__ import annotations
 import csv
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from math import isfinite
 from pathlib import Path
 
-from moesim.calibrate.measure.asks import OPS, Ask, parse_sizes
+from moesim.calibrate.measure.asks import OPS, Ask, check, parse_sizes
+from moesim.files.opening import Opening, opened
 from moesim.refusal import Refusal
 
 COLUMNS = (
@@ -26,6 +26,11 @@ COLUMNS = (
 
 class BadSamples(Refusal):
     """A table of samples that cannot be used; the message names file, line and what would do."""
+
+
+_TABLES = Opening("table of samples", 50_000_000, BadSamples, "moesim calibrate writes one")
+_MOST_SECONDS = 1e4  # of one unit of work
+_MOST_COUNT = 1_000_000
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -81,11 +86,9 @@ def mend(path: Path) -> None:
 def load_samples(path: Path) -> list[Measured]:
     """All rows. BadSamples for a file that is missing, another table, or holds numbers that no clock gives."""
     try:
-        with path.open(encoding="utf-8", newline="") as handle:
+        with opened(path, _TABLES) as handle:
             lines = list(csv.reader(handle, strict=True))
-    except OSError as error:
-        raise BadSamples(f"cannot read {path}: {error.strerror}") from None
-    except (UnicodeDecodeError, csv.Error):
+    except csv.Error:
         raise BadSamples(f"{path} is not a CSV of samples") from None
     if not lines or tuple(lines[0]) != COLUMNS:
         raise BadSamples(f"{path} is not a table of samples; its header must be {','.join(COLUMNS)}")
@@ -103,15 +106,21 @@ def _row(cells: Sequence[str], where: str) -> Measured:
     try:
         seconds, spread, share = (float(row[name]) for name in ("seconds", "spread", "disturbed_share"))
         repeats, ranks, threads = (int(row[name]) for name in ("repeats", "ranks", "threads"))
-        sizes = parse_sizes(row["sizes"])
+        asked = Ask(row["op"], row["phase"], row["dtype"], parse_sizes(row["sizes"]))
+    except ValueError:
+        raise BadSamples(
+            f"{where}: a cell under seconds to threads is no number, or sizes are not name=number;..."
+        ) from None
+    try:
+        check(asked)
     except ValueError as error:
         raise BadSamples(f"{where}: {error}") from None
-    if not isfinite(seconds) or seconds <= 0.0 or not isfinite(spread) or spread < 0.0:
-        raise BadSamples(
-            f"{where}: seconds={row['seconds']} spread={row['spread']} is no measured time; remove the row"
-        )
+    if not 0.0 < seconds < _MOST_SECONDS or not 0.0 <= spread < _MOST_SECONDS or not 0.0 <= share <= 1.0:
+        raise BadSamples(f"{where}: seconds={seconds:g} spread={spread:g} is no measured time; remove the row")
+    if not all(1 <= number <= _MOST_COUNT for number in (repeats, ranks, threads)):
+        raise BadSamples(f"{where}: repeats, ranks and threads are numbers from 1 to {_MOST_COUNT:,}")
     return Measured(
-        ask=Ask(row["op"], row["phase"], row["dtype"], sizes),
+        ask=asked,
         seconds=seconds,
         spread=spread,
         repeats=repeats,

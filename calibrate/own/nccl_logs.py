@@ -11,7 +11,7 @@ from statistics import median
 
 from moesim.calibrate.own.bad_source import NCCL_LOG, BadSource
 from moesim.calibrate.own.rank_lines import Placement, Ranks, placement
-from moesim.files.opening import opened
+from moesim.files.opening import bounded, opened
 from moesim.hwmodels.work import CommKind
 
 _KIND_OF: dict[str, CommKind] = {
@@ -121,7 +121,7 @@ def _why_none(path: Path, sections: list[_Section], unread: list[str]) -> str:
 def _sections(path: Path) -> tuple[list[_Section], list[str]]:
     sections, said, last, lossy, failed = [_Section()], [], "", False, 0
     with opened(path, NCCL_LOG) as lines:
-        for line in _lines(lines):
+        for line in _lines(bounded(lines, str(path), NCCL_LOG)):
             lossy = lossy or "\ufffd" in line
             failed += bool(_ERRORS.search(line))
             _take(line, sections)

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from moesim.calibrate.fit.kernel_tables import SYSTEM_OF
-from moesim.calibrate.measure.device import Machine
+from moesim.calibrate.measure.device import checked_machine
 from moesim.calibrate.measure.samples import BadSamples, load_samples
 from moesim.calibrate.own.bad_source import BadSource
 from moesim.calibrate.own.kernel_factors import put_kernels
@@ -20,6 +20,7 @@ from moesim.calibrate.own.nccl_logs import read_nccl_log
 from moesim.calibrate.own.nsight import is_nsight, read_nsight
 from moesim.calibrate.own.shipped import gpu_of, shipped_profile
 from moesim.calibrate.own.transfers import TransferSample, fit_transfers, put_transfers
+from moesim.files.plain_yaml import FileError, read_text
 from moesim.hwmodels.facts import did_you_mean
 
 
@@ -169,9 +170,11 @@ def from_samples(table: Path) -> Made:
     samples = load_samples(table)
     beside = machine_file(table)
     try:
-        machine = Machine(**json.loads(beside.read_text(encoding="utf-8")))
-    except OSError:
+        text = read_text(beside, "is not there")
+    except FileError:
         raise BadSamples(f"{table} needs {beside.name} beside it, which says what machine it is of") from None
-    except (ValueError, TypeError):
+    try:
+        machine = checked_machine(json.loads(text))
+    except (ValueError, RecursionError):
         raise BadSamples(f"{beside} does not describe a machine; `moesim calibrate` writes it") from None
     return Made(make_own_profile(samples, machine, table))

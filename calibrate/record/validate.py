@@ -13,6 +13,7 @@ from moesim.calibrate.rows.files import OTHER_TEAMS, PUBLISHED, RowFile, measure
 from moesim.calibrate.rows.kinds import COMM, SERVING, table_of
 from moesim.calibrate.rows.outcomes import Outcome, Progress, predict_rows
 from moesim.calibrate.rows.sources import source_of
+from moesim.files.words import cell
 from moesim.sim.software.stack import relative_of
 
 COLUMNS = ("id", "split", "metric", "measured", "predicted", "low", "high", "error_pct", "status", "reason")
@@ -177,7 +178,8 @@ def write_records(records: Sequence[Record], handle: TextIO) -> None:
     for r in records:
         numbers = (r.measured, r.predicted, r.low, r.high)
         error = "" if r.error_pct is None else f"{r.error_pct:.4f}"
-        writer.writerow((r.id, r.split, r.metric, *map(_digits, numbers), error, r.status, r.reason))
+        cells = (r.id, r.split, r.metric, *map(_digits, numbers), error, r.status, r.reason)
+        writer.writerow(map(cell, cells))
 
 
 def _digits(value: float | None) -> str:

@@ -14,6 +14,7 @@ from typing import TextIO
 from moesim.calibrate.rows.cells import counted
 from moesim.calibrate.rows.kinds import HIDDEN, Table, table_of
 from moesim.files.opening import Opening, opened
+from moesim.files.words import cell
 from moesim.refusal import Refusal
 
 PUBLISHED = ("training.csv", "training_sweeps.csv", "comm.csv", "serving.csv")
@@ -93,7 +94,7 @@ def write_rows(file: RowFile, handle: TextIO) -> None:
     columns = [column for column in dict.fromkeys(order) if column in held or column in file.table.needed]
     writer = csv.DictWriter(handle, columns, restval="", extrasaction="ignore", lineterminator="\n")
     writer.writeheader()
-    writer.writerows(file.rows)
+    writer.writerows({column: cell(value) for column, value in row.items()} for row in file.rows)
 
 
 def _check_header(header: list[str], name: str, table: Table) -> None:

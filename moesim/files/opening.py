@@ -7,7 +7,7 @@ import io
 import json
 import stat
 import zlib
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -73,6 +73,17 @@ def opened(path: Path, how: Opening) -> Iterator[TextIO]:
         raise how.refusal(f"{name} is not a text file in UTF-8; {how.reads}") from None
     except OSError as error:
         raise how.refusal(f"cannot read {name[:220]}: {error.strerror or error}") from None
+
+
+MOST_LINES = 5_000_000  # of a log: a few seconds of reading; a small gzip file may unpack to far more
+
+
+def bounded(lines: Iterable[str], name: str, how: Opening) -> Iterator[str]:
+    """Lines until there are too many, which is refused."""
+    for number, line in enumerate(lines):
+        if number >= MOST_LINES:
+            raise how.refusal(f"{how.kind} {name} has more than {MOST_LINES:,} lines; cut it".strip())
+        yield line
 
 
 class _Bounded(io.RawIOBase):

@@ -15,7 +15,7 @@ def show(
     ] = None,
     json: Annotated[bool, typer.Option("--json", help="Print as JSON.")] = False,
     figure: Annotated[Path | None, typer.Option(help="Draw the network of a node or GPU (.png, .svg or .pdf).")] = None,
-    gpus: Annotated[int, typer.Option(help="GPUs of the drawn network.")] = 32,
+    gpus: Annotated[int, typer.Option(help="GPUs of the drawn network.", max=4096)] = 32,
     fabric: Annotated[str | None, typer.Option(help="Fabric of the drawn network.")] = None,
 ) -> int:
     """Show what the catalogues hold, or one entry with its sources."""
@@ -24,7 +24,9 @@ def show(
     from moesim.reports.text import console, print_json
 
     if figure is not None:
-        return _draw(name, gpus, fabric, figure)
+        _draw(name, gpus, fabric, figure)
+        if not json:
+            return 0
     if name is None:
         overview = show_all()
         if json:
@@ -41,7 +43,7 @@ def show(
     return 0
 
 
-def _draw(name: str | None, gpus: int, fabric: str | None, path: Path) -> int:
+def _draw(name: str | None, gpus: int, fabric: str | None, path: Path) -> None:
     """The network of a cluster of `gpus` GPUs as a picture."""
     from moesim.files.whole import OutputError, check_writable
     from moesim.hwmodels.cluster import build_cluster, node_for_gpu, node_names
@@ -55,7 +57,6 @@ def _draw(name: str | None, gpus: int, fabric: str | None, path: Path) -> int:
     node = name if name in node_names() else node_for_gpu(name)
     write_topology_figure(build_topology(build_cluster(node, gpus, fabric)), path)
     note(f"figure: {path}")
-    return 0
 
 
 def init(

@@ -9,6 +9,7 @@ from rich import box
 from rich.table import Table
 
 from moesim.files.whole import OutputError, check_writable, replacing
+from moesim.files.words import cell
 from moesim.reports import frames
 from moesim.reports.text import gib, seconds, three
 from moesim.sim.variation.sweep import TRAINED, Sweep
@@ -34,7 +35,7 @@ def write_table(sweep: Sweep, path: Path) -> None:
         if path.suffix.lower() == ".parquet":
             frames.sweep(sweep).to_parquet(beside, index=False)
         else:
-            frames.sweep(sweep).to_csv(beside, index=False, lineterminator="\n")
+            frames.sweep(sweep).map(cell).rename(columns=cell).to_csv(beside, index=False, lineterminator="\n")
 
 
 def sweep_report(sweep: Sweep) -> Table:

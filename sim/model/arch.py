@@ -22,6 +22,8 @@ RouterKind = Literal["top1", "topk", "group_limited", "expert_choice"]
 
 
 MAX_LAYERS = 10_000
+MAX_EXPERTS = 16_384  # of a layer, as many as a placement has slots
+MAX_ALL_EXPERTS = 500_000  # of all layers: memory and time are taken for each of them
 _SHORT = Repr()
 _SHORT.maxstring = _SHORT.maxother = 120
 
@@ -298,6 +300,11 @@ def _check_attention(a: AttentionArch, where: str) -> None:
 
 
 def _check_moe(arch: ModelArch, moe: MoeArch, where: str) -> None:
+    held = [kind.experts or moe.experts for kind in arch.layers if kind.ffn in ("moe", "moe_residual")]
+    most = max(moe.experts, moe.zero_experts, *held, 0)
+    _need(most <= MAX_EXPERTS, where, f"has {most:,} experts in a layer; needs at most {MAX_EXPERTS:,}")
+    every = sum(held)
+    _need(every <= MAX_ALL_EXPERTS, where, f"has {every:,} experts in all layers; needs at most {MAX_ALL_EXPERTS:,}")
     fewest = min([moe.experts, *(kind.experts for kind in arch.layers if kind.experts is not None)])
     _need(moe.top_k <= fewest, where, f"top_k {moe.top_k} is more than {fewest} experts")
     _need(moe.router != "top1" or moe.top_k == 1, where, f"router top1 needs top_k 1, not {moe.top_k}")

@@ -39,12 +39,21 @@ def _check_gpus(scenario: Scenario, used: int) -> None:
         )
 
 
+MOST_REPLICAS = 100_000  # as of serve.autoscale and of pools: each of them is simulated
+
+
 def _deployment(scenario: Scenario, ask: ServeAsk, job: ServeJob) -> tuple[Deployment, list[str]]:
     if ask.pools is None:
         used = job.gpus
         _check_gpus(scenario, used)
+        replicas = scenario.cluster.gpus // used
+        if replicas > MOST_REPLICAS:
+            raise BadLayout(
+                f"cluster.gpus={scenario.cluster.gpus} hold {replicas:,} replicas of {used} GPUs; at most "
+                f"{MOST_REPLICAS:,} are simulated: ask about a part of them, with its share of the requests"
+            )
         said = [_PIPELINED] if job.layout.pp > 1 else []
-        return Deployment(job, scenario.cluster.gpus // used, kv_blocks=ask.kv_blocks), said
+        return Deployment(job, replicas, kv_blocks=ask.kv_blocks), said
     deployment, said = pool_deployment(scenario, ask, ask.pools, job)
     if any(group.job.layout.pp > 1 for group in deployment.groups):
         said.append(_PIPELINED)

@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 
 from moesim.sim.model.arch import ModelArch
-from moesim.sim.question.request_sections import RequestsAsk, SessionsAsk
+from moesim.sim.question.request_sections import MAX_REQUESTS, RequestsAsk, SessionsAsk
 from moesim.sim.question.scenario import ScenarioError
 from moesim.sim.serve.prefix_runs import PrefixRuns, prefix_runs
 from moesim.traces.generators import GENERATORS, generate
@@ -100,7 +100,7 @@ def workload_of(ask: RequestsAsk, arch: ModelArch, trace: str | Path | None = No
         requests, said, turns = _sessions(ask, arch)
     else:
         clients = ask.concurrency or 0 if ask.kind == "closed" else 0
-        count = ask.count or (max(_PER_CLIENT * clients, 1) if clients else _DEFAULT_COUNT)
+        count = ask.count or (_usual_count(clients) if clients else _DEFAULT_COUNT)
         said += _not_stated(ask, ("count", count))
         said += _sigma_said(ask)
         prompts, outputs = lengths(ask, count)
@@ -114,6 +114,17 @@ def workload_of(ask: RequestsAsk, arch: ModelArch, trace: str | Path | None = No
     workload = Workload(requests, clients, warmup, mean_turns=turns, beginning=beginning)
     _check_context(workload, arch)
     return workload, said
+
+
+def _usual_count(clients: int) -> int:
+    """Requests of so many clients where nobody says how many. ScenarioError for more than are simulated."""
+    count = _PER_CLIENT * clients
+    if count > MAX_REQUESTS:
+        raise ScenarioError(
+            f"requests.concurrency={clients:,} makes {count:,} requests, {_PER_CLIENT} of each, where count is "
+            f"not given; at most {MAX_REQUESTS:,} are simulated: give count"
+        )
+    return count
 
 
 def _not_stated(ask: RequestsAsk, *values: tuple[str, float]) -> list[str]:
@@ -140,7 +151,7 @@ def _sessions(ask: RequestsAsk, arch: ModelArch) -> tuple[Requests, list[str], f
         tool_share=of.tool_calls, tool_s=of.tool_s or 0.0, branch_share=of.branch,
     )  # fmt: skip
     users = ask.concurrency or 0
-    count = ask.count or max(_DEFAULT_COUNT, _PER_CLIENT * users)
+    count = ask.count or max(_DEFAULT_COUNT, _usual_count(users))
     drawn = sessions(
         talk, count, ask.seed, partial(_spread, ask), arch.max_context, rate_per_s=ask.rate_per_s or 0.0, users=users
     )

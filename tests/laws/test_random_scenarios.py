@@ -10,6 +10,7 @@ from checks import check_timeline
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from examples import examples
 from moesim.refusal import Refusal
 from moesim.sim.layout.pipeline import V_SHAPED
 from moesim.sim.software.stack import stack_names
@@ -142,7 +143,7 @@ def check_prediction(p: Prediction) -> None:
     json.dumps(p.to_dict(), allow_nan=False)
 
 
-@settings(max_examples=250)
+@settings(max_examples=examples(0.5))
 @given(scenarios())
 def test_a_prediction_or_a_refusal_in_one_line(scenario: dict[str, Any]) -> None:
     try:
@@ -155,7 +156,7 @@ def test_a_prediction_or_a_refusal_in_one_line(scenario: dict[str, Any]) -> None
     check_prediction(prediction)
 
 
-@settings(max_examples=60)
+@settings(max_examples=examples(0.1))
 @given(scenarios())
 def test_the_laws_hold_for_jobs_too_large_for_their_gpus_too(scenario: dict[str, Any]) -> None:
     try:
@@ -173,7 +174,7 @@ JUNK = st.recursive(
 KEYS = ("model", "cluster", "layout", "train", "routing", "stack", "release", "profile", "price_usd_per_gpu_hour")
 
 
-@settings(max_examples=200)
+@settings(max_examples=examples(0.1))
 @given(where=st.sampled_from(KEYS), inside=st.text(max_size=10) | st.none(), junk=JUNK)
 def test_junk_anywhere_is_refused_or_harmless(where: str, inside: str | None, junk: Any) -> None:
     scenario: dict[str, Any] = {

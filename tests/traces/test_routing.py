@@ -98,7 +98,7 @@ def test_recorded_steps_are_gone_through_and_a_load_is_all_of_them(tmp_path: Pat
         ("nan.csv", b"1,nan\n3,4\n", "finite, non-negative"),
         ("inf.csv", b"1,inf\n3,4\n", "finite, non-negative"),
         ("huge.csv", b"1e308,1e308\n3,4\n", "below 1e\\+100"),  # their sum is no number
-        ("binary.csv", b"\xff\xfe\x00\x01", "is not a table of counts"),
+        ("binary.csv", b"\xff\xfe\x00\x01", "is a binary file"),
         ("zero.csv", b"0,0,0,0\n1,1,1,1\n", "a layer has no routed tokens"),
         ("width.csv", b"1,2,3\n", r"use shape \[2, 4\]"),
         ("nothing.csv", b"", "is not a table of counts|finite, non-negative|use shape"),

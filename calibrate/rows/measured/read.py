@@ -22,7 +22,7 @@ from moesim.calibrate.rows.measured.nemo import NemoLog
 from moesim.calibrate.rows.measured.told import FORMS, MEASURED_FILE, Told, bare
 from moesim.calibrate.rows.measured.torchtitan import TorchtitanLog
 from moesim.calibrate.rows.under_scenario import cells_of, differ, scenario_file
-from moesim.files.opening import opened, parsed_json
+from moesim.files.opening import bounded, opened, parsed_json
 from moesim.hwmodels.facts import did_you_mean
 
 _LONGEST_LINE = 20_000
@@ -104,7 +104,7 @@ def _is_header(line: str) -> bool:
 def _log(lines: Iterator[str] | TextIO | chain[str], file: Path) -> Told:
     readers = (MegatronLog(), NemoLog(), TorchtitanLog(), DeepSpeedLog())
     lossy = False
-    for line in lines:
+    for line in bounded(lines, str(file), MEASURED_FILE):
         lossy = lossy or "\ufffd" in line
         plain = bare(line[:_LONGEST_LINE])
         for reader in readers:

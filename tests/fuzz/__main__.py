@@ -1,0 +1,73 @@
+"""Hostile inputs of every command as a table; exit code 1 if any ends wrong, which is then kept in out/fuzz.
+
+python -m tests.fuzz [--number 3000] [--seed 16] [--commands train,serve]
+"""
+
+from __future__ import annotations
+
+import argparse
+import importlib
+import pkgutil
+import sys
+from collections import Counter
+from pathlib import Path
+
+import moesim
+from tests.fuzz.inputs import WEIGHTS, Input, inputs
+from tests.fuzz.judge import Ended, judged
+
+OUT = Path("out/fuzz")
+
+
+def load_everything() -> None:
+    """Every module that an input may need, once, before the first fork."""
+    for name in ("calibrate.own", "calibrate.rows", "calibrate.record", "sim", "reports", "hwmodels", "traces"):
+        package = importlib.import_module(f"moesim.{name}")
+        for found in pkgutil.walk_packages(package.__path__, f"moesim.{name}."):
+            importlib.import_module(found.name)
+    assert moesim.__name__ in sys.modules
+
+
+def keep(asked: Input, ended: Ended, name: str) -> None:
+    """An input that ended wrong: its files, its command line and what came of it."""
+    folder = OUT / name
+    folder.mkdir(parents=True, exist_ok=True)
+    for file, raw in asked.files.items():
+        (folder / file).write_bytes(raw)
+    said = f"{list(asked.words)!r}\n\n{ended.wrong}\n\nexit code {ended.code}\n\n{ended.err[-4000:]}\n"
+    (folder / "case.txt").write_text(said, encoding="utf-8", errors="backslashreplace")
+
+
+def main(arguments: list[str]) -> int:
+    """Run them, and print how each command ended."""
+    parser = argparse.ArgumentParser(prog="python -m tests.fuzz", description=__doc__)
+    parser.add_argument("--number", type=int, default=3000)
+    parser.add_argument("--seed", type=int, default=16)
+    parser.add_argument("--first", type=int, default=0, help="index to begin at")
+    parser.add_argument("--commands", default="", help=f"out of {','.join(WEIGHTS)}")
+    asked = parser.parse_args(arguments)
+    commands = tuple(name for name in asked.commands.split(",") if name)
+    load_everything()
+    counts: Counter[tuple[str, str]] = Counter()
+    for index, each in enumerate(inputs(asked.number, asked.seed, commands)):
+        if index < asked.first:
+            continue
+        ended = judged(each)
+        verdict = "wrong" if ended.wrong else "answered" if ended.code in (0, 1) else "refused"
+        counts[each.command, verdict] += 1
+        if ended.wrong:
+            keep(each, ended, f"{asked.seed}.{index}")
+            print(
+                f"{asked.seed}.{index} {each.command}: {ended.wrong}".encode("ascii", "backslashreplace").decode(),
+                flush=True,
+            )
+    print(f"{'command':10} {'inputs':>8} {'answered':>9} {'refused':>8} {'wrong':>6}")
+    kinds = ("answered", "refused", "wrong")
+    for name in [*dict.fromkeys(command for command, _ in counts), "all"]:
+        row = [sum(n for (c, v), n in counts.items() if v == kind and name in (c, "all")) for kind in kinds]
+        print(f"{name:10} {sum(row):8} {row[0]:9} {row[1]:8} {row[2]:6}")
+    return int(any(verdict == "wrong" for _, verdict in counts))
+
+
+if __name__ == "__main__":
+    raise SystemExit(main(sys.argv[1:]))
