@@ -137,7 +137,7 @@ def test_batches_that_ramp_runs_that_begin_again_and_dead_lines(tmp_path: Path) 
     assert twice.file.rows[0]["step_time_s"] == "5"
     assert any("the file holds 2 runs; the last one counts" in note for note in twice.notes)
     dead = read(tmp_path, megatron(TIMES) + megatron([float("nan")], arguments={}, first=99), H100)
-    assert any("1 lines without a positive time" in note for note in dead.notes)
+    assert any("1 line without a positive time" in note for note in dead.notes)
 
 
 @pytest.mark.parametrize(
