@@ -38,7 +38,10 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
     parser.add_argument("--out", type=Path, default=Path("out") / "demo", help="folder for figures and timelines")
     parser.add_argument(
-        "--chapters", nargs="+", default=["mixtral-8x7b-h100", "deepseek-v3-h800"], help="of the report"
+        "--chapters",
+        nargs="*",
+        default=["mixtral-8x7b-h100", "deepseek-v3-h800"],
+        help="of the report; none: no report",
     )
     given = parser.parse_args()
     out: Path = given.out
@@ -61,6 +64,8 @@ def main() -> None:
     for path in write_files(out, moe, dense):
         console.print(f"wrote {path}", soft_wrap=True)
     console.print("timelines open in https://ui.perfetto.dev")
+    if not given.chapters:
+        return
     console.print("the report: both models against dense ones of equal quality, what-ifs, better layouts ...")
     console.print(
         f"wrote {write_report(out / 'report.html', given.chapters, console)}: open it in a browser, or forward it",

@@ -80,14 +80,13 @@ def test_skewed_routing_costs_time() -> None:
 
 
 def test_the_demo_runs_and_says_where_its_files_are(tmp_path: Path) -> None:
-    command = [sys.executable, str(EXAMPLES / "demo.py"), "--out", str(tmp_path), "--chapters", "mixtral-8x7b-h100"]
+    command = [sys.executable, str(EXAMPLES / "demo.py"), "--out", str(tmp_path), "--chapters"]
     done = subprocess.run(command, cwd=EXAMPLES.parent, capture_output=True, text=True, timeout=400, check=True)
     assert "19.93" in done.stdout and "dense" in done.stdout
     written = {path.name for path in tmp_path.iterdir()}
-    assert {"deepseek-v3.png", "deepseek-v3.trace.json", "dense-twin.png", "report.html"} <= written
-    assert all(name in done.stdout for name in ("deepseek-v3.png", "deepseek-v3.trace.json", "report.html"))
-    page = (tmp_path / "report.html").read_text(encoding="utf-8")
-    assert "Training mixtral-8x7b on 64" in page
+    assert {"deepseek-v3.png", "deepseek-v3.trace.json", "dense-twin.png"} <= written
+    assert all(name in done.stdout for name in ("deepseek-v3.png", "deepseek-v3.trace.json"))
+    assert "report.html" not in written  # of no chapter; pages: tests/reports/page
 
 
 def test_the_capacity_plan_is_short_and_runs() -> None:

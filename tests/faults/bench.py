@@ -14,12 +14,12 @@ from pathlib import Path
 
 JOB = """\
 model: mixtral-8x7b
-cluster: {node: dgx-h100, gpus: 64}
-layout: {pp: 4, vpp: 8, ep: 8}
-train: {global_batch: 256, seq_len: 4096}
+cluster: {node: dgx-h100, gpus: 16}
+layout: {pp: 2, vpp: 4, ep: 8}
+train: {global_batch: 256, seq_len: 4096, recompute: full}
 """
 _MANY = ",".join(str(32 * n) for n in range(2, 10))
-SWEEP = ("sweep", "job.yaml", "--set", f"train.global_batch={_MANY}", "--set", "layout.vpp=8,4", "--out", "t.csv")
+SWEEP = ("sweep", "job.yaml", "--set", f"train.global_batch={_MANY}", "--set", "layout.vpp=4,2", "--out", "t.csv")
 _LONGEST_S = 300.0
 
 

@@ -96,6 +96,11 @@ def judge(task: tuple[Mutant, list[str], float]) -> tuple[Mutant, str, float]:
     tree = Path(_TREES[multiprocessing.current_process().name])
     file = tree / mutant.file
     text = file.read_text(encoding="utf-8")
+    if tree not in _CHECKED:  # without any change the tests pass here too, or every change would seem to be caught
+        code = _run(tree, tests, _SLACK * expected_s + _LEAST_S)
+        if code:
+            raise RuntimeError(f"tests fail without a change: {code}; {tests[:3]}")
+        _CHECKED.append(tree)
     begin = time.monotonic()
     try:
         file.write_text(mutant.applied(text), encoding="utf-8")
@@ -106,13 +111,13 @@ def judge(task: tuple[Mutant, list[str], float]) -> tuple[Mutant, str, float]:
 
 
 _TREES: Any = {}
+_CHECKED: list[Path] = []
 
 
 def _adopt(trees: Any) -> None:
     """A worker takes one copy of the tree for itself, and loads what no change touches."""
     _TREES[multiprocessing.current_process().name] = trees.get()
-    import hypothesis  # noqa: F401  # loaded here once, not in every child
-    import numpy  # noqa: F401
+    import numpy  # noqa: F401  # loaded here once, not in every child
     import pandas  # noqa: F401
     import pydantic  # noqa: F401
 
@@ -128,7 +133,11 @@ def _run(tree: Path, tests: list[str], most_s: float) -> int:
         os.chdir(tree)
         sys.path.insert(0, str(tree))
         sys.dont_write_bytecode = True
-        os._exit(int(pytest_main(["-x", "-q", "-p", "no:cacheprovider", "-p", "no:xdist", *tests])))
+        try:
+            code = pytest_main(["-x", "-q", "-p", "no:cacheprovider", "-p", "no:xdist", *tests])
+        except BaseException:  # whatever it is, this copy of the worker must not go on
+            code = 99
+        os._exit(code)
     end = time.monotonic() + most_s
     while time.monotonic() < end:
         done, status = os.waitpid(child, os.WNOHANG)

@@ -9,7 +9,7 @@ from moesim.calibrate.record.published_choices import MODELS, candidates_of, cho
 from moesim.calibrate.rows.files import published_rows
 from moesim.sim.plan.train.search import Effort
 
-_FEW = Effort(top=10, most=32)  # those with the best bounds; the page looks at all
+_FEW = Effort(top=10, most=16)  # those with the best bounds; the page looks at all
 
 
 @pytest.fixture(scope="module")

@@ -152,9 +152,9 @@ def test_a_file_without_metric_columns_is_predicted(tmp_path: Path) -> None:
     [
         ("", None, ""),
         ("2.5", 2.5, ""),
-        ("abc", None, "not a positive"),
-        ("nan", None, "not a"),
-        ("-1", None, "not a"),
+        ("abc", None, "a positive number is expected"),
+        ("nan", None, "'nan' is not counted"),
+        ("-1", None, "'-1' is not counted"),
     ],
 )
 def test_measured(text: str, value: float | None, note: str) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from functools import cache
 from typing import Any
 
 import pytest
@@ -12,6 +13,7 @@ from moesim.sim.plan.train.search import Effort
 from moesim.sim.plan.words import axes, token_count
 from moesim.sim.question.scenario import ScenarioError
 from moesim.sim.train.predict import predict_train
+from moesim.sim.train.prediction import Prediction
 from moesim.sim.train.whole_run import daly_interval_s, expected_s, run, run_facts, sources, training_run
 from moesim.traces.rng import stream
 
@@ -25,6 +27,12 @@ JOB: dict[str, Any] = {
     },
     "stack": "hai-llm",
 }  # fmt: skip
+
+
+@cache
+def _step() -> Prediction:
+    """The step that all runs here are made of, predicted once."""
+    return predict_train(JOB)
 
 
 def _simulated_s(
@@ -79,7 +87,7 @@ def test_dalys_interval_wastes_least(checkpoint_s: float, mtbf_s: float) -> None
 
 
 def test_deepseeks_pre_training() -> None:
-    step = predict_train(JOB)
+    step = _step()
     run = training_run(step, 14.8e12, price=2.0)
     assert run.gpu_hours / 1.02 == pytest.approx(2.664e6, rel=0.05)  # published; two percent are our spares
     assert 0.9 < run.goodput < 1.0 and run.compute_s < run.wall_s
@@ -94,7 +102,7 @@ def test_deepseeks_pre_training() -> None:
 
 
 def test_worse_machines_have_less_goodput() -> None:
-    step = predict_train(JOB)
+    step = _step()
     goodputs = [
         training_run(step, 1e12, run_facts({"gpu_mtbf_hours": hours})).goodput for hours in (1e9, 50_000.0, 5_000.0)
     ]
@@ -107,7 +115,7 @@ def test_impossible_runs_are_refused() -> None:
     with pytest.raises(ScenarioError, match="must be a number of at least"):
         run_facts({"gpu_mtbf_hours": 0.0})
     with pytest.raises(ScenarioError, match="above 0"):
-        training_run(predict_train(JOB), 0.0)
+        training_run(_step(), 0.0)
     assert all(text.startswith(("fact:", "assumed:")) for text in sources().values())
 
 
@@ -126,7 +134,7 @@ def test_a_plan_by_goodput_counts_what_failures_leave() -> None:
 
 def test_days_money_and_energy_carry_the_interval_of_the_step() -> None:
     """A run whose step takes as long as the interval's end takes as long as the interval says."""
-    step = predict_train(JOB)
+    step = _step()
     whole = training_run(step, 1e12, price=2.0)
     assert whole.to_dict()["intervals"]["days"]["p50"] == whole.to_dict()["days"]
     ends = step.sureness.p10_to_p90(step.step_time_s, max(step.lower_bounds_s.values()))
@@ -145,7 +153,7 @@ def test_days_money_and_energy_carry_the_interval_of_the_step() -> None:
 @pytest.mark.parametrize("text", ["10T", "10e12", " 10_000B ", "1e13"])
 def test_tokens_are_counted_as_people_write_them(text: str) -> None:
     assert token_count(text) == 1e13
-    assert run(predict_train(JOB), text).tokens == 1e13  # type: ignore[arg-type]  # text is what is tried
+    assert run(_step(), text).tokens == 1e13  # type: ignore[arg-type]  # text is what is tried
 
 
 def test_values_of_axes_are_written_as_people_write_numbers() -> None:

@@ -181,4 +181,4 @@ def test_keys_that_lead_nowhere_are_refused_at_once(tmp_path: Path, capsys: pyte
     scenario = tmp_path / "job.yaml"
     scenario.write_text(json.dumps(JOB), encoding="utf-8")
     assert run(["sweep", str(scenario), "--set", "train.precision=fp7", "--workers", "1"]) == 1  # no point at all
-    assert "1 of 1 points" in capsys.readouterr().err
+    assert "1 of 1 point " in capsys.readouterr().err
