@@ -75,6 +75,12 @@ def test_without_failures_only_checkpoints_cost() -> None:
     assert expected_s(3600.0, 60.0, 600.0, 1e13) == pytest.approx(3660.0, rel=1e-6)
 
 
+def test_where_a_checkpoint_takes_two_failures_it_is_written_after_each() -> None:
+    assert daly_interval_s(2.0, 1.0) == daly_interval_s(9.0, 1.0) == 1.0
+    # below: sqrt(2 C M) (1 + sqrt(C / 2M) / 3 + C / 18 M) - C, here with C = M / 2
+    assert daly_interval_s(1.0, 2.0) == pytest.approx(2.0 * (1.0 + 1.0 / 6.0 + 1.0 / 36.0) - 1.0)
+
+
 @pytest.mark.parametrize(("checkpoint_s", "mtbf_s"), [(30.0, 36000.0), (120.0, 7200.0), (5.0, 1e6)])
 def test_dalys_interval_wastes_least(checkpoint_s: float, mtbf_s: float) -> None:
     best = daly_interval_s(checkpoint_s, mtbf_s)
