@@ -56,7 +56,8 @@ def _without_experts(arch: ModelArch) -> ModelArch:
     if arch.checkpoint is None:
         return dense
     own = _own_formats(arch.checkpoint, arch.name)
-    return replace(dense, checkpoint=own, fp8_blocks="fp8_block" in (own.attention, own.dense))
+    in_blocks = "fp8_block" in (own.attention, own.dense)
+    return replace(dense, checkpoint=own if in_blocks else replace(own, block=None), fp8_blocks=in_blocks)
 
 
 def _own_formats(published: Checkpoint, name: str) -> Checkpoint:

@@ -12,7 +12,7 @@ from tests.faults.scenarios import SCENARIOS
 QUICK = (
     "full disk: timeline", "init never overwrites", "stdout is full",
     "stdout is closed", "a terminal without Unicode", "input is a pipe that nobody writes",
-    "an optional package is missing: distributed", "sweep: SIGTERM",
+    "an optional package is missing: distributed",
 )  # fmt: skip
 
 

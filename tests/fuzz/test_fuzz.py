@@ -15,9 +15,9 @@ QUICK = ("train", "serve", "validate", "calibrate", "show", "comm", "init", "sch
 
 
 @pytest.mark.filterwarnings("ignore:This process")  # it has threads, and the child starts none of them
-@pytest.mark.parametrize("part", range(3))
+@pytest.mark.parametrize("part", range(2))
 def test_hostile_inputs_are_answered_or_refused(part: int) -> None:
-    for index, asked in enumerate(inputs(45, 1000 + part, QUICK)):
+    for index, asked in enumerate(inputs(40, 1000 + part, QUICK)):
         ended = judge.judged(asked)
         assert not ended.wrong, (f"{1000 + part}.{index}", asked.words, ended.wrong, ended.err[-500:])
 

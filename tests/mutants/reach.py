@@ -33,7 +33,12 @@ class _Recorder:
             data_file=None, config_file=False, include=[f"*/{room}/*.py" for room in ROOMS], messages=False
         )
         self.seconds: dict[str, float] = {}
+        self.failed: set[str] = set()  # without any change: such a test would seem to catch everything
         self.coverage.start()
+
+    def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
+        if report.failed:
+            self.failed.add(report.nodeid)
 
     @pytest.hookimpl(hookwrapper=True)
     def pytest_runtest_protocol(self, item: pytest.Item) -> Generator[None, Any, None]:
@@ -47,13 +52,16 @@ class _Recorder:
         self.coverage.stop()
         data = self.coverage.get_data()
         lines: dict[str, dict[str, list[int]]] = {}
-        number = {test: i for i, test in enumerate(self.seconds)}
+        number = {test: i for i, test in enumerate(self.seconds) if test not in self.failed}
         for file in sorted(data.measured_files()):
             by_line = data.contexts_by_lineno(file)
             name = str(Path(file).resolve().relative_to(self.root))
-            lines[name] = {str(n): sorted(number[t] for t in tests if t in number) for n, tests in by_line.items()}
+            if not name.startswith("tests"):
+                lines[name] = {str(n): sorted(number[t] for t in ts if t in number) for n, ts in by_line.items()}
         self.path.parent.mkdir(parents=True, exist_ok=True)
-        self.path.write_text(json.dumps({"seconds": self.seconds, "lines": lines}), encoding="utf-8")
+        self.path.write_text(
+            json.dumps({"seconds": self.seconds, "failed": sorted(self.failed), "lines": lines}), encoding="utf-8"
+        )
 
 
 def _empty_caches() -> None:

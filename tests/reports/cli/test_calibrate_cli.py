@@ -45,7 +45,7 @@ def test_without_torch_the_line_says_what_to_install(
         (["--from", "aiconfigurator"], "--system is missing: one of a100-sxm-80gb"),
         (["--from", "aiconfigurator", "--system", "h200_smx"], "did you mean"),
         (["--from", "nccl-tests", "--system", "h100_sxm"], "reads files; name at least one"),
-        (["--from", "csv", "nothing.csv"], "cannot read nothing.csv"),
+        (["--from", "csv", "nothing.csv"], "cannot read table of samples nothing.csv"),
         (["--from", "kineto", "nothing.json", "--system", "h100_sxm"], "cannot read trace nothing.json"),
         (["--minutes", "0"], "--minutes"),
         (["--out", "no/such/folder/x.json"], "folder no/such/folder does not exist"),

@@ -100,7 +100,7 @@ def test_a_twins_checkpoint_is_of_its_own_parts(size: float | None) -> None:
     written = as_mapping(twin)
     assert set(written["checkpoint"]) == {"method", "attention", "dense", "head"}
     assert load_model(written).checkpoint == twin.checkpoint
-    assert set(as_mapping(mixture)["checkpoint"]) == {"method", *FORMATS}
+    assert set(as_mapping(mixture)["checkpoint"]) == {"method", "block", *FORMATS}
     blocks = {**FORMATS, "attention": "fp8_block"}
     of_blocks = load_model({"base": "deepseek-v3", "checkpoint": {"method": "tool", **blocks}})
     assert dense_twin(of_blocks).fp8_blocks
