@@ -74,7 +74,8 @@ def _of_system(error: OSError) -> int | None:
         _drop_stdout()
         return BROKEN_PIPE
     if ran_out(error):
-        _drop_stdout()
+        if error.errno != errno.EMFILE:
+            _drop_stdout()
         where = f" ({error.filename})" if error.filename is not None else ""
         return complain(f"this machine ran out: {error.strerror}{where}; make room and run it again", MACHINE)
     if error.filename is not None:
