@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-from moesim.files.plain_yaml import FileError
+from moesim.files.plain_yaml import FileError, read_plain
 
 # keys that hold a path, and those that hold one where they do not hold a name of a catalogue
 _PATHS = (("corrections",), ("routing", "counts"), ("cluster", "hardware"), ("serve", "requests", "file"))
@@ -50,7 +50,20 @@ def files_named(raw: Mapping[str, Any]) -> set[str]:
         _changed(dict(raw), keys, keep, whole_too=True)
     folders = {str(Path(name) / "config.json") for name in found if _exists(Path(name) / "config.json")}
     beside = {str(Path(name).parent / "hf_quant_config.json") for name in found | folders}
-    return found | folders | {name for name in beside if _exists(Path(name))}
+    bases = {base for name in found if (base := _base_of(Path(name))) is not None}
+    return found | folders | bases | {name for name in beside if _exists(Path(name))}
+
+
+def _base_of(file: Path) -> str | None:
+    """The file that a model's YAML starts from, where it names one; what cannot be read is refused by its reader."""
+    if file.suffix not in (".yaml", ".yml"):
+        return None
+    try:
+        raw = read_plain(file, "is not there")
+    except FileError:
+        return None
+    base = raw.get("base") if isinstance(raw, dict) else None
+    return base if isinstance(base, str) and base.endswith(_SUFFIXES) else None
 
 
 def _changed(

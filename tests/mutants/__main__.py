@@ -120,8 +120,8 @@ def _adopt(trees: Any) -> None:
     """A worker takes one copy of the tree for itself, and loads what no change touches."""
     _TREES[multiprocessing.current_process().name] = trees.get()
     import numpy  # noqa: F401  # loaded here once, not in every child
-    import pandas  # noqa: F401
-    import pydantic  # noqa: F401
+    import pandas  # noqa: F401  # so too
+    import pydantic  # noqa: F401  # so too
 
 
 def _run(tree: Path, tests: list[str], most_s: float) -> int:

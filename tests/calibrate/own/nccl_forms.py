@@ -48,5 +48,5 @@ def log(test: str, hosts: Sequence[str] = ("node0",), each: int = 8, **form: obj
     group = str(form.pop("group", " Group  0"))
     ranks = len(hosts) * each
     head = [f"# Collective test starting: {test}_perf", "# nThread 1 nGpus 1 minBytes 1048576", "#", "# Using devices"]
-    lines = [*head, *rank_lines(hosts, each, gpu, group), "#", *rows(test, ranks, **form)]  # type: ignore[arg-type]
+    lines = [*head, *rank_lines(hosts, each, gpu, group), "#", *rows(test, ranks, **form)]  # type: ignore[arg-type]  # words of any form
     return "\n".join([*lines, "# Out of bounds values : 0 OK", "# Avg bus bandwidth    : 100.0", "#"]) + "\n"

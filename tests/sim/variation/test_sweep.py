@@ -152,6 +152,15 @@ def test_files_that_only_a_setting_names_count_too(tmp_path: Path) -> None:
             assert len(journal.said) == said
 
 
+def test_the_file_that_a_models_file_starts_from_counts_too(tmp_path: Path) -> None:
+    base, model, path = tmp_path / "base.yaml", tmp_path / "model.yaml", tmp_path / "t.csv.part"
+    model.write_text(f"base: {base}\nlayers: 4\n", encoding="utf-8")
+    for content, said in (("name: a\n", 0), ("name: a\n", 0), ("name: b\n", 1)):
+        base.write_text(content, encoding="utf-8")
+        with Journal(path, {**JOB, "model": str(model)}) as journal:
+            assert len(journal.said) == said
+
+
 def test_lines_of_a_journal_are_checked(tmp_path: Path) -> None:
     path = tmp_path / "t.csv.part"
     first = Journal(path, JOB)
