@@ -32,7 +32,8 @@ class _Stopped(KeyboardInterrupt):
 
 def guarded(command: Callable[[], int]) -> int:
     """Run a command: its exit code, or one line on stderr and the code that says whose fault it is."""
-    with _streams(), _signals() as caught:
+    _writable_streams()
+    with _signals() as caught:
         try:
             code = command()
             sys.stdout.flush()
@@ -93,8 +94,7 @@ def complain(message: str, code: int = BAD_INPUT) -> int:
     return code
 
 
-@contextmanager
-def _streams() -> Iterator[None]:
+def _writable_streams() -> None:
     """Streams that can always be written to: closed ones lead nowhere, characters they cannot hold are escaped."""
     for name in ("stdout", "stderr"):
         stream = getattr(sys, name)
@@ -102,7 +102,6 @@ def _streams() -> Iterator[None]:
             setattr(sys, name, open(os.devnull, "w", encoding="utf-8"))  # noqa: SIM115  # lives as long as we do
         elif hasattr(stream, "reconfigure"):
             stream.reconfigure(errors="backslashreplace")
-    yield
 
 
 @contextmanager

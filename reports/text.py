@@ -11,7 +11,7 @@ from typing import Any
 from rich.console import Console, ConsoleOptions, RenderableType
 from rich.segment import Segment
 
-from moesim.files.words import counted, visible
+from moesim.files.words import LINES, counted, visible
 from moesim.hwmodels.interval import Sureness
 from moesim.hwmodels.units import GIB
 
@@ -25,12 +25,9 @@ class _Careful(Console):
     def render(self, renderable: RenderableType, options: ConsoleOptions | None = None) -> Iterator[Segment]:
         for segment in super().render(renderable, options):
             if segment.control is None and not segment.text.isprintable():
-                yield Segment(visible(segment.text, kept=_KEPT), segment.style)
+                yield Segment(visible(segment.text, kept=LINES), segment.style)
             else:
                 yield segment
-
-
-_KEPT = "\n\t\u00a0\u2009\u202f"  # line ends, tabs, and spaces that do not break
 
 
 def console() -> Console:
@@ -52,7 +49,7 @@ def print_json(value: Any) -> None:
 
 def note(line: str) -> None:
     """A diagnostic for people, on stderr; what it says of files of others is shown, not obeyed."""
-    sys.stderr.write(visible(line, kept=_KEPT) + "\n")
+    sys.stderr.write(visible(line, kept=LINES) + "\n")
 
 
 def seconds(value: float) -> str:

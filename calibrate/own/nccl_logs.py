@@ -12,6 +12,7 @@ from statistics import median
 from moesim.calibrate.own.bad_source import NCCL_LOG, BadSource
 from moesim.calibrate.own.rank_lines import Placement, Ranks, placement
 from moesim.files.opening import bounded, opened
+from moesim.files.words import counted
 from moesim.hwmodels.work import CommKind
 
 _KIND_OF: dict[str, CommKind] = {
@@ -83,7 +84,7 @@ def read_nccl_log(path: Path) -> list[NcclTest]:
         if any(row.wrong for row in section.rows)
     ]
     said += [
-        f"{_called(section)}: {n} line{'s' if n > 1 else ''} with {what}, left out"
+        f"{_called(section)}: {counted(n, 'line')} with {what}, left out"
         for section in sections
         for what, n in section.odd.items()
     ]

@@ -8,6 +8,7 @@ from typing import Any
 
 from moesim.calibrate.own.bad_source import BadSource
 from moesim.calibrate.own.factors import fit_factors
+from moesim.files.words import counted
 from moesim.hwmodels.cluster import Cluster, build_cluster, link_bytes_per_s, node_for_gpu
 from moesim.hwmodels.collectives import load_fabric_fit
 from moesim.hwmodels.facts import FactError
@@ -129,7 +130,7 @@ def _parts(
                     f"{sample.kind} across domains is fitted over the NICs of {cluster.name}, {rate} (assumed)"
                 )
         parts.setdefault(transfer_key(sample.kind, work.group), []).append((work, cluster, sample))
-    left_out = [f"{n} measured size{'s' if n > 1 else ''} {what}, left out" for what, n in impossible.items()]
+    left_out = [f"{counted(n, 'measured size')} {what}, left out" for what, n in impossible.items()]
     notes += left_out
     if impossible and not parts:
         raise BadSource(f"{'; '.join(left_out)}: nothing is left; say with --system which GPU it was, or run again")

@@ -15,6 +15,7 @@ from typing import Any
 
 import yaml
 
+from moesim.files.words import LINES, is_visible
 from moesim.refusal import Refusal
 
 MAX_BYTES = 400_000  # many pages of text; anything larger is a mistake or an attack
@@ -148,7 +149,7 @@ def parsed_plain(text: str) -> Any:
 def check_printable(value: Any, place: str = "") -> None:
     """FileError for a text or a key with control characters (line ends and tabs aside): they would reach a terminal."""
     if isinstance(value, str):
-        if not value.isprintable() and not value.translate(_KEPT).isprintable():
+        if not is_visible(value.translate(_LINES)):
             at = f" at {place[:_SHOWN]}" if place else ""
             raise FileError(f"holds a control character{at}; write text without them")
     elif isinstance(value, dict):
@@ -160,4 +161,4 @@ def check_printable(value: Any, place: str = "") -> None:
             check_printable(inner, f"{place}[{number}]")
 
 
-_KEPT = {ord(c): "" for c in "\n\t\u00a0\u2009\u202f"}  # line ends, tabs, and spaces that do not break
+_LINES = {ord(end): "" for end in LINES}

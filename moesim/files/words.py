@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 MOST_MESSAGE = 500  # characters of a refusal; more is a page, not a message
+SPACES = "\u00a0\u2009\u202f"  # that do not break, or are thin: people write them, and they do no harm
+LINES = "\n\t"
 _RUN = ("=", "+", "-", "@", "\t", "\r")  # what a spreadsheet takes for the beginning of a formula
 
 
@@ -11,9 +13,17 @@ def visible(text: str, kept: str = "") -> str:
 
     kept: control characters that may stay, such as line ends.
     """
-    if text.isprintable():
+    if is_visible(text):
         return text
-    return "".join(c if c.isprintable() or c in kept or c == "\u00a0" else _escaped(c) for c in text)
+    return "".join(c if c.isprintable() or c in kept or c in SPACES else _escaped(c) for c in text)
+
+
+def is_visible(text: str) -> bool:
+    """Whether a text holds nothing that a terminal would obey; line ends count as such."""
+    return text.isprintable() or text.translate(_SPACES).isprintable()
+
+
+_SPACES = {ord(space): "" for space in SPACES}
 
 
 def _escaped(character: str) -> str:

@@ -14,8 +14,9 @@ from moesim.sim.model.arch import ArchError, LayerKind
 
 _LAYER = re.compile(r"(?:layers|blocks|h)\.(\d+)(?=[.*]|$)")
 _WHOLE_LAYER = re.compile(r"(?:^|.*\.)(?:layers|blocks|h)\.(\d+)\.?\*?$")
+_BESIDE = r"norm|conv1d|indexer|e_score|embed|vision|visual|projector|mtp|rotary|shared_expert_gate"
 _NEVER = re.compile(
-    r"norm|conv1d|indexer|e_score|embed|vision|visual|projector|mtp|rotary|shared_expert_gate|router"
+    rf"{_BESIDE}|router"
     r"|(mlp|moe|block_sparse_moe|feed_forward|mixer|ffn)\.gate(\.|\*|$)|^gate$"
 )
 _MATRIX = re.compile(
@@ -41,7 +42,7 @@ _USUAL = {
 def part_of(name: str) -> str | None:
     """The part of a model that a module's name (or pattern of names) belongs to; None for what is never quantised."""
     text = name.lower().removeprefix("re:")
-    if re.search(r"norm|conv1d|indexer|e_score|embed|vision|visual|projector|mtp|rotary|shared_expert_gate", text):
+    if re.search(_BESIDE, text):
         return None
     if re.search(r"lm_head|(^|[.*])head\b|output_layer", text):
         return "head"

@@ -7,7 +7,7 @@ from statistics import mean, pstdev
 from typing import Any
 
 from moesim.calibrate.rows.measured.models import model_named, precision_in_name
-from moesim.calibrate.rows.measured.numbers import counted, filled, found_below, measured, positive, whole
+from moesim.calibrate.rows.measured.numbers import filled, found_below, measured, positive, stated, whole
 from moesim.calibrate.rows.measured.told import Told
 
 _FIXED = 0.02  # assumed: lengths that spread by less than this share were asked for as one length
@@ -69,11 +69,11 @@ _SPANS = ("duration", "elapsed_time", "total_latency")
 def _check(record: Mapping[str, Any]) -> None:
     """BadRows for a number that no run can have: it would be believed by what is computed from it."""
     for key in _SPANS:
-        counted(record.get(key), key, "a run takes time")
+        stated(record.get(key), key, "a run takes time")
     for key in ("completed", "successful_requests"):
-        counted(record.get(key), key, "no request was answered")
+        stated(record.get(key), key, "no request was answered")
     for key in _COUNTS:
-        counted(record.get(key), key)
+        stated(record.get(key), key)
 
 
 def _engine(record: Mapping[str, Any]) -> str:

@@ -43,11 +43,11 @@ def whole(value: object) -> str:
 
 def measured(value: object, key: str, factor: float = 1.0) -> str:
     """A cell of a measured value; "" where there is none. BadRows names the key of one that cannot be measured."""
-    number = counted(value, key)
+    number = stated(value, key)
     return cell(number * factor) if number else ""
 
 
-def counted(value: object, key: str, least: str = "") -> float | None:
+def stated(value: object, key: str, least: str = "") -> float | None:
     """What a result measured or counted, None where it says nothing; BadRows for text, negative and endless numbers.
 
     least: what a 0 would mean, where that cannot be.

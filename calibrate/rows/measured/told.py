@@ -110,7 +110,7 @@ class Steps:
         """BadRows where steps were logged, and none of them has a time."""
         if self.odd and not self.seconds:
             raise BadRows(
-                f"{self.odd} logged step{'s' if self.odd > 1 else ''}, none with a positive step time (0, negative, "
+                f"{counted(self.odd, 'logged step')}, none with a positive step time (0, negative, "
                 "nan and inf are none): give the log of a run that trained"
             )
 
@@ -136,7 +136,7 @@ class Steps:
         if len(times) < FEWEST_STEPS:
             dead = f", {self.odd} lines without a positive time" if self.odd else ""
             raise BadRows(
-                f"{len(times)} steady step time{'s' if len(times) != 1 else ''} ({len(self.seconds)} logged, {warm} of "
+                f"{counted(len(times), 'steady step time')} ({len(self.seconds)} logged, {warm} of "
                 f"warm-up{dead}); at least {FEWEST_STEPS} are needed: give the log of a longer run"
             )
         middle, spread = median(times), _spread(times)
