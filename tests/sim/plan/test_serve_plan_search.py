@@ -78,6 +78,17 @@ def test_prefill_workers_of_a_closed_loop_feed_its_decode_workers() -> None:
     assert fed == sorted(fed) and fed[0] < fed[-1]
 
 
+def test_users_who_think_ask_no_more_often_than_they_think() -> None:
+    """However many workers there are: 60 users with 20 s between the four turns of a conversation, and none between two
+    conversations, ask at most four times a second."""
+    talks = {**TALKS, "think_s": 20.0}
+    requests = {"kind": "sessions", "sessions": talks, "concurrency": 60, "count": 5000}
+    asked = {**WIDE, "serve": {**WIDE["serve"], "requests": requests}}
+    needs = Needs(ServeJudge(parse_scenario(asked), Slo(2.0, 0.05)))
+    one, many = (needs.of(ServeCandidate(Shape(8, 1, 1, 1), workers, 256)).per_s for workers in (1, 64))
+    assert 0.0 < one <= many <= 1.05 * 60 / (20.0 * 3 / 4)  # thinking times are drawn
+
+
 def test_an_option_as_a_scenario_gives_its_numbers(plan: ServePlan) -> None:
     for number, option in enumerate(plan.options):
         answer = predict_serve(plan.scenario(number))

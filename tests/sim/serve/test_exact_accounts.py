@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from moesim.sim.question.request_sections import RequestsAsk
 from moesim.sim.serve.accounts import (
     BACKLOGGED,
     BEGINNING,
@@ -22,7 +23,7 @@ from moesim.sim.serve.accounts import (
     spread,
     steady_tokens_per_s,
 )
-from moesim.sim.serve.workload import REJECTED, SERVED, TIMED_OUT, RequestLog
+from moesim.sim.serve.workload import REJECTED, SERVED, TIMED_OUT, RequestLog, enough_of
 
 
 def log_of(*rows: tuple[float, float, float, int], status: dict[int, int] | None = None) -> RequestLog:
@@ -121,6 +122,22 @@ JUST = timings([1.0] * 18 + [3.0, 3.0])  # a fifth of the run: not yet
 )
 def test_labels(seen: Latencies, rate: float, capacity: float, changes: dict[str, bool], label: str) -> None:
     assert label_of(seen, rate, capacity, **{"closed": False, **changes}) == label
+
+
+@pytest.mark.parametrize(
+    ("asked", "turns", "enough"),
+    [
+        ({"rate_per_s": 2.0, "sessions": {"think_s": 10.0}}, 5.0, 2267),  # 2 x 5 x 4 x 10 s x 0.85 / 0.15
+        ({"rate_per_s": 2.0, "sessions": {"think_s": 10.0, "tool_calls": 0.5, "tool_s": 2.0}}, 5.0, 1360),  # 6 s
+        ({"rate_per_s": 2.0, "sessions": {"think_s": 10.0}}, 1.0, 0),  # nothing comes later
+        ({"concurrency": 7, "sessions": {}}, 3.5, 25),
+        ({"rate_per_s": 2.0, "sessions": {}}, 0.0, 0),  # no conversations
+    ],
+)
+def test_requests_of_conversations_that_show_more_than_how_they_begin(
+    asked: dict[str, Any], turns: float, enough: int
+) -> None:
+    assert enough_of(RequestsAsk.model_validate({"kind": "sessions", **asked}), turns) == enough
 
 
 def test_quantiles() -> None:
