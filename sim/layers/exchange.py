@@ -34,7 +34,7 @@ from moesim.sim.software.dispatchers import DISPATCHERS
 
 Stage = Literal["prepare", "dispatch", "combine"]
 STAGES: tuple[Stage, Stage] = ("dispatch", "combine")  # there and back; some kernels prepare first
-_PLAIN = ("bf16", "fp16")  # formats without scales
+_PLAIN = ("bf16", "fp16", "w8a16")  # tokens travel in 16 bits, without scales; w8a16: only weights are narrow
 _HALF_BYTES = 2.0
 
 
@@ -67,7 +67,7 @@ SERVING = ExchangeRules(
     # "gather" is no exchange: all ranks receive all tokens
     kernels={"prompts": "normal", "tokens": "low_latency", "one host": "gather", "one domain": "one_sided"},
     per_expert=frozenset({"low_latency"}),
-    element_bytes=dict.fromkeys(("fp8", "fp8_block", "nvfp4", "mxfp4", "int4"), 1.03),  # w8a16: 16-bit tokens
+    element_bytes=dict.fromkeys(("fp8", "fp8_block", "mxfp8", "int8", "nvfp4", "mxfp4", "int4"), 1.03),
     results="16 bits",
     scales="dispatched",
     tell_experts=True,

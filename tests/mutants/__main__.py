@@ -32,8 +32,8 @@ from tests.mutants.mutate import Mutant, all_mutants, sampled
 ROOT = Path(__file__).resolve().parents[2]
 OUT = ROOT / "out" / "mutants"
 TESTS = (
-    "tests/hwmodels tests/sim/clock tests/sim/train tests/sim/serve tests/sim/layers tests/sim/layout",
-    "tests/laws tests/test_tiny.py",
+    "tests/hwmodels tests/sim/clock tests/sim/train tests/sim/serve tests/sim/layers tests/sim/layout tests/sim/transfer",
+    "tests/pinned tests/laws tests/test_tiny.py",
 )
 EQUIVALENT = Path(__file__).with_name("equivalent.yaml")
 _SLACK, _LEAST_S = 4.0, 20.0  # a test may take so many times what it took, and at least so long

@@ -45,6 +45,15 @@ def test_only_the_rules_differ(rules: ExchangeRules) -> None:
     assert replace(work, sms=same.sms, experts=same.experts) == same
 
 
+@pytest.mark.parametrize("dtype", ["bf16", "fp8", "fp8_block", "mxfp8", "int8", "w8a16", "int4", "mxfp4", "nvfp4"])
+def test_tokens_of_every_format_of_weights_can_be_sent_in_serving(dtype: str) -> None:
+    """Weight-only experts take tokens in 16 bits, which have no scales; all others 8 bits with scales."""
+    narrow = dtype not in ("bf16", "w8a16")
+    there = expert_exchange(SERVING, "dispatch", replace(SENT, dtype=dtype))
+    assert there.payload_bytes == (1.03 if narrow else 2.0) * 7168 and there.scaled == narrow
+    assert payload_bytes(SERVING, "combine", replace(SENT, dtype=dtype)) == 2.0 * 7168
+
+
 def test_what_8_bits_weigh_and_what_their_scales_cost() -> None:
     eight = {name: replace(SENT, dtype="fp8_block" if rules in (TRAINING, SERVING) else "fp8", kernel="low_latency")
              for name, rules in RULES.items()}  # fmt: skip

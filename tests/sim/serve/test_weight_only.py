@@ -43,6 +43,19 @@ def test_eight_bits_without_an_eight_bit_path_are_read_and_widened() -> None:
     assert eight.tpot_s.mean < 0.7 * half.tpot_s.mean  # single tokens are bytes
 
 
+@pytest.mark.parametrize("layout", [{}, {"ep": 4}])
+def test_experts_that_are_only_stored_in_eight_bits_take_tokens_in_sixteen(layout: dict[str, int]) -> None:
+    """Data-parallel attention in front of FP8 experts on A100s: what travels between ranks is 16 bits wide."""
+    scenario = asked_of("deepseek-moe-16b", "fp8", {"gpu": "a100-sxm-80gb", "gpus": 4}, count=2, output_tokens=4)
+    scenario["layout"] = layout
+    scenario["serve"]["attention_dp"] = 4
+    eight, half = (predict_serve(scenario | {"serve": scenario["serve"] | {"precision": p}}) for p in ("fp8", "bf16"))
+    assert eight.memory["weights"] < 0.6 * half.memory["weights"] and half.utilisation["ep_comm"] > 0.0
+    # what goes over wires is 16 bits wide for both
+    sent = [p.utilisation["ep_comm"] * p.e2e_s.mean for p in (eight, half)]
+    assert sent[0] == pytest.approx(sent[1], rel=0.1)
+
+
 def test_four_bit_experts_are_stored_in_multiples_of_256() -> None:
     """gpt-oss: 2,880 by 2,880 become 3,072 by 3,072, where they are widened 2,944 by 3,072."""
 
