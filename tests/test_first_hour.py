@@ -47,6 +47,8 @@ def test_every_command_answers(
             continue
         words = shlex.split(text)
         assert words[0] == "moesim"
+        if "--minutes" in words:  # as long as a person would wait: here the best that is found at once will do
+            words[words.index("--minutes") + 1] = "0.05"
         code = run(words[1:])
         said = capsys.readouterr()
         assert code == 0, f"{text}: {said.err}"

@@ -32,7 +32,8 @@ from tests.mutants.mutate import Mutant, all_mutants, sampled
 ROOT = Path(__file__).resolve().parents[2]
 OUT = ROOT / "out" / "mutants"
 TESTS = (
-    "tests/hwmodels tests/sim/clock tests/sim/train tests/sim/serve tests/sim/layers tests/sim/layout tests/sim/transfer",
+    "tests/hwmodels tests/sim/clock tests/sim/train tests/sim/serve tests/sim/layers tests/sim/layout "
+    "tests/sim/transfer",
     "tests/pinned tests/laws tests/test_tiny.py",
 )
 EQUIVALENT = Path(__file__).with_name("equivalent.yaml")

@@ -10,6 +10,7 @@ from moesim.reports import frames
 from moesim.sim.comparison.comparison import compare
 from moesim.sim.plan.fleet.plan import FleetAsk, plan_fleet
 from moesim.sim.plan.serve.plan import plan_serve
+from moesim.sim.plan.serve.search import ServeEffort
 from moesim.sim.plan.train.plan import plan_train
 from moesim.sim.plan.train.search import Effort
 from moesim.sim.serve.predict import predict_serve
@@ -76,12 +77,13 @@ def test_serving_has_a_row_per_request() -> None:
 
 
 def test_serving_plans_and_fleets_are_tables_too() -> None:
-    requests = {"kind": "poisson", "rate_per_s": 5, "count": 100, "input_tokens": 500, "output_tokens": 60}
+    requests = {"kind": "poisson", "rate_per_s": 5, "count": 60, "input_tokens": 500, "output_tokens": 30}
     job = {"model": "mixtral-8x7b", "cluster": {"node": "dgx-h100", "gpus": 2}, "layout": {"tp": 2},
            "serve": {"engine": "vllm", "requests": requests}}  # fmt: skip
-    plan = plan_serve(job, given={"pools": ("no",), "pp": (1,)})
+    given, effort = {"pools": ("no",), "pp": (1,), "tp": (1, 2)}, ServeEffort(top=2, most=8)
+    plan = plan_serve(job, given=given, effort=effort)
     assert list(frames.plan(plan)["gpus"]) == [2] * len(plan.options)
     assert frames.front(plan)["tokens_per_s_per_user"].is_monotonic_increasing
-    sized = frames.fleet(plan_fleet(job, (Hour(20.0),) * 24, FleetAsk(given={"tp": (2,), "pools": ("no",)})))
+    sized = frames.fleet(plan_fleet(job, (Hour(20.0),) * 24, FleetAsk(given=given, effort=effort)))
     assert (sized["usd.rent, autoscaled"] <= sized["usd.rent, fixed"]).all()
     assert {"tpot_s", "tokens_per_usd"} <= set(frames.whatif(whatif_serve(job)))

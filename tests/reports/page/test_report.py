@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,7 @@ import pytest
 import yaml
 from browser import browser, look, print_pdf
 
+from moesim.calibrate.record import comparable
 from moesim.reports.cli.app import run
 from moesim.reports.page.dense import KINDS, Dense, beside
 from moesim.reports.page.make import make_page
@@ -54,6 +56,16 @@ def file(tmp_path_factory: pytest.TempPathFactory) -> Path:
     path = tmp_path_factory.mktemp("report") / "small.yaml"
     path.write_text(TEXT, encoding="utf-8")
     return path
+
+
+@pytest.fixture(scope="module", autouse=True)
+def few_comparable_rows() -> Iterator[None]:
+    """A page shows thirty published runs predicted anew: here six are enough, and no other test is to see them."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(comparable, "MOST", 6)
+        yield
+    for remembered in (comparable.comparable_training, comparable.comparable_serving):
+        remembered.cache_clear()
 
 
 @pytest.fixture(scope="module")

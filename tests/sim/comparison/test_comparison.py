@@ -26,15 +26,15 @@ from moesim.sim.train.step import simulate_step
 TRAIN: dict[str, Any] = {
     "model": "mixtral-8x7b",
     "cluster": {"node": "dgx-h100", "gpus": 64},
-    "layout": {"pp": 4, "vpp": 8, "ep": 8},
-    "train": {"global_batch": 256, "seq_len": 4096},
+    "layout": {"pp": 4, "vpp": 2, "ep": 8},
+    "train": {"global_batch": 128, "seq_len": 4096},
     "routing": "balanced",
 }
 SERVE: dict[str, Any] = {
     "model": "mixtral-8x7b",
     "cluster": {"node": "dgx-h100", "gpus": 8},
     "layout": {"tp": 4},
-    "serve": {"requests": {"kind": "offline", "count": 300, "input_tokens": 500, "output_tokens": 200}},
+    "serve": {"requests": {"kind": "offline", "count": 150, "input_tokens": 500, "output_tokens": 100}},
 }
 MOE = [name for name in model_names() if load_model(name).is_moe]
 

@@ -27,7 +27,7 @@ JOB: dict[str, Any] = {
 
 @pytest.fixture(scope="module")
 def plan() -> ServePlan:
-    return plan_serve(JOB, gpus=(2, 4, 8), slo="ttft=1s,tpot=40ms", effort=ServeEffort(top=5, most=30))
+    return plan_serve(JOB, gpus=(2, 4, 8), slo="ttft=1s,tpot=40ms", effort=ServeEffort(top=5, most=14))
 
 
 def test_options_meet_the_limits_and_the_fewest_gpus_win(plan: ServePlan) -> None:

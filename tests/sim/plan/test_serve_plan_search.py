@@ -35,7 +35,7 @@ FEW = {"tp": (1, 8), "pp": (1,), "ep": (8, 16)}
 
 @pytest.fixture(scope="module")
 def plan() -> ServePlan:
-    return plan_serve(WIDE, given=FEW, effort=ServeEffort(top=3, most=40))
+    return plan_serve(WIDE, given=FEW, effort=ServeEffort(top=3, most=16))
 
 
 def test_fewer_gpus_serve_where_they_keep_up(plan: ServePlan) -> None:

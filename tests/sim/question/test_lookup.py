@@ -36,13 +36,13 @@ SERVED: Question = {
     "model": "llama-3.1-8b",
     "cluster": {"node": "dgx-h100", "gpus": 2},
     "layout": {"tp": 2},
-    "serve": {"requests": {"kind": "poisson", "rate_per_s": 4, "count": 40, "input_tokens": 300, "output_tokens": 40}},
+    "serve": {"requests": {"kind": "poisson", "rate_per_s": 4, "count": 16, "input_tokens": 300, "output_tokens": 24}},
 }
 TRAINED: Question = {
-    "model": "llama-3.1-8b",
+    "model": {"base": "llama-3.1-8b", "layers": 8},
     "cluster": {"node": "dgx-h100", "gpus": 8},
     "layout": {"tp": 2},
-    "train": {"global_batch": 16, "seq_len": 2048},
+    "train": {"global_batch": 8, "seq_len": 2048},
 }
 FIXED = {"tp": ("2",), "pp": ("1",), "pools": ("no",)}
 FEW = ServeEffort(top=1, most=1)

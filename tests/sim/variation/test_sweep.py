@@ -13,6 +13,7 @@ from moesim.files.whole import OutputError
 from moesim.refusal import MachineFailure
 from moesim.reports.cli.app import run
 from moesim.sim.question.scenario import ScenarioError
+from moesim.sim.train import workers as crews
 from moesim.sim.train.predict import predict_train
 from moesim.sim.variation.journal import Journal
 from moesim.sim.variation.sweep import evaluate, key_of, points, read_settings, sweep, with_settings
@@ -48,8 +49,9 @@ def test_a_dask_cluster_gives_the_same_table() -> None:
     assert found == sweep(JOB, VARIED)
 
 
-def test_nobody_answers_for_an_unknown_dask_address() -> None:
+def test_nobody_answers_for_an_unknown_dask_address(monkeypatch: pytest.MonkeyPatch) -> None:
     pytest.importorskip("distributed", reason="the extra 'dask' is not installed")
+    monkeypatch.setattr(crews, "_ANSWER_S", 1)  # of 5
     with pytest.raises(MachineFailure, match="no Dask scheduler answers"):
         sweep(JOB, VARIED, dask="tcp://127.0.0.1:9")
 
