@@ -1,4 +1,5 @@
-"""What is kept of an answer: its headline numbers as they are, and of every other part one number made of all it holds.
+"""What is kept of an answer: its headline numbers as they are, how many lines it says, and of every other part one
+number made of all it holds.
 
 The number of a part is the sum of w log(1 + |x| / 1e-12) over its numbers x, with a weight w of 0.5 to 1.5 by the
 number's place: it moves with any of them, large or small, and a change of one part in a million shows.
@@ -7,6 +8,7 @@ number's place: it moves with any of them, large or small, and a change of one p
 from __future__ import annotations
 
 import math
+import re
 import zlib
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
@@ -16,6 +18,8 @@ import yaml
 
 import moesim
 from moesim.refusal import Refusal
+from moesim.sim.plan.serve.search import ServeEffort
+from moesim.sim.plan.train.search import Effort
 from moesim.traces.day import Day, Hour
 
 HERE = Path(__file__).parent
@@ -59,6 +63,8 @@ def kept(answer: Mapping[str, Any]) -> dict[str, float | str]:
             found[name] = value
         elif isinstance(value, int | float) and not isinstance(value, bool):
             found[name] = float(f"{value:.12g}")
+        elif isinstance(value, list | tuple) and value and all(isinstance(line, str) for line in value):
+            found[f"{name} (lines)"] = float(len(value))
         elif any(True for _ in numbers(value)):
             found[f"{name} (all)"] = round(signature(value), 8)
     return found
@@ -83,10 +89,18 @@ def _hours(question: dict[str, Any]) -> Day:
     return tuple(Hour(rates[h % len(rates)], ask["input_tokens"], ask["output_tokens"]) for h in range(24))
 
 
+def _plan(ask: dict[str, Any]) -> dict[str, Any]:
+    effort = ServeEffort(top=3, most=8) if "serve" in ask["scenario"] else Effort(top=3, most=8, workers=1)
+    found = moesim.plan(ask["scenario"], given=ask.get("given"), effort=effort, objective=ask.get("objective", ""))
+    return found.to_dict()
+
+
 _VERBS: dict[str, Callable[[dict[str, Any]], dict[str, Any]]] = {
     "predict_day": lambda ask: moesim.predict_day(ask["scenario"], _hours(ask), days=ask.get("days", 1)).to_dict(),
     "many_steps": lambda ask: moesim.many_steps(ask["scenario"], ask["steps"]).to_dict(),
     "run": lambda ask: moesim.run(ask["scenario"], ask["tokens"]).to_dict(),
+    "predict_train": lambda ask: moesim.predict_train(ask["scenario"]).to_dict(),
+    "plan": _plan,
     "train_beside": lambda ask: moesim.train_beside(ask["scenarios"], spread=ask["spread"]).to_dict(),
 }
 
@@ -106,7 +120,7 @@ def answer(kind: str, ask: dict[str, Any]) -> dict[str, float | str]:
     try:
         return kept(ANSWERED_BY[kind](ask))
     except Refusal as refusal:
-        return {"refused": type(refusal).__name__}
+        return {"refused": type(refusal).__name__, "its numbers": " ".join(re.findall(r"\d[\d.]*", str(refusal)))}
 
 
 def read(kind: str) -> list[dict[str, Any]]:

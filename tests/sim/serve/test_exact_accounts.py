@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from math import gamma, pi, sqrt
 from types import SimpleNamespace
 from typing import Any
 
@@ -23,6 +24,8 @@ from moesim.sim.serve.accounts import (
     spread,
     steady_tokens_per_s,
 )
+from moesim.sim.serve.slo import Slo
+from moesim.sim.serve.warmup import _T_DRIFT, BATCHES, T_BATCHES
 from moesim.sim.serve.workload import REJECTED, SERVED, TIMED_OUT, RequestLog, enough_of
 
 
@@ -144,3 +147,26 @@ def test_quantiles() -> None:
     got = spread(np.arange(101.0))
     assert (got.mean, got.p50, got.p90, got.p99) == (50.0, 50.0, 90.0, 99.0)
     assert spread(np.array([])).to_dict() == {"mean": 0.0, "p50": 0.0, "p90": 0.0, "p99": 0.0}
+
+
+def test_served_well_are_those_within_both_limits_of_all_that_came() -> None:
+    """First tokens after 1.0, 0.5, 2.0, 0.5 s; 1.0, none, 2.0, 1.0 s a token."""
+    assert Slo(1.0, 1.0).attained(latencies(LOG)) == 0.75
+    assert Slo(0.99, 1.0).attained(latencies(LOG)) == 0.5
+    assert Slo(2.0, 0.99).attained(latencies(LOG)) == 0.25  # the one of a single token
+    turned = log_of((0.0, 1.0, 5.0, 5), (1.0, 0.0, 0.0, 1), status={1: REJECTED})
+    assert Slo(1.0, 1.0).attained(latencies(turned)) == 0.5
+    nobody = log_of((0.0, 0.0, 0.0, 5), status={0: REJECTED})
+    assert Slo(1.0, 1.0).attained(latencies(nobody)) == 0.0
+
+
+def test_quantiles_of_students_t_are_those_of_the_law() -> None:
+    """The density integrated by hand: 95 % in the middle for 19 degrees of freedom, 99 % for 18."""
+
+    def middle(t: float, freedom: int) -> float:
+        x = np.linspace(-t, t, 20_001)
+        scale = gamma((freedom + 1) / 2) / (sqrt(freedom * pi) * gamma(freedom / 2))
+        return float(np.trapezoid(scale * (1.0 + x * x / freedom) ** (-(freedom + 1) / 2), x))
+
+    assert middle(T_BATCHES, BATCHES - 1) == pytest.approx(0.95, abs=1e-4)
+    assert middle(_T_DRIFT, 18) == pytest.approx(0.99, abs=1e-4)

@@ -59,3 +59,12 @@ def test_training_does_not_rebalance() -> None:
     train["train"] = {"global_batch": 16, "seq_len": 2048}
     with pytest.raises(ScenarioError, match="rebalance_every_steps is about serving, and this scenario only trains"):
         predict_train(train)
+
+
+def test_one_placement_takes_a_plan_and_its_bytes_over_a_link_at_its_efficiency() -> None:
+    """Sixteen ranks on two hosts: over the NIC of each; eight on one: over its scale-up link."""
+    tuning = engine_tuning({"rebalance_plan_s[*]": 0.25, "rebalance_efficiency[*]": 0.5})
+    two, one = job_of(1000), job_of(1000, 0.9995, 8)
+    assert once_s(two, tuning) == pytest.approx(0.25 + moved_bytes(two) / (0.5 * two.cluster.nic_bytes_per_s))
+    assert two.cluster.nic_bytes_per_s == 5e10
+    assert once_s(one, tuning) == pytest.approx(0.25 + moved_bytes(one) / (0.5 * 450e9))
