@@ -1,12 +1,14 @@
 """Hostile inputs of every command as a table; exit code 1 if any ends wrong, which is then kept in out/fuzz.
 
-python -m tests.fuzz [--number 3000] [--seed 16] [--commands train,serve]
+python -m tests.fuzz [--number 3000] [--seed 16] [--commands train,serve] [--workers 2]
 """
 
 from __future__ import annotations
 
 import argparse
 import importlib
+import multiprocessing
+import os
 import pkgutil
 import sys
 from collections import Counter
@@ -17,6 +19,7 @@ from tests.fuzz.inputs import WEIGHTS, Input, inputs
 from tests.fuzz.judge import Ended, judged
 
 OUT = Path("out/fuzz")
+_SHOW_EVERY = 200  # inputs
 
 
 def load_everything() -> None:
@@ -38,6 +41,12 @@ def keep(asked: Input, ended: Ended, name: str) -> None:
     (folder / "case.txt").write_text(said, encoding="utf-8", errors="backslashreplace")
 
 
+def ended_of(task: tuple[int, Input]) -> tuple[int, Input, Ended]:
+    """An input by its number, and how it ended."""
+    index, asked = task
+    return index, asked, judged(asked)
+
+
 def main(arguments: list[str]) -> int:
     """Run them, and print how each command ended."""
     parser = argparse.ArgumentParser(prog="python -m tests.fuzz", description=__doc__)
@@ -45,22 +54,22 @@ def main(arguments: list[str]) -> int:
     parser.add_argument("--seed", type=int, default=16)
     parser.add_argument("--first", type=int, default=0, help="index to begin at")
     parser.add_argument("--commands", default="", help=f"out of {','.join(WEIGHTS)}")
+    parser.add_argument("--workers", type=int, default=len(os.sched_getaffinity(0)), help="processes")
     asked = parser.parse_args(arguments)
     commands = tuple(name for name in asked.commands.split(",") if name)
     load_everything()
     counts: Counter[tuple[str, str]] = Counter()
-    for index, each in enumerate(inputs(asked.number, asked.seed, commands)):
-        if index < asked.first:
-            continue
-        ended = judged(each)
-        verdict = "wrong" if ended.wrong else "answered" if ended.code in (0, 1) else "refused"
-        counts[each.command, verdict] += 1
-        if ended.wrong:
-            keep(each, ended, f"{asked.seed}.{index}")
-            print(
-                f"{asked.seed}.{index} {each.command}: {ended.wrong}".encode("ascii", "backslashreplace").decode(),
-                flush=True,
-            )
+    tasks = [(n, each) for n, each in enumerate(inputs(asked.number, asked.seed, commands)) if n >= asked.first]
+    with multiprocessing.get_context("fork").Pool(asked.workers) as pool:
+        for index, each, ended in pool.imap(ended_of, tasks, chunksize=8):
+            verdict = "wrong" if ended.wrong else "answered" if ended.code in (0, 1) else "refused"
+            counts[each.command, verdict] += 1
+            if counts.total() % _SHOW_EVERY == 0:
+                sys.stderr.write(f"{counts.total()} of {len(tasks)} inputs\n")
+            if ended.wrong:
+                keep(each, ended, f"{asked.seed}.{index}")
+                said = f"{asked.seed}.{index} {each.command}: {ended.wrong}"
+                print(said.encode("ascii", "backslashreplace").decode(), flush=True)
     print(f"{'command':10} {'inputs':>8} {'answered':>9} {'refused':>8} {'wrong':>6}")
     kinds = ("answered", "refused", "wrong")
     for name in [*dict.fromkeys(command for command, _ in counts), "all"]:
