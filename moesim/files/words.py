@@ -43,12 +43,15 @@ def counted(number: int, thing: str) -> str:
     return f"{number:,} {thing}{ending}"
 
 
+def shown(value: object) -> object:
+    """A cell of a table: text without what a terminal would obey; numbers stay."""
+    return visible(value, kept="\n") if isinstance(value, str) else value
+
+
 def cell(value: object) -> object:
-    """A cell of a CSV that no spreadsheet runs: text that begins like a formula gets an apostrophe; numbers stay."""
-    if not isinstance(value, str):
-        return value
-    shown = visible(value, kept="\n")
-    return f"'{shown}" if shown.startswith(_RUN) and not _is_number(shown) else shown
+    """A cell of a CSV that no spreadsheet runs: text that begins like a formula gets an apostrophe as well."""
+    text = shown(value)
+    return f"'{text}" if isinstance(text, str) and text.startswith(_RUN) and not _is_number(text) else text
 
 
 def _is_number(text: str) -> bool:

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from moesim.files.whole import write_text
+from moesim.files.words import LINES, visible
 from moesim.reports.page.section import Page
 
 
@@ -22,7 +23,8 @@ def html_of(page: Page) -> str:
         keep_trailing_newline=True,
     )
     environment.filters["percent"] = percent
-    return environment.get_template("page.html.j2").render(page=page)
+    text = environment.get_template("page.html.j2").render(page=page)
+    return visible(text, kept=LINES)  # names and cells of foreign files stand in it
 
 
 def percent(share: Any) -> str:

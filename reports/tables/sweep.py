@@ -9,7 +9,7 @@ from rich import box
 from rich.table import Table
 
 from moesim.files.whole import OutputError, check_writable, replacing
-from moesim.files.words import cell
+from moesim.files.words import cell, shown
 from moesim.reports import frames
 from moesim.reports.text import gib, seconds, three
 from moesim.sim.variation.sweep import TRAINED, Sweep
@@ -33,7 +33,7 @@ def write_table(sweep: Sweep, path: Path) -> None:
     """Write the table; its ending says the format."""
     with replacing(path) as beside:
         if path.suffix.lower() == ".parquet":
-            frames.sweep(sweep).to_parquet(beside, index=False)
+            frames.sweep(sweep).map(shown).rename(columns=shown).to_parquet(beside, index=False)
         else:
             frames.sweep(sweep).map(cell).rename(columns=cell).to_csv(beside, index=False, lineterminator="\n")
 

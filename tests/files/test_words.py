@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
-from typing import Any
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any, cast
 
+import pandas as pd
 import pytest
 
 from moesim.files.words import MOST_MESSAGE, cell, one_line, visible
+from moesim.reports.tables.sweep import write_table
+from moesim.sim.variation.sweep import Sweep
 
 
 @pytest.mark.parametrize(
@@ -48,3 +53,17 @@ def test_a_message_is_one_bounded_line() -> None:
 )
 def test_cells_that_a_spreadsheet_would_run_are_text(value: Any, written: Any) -> None:
     assert cell(value) == written
+
+
+@pytest.mark.parametrize("ending", [".csv", ".parquet"])
+def test_tables_hold_what_was_asked_for_without_what_a_terminal_would_obey(ending: str, tmp_path: Path) -> None:
+    """A name with an escape in it, as a file of rows may bring: shown, not obeyed; numbers stay numbers."""
+    if ending == ".parquet":
+        pytest.importorskip("pyarrow", reason="the extra 'parquet' is not installed")
+    sweep = SimpleNamespace(
+        rows=[{"model": "a\x1b[31mb", "step_time_s": 1.5}], names=("model",), results=("step_time_s",)
+    )
+    path = tmp_path / f"table{ending}"
+    write_table(cast(Sweep, sweep), path)
+    found = pd.read_csv(path) if ending == ".csv" else pd.read_parquet(path)
+    assert list(found["model"]) == ["a\\x1b[31mb"] and list(found["step_time_s"]) == [1.5]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -115,6 +116,12 @@ def test_the_page_needs_nothing_else_and_is_always_the_same(page: Page, file: Pa
         assert f'id="c1-{section.key}"' in text and section.lead
     ids = re.findall(r' id="([^"]+)"', text)
     assert len(ids) == len(set(ids))
+
+
+def test_nothing_in_a_page_is_obeyed_by_a_terminal(page: Page) -> None:
+    odd = replace(page, title=f"{page.title} \x1b]0;owned\x07 \u202e")
+    text = html_of(odd)
+    assert "\\x1b]0;owned\\x07" in text and not {"\x1b", "\x07", "\u202e"} & set(text)
 
 
 def test_sources_are_sorted_by_how_sure_they_are() -> None:
