@@ -153,6 +153,7 @@ _D_FLOPS_S, _D_BYTES_S = 2.0 * 2 * 2 * 2 * 50 * 11 / PEAK, _MOVED / BANDWIDTH
         ({"decode_ramp_bytes": float(_MOVED)}, 0, _D_FLOPS_S + 2.0 * _D_BYTES_S),  # sqrt(bytes x bytes) more
         ({"decode_ramp_bytes": float(_MOVED), "decode_partial_wave_exponent": 0.5}, 16, _D_FLOPS_S + 3.0 * _D_BYTES_S),
         ({"decode_ramp_bytes": float(_MOVED), "decode_partial_wave_exponent": 0.5}, 2, _D_FLOPS_S + 2.0 * _D_BYTES_S),
+        ({"decode_ramp_bytes": float(_MOVED), "decode_partial_wave_exponent": 0.5}, 3, _D_FLOPS_S + 2.0 * _D_BYTES_S),
         ({"decode_latent_flops_efficiency": 0.25}, 0, _D_FLOPS_S + _D_BYTES_S),  # not where values are apart
     ],
 )

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from moesim.hwmodels.libraries import library_named
-from moesim.hwmodels.nearest import named_in, nearest, with_a_way_out
+from moesim.hwmodels.nearest import _shared, named_in, nearest, with_a_way_out
 from moesim.sim.software.stack import stack_named
 
 MEANINGS = {
@@ -67,3 +67,22 @@ def test_stacks_are_found_beside_what_they_run_on(text: str, stack: str) -> None
 )  # fmt: skip
 def test_libraries_are_found_beside_what_they_run_on(text: str, library: str) -> None:
     assert library_named(text, collective=library in ("nccl", "aws-ofi-nccl")).name == library
+
+
+@pytest.mark.parametrize(
+    ("asked", "known", "share"),
+    [
+        (["comm"], ["comm"], 1.0),
+        (["communicates"], ["comm"], 1.0),  # begun by a known word
+        (["comm"], ["communicates"], 1.0),  # begins one
+        (["telecomm"], ["comm"], 0.0),
+        (["ab"], ["abacus"], 0.0),  # two letters begin too many words
+        (["abacus"], ["ab"], 0.0),
+        (["ab"], ["ab"], 1.0),
+        (["comm", "xyzw"], ["communicates"], 0.5),
+        (["comm", "xyzwuvst"], ["communicates"], 4 / 12),  # by letters
+        ([], ["comm"], 0.0),
+    ],
+)
+def test_words_count_from_three_letters_on_by_how_they_begin(asked: list[str], known: list[str], share: float) -> None:
+    assert _shared(asked, known) == pytest.approx(share)

@@ -84,3 +84,10 @@ def test_the_answer_and_the_breakdown_say_the_same_seconds_of_waiting() -> None:
     assert f"{spelled(waited)} {title} (below)" in said
     lines = [line for line in said.splitlines() if "waiting for the busiest" in line]
     assert len(lines) == 2 and all(title in line for line in lines)
+
+
+def test_a_slow_gpu_that_is_as_fast_as_the_others_costs_nothing_and_is_not_asked_about() -> None:
+    even = {**SLOW, "slow": {"ids": [3], "factor": 1.0}}
+    assert predict_train({**even, "jitter": 0.02}, lost="all").lost_s.keys() == {"jitter"}
+    assert predict_train({**SLOW, "slow": {"ids": [3], "factor": 0.9}}, lost="all").lost_s.keys() == {"slow_gpus"}
+    assert predict_train({**JOB, "routing": "balanced"}, lost="all").lost_s == {}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import replace
 from math import log
 from pathlib import Path
@@ -12,14 +13,17 @@ import pytest
 
 import moesim
 from moesim.hwmodels.interval import NORMAL_90
+from moesim.sim.question.scenario import ScenarioError
 from moesim.sim.train.job import deployment_of, resolve
 from moesim.sim.train.memory import step_memory
 from moesim.sim.train.own_runs import (
+    AXES,
     NOISE_SIGMA,
     Correction,
     OwnRun,
     OwnRuns,
     law_of,
+    load_own_runs,
     place_of,
     write_own_runs,
 )
@@ -151,3 +155,15 @@ def test_memory_counts_parameters_without_building_operations(monkeypatch: pytes
 
     monkeypatch.setattr(SegmentFactory, "blocks", build)
     assert step_memory(StepPrices(resolved.job, resolved.kernels, resolved.tuning())) == expected
+
+
+@pytest.mark.parametrize(("name", "value"), [("zero", 4), ("zero", -1), ("tp", 0), ("tp", 1.5), ("log_ratio", 1e9)])
+def test_a_place_that_no_run_has_is_refused(name: str, value: float, tmp_path: Path) -> None:
+    run = {"log_ratio": 0.1, "recompute": "none", "zero": 3, **dict.fromkeys(AXES, 8)}
+    path = tmp_path / "own.json"
+    path.write_text(json.dumps({"own_runs": [{"deployment": "x", "runs": [run]}]}), encoding="utf-8")
+    (kept,) = load_own_runs(str(path)).values()
+    assert kept.runs[0].place.zero == 3
+    path.write_text(json.dumps({"own_runs": [{"deployment": "x", "runs": [{**run, name: value}]}]}), encoding="utf-8")
+    with pytest.raises(ScenarioError, match=name):
+        load_own_runs(str(path))

@@ -11,7 +11,7 @@ from moesim.hwmodels.wires import OWN_WIRES, WIRES
 from moesim.sim.clock.plan import ScriptRun, Send
 from moesim.sim.train.predict import predict_train
 from moesim.sim.train.step import StepResult
-from moesim.sim.train.wire_use import stretches, wire_use
+from moesim.sim.train.wire_use import _wire_of, stretches, wire_use
 
 BUSY: dict[str, Any] = {  # experts across hosts, sends and reductions beside them: NICs are shared
     "model": {"base": "mixtral-8x7b", "layers": 8},
@@ -68,3 +68,12 @@ def test_pieces_lie_inside_their_slots_and_change_nothing() -> None:
     plain = predict_train(BUSY).step
     assert plain.pieces == [] and not list(stretches(plain))
     assert plain.timeline.end_s == step.timeline.end_s and plain.breakdown_s == step.breakdown_s
+
+
+def test_uplinks_are_numbered_below_zero_and_wires_of_ranks_from_zero_on() -> None:
+    assert [_wire_of(link) for link in (-1, -2, -9)] == [(0, "uplink"), (1, "uplink"), (8, "uplink")]
+    assert [_wire_of(link) for link in (0, len(WIRES), 2 * len(WIRES) + 1)] == [
+        (0, WIRES[0]),
+        (1, WIRES[0]),
+        (2, WIRES[1]),
+    ]
