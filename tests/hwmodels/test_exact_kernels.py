@@ -6,11 +6,11 @@ The machine does 1,000 FLOP/s and moves 100 byte/s; fits are neutral (legs add u
 from __future__ import annotations
 
 from dataclasses import replace
-from math import sqrt
+from math import log, sqrt
 
 import pytest
 
-from moesim.hwmodels.kernel_fits import AttentionFit, GemmFit, GroupedGemmFit
+from moesim.hwmodels.kernel_fits import GEMM_AXES, AttentionFit, GemmFit, GroupedGemmFit, Surface
 from moesim.hwmodels.kernels import attention_time_s, gemm_time_s, grouped_gemm_time_s
 from moesim.hwmodels.work import Attention, Gemm, GroupedGemm
 
@@ -186,3 +186,25 @@ def test_pairs_that_a_window_leaves(window: int | None, pairs: float) -> None:
     assert replace(FORWARD, causal=False).score_elements == 32.0
     later = replace(FORWARD, kv_len=6)  # queries at 2 to 5 of 6: 3 + 4 + 5 + 6
     assert later.score_elements == 36.0
+
+
+def test_no_surface_takes_a_product_below_what_the_data_sheet_allows() -> None:
+    """A correction that halves the seconds halves them; one that takes them to nothing leaves those at peak."""
+    work, axes = Gemm(64, 48, 32, "bf16"), GEMM_AXES
+    whole = gemm_time_s(work, PEAK, BANDWIDTH, 0, replace(GEMM, launch_s=100.0))
+
+    def timed(per_mille: int, peak: float = PEAK, bandwidth: float = BANDWIDTH) -> float:
+        surface = Surface(axes, ((0.0,),) * len(axes), (per_mille,))
+        return gemm_time_s(work, peak, bandwidth, 0, replace(GEMM, launch_s=100.0, surface=surface))
+
+    assert timed(round(1000 * log(0.5))) == pytest.approx(0.5 * whole, rel=1e-3)
+    assert timed(-10_000, bandwidth=1e30) == pytest.approx(2.0 * 64 * 48 * 32 / PEAK)
+    assert timed(-10_000, peak=1e30) == pytest.approx(work.bytes / BANDWIDTH)
+
+
+@pytest.mark.parametrize("sizes", [(1, 1, 1), (1, 8, 8), (8, 1, 8), (8, 8, 1)])
+def test_a_product_of_vectors_is_a_product(sizes: tuple[int, int, int]) -> None:
+    m, n, k = sizes
+    assert gemm_time_s(Gemm(m, n, k, "bf16"), PEAK, BANDWIDTH, 0, GEMM) > 0.0
+    for empty in ((0, n, k), (m, 0, k), (m, n, 0)):
+        assert gemm_time_s(Gemm(*empty, "bf16"), PEAK, BANDWIDTH, 0, replace(GEMM, launch_s=1.0)) == 0.0

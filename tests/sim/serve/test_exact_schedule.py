@@ -45,7 +45,11 @@ def served(log: RequestLog, costs: Plain, blocks: int = 1000, swap_token_s: floa
 def test_a_prompt_longer_than_the_budget_comes_in_pieces_and_decoding_goes_first() -> None:
     """64 tokens a pass: 100 tokens take two passes; the second prompt gets what is left beside one decoding request."""
     log, costs = request_log([0.0, 0.0], [100, 70], [5, 1]), Plain()
-    served(log, costs, token_budget=64)
+    replica = served(log, costs, token_budget=64)
+    assert (replica.prompt_passes, replica.prompt_chunks, replica.prefill_tokens) == (3, 4, 170)
+    assert (replica.prompt_riders, replica.riders_cached) == (1, 100.0)  # beside the last of them
+    assert replica.busy_s == replica.now and replica.prefill_busy_s == pytest.approx(1.64 + 1.64 + 1.42)
+    assert replica.steps_at == {1: 3} and replica.cached_steps == 101 + 102 + 103
     assert costs.asked == [([(64, 0)], 0), ([(36, 64), (28, 0)], 0), ([(42, 28)], 1)]
     assert log.first_s == pytest.approx([1.64 + 1.64, 1.64 + 1.64 + 1.42])
     # three more passes after the one that carried the second prompt

@@ -129,3 +129,14 @@ def test_masters_that_are_sharded_are_the_weights() -> None:
     assert one.optimizer == pytest.approx(8.0 / 12.0 * apart.optimizer)
     (kept,), (early,) = (memory({"zero": 1}, {"sharded_masters": sharded}) for sharded in (False, True))
     assert kept.weights == early.weights and kept.optimizer == early.optimizer
+
+
+def test_where_every_second_operator_runs_again_half_the_projections_and_the_core_stay() -> None:
+    """Per token: the layer's input, queries or keys and values of half the width, the core's answer and sums; of
+    experts the rows that came and their answers, and the block's input."""
+    attention = 2 * HIDDEN + 2 * HEADS * WIDTH + 2 * KV * WIDTH + (2 * WIDTH + 4) * HEADS
+    experts = 4 * TOP_K * HIDDEN + 2 * HIDDEN
+    kept = attention + experts
+    (found,) = memory(stack={"selective": "operators"}, recompute="selective")
+    again = LAYER - kept
+    assert found.activations == pytest.approx(TOKENS * (2 * kept + HEAD_INPUT + max(0.0, again - 6.0 * VOCAB)))
