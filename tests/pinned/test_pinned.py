@@ -1,4 +1,4 @@
-"""Answers to several hundred questions of every kind stay what they are until a change is meant.
+"""Answers to about 360 questions of every kind stay what they are until a change is meant.
 
 These numbers are right only as far as the laws, the exact values and the published measurements say so. What they
 notice is a change that nobody meant: a term that moved where only another was to move. A change of physics that is

@@ -134,7 +134,7 @@ def test_axes_as_people_write_them() -> None:
 def test_command(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     scenario = tmp_path / "job.yaml"
     scenario.write_text(json.dumps(JOB), encoding="utf-8")
-    words = ["plan", str(scenario), "--slo", "ttft=1s,tpot=40ms", "--set", "pools=no", "--set", "pp=1", "--most", "8"]
+    words = ["plan", str(scenario), "--slo", "ttft=1s,tpot=40ms", "--set", "pools=no", "--set", "pp=1", "--most", "3"]
     assert run(words) == 0
     said = capsys.readouterr().out
     assert "sustains" in said and "the best of every obvious choice" in said and "the front" in said

@@ -52,7 +52,8 @@ def test_the_roofline_accounts_for_compute(found: WhatIf) -> None:
 
 def test_command(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
     scenario, picture = tmp_path / "job.yaml", tmp_path / "tornado.svg"
-    scenario.write_text(json.dumps(JOB), encoding="utf-8")
+    small = {**JOB, "cluster": {"node": "dgx-h100", "gpus": 32}, "train": {"global_batch": 32, "seq_len": 2048}}
+    scenario.write_text(json.dumps(small), encoding="utf-8")
     assert run(["whatif", str(scenario), "--figure", str(picture)]) == 0
     assert "what matters" in picture.read_text(encoding="utf-8")
     said = capsys.readouterr()

@@ -73,7 +73,8 @@ def test_the_roofline_accounts_for_decode_steps(found: ServeWhatIf) -> None:
 
 def test_command(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
     scenario, picture = tmp_path / "job.yaml", tmp_path / "tornado.svg"
-    scenario.write_text(json.dumps(JOB), encoding="utf-8")
+    fewer = {**REQUESTS, "count": 60, "output_tokens": 60}
+    scenario.write_text(json.dumps({**JOB, "serve": {"engine": "vllm", "requests": fewer}}), encoding="utf-8")
     assert run(["whatif", str(scenario), "--figure", str(picture)]) == 0
     assert picture.stat().st_size > 10_000
     said = capsys.readouterr()
