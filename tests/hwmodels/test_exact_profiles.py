@@ -8,6 +8,7 @@ import pytest
 
 from moesim.hwmodels.facts import catalogue
 from moesim.hwmodels.gpu import load_gpu
+from moesim.hwmodels.hardware import hardware_of
 from moesim.hwmodels.profile import _slower, _sustained_share, load_profile
 
 
@@ -34,3 +35,12 @@ def test_a_slower_clock_slows_arithmetic_and_nothing_else() -> None:
     )  # fmt: skip
     without = replace(latent, decode_latent_flops_efficiency=None)
     assert _slower(without, 0.5).decode_latent_flops_efficiency is None
+
+
+def test_a_gpu_whose_multiprocessors_are_not_known_has_none() -> None:
+    """Then no kernel is priced by waves of them."""
+    record = {
+        key: value for key, value in catalogue("gpus")["h100-sxm"].items() if key not in ("aliases", "alias_notes")
+    }
+    own = hardware_of({"gpus": {"unknown-1": {**record, "sm_count": None}}})
+    assert load_gpu("unknown-1", own).sm_count == 0 and load_gpu("h100-sxm").sm_count == 132

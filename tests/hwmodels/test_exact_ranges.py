@@ -59,11 +59,10 @@ def test_bounds(part: str, name: str, least: float, most: float) -> None:
             read(part, name, 0.9 * least)
 
 
-@pytest.mark.parametrize(("node", "ok"), [(1e6, True), (1.1e6, False)])
+@pytest.mark.parametrize(("node", "ok"), [(1e6, True), (1.1e6, False), (-1e6, True), (-1.1e6, False)])
 def test_nodes_of_a_surface(node: float, ok: bool) -> None:
     raw = deepcopy(RAW)
-    raw["gemm"]["bf16"]["surface"]["nodes"][0][-1] = node
-    raw["gemm"]["bf16"]["surface"]["nodes"][1][0] = -node
+    raw["gemm"]["bf16"]["surface"]["nodes"][0][-1 if node > 0.0 else 0] = node
     if ok:
         profile_from_dict(raw)
     else:

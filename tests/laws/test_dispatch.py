@@ -10,12 +10,14 @@ import pytest
 from test_prefix_cache import conversations
 from test_serving import Affine, drawn, engine
 
+import moesim.sim.serve.simulate as simulate_module
 from moesim.sim.question.scenario import parse_scenario
 from moesim.sim.serve.alone import run_closed, run_open
 from moesim.sim.serve.dispatch import Dispatch
 from moesim.sim.serve.feed import Feed
 from moesim.sim.serve.front import Front
 from moesim.sim.serve.kv_cache import KvCache
+from moesim.sim.serve.pool_dispatch import PoolDispatch
 from moesim.sim.serve.prefix_cache import PrefixCache
 from moesim.sim.serve.prefix_runs import prefix_runs
 from moesim.sim.serve.replica import Replica
@@ -222,3 +224,21 @@ def test_pools_serve_every_request_once_whatever_changes() -> None:
     assert (waits > 0).all() and (np.array(run.log.finish_s) > np.array(run.log.first_s)).all()
     limited = served(pools=pools, admission={"queue_limit": 1})
     assert 0 < limited.log.status.count(REJECTED) < 300
+
+
+@pytest.mark.parametrize("router", ["round_robin", "prefix"])
+def test_prompts_that_have_come_are_no_longer_on_their_way(router: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Conversations behind pools: what routers count as coming is sent, known tokens left out, and comes, all of it."""
+    made: list[PoolDispatch] = []
+
+    class Kept(PoolDispatch):
+        def run(self) -> None:
+            made.append(self)
+            super().run()
+
+    monkeypatch.setattr(simulate_module, "PoolDispatch", Kept)
+    talk = {"kind": "sessions", "rate_per_s": 3.0, "count": 200, "sessions": {"turns": 4, "think_s": 0.2}}
+    run = served(pools={"prefill": {"workers": 2}, "decode": {"workers": 2}}, router=router, requests=talk)
+    assert run.log.served == 200 and sum(run.log.hit) > 0
+    (dispatch,) = made
+    assert dispatch.router.coming_tokens == [0, 0]

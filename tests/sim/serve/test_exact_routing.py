@@ -8,6 +8,8 @@ from typing import Any
 import pytest
 
 from moesim.sim.serve.router import LeastLoaded, Router
+from moesim.sim.serve.simulate import prompt_weight
+from moesim.traces.requests import Requests
 
 
 def workers(count: int) -> Any:
@@ -54,3 +56,32 @@ def test_a_closed_worker_gets_nothing_and_one_that_joins_again_does() -> None:
 
 def test_round_robin_counts_nothing() -> None:
     assert sent(Router(workers(3)), 7) == [0, 1, 2, 0, 1, 2, 0]
+
+
+class _Costs:
+    """A prompt token takes a millisecond; a token in the cache adds so much to every pass."""
+
+    def __init__(self, held_s: float) -> None:
+        self.held_s = held_s
+
+    def mixed(self, chunks: list[tuple[int, int]], batch: int, cached: float) -> float:
+        return 1e-3 * sum(new for new, _ in chunks)
+
+    def decode(self, batch: int) -> tuple[float, float]:
+        return 1e-2, self.held_s
+
+
+@pytest.mark.parametrize(
+    ("held_s", "answer", "weight"),
+    [
+        (1e-6, 200, 10.0),  # 1 ms over 100 passes, half of those of an answer, of a microsecond
+        (1e-4, 1, 10.0),  # one pass at least
+        (1e-3, 200, 1.0),  # never less than a token that is held
+        (0.0, 200, 64.0),  # what holds nothing costs nothing
+        (1e-12, 200, 64.0),
+    ],
+)
+def test_what_a_prompt_token_weighs_against_one_that_is_held(held_s: float, answer: int, weight: float) -> None:
+    worker: Any = SimpleNamespace(engine=SimpleNamespace(token_budget=512), costs=_Costs(held_s))
+    load: Any = SimpleNamespace(requests=Requests((0.0, 1.0), (10, 10), (answer, answer), (0, 0)))
+    assert prompt_weight(worker, load) == pytest.approx(weight)

@@ -140,3 +140,9 @@ def test_where_every_second_operator_runs_again_half_the_projections_and_the_cor
     (found,) = memory(stack={"selective": "operators"}, recompute="selective")
     again = LAYER - kept
     assert found.activations == pytest.approx(TOKENS * (2 * kept + HEAD_INPUT + max(0.0, again - 6.0 * VOCAB)))
+
+
+def test_an_optimizer_without_states_keeps_none() -> None:
+    """Weights in fp32 are all of a plain gradient descent: 4 bytes of masters, sharded, and nothing beside them."""
+    (found,) = memory({"zero": 3}, {"sharded_masters": True, "master_dtype_bytes": 4.0})
+    assert found.optimizer == 0.0 < found.weights
