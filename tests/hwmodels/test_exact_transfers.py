@@ -8,6 +8,7 @@ import pytest
 
 from moesim.hwmodels.cluster import build_cluster
 from moesim.hwmodels.collectives import collective_s, load_fabric_fit
+from moesim.hwmodels.libraries import borrowed_from, library_named
 from moesim.hwmodels.measured_transfers import (
     MeasuredTransfer,
     as_all_to_all,
@@ -87,3 +88,8 @@ def test_an_exchange_without_kernels_of_its_own_follows_the_measured_all_to_all(
     for other in (replace(work, kernel="normal"), replace(work, tokens=0.0), replace(work, group=Group(1, 1))):
         assert exchange_ratio(other, CLUSTER, FIT, FABRIC, own) == 1.0
     assert exchange_ratio(work, CLUSTER, FIT, FABRIC, {}) == 1.0
+
+
+def test_a_library_that_was_stated_and_has_constants_of_its_own_needs_no_word() -> None:
+    own = library_named("nccl", True)
+    assert borrowed_from(own) == "" and borrowed_from(own, stated=False) == "library = nccl (not stated)"

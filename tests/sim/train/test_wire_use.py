@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from itertools import pairwise
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
 from moesim.hwmodels.wires import OWN_WIRES, WIRES
 from moesim.sim.clock.plan import ScriptRun, Send
+from moesim.sim.train.beside import _uplink_use
 from moesim.sim.train.predict import predict_train
 from moesim.sim.train.step import StepResult
 from moesim.sim.train.wire_use import _wire_of, stretches, wire_use
@@ -77,3 +79,11 @@ def test_uplinks_are_numbered_below_zero_and_wires_of_ranks_from_zero_on() -> No
         (1, WIRES[0]),
         (2, WIRES[1]),
     ]
+
+
+def test_a_link_of_a_gpu_is_no_uplink() -> None:
+    """Shares of uplinks of jobs beside each other: numbers below zero are uplinks, wires of GPUs begin at zero."""
+    ran: Any = [SimpleNamespace(seconds=2.0, carried_s={-1: 0.5, 0: 1.0, 3: 0.25}),
+                SimpleNamespace(seconds=2.0, carried_s={-1: 0.1, -2: 1.0, 0: 1.0})]  # fmt: skip
+    jobs: Any = [None, None]
+    assert _uplink_use(jobs, {1: ran}) == {-1: [0.0, pytest.approx(0.15)], -2: [0.0, pytest.approx(0.25)]}
