@@ -52,6 +52,8 @@ class Reach:
         reached = self.lines.get((mutant.file, mutant.line)) or frozenset()
         if not reached:  # a line that runs when the module is loaded: a constant, a default
             reached = frozenset().union(*(tests for (file, _), tests in self.lines.items() if file == mutant.file))
+        if not reached:  # of a file that every test loads and none runs anything of
+            reached = frozenset(self.seconds)
         found = sorted(reached, key=lambda test: (self.seconds[test], test))
         taken, spent_s = [], 0.0
         for test in found:
