@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
 
-from moesim.hwmodels.cluster import Cluster, build_cluster
+from moesim.hwmodels.cluster import Cluster, build_cluster, link_bytes_per_s
 from moesim.hwmodels.exchange_kernels import exchange_kernels, exchange_lower_bound_s, exchange_s, load_exchange_fit
 from moesim.hwmodels.facts import FactError
 from moesim.hwmodels.work import ExpertExchange, Group
@@ -91,3 +92,27 @@ def test_one_set_of_constants_for_h800(
     seconds = exchange_s(work, build_cluster("hgx-h800", 64))
     copies = rank_copies if ranks == 8 else node_copies
     assert 4096.0 * 7392.0 * copies / seconds / 1e9 == pytest.approx(published_gb_per_s, rel=0.08)
+
+
+@pytest.mark.parametrize(("ranks", "copies"), [(8, 8), (64, 8), (4, 4)])
+@pytest.mark.parametrize("kernel", ["one_sided", "two_sided"])
+def test_kernels_of_one_domain_send_a_copy_to_each_rank_but_their_own(kernel: str, ranks: int, copies: int) -> None:
+    """What the bytes alone take: 1,000 tokens of 7,168 bytes, copies of (1 - 1 / ranks), at a rate that falls with
+    ranks."""
+    cluster = build_cluster("gb200-nvl72", 72)
+    fit = load_exchange_fit("blackwell")
+    none = {name: 0.0 for name in (
+        "one_dispatch_s", "one_dispatch_copy_s", "two_copy_s", "two_dispatch_token_s", "two_floor_s",
+    ) if hasattr(fit, name)}  # fmt: skip
+    bare = replace(fit, **none)
+    work = _exchange(Group(ranks, ranks), tokens=1000.0, kernel=kernel)
+    more = replace(work, tokens=2000.0)
+    efficiency, fall = (
+        (fit.one_link_efficiency, fit.one_fall_exponent)
+        if kernel == "one_sided"
+        else (fit.two_link_efficiency, fit.two_fall_exponent)
+    )
+    rate = link_bytes_per_s(cluster) * efficiency * (ranks / 8.0) ** -fall
+    each = 1000.0 * 7168.0 * copies * (1.0 - 1.0 / ranks) / rate
+    grown = exchange_s(more, cluster, bare) - exchange_s(work, cluster, bare)
+    assert grown == pytest.approx(each, rel=1e-6)

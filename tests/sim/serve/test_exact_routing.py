@@ -8,7 +8,8 @@ from typing import Any
 import pytest
 
 from moesim.sim.serve.router import LeastLoaded, Router
-from moesim.sim.serve.simulate import prompt_weight
+from moesim.sim.serve.simulate import _pace, prompt_weight
+from moesim.sim.serve.workload import Workload
 from moesim.traces.requests import Requests
 
 
@@ -85,3 +86,21 @@ def test_what_a_prompt_token_weighs_against_one_that_is_held(held_s: float, answ
     worker: Any = SimpleNamespace(engine=SimpleNamespace(token_budget=512), costs=_Costs(held_s))
     load: Any = SimpleNamespace(requests=Requests((0.0, 1.0), (10, 10), (answer, answer), (0, 0)))
     assert prompt_weight(worker, load) == pytest.approx(weight)
+
+
+@pytest.mark.parametrize(("attention_dp", "batch"), [(1, 8), (4, 32)])
+def test_the_pace_of_a_decode_worker(attention_dp: int, batch: int) -> None:
+    """Eight requests a rank: tokens of a pass over its seconds, 10 ms and a microsecond for each of 100 tokens held."""
+    machine: Any = SimpleNamespace(job=SimpleNamespace(attention_dp=attention_dp), costs=_Costs(1e-6))
+    load: Any = SimpleNamespace(mean_tokens=100)
+    assert _pace(machine, load) == pytest.approx(batch / (1e-2 + 1e-6 * batch * 100))
+
+
+def test_the_rate_of_a_load_is_of_its_gaps_wherever_it_begins() -> None:
+    """Five requests two seconds apart: a gap more than there are between them, as if the last had one."""
+    for begin in (0.0, 100.0):
+        times = tuple(begin + 2.0 * n for n in range(5))
+        found = Workload(Requests(times, (10,) * 5, (20, 20, 20, 20, 40), (0,) * 5))
+        assert found.rate_per_s == pytest.approx(0.5)
+        assert (found.longest, found.mean_tokens, found.contexts) == (50, 34, (8, 35))
+    assert Workload(Requests((3.0,) * 5, (10,) * 5, (20,) * 5, (0,) * 5)).rate_per_s == 0.0

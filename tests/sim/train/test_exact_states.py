@@ -6,11 +6,13 @@ from typing import Any
 
 import pytest
 
-from moesim.hwmodels.work import Comm, Group
+from moesim.hwmodels.work import Attention, Comm, Gemm, Group, GroupedGemm
+from moesim.sim.layout.pipeline import Slot
 from moesim.sim.question.scenario import parse_scenario
 from moesim.sim.train.job import resolve
 from moesim.sim.train.memory import step_memory
 from moesim.sim.train.prices import StepPrices
+from moesim.sim.train.step import lower_bounds_s
 
 # two layers: attention 4 heads over 2 key heads of 8, 32 wide; four experts of 16, one of two for a token
 HIDDEN, INNER, EXPERTS, VOCAB = 32, 16, 4, 96
@@ -105,3 +107,30 @@ def test_adapters_alone_are_trained_and_what_is_frozen_is_gathered_only_where_it
     assert sharded["all_gather.dense"].bytes == pytest.approx(trained + 2.0 * DENSE_LAYER)
     own = whole["all_gather.expert"].bytes if "all_gather.expert" in whole else 0.0
     assert sharded["all_gather.expert"].bytes == pytest.approx(own + 2.0 * 2 * EXPERT)
+
+
+@pytest.mark.parametrize(("base", "each"), [("bf16", 2.0), ("fp8", 1.0), ("nf4", 0.516)])
+def test_frozen_weights_are_held_in_the_format_of_the_base(base: str, each: float) -> None:
+    """NF4: four bits, and a scale of 8 bits for every 64 with one of 32 bits for every 256 of those: 4.127 bits."""
+    assert each == pytest.approx({"bf16": 16, "fp8": 8, "nf4": 4 + 8 / 64 + 32 / (64 * 256)}[base] / 8, abs=5e-4)
+    found = prices({"zero": 0}, lora={"rank": 4, "base_dtype": base})
+    memory, dense, expert = step_memory(found)[0], 2 * DENSE_LAYER + TABLES, 2 * EXPERTS * EXPERT
+    trained = memory.gradients / 2.0  # bf16
+    assert memory.weights == pytest.approx(each * (dense + expert) + 2.0 * trained)
+    assert 0.0 < trained < 0.5 * dense and memory.optimizer == pytest.approx(12.0 * trained)
+
+
+def test_floors_of_a_step_are_its_products_at_the_rates_of_the_data_sheet() -> None:
+    """One GPU, one micro-batch: bytes of matrix products over HBM, FLOPs over the peak, counted op by op."""
+    found = prices({"zero": 0, "ep": 1}, global_batch=8)
+    gpu = found.job.cluster.gpu
+    ops = [op for slot in ("F", "B") for op in found.segment(Slot(slot, 0, 0)).ops]
+    products = [op for op in ops if isinstance(op.work, Gemm | GroupedGemm)]
+    bounds = lower_bounds_s(found)
+    assert found.job.micro_batches == 1 and len(products) > 10
+    assert bounds["hbm"] == pytest.approx(sum(op.work.bytes * op.scale for op in products) / gpu.hbm_bytes_per_s)
+    computed = [op for op in ops if isinstance(op.work, Gemm | GroupedGemm | Attention)]
+    assert bounds["flops"] == pytest.approx(sum(op.work.flops / gpu.peak(op.work.dtype) for op in computed))
+    assert bounds["nic"] == 0.0 and set(bounds) == {"flops", "hbm", "nic"}
+    twice = lower_bounds_s(prices({"zero": 0, "ep": 1}, global_batch=16))
+    assert twice["hbm"] == pytest.approx(2.0 * bounds["hbm"]) and twice["flops"] == pytest.approx(2.0 * bounds["flops"])
