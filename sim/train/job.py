@@ -323,6 +323,8 @@ def resolve(scenario: Scenario) -> Resolved:
         has = cluster.host_memory_bytes
         size = f"{has / GIB:,.0f} GiB a host ({cluster.host_memory_source})" if has else "not known: not checked"
         from_rules.append(f"cluster.host_memory_bytes = {size}")
+    if job.lora_rank and arch.is_moe and not job.lora_attention_only:
+        from_rules.append("lora.targets = all: attention, dense blocks and shared experts; routed experts carry none")
     from_rules += _capacity_said(train, job)
     own = own_runs_of(scenario, job)
     correction, from_runs = own.at(job) if own else None, own_runs_said(scenario, job, own)

@@ -16,6 +16,7 @@ from typing import Any
 
 from moesim.hwmodels.facts import did_you_mean, read_yaml
 from moesim.hwmodels.power_and_money import at_the_meter, power_records
+from moesim.sim.model.adapted import adapter_parameters
 from moesim.sim.model.params import parameters
 from moesim.sim.question.scenario import Asked, ScenarioError, number_asked
 from moesim.sim.train.job import TrainJob
@@ -78,7 +79,7 @@ class TrainingRun:
     spare_gpus: int  # that wait for failures, and are paid
     mtbf_s: float  # between two failures of the whole job
     failures: float  # expected in wall_s
-    checkpoint_bytes: float  # of the whole model: weights and optimizer
+    checkpoint_bytes: float  # of the whole model: weights and optimizer; with LoRA of the adapters alone
     checkpoint_s: float  # that training waits for each one
     checkpoint_interval_s: float  # of work between two
     gpu_hours: float  # spares included
@@ -124,7 +125,8 @@ class Interruptions:
 def interruptions(job: TrainJob, step_s: float, facts: RunFacts) -> Interruptions:
     """Of a job whose step takes `step_s` seconds, with checkpoints at Daly's interval."""
     gpus = job.cluster.gpus
-    size = parameters(job.arch) * (2.0 + job.stack.master_dtype_bytes)
+    trained = adapter_parameters(job.arch, job.lora_rank, job.lora_attention_only) if job.lora_rank else None
+    size = (parameters(job.arch) if trained is None else trained) * (2.0 + job.stack.master_dtype_bytes)
     transfer_s = size / (facts.storage_bytes_per_s_per_gpu * gpus)
     write_s, mtbf_s = transfer_s * facts.checkpoint_blocking_share, facts.gpu_mtbf_hours * _HOUR / gpus
     interval_s = max(step_s, daly_interval_s(write_s, mtbf_s))

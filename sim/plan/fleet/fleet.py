@@ -1,6 +1,6 @@
 """A serving fleet for a day of traffic that grows: replicas by the hour, racks, power, and dollars, rented or owned.
 
-A replica group is the deployment that serves most requests per GPU within the limits (sim/plan/serve/plan.py); what it
+A replica group is the deployment of which fewest GPUs carry the busiest hour (sim/plan/fleet/plan.py); what it
 sustains is found by simulation, for the lengths of every hour. An hour needs as many groups as its rate asks for, and
 `spare` more (N+1). A fixed fleet holds the busiest hour's all day; an autoscaled one follows the hours.
 """

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
+from math import inf
 from pathlib import Path
 
 from moesim.hwmodels.hardware import hardware_of
 from moesim.hwmodels.power_and_money import busy_w, idle_w, usd_per_gpu_hour
 from moesim.hwmodels.servers import load_server
 from moesim.sim.plan.fleet.facts import fact_sources, fleet_facts
-from moesim.sim.plan.fleet.fleet import Fleet, Group, Grown, check_growth, sized
+from moesim.sim.plan.fleet.fleet import Fleet, Group, Grown, check_growth, groups_needed, sized
 from moesim.sim.plan.plan import checked_sizes, fixed_axes
 from moesim.sim.plan.serve.judge import ServeJudge
 from moesim.sim.plan.serve.plan import ServeOption, ServePlan, plan_serve
@@ -32,7 +33,7 @@ class FleetAsk:
 
     growth: float = 0.0  # of the traffic a year, from -0.9 to 10: 0.2 is 20 %
     spare: int = 1  # replicas on top of those needed
-    gpus: tuple[int, ...] = ()  # sizes of a replica group to try instead of the scenario's cluster
+    gpus: tuple[int, ...] = ()  # sizes of a replica group to try; none: the scenario's cluster, and halves of it
     slo: str = ""  # limits like "ttft=1s,tpot=50ms,share=0.9"; the scenario's stand for what is not said
     given: Given = field(default_factory=dict)  # axes that are fixed: {"tp": (4, 8), "pools": ("no",)}
     facts: Mapping[str, float] = field(default_factory=dict)  # in place of those in fleet.yaml: {"years": 5}
@@ -47,13 +48,14 @@ def plan_fleet(
 ) -> Fleet:
     """Size a serving fleet for a day of traffic: replicas by hour, racks, power and dollars, rented or owned, by year.
 
-    scenario: a file's path, a mapping or a Scenario with a serve section; its cluster is one replica group.
+    scenario: a file's path, a mapping or a Scenario with a serve section; its cluster is the largest replica group.
     traffic: a CSV of hour,requests_per_s[,input_tokens,output_tokens], or 24 hours.
     ask: growth, spares, limits, what is fixed and facts of one's own.
     progress: called with what is being done, how much of it, of how much.
 
-    A group is the deployment that sustains most requests per GPU within the limits, found by simulation for the lengths
-    of every hour. Money in US dollars a year; facts with sources are in fleet.yaml and hwmodels/specs.
+    A group is the deployment of which fewest GPUs carry the busiest hour within the limits, spares included, found by
+    simulation for the lengths of every hour. Money in US dollars a year; facts with sources are in fleet.yaml and
+    hwmodels/specs.
 
     Raises ScenarioError for facts, growth or limits that cannot be and where nothing meets the limits, BadTrace for an
     unreadable table, other kinds of Refusal as predict_serve does.
@@ -68,7 +70,7 @@ def plan_fleet(
     day = load_day(traffic) if isinstance(traffic, (str, Path)) else traffic
     busiest = max(day, key=lambda h: h.requests_per_s)
     asked = with_lengths(scenario, busiest)
-    plan, option = _best_group(asked, ask, progress)
+    plan, option = _best_group(asked, ask, busiest.requests_per_s, progress)
     judge, s = plan.searches[0].judge, option.served
     cluster = judge.base.cluster
     hardware = hardware_of(scenario.cluster.hardware)
@@ -125,10 +127,15 @@ def with_lengths(scenario: Scenario, hour: Hour) -> Scenario:
     return scenario.model_copy(update={"serve": serve.model_copy(update={"requests": requests})})
 
 
-def _best_group(scenario: Scenario, ask: FleetAsk, progress: Progress | None) -> tuple[ServePlan, ServeOption]:
-    """The deployment that sustains most requests per GPU, over all sizes."""
-    plans, refused = [], ""
-    for count in ask.gpus or (scenario.cluster.gpus,):
+def _best_group(
+    scenario: Scenario, ask: FleetAsk, busiest_per_s: float, progress: Progress | None
+) -> tuple[ServePlan, ServeOption]:
+    """The deployment of which fewest GPUs carry the busiest hour, spares included; no size is tried that cannot win."""
+    plans: list[tuple[ServePlan, ServeOption]] = []
+    fewest, refused = inf, ""
+    for count in sorted(ask.gpus or halves(scenario.cluster.gpus)):
+        if count * (1 + ask.spare) >= fewest:
+            break
         try:
             given: Given = {"idle": ("no",), **ask.given}  # a group is what is replicated: all of it
             plan = plan_serve(
@@ -139,9 +146,24 @@ def _best_group(scenario: Scenario, ask: FleetAsk, progress: Progress | None) ->
             refused = str(refusal)
             continue
         plans.append((plan, max(plan.options, key=lambda o: o.sustained_per_s or 0.0)))
+        fewest = min(fewest, _gpus_and_rate(plans[-1][1], busiest_per_s, ask.spare)[0])
     if not plans:
         raise ScenarioError(refused)
-    return max(plans, key=lambda pair: (pair[1].sustained_per_s or 0.0) / pair[1].served.candidate.gpus)
+    return min(plans, key=lambda pair: _gpus_and_rate(pair[1], busiest_per_s, ask.spare))
+
+
+def halves(gpus: int) -> tuple[int, ...]:
+    """Sizes of groups where none is asked for: the whole cluster, and half of it as long as that is a whole number."""
+    sizes = [gpus]
+    while sizes[-1] % 2 == 0:
+        sizes.append(sizes[-1] // 2)
+    return tuple(sizes)
+
+
+def _gpus_and_rate(option: ServeOption, busiest_per_s: float, spare: int) -> tuple[float, float]:
+    """GPUs that carry the busiest hour; of equals, less what one GPU sustains."""
+    rate, gpus = option.sustained_per_s or 0.0, option.served.candidate.gpus
+    return (groups_needed(busiest_per_s, rate, spare) * gpus if rate > 0.0 else inf), -rate / gpus
 
 
 def _sustained(scenario: Scenario, day: Day, plan: ServePlan, option: ServeOption) -> tuple[float, ...]:

@@ -19,7 +19,8 @@ from moesim.reports.cli.app import run
 from moesim.reports.tables.fleet import fleet_report, money
 from moesim.sim.plan.fleet.facts import fleet_facts, read_facts
 from moesim.sim.plan.fleet.fleet import CHOICES, Fleet, Group, Grown, fleet_year, groups_needed, scaled_hours
-from moesim.sim.plan.fleet.plan import FleetAsk, plan_fleet
+from moesim.sim.plan.fleet.plan import FleetAsk, halves, plan_fleet
+from moesim.sim.plan.serve.search import ServeEffort
 from moesim.sim.question.scenario import ScenarioError
 from moesim.traces.day import Hour, load_day
 from moesim.traces.routing import BadTrace
@@ -192,3 +193,18 @@ def test_command(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert run([*words, "--json", "--fact", "pue=1.5"]) == 0
     answer = json.loads(capsys.readouterr().out)
     assert answer["sources"]["pue"] == "1.5, given" and len(answer["years"]) == 4
+
+
+def test_a_group_is_as_small_as_it_may_be_however_large_the_cluster() -> None:
+    """The whole cluster as one replica, and another of it to spare, would be four times what the traffic needs."""
+    given, effort = {"pools": ("no",), "pp": (1,), "kv_dtype": ("asked",)}, ServeEffort(top=1, most=6)
+    ask = FleetAsk(given=given, effort=effort, spare=1)
+    quiet = (Hour(5.0),) * 24
+    large = plan_fleet({**JOB, "cluster": {"node": "dgx-h100", "gpus": 32}}, quiet, ask)
+    asked = plan_fleet(JOB, quiet, replace(ask, gpus=(2,)))
+    assert large.group.gpus <= 4 and large.years[0].replicas[0] >= 2
+    assert large.years[0].replicas[0] * large.group.gpus <= asked.years[0].replicas[0] * asked.group.gpus
+
+
+def test_sizes_of_groups_are_the_cluster_and_its_halves() -> None:
+    assert halves(64) == (64, 32, 16, 8, 4, 2, 1) and halves(12) == (12, 6, 3) and halves(1) == (1,)
