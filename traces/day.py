@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import csv
 from dataclasses import dataclass
-from math import isfinite
+from math import isfinite, isnan
 from pathlib import Path
 
 from moesim.files.opening import Opening, opened
@@ -75,5 +75,6 @@ def _number(text: str, place: str, column: str, least: float, most: float) -> fl
     except ValueError:
         value = float("nan")
     if not isfinite(value) or not least <= value <= most:
-        raise BadTrace(f"{place}: {column} is {text[:20]!r}; it must be a number from {least:g} to {most:g}")
+        given = "no number" if isnan(value) else f"{value:g}"
+        raise BadTrace(f"{place}: {column} is {given}; it must be a number from {least:g} to {most:g}")
     return value

@@ -35,6 +35,7 @@ _CUT_ROW = re.compile(rf"(?:^|[\s:|>\]])(\d+)\s+(\d+)(?:\s+({_TYPES}).*)?$", re.
 _ENDS = re.compile(r"Out of bounds values|Avg bus bandwidth", re.IGNORECASE)
 _AGREE = 0.02  # assumed: printed times and bandwidths agree to their last digits
 _ROUNDING = 0.1  # assumed: errors of additions in any format are below, counts of wrong elements are not
+_MOST_DIGITS = 18  # of a size in bytes
 _ERRORS = re.compile(r"Test (?:NCCL|CUDA|HIP|RCCL) failure|NCCL failure|unhandled (?:cuda|system) error", re.IGNORECASE)
 
 
@@ -178,6 +179,11 @@ def _begins_ranks(line: str) -> bool:
     return re.search(r"\bRank\s+0\s", line) is not None
 
 
+def _size(digits: str) -> int:
+    """Bytes of a buffer; 0 for more than an exabyte, which nobody has."""
+    return int(digits) if len(digits) <= _MOST_DIGITS else 0
+
+
 def _timed(line: str) -> Timed | None:
     """The out-of-place time of a table's line, found by what agrees: size over time is the algorithm bandwidth.
 
@@ -186,7 +192,7 @@ def _timed(line: str) -> Timed | None:
     found = _ROW.search(line)
     if not found:
         return None
-    size, rest = int(found.group(1)), found.group(4).split()
+    size, rest = _size(found.group(1)), found.group(4).split()
     for at in range(min(4, len(rest) - 2)):
         values = [_number(cell) for cell in rest[at : at + 3]]
         if None in values or not size:
@@ -202,8 +208,8 @@ def _wrong_with(line: str) -> str:
     """Why a line of a table has no time out of place that can be taken."""
     found = _ROW.search(line)
     cells = found.group(4).split()[:7] if found else []
-    if found and not int(found.group(1)):
-        return "buffers of no bytes"
+    if found and not _size(found.group(1)):
+        return "buffers of no bytes, or of more than any memory holds"
     if any(re.fullmatch(r"[-+]?(nan|inf|infinity)", cell, re.IGNORECASE) for cell in cells):
         return "times or bandwidths of inf or nan"
     if any(cell.startswith("-") and _number(cell[1:]) and cell != "-1" for cell in cells):  # a root of -1 is none

@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from moesim.reports.cli.outputs import check_outputs
+
 if TYPE_CHECKING:
     from moesim.calibrate.measure.device import Machine
     from moesim.calibrate.measure.session import Progress
@@ -45,6 +47,7 @@ def calibrate(  # noqa: PLR0913  # one argument per option of the command
     for path in (out, figure, rows):
         if path is not None:
             check_writable(path)
+    check_outputs([], [*(inputs or ()), plan, profile if prove else None], [None if prove else out, figure, rows])
     if source:
         if source == "rows":
             return _corrections(list(inputs or ()), scenario, settings or [], out, json)

@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from moesim.reports.cli.outputs import check_outputs
+
 if TYPE_CHECKING:
     from moesim.sim.transfer.question import CommQuestion
 
@@ -84,6 +86,9 @@ def _show(question: CommQuestion, sweep: bool, json: bool, figure: Path | None) 
 
         check_writable(figure)
         check_format(figure)
+        check_outputs(
+            [], [Path(name) for name in (question.hardware, question.profile) if isinstance(name, str)], [figure]
+        )
     answer = predict_comm(question)
     table = _sweep(question) if sweep or figure is not None else {}
     if json:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from moesim.reports.cli.emit import Folder, Target, check_emit, give_files, with_files
+from moesim.reports.cli.outputs import check_outputs
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
@@ -75,8 +76,7 @@ def plan(  # noqa: PLR0913  # one argument per option of the command
     _check(figure, out)
     check_emit(emit, emit_out)
     asked = load_scenario(scenario)
-    if out is not None and out.exists() and out.resolve() == scenario.resolve():
-        raise ScenarioError(f"--out {out} is the question itself, which the answer would overwrite; give another file")
+    check_outputs([scenario], [traffic], [None if out is not None and out.is_dir() else out, figure])
     if emit and not about_serving(asked, slo) and traffic is None:
         raise ScenarioError("--emit writes deployments: it is for scenarios with a serve section; --out writes layouts")
     name = asked.model if isinstance(asked.model, str) else asked.model.get("name", "the model")

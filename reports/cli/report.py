@@ -7,6 +7,8 @@ from typing import Annotated
 
 import typer
 
+from moesim.reports.cli.outputs import check_outputs
+
 
 def report(
     scenarios: Annotated[list[Path], typer.Argument(help="Scenario files in YAML.", show_default=False)],
@@ -29,6 +31,7 @@ def report(
         check_writable(out)
         if out.suffix.lower() not in (".html", ".htm"):
             raise OutputError(f"report {out}: a page ends in .html")
+        check_outputs(scenarios, [], [out])
     with progress_bar() as show:
         page = make_page(scenarios, search=plan, tokens=token_count(tokens) or 0.0, progress=show)
     if json:

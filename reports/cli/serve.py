@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from moesim.reports.cli.emit import Folder, Target, check_emit, give_files, with_files
+from moesim.reports.cli.outputs import check_outputs
 
 if TYPE_CHECKING:
     from moesim.sim.serve.prediction import ServePrediction
@@ -70,11 +71,13 @@ def serve(  # noqa: PLR0913  # one argument per option of the command
             raise ScenarioError(
                 "--traffic goes with --json and --figure; leave out --requests, --records, --result, --emit"
             )
+        check_outputs([scenario], [traffic], [figure])
         _day(scenario, traffic, json, figure)
         return 0
     if records is not None:
         check_records(records)
     results = [result_asked(text) for text in result or ()]
+    check_outputs([scenario], [requests], [records, figure, *(path for _, path in results)])
     prediction = predict_serve(scenario, requests=requests)
     files = {}
     if emit:

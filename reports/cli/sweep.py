@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 
 from moesim.files.words import counted
+from moesim.reports.cli.outputs import check_outputs
 
 
 def sweep(
@@ -40,6 +41,7 @@ def sweep(
 
     if out is not None:
         check_table(out)
+        check_outputs([scenario], [], [out])
     asked, varied = read_mapping(scenario), read_settings(settings)
     with ExitStack() as held:
         journal = (

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from moesim.reports.cli.beside import Others, SpreadOption, check_spread, jobs_beside
+from moesim.reports.cli.outputs import check_outputs
 
 if TYPE_CHECKING:
     from moesim.sim.question.scenario import Scenario
@@ -65,7 +66,7 @@ def train(  # noqa: PLR0913  # one argument per option of the command
     from moesim.sim.train.whole_run import training_run
 
     check_spread(spread)
-    _check_files(timeline, figure)
+    _check_files(scenario, timeline, figure)
     many = _Many(steps, workers, dask)
     question = _comparable(load_scenario(scenario), exact)
     every: Which = "all" if lost or figure is not None else "cheap"
@@ -127,10 +128,11 @@ def _comparable(question: Scenario, exact: bool) -> Scenario:
     return question
 
 
-def _check_files(timeline: Path | None, figure: Path | None) -> None:
+def _check_files(scenario: Path, timeline: Path | None, figure: Path | None) -> None:
     """Before anything is run."""
     from moesim.files.whole import check_writable
 
+    check_outputs([scenario], [], [timeline, figure])
     for path in (timeline, figure):
         if path is not None:
             check_writable(path)

@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from moesim.reports.cli.outputs import check_outputs
+
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
@@ -44,6 +46,7 @@ def validate(  # noqa: PLR0913  # one argument per option of the command
     for path in (out, rows_out):
         if path is not None:
             check_writable(path)
+    check_outputs([], [rows], [out, rows_out])
     asked = settings_asked(settings or [])
     with progress_bar() as show:
         validation = predict_and_compare(

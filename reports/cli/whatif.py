@@ -7,6 +7,8 @@ from typing import Annotated
 
 import typer
 
+from moesim.reports.cli.outputs import check_outputs
+
 
 def whatif(
     scenario: Annotated[Path, typer.Argument(help="Scenario file in YAML.", show_default=False)],
@@ -32,6 +34,7 @@ def whatif(
 
         check_writable(figure)
         check_format(figure)
+        check_outputs([scenario], [], [figure])
     if out is not None:
         check_folder(out)
     with progress_bar(lines=True) as show:

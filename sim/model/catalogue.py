@@ -87,6 +87,9 @@ def _index() -> dict[str, Any]:
     return index
 
 
+_KINDS = {str: "text", list: "a list", bool: "a word"}
+
+
 def _canonical(name: str) -> str | None:
     """The file name behind a name or alias, None when it is neither."""
     key = name.strip().lower()
@@ -144,7 +147,7 @@ def _from_path(path: Path, proxies: bool = True) -> ModelArch:
         raise ArchError(f"no model at {short(str(file))}: no such file; needs a config.json or a YAML")
     record = _read(file)
     if not isinstance(record, Mapping):
-        holds = "is empty" if record is None else f"holds {short(record)}"
+        holds = "is empty" if record is None else f"holds {_KINDS.get(type(record), 'a number')}"  # no word of it
         raise ArchError(f"no model at {short(str(file))}: {holds}; needs a mapping of sizes")
     name = file.parent.name if file.name == "config.json" else file.stem
     record = _with_formats(record, file)

@@ -48,22 +48,22 @@ def files_named(raw: Mapping[str, Any]) -> set[str]:
 
     for keys in (*_PATHS, *_OR_NAMES):
         _changed(dict(raw), keys, keep, whole_too=True)
+    found |= {base for name in found if (base := _base_of(Path(name))) is not None}
     folders = {str(Path(name) / "config.json") for name in found if _exists(Path(name) / "config.json")}
     beside = {str(Path(name).parent / "hf_quant_config.json") for name in found | folders}
-    bases = {base for name in found if (base := _base_of(Path(name))) is not None}
-    return found | folders | bases | {name for name in beside if _exists(Path(name))}
+    return found | folders | {name for name in beside if _exists(Path(name))}
 
 
 def _base_of(file: Path) -> str | None:
-    """The file that a model's YAML starts from, where it names one; what cannot be read is refused by its reader."""
-    if file.suffix not in (".yaml", ".yml"):
+    """The file or folder that a model's file starts from; what cannot be read is refused by its reader."""
+    if file.suffix not in _SUFFIXES:
         return None
     try:
         raw = read_plain(file, "is not there")
     except FileError:
         return None
     base = raw.get("base") if isinstance(raw, dict) else None
-    return base if isinstance(base, str) and base.endswith(_SUFFIXES) else None
+    return base if isinstance(base, str) and (base.endswith(_SUFFIXES) or _exists(Path(base))) else None
 
 
 def _changed(
@@ -78,7 +78,8 @@ def _changed(
         value = value.get(key) if isinstance(value, dict) else None
     if not isinstance(value, str) or not value.strip() or (Path(value).is_absolute() and not whole_too):
         return raw
-    if keys in _OR_NAMES and not value.endswith(_SUFFIXES) and not ("/" in value and _exists(Path(value))):
+    there = value.endswith(_SUFFIXES) or (("/" in value or whole_too) and _exists(Path(value)))
+    if keys in _OR_NAMES and not there:
         return raw
     return _with(raw, keys, change(value, keys))
 

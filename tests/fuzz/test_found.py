@@ -6,6 +6,7 @@ import csv
 import gzip
 import json
 import os
+import re
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +23,7 @@ from moesim.reports.cli.app import run
 from moesim.sim.model.catalogue import load_model
 from moesim.sim.serve.predict import predict_serve
 from moesim.traces.day import load_day
+from moesim.traces.request_files import load_requests
 from moesim.traces.routing import BadTrace, load_counts
 from tests.fuzz import seeds
 from tests.fuzz.values import put
@@ -157,3 +159,34 @@ def test_a_machine_of_nested_lists_is_refused(tmp_path: Path, capsys: pytest.Cap
 def test_a_picture_and_json_are_two_answers(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert run(["show", "dgx-h100", "--json", "--figure", str(tmp_path / "a.svg"), "--gpus", "8"]) == 0
     assert json.loads(capsys.readouterr().out)["kind"] and (tmp_path / "a.svg").exists()
+
+
+SECRET = "TOKEN=hunter2-abcdef"
+
+
+@pytest.mark.parametrize("text", [SECRET, f"- {SECRET}\n", f'"{SECRET}"', f"{SECRET}: 1\n"])
+def test_nothing_of_a_file_that_is_none_of_ours_is_repeated(text: str, tmp_path: Path) -> None:
+    """A file of somebody's secrets, named where a model, a trace or a day of traffic belongs."""
+    path = tmp_path / "secrets.env"
+    path.write_text(text, encoding="utf-8")
+    readers: list[Any] = [lambda: load_model(path), lambda: load_day(path), lambda: load_requests(path)]
+    for cells in (f"{SECRET},1,2\n", f"0,{SECRET},2\n"):
+        trace = tmp_path / "trace.csv"
+        trace.write_text(f"arrival_s,input_tokens,output_tokens\n{cells}", encoding="utf-8")
+        readers.append(lambda trace=trace: load_requests(trace))
+    for read in readers:
+        with pytest.raises(Refusal) as refusal:
+            read()
+        assert "hunter2" not in str(refusal.value)
+
+
+@pytest.mark.parametrize("digits", [19, 400, 5000])
+def test_a_table_of_transfers_with_sizes_beyond_any_memory(digits: int, tmp_path: Path) -> None:
+    from nccl_forms import log
+
+    path = tmp_path / "own.log"
+    text, rows = re.subn(r"^(\s*)\d+(\s+\d+\s+float)", rf"\g<1>{'9' * digits}\g<2>", log("all_reduce"), flags=re.M)
+    path.write_text(text, encoding="utf-8")
+    assert rows > 3
+    with pytest.raises(Refusal):
+        read_nccl_log(path)

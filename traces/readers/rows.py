@@ -47,7 +47,7 @@ def tokens_of(value: object, place: str, column: str) -> int:
     except (TypeError, ValueError, OverflowError):
         number = float("nan")
     if not isfinite(number) or number < 0 or number > MOST or number != int(number):
-        raise BadTrace(f"{place}: {column} is {shown(value)}; it must be a whole number of tokens, 0 or more")
+        raise BadTrace(f"{place}: {column} is {shown(value)}; it must be a whole number of tokens from 0 to 1e12")
     return int(number)
 
 
@@ -62,12 +62,27 @@ def prompt_of(value: object, place: str, column: str) -> int:
 
 
 def shown(value: object) -> str:
-    """What was found, short enough for one line."""
-    try:
-        text = repr(value.strip() if isinstance(value, str) else value)
-    except ValueError:  # whole numbers with thousands of digits have no text
-        text = "a very long number"
+    """What was found: a number as it is, of everything else only what it is, for the file may be of somebody else."""
+    kind = _KINDS.get(type(value))
+    if isinstance(value, str):
+        try:
+            float(value)
+        except ValueError:
+            return "text"
+        text = value.strip()
+    else:
+        text = kind or _digits(value)
     return text if len(text) <= 40 else text[:37] + "..."
+
+
+_KINDS = {bool: "true or false", list: "a list", dict: "a mapping", type(None): "nothing"}
+
+
+def _digits(value: object) -> str:
+    try:
+        return repr(value)
+    except ValueError:  # whole numbers with thousands of digits have no text
+        return "a very long number"
 
 
 def loaded(rows: Rows, name: str, block_tokens: int = 0) -> Loaded:

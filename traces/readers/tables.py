@@ -87,12 +87,7 @@ def _form_of(header: list[str], name: str) -> _Form:
     missing = [column for column in nearest.needed if column.lower() not in lower]
     if not missing:
         return nearest
-    found = ", ".join(header)[:80] or "nothing"
     if len(missing) == len(nearest.needed):
-        raise BadTrace(
-            f"trace {name}: its first line ({found}) is the header of no trace that is known; moesim reads: {FORMS}"
-        )
-    raise BadTrace(
-        f"trace {name} lacks column {', '.join(missing)}; it has {found}, and beside them needs "
-        f"{', '.join(nearest.needed)}. moesim reads: {FORMS}"
-    )
+        raise BadTrace(f"trace {name}: its first line is the header of no trace that is known; moesim reads: {FORMS}")
+    has = ", ".join(column for column in nearest.needed if column not in missing)
+    raise BadTrace(f"trace {name} lacks column {', '.join(missing)} beside {has}; moesim reads: {FORMS}")

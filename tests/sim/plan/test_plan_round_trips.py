@@ -86,7 +86,7 @@ def test_an_answer_never_overwrites_its_question(tmp_path: Path, capsys: pytest.
     asked = tmp_path / "asked.yaml"
     asked.write_text(yaml.safe_dump(JOBS["dense"]))
     assert run(["plan", str(asked), "--out", str(tmp_path / "." / "asked.yaml")]) == 2
-    assert "is the question itself" in capsys.readouterr().err
+    assert "is a file of the question" in capsys.readouterr().err
     assert yaml.safe_load(asked.read_text()) == JOBS["dense"]
 
 

@@ -15,7 +15,7 @@ from moesim.reports.cli.app import run
 from moesim.sim.question.scenario import ScenarioError
 from moesim.sim.train import workers as crews
 from moesim.sim.train.predict import predict_train
-from moesim.sim.variation.journal import Journal
+from moesim.sim.variation.journal import Journal, digest
 from moesim.sim.variation.sweep import evaluate, key_of, points, read_settings, sweep, with_settings
 
 JOB: dict[str, Any] = {
@@ -193,3 +193,29 @@ def test_keys_that_lead_nowhere_are_refused_at_once(tmp_path: Path, capsys: pyte
     scenario.write_text(json.dumps(JOB), encoding="utf-8")
     assert run(["sweep", str(scenario), "--set", "train.precision=fp7", "--workers", "1"]) == 1  # no point at all
     assert "1 of 1 point " in capsys.readouterr().err
+
+
+def _config(folder: Path, layers: int) -> None:
+    config = {"model_type": "mixtral", "architectures": ["MixtralForCausalLM"], "hidden_size": 512,
+              "intermediate_size": 256, "num_hidden_layers": layers, "num_attention_heads": 8, "vocab_size": 1000,
+              "num_key_value_heads": 2, "num_local_experts": 8, "num_experts_per_tok": 2,
+              "max_position_embeddings": 4096, "tie_word_embeddings": False}  # fmt: skip
+    folder.mkdir(exist_ok=True)
+    (folder / "config.json").write_text(json.dumps(config), encoding="utf-8")
+
+
+@pytest.mark.parametrize("named", ["mm", {"base": "mm"}, "own.yaml", "./mm"])
+def test_what_a_folder_of_a_model_holds_counts_too(
+    named: object, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A folder by its bare name, as the base of a model, and as the base of a model's file; and what lies beside."""
+    monkeypatch.chdir(tmp_path)
+    _config(Path("mm"), 4)
+    Path("own.yaml").write_text("base: mm\nlayers: 2\n", encoding="utf-8")
+    asked, seen = {**JOB, "model": named}, []
+    seen.append(digest(asked, {}))
+    _config(Path("mm"), 6)
+    seen.append(digest(asked, {}))
+    Path("mm/hf_quant_config.json").write_text('{"quantization": {"quant_algo": "FP8"}}', encoding="utf-8")
+    seen.append(digest(asked, {}))
+    assert len(set(seen)) == 3
