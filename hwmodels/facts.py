@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any, Literal, TypeVar
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 from pydantic_core import ErrorDetails
 
 from moesim.refusal import Refusal
@@ -63,21 +63,24 @@ class _Record(BaseModel):
     verified: bool = True
 
 
+MOST_USD_PER_HOUR, MOST_USD = 10_000.0, 1e9  # of one GPU, of one server; more is a slip
+
+
 class ServerPrice(BaseModel):
     """US dollars for one server: the published range and its date."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
-    low: float = Field(gt=0)
-    high: float = Field(gt=0)
+    low: float = Field(gt=0, le=MOST_USD)
+    high: float = Field(gt=0, le=MOST_USD)
     date: str = Field(min_length=4)
 
 
 class Price(_Record):
     """US dollars per GPU-hour, rental: the published range and its date."""
 
-    low: float | None = Field(default=None, gt=0)
-    high: float | None = Field(default=None, gt=0)
+    low: float | None = Field(default=None, gt=0, le=MOST_USD_PER_HOUR)
+    high: float | None = Field(default=None, gt=0, le=MOST_USD_PER_HOUR)
     date: str = ""
 
 
@@ -118,6 +121,13 @@ class GpuRecord(_Record):
         if any(peak is not None and peak <= 0 for peak in value.values()):
             raise ValueError("peaks are above 0 (leave out a format that it has no path for)")
         return value
+
+    @model_validator(mode="after")
+    def _room(self) -> GpuRecord:
+        # data sheets count in other units than drivers, and before spare cells: up to a tenth
+        if self.usable_bytes is not None and self.usable_bytes > 1.1 * self.hbm_bytes:
+            raise ValueError("usable_bytes is more than hbm_bytes, of which it is a part")
+        return self
 
 
 class NodeRecord(_Record):
@@ -199,7 +209,7 @@ def checked(model: type[R], where: str, name: str, raw: dict[str, Any]) -> R:
         key = ".".join(str(p) for p in first["loc"])
         known = ", ".join(model.model_fields)
         extra = f"; fields are {known}" if first["type"] == "extra_forbidden" else ""
-        raise FactError(f"{where}: {name}: {key}: {_wrong(key, first)}{extra}") from None
+        raise FactError(f"{where}: {name}: {f'{key}: ' if key else ''}{_wrong(key, first)}{extra}") from None
 
 
 # keys whose name is their unit, and what that is
@@ -216,7 +226,7 @@ def _wrong(key: str, error: ErrorDetails) -> str:
         whole = "whole " if error["type"].startswith("int") else ""
         number = re.search("[0-9]+", given)
         return f"{given} is not a {whole}number{unit}; write a number alone: {last}: {number[0] if number else 8}"
-    return error["msg"].lower()
+    return error["msg"].removeprefix("Value error, ").lower()
 
 
 T = TypeVar("T")

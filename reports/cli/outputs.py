@@ -6,11 +6,11 @@ import os
 from collections.abc import Iterable
 from pathlib import Path
 
-from moesim.files.whole import OutputError
+from moesim.files.whole import OutputError, check_writable
 
 
 def check_outputs(scenarios: Iterable[Path], read: Iterable[Path | None], written: Iterable[Path | None]) -> None:
-    """OutputError where an answer would overwrite the question, or another answer.
+    """OutputError where a file cannot be written, or an answer would overwrite the question or another answer.
 
     scenarios: files of questions, with the files that they name. read: other files that are read.
     """
@@ -28,6 +28,7 @@ def check_outputs(scenarios: Iterable[Path], read: Iterable[Path | None], writte
             raise OutputError(f"{str(path)[:200]} is asked for twice, and one would overwrite the other; "
                               "give each its own file")  # fmt: skip
         seen[real] = path
+        check_writable(path)
 
 
 def _real(path: Path) -> str:

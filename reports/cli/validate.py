@@ -37,16 +37,12 @@ def validate(  # noqa: PLR0913  # one argument per option of the command
     from moesim.calibrate.record.validation import validate as predict_and_compare
     from moesim.calibrate.rows.measured.read import settings_asked
     from moesim.calibrate.rows.outcomes import usable_cores
-    from moesim.files.whole import check_writable
     from moesim.reports.progress import progress_bar
     from moesim.reports.tables.accuracy import accuracy_markdown, accuracy_report
     from moesim.reports.tables.rows import rows_table
     from moesim.reports.text import console, note, print_json
 
-    for path in (out, rows_out):
-        if path is not None:
-            check_writable(path)
-    check_outputs([], [rows], [out, rows_out])
+    check_outputs([], [rows, scenario], [out, rows_out])
     asked = settings_asked(settings or [])
     with progress_bar() as show:
         validation = predict_and_compare(

@@ -95,8 +95,11 @@ def routing_said(routing: Routing) -> str:
 
 
 def routing_assumed(scenario: Scenario, arch: ModelArch) -> list[str]:
-    """What is assumed about routing: nothing where the scenario says it, or where there are no experts."""
-    if scenario.routing is not None or not arch.is_moe:
+    """What is assumed about routing: nothing where the scenario says it; that it is of no use without experts."""
+    if not arch.is_moe:
+        said = scenario.routing not in (None, "balanced")
+        return [f"routing: changes nothing, {arch.name} has no experts"] if said else []
+    if scenario.routing is not None:
         return []
     return [f"{routing_said(usual_routing())} (not stated: a training batch mixes topics, a served load is of one)"]
 

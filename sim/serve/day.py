@@ -34,11 +34,11 @@ from moesim.sim.serve.simulate import (
 from moesim.sim.serve.workload import Workload, lengths, workload_of
 from moesim.sim.software.stack import Tuning
 from moesim.traces.day import Day, load_day
-from moesim.traces.day_requests import DAY_S, day_arrivals, expected_per_s
+from moesim.traces.day_requests import DAY_S, HOUR_S, day_arrivals, expected_per_s
 from moesim.traces.requests import Requests
 from moesim.traces.rng import stream
 
-_MOST = 20_000_000  # requests of a day
+_MOST = 4_000_000  # requests that are kept in less than a gibibyte
 _DAYS = 31
 _SHARED = ("sessions", "reuse")  # kinds of loads whose prompts share beginnings
 Show = Callable[[str, int, int], None]
@@ -109,9 +109,12 @@ def _load(scenario: Scenario, resolved: ResolvedServe, day: Day, days: int) -> W
     """Arrivals of the table; lengths of the scenario's load, or of the table's hours."""
     assert scenario.serve is not None
     ask = scenario.serve.requests
+    coming = days * HOUR_S * sum(hour.requests_per_s for hour in day)
+    if coming > _MOST:  # before they are drawn
+        raise ScenarioError(
+            f"traffic of {coming:,.3g} requests is more than {_MOST:,}; scale the table down, and the replicas with it"
+        )
     arrivals = day_arrivals(day, ask.seed, days)
-    if len(arrivals) > _MOST:
-        raise ScenarioError(f"traffic of {len(arrivals):,} requests is more than {_MOST:,}; scale the table down")
     if not len(arrivals):
         raise ScenarioError("traffic so thin that no request came; give more requests per second")
     count = len(arrivals)

@@ -162,6 +162,17 @@ def fitted_cache(
     each = cache.blocks // job.attention_dp  # a request's blocks lie on one rank
     if needed <= each:
         return memory, cache
+    if blocks is not None:
+        raise DoesNotFit(
+            f"serve.kv_blocks={blocks:,} of {cache.block_tokens} tokens are too few: a request of {longest_tokens:,} "
+            f"tokens needs {needed:,} on its rank, and each has {each:,}; give {needed * job.attention_dp:,} or more, "
+            "or leave kv_blocks out"
+        )
+    if memory.adapters > max(0.0, memory.usable - memory.weights) and memory.weights < memory.usable:
+        raise DoesNotFit(
+            f"serve.adapters take {memory.adapters / GIB:,.1f} GiB of a GPU, which has {memory.usable / GIB:.1f} GiB "
+            f"and {memory.weights / GIB:.1f} GiB of weights on it; give a smaller count or rank"
+        )
     spare = memory.cache_bytes / GIB
     what = f"{memory.weights / GIB:.1f} GiB of weights leave {spare:.1f} GiB of {memory.usable / GIB:.1f} GiB for KV"
     raise DoesNotFit(

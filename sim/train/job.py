@@ -241,6 +241,18 @@ def capacity_of(train: TrainAsk, micro_batch: int, arch: ModelArch, layout: Layo
     return masks_of(tokens, arch.moe.experts, arch.moe.top_k, asked, stack).factor(arch.moe.top_k)
 
 
+def _without_use(train: TrainAsk, arch: ModelArch) -> list[str]:
+    """What was asked for and changes nothing with this model."""
+    said = []
+    if train.mtp and "mtp" in train.model_fields_set and not arch.mtp_layers:
+        said.append(f"mtp: changes nothing, {arch.name} has no prediction modules")
+    if train.capacity_factor is not None and not arch.is_moe:
+        said.append(f"capacity_factor: changes nothing, {arch.name} has no experts")
+    if "full" in train.recompute and len(train.recompute) > 1:
+        said.append("recompute = full: everything, whatever stands beside it")
+    return said
+
+
 def _capacity_said(train: TrainAsk, job: TrainJob) -> list[str]:
     """What is assumed of slots where masks decide them."""
     if job.stack.dispatcher != EINSUM or job.capacity_factor is None:
@@ -325,6 +337,7 @@ def resolve(scenario: Scenario) -> Resolved:
         from_rules.append(f"cluster.host_memory_bytes = {size}")
     if job.lora_rank and arch.is_moe and not job.lora_attention_only:
         from_rules.append("lora.targets = all: attention, dense blocks and shared experts; routed experts carry none")
+    from_rules += _without_use(train, arch)
     from_rules += _capacity_said(train, job)
     own = own_runs_of(scenario, job)
     correction, from_runs = own.at(job) if own else None, own_runs_said(scenario, job, own)

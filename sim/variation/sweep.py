@@ -204,6 +204,11 @@ def sweep(
 
 def _check_keys(asked: Mapping[str, Any], settings: Mapping[str, Sequence[Any]]) -> None:
     """ScenarioError for a key that leads nowhere: no point of it could ever be predicted."""
+    for key in settings:
+        section = key.partition(".")[0]
+        if section in ("train", "serve") and section not in asked and ("train" in asked or "serve" in asked):
+            verb = "trains" if section == "serve" else "serves"
+            raise ScenarioError(f"--set {key}: this scenario only {verb}, and has no section {section}; leave it out")
     for key, values in settings.items():
         try:
             parse_scenario(with_settings(asked, {key: values[0]}))

@@ -47,6 +47,9 @@ def _read(lines: csv._reader, name: str) -> Loaded:  # type: ignore[name-defined
     header = [cell.strip() for cell in next((cells for cells in lines if cells and any(cells)), [])]
     form = _form_of(header, name)
     lower = [cell.lower() for cell in header]
+    twice = next((column for column in (*form.needed, *_PREFIXES) if lower.count(column.lower()) > 1), None)
+    if twice is not None:
+        raise BadTrace(f"trace {name} has column {twice} twice; leave one of them")
     time_at, input_at, output_at = (lower.index(column.lower()) for column in form.needed)
     prefix_at = next((lower.index(column) for column in _PREFIXES if column in lower), None) if form is _OWN else None
     rows = Rows()
@@ -71,6 +74,9 @@ def _read(lines: csv._reader, name: str) -> Loaded:  # type: ignore[name-defined
         rows.outputs.append(outputs)
         if prefix_at is not None:
             rows.prefixes.append(tokens_of(cells[prefix_at].strip(), place, "prefix"))
+    longer = sum(prefix > prompt for prefix, prompt in zip(rows.prefixes, rows.inputs, strict=False))
+    if longer:
+        rows.said.append(f"prefix: {longer:,} rows name more tokens than their prompt has: all of it is taken")
     return loaded(rows, name)
 
 
