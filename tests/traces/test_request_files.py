@@ -62,7 +62,7 @@ def test_our_own_csv(tmp_path: Path) -> None:
     loaded = read(tmp_path, text)
     r = loaded.requests
     assert (r.arrival_s, r.input_tokens, r.output_tokens, r.prefix) == ((0.0, 1.5), (7, 10), (1, 5), (0, 10))
-    assert loaded.said == ("prefix: 1 rows name more tokens than their prompt has: all of it is taken",)
+    assert loaded.said == ("prefix: rows with more tokens than their prompt has; all of it is taken: 1",)
     assert r.chains is None and r.after == ()
 
 
@@ -111,7 +111,7 @@ def test_bailian_has_seconds_and_blocks_of_16(tmp_path: Path) -> None:
     assert loaded.requests.arrival_s == pytest.approx((0.0, 20.75)) and loaded.requests.prefix == (0, 32)
     assert loaded.requests.chains is not None
     assert loaded.requests.chains.ends == ((16, 32, 40), (16, 32, 48, 60))
-    assert loaded.said == ("prefix: 1 rows name more tokens than their prompt has: all of it is taken",)
+    assert loaded.said == ()
 
 
 def test_hashes_that_end_early_or_late_are_said(tmp_path: Path) -> None:

@@ -76,7 +76,7 @@ def _read(lines: csv._reader, name: str) -> Loaded:  # type: ignore[name-defined
             rows.prefixes.append(tokens_of(cells[prefix_at].strip(), place, "prefix"))
     longer = sum(prefix > prompt for prefix, prompt in zip(rows.prefixes, rows.inputs, strict=False))
     if longer:
-        rows.said.append(f"prefix: {longer:,} rows name more tokens than their prompt has: all of it is taken")
+        rows.said.append(f"prefix: rows with more tokens than their prompt has; all of it is taken: {longer:,}")
     return loaded(rows, name)
 
 
