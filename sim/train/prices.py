@@ -23,6 +23,7 @@ from moesim.sim.layout.placement import ExpertLoad, expert_loads, load_at
 from moesim.sim.layout.routed_rows import LayerRows, MicroBatches, RoutedRows, routed_rows
 from moesim.sim.layout.slots import Placement
 from moesim.sim.model.arch import ModelArch
+from moesim.sim.question.scenario import ScenarioError
 from moesim.sim.software.stack import Stack, Tuning
 from moesim.sim.train.job import TrainJob
 from moesim.sim.train.scripts import Rules, Wires, compile_script, wires_of
@@ -37,6 +38,7 @@ _Key = tuple[object, ...]
 Apart = Callable[[int], bool]
 
 
+_MOST_LOADS = 20_000_000  # loads that are drawn for one step: some minutes, and less than a gibibyte
 _SAMPLED = 16  # micro-batches that are drawn to see how much the busiest rank gets
 
 
@@ -151,8 +153,16 @@ class StepPrices:
         return other
 
     def routed(self, step: int = 0) -> RoutedRows:
-        """Rows that routing sends to every rank of every micro-batch of a step."""
+        """Rows that routing sends to every rank of every micro-batch of a step. ScenarioError for too many to hold."""
         if step not in self._routed:
+            job, lay = self.job, self.job.layout
+            loads = job.micro_batches * lay.ep * lay.edp * job.arch.moe_layers
+            if loads > _MOST_LOADS:
+                raise ScenarioError(
+                    f"routing draws {loads / 1e6:,.0f} million loads ({job.micro_batches:,} micro-batches x "
+                    f"{lay.ep * lay.edp:,} ranks x {job.arch.moe_layers} layers), at most "
+                    f"{_MOST_LOADS / 1e6:.0f} million: take routing: balanced, or a smaller global_batch"
+                )
             self._routed = {step: self._draw(self.job.micro_batches, self.job.layout.edp, step)}
         return self._routed[step]
 

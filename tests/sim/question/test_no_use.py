@@ -72,3 +72,13 @@ def test_a_day_of_more_requests_than_fit_is_refused_before_they_are_drawn() -> N
     for rate in (50.0, 1e5, 1e12):
         with pytest.raises(ScenarioError, match="scale the table down"):
             predict_day(asked, tuple(Hour(rate) for _ in range(24)))
+
+
+@pytest.mark.parametrize("gpus", [131_072, 10_000_000])
+def test_more_ranks_than_can_be_drawn_are_refused_before_they_are(gpus: int) -> None:
+    """Every rank of every micro-batch has a load of its own: tens of millions of them are gigabytes and minutes."""
+    asked = {"model": "qwen3-30b-a3b", "cluster": {"node": "dgx-h100", "gpus": gpus}, "layout": {"ep": 8},
+             "train": {"global_batch": 4 * gpus, "seq_len": 4096}}  # fmt: skip
+    with pytest.raises(ScenarioError, match=r"million loads .* take routing: balanced"):
+        predict_train(asked)
+    assert predict_train({**asked, "routing": "balanced"}).step_time_s > 0.0
