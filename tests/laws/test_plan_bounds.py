@@ -55,7 +55,7 @@ def test_bounds_hold(name: str) -> None:
     found = list(candidates(judge.base, default_space(judge.base, judge.open_stack.dispatcher, {})))
     assert len(found) > 300
     tight = []
-    for candidate in found[:: max(1, len(found) // 12)]:
+    for candidate in found[:: max(1, len(found) // 8)]:
         bound_s = judge.bound_s(candidate)
         simulated = judge.simulate(candidate, bound_s, drawn=name != "DualPipe")
         assert bound_s <= simulated.step_time_s * (1 + 1e-9), candidate.title
@@ -71,7 +71,7 @@ def test_zero_bubble_bounds_hold(schedules: tuple[str, ...]) -> None:
     space = default_space(judge.base, "auto", {"schedule": schedules, "micro_batch": (1,), "vpp": (1, 2)})
     found = [c for c in candidates(judge.base, space) if c.layout.pp > 1]
     assert {c.layout.schedule for c in found} == set(schedules)
-    for candidate in found[:: max(1, len(found) // 12)]:
+    for candidate in found[:: max(1, len(found) // 8)]:
         paired = "interleaved" if candidate.layout.vpp > 1 else "1f1b"
         judge.bound_s(replace(candidate, layout=replace(candidate.layout, schedule=paired)))
         bound_s = judge.bound_s(candidate)
@@ -87,7 +87,7 @@ def test_dualpipe_bounds_hold_without_experts_to_exchange() -> None:
     found = [c for c in candidates(judge.base, default_space(judge.base, "auto", given)) if c.layout.pp > 1]
     assert found
     tight = []
-    for candidate in found[:: max(1, len(found) // 12)]:
+    for candidate in found[:: max(1, len(found) // 8)]:
         bound_s, step_s = judge.bound_s(candidate), judge.simulate(candidate, 0.0).step_time_s
         assert bound_s <= step_s * (1 + 1e-9), candidate.title
         tight.append(bound_s / step_s)
