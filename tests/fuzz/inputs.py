@@ -331,8 +331,13 @@ _MAKERS: dict[str, Callable[[Random], Input]] = {
 
 def inputs(number: int, seed: int, commands: tuple[str, ...] = ()) -> Iterator[Input]:
     """So many inputs of these commands (none: of all); the same for a seed."""
-    asked = commands or tuple(WEIGHTS)
     for index in range(number):
-        draw = Random(f"{seed}.{index}")
-        command = draw.choices(asked, [WEIGHTS[name] for name in asked])[0]
-        yield _MAKERS[command](draw)
+        yield input_at(index, seed, commands)
+
+
+def input_at(index: int, seed: int, commands: tuple[str, ...] = ()) -> Input:
+    """One of them by its number."""
+    asked = commands or tuple(WEIGHTS)
+    draw = Random(f"{seed}.{index}")
+    command = draw.choices(asked, [WEIGHTS[name] for name in asked])[0]
+    return _MAKERS[command](draw)
