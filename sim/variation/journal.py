@@ -89,7 +89,8 @@ class Journal:
 
     def free(self) -> None:
         """Let go of the file, which stays for whoever goes on."""
-        self._handle.close()
+        with writing(self._path):  # what a full disk did not take before is tried once more
+            self._handle.close()
 
     def close(self) -> None:
         """All points are in the table: the journal is not needed any more."""
