@@ -84,6 +84,7 @@ class Price(_Record):
     date: str = ""
 
 
+_MOST_USABLE = 1.1  # assumed: of hbm_bytes: data sheets write 80 GB for 80 GiB, and a B300 reports 7.5 % more
 PEAKS = ("fp64", "fp32", "tf32", "bf16", "fp16", "fp8", "fp6", "fp4", "int8", "int4")  # formats of data sheets
 
 
@@ -124,8 +125,7 @@ class GpuRecord(_Record):
 
     @model_validator(mode="after")
     def _room(self) -> GpuRecord:
-        # data sheets count in other units than drivers, and before spare cells: up to a tenth
-        if self.usable_bytes is not None and self.usable_bytes > 1.1 * self.hbm_bytes:
+        if self.usable_bytes is not None and self.usable_bytes > _MOST_USABLE * self.hbm_bytes:
             raise ValueError("usable_bytes is more than hbm_bytes, of which it is a part")
         return self
 

@@ -76,7 +76,6 @@ def comm(  # noqa: PLR0913  # one argument per option of the command
 
 def _show(question: CommQuestion, sweep: bool, json: bool, figure: Path | None) -> int:
     """Answer the question as a table or JSON, and draw it where that is asked for."""
-    from moesim.files.whole import check_writable
     from moesim.reports.tables.comm import comm_report, sweep_report
     from moesim.reports.text import console, note, print_json
     from moesim.sim.transfer.predict import predict_comm
@@ -84,11 +83,9 @@ def _show(question: CommQuestion, sweep: bool, json: bool, figure: Path | None) 
     if figure is not None:
         from moesim.reports.figures.files import check_format
 
-        check_writable(figure)
+        named = [Path(name) for name in (question.hardware, question.profile) if isinstance(name, str)]
+        check_outputs([], named, [figure])
         check_format(figure)
-        check_outputs(
-            [], [Path(name) for name in (question.hardware, question.profile) if isinstance(name, str)], [figure]
-        )
     answer = predict_comm(question)
     table = _sweep(question) if sweep or figure is not None else {}
     if json:

@@ -17,22 +17,18 @@ def check_outputs(scenarios: Iterable[Path], read: Iterable[Path | None], writte
     outputs = [path for path in written if path is not None]
     if not outputs:
         return
-    inputs = {_real(path): path for path in (*scenarios, *_named_by(scenarios), *read) if path is not None}
-    seen: dict[str, Path] = {}
+    inputs = {os.path.realpath(path) for path in (*scenarios, *_named_by(scenarios), *read) if path is not None}
+    seen: set[str] = set()
     for path in outputs:
-        real = _real(path)
+        real = os.path.realpath(path)
         if real in inputs:
             raise OutputError(f"{str(path)[:200]} is a file of the question, which the answer would overwrite; "
                               "give another file")  # fmt: skip
         if real in seen and os.path.realpath(os.devnull) != real:
             raise OutputError(f"{str(path)[:200]} is asked for twice, and one would overwrite the other; "
                               "give each its own file")  # fmt: skip
-        seen[real] = path
+        seen.add(real)
         check_writable(path)
-
-
-def _real(path: Path) -> str:
-    return os.path.realpath(path)
 
 
 def _named_by(scenarios: Iterable[Path]) -> list[Path]:

@@ -73,10 +73,13 @@ def plan(  # noqa: PLR0913  # one argument per option of the command
     from moesim.sim.plan.plan import about_serving
     from moesim.sim.question.scenario import ScenarioError, load_scenario
 
-    _check(figure, out)
+    check_outputs([scenario], [traffic], [None if out is not None and out.is_dir() else out, figure])
+    if figure is not None:
+        from moesim.reports.figures.files import check_format
+
+        check_format(figure)
     check_emit(emit, emit_out)
     asked = load_scenario(scenario)
-    check_outputs([scenario], [traffic], [None if out is not None and out.is_dir() else out, figure])
     if emit and not about_serving(asked, slo) and traffic is None:
         raise ScenarioError("--emit writes deployments: it is for scenarios with a serve section; --out writes layouts")
     name = asked.model if isinstance(asked.model, str) else asked.model.get("name", "the model")
@@ -100,20 +103,6 @@ def plan(  # noqa: PLR0913  # one argument per option of the command
     if figure is not None:
         _draw(answer, figure)
     return 0
-
-
-def _check(figure: Path | None, out: Path | None) -> None:
-    """OutputError for files that cannot be written, before the work starts."""
-    if out is not None and not out.is_dir():
-        from moesim.files.whole import check_writable
-
-        check_writable(out)
-    if figure is not None:
-        from moesim.files.whole import check_writable
-        from moesim.reports.figures.files import check_format
-
-        check_writable(figure)
-        check_format(figure)
 
 
 def _files(answer: Plan | ServePlan | Fleet, target: str) -> dict[str, str]:

@@ -20,7 +20,7 @@ def report(
     ] = False,
 ) -> int:
     """Answer scenarios on one self-contained HTML page: comparison, breakdown, memory, what matters, trust."""
-    from moesim.files.whole import OutputError, check_writable
+    from moesim.files.whole import OutputError
     from moesim.reports.page.make import make_page
     from moesim.reports.page.render import write_page
     from moesim.reports.progress import progress_bar
@@ -28,7 +28,6 @@ def report(
     from moesim.sim.plan.words import token_count
 
     if not json:
-        check_writable(out)
         if out.suffix.lower() not in (".html", ".htm"):
             raise OutputError(f"report {out}: a page ends in .html")
         check_outputs(scenarios, [], [out])

@@ -55,7 +55,6 @@ def serve(  # noqa: PLR0913  # one argument per option of the command
     figure: _Figure = None,
 ) -> int:
     """Predict latency, throughput and cost of serving requests."""
-    from moesim.files.whole import check_writable
     from moesim.reports.results import check_records, result_asked
     from moesim.sim.question.scenario import ScenarioError
     from moesim.sim.serve.predict import predict_serve
@@ -63,7 +62,6 @@ def serve(  # noqa: PLR0913  # one argument per option of the command
     if figure is not None:
         from moesim.reports.figures.files import check_format
 
-        check_writable(figure)
         check_format(figure)
     check_emit(emit, emit_out)
     if traffic is not None:

@@ -130,12 +130,7 @@ def _comparable(question: Scenario, exact: bool) -> Scenario:
 
 def _check_files(scenario: Path, timeline: Path | None, figure: Path | None) -> None:
     """Before anything is run."""
-    from moesim.files.whole import check_writable
-
     check_outputs([scenario], [], [timeline, figure])
-    for path in (timeline, figure):
-        if path is not None:
-            check_writable(path)
     if figure is not None:
         from moesim.reports.figures.files import check_format
 

@@ -21,7 +21,6 @@ def whatif(
     ] = None,
 ) -> int:
     """Change settings, layout, load and hardware one at a time, and say what each is worth."""
-    from moesim.files.whole import check_writable
     from moesim.reports.emit.scenario import check_folder, write_changes
     from moesim.reports.progress import progress_bar
     from moesim.reports.tables.whatif import serve_whatif_report, whatif_report
@@ -32,9 +31,8 @@ def whatif(
     if figure is not None:
         from moesim.reports.figures.files import check_format
 
-        check_writable(figure)
-        check_format(figure)
         check_outputs([scenario], [], [figure])
+        check_format(figure)
     if out is not None:
         check_folder(out)
     with progress_bar(lines=True) as show:
