@@ -7,6 +7,7 @@ from dataclasses import replace
 from io import StringIO
 from math import log
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -17,11 +18,12 @@ from moesim.hwmodels.interval import Sureness, Width
 from moesim.hwmodels.servers import ServerSpec, load_server
 from moesim.reports.cli.app import run
 from moesim.reports.tables.fleet import fleet_report, money
+from moesim.sim.plan.fleet import plan as fleet_plan
 from moesim.sim.plan.fleet.facts import fleet_facts, read_facts
 from moesim.sim.plan.fleet.fleet import CHOICES, Fleet, Group, Grown, fleet_year, groups_needed, scaled_hours
 from moesim.sim.plan.fleet.plan import FleetAsk, halves, plan_fleet
 from moesim.sim.plan.serve.search import ServeEffort
-from moesim.sim.question.scenario import ScenarioError
+from moesim.sim.question.scenario import ScenarioError, parse_scenario
 from moesim.traces.day import Hour, load_day
 from moesim.traces.routing import BadTrace
 
@@ -208,3 +210,32 @@ def test_a_group_is_as_small_as_it_may_be_however_large_the_cluster() -> None:
 
 def test_sizes_of_groups_are_the_cluster_and_its_halves() -> None:
     assert halves(64) == (64, 32, 16, 8, 4, 2, 1) and halves(12) == (12, 6, 3) and halves(1) == (1,)
+
+
+@pytest.mark.parametrize(
+    ("busiest_per_s", "spare", "gpus"),
+    [
+        (4.0, 1, 2),  # one of 2 and another to spare: 4 GPUs; of 4 at least 8
+        (100.0, 1, 4),  # 21 of 2: 42 GPUs; 9 + 1 of 4: 40; of 8 at least 10 + 1: 88
+        (100.0, 0, 4),  # 40, 36, 80
+        (1000.0, 1, 4),  # 402, 340, 808
+    ],
+)
+def test_of_all_sizes_the_one_of_which_fewest_gpus_carry_the_busiest_hour(
+    busiest_per_s: float, spare: int, gpus: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Groups of 2, 4 and 8 GPUs that sustain 5, 12 and 10 requests/s; what cannot win is not planned."""
+    rates, tried = {2: 5.0, 4: 12.0, 8: 10.0}, []
+
+    def planned(scenario: Any, *, gpus: tuple[int, ...], **asked: Any) -> Any:
+        tried.append(gpus[0])
+        if gpus[0] not in rates:
+            raise ScenarioError("does not fit")
+        served = SimpleNamespace(candidate=SimpleNamespace(gpus=gpus[0]))
+        return SimpleNamespace(options=[SimpleNamespace(sustained_per_s=rates[gpus[0]], served=served)])
+
+    monkeypatch.setattr(fleet_plan, "plan_serve", planned)
+    scenario = parse_scenario({**JOB, "cluster": {"node": "dgx-h100", "gpus": 8}})
+    _, option = fleet_plan._best_group(scenario, FleetAsk(spare=spare), busiest_per_s, None)
+    assert option.served.candidate.gpus == gpus
+    assert tried == ([1, 2] if busiest_per_s == 4.0 else [1, 2, 4, 8])
